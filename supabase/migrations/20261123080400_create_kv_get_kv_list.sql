@@ -1,0 +1,241 @@
+-- The reads. Each answers one request in one statement's snapshot with finished JSON text. The return type is a domain
+-- named for a media type: PostgREST hands such text through untouched, where its own wrapping fails on \u0000.
+
+create domain public."application/vnd.kv+json" as text;
+comment on domain public."application/vnd.kv+json" is 'A finished answer. Ask PostgREST for it with Accept: application/vnd.kv+json.';
+
+create function public.kv_answer_limit() returns integer
+    language sql immutable parallel safe as $$ select 6 * 1024 * 1024 $$;
+comment on function public.kv_answer_limit() is 'Bytes that an answer may have at most: the platform''s limit for a response.';
+
+create function public.kv_page_limit() returns integer
+    language sql immutable parallel safe as $$ select 4500000 $$;
+comment on function public.kv_page_limit() is 'Bytes at which a page ends early: what fits into kv_answer_limit() however it is encoded (base64 is 4/3).';
+
+create function public.kv_too_large() returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    raise exception using
+        errcode = 'PT413', -- PostgREST answers 413
+        message = 'the answer would be larger than 6 MB',
+        hint = 'page with limit';
+end
+$$;
+comment on function public.kv_too_large() is 'Ends the request: its answer cannot be sent.';
+
+create function public.kv_prefix_end(p_prefix text) returns text
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
+as $$
+declare
+    v_rest text := p_prefix;
+    v_last integer;
+begin
+    while v_rest <> '' loop
+        v_last := ascii(right(v_rest, 1));
+        v_rest := left(v_rest, -1);
+        if v_last < 1114111 then
+            return v_rest || chr(case v_last when 55295 then 57344 else v_last + 1 end); -- there are no surrogates in UTF-8
+        end if;
+    end loop;
+    return repeat(chr(1114111), 257); -- sorts after every key of at most 1,024 bytes
+end
+$$;
+comment on function public.kv_prefix_end(text) is 'The first text that sorts after every key with the prefix: keys with it are those in [prefix, end).';
+
+create function public.kv_member_bytes(p_index_key text) returns bigint
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    -- A member takes four bytes or more of the answer: beyond this many it is too large in any case.
+    return (select coalesce(sum(octet_length(to_json(m.member)::text) + 1), 0)
+            from (select member from public.kv_member where index_key = p_index_key limit 1600000) as m);
+end
+$$;
+comment on function public.kv_member_bytes(text) is 'Bytes that the members add to an index entry''s value.';
+
+create function public.kv_index_value(p_index_key text, p_stored text) returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_members text;
+    v_stored  text;
+begin
+    select string_agg(to_json(member)::text, ',' order by position, member) into v_members
+    from public.kv_member where index_key = p_index_key;
+    if v_members is null then
+        return p_stored;
+    end if;
+    v_stored := rtrim(left(rtrim(p_stored, E' \t\n\r'), -1), E' \t\n\r');
+    return v_stored || case when ltrim(v_stored, E' \t\n\r') = '[' then '' else ',' end || v_members || ']';
+end
+$$;
+comment on function public.kv_index_value(text, text) is 'The value of an index entry: the stored array, then its members.';
+
+create function public.kv_get(p_key text) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return coalesce((
+        select case
+            when s.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end > public.kv_answer_limit()
+                then public.kv_too_large()
+            when s.is_index then public.kv_index_value(s.key, s.value::text)
+            else s.value::text
+        end
+        from public.kv_store as s
+        where s.key = p_key), '');
+end
+$$;
+comment on function public.kv_get(text) is 'The value''s JSON text; empty when there is no such entry.';
+
+create function public.kv_splits(p_spelled text) returns table (index_key text, member text)
+    language sql immutable strict parallel safe security invoker
+as $$
+    select left(p_spelled, i - 1) collate "C", substr(p_spelled, i + 1) collate "C"
+    from pg_catalog.generate_series(2, pg_catalog.length(p_spelled) - 1) as i
+    where substr(p_spelled, i, 1) = ':'
+$$;
+comment on function public.kv_splits(text) is 'Every pair that "<key>:<member>" may spell.';
+
+create function public.kv_cursor(p_order text, p_at timestamptz, p_key text) returns text
+    language sql stable security invoker set search_path = ''
+as $$
+    select translate(encode(convert_to(
+        json_build_array(p_order, (extract(epoch from p_at) * 1000000)::bigint, p_key)::text,
+        'UTF8'), 'base64'), E'+/=\n', '-_')
+$$;
+comment on function public.kv_cursor(text, timestamptz, text) is 'Where a page ended: base64url of [order, microseconds or null, key].';
+
+create function public.kv_list(
+    p_prefix     text default '',
+    p_values     boolean default false,
+    p_limit      integer default null,
+    p_offset     integer default null,
+    p_sort       text default 'key',
+    p_descending boolean default false,
+    p_after_key  text default null,
+    p_after_at   bigint default null,
+    p_indexes    text[] default '{}',
+    p_index_keys text[] default '{}'
+) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker
+    set search_path = ''
+    set enable_seqscan = off    -- an answer that is too large is found out while reading in order,
+    set enable_bitmapscan = off -- which a plan that sorts everything first would undo
+as $$
+declare
+    v_paged    boolean := p_limit is not null or p_offset is not null or p_after_key is not null;
+    v_from     text := p_prefix;
+    v_to       text := public.kv_prefix_end(p_prefix);
+    v_after_at timestamptz := to_timestamp(0) + p_after_at * interval '1 microsecond';
+    v_at       text := case p_sort when 'key' then 'null::timestamptz' when 'created' then 's.created_at' when 'updated' then 's.updated_at' end;
+    v_way      text := case when p_descending then 'desc' else 'asc' end;
+    v_order    text := case when p_sort = 'key' then 'key ' || v_way else format('at %1$s, key %1$s', v_way) end;
+    v_tables   text := 'public.kv_store as s';
+    v_where    text := 's.key >= $1 and s.key < $2';
+    v_pairs    text[] := '{}';
+    v_found    text[];
+    v_spelled  text;
+    v_rows     text;
+    v_limit    bigint := p_limit;
+    v_fits     bigint;
+    v_keys     text[];
+    v_ats      timestamptz[];
+    v_data     text;
+    v_more     boolean;
+    v_count    integer;
+begin
+    if v_at is null then
+        raise exception using errcode = 'PT400', message = 'p_sort must be key, created or updated';
+    end if;
+
+    -- Index filters: a join for each that means one pair, in key order; the rare one that means several pairs is looked up.
+    for v_spelled in select distinct unnest(p_indexes) loop
+        select array_agg(array[d.index_key, d.member]) into v_found
+        from public.kv_splits(v_spelled) as d
+        where exists (select from public.kv_posting as p where p.index_key = d.index_key and p.member = d.member);
+        if v_found is null then
+            v_where := v_where || ' and false';
+        elsif cardinality(v_found) = 2 then
+            v_pairs := v_pairs || v_found;
+        else
+            v_where := v_where || format(' and exists (select from public.kv_posting as p, public.kv_splits($5[%s]) as d'
+                ' where p.index_key = d.index_key and p.member = d.member and p.key = s.key)',
+                array_position(p_indexes, v_spelled));
+        end if;
+    end loop;
+    select v_pairs || coalesce(array_agg(array[index_key, '']), '{}') into v_pairs
+    from (select distinct unnest(p_index_keys) as index_key) as k;
+    for i in 1 .. coalesce(array_length(v_pairs, 1), 0) loop
+        v_tables := v_tables || format(' join public.kv_posting as p%1$s on p%1$s.key = s.key and p%1$s.index_key = $6[%1$s][1]'
+            ' and p%1$s.member = $6[%1$s][2] and p%1$s.key >= $1 and p%1$s.key < $2', i);
+    end loop;
+
+    -- The cursor: a bound of the range where the order is by key, else a row comparison that the order's index serves.
+    if p_after_key is not null then
+        if p_sort <> 'key' then
+            v_where := v_where || format(' and (%s, s.key) %s ($3, $4)', v_at, case when p_descending then '<' else '>' end);
+        elsif p_descending then
+            v_to := least(v_to, p_after_key collate "C");
+        else
+            v_from := greatest(v_from collate "C", p_after_key || chr(1)); -- no text sorts between a key and this
+        end if;
+    end if;
+
+    v_rows := format(
+        'select key, at, value, is_index, row_number() over w as n, sum(cost) over w as total from ('
+        '    select s.key, %4$s as at, s.value, s.is_index, octet_length(to_json(s.key)::text) * %5$s + %6$s as cost'
+        '    from %1$s where %2$s order by %3$s limit $7 offset $8) as matching'
+        ' window w as (order by %3$s rows between unbounded preceding and current row)',
+        v_tables, v_where, v_order, v_at,
+        case when p_values then 2 else 1 end,
+        case when p_values then '3 + s.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end' else '1' end);
+
+    if p_limit is null then
+        execute 'select n - 1 from (' || v_rows || ') as r where total > $9 limit 1' into v_fits
+            using v_from, v_to, v_after_at, p_after_key, p_indexes, v_pairs, null::bigint, coalesce(p_offset, 0),
+                  case when v_paged then public.kv_page_limit() else public.kv_answer_limit() end;
+        if v_fits is not null and not v_paged then
+            perform public.kv_too_large();
+        end if;
+        v_limit := case when v_fits is not null then greatest(v_fits, 1) end;
+    end if;
+
+    -- The aggregates see the rows in the order of the sub-query.
+    execute 'select coalesce(array_agg(key) filter (where kept), ''{}''), array_agg(at) filter (where kept),'
+        || case when p_values then
+            ' string_agg(to_json(key)::text || '':'' || case'
+            ' when total > public.kv_answer_limit() then public.kv_too_large()'
+            ' when is_index then public.kv_index_value(key, value::text)'
+            ' else value::text end, '','') filter (where kept)'
+            else ' null' end
+        || ', coalesce(bool_or(not kept), false) from ('
+        '    select *, $9 is null or n <= $9 and (n = 1 or total <= public.kv_page_limit()) as kept'
+        '    from (' || v_rows || ') as numbered) as page'
+        into v_keys, v_ats, v_data, v_more
+        using v_from, v_to, v_after_at, p_after_key, p_indexes, v_pairs, v_limit + 1, coalesce(p_offset, 0), v_limit;
+    v_count := cardinality(v_keys);
+
+    return '{"keys":' || array_to_json(v_keys) || ',"count":' || v_count
+        || case when p_values then ',"data":{' || coalesce(v_data, '') || '}' else '' end
+        || case when v_paged then format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}',
+                coalesce(p_limit::text, 'null'), coalesce(p_offset, 0), v_more::text,
+                case when v_more then '"' || public.kv_cursor(p_sort || '.' || v_way, v_ats[v_count], v_keys[v_count]) || '"' else 'null' end)
+            else '' end
+        || '}';
+end
+$$;
+comment on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[]) is
+    'The answer of kv-list. p_indexes holds "<key>:<member>" strings; p_after_key and p_after_at (microseconds) are the last entry of the page before.';
+
+revoke all on function public.kv_answer_limit(), public.kv_page_limit(), public.kv_too_large(), public.kv_prefix_end(text),
+    public.kv_member_bytes(text), public.kv_index_value(text, text), public.kv_get(text), public.kv_splits(text),
+    public.kv_cursor(text, timestamptz, text),
+    public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[])
+    from public, anon, authenticated;
+grant execute on function public.kv_answer_limit(), public.kv_page_limit(), public.kv_too_large(), public.kv_prefix_end(text),
+    public.kv_member_bytes(text), public.kv_index_value(text, text), public.kv_get(text), public.kv_splits(text),
+    public.kv_cursor(text, timestamptz, text),
+    public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[])
+    to service_role;

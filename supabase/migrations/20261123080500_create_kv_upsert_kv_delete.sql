@@ -1,0 +1,172 @@
+-- The writes, each in one transaction.
+--
+-- Locks: a transaction touches the rows of {entry key} and {index keys} in one pass in byte order, then the members in
+-- (index, member) order. Two transactions can then wait for each other in one direction only. An index entry that is
+-- there already is held with a share lock, so that upserts which add to one index do not queue behind each other.
+-- Nothing here raises 40001: PostgREST 12.0.2 would repeat such a call for ever.
+
+create function public.kv_array_has(p_array json, p_member text) returns boolean
+    language sql immutable strict parallel safe security invoker set search_path = ''
+as $$
+    select coalesce(
+        public.kv_document(p_array) ? p_member,
+        exists (select from json_array_elements(p_array) as e where e::text = to_json(p_member)::text))
+$$;
+comment on function public.kv_array_has(json, text) is 'True when the array holds the string.';
+
+create function public.kv_hold_index(p_key text) returns boolean
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    v_is_index boolean;
+    v_bytes    integer;
+begin
+    loop
+        select is_index into v_is_index from public.kv_store where key = p_key;
+        if v_is_index is null then
+            insert into public.kv_store (key, value, is_index) values (p_key, '[]', true) on conflict do nothing
+            returning bytes into v_bytes;
+            exit when found;
+        elsif v_is_index then
+            select is_index, bytes into v_is_index, v_bytes from public.kv_store where key = p_key for share;
+            exit when v_is_index;
+            if v_is_index is not null then
+                -- It was replaced by a plain entry between the two statements. Two calls that hold it shared could not both
+                -- turn it back, so this one starts over; callers repeat lock_not_available.
+                raise exception using errcode = 'lock_not_available', message = 'an index entry is being replaced';
+            end if;
+        else
+            perform from public.kv_store where key = p_key for no key update;
+            update public.kv_store
+            set is_index = true, value = case json_typeof(value) when 'array' then value else '[]' end
+            where key = p_key and not is_index
+            returning bytes into v_bytes;
+            exit when found;
+        end if;
+    end loop;
+    return v_bytes > length('[]');
+end
+$$;
+comment on function public.kv_hold_index(text) is 'Makes sure that the index entry exists and stays one until the transaction ends. True when an array is stored there, which may hold members already.';
+
+create function public.kv_version(p_stamp xid8) returns text
+    language sql stable security invoker set search_path = ''
+as $$
+    select public.kv_epoch() || '.' || p_stamp
+$$;
+comment on function public.kv_version(xid8) is 'The opaque token of a write: the answer''s X-KV-Version.';
+
+create function public.kv_begin_request(p_request uuid, p_again boolean) returns xid8
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    v_since xid8;
+    v_done  xid8;
+begin
+    if p_request is null then
+        return null;
+    end if;
+    -- The first attempt may still be running: whoever repeats it waits here until it has ended.
+    perform pg_advisory_xact_lock(hashtextextended(p_request::text, 0));
+    perform set_config('kv.request', p_request::text, true);
+    if p_again then
+        select coalesce(max(horizon), '0') into v_since from public.kv_log_mark where at < clock_timestamp() - interval '2 minutes';
+        select stamp into v_done from public.kv_log where stamp >= v_since and request = p_request limit 1;
+    end if;
+    return v_done;
+end
+$$;
+comment on function public.kv_begin_request(uuid, boolean) is 'Names the request in the log. If it is sent again after a lost reply: the transaction in which it was applied, else null.';
+
+create function public.kv_upsert(
+    p_key     text,
+    p_value   text,
+    p_indexes text[] default null,
+    p_request uuid default null,
+    p_again   boolean default false
+) returns public."application/vnd.kv+json"
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    v_value  json := p_value::json;
+    v_stamp  xid8 := public.kv_begin_request(p_request, p_again);
+    v_key    text;
+    v_arrays text[] := '{}';
+    v_base   bigint;
+begin
+    if v_stamp is null then
+        if exists (select from public.kv_pairs(p_indexes) where index_key = p_key) then
+            raise exception using errcode = 'PT400', message = 'an entry cannot be one of its own indexes';
+        end if;
+
+        for v_key in
+            select distinct k collate "C" from (
+                select p_key as k union all select index_key from public.kv_pairs(p_indexes)) as touched
+            order by 1
+        loop
+            if v_key <> p_key then
+                if public.kv_hold_index(v_key) then
+                    v_arrays := v_arrays || v_key;
+                end if;
+                continue;
+            end if;
+            -- Update first: insert … on conflict would derive the document twice.
+            update public.kv_store
+            set value = v_value, index_pairs = coalesce(p_indexes, index_pairs)
+            where key = p_key;
+            if not found then
+                insert into public.kv_store (key, value, index_pairs) values (p_key, v_value, coalesce(p_indexes, '{}'))
+                on conflict (key) do update
+                set value = excluded.value, index_pairs = coalesce(p_indexes, public.kv_store.index_pairs);
+            end if;
+        end loop;
+
+        if p_indexes <> '{}' then
+            v_base := nextval('public.kv_member_position');
+            insert into public.kv_member (index_key, member, position)
+            select a.index_key, a.member, v_base + min(a.ordinal)
+            from public.kv_pairs(p_indexes) as a
+            where not (a.index_key = any (v_arrays) and public.kv_array_has(
+                (select s.value from public.kv_store as s where s.key = a.index_key), a.member))
+            group by a.index_key, a.member
+            order by a.index_key, a.member
+            on conflict do nothing;
+        end if;
+
+        v_stamp := pg_current_xact_id();
+        if random() < 0.01 then
+            perform public.kv_prune_log();
+        end if;
+    end if;
+    return json_build_object('version', public.kv_version(v_stamp))::text;
+end
+$$;
+comment on function public.kv_upsert(text, text, text[], uuid, boolean) is
+    'Creates or replaces an entry. p_value is JSON text, kept as it is; p_indexes is {{key,member},...}: null leaves the entry''s indexes, {} clears them. p_request names the request; p_again says it was sent before and its reply was lost.';
+
+create function public.kv_delete(p_key text, p_request uuid default null, p_again boolean default false)
+    returns public."application/vnd.kv+json"
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    v_stamp   xid8 := public.kv_begin_request(p_request, p_again);
+    v_deleted boolean := v_stamp is not null;
+begin
+    if v_stamp is null then
+        delete from public.kv_store where key = p_key;
+        v_deleted := found;
+        v_stamp := pg_current_xact_id();
+    end if;
+    return json_build_object('deleted', v_deleted, 'version', public.kv_version(v_stamp))::text;
+end
+$$;
+comment on function public.kv_delete(text, uuid, boolean) is 'Removes an entry, and the members if it is an index entry; says whether there was one.';
+
+revoke all on function public.kv_array_has(json, text), public.kv_hold_index(text), public.kv_version(xid8),
+    public.kv_begin_request(uuid, boolean), public.kv_upsert(text, text, text[], uuid, boolean),
+    public.kv_delete(text, uuid, boolean) from public, anon, authenticated;
+grant execute on function public.kv_array_has(json, text), public.kv_hold_index(text), public.kv_version(xid8),
+    public.kv_begin_request(uuid, boolean), public.kv_upsert(text, text, text[], uuid, boolean),
+    public.kv_delete(text, uuid, boolean) to service_role;
+
+notify pgrst, 'reload schema';
