@@ -1,0 +1,544 @@
+package e2e
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Where the functions answer. The rewrites of netlify.toml lead to the same places.
+const (
+	upsertPath = "/.netlify/functions/kv-upsert"
+	listPath   = "/.netlify/functions/kv-list"
+	getPath    = "/.netlify/functions/kv-get"
+	deletePath = "/.netlify/functions/kv-delete"
+)
+
+// client keeps enough idle connections for the busiest test.
+var client = &http.Client{
+	Timeout: time.Minute,
+	Transport: &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		MaxIdleConns:        128,
+		MaxIdleConnsPerHost: 128,
+		ForceAttemptHTTP2:   true,
+	},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// answer is one whole response.
+type answer struct {
+	request string
+	status  int
+	header  http.Header
+	body    []byte
+}
+
+func (a *answer) String() string {
+	body := a.body
+	if len(body) > 1000 {
+		body = append(slices.Clone(body[:1000]), "…"...)
+	}
+	return fmt.Sprintf("%.300s\nanswered %d %s", a.request, a.status, body)
+}
+
+type option func(*http.Request)
+
+func body(text string) option {
+	return func(r *http.Request) {
+		r.Body = io.NopCloser(strings.NewReader(text))
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
+		r.ContentLength = int64(len(text))
+	}
+}
+
+func header(name, value string) option {
+	return func(r *http.Request) { r.Header.Set(name, value) }
+}
+
+// noToken sends the request without the token of the environment.
+func noToken(r *http.Request) { r.Header.Del("Authorization") }
+
+// fresh asks for an answer straight from the database.
+var fresh = header("Cache-Control", "no-cache")
+
+// exchange sends one request and reads the whole answer. The path goes out exactly as it is written, odd escapes included.
+func exchange(method, path string, options ...option) (*answer, error) {
+	req, err := http.NewRequest(method, site.baseURL, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.URL.Opaque = req.URL.Path + path
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if site.apiToken != "" {
+		req.Header.Set("Authorization", "Bearer "+site.apiToken)
+	}
+	for _, o := range options {
+		o(req)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%s %.300s: %w", method, path, err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, fmt.Errorf("%s %.300s: the answer broke off after %d bytes: %w", method, path, len(text), err)
+	}
+	return &answer{request: method + " " + path, status: res.StatusCode, header: res.Header, body: text}, nil
+}
+
+// send is exchange for goroutines: it also says when the answer breaks a promise that every answer has to keep.
+func send(method, path string, options ...option) (*answer, error) {
+	a, err := exchange(method, path, options...)
+	if err != nil {
+		return nil, err
+	}
+	return a, a.keepsPromises()
+}
+
+// call is send for the test itself, which ends when a promise is broken.
+func call(t testing.TB, method, path string, options ...option) *answer {
+	t.Helper()
+	a, err := send(method, path, options...)
+	require.NoError(t, err)
+	return a
+}
+
+var codes = map[int][]string{
+	400: {"invalid_input"}, 401: {"unauthorized"}, 404: {"not_found"}, 405: {"method_not_allowed"}, 409: {"condition_failed"},
+	413: {"too_large"}, 422: {"unstorable_value"}, 500: {"internal"}, 502: {"database_unreachable"}, 503: {"not_configured"},
+	504: {"deadline_exceeded"},
+}
+
+var (
+	timestampForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
+	// leaks matches what an error must never tell a caller.
+	leaks = regexp.MustCompile(`(?i)goroutine |panic|\.go:\d|PGRST|SQLSTATE|service_role|SUPABASE_|127\.0\.0\.1|localhost|/rest/v1|\bselect .+ from\b|kv_store`)
+)
+
+// keepsPromises checks what holds for every response of every function, errors included.
+func (a *answer) keepsPromises() error {
+	var problems []string
+	wrong := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+
+	if got := a.header.Values("Access-Control-Allow-Origin"); len(got) != 1 || got[0] != "*" {
+		wrong("Access-Control-Allow-Origin must be *, got %q", got)
+	}
+	exposed := strings.ToLower(strings.Join(a.header.Values("Access-Control-Expose-Headers"), ","))
+	for name := range a.header {
+		own := name == "Etag" || strings.HasPrefix(name, "X-Kv-") && name != "X-Kv-Instance" // that one is the local host's
+		if own && !slices.Contains(regexp.MustCompile(`\s*,\s*`).Split(exposed, -1), strings.ToLower(name)) {
+			wrong("Access-Control-Expose-Headers must name %s, got %q", name, exposed)
+		}
+	}
+	switch {
+	case strings.HasPrefix(a.request, http.MethodOptions), strings.HasPrefix(a.request, http.MethodHead):
+		if len(a.body) != 0 {
+			wrong("the body must be empty")
+		}
+	default:
+		if got, _, _ := strings.Cut(a.header.Get("Content-Type"), ";"); got != "application/json" {
+			wrong("Content-Type must be application/json, got %q", got)
+		}
+		if !json.Valid(a.body) || !utf8.Valid(a.body) {
+			wrong("the body must be valid JSON in UTF-8")
+		}
+		if a.status >= 400 {
+			problems = append(problems, a.errorProblems()...)
+		}
+	}
+	if problems == nil {
+		return nil
+	}
+	return fmt.Errorf("%v\nwhich breaks what every answer promises:\n- %s", a, strings.Join(problems, "\n- "))
+}
+
+func (a *answer) errorProblems() (problems []string) {
+	var e struct{ Error, Code, Timestamp string }
+	if err := json.Unmarshal(a.body, &e); err != nil {
+		return []string{"an error must be an object with error, code and timestamp: " + err.Error()}
+	}
+	if e.Error == "" {
+		problems = append(problems, "an error must say what was wrong in `error`")
+	}
+	if !slices.Contains(codes[a.status], e.Code) {
+		problems = append(problems, fmt.Sprintf("the code of a %d must be one of %q, got %q", a.status, codes[a.status], e.Code))
+	}
+	if err := checkTimestamp(e.Timestamp); err != nil {
+		problems = append(problems, err.Error())
+	}
+	if leak := leaks.FindString(e.Error); leak != "" {
+		problems = append(problems, fmt.Sprintf("an error must not tell about the inside: %q", leak))
+	}
+	return problems
+}
+
+// checkTimestamp wants the form of toISOString, and a time near this machine's.
+func checkTimestamp(text string) error {
+	if !timestampForm.MatchString(text) {
+		return fmt.Errorf("a timestamp must look like 2026-11-23T07:00:00.000Z, got %q", text)
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return err
+	}
+	if off := time.Since(at).Abs(); off > 10*time.Minute {
+		return fmt.Errorf("the timestamp %s is %s away from now", text, off)
+	}
+	return nil
+}
+
+// fields splits the answer's object into its fields, each value as the bytes that were sent.
+func (a *answer) fields(t testing.TB) map[string]json.RawMessage {
+	t.Helper()
+	var fields map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal(a.body, &fields), "%v", a)
+	return fields
+}
+
+// is wants the whole answer: the status, and a body with exactly the fields of want. "value" and what is in "data" are
+// compared as bytes, everything else as JSON. "timestamp":"now" stands for a well-formed current time.
+func (a *answer) is(t testing.TB, status int, want string) {
+	t.Helper()
+	require.Equal(t, status, a.status, "%v", a)
+	var wanted map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal([]byte(want), &wanted), "the expectation of this test is not JSON: %.300s", want)
+	got := a.fields(t)
+	require.ElementsMatch(t, names(wanted), names(got), "fields of the answer\n%v", a)
+	for name, wantField := range wanted {
+		switch gotField := got[name]; name {
+		case "value":
+			sameBytes(t, wantField, gotField, "value")
+		case "data":
+			var wantData, gotData map[string]json.RawMessage
+			require.NoError(t, json.Unmarshal(wantField, &wantData))
+			require.NoError(t, json.Unmarshal(gotField, &gotData))
+			require.ElementsMatch(t, names(wantData), names(gotData), "keys of data\n%v", a)
+			for key := range wantData {
+				sameBytes(t, wantData[key], gotData[key], "value of "+key)
+			}
+		case "timestamp":
+			var text string
+			require.NoError(t, json.Unmarshal(gotField, &text))
+			require.NoError(t, checkTimestamp(text))
+		default:
+			sameJSON(t, string(wantField), string(gotField), "%s of\n%v", name, a)
+		}
+	}
+}
+
+// isError wants an error of this status whose sentence holds every one of words.
+func (a *answer) isError(t testing.TB, status int, words ...string) {
+	t.Helper()
+	require.Equal(t, status, a.status, "%v", a)
+	require.NoError(t, a.keepsPromises())
+	for _, word := range words {
+		require.Contains(t, a.errorText(t), word)
+	}
+}
+
+// isExactError wants the exact text of an error that shipped clients know.
+func (a *answer) isExactError(t testing.TB, status int, text string) {
+	t.Helper()
+	a.isError(t, status)
+	require.Equal(t, text, a.errorText(t))
+}
+
+func (a *answer) errorText(t testing.TB) string {
+	t.Helper()
+	var text string
+	require.NoError(t, json.Unmarshal(a.fields(t)["error"], &text), "%v", a)
+	return text
+}
+
+// names lists the keys of a map, never nil.
+func names[V any](m map[string]V) []string {
+	list := make([]string, 0, len(m))
+	for name := range m {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// sameBytes compares long texts without printing megabytes.
+func sameBytes(t testing.TB, want, got []byte, what string) {
+	t.Helper()
+	if bytes.Equal(want, got) {
+		return
+	}
+	at := 0
+	for at < len(want) && at < len(got) && want[at] == got[at] {
+		at++
+	}
+	near := func(b []byte) string { return string(b[max(0, min(at, len(b))-40):min(len(b), at+40)]) }
+	require.FailNow(t, "not the bytes that were written", "%s: %d bytes instead of %d, the first difference is at %d\nwant …%q…\ngot  …%q…",
+		what, len(got), len(want), at, near(want), near(got))
+}
+
+// sameJSON compares JSON texts, numbers by their spelling.
+func sameJSON(t testing.TB, want, got string, message string, args ...any) {
+	t.Helper()
+	decode := func(text string) (v any) {
+		d := json.NewDecoder(strings.NewReader(text))
+		d.UseNumber()
+		require.NoError(t, d.Decode(&v), "%.300s", text)
+		return v
+	}
+	require.Equal(t, decode(want), decode(got), append([]any{message}, args...)...)
+}
+
+// quote spells a string as JSON, with nothing escaped that need not be.
+func quote(text string) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(text); err != nil {
+		panic(err)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func quoteAll(texts []string) string {
+	quoted := make([]string, len(texts))
+	for i, text := range texts {
+		quoted[i] = quote(text)
+	}
+	return "[" + strings.Join(quoted, ",") + "]"
+}
+
+// index is one element of the indexes of an upsert.
+type index struct{ key, member string }
+
+func upsertBody(key, value string, indexes ...index) string {
+	b := `{"key":` + quote(key) + `,"value":` + value
+	for i, ix := range indexes {
+		b += []string{`,"indexes":[`, `,`}[min(i, 1)] + `{"key":` + quote(ix.key) + `,"member":` + quote(ix.member) + `}`
+	}
+	if len(indexes) > 0 {
+		b += "]"
+	}
+	return b + "}"
+}
+
+// tryUpsert is upsert for goroutines.
+func tryUpsert(key, value string, indexes ...index) error {
+	a, err := send(http.MethodPost, upsertPath, body(upsertBody(key, value, indexes...)))
+	if err == nil && a.status != http.StatusOK {
+		err = errors.New(a.String())
+	}
+	return err
+}
+
+// upsert writes an entry. Without indexes its indexes stay as they are.
+func upsert(t testing.TB, key, value string, indexes ...index) *answer {
+	t.Helper()
+	a := call(t, http.MethodPost, upsertPath, body(upsertBody(key, value, indexes...)))
+	a.is(t, http.StatusOK, `{"ok":true,"key":`+quote(key)+`,"timestamp":"now"}`)
+	return a
+}
+
+// get reads a key straight from the database.
+func get(t testing.TB, key string) *answer {
+	t.Helper()
+	return call(t, http.MethodGet, getPath+"?key="+url.QueryEscape(key), fresh)
+}
+
+// holds wants key to have exactly this value, as bytes.
+func holds(t testing.TB, key, value string) {
+	t.Helper()
+	get(t, key).is(t, http.StatusOK, `{"key":`+quote(key)+`,"value":`+value+`,"exists":true,"timestamp":"now"}`)
+}
+
+// holdsJSON wants key to have this value, however it is spaced.
+func holdsJSON(t testing.TB, key, value string) {
+	t.Helper()
+	a := get(t, key)
+	require.Equal(t, http.StatusOK, a.status, "%v", a)
+	sameJSON(t, value, string(a.fields(t)["value"]), "value of %q", key)
+}
+
+// absent wants key to hold nothing.
+func absent(t testing.TB, key string) {
+	t.Helper()
+	a := get(t, key)
+	a.isExactError(t, http.StatusNotFound, "Key not found")
+	fields := a.fields(t)
+	require.JSONEq(t, quote(key), string(fields["key"]), "%v", a)
+	require.Equal(t, "false", string(fields["exists"]), "%v", a)
+}
+
+// remove deletes a key and wants the answer to say whether it was there.
+func remove(t testing.TB, key string, wasThere bool) {
+	t.Helper()
+	call(t, http.MethodDelete, deletePath+"?key="+url.QueryEscape(key)).
+		is(t, http.StatusOK, fmt.Sprintf(`{"ok":true,"key":%s,"deleted":%t,"timestamp":"now"}`, quote(key), wasThere))
+}
+
+// params spells query parameters given as name, value, name, value, ….
+func params(pairs ...string) string {
+	var b strings.Builder
+	for i := 0; i+1 < len(pairs); i += 2 {
+		b.WriteByte("?&"[min(i, 1)])
+		b.WriteString(pairs[i] + "=" + url.QueryEscape(pairs[i+1]))
+	}
+	return b.String()
+}
+
+func list(t testing.TB, pairs ...string) *answer {
+	t.Helper()
+	return call(t, http.MethodGet, listPath+params(pairs...))
+}
+
+// page is what a list answered.
+type page struct {
+	Keys       []string
+	Count      int
+	Data       map[string]json.RawMessage
+	Pagination *struct {
+		Limit, Offset *int
+		HasMore       bool
+		NextCursor    *string
+	}
+}
+
+// page wants a well-formed list: a count that fits, keys even when there are none, and a cursor exactly when more follows.
+func (a *answer) page(t testing.TB) page {
+	t.Helper()
+	require.Equal(t, http.StatusOK, a.status, "%v", a)
+	var p page
+	require.NoError(t, json.Unmarshal(a.body, &p), "%v", a)
+	require.NotNil(t, p.Keys, "keys must be an array even when it is empty: %v", a)
+	require.Len(t, p.Keys, p.Count, "count must be the number of keys in the answer")
+	if p.Pagination != nil {
+		require.Equal(t, p.Pagination.HasMore, p.Pagination.NextCursor != nil, "nextCursor must be null exactly when nothing follows: %v", a)
+		require.NotNil(t, p.Pagination.Offset, "pagination must name the offset: %v", a)
+	}
+	return p
+}
+
+// keys lists everything under a prefix, without paging.
+func keys(t testing.TB, pairs ...string) []string {
+	t.Helper()
+	return list(t, pairs...).page(t).Keys
+}
+
+// walk follows the cursor to the end and returns every key in the order it came. Each page is shown to visit, if given.
+func walk(t testing.TB, visit func(page), pairs ...string) []string {
+	t.Helper()
+	var all []string
+	cursor := ""
+	for pages := 0; ; pages++ {
+		require.Less(t, pages, 10_000, "the cursor does not come to an end")
+		p := list(t, append(slices.Clone(pairs), "cursor", cursor)...).page(t)
+		all = append(all, p.Keys...)
+		if visit != nil {
+			visit(p)
+		}
+		require.NotNil(t, p.Pagination, "a paged answer must have pagination")
+		if !p.Pagination.HasMore {
+			return all
+		}
+		require.NotEmpty(t, p.Keys, "a page that is not the last must hold something, or a caller walks for ever")
+		require.NotEqual(t, cursor, *p.Pagination.NextCursor, "the cursor does not move")
+		cursor = *p.Pagination.NextCursor
+	}
+}
+
+// prefixed puts the prefix before each of keys and sorts them by their UTF-8 bytes.
+func prefixed(prefix string, keys ...string) []string {
+	all := make([]string, len(keys))
+	for i, key := range keys {
+		all[i] = prefix + key
+	}
+	slices.Sort(all)
+	return all
+}
+
+func random() string {
+	b := make([]byte, 6)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+// newPrefix is a part of the key space for this test alone. What is under it is deleted when the test ends.
+func newPrefix(t testing.TB) string {
+	t.Helper()
+	prefix := "e2e/" + random() + "/"
+	t.Cleanup(func() { deleteAll(prefix) })
+	return prefix
+}
+
+// deleteAll clears a prefix as well as it can: it runs when the verdict is already known.
+func deleteAll(prefix string) {
+	for {
+		a, err := exchange(http.MethodGet, listPath+params("prefix", prefix, "limit", "1000"))
+		if err != nil || a.status != http.StatusOK {
+			return
+		}
+		var p page
+		if json.Unmarshal(a.body, &p) != nil || len(p.Keys) == 0 {
+			return
+		}
+		if inParallel(16, len(p.Keys), func(i int) error {
+			_, err := exchange(http.MethodDelete, deletePath+"?key="+url.QueryEscape(p.Keys[i]))
+			return err
+		}) != nil {
+			return
+		}
+	}
+}
+
+// inParallel runs do for 0 … n-1 in so many goroutines and returns the first error.
+func inParallel(workers, n int, do func(i int) error) error {
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		next  int
+		first error
+	)
+	take := func() (int, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		next++
+		return next - 1, next <= n && first == nil
+	}
+	for range workers {
+		wg.Go(func() {
+			for i, ok := take(); ok; i, ok = take() {
+				if err := do(i); err != nil {
+					mu.Lock()
+					first = cmp.Or(first, err)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}
+
+// cleanupContext outlives the test's own context, which has ended by the time of its cleanups.
+func cleanupContext(t testing.TB) context.Context {
+	return context.WithoutCancel(t.Context())
+}

@@ -1,0 +1,79 @@
+// Package e2e tests kv-upsert, kv-list, kv-get and kv-delete from outside, over HTTP alone: against the local platform,
+// a deploy preview or a live site. It knows the HTTP contract and nothing of the code behind it.
+//
+// Environment:
+//
+//	KV_BASE_URL                the site under test, required
+//	KV_API_TOKEN               sent as a bearer token when set
+//	DATABASE_URL               lets tests look into Postgres, and fill it with what would take too long over HTTP
+//	KV_HOST_URL                the local function host: lets tests restart instances, and holds them to times
+//	SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY
+//	                           let tests knock at PostgREST
+//	E2E_SMOKE=1                (or -short) only the tests named TestSmoke…: small values and few requests, for `netlify dev`
+//
+// Every test works under a random key prefix and deletes what it wrote. A test that needs what a site does not offer is
+// skipped and says so.
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// site is what the environment says about the deployment under test.
+var site = struct {
+	baseURL, apiToken                string
+	databaseURL, hostURL             string
+	supabaseURL, anonKey, serviceKey string
+}{
+	baseURL:     strings.TrimRight(os.Getenv("KV_BASE_URL"), "/"),
+	apiToken:    os.Getenv("KV_API_TOKEN"),
+	databaseURL: os.Getenv("DATABASE_URL"),
+	hostURL:     strings.TrimRight(os.Getenv("KV_HOST_URL"), "/"),
+	supabaseURL: strings.TrimRight(os.Getenv("SUPABASE_URL"), "/"),
+	anonKey:     os.Getenv("SUPABASE_ANON_KEY"),
+	serviceKey:  os.Getenv("SUPABASE_SERVICE_ROLE_KEY"),
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if site.baseURL == "" {
+		fmt.Fprintln(os.Stderr, "KV_BASE_URL is not set: start the local platform with `make up` and run `make e2e`,\n"+
+			"or name a site: KV_BASE_URL=https://deploy-preview-12--site.netlify.app make e2e")
+		os.Exit(1)
+	}
+	if run := flag.Lookup("test.run"); (testing.Short() || os.Getenv("E2E_SMOKE") == "1") && run.Value.String() == "" {
+		if err := run.Value.Set("^TestSmoke"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// database connects to Postgres, and skips the test where there is no way to it.
+func database(t *testing.T) *pgx.Conn {
+	t.Helper()
+	if site.databaseURL == "" {
+		t.Skip("DATABASE_URL is not set: this test looks into Postgres")
+	}
+	conn, err := pgx.Connect(t.Context(), site.databaseURL)
+	if err != nil {
+		t.Fatalf("DATABASE_URL is set but Postgres does not answer: %v", err)
+	}
+	t.Cleanup(func() { conn.Close(cleanupContext(t)) })
+	return conn
+}
+
+// needsHost skips the test on sites that are not the local function host.
+func needsHost(t *testing.T) {
+	t.Helper()
+	if site.hostURL == "" {
+		t.Skip("KV_HOST_URL is not set: this test drives the local function host")
+	}
+}
