@@ -1,0 +1,137 @@
+package blobs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// FaultsPath is the control route for tests, answered to this machine only: GET shows the faults and how often each has struck, PUT
+// takes [Faults] as JSON and starts counting anew, DELETE switches them off.
+const FaultsPath = "/_platform/blobs/faults"
+
+// Faults are what goes wrong, each as a share of the requests from 0 to 1. All are off until asked for, and after every Open.
+// Requests that come one after the other meet the same faults for the same seed.
+type Faults struct {
+	Seed              uint64   `json:"seed"`
+	Methods           []string `json:"methods,omitempty"`   // only these, such as PUT; default all
+	RateLimited       float64  `json:"rate_limited"`        // 429 with Retry-After and X-RateLimit-Reset; nothing is done
+	RetryAfterSeconds int      `json:"retry_after_seconds"` // what those say; default 1
+	ServerError       float64  `json:"server_error"`        // 500, 502, 503 or 504; nothing is done
+	Delayed           float64  `json:"delayed"`             // waits first, then goes on as it would have
+	DelayMS           int      `json:"delay_ms"`            // for so long; at most 60000
+	CutOff            float64  `json:"cut_off"`             // the body of a GET ends half-way
+	LostAnswer        float64  `json:"lost_answer"`         // the request is carried out, the connection closed without an answer
+	ExpiredURL        float64  `json:"expired_url"`         // the signed URL that is handed out has expired already
+}
+
+func (f Faults) check() error {
+	for _, share := range []float64{f.RateLimited, f.ServerError, f.Delayed, f.CutOff, f.LostAnswer, f.ExpiredURL} {
+		if !(share >= 0 && share <= 1) {
+			return fmt.Errorf("a share has to be 0 to 1, got %v", share)
+		}
+	}
+	if f.DelayMS < 0 || f.DelayMS > 60_000 {
+		return errors.New("delay_ms has to be 0 to 60000")
+	}
+	return nil
+}
+
+// fault is what one request meets.
+type fault struct {
+	answer             *answer // instead of carrying it out
+	delay              time.Duration
+	cut, lost, expired bool
+}
+
+type faults struct {
+	mu     sync.Mutex
+	set    Faults
+	random *rand.Rand // nil while they are off
+	counts map[string]int
+}
+
+// draw decides. It takes the same number of random values each time, so that one share does not shift the luck of another.
+func (f *faults) draw(method string) (out fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.random == nil || len(f.set.Methods) > 0 && !slices.ContainsFunc(f.set.Methods, func(m string) bool {
+		return strings.EqualFold(m, method)
+	}) {
+		return out
+	}
+	strikes := func(name string, share float64) bool {
+		hit := f.random.Float64() < share
+		if hit {
+			f.counts[name]++
+		}
+		return hit
+	}
+	if strikes("delayed", f.set.Delayed) {
+		out.delay = time.Duration(f.set.DelayMS) * time.Millisecond
+	}
+	out.cut = strikes("cut_off", f.set.CutOff)
+	out.lost = strikes("lost_answer", f.set.LostAnswer)
+	out.expired = strikes("expired_url", f.set.ExpiredURL)
+	status := []int{500, 502, 503, 504}[f.random.IntN(4)]
+	if strikes("server_error", f.set.ServerError) {
+		a := failed(failf(status, "a fault that was asked for"))
+		out.answer = &a
+	}
+	if strikes("rate_limited", f.set.RateLimited) {
+		wait := max(f.set.RetryAfterSeconds, 1)
+		a := failed(failf(http.StatusTooManyRequests, "a fault that was asked for"))
+		a.header.Set("Retry-After", strconv.Itoa(wait))
+		a.header.Set("X-Ratelimit-Reset", strconv.FormatInt(time.Now().Add(out.delay).Unix()+int64(wait), 10))
+		out.answer = &a
+	}
+	return out
+}
+
+func (f *faults) serve(w http.ResponseWriter, r *http.Request) {
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		failed(failf(http.StatusForbidden, "faults can only be set from this machine")).write(w)
+		return
+	}
+	switch r.Method {
+	case http.MethodGet:
+	case http.MethodPut: // not POST: a web page could send one without being asked
+		var set Faults
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16))
+		d.DisallowUnknownFields()
+		err := d.Decode(&set)
+		if err == nil {
+			err = set.check()
+		}
+		if err != nil {
+			failed(failf(http.StatusBadRequest, "the faults cannot be read: %v", err)).write(w)
+			return
+		}
+		f.mu.Lock()
+		f.set, f.random, f.counts = set, rand.New(rand.NewPCG(set.Seed, 0)), map[string]int{}
+		f.mu.Unlock()
+	case http.MethodDelete:
+		f.mu.Lock()
+		f.set, f.random = Faults{}, nil
+		f.mu.Unlock()
+	default:
+		failed(failf(http.StatusMethodNotAllowed, "GET, PUT or DELETE")).write(w)
+		return
+	}
+	f.mu.Lock()
+	a, err := asJSON(map[string]any{"faults": f.set, "counts": f.counts})
+	f.mu.Unlock()
+	if err != nil {
+		a = failed(err)
+	}
+	a.write(w)
+}
