@@ -1,0 +1,13 @@
+// Command kv-list answers GET /.netlify/functions/kv-list: the keys under a prefix, in byte order, with their values if asked for.
+package main
+
+import (
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"netlify-supabase-kv/pkg/netlify"
+)
+
+func main() {
+	store := netlify.StoreFromEnv() // once per process; unconfigured, it answers every request 503 and says what to set
+	lambda.Start(netlify.Handle(netlify.List(store)))
+}

@@ -1,0 +1,185 @@
+package kv
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits of what can be stored and asked for. Beyond them a [*Error] with [CodeInvalidInput] is returned, or with
+// [CodeUnstorableValue] for a value that is nested too deeply.
+const (
+	// MaxKeyBytes bounds a key, and "<key>:<member>" of an index. Postgres keeps at most about 2,700 bytes in a row of
+	// a btree, and a posting holds an index and a key.
+	MaxKeyBytes = 1024
+	// MaxIndexes bounds the indexes of one upsert. kv_member_position numbers up to 1,024 members of one call.
+	MaxIndexes = 1000
+	// MaxDepth bounds the levels of arrays and objects of a value. Go's decoder ends at 10,000, Postgres's at 20,000.
+	MaxDepth = 2000
+	// MaxLimit bounds [ListQuery.Limit].
+	MaxLimit = 10000
+	// MaxFilters bounds the index filters of one [ListQuery], each of which is a join.
+	MaxFilters = 100
+)
+
+// Store is a key-value store. Its methods end with the context's deadline ([CodeDeadlineExceeded]), and return
+// [CodeDatabaseUnreachable] when the store could not be reached although the operation was repeated; then a write may
+// or may not have happened. Only whole operations happen.
+type Store interface {
+	// Upsert creates or replaces an entry.
+	Upsert(ctx context.Context, entry Entry) (Written, error)
+	// Get returns the JSON text of the value under key. A missing key is [CodeNotFound].
+	Get(ctx context.Context, key string) (string, error)
+	// List returns the entries q asks for as the JSON text of kv-list's answer. [CodeTooLarge] means that it would not
+	// fit into a response and that the caller must page.
+	List(ctx context.Context, q ListQuery) (string, error)
+	// Delete removes the entry under key, with its members if it is an index entry. Written.Existed tells whether there
+	// was one; a missing key is no error.
+	Delete(ctx context.Context, key string) (Written, error)
+}
+
+// Entry is what an upsert writes.
+type Entry struct {
+	Key string
+	// Value is JSON text: an object, an array or null. It is stored as it is.
+	Value string
+	// Indexes replace those the entry has; nil leaves them, an empty slice clears them.
+	Indexes []Index
+}
+
+// Index files an entry under a member of an index. Key is itself the key of an entry, whose value lists the members.
+type Index struct{ Key, Member string }
+
+// Written is what a store tells about a write.
+type Written struct {
+	// Version is an opaque token: a reader that presents it gets no answer older than this write.
+	Version string
+	// Existed is set by Delete: there was an entry.
+	Existed bool
+}
+
+// ListQuery selects entries. The zero value lists every key in byte order.
+type ListQuery struct {
+	// Prefix is literal: no character in it means anything else.
+	Prefix string
+	// Values asks for the values beside the keys.
+	Values bool
+	// Limit, 1 to [MaxLimit], Offset or After make the answer a page. Without Limit everything that fits is listed.
+	Limit  *int
+	Offset *int
+	After  *Cursor
+	Order  Order
+	// Indexes are "<key>:<member>" strings, which match whichever pair spells them; IndexKeys match any member.
+	// An entry must match all of them.
+	Indexes   []string
+	IndexKeys []string
+}
+
+// Validate checks an entry against the limits.
+func (e Entry) Validate() error {
+	if err := ValidateKey(e.Key); err != nil {
+		return err
+	}
+	if len(e.Indexes) > MaxIndexes {
+		return Invalid("indexes must be at most %d, got %d", MaxIndexes, len(e.Indexes))
+	}
+	for i, index := range e.Indexes {
+		if err := index.validate(e.Key); err != nil {
+			return Invalid("indexes[%d]: %v", i, err)
+		}
+	}
+	if d := depth(e.Value); d > MaxDepth {
+		return &Error{Code: CodeUnstorableValue, Message: fmt.Sprintf("value must be nested at most %d levels deep, got %d", MaxDepth, d)}
+	}
+	return nil
+}
+
+// validate returns a plain sentence: the caller knows which of many indexes it is about.
+func (x Index) validate(entryKey string) error {
+	switch {
+	case strings.ContainsRune(x.Key, 0) || strings.ContainsRune(x.Member, 0):
+		return fmt.Errorf("key and member must not contain U+0000")
+	case len(x.Key)+1+len(x.Member) > MaxKeyBytes:
+		return fmt.Errorf(`"<key>:<member>" must be at most %d bytes, got %d`, MaxKeyBytes, len(x.Key)+1+len(x.Member))
+	case x.Key == entryKey:
+		return fmt.Errorf("an entry cannot be one of its own indexes")
+	}
+	return nil
+}
+
+// ValidateKey checks a key that an entry is or may be stored under.
+func ValidateKey(key string) error {
+	switch {
+	case key == "":
+		return Invalid("key must not be empty")
+	case len(key) > MaxKeyBytes:
+		return Invalid("key must be at most %d bytes, got %d", MaxKeyBytes, len(key))
+	}
+	return validateText("key", key)
+}
+
+// validateText checks that Postgres can hold a text.
+func validateText(name, text string) error {
+	switch {
+	case !utf8.ValidString(text):
+		return Invalid("%s must be valid UTF-8", name)
+	case strings.ContainsRune(text, 0):
+		return Invalid("%s must not contain U+0000", name)
+	}
+	return nil
+}
+
+// Validate checks a query against the limits, and that its cursor belongs to its order.
+func (q ListQuery) Validate() error {
+	if err := validateText("prefix", q.Prefix); err != nil {
+		return err
+	}
+	switch {
+	case q.Limit != nil && (*q.Limit < 1 || *q.Limit > MaxLimit):
+		return Invalid("limit must be 1 to %d, got %d", MaxLimit, *q.Limit)
+	case q.Offset != nil && *q.Offset < 0:
+		return Invalid("offset must be 0 or more, got %d", *q.Offset)
+	case q.Offset != nil && q.After != nil:
+		return Invalid("offset cannot be combined with cursor: a cursor says already where to go on")
+	case q.After != nil && q.After.Order != q.Order:
+		return Invalid("cursor belongs to the order %s, but sortBy and sortOrder ask for %s", q.After.Order, q.Order)
+	case len(q.Indexes)+len(q.IndexKeys) > MaxFilters:
+		return Invalid("index and indexKey may be given %d times together, got %d", MaxFilters, len(q.Indexes)+len(q.IndexKeys))
+	}
+	for _, spelled := range q.Indexes {
+		// A pair needs a colon with something on both sides.
+		if len(spelled) < 3 || !strings.Contains(spelled[1:len(spelled)-1], ":") {
+			return Invalid(`index must be "<key>:<member>", got %q`, spelled)
+		}
+		if err := validateText("index", spelled); err != nil {
+			return err
+		}
+	}
+	for _, key := range q.IndexKeys {
+		if err := validateText("indexKey", key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// depth counts the levels of arrays and objects of a valid JSON text.
+func depth(text string) int {
+	deepest, level, inString := 0, 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			level++
+			deepest = max(deepest, level)
+		case c == '}' || c == ']':
+			level--
+		}
+	}
+	return deepest
+}

@@ -1,0 +1,145 @@
+package kv
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// answerType is the media type of the kv_* functions' answers; PostgREST passes such text through untouched.
+const answerType = "application/vnd.kv+json"
+
+// answerError is an answer that is not one of ours: PostgREST's or Postgres's error, or a gateway's page.
+type answerError struct {
+	Status     int
+	Code       string // SQLSTATE or PGRST…; empty when the body was not PostgREST's
+	Message    string
+	RetryAfter time.Duration
+}
+
+// Error leaves out the messages of data errors (class 22), which quote values.
+func (e *answerError) Error() string {
+	message := e.Message
+	if strings.HasPrefix(e.Code, "22") {
+		message = "(left out: it may quote a value)"
+	}
+	return fmt.Sprintf("status %d, code %q: %s", e.Status, e.Code, message)
+}
+
+var (
+	// PostgREST: cannot connect (000–002: docs "Errors", group 0), no connection free in the pool (003).
+	// Postgres: deadlock, lock not available, too many connections, shutting down, crashed, starting up; and
+	// serialization failure, which no function of ours raises.
+	transientCodes    = []string{"PGRST000", "PGRST001", "PGRST002", "PGRST003", "40P01", "55P03", "53300", "57P01", "57P02", "57P03", "40001"}
+	transientStatuses = []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
+)
+
+// transient goes by code first: PostgREST answers a deadlock with status 500.
+func (e *answerError) transient() bool {
+	if e.Code != "" {
+		return slices.Contains(transientCodes, e.Code)
+	}
+	return slices.Contains(transientStatuses, e.Status) || e.Status < 300
+}
+
+// meaning is what a caller is told.
+func (e *answerError) meaning() (Code, string) {
+	switch e.Code {
+	case "PT400", "23514": // raised by the functions; a check of the table
+		return CodeInvalidInput, "the database refused the request: " + e.Message
+	case "PT413":
+		return CodeTooLarge, "the answer does not fit into the 6 MB of a response: page with limit, or ask for less"
+	case "22P02", "22P05", "22003", "54001", "54000": // not JSON for Postgres; nested too deeply for its stack
+		return CodeUnstorableValue, "the database cannot store the value"
+	case "57014": // canceled by statement_timeout
+		return CodeDeadlineExceeded, messageDeadline
+	case "PGRST202", "42883", "42P01": // no such function or table
+		return CodeNotConfigured, "the database lacks the kv_* functions: apply supabase/migrations (supabase db push)"
+	case "PGRST301", "PGRST302", "PGRST303", "42501": // bad token, no token, expired token, no privilege
+		return CodeNotConfigured, "Supabase refused the key: SUPABASE_SERVICE_ROLE_KEY must be the project's service_role or secret key"
+	}
+	switch {
+	case e.Code == "" && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden):
+		return CodeNotConfigured, "Supabase refused the key: SUPABASE_SERVICE_ROLE_KEY must be the project's service_role or secret key"
+	case e.Code == "" && e.Status < 500:
+		return CodeDatabaseUnreachable, messageNonsense
+	case e.Code == "" || e.transient():
+		return CodeDatabaseUnreachable, messageUnreachable
+	}
+	return CodeDatabaseUnreachable, messageFailed
+}
+
+// The Supabase client offers no way to give it a transport: it uses http.DefaultTransport, and reports errors as text
+// without their status. Registering a scheme there is the standard library's way to serve some requests differently
+// without changing any other.
+const schemePrefix = "kv+"
+
+var register = sync.OnceFunc(func() {
+	transport := &postgrestTransport{base: newTransport()}
+	http.DefaultTransport.(*http.Transport).RegisterProtocol(schemePrefix+"http", transport)
+	http.DefaultTransport.(*http.Transport).RegisterProtocol(schemePrefix+"https", transport)
+})
+
+// viaPostgREST returns the address under which the Supabase client's requests go through postgrestTransport.
+func viaPostgREST(u *url.URL) string {
+	register()
+	return schemePrefix + u.String()
+}
+
+// newTransport keeps connections for less time than any gateway does, because an instance that was frozen cannot see
+// that the other side has closed one.
+func newTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		ForceAttemptHTTP2:   true,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
+		TLSHandshakeTimeout: 5 * time.Second,
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     50 * time.Second,
+	}
+}
+
+// postgrestTransport passes on answers of the kv_* functions, and makes every other answer an [*answerError].
+type postgrestTransport struct{ base http.RoundTripper }
+
+func (t *postgrestTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.URL.Scheme = strings.TrimPrefix(r.URL.Scheme, schemePrefix)
+	response, err := t.base.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	if response.StatusCode == http.StatusOK && mediaType == answerType {
+		return response, nil
+	}
+	return nil, readAnswerError(response)
+}
+
+// maxErrorBytes bounds how much of an error is read: PostgREST's are short, and a gateway's page tells nothing.
+const maxErrorBytes = 64 << 10
+
+func readAnswerError(response *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxErrorBytes))
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return fmt.Errorf("read the answer with status %d: %w", response.StatusCode, err)
+	}
+	e := &answerError{Status: response.StatusCode, Message: "not an answer of PostgREST"}
+	var fields struct{ Code, Message string }
+	if json.Unmarshal(body, &fields) == nil && fields.Code != "" {
+		e.Code, e.Message = fields.Code, fields.Message
+	}
+	if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
+		e.RetryAfter = time.Duration(seconds) * time.Second
+	}
+	return e
+}

@@ -1,0 +1,62 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// retryPolicy repeats what failed for a passing reason, after pauses that double and are jittered by half.
+type retryPolicy struct {
+	first, longest time.Duration // pauses
+	total          time.Duration // no attempt begins after it
+}
+
+func (p retryPolicy) do(ctx context.Context, operation func(context.Context) (string, error)) (string, error) {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = p.first, p.longest, 2
+	var last error
+	text, err := backoff.Retry(ctx, func() (string, error) {
+		attempt, cancel := attemptContext(ctx)
+		defer cancel()
+		text, err := operation(attempt)
+		last = err
+		switch {
+		case err == nil:
+			return text, nil
+		case !transient(ctx, err):
+			return "", backoff.Permanent(err)
+		}
+		var answer *answerError
+		if errors.As(err, &answer) && answer.RetryAfter > 0 {
+			return "", backoff.RetryAfter(int(answer.RetryAfter.Seconds()))
+		}
+		return "", err
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(p.total))
+	if err != nil && last != nil {
+		return "", last // what went wrong, rather than that repeating it ended
+	}
+	return text, err
+}
+
+// attemptContext gives an attempt half of the time that is left: a pooled connection that died while the instance was
+// frozen says nothing until TCP gives up, and then there must be time for another.
+func attemptContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
+}
+
+// transient tells whether the same call may succeed soon. An answer says so itself; without one it was the connection,
+// or the attempt's own deadline, unless the whole time is over.
+func transient(ctx context.Context, err error) bool {
+	var answer *answerError
+	if errors.As(err, &answer) {
+		return answer.transient()
+	}
+	return ctx.Err() == nil
+}

@@ -1,0 +1,192 @@
+package kv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/supabase-community/supabase-go"
+)
+
+// Supabase is a [Store] in a Supabase project, whose database has the functions of supabase/migrations.
+type Supabase struct {
+	client *supabase.Client
+	retry  retryPolicy
+}
+
+// NewSupabase returns a store in the project at projectURL (as in SUPABASE_URL), used with a service_role or secret
+// key. It makes no request; an address that cannot be one is [CodeNotConfigured]. Neither is ever part of an error.
+func NewSupabase(projectURL, key string) (*Supabase, error) {
+	u, err := url.Parse(strings.TrimRight(projectURL, "/"))
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_URL must be an address like https://<project>.supabase.co"}
+	}
+	client, err := supabase.NewClient(viaPostgREST(u), key, &supabase.ClientOptions{
+		Headers: map[string]string{"Accept": answerType + ", application/json;q=0.5"},
+	})
+	if err != nil {
+		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_SERVICE_ROLE_KEY must be set", Err: err}
+	}
+	return &Supabase{client: client, retry: defaultRetry}, nil
+}
+
+// Upsert implements [Store].
+func (s *Supabase) Upsert(ctx context.Context, entry Entry) (Written, error) {
+	if err := entry.Validate(); err != nil {
+		return Written{}, err
+	}
+	var pairs [][2]string
+	if entry.Indexes != nil {
+		pairs = distinctPairs(entry.Indexes)
+	}
+	return s.write(ctx, "kv_upsert", func(request writeRequest) any {
+		return struct {
+			Key     string      `json:"p_key"`
+			Value   string      `json:"p_value"`
+			Indexes [][2]string `json:"p_indexes"`
+			writeRequest
+		}{entry.Key, entry.Value, pairs, request}
+	})
+}
+
+// distinctPairs keeps the first of equal indexes, in order. It never returns nil: an empty set is not an absent one.
+func distinctPairs(indexes []Index) [][2]string {
+	pairs, seen := make([][2]string, 0, len(indexes)), make(map[Index]bool, len(indexes))
+	for _, index := range indexes {
+		if !seen[index] {
+			seen[index] = true
+			pairs = append(pairs, [2]string{index.Key, index.Member})
+		}
+	}
+	return pairs
+}
+
+// Delete implements [Store].
+func (s *Supabase) Delete(ctx context.Context, key string) (Written, error) {
+	if err := ValidateKey(key); err != nil {
+		return Written{}, err
+	}
+	return s.write(ctx, "kv_delete", func(request writeRequest) any {
+		return struct {
+			Key string `json:"p_key"`
+			writeRequest
+		}{key, request}
+	})
+}
+
+// writeRequest makes a write safe to repeat: the database applies a request once, whatever became of the replies.
+type writeRequest struct {
+	Request string `json:"p_request"`
+	Again   bool   `json:"p_again"`
+}
+
+func (s *Supabase) write(ctx context.Context, function string, args func(writeRequest) any) (Written, error) {
+	request := writeRequest{Request: uuid.NewString()}
+	text, err := s.call(ctx, function, func() any {
+		defer func() { request.Again = true }()
+		return args(request)
+	})
+	if err != nil {
+		return Written{}, err
+	}
+	var answer struct {
+		Version string `json:"version"`
+		Deleted bool   `json:"deleted"`
+	}
+	if err := json.Unmarshal([]byte(text), &answer); err != nil {
+		return Written{}, &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: function, Err: err}
+	}
+	return Written{Version: answer.Version, Existed: answer.Deleted}, nil
+}
+
+// Get implements [Store].
+func (s *Supabase) Get(ctx context.Context, key string) (string, error) {
+	if err := ValidateKey(key); err != nil {
+		return "", err
+	}
+	value, err := s.call(ctx, "kv_get", func() any {
+		return struct {
+			Key string `json:"p_key"`
+		}{key}
+	})
+	if err != nil {
+		return "", err
+	}
+	if value == "" {
+		return "", &Error{Code: CodeNotFound, Message: "Key not found", Op: "kv_get"}
+	}
+	return value, nil
+}
+
+// List implements [Store].
+func (s *Supabase) List(ctx context.Context, q ListQuery) (string, error) {
+	if q.Order == "" {
+		q.Order = OrderByKey
+	}
+	if err := q.Validate(); err != nil {
+		return "", err
+	}
+	args := listArgs{
+		Prefix: q.Prefix, Values: q.Values, Limit: q.Limit, Offset: q.Offset,
+		Sort: q.Order.Field(), Descending: q.Order.Descending(),
+		Indexes: append([]string{}, q.Indexes...), IndexKeys: append([]string{}, q.IndexKeys...),
+	}
+	if q.After != nil {
+		args.AfterKey, args.AfterAt = &q.After.Key, q.After.Micros
+	}
+	return s.call(ctx, "kv_list", func() any { return args })
+}
+
+type listArgs struct {
+	Prefix     string   `json:"p_prefix"`
+	Values     bool     `json:"p_values"`
+	Limit      *int     `json:"p_limit"`
+	Offset     *int     `json:"p_offset"`
+	Sort       string   `json:"p_sort"`
+	Descending bool     `json:"p_descending"`
+	AfterKey   *string  `json:"p_after_key"`
+	AfterAt    *int64   `json:"p_after_at"`
+	Indexes    []string `json:"p_indexes"`
+	IndexKeys  []string `json:"p_index_keys"`
+}
+
+// call asks one function of the database, again if need be, with fresh arguments each time.
+//
+// It goes through From(…).Insert(…) because the client's Rpc takes no context and keeps an error for every later call.
+func (s *Supabase) call(ctx context.Context, function string, args func() any) (string, error) {
+	text, err := s.retry.do(ctx, func(ctx context.Context) (string, error) {
+		text, _, err := s.client.From("rpc/"+function).Insert(args(), false, "", "representation", "").ExecuteStringWithContext(ctx)
+		return text, err
+	})
+	if err != nil {
+		return "", interpret(ctx, function, err)
+	}
+	return text, nil
+}
+
+// interpret makes the caller's error of what a call returned. It is the only place that does.
+func interpret(ctx context.Context, function string, err error) *Error {
+	e := &Error{Code: CodeDatabaseUnreachable, Message: messageUnreachable, Op: function, Err: err}
+	var answer *answerError
+	switch {
+	case errors.As(err, &answer):
+		e.Code, e.Message = answer.meaning()
+	case ctx.Err() != nil:
+		e.Code, e.Message = CodeDeadlineExceeded, messageDeadline
+	}
+	return e
+}
+
+const (
+	messageUnreachable = "the database could not be reached; try again in a moment"
+	messageFailed      = "the database failed to answer; its log says why"
+	messageNonsense    = "the database gave an answer that cannot be understood; try again in a moment"
+	messageDeadline    = "the time allowed for the request was over before the database answered; ask for less, or try again"
+)
+
+// defaultRetry gives a restarting database the seconds it needs, and leaves callers a clear error after that.
+var defaultRetry = retryPolicy{first: 40 * time.Millisecond, longest: time.Second, total: 10 * time.Second}

@@ -1,0 +1,70 @@
+package netlify
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Answer is what an endpoint gives back: a status, headers beyond those that every answer has, and a body of JSON.
+type Answer struct {
+	Status int
+	Header map[string]string
+	Body   []byte
+}
+
+// statusOf is the only place where a code becomes a status.
+var statusOf = map[kv.Code]int{
+	kv.CodeInvalidInput:        http.StatusBadRequest,
+	kv.CodeUnauthorized:        http.StatusUnauthorized,
+	kv.CodeNotFound:            http.StatusNotFound,
+	kv.CodeMethodNotAllowed:    http.StatusMethodNotAllowed,
+	kv.CodeConditionFailed:     http.StatusConflict,
+	kv.CodeTooLarge:            http.StatusRequestEntityTooLarge,
+	kv.CodeUnstorableValue:     http.StatusUnprocessableEntity,
+	kv.CodeDatabaseUnreachable: http.StatusBadGateway,
+	kv.CodeNotConfigured:       http.StatusServiceUnavailable,
+	kv.CodeDeadlineExceeded:    http.StatusGatewayTimeout,
+	kv.CodeInternal:            http.StatusInternalServerError,
+}
+
+// errorAnswer says what went wrong without what only the log may know. A bug's message is a fixed sentence.
+func errorAnswer(err error, now time.Time) *Answer {
+	e := &kv.Error{Code: kv.CodeInternal, Message: "something went wrong here that should not; the function's log has more"}
+	errors.As(err, &e)
+	body := appendString([]byte(`{"error":`), e.Message)
+	body = appendString(append(body, `,"code":`...), string(e.Code))
+	body = appendString(append(body, `,"timestamp":`...), timestamp(now))
+	return &Answer{Status: statusOf[e.Code], Body: append(body, '}')}
+}
+
+// maxResponseBytes is Lambda's limit for what a function returns, counted as the JSON that carries the body.
+const maxResponseBytes = 6 << 20
+
+// encode writes the answer as the JSON that Netlify expects from a function; not ok where it would be too large. A body
+// that is too large as text, because quotes are escaped, may still fit as base64.
+func (a *Answer) encode() (response []byte, ok bool) {
+	head := append([]byte(`{"statusCode":`), strconv.Itoa(a.Status)...)
+	head = append(head, `,"headers":{`...)
+	separator := ""
+	for name, value := range a.Header {
+		head = appendString(append(head, separator...), name)
+		head = appendString(append(head, ':'), value)
+		separator = ","
+	}
+	head = append(head, `},"body":`...)
+
+	response = appendString(append(make([]byte, 0, len(head)+len(a.Body)*5/4+64), head...), string(a.Body))
+	response = append(response, `,"isBase64Encoded":false}`...)
+	if len(response) <= maxResponseBytes {
+		return response, true
+	}
+	response = append(append(response[:0], head...), '"')
+	response = base64.StdEncoding.AppendEncode(response, a.Body)
+	response = append(response, `","isBase64Encoded":true}`...)
+	return response, len(response) <= maxResponseBytes
+}

@@ -1,0 +1,48 @@
+package netlify
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+type deleter interface {
+	Delete(ctx context.Context, key string) (kv.Written, error)
+}
+
+// Delete is the kv-delete endpoint.
+func Delete(store deleter) Endpoint {
+	return Endpoint{Name: "kv-delete", Methods: []string{http.MethodDelete, http.MethodPost}, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+		key, err := deleteKey(r)
+		if err != nil {
+			return nil, err
+		}
+		written, err := store.Delete(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		body := appendString([]byte(`{"ok":true,"key":`), key)
+		body = strconv.AppendBool(append(body, `,"deleted":`...), written.Existed)
+		body = appendString(append(body, `,"timestamp":`...), timestamp(time.Now()))
+		return &Answer{Status: http.StatusOK, Header: versionHeader(written), Body: append(body, '}')}, nil
+	}}
+}
+
+// deleteKey takes the key from the query of a DELETE, and from the body of a POST.
+func deleteKey(r *Request) (string, error) {
+	if r.HTTPMethod == http.MethodDelete {
+		return requireKey(r.Param("key"))
+	}
+	fields, err := r.JSONBody()
+	if err != nil {
+		return "", err
+	}
+	key, ok := decodeString(fields["key"])
+	if !ok && isString(fields["key"]) {
+		return "", kv.Invalid("key must not contain half of a surrogate pair")
+	}
+	return requireKey(key)
+}

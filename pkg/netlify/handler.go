@@ -1,0 +1,133 @@
+package netlify
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Endpoint is one function: what it answers, and how.
+type Endpoint struct {
+	Name    string   // as in kv-list, for the log
+	Methods []string // besides OPTIONS
+	Reads   bool     // it changes nothing: KV_READ_TOKEN is enough, and browsers must revalidate what they keep
+	Run     func(ctx context.Context, r *Request) (*Answer, error)
+}
+
+// Handler answers invocations of one endpoint. It implements lambda.Handler.
+type Handler struct {
+	endpoint Endpoint
+	access   access
+	log      *slog.Logger
+	now      func() time.Time
+}
+
+// Handle returns the handler of an endpoint, with the tokens that the environment sets and a log on standard output.
+func Handle(endpoint Endpoint) *Handler {
+	return &Handler{
+		endpoint: endpoint,
+		access:   accessFrom(os.Getenv("KV_API_TOKEN"), os.Getenv("KV_READ_TOKEN")),
+		log:      slog.New(slog.NewJSONHandler(os.Stdout, nil)),
+		now:      time.Now,
+	}
+}
+
+// answerTime is kept back from the invocation's deadline for writing the answer that says the time is over.
+const answerTime = 500 * time.Millisecond
+
+// Invoke answers one event. It returns no error: whatever happens becomes a response.
+func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
+	start := h.now()
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerTime))
+		defer cancel()
+	}
+	var request Request
+	answer, err := h.answer(ctx, event, &request)
+	if err != nil {
+		answer = errorAnswer(err, h.now())
+	}
+	answer.Header = h.headers(&request, answer)
+	response, fits := answer.encode()
+	if !fits {
+		err = &kv.Error{Code: kv.CodeTooLarge, Message: "the answer does not fit into the 6 MB of a response: page with limit, or ask for less"}
+		answer = errorAnswer(err, h.now())
+		answer.Header = h.headers(&request, answer)
+		response, _ = answer.encode()
+	}
+	h.logRequest(ctx, &request, answer, err, h.now().Sub(start))
+	return response, nil
+}
+
+// answer decodes the event and runs the endpoint; a panic in either becomes an error.
+func (h *Handler) answer(ctx context.Context, event []byte, request *Request) (answer *Answer, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+		}
+	}()
+	if err := json.Unmarshal(event, request); err != nil {
+		return nil, kv.Invalid("the event must be an HTTP request as Netlify sends it")
+	}
+	switch {
+	case !request.answersMethod(h.endpoint.Methods):
+		return nil, &kv.Error{Code: kv.CodeMethodNotAllowed, Message: "Method Not Allowed"}
+	case request.HTTPMethod == http.MethodOptions:
+		return &Answer{Status: http.StatusOK}, nil
+	}
+	if err := h.access.check(request.Header("Authorization"), h.endpoint.Reads); err != nil {
+		return nil, err
+	}
+	return h.endpoint.Run(ctx, request)
+}
+
+// headers are those of every answer, and the answer's own.
+func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
+	header := map[string]string{
+		"Access-Control-Allow-Origin":   "*",
+		"Access-Control-Expose-Headers": "X-KV-Version, X-KV-Instance",
+		"Content-Type":                  "application/json",
+	}
+	methods := strings.Join(append(h.endpoint.Methods, http.MethodOptions), ", ")
+	switch {
+	case request.HTTPMethod == http.MethodOptions:
+		header["Access-Control-Allow-Methods"] = methods
+		header["Access-Control-Allow-Headers"] = "Content-Type, Authorization, Cache-Control, X-KV-After, X-KV-Cache"
+	case answer.Status == http.StatusMethodNotAllowed:
+		header["Allow"] = methods
+	}
+	if h.endpoint.Reads {
+		header["Cache-Control"] = "no-cache"
+	}
+	maps.Copy(header, answer.Header)
+	return header
+}
+
+// logRequest writes one line, with no key, value or token in it.
+func (h *Handler) logRequest(ctx context.Context, request *Request, answer *Answer, err error, took time.Duration) {
+	level, attributes := slog.LevelInfo, []slog.Attr{
+		slog.String("function", h.endpoint.Name),
+		slog.String("method", request.HTTPMethod),
+		slog.Int("status", answer.Status),
+		slog.Float64("ms", float64(took.Microseconds())/1000),
+		slog.Int("bytes", len(answer.Body)),
+	}
+	if err != nil {
+		attributes = append(attributes, slog.String("code", string(kv.CodeOf(err))))
+	}
+	if answer.Status >= 500 {
+		level = slog.LevelError
+		attributes = append(attributes, slog.String("error", err.Error()))
+	}
+	h.log.LogAttrs(ctx, level, "request", attributes...)
+}

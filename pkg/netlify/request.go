@@ -1,0 +1,118 @@
+package netlify
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Request is the event that Netlify invokes a function with: API Gateway's (version 1) and some fields of its own.
+type Request struct {
+	events.APIGatewayProxyRequest
+	// RawURL is the address as the browser sent it, also where a redirect led to the function.
+	RawURL string `json:"rawUrl"`
+}
+
+// Header returns the first value of a header, whose name is matched in any case.
+func (r *Request) Header(name string) string {
+	for key, value := range r.Headers {
+		if strings.EqualFold(key, name) {
+			return value
+		}
+	}
+	for key, values := range r.MultiValueHeaders {
+		if strings.EqualFold(key, name) && len(values) > 0 {
+			return values[0]
+		}
+	}
+	return ""
+}
+
+// Params returns all values of a query parameter, in order. Empty ones count as absent.
+func (r *Request) Params(name string) []string {
+	values := r.MultiValueQueryStringParameters[name]
+	if values == nil {
+		values = []string{r.QueryStringParameters[name]}
+	}
+	var given []string
+	for _, value := range values {
+		if value != "" {
+			given = append(given, value)
+		}
+	}
+	return given
+}
+
+// Param returns a query parameter that takes one value: the last one given, "" if absent.
+func (r *Request) Param(name string) string {
+	if values := r.Params(name); len(values) > 0 {
+		return values[len(values)-1]
+	}
+	return ""
+}
+
+// PathAfter returns what follows the first of the prefixes that the request's path begins with, still encoded.
+func (r *Request) PathAfter(prefixes ...string) string {
+	path := r.Path
+	if u, err := url.Parse(r.RawURL); err == nil && r.RawURL != "" {
+		path = u.EscapedPath()
+	}
+	for _, prefix := range prefixes {
+		if rest, ok := strings.CutPrefix(path, prefix); ok {
+			return rest
+		}
+	}
+	return ""
+}
+
+// JSONBody returns the fields of a JSON body, each as the text that was sent. A body that is empty or no object has
+// none; one that is not JSON, or not UTF-8, is an error.
+func (r *Request) JSONBody() (map[string]json.RawMessage, error) {
+	body := []byte(r.Body)
+	if r.IsBase64Encoded && r.Body != "" {
+		var err error
+		if body, err = base64.StdEncoding.DecodeString(r.Body); err != nil {
+			return nil, kv.Invalid("the body is marked as base64, but is not")
+		}
+	}
+	switch {
+	case !utf8.Valid(body):
+		return nil, kv.Invalid("the body must be valid UTF-8")
+	case strings.TrimLeft(string(body), jsonSpace) == "":
+		return nil, nil
+	}
+	var fields map[string]json.RawMessage
+	err := json.Unmarshal(body, &fields)
+	switch err := err.(type) {
+	case nil:
+		return fields, nil
+	case *json.UnmarshalTypeError: // valid JSON, but not an object
+		return nil, nil
+	case *json.SyntaxError:
+		if strings.Contains(err.Error(), "exceeded max depth") {
+			return nil, &kv.Error{Code: kv.CodeUnstorableValue, Message: "the body is nested too deeply"}
+		}
+		return nil, kv.Invalid("the body must be JSON; it is wrong at byte %d: %v", err.Offset, err)
+	default:
+		return nil, kv.Invalid("the body must be JSON: %v", err)
+	}
+}
+
+const jsonSpace = " \t\r\n"
+
+// answersMethod tells whether an endpoint with the methods answers r.
+func (r *Request) answersMethod(methods []string) bool {
+	for _, method := range methods {
+		if r.HTTPMethod == method {
+			return true
+		}
+	}
+	return r.HTTPMethod == http.MethodOptions
+}

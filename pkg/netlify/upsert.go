@@ -1,0 +1,85 @@
+package netlify
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+type upserter interface {
+	Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error)
+}
+
+// Upsert is the kv-upsert endpoint.
+func Upsert(store upserter) Endpoint {
+	return Endpoint{Name: "kv-upsert", Methods: []string{http.MethodPost}, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+		entry, err := upsertEntry(r)
+		if err != nil {
+			return nil, err
+		}
+		written, err := store.Upsert(ctx, entry)
+		if err != nil {
+			return nil, err
+		}
+		body := appendString([]byte(`{"ok":true,"key":`), entry.Key)
+		body = appendString(append(body, `,"timestamp":`...), timestamp(time.Now()))
+		return &Answer{Status: http.StatusOK, Header: versionHeader(written), Body: append(body, '}')}, nil
+	}}
+}
+
+// versionHeader carries the token that a reader may send back as X-KV-After.
+func versionHeader(written kv.Written) map[string]string {
+	return map[string]string{"X-KV-Version": written.Version}
+}
+
+// upsertEntry reads the body. The value's text is taken as it was sent.
+func upsertEntry(r *Request) (kv.Entry, error) {
+	fields, err := r.JSONBody()
+	if err != nil {
+		return kv.Entry{}, err
+	}
+	value := strings.Trim(string(fields["value"]), jsonSpace)
+	if !isString(fields["key"]) || string(fields["key"]) == `""` || value == "" || !strings.ContainsRune("{[n", rune(value[0])) {
+		return kv.Entry{}, kv.Invalid("key and JSON value required")
+	}
+	key, ok := decodeString(fields["key"])
+	if !ok {
+		return kv.Entry{}, kv.Invalid("key must not contain half of a surrogate pair")
+	}
+	indexes, err := upsertIndexes(fields["indexes"])
+	if err != nil {
+		return kv.Entry{}, err
+	}
+	return kv.Entry{Key: key, Value: value, Indexes: indexes}, nil
+}
+
+// upsertIndexes reads the indexes field: nil unless it is an array. As ever, elements that lack something are ignored.
+func upsertIndexes(text json.RawMessage) ([]kv.Index, error) {
+	var elements []json.RawMessage
+	if json.Unmarshal(text, &elements) != nil || elements == nil {
+		return nil, nil
+	}
+	indexes := []kv.Index{}
+	for i, element := range elements {
+		var fields map[string]json.RawMessage
+		if json.Unmarshal(element, &fields) != nil || !isString(fields["key"]) || !isString(fields["member"]) {
+			continue
+		}
+		key, keyOK := decodeString(fields["key"])
+		member, memberOK := decodeString(fields["member"])
+		switch {
+		case !keyOK || !memberOK:
+			return nil, kv.Invalid("indexes[%d]: key and member must not contain half of a surrogate pair", i)
+		case key != "" && member != "":
+			indexes = append(indexes, kv.Index{Key: key, Member: member})
+		}
+	}
+	return indexes, nil
+}
+
+// isString tells whether a JSON text is that of a string.
+func isString(text json.RawMessage) bool { return len(text) > 0 && text[0] == '"' }
