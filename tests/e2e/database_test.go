@@ -1,0 +1,221 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// relations lists what the schema made of one kind: tables, or tables with a certain column.
+func relations(t *testing.T, db *pgx.Conn, query string) []string {
+	t.Helper()
+	rows, err := db.Query(t.Context(), query)
+	require.NoError(t, err)
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.NotEmpty(t, found, "the schema has changed: this test finds nothing to look at")
+	return found
+}
+
+const (
+	tablesQuery       = `select format('%I.%I', schemaname, tablename) from pg_tables where schemaname = 'public' and tablename like 'kv\_%' order by 1`
+	memberTablesQuery = `select format('%I.%I', table_schema, table_name) from information_schema.columns
+		where table_schema = 'public' and table_name like 'kv\_%' and column_name = 'member' order by 1`
+)
+
+// TestFailureInTheMiddleLeavesNothing makes the database fail at one member, when the entry and other indexes are written
+// already, and looks for traces of the upsert everywhere.
+func TestFailureInTheMiddleLeavesNothing(t *testing.T) {
+	db := database(t)
+	tables := relations(t, db, tablesQuery)
+	for _, table := range relations(t, db, memberTablesQuery) {
+		t.Run(table, func(t *testing.T) {
+			prefix := newPrefix(t)
+			name := "e2e_fail_" + strings.Trim(prefix[4:], "/")
+			_, err := db.Exec(t.Context(), fmt.Sprintf(`
+				create function public.%[1]s() returns trigger language plpgsql as $$
+				begin
+					if new.member = '%[1]s' then raise exception 'no room for this member'; end if;
+					return new;
+				end $$;
+				create trigger %[1]s before insert on %[2]s for each row execute function public.%[1]s()`, name, table))
+			require.NoError(t, err)
+			t.Cleanup(func() {
+				_, err := db.Exec(cleanupContext(t), fmt.Sprintf(`drop trigger %[1]s on %[2]s; drop function public.%[1]s()`, name, table))
+				require.NoError(t, err)
+			})
+			fails := func(key string) {
+				t.Helper()
+				a := post(t, upsertPath, upsertBody(key, `{"new":true}`,
+					index{prefix + "a", "m"}, index{prefix + "z", "m"}, index{prefix + "i", name}, index{prefix + "i", "zz"}))
+				require.GreaterOrEqual(t, a.status, 500, "%v", a)
+				require.NotContains(t, string(a.body), "no room for this member", "what the database says is not for callers")
+			}
+
+			t.Run("Create", func(t *testing.T) {
+				fails(prefix + "new")
+				absent(t, prefix+"new")
+				require.Empty(t, keys(t, "prefix", prefix))
+				for _, table := range tables {
+					var left int
+					require.NoError(t, db.QueryRow(t.Context(), fmt.Sprintf(`select count(*) from %s as r where r::text like $1`, table), "%"+prefix+"%").Scan(&left))
+					require.Zero(t, left, "rows of %s that tell of the upsert", table)
+				}
+			})
+			t.Run("Update", func(t *testing.T) {
+				upsert(t, prefix+"old", `{"old":1.0}`, index{prefix + "a", "before"})
+				fails(prefix + "old")
+				holds(t, prefix+"old", `{"old":1.0}`)
+				holdsJSON(t, prefix+"a", `["before"]`)
+				require.Equal(t, prefixed(prefix, "a", "old"), keys(t, "prefix", prefix))
+				require.Equal(t, prefixed(prefix, "old"), keys(t, "index", prefix+"a:before"))
+				require.Empty(t, keys(t, "index", prefix+"a:m"))
+			})
+			t.Run("TheInstanceGoesOn", func(t *testing.T) {
+				for range 6 {
+					upsert(t, prefix+"old", `{}`, index{prefix + "i", "ok"})
+				}
+				holdsJSON(t, prefix+"i", `["ok"]`)
+			})
+		})
+	}
+}
+
+// heavy is where the tests below put what would take too long over HTTP. What an aborted run left there goes first.
+func heavy(t *testing.T) (db *pgx.Conn, prefix string) {
+	t.Helper()
+	db = database(t)
+	clear := func() {
+		_, err := db.Exec(cleanupContext(t), `delete from public.kv_store where key >= 'e2e-heavy/' and key < 'e2e-heavy0'`)
+		require.NoError(t, err)
+	}
+	clear()
+	t.Cleanup(clear)
+	return db, "e2e-heavy/" + random() + "/"
+}
+
+// TestValuesOf300MB: a list that cannot be sent is refused at once, not when memory runs out.
+func TestValuesOf300MB(t *testing.T) {
+	db, prefix := heavy(t)
+	start := time.Now()
+	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
+		select $1 || lpad(i::text, 4, '0'), ('["' || t.noise || i || '"]')::json
+		from (select string_agg(md5(random()::text), '') as noise from generate_series(1, 31250)) as t, generate_series(1, 300) as i`, prefix)
+	require.NoError(t, err)
+	t.Logf("300 values of 1 MB were written in %s", time.Since(start).Round(time.Millisecond))
+
+	for _, row := range []struct {
+		name  string
+		query []string
+	}{
+		{"Unpaged", nil},
+		{"UnpagedBackwards", []string{"sortOrder", "desc"}},
+		{"UnpagedByTime", []string{"sortBy", "updated"}},
+	} {
+		t.Run("Err"+row.name, func(t *testing.T) {
+			start := time.Now()
+			list(t, append(row.query, "prefix", prefix, "includeValues", "true")...).isError(t, http.StatusRequestEntityTooLarge, "limit")
+			took := time.Since(start)
+			t.Logf("refused in %s", took.Round(time.Millisecond))
+			require.Less(t, took, time.Second, "a list that is too large is refused in milliseconds")
+		})
+	}
+	t.Run("KeysAlone", func(t *testing.T) { require.Len(t, keys(t, "prefix", prefix), 300) })
+	t.Run("PagesEndEarly", func(t *testing.T) {
+		for _, query := range [][]string{{"limit", "10000"}, {"offset", "3"}} {
+			start := time.Now()
+			p := list(t, append(query, "prefix", prefix, "includeValues", "true")...).page(t)
+			require.True(t, p.Pagination.HasMore)
+			require.Greater(t, p.Count, 1, "a page holds as much as fits")
+			require.Less(t, p.Count, 7)
+			require.Len(t, p.Data, p.Count)
+			require.Less(t, time.Since(start), 3*time.Second)
+		}
+	})
+	t.Run("WalkYieldsEverything", func(t *testing.T) {
+		upper := prefix + "027"
+		got := walk(t, func(p page) { require.Len(t, p.Data, p.Count) }, "prefix", upper, "limit", "10", "includeValues", "true")
+		require.Len(t, got, 10)
+		require.Equal(t, keys(t, "prefix", upper), got)
+	})
+	t.Run("OneFitsUnpaged", func(t *testing.T) {
+		p := list(t, "prefix", prefix+"0001", "includeValues", "true").page(t)
+		require.Len(t, p.Data[prefix+"0001"], 31250*32+len(`["1"]`))
+	})
+}
+
+// TestKeysOfTenMegabytes: keys alone can be too many for one answer.
+func TestKeysOfTenMegabytes(t *testing.T) {
+	db, prefix := heavy(t)
+	const n = 9000
+	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
+		select $1 || lpad(i::text, 5, '0') || repeat('"\<é', 180), '[]' from generate_series(1, $2::int) as i`, prefix, n)
+	require.NoError(t, err)
+
+	start := time.Now()
+	list(t, "prefix", prefix).isError(t, http.StatusRequestEntityTooLarge, "limit")
+	require.Less(t, time.Since(start), 3*time.Second)
+
+	for _, query := range [][]string{{"limit", "10000"}, {"limit", "10000", "sortOrder", "desc"}, {"limit", "10000", "sortBy", "created"}, {"limit", "2000", "includeValues", "true"}} {
+		pages := 0
+		got := walk(t, func(p page) {
+			if pages++; pages == 1 {
+				require.True(t, p.Pagination.HasMore, "the first page ends early")
+			}
+		}, append(query, "prefix", prefix)...)
+		require.Greater(t, pages, 1)
+		require.Len(t, got, n, "the cursor leads through everything, query %q", query)
+		seen := make(map[string]bool)
+		for _, key := range got {
+			seen[key] = true
+		}
+		require.Len(t, seen, n, "and nothing comes twice, query %q", query)
+	}
+}
+
+// TestValuesThatCannotBeSent: rows written with SQL may be larger than any answer.
+func TestValuesThatCannotBeSent(t *testing.T) {
+	db, prefix := heavy(t)
+	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
+		values ($1 || 'a', '[1]'), ($1 || 'b', ('["' || repeat('0123456789', 800000) || '"]')::json), ($1 || 'c', '[3]')`, prefix)
+	require.NoError(t, err)
+
+	get(t, prefix+"b").isError(t, http.StatusRequestEntityTooLarge)
+	list(t, "prefix", prefix, "includeValues", "true").isError(t, http.StatusRequestEntityTooLarge)
+	list(t, "prefix", prefix+"b", "includeValues", "true", "limit", "1").isError(t, http.StatusRequestEntityTooLarge)
+	p := list(t, "prefix", prefix, "includeValues", "true", "limit", "3").page(t)
+	require.Equal(t, []string{prefix + "a"}, p.Keys, "the page ends before what does not fit")
+	require.True(t, p.Pagination.HasMore)
+	require.Equal(t, prefixed(prefix, "a", "b", "c"), keys(t, "prefix", prefix), "keys can be listed all the same")
+	remove(t, prefix+"b", true)
+}
+
+// TestEscapingCounts: the platform's 6 MB are counted after the answer was escaped as a JSON string, which doubles quotes and
+// backslashes. An answer is whole, or it is refused; the platform never has to cut in.
+func TestEscapingCounts(t *testing.T) {
+	needsHost(t)
+	db, prefix := heavy(t)
+	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
+		select $1 || lpad(i::text, 3, '0'), ('["' || repeat('\"', 24000) || '"]')::json from generate_series(1, 200) as i`, prefix)
+	require.NoError(t, err)
+	for _, n := range []int{40, 60, 80, 90, 100, 110, 120, 130} {
+		// Lists of growing size, each under a prefix of its own, cross every limit there may be.
+		_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
+			select $1 || 'n' || $2::text || '/' || i::text, ('["' || repeat('\"', 24000) || '"]')::json from generate_series(1, $2::int) as i`, prefix, n)
+		require.NoError(t, err)
+		a := list(t, "prefix", fmt.Sprintf("%sn%d/", prefix, n), "includeValues", "true")
+		if a.status == http.StatusOK {
+			require.Len(t, a.page(t).Data, n)
+		} else {
+			a.isError(t, http.StatusRequestEntityTooLarge, "limit")
+		}
+		t.Logf("%d values of 48 kB: %d", n, a.status)
+	}
+	require.Len(t, walk(t, func(p page) { require.Len(t, p.Data, p.Count) }, "prefix", prefix+"0", "includeValues", "true", "limit", "1000"), 99)
+	require.Len(t, walk(t, nil, "prefix", prefix+"1", "includeValues", "true", "limit", "1000"), 100)
+}
