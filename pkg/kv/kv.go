@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -98,12 +99,16 @@ func (e Entry) Validate() error {
 // validate returns a plain sentence: the caller knows which of many indexes it is about.
 func (x Index) validate(entryKey string) error {
 	switch {
-	case strings.ContainsRune(x.Key, 0) || strings.ContainsRune(x.Member, 0):
-		return fmt.Errorf("key and member must not contain U+0000")
+	case x.Key == "" || x.Member == "":
+		return errors.New("key and member must not be empty")
+	case !utf8.ValidString(x.Key + x.Member):
+		return errors.New("key and member must be valid UTF-8")
+	case strings.ContainsRune(x.Key+x.Member, 0):
+		return errors.New("key and member must not contain U+0000")
 	case len(x.Key)+1+len(x.Member) > MaxKeyBytes:
 		return fmt.Errorf(`"<key>:<member>" must be at most %d bytes, got %d`, MaxKeyBytes, len(x.Key)+1+len(x.Member))
 	case x.Key == entryKey:
-		return fmt.Errorf("an entry cannot be one of its own indexes")
+		return errors.New("an entry cannot be one of its own indexes")
 	}
 	return nil
 }

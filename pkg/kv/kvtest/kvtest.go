@@ -1,0 +1,338 @@
+// Package kvtest is the contract of kv.Store as tests. A store is done when it passes [Run].
+package kvtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Run tests a store, which may hold other entries and be used by others meanwhile: all keys have a random prefix.
+func Run(t *testing.T, store kv.Store) {
+	for name, test := range map[string]func(*testing.T, suite){
+		"AValueComesBackAsItWasWritten":         testValues,
+		"AMissingKeyIsNotFound":                 testMissing,
+		"DeleteSaysWhetherThereWasAnEntry":      testDelete,
+		"IndexesStayUnlessGiven":                testIndexes,
+		"AnIndexEntryListsItsMembersInOrder":    testIndexEntry,
+		"AnIndexEntryCanBeReplacedAndDeleted":   testIndexEntryReplaced,
+		"MembersFollowAnArrayThatWasThere":      testIndexOnPlainEntry,
+		"ConcurrentUpsertsLoseNoMember":         testConcurrentMembers,
+		"ListIsInByteOrderUnderALiteralPrefix":  testList,
+		"PagesTogetherAreTheWholeList":          testPages,
+		"FiltersMatchWhicheverPairSpellsThem":   testFilters,
+		"InputBeyondALimitIsRefused":            testLimits,
+		"AnEndedContextIsADeadlineAndNoSuccess": testContext,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			t.Cleanup(cancel)
+			test(t, suite{ctx: ctx, store: store, prefix: "kvtest/" + uuid.NewString() + "/"})
+		})
+	}
+}
+
+type suite struct {
+	ctx    context.Context
+	store  kv.Store
+	prefix string
+}
+
+func (s suite) upsert(t *testing.T, key, value string, indexes ...kv.Index) kv.Written {
+	t.Helper()
+	written, err := s.store.Upsert(s.ctx, kv.Entry{Key: s.prefix + key, Value: value, Indexes: indexes})
+	require.NoError(t, err, "upsert %q", key)
+	return written
+}
+
+func (s suite) requireValue(t *testing.T, key, value string) {
+	t.Helper()
+	got, err := s.store.Get(s.ctx, s.prefix+key)
+	require.NoError(t, err, "get %q", key)
+	require.Equal(t, value, got, "value of %q", key)
+}
+
+// answer is what List returns, with the suite's prefix cut off the keys.
+type answer struct {
+	Keys       []string
+	Count      int
+	Data       map[string]json.RawMessage
+	Pagination *struct {
+		Limit      *int
+		Offset     int
+		HasMore    bool
+		NextCursor *string
+	}
+}
+
+func (s suite) list(t *testing.T, q kv.ListQuery) answer {
+	t.Helper()
+	q.Prefix = s.prefix + q.Prefix
+	text, err := s.store.List(s.ctx, q)
+	require.NoError(t, err, "list %+v", q)
+	var a answer
+	require.NoError(t, json.Unmarshal([]byte(text), &a), "list answered %s", text)
+	require.Len(t, a.Keys, a.Count, "count and keys")
+	for i, key := range a.Keys {
+		a.Keys[i] = strings.TrimPrefix(key, s.prefix)
+	}
+	return a
+}
+
+func (s suite) index(key, member string) kv.Index {
+	return kv.Index{Key: s.prefix + key, Member: member}
+}
+
+func testValues(t *testing.T, s suite) {
+	for name, value := range map[string]string{
+		"null": `null`, "array": `[]`, "object": `{}`,
+		"key order and duplicates": `{"b":1,"a":2,"b":3}`,
+		"numbers":                  `[1.0,-0,1e400,12345678901234567890,1E+2]`,
+		"an exponent beyond any":   `[1e` + strings.Repeat("9", 400) + `]`,
+		"white space":              "{ \"a\" :\t[ 1 ,\n2 ] }",
+		"no NUL in jsonb":          `{"a":"\u0000b","\u0000":1}`,
+		"lone surrogates":          `["\ud800","\udc00\ud800"]`,
+		"escapes":                  `["\u003c\/\u00e9\"\\"," <>&` + "\u2028" + `"]`,
+		"deep":                     strings.Repeat("[", kv.MaxDepth) + strings.Repeat("]", kv.MaxDepth),
+		"emoji":                    `{"😀":"👩‍👩‍👧"}`,
+		"large":                    `{"text":"` + strings.Repeat(`word \"quoted\" `, 70000) + `"}`,
+	} {
+		s.upsert(t, name, value)
+		s.requireValue(t, name, value)
+		s.upsert(t, name, value)
+		s.requireValue(t, name, value)
+	}
+}
+
+func testMissing(t *testing.T, s suite) {
+	_, err := s.store.Get(s.ctx, s.prefix+"nothing")
+	require.Equal(t, kv.CodeNotFound, kv.CodeOf(err), "got %v", err)
+}
+
+func testDelete(t *testing.T, s suite) {
+	s.upsert(t, "a", `{}`)
+	for _, existed := range []bool{true, false} {
+		written, err := s.store.Delete(s.ctx, s.prefix+"a")
+		require.NoError(t, err)
+		require.Equal(t, existed, written.Existed)
+		require.NotEmpty(t, written.Version)
+	}
+	_, err := s.store.Get(s.ctx, s.prefix+"a")
+	require.Equal(t, kv.CodeNotFound, kv.CodeOf(err))
+}
+
+func testIndexes(t *testing.T, s suite) {
+	x, y := s.index("x", "1"), s.index("y", "1")
+	keysUnder := func(index kv.Index) []string {
+		return s.list(t, kv.ListQuery{Indexes: []string{index.Key + ":" + index.Member}}).Keys
+	}
+	s.upsert(t, "entry", `{}`, x, x)
+	require.Equal(t, []string{"entry"}, keysUnder(x))
+	s.upsert(t, "entry", `{"v":2}`)
+	require.Equal(t, []string{"entry"}, keysUnder(x), "absent indexes leave the entry's")
+	s.upsert(t, "entry", `{}`, y)
+	require.Empty(t, keysUnder(x), "given indexes replace the entry's")
+	require.Equal(t, []string{"entry"}, keysUnder(y))
+	_, err := s.store.Upsert(s.ctx, kv.Entry{Key: s.prefix + "entry", Value: `{}`, Indexes: []kv.Index{}})
+	require.NoError(t, err)
+	require.Empty(t, keysUnder(y), "an empty set clears the entry's")
+	s.requireValue(t, "x", `["1"]`)
+}
+
+func testIndexEntry(t *testing.T, s suite) {
+	s.upsert(t, "one", `{}`, s.index("index", "b"), s.index("index", "a"), s.index("index", `"quoted"`))
+	s.upsert(t, "two", `{}`, s.index("index", "a"), s.index("index", "é"))
+	s.requireValue(t, "index", `["b","a","\"quoted\"","é"]`)
+	a := s.list(t, kv.ListQuery{Values: true})
+	require.Equal(t, []string{"index", "one", "two"}, a.Keys)
+	require.Equal(t, `["b","a","\"quoted\"","é"]`, string(a.Data[s.prefix+"index"]))
+}
+
+func testIndexEntryReplaced(t *testing.T, s suite) {
+	s.upsert(t, "one", `{}`, s.index("index", "a"))
+	s.upsert(t, "index", `[ "z" ]`)
+	s.requireValue(t, "index", `[ "z" ]`)
+	s.upsert(t, "one", `{}`, s.index("index", "a"), s.index("index", "z"))
+	s.requireValue(t, "index", `[ "z","a"]`)
+	s.upsert(t, "index", `{"no":"array"}`)
+	s.requireValue(t, "index", `{"no":"array"}`)
+	_, err := s.store.Delete(s.ctx, s.prefix+"index")
+	require.NoError(t, err)
+	s.upsert(t, "two", `{}`, s.index("index", "b"))
+	s.requireValue(t, "index", `["b"]`)
+}
+
+func testIndexOnPlainEntry(t *testing.T, s suite) {
+	for name, c := range map[string]struct{ stored, want string }{
+		"empty array":       {`[]`, `["m"]`},
+		"array with space":  {" [ ] ", `["m"]`},
+		"array":             {`[1,{"a":"m"}]`, `[1,{"a":"m"},"m"]`},
+		"holds the member":  {`["m",2]`, `["m",2]`},
+		"escaped member":    {`["\u006d"]`, `["\u006d"]`},
+		"not for jsonb":     {`["\u0000","m"]`, `["\u0000","m"]`},
+		"not for jsonb too": {`["\u0000"]`, `["\u0000","m"]`},
+		"object":            {`{"m":1}`, `["m"]`},
+		"null":              {`null`, `["m"]`},
+	} {
+		s.upsert(t, name, c.stored)
+		s.upsert(t, name+"/entry", `{}`, s.index(name, "m"))
+		got, err := s.store.Get(s.ctx, s.prefix+name)
+		require.NoError(t, err)
+		require.Equal(t, strings.ReplaceAll(c.want, " ", ""), strings.ReplaceAll(got, " ", ""), name)
+	}
+}
+
+func testConcurrentMembers(t *testing.T, s suite) {
+	const writers = 50
+	var wg sync.WaitGroup
+	for i := range writers {
+		wg.Go(func() {
+			_, err := s.store.Upsert(s.ctx, kv.Entry{
+				Key: fmt.Sprintf("%sentry/%d", s.prefix, i), Value: `{}`,
+				Indexes: []kv.Index{s.index("b", fmt.Sprint(i)), s.index("a", fmt.Sprint(i))},
+			})
+			if err != nil {
+				t.Errorf("upsert %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, index := range []string{"a", "b"} {
+		value, err := s.store.Get(s.ctx, s.prefix+index)
+		require.NoError(t, err)
+		var members []string
+		require.NoError(t, json.Unmarshal([]byte(value), &members))
+		require.Len(t, members, writers, "members of %s: %v", index, members)
+	}
+}
+
+func testList(t *testing.T, s suite) {
+	keys := []string{"%", "*", "A", "\\", "_", "a", "a b", "a%b", "a'b", "a\"b", "aa", "é", "\U0001F600", "\uE000", "__proto__"}
+	for _, key := range keys {
+		s.upsert(t, key, `{}`)
+	}
+	slices.Sort(keys)
+	require.Equal(t, keys, s.list(t, kv.ListQuery{}).Keys)
+	for _, prefix := range append(keys, "zzz", "\uD7FF") {
+		want := []string{}
+		for _, key := range keys {
+			if strings.HasPrefix(key, prefix) {
+				want = append(want, key)
+			}
+		}
+		require.Equal(t, want, s.list(t, kv.ListQuery{Prefix: prefix}).Keys, "prefix %q", prefix)
+	}
+}
+
+func testPages(t *testing.T, s suite) {
+	var all []string
+	for i := range 7 {
+		all = append(all, fmt.Sprint("key/", i))
+		s.upsert(t, all[i], fmt.Sprintf(`{"n":%d}`, i))
+	}
+	for _, order := range []kv.Order{"key.asc", "key.desc", "created.asc", "created.desc", "updated.asc", "updated.desc"} {
+		want := slices.Clone(all)
+		if order.Descending() {
+			slices.Reverse(want)
+		}
+		limit, got := 3, []string{}
+		for q := (kv.ListQuery{Order: order, Limit: &limit, Values: true}); ; {
+			a := s.list(t, q)
+			require.Equal(t, 3, *a.Pagination.Limit)
+			require.Len(t, a.Data, len(a.Keys))
+			got = append(got, a.Keys...)
+			if !a.Pagination.HasMore {
+				require.Nil(t, a.Pagination.NextCursor)
+				break
+			}
+			var err error
+			q.After, err = kv.ParseCursor(*a.Pagination.NextCursor)
+			require.NoError(t, err)
+		}
+		require.Equal(t, want, got, "%s by cursor", order)
+
+		offset := 5
+		a := s.list(t, kv.ListQuery{Order: order, Offset: &offset})
+		require.Equal(t, want[5:], a.Keys, "%s by offset", order)
+		require.False(t, a.Pagination.HasMore)
+	}
+}
+
+func testFilters(t *testing.T, s suite) {
+	s.upsert(t, "1", `{}`, s.index("a:b", "c"), s.index("odd", `,"{}\:x`))
+	s.upsert(t, "2", `{}`, s.index("a", "b:c"))
+	s.upsert(t, "3", `{}`, s.index("a", "b:c"), s.index("a:b", "c"), s.index("z", "1"))
+	spelled := s.prefix + "a:b:c"
+	for name, c := range map[string]struct {
+		indexes, keys []string
+		want          []string
+	}{
+		"both pairs":      {[]string{spelled}, nil, []string{"1", "2", "3"}},
+		"and another":     {[]string{spelled, s.prefix + "z:1"}, nil, []string{"3"}},
+		"twice the same":  {[]string{spelled, spelled}, nil, []string{"1", "2", "3"}},
+		"odd member":      {[]string{s.prefix + `odd:,"{}\:x`}, nil, []string{"1"}},
+		"none":            {[]string{s.prefix + "a:b"}, nil, []string{}},
+		"any member":      {nil, []string{s.prefix + "a"}, []string{"2", "3"}},
+		"any of both":     {nil, []string{s.prefix + "a", s.prefix + "a:b"}, []string{"3"}},
+		"member and any":  {[]string{s.prefix + "z:1"}, []string{s.prefix + "a"}, []string{"3"}},
+		"no such index":   {nil, []string{s.prefix + "b"}, []string{}},
+		"not the members": {[]string{s.prefix + "z:2"}, nil, []string{}},
+	} {
+		q := kv.ListQuery{Indexes: c.indexes, IndexKeys: c.keys}
+		require.Equal(t, c.want, s.list(t, q).Keys, name)
+		limit := 1
+		q.Limit = &limit
+		require.Equal(t, c.want[:min(1, len(c.want))], s.list(t, q).Keys, "%s, one", name)
+	}
+}
+
+func testLimits(t *testing.T, s suite) {
+	for name, entry := range map[string]kv.Entry{
+		"EmptyKey":     {Key: "", Value: `{}`},
+		"LongKey":      {Key: strings.Repeat("k", kv.MaxKeyBytes+1), Value: `{}`},
+		"NULInKey":     {Key: "a\x00", Value: `{}`},
+		"BadUTF8":      {Key: "a\xff", Value: `{}`},
+		"ManyIndexes":  {Key: "k", Value: `{}`, Indexes: make([]kv.Index, kv.MaxIndexes+1)},
+		"LongIndex":    {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i", Member: strings.Repeat("m", kv.MaxKeyBytes-1)}}},
+		"NULInMember":  {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i", Member: "\x00"}}},
+		"OwnIndex":     {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "k", Member: "m"}}},
+		"BadUTF8Index": {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i\xff", Member: "m"}}},
+	} {
+		_, err := s.store.Upsert(s.ctx, entry)
+		require.Equal(t, kv.CodeInvalidInput, kv.CodeOf(err), "%s: %v", name, err)
+	}
+	deep := strings.Repeat("[", kv.MaxDepth+1) + strings.Repeat("]", kv.MaxDepth+1)
+	_, err := s.store.Upsert(s.ctx, kv.Entry{Key: s.prefix + "k", Value: deep})
+	require.Equal(t, kv.CodeUnstorableValue, kv.CodeOf(err))
+
+	longest := s.prefix + strings.Repeat("k", kv.MaxKeyBytes-len(s.prefix))
+	_, err = s.store.Upsert(s.ctx, kv.Entry{Key: longest, Value: `{}`, Indexes: []kv.Index{{Key: s.prefix, Member: strings.Repeat("m", kv.MaxKeyBytes-len(s.prefix)-1)}}})
+	require.NoError(t, err, "a key and an index at the limit")
+
+	_, err = s.store.Get(s.ctx, "")
+	require.Equal(t, kv.CodeInvalidInput, kv.CodeOf(err))
+	_, err = s.store.Delete(s.ctx, "")
+	require.Equal(t, kv.CodeInvalidInput, kv.CodeOf(err))
+	zero := 0
+	_, err = s.store.List(s.ctx, kv.ListQuery{Limit: &zero})
+	require.Equal(t, kv.CodeInvalidInput, kv.CodeOf(err))
+}
+
+func testContext(t *testing.T, s suite) {
+	ctx, cancel := context.WithTimeout(s.ctx, time.Nanosecond)
+	defer cancel()
+	<-ctx.Done()
+	_, err := s.store.Get(ctx, s.prefix+"a")
+	require.Equal(t, kv.CodeDeadlineExceeded, kv.CodeOf(err), "got %v", err)
+}

@@ -1,0 +1,44 @@
+package kv_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/kv/kvtest"
+)
+
+// realStore is a store in the running platform's Supabase.
+func realStore(t *testing.T) *kv.Supabase {
+	t.Helper()
+	if os.Getenv("SUPABASE_URL") == "" {
+		t.Fatal("this test needs a database: run `make test`, or `make up` and `set -a; . .local/env`")
+	}
+	store, err := kv.NewSupabase(os.Getenv("SUPABASE_URL"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
+	require.NoError(t, err)
+	return store
+}
+
+func TestSupabaseKeepsTheContract(t *testing.T) { kvtest.Run(t, realStore(t)) }
+
+func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
+	for name, address := range map[string]string{
+		"empty": "", "no scheme": "secret.supabase.co", "other scheme": "ftp://secret.example", "broken": "http://secret\x00", "no host": "https://",
+	} {
+		_, err := kv.NewSupabase(address, "key")
+		require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err), name)
+		require.NotContains(t, err.Error(), "secret", name)
+	}
+	_, err := kv.NewSupabase("https://example.supabase.co", "")
+	require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err))
+}
+
+func TestAWrongKeyIsNotConfigured(t *testing.T) {
+	realStore(t)
+	store, err := kv.NewSupabase(os.Getenv("SUPABASE_URL")+"/", "not-a-key")
+	require.NoError(t, err)
+	_, err = store.Get(t.Context(), "any")
+	require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err), "got %v", err)
+}

@@ -1,0 +1,442 @@
+package netlify
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// memory is a store for tests of what this package adds: it checks its input as every store must, and then says what
+// the test tells it to. What a store does is tested on the real one (kvtest, tests/e2e).
+type memory struct {
+	value string
+	err   error
+	entry *kv.Entry
+	query *kv.ListQuery
+	key   *string
+}
+
+func (m memory) Upsert(_ context.Context, e kv.Entry) (kv.Written, error) {
+	if m.entry != nil {
+		*m.entry = e
+	}
+	return kv.Written{Version: "v1"}, errors.Join(e.Validate(), m.err)
+}
+func (m memory) Get(_ context.Context, key string) (string, error) {
+	if m.key != nil {
+		*m.key = key
+	}
+	return m.value, m.err
+}
+func (m memory) List(_ context.Context, q kv.ListQuery) (string, error) {
+	if m.query != nil {
+		*m.query = q
+	}
+	return m.value, errors.Join(q.Validate(), m.err)
+}
+func (m memory) Delete(_ context.Context, key string) (kv.Written, error) {
+	if m.key != nil {
+		*m.key = key
+	}
+	return kv.Written{Version: "v2", Existed: true}, m.err
+}
+
+// response is what Netlify makes an HTTP response of.
+type response struct {
+	StatusCode      int
+	Headers         map[string]string
+	Body            string
+	IsBase64Encoded bool
+}
+
+// invoke runs an endpoint the way Lambda does, with the log going nowhere.
+func invoke(t testing.TB, endpoint Endpoint, event string) response {
+	t.Helper()
+	h := Handle(endpoint)
+	h.log = slog.New(slog.DiscardHandler)
+	return invokeHandler(t, h, event)
+}
+
+func invokeHandler(t testing.TB, h *Handler, event string) response {
+	t.Helper()
+	raw, err := h.Invoke(t.Context(), []byte(event))
+	require.NoError(t, err)
+	var r response
+	require.NoError(t, json.Unmarshal(raw, &r), "the response must be JSON: %s", raw)
+	require.Equal(t, "*", r.Headers["Access-Control-Allow-Origin"])
+	return r
+}
+
+func event(method string, fields string) string {
+	if fields != "" {
+		fields = "," + fields
+	}
+	return `{"httpMethod":"` + method + `"` + fields + `}`
+}
+
+func post(body string) string { return event("POST", `"body":`+string(appendString(nil, body))) }
+
+func TestABodyBecomesAnEntry(t *testing.T) {
+	index := func(pairs ...string) []kv.Index {
+		indexes := []kv.Index{}
+		for i := 0; i < len(pairs); i += 2 {
+			indexes = append(indexes, kv.Index{Key: pairs[i], Member: pairs[i+1]})
+		}
+		return indexes
+	}
+	for name, c := range map[string]struct {
+		body string
+		want kv.Entry
+	}{
+		"Object":              {`{"key":"k","value":{"a":1}}`, kv.Entry{Key: "k", Value: `{"a":1}`}},
+		"ValueKeepsItsText":   {"{\"key\":\"k\",\"value\" : \n{ \"b\":1.0,\"b\" : [\"\\u0000<&\u2028\"] }\n }", kv.Entry{Key: "k", Value: "{ \"b\":1.0,\"b\" : [\"\\u0000<&\u2028\"] }"}},
+		"Null":                {`{"key":"k","value":null}`, kv.Entry{Key: "k", Value: `null`}},
+		"ExtraFields":         {`{"sessionId":"s","key":"k","value":[],"Key":"x","VALUE":1}`, kv.Entry{Key: "k", Value: `[]`}},
+		"LastOfDuplicates":    {`{"key":"a","value":{},"key":"b"}`, kv.Entry{Key: "b", Value: `{}`}},
+		"EscapedFieldName":    {`{"k\u0065y":"k","value":{}}`, kv.Entry{Key: "k", Value: `{}`}},
+		"SurrogatePairInKey":  {`{"key":"\ud83d\ude00\\ud800","value":{}}`, kv.Entry{Key: `😀\ud800`, Value: `{}`}},
+		"NoIndexes":           {`{"key":"k","value":{},"indexes":[]}`, kv.Entry{Key: "k", Value: `{}`, Indexes: index()}},
+		"IndexesNull":         {`{"key":"k","value":{},"indexes":null}`, kv.Entry{Key: "k", Value: `{}`}},
+		"IndexesNoArray":      {`{"key":"k","value":{},"indexes":{"key":"i","member":"m"}}`, kv.Entry{Key: "k", Value: `{}`}},
+		"IndexesThatLackSome": {`{"key":"k","value":{},"indexes":[{"key":"i"},{"key":"","member":"m"},{"key":"i","member":""},{"key":1,"member":"m"},null,7,{"Key":"i","member":"m"},{"key":"i","member":"m","x":1}]}`, kv.Entry{Key: "k", Value: `{}`, Indexes: index("i", "m")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got kv.Entry
+			r := invoke(t, Upsert(memory{entry: &got}), post(c.body))
+			require.Equal(t, http.StatusOK, r.StatusCode, r.Body)
+			require.Equal(t, c.want, got)
+			require.Equal(t, "v1", r.Headers["X-KV-Version"])
+		})
+	}
+}
+
+func TestABodyThatIsNoEntryIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		event  string
+		status int
+		says   string
+	}{
+		"Empty":              {event("POST", ""), 400, "key and JSON value required"},
+		"NotAnObject":        {post(`[1]`), 400, "key and JSON value required"},
+		"NoKey":              {post(`{"value":{}}`), 400, "key and JSON value required"},
+		"EmptyKey":           {post(`{"key":"","value":{}}`), 400, "key and JSON value required"},
+		"KeyIsANumber":       {post(`{"key":1,"value":{}}`), 400, "key and JSON value required"},
+		"NoValue":            {post(`{"key":"k"}`), 400, "key and JSON value required"},
+		"ValueIsAString":     {post(`{"key":"k","value":"s"}`), 400, "key and JSON value required"},
+		"ValueIsANumber":     {post(`{"key":"k","value":1}`), 400, "key and JSON value required"},
+		"ValueIsTrue":        {post(`{"key":"k","value":true}`), 400, "key and JSON value required"},
+		"WrongCase":          {post(`{"Key":"k","value":{}}`), 400, "key and JSON value required"},
+		"NotJSON":            {post(`{"key":`), 400, "byte 7"},
+		"TwoValues":          {post(`{"key":"k","value":{}} {}`), 400, "the body must be JSON"},
+		"BOM":                {post("\uFEFF" + `{"key":"k","value":{}}`), 400, "the body must be JSON"},
+		"NotBase64":          {event("POST", `"body":"{}","isBase64Encoded":true`), 400, "base64"},
+		"NotUTF8":            {event("POST", `"body":"`+base64.StdEncoding.EncodeToString([]byte("{\"key\":\"\xff\"}"))+`","isBase64Encoded":true`), 400, "UTF-8"},
+		"HalfAPairInKey":     {post(`{"key":"\ud800","value":{}}`), 400, "surrogate"},
+		"HalfAPairThenText":  {post(`{"key":"\ud800ude00","value":{}}`), 400, "surrogate"},
+		"PairTheWrongWay":    {post(`{"key":"\ude00\ud83d","value":{}}`), 400, "surrogate"},
+		"HalfAPairInMember":  {post(`{"key":"k","value":{},"indexes":[{"key":"i","member":"a"},{"key":"i","member":"\udc00"}]}`), 400, "indexes[1]"},
+		"NULInKey":           {post(`{"key":"\u0000","value":{}}`), 400, "U+0000"},
+		"NestedBeyondReason": {post(`{"key":"k","value":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`), 422, "nested"},
+		"NestedTooDeeply":    {post(`{"key":"k","value":` + strings.Repeat("[", 2001) + strings.Repeat("]", 2001) + `}`), 422, "2000 levels"},
+		"NoEvent":            {`[]`, 400, "the event must be"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := invoke(t, Upsert(memory{}), c.event)
+			if name == "NoEvent" {
+				r = invokeHandler(t, Handle(Upsert(memory{})), c.event)
+			}
+			require.Equal(t, c.status, r.StatusCode, r.Body)
+			var body struct{ Error, Code, Timestamp string }
+			require.NoError(t, json.Unmarshal([]byte(r.Body), &body))
+			require.Contains(t, body.Error, c.says)
+			require.NotEmpty(t, body.Code)
+			_, err := time.Parse("2006-01-02T15:04:05.000Z", body.Timestamp)
+			require.NoError(t, err)
+		})
+	}
+}
+
+func TestParametersBecomeAQuery(t *testing.T) {
+	number := func(n int) *int { return &n }
+	for name, c := range map[string]struct {
+		multi map[string][]string
+		want  kv.ListQuery
+	}{
+		"None":          {nil, kv.ListQuery{Order: kv.OrderByKey}},
+		"All":           {map[string][]string{"prefix": {"p%"}, "includeValues": {"true"}, "limit": {"10"}, "offset": {"0"}, "sortBy": {"created"}, "sortOrder": {"desc"}, "index": {"a:b", "c:d,e"}, "indexKey": {"i"}}, kv.ListQuery{Prefix: "p%", Values: true, Limit: number(10), Offset: number(0), Order: "created.desc", Indexes: []string{"a:b", "c:d,e"}, IndexKeys: []string{"i"}}},
+		"EmptyIsAbsent": {map[string][]string{"limit": {""}, "offset": {""}, "cursor": {""}, "sortBy": {""}, "index": {""}}, kv.ListQuery{Order: kv.OrderByKey}},
+		"LastWins":      {map[string][]string{"limit": {"1", "2"}, "prefix": {"a", "b"}}, kv.ListQuery{Prefix: "b", Limit: number(2), Order: kv.OrderByKey}},
+		"OnlyTrueIs":    {map[string][]string{"includeValues": {"TRUE"}}, kv.ListQuery{Order: kv.OrderByKey}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			multi, err := json.Marshal(c.multi)
+			require.NoError(t, err)
+			var got kv.ListQuery
+			r := invoke(t, List(memory{value: "{}", query: &got}), event("GET", `"multiValueQueryStringParameters":`+string(multi)))
+			require.Equal(t, http.StatusOK, r.StatusCode, r.Body)
+			require.Equal(t, c.want, got)
+			require.Equal(t, "no-cache", r.Headers["Cache-Control"])
+		})
+	}
+	var got kv.ListQuery
+	invoke(t, List(memory{query: &got}), event("GET", `"queryStringParameters":{"prefix":"single"}`))
+	require.Equal(t, "single", got.Prefix, "where there is no multi-value map")
+}
+
+func TestBadParametersAreNamed(t *testing.T) {
+	for parameter, values := range map[string][]string{
+		"limit":  {"0", "10001", "-1", "+1", "1.5", " 1", "ten", "99999999999999999999", "0x10", "1e3"},
+		"offset": {"-1", "2147483648", "x"},
+		"cursor": {"x", "%%%"},
+		"sortBy": {"size"}, "sortOrder": {"up"}, "index": {"abc", ":a"}, "prefix": {"\u0000"},
+	} {
+		for _, value := range values {
+			text, err := json.Marshal(map[string]string{parameter: value})
+			require.NoError(t, err)
+			r := invoke(t, List(memory{}), event("GET", `"queryStringParameters":`+string(text)))
+			require.Equal(t, http.StatusBadRequest, r.StatusCode, "%s=%s", parameter, value)
+			require.Contains(t, r.Body, parameter)
+		}
+	}
+}
+
+func TestTheKeyIsTakenFromTheQueryElseFromThePath(t *testing.T) {
+	for name, c := range map[string]struct{ event, want string }{
+		"Query":             {`"queryStringParameters":{"key":"a b"},"path":"/api/kv/get/other"`, "a b"},
+		"FunctionPath":      {`"path":"/.netlify/functions/kv-get/a%2Fb/c%20d+e"`, "a/b/c d+e"},
+		"RewrittenPath":     {`"path":"/api/kv/get/a/b"`, "a/b"},
+		"RawURLBeforePath":  {`"path":"/api/kv/get/a/b","rawUrl":"https://x.example/api/kv/get/a%2Fb?q=1"`, "a/b"},
+		"DecodedOnce":       {`"rawUrl":"https://x.example/api/kv/get/100%2525"`, "100%25"},
+		"PrefixWithinAKey":  {`"path":"/api/kv/get//api/kv/get/x"`, "/api/kv/get/x"},
+		"EmptyQueryAndPath": {`"queryStringParameters":{"key":""},"path":"/api/kv/get/x"`, "x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got string
+			r := invoke(t, Get(memory{value: `{"v":"<\u0000>"}`, key: &got}), event("GET", c.event))
+			require.Equal(t, http.StatusOK, r.StatusCode, r.Body)
+			require.Equal(t, c.want, got)
+			require.Contains(t, r.Body, `"value":{"v":"<\u0000>"},"exists":true,"timestamp":"`)
+		})
+	}
+	for name, fields := range map[string]string{
+		"None": `"path":"/.netlify/functions/kv-get"`, "OnlyASlash": `"path":"/api/kv/get/"`, "Elsewhere": `"path":"/elsewhere/x"`,
+		"BadEncoding": `"path":"/api/kv/get/%zz"`, "NUL": `"path":"/api/kv/get/%00"`, "NotUTF8": `"path":"/api/kv/get/%ff"`,
+		"Long": `"path":"/api/kv/get/` + strings.Repeat("k", 1025) + `"`,
+	} {
+		r := invoke(t, Get(memory{}), event("GET", fields))
+		require.Equal(t, http.StatusBadRequest, r.StatusCode, name)
+	}
+	r := invoke(t, Get(memory{err: &kv.Error{Code: kv.CodeNotFound}}), event("GET", `"path":"/api/kv/get/x"`))
+	require.Equal(t, http.StatusNotFound, r.StatusCode)
+	require.Contains(t, r.Body, `"error":"Key not found","code":"not_found","key":"x","exists":false`)
+}
+
+func TestTheKeyToDeleteComesFromQueryOrBody(t *testing.T) {
+	for _, e := range []string{event("DELETE", `"queryStringParameters":{"key":"k"}`), post(`{"key":"k"}`)} {
+		var got string
+		r := invoke(t, Delete(memory{key: &got}), e)
+		require.Equal(t, http.StatusOK, r.StatusCode, r.Body)
+		require.Equal(t, "k", got)
+		require.Contains(t, r.Body, `{"ok":true,"key":"k","deleted":true,"timestamp":"`)
+		require.Equal(t, "v2", r.Headers["X-KV-Version"])
+	}
+	for _, e := range []string{event("DELETE", ""), post(``), post(`[]`), post(`{"key":7}`), post(`{"key":""}`), post(`{`), post(`{"key":"\ud800"}`), event("DELETE", `"body":"{\"key\":\"k\"}"`)} {
+		require.Equal(t, http.StatusBadRequest, invoke(t, Delete(memory{}), e).StatusCode, e)
+	}
+	require.Equal(t, http.StatusBadGateway, invoke(t, Delete(memory{err: &kv.Error{Code: kv.CodeDatabaseUnreachable}}), post(`{"key":"k"}`)).StatusCode)
+}
+
+func TestOtherMethodsAreNotAllowedAndPreflightsAreOpen(t *testing.T) {
+	t.Setenv("KV_API_TOKEN", "token")
+	for methods, endpoint := range map[string]Endpoint{
+		"POST, OPTIONS": Upsert(memory{}), "GET, OPTIONS": Get(memory{}), "DELETE, POST, OPTIONS": Delete(memory{}),
+	} {
+		r := invoke(t, endpoint, event("OPTIONS", ""))
+		require.Equal(t, http.StatusOK, r.StatusCode)
+		require.Empty(t, r.Body)
+		require.Equal(t, methods, r.Headers["Access-Control-Allow-Methods"])
+		require.Contains(t, r.Headers["Access-Control-Allow-Headers"], "Content-Type")
+		r = invoke(t, endpoint, event("PATCH", ""))
+		require.Equal(t, http.StatusMethodNotAllowed, r.StatusCode)
+		require.Contains(t, r.Body, `"error":"Method Not Allowed"`)
+		require.Equal(t, methods, r.Headers["Allow"])
+	}
+}
+
+func TestTokens(t *testing.T) {
+	for name, c := range map[string]struct {
+		api, read, authorization string
+		reads, writes            int
+	}{
+		"NoneConfigured":     {"", "", "", 200, 200},
+		"NoneSent":           {"a", "", "", 401, 401},
+		"Right":              {"a", "", "Bearer a", 200, 200},
+		"SchemeInAnyCase":    {"a", "", "bearer a", 200, 200},
+		"Wrong":              {"a", "", "Bearer b", 401, 401},
+		"AnotherScheme":      {"a", "", "Basic a", 401, 401},
+		"NoToken":            {"a", "", "Bearer ", 401, 401},
+		"SecondOfTwo":        {"a, b", "", "Bearer b", 200, 200},
+		"BothAsOne":          {"a,b", "", "Bearer a,b", 401, 401},
+		"ReadTokenReads":     {"a", "r", "Bearer r", 200, 401},
+		"APITokenReads":      {"a", "r", "Bearer a", 200, 200},
+		"OnlyReadConfigured": {"", "r", "Bearer r", 200, 401},
+		"OnlyReadNoneSent":   {"", "r", "", 401, 401},
+		"OnlyCommas":         {",", " ,", "", 200, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("KV_API_TOKEN", c.api)
+			t.Setenv("KV_READ_TOKEN", c.read)
+			header := `"headers":{"AUTHORIZATION":"` + c.authorization + `"}`
+			require.Equal(t, c.reads, invoke(t, Get(memory{}), event("GET", header+`,"queryStringParameters":{"key":"k"}`)).StatusCode)
+			require.Equal(t, c.writes, invoke(t, Delete(memory{}), event("DELETE", header+`,"queryStringParameters":{"key":"k"}`)).StatusCode)
+			multi := `"multiValueHeaders":{"authorization":["` + c.authorization + `"]}`
+			require.Equal(t, c.reads, invoke(t, List(memory{}), event("GET", multi)).StatusCode)
+		})
+	}
+}
+
+func TestEveryCodeHasAStatus(t *testing.T) {
+	for _, code := range kv.Codes {
+		r := invoke(t, Get(memory{err: &kv.Error{Code: code, Message: "m"}}), event("GET", `"path":"/api/kv/get/k"`))
+		require.GreaterOrEqual(t, r.StatusCode, 400, code)
+	}
+	require.Len(t, statusOf, len(kv.Codes))
+}
+
+func TestABugIsA500ThatTellsNothingAndALogLineThatDoes(t *testing.T) {
+	for name, endpoint := range map[string]Endpoint{
+		"Error": Get(memory{err: errors.New("cause at db.example")}),
+		"Panic": {Methods: []string{"GET"}, Run: func(context.Context, *Request) (*Answer, error) { panic("cause at db.example") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			h := Handle(endpoint)
+			h.log = slog.New(slog.NewJSONHandler(&log, nil))
+			r := invokeHandler(t, h, event("GET", `"path":"/api/kv/get/the-key"`))
+			require.Equal(t, http.StatusInternalServerError, r.StatusCode)
+			require.Contains(t, r.Body, `"code":"internal"`)
+			require.NotContains(t, r.Body, "example")
+			require.Contains(t, log.String(), "cause at db.example")
+			require.True(t, json.Valid(log.Bytes()), "one line of JSON: %s", log.String())
+		})
+	}
+}
+
+func TestTheLogHoldsNoKeyValueOrToken(t *testing.T) {
+	t.Setenv("KV_API_TOKEN", "the-token")
+	var log bytes.Buffer
+	h := Handle(Upsert(memory{}))
+	h.log = slog.New(slog.NewJSONHandler(&log, nil))
+	invokeHandler(t, h, `{"httpMethod":"POST","headers":{"authorization":"Bearer the-token"},"body":"{\"key\":\"the-key\",\"value\":[\"the-value\"]}"}`)
+	require.Contains(t, log.String(), `"status":200`)
+	require.NotContains(t, log.String(), "the-")
+}
+
+func TestAnAnswerThatDoesNotFitIsSentAsBase64OrRefused(t *testing.T) {
+	read := func(value string) response {
+		return invoke(t, Get(memory{value: value}), event("GET", `"path":"/api/kv/get/k"`))
+	}
+	quotes := func(n int) string { return `["` + strings.Repeat(`\"`, n/2) + `"]` }
+
+	r := read(`["` + strings.Repeat("x", 6_000_000) + `"]`)
+	require.Equal(t, http.StatusOK, r.StatusCode)
+	require.False(t, r.IsBase64Encoded)
+
+	value := quotes(4_000_000) // twice as long with its quotes and backslashes escaped
+	r = read(value)
+	require.Equal(t, http.StatusOK, r.StatusCode)
+	require.True(t, r.IsBase64Encoded)
+	body, err := base64.StdEncoding.DecodeString(r.Body)
+	require.NoError(t, err)
+	require.True(t, bytes.Contains(body, []byte(value)), "the value must come through whole")
+
+	r = read(quotes(5_000_000))
+	require.Equal(t, http.StatusRequestEntityTooLarge, r.StatusCode)
+	require.Contains(t, r.Body, "too_large")
+}
+
+func TestStringsAreWrittenAsJavaScriptWritesThem(t *testing.T) {
+	text := "\"\\/\b\f\n\r\t\x00\x1f\x7f<>&\u2028é😀"
+	got := string(appendString(nil, text))
+	require.Equal(t, `"\"\\/\b\f\n\r\t\u0000\u001f`+"\x7f<>&\u2028é😀\"", got)
+	var back string
+	require.NoError(t, json.Unmarshal([]byte(got), &back))
+	require.Equal(t, text, back)
+}
+
+func TestTheDeadlineLeavesTimeForTheAnswer(t *testing.T) {
+	endpoint := Endpoint{Methods: []string{"GET"}, Run: func(ctx context.Context, _ *Request) (*Answer, error) {
+		<-ctx.Done()
+		return nil, &kv.Error{Code: kv.CodeDeadlineExceeded, Message: "m"}
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), answerTime+100*time.Millisecond)
+	defer cancel()
+	raw, err := Handle(endpoint).Invoke(ctx, []byte(event("GET", "")))
+	require.NoError(t, err)
+	require.Contains(t, string(raw), `"statusCode":504`)
+	require.NoError(t, ctx.Err(), "the invocation's own deadline must not have passed")
+}
+
+func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
+	for name, c := range map[string]struct {
+		use, url, key string
+		says          string
+	}{
+		"Nothing":      {"", "", "", "USE_SUPABASE_KV"},
+		"False":        {"false", "https://x.supabase.co", "k", "USE_SUPABASE_KV"},
+		"NeitherOfTwo": {"perhaps", "https://x.supabase.co", "k", "true or false"},
+		"NoURL":        {"true", "", "k", "SUPABASE_URL"},
+		"BadURL":       {"true", "x.supabase.co", "k", "SUPABASE_URL"},
+		"NoKey":        {"true", "https://x.supabase.co", "", "SUPABASE_SERVICE_ROLE_KEY"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("USE_SUPABASE_KV", c.use)
+			t.Setenv("SUPABASE_URL", c.url)
+			t.Setenv("SUPABASE_SERVICE_ROLE_KEY", c.key)
+			store := StoreFromEnv()
+			for _, r := range []response{
+				invoke(t, Upsert(store), post(`{"key":"k","value":{}}`)), invoke(t, List(store), event("GET", "")),
+				invoke(t, Get(store), event("GET", `"path":"/api/kv/get/k"`)), invoke(t, Delete(store), post(`{"key":"k"}`)),
+			} {
+				require.Equal(t, http.StatusServiceUnavailable, r.StatusCode)
+				require.Contains(t, r.Body, c.says)
+				require.NotContains(t, r.Body, "x.supabase.co")
+			}
+		})
+	}
+	t.Setenv("USE_SUPABASE_KV", "TRUE")
+	t.Setenv("SUPABASE_URL", "https://x.supabase.co")
+	t.Setenv("SUPABASE_SERVICE_ROLE_KEY", "k")
+	require.IsType(t, &kv.Supabase{}, StoreFromEnv())
+}
+
+func FuzzHandler(f *testing.F) {
+	for _, seed := range []string{
+		post(`{"key":"k","value":{"a":1},"indexes":[{"key":"i","member":"m"}]}`), post(`{"key":"\ud800","value":null}`),
+		event("GET", `"path":"/api/kv/get/a%2Fb","rawUrl":"https://x/api/kv/get/a%2Fb"`), event("OPTIONS", ""), event("PUT", ""), `{`, `null`,
+		event("GET", `"multiValueQueryStringParameters":{"index":["a:b"],"limit":["1"],"cursor":["WyJrZXkuYXNjIixudWxsLCJrIl0"]}`),
+		event("DELETE", `"queryStringParameters":{"key":"k"}`), event("POST", `"body":"e30=","isBase64Encoded":true`),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, event string) {
+		store := memory{value: `{}`}
+		for _, endpoint := range []Endpoint{Upsert(store), List(store), Get(store), Delete(store)} {
+			r := invoke(t, endpoint, event)
+			require.NotEqual(t, http.StatusInternalServerError, r.StatusCode, r.Body)
+			require.True(t, r.Body == "" || json.Valid([]byte(r.Body)), "the body must be JSON: %s", r.Body)
+			require.Equal(t, "application/json", r.Headers["Content-Type"])
+		}
+	})
+}
