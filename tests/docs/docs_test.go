@@ -1,0 +1,87 @@
+// Package docs runs the examples of the documentation as they are written: every command of a console block in
+// README.md and docs/*.md must print what stands below it. Times and version tokens aside.
+package docs
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// example is one command and what it prints.
+type example struct{ command, output string }
+
+// The examples speak of a fresh store; they tidy up what they leave behind through these keys.
+var leftovers = []string{"sessions/abc", "index:sessions", "docs/1", "index:docs", "status"}
+
+func TestExamplesPrintWhatTheDocumentationSays(t *testing.T) {
+	base := os.Getenv("KV_HOST_URL")
+	if base == "" {
+		t.Skip("KV_HOST_URL is not set: the examples are for the local platform (make test, or make up)")
+	}
+	for _, tool := range []string{"bash", "curl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("the examples need %s", tool)
+		}
+	}
+	files, err := filepath.Glob("../../docs/*.md")
+	require.NoError(t, err)
+	for _, file := range append(files, "../../README.md") {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			tidy := func() {
+				for _, key := range leftovers {
+					run(t, base, "curl -sS -X DELETE '"+base+"/api/kv/delete?key="+key+"'")
+				}
+			}
+			tidy()
+			t.Cleanup(tidy)
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			for _, e := range examples(string(text)) {
+				require.Equal(t, normal(e.output), normal(run(t, base, e.command)), "$ %s", e.command)
+			}
+		})
+	}
+}
+
+var consoleBlock = regexp.MustCompile("(?ms)^ *```console\n(.*?)^ *```$")
+
+func examples(markdown string) (found []example) {
+	for _, block := range consoleBlock.FindAllStringSubmatch(markdown, -1) {
+		for _, part := range strings.Split("\n"+block[1], "\n$ ")[1:] {
+			lines := strings.SplitAfter(part, "\n")
+			end := 0
+			for strings.HasSuffix(lines[end], "\\\n") {
+				end++
+			}
+			found = append(found, example{strings.Join(lines[:end+1], ""), strings.Join(lines[end+1:], "")})
+		}
+	}
+	return found
+}
+
+func run(t *testing.T, base, command string) string {
+	t.Helper()
+	command = strings.ReplaceAll(command, "http://localhost:8888", base)
+	command = strings.Replace(command, "curl ", "curl -sS ", 1)
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", command)
+	cmd.Env = append(os.Environ(), "KV="+base)
+	output, err := cmd.CombinedOutput()
+	require.NoError(t, err, "$ %s\n%s", command, output)
+	return string(output)
+}
+
+var times = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`)
+
+func normal(output string) string { return strings.TrimSpace(times.ReplaceAllString(output, "<time>")) }
+
+func TestExamplesAreFound(t *testing.T) {
+	got := examples("text\n```console\n$ one \\\n  two\nout\n\n$ three\n```\n```sh\n$ no\n```\n")
+	require.Equal(t, []example{{"one \\\n  two\n", "out\n"}, {"three\n", ""}}, got, fmt.Sprintf("%q", got))
+}
