@@ -43,14 +43,12 @@ func (s *Supabase) Upsert(ctx context.Context, entry Entry) (Written, error) {
 	if entry.Indexes != nil {
 		pairs = distinctPairs(entry.Indexes)
 	}
-	return s.write(ctx, "kv_upsert", func(request writeRequest) any {
-		return struct {
-			Key     string      `json:"p_key"`
-			Value   string      `json:"p_value"`
-			Indexes [][2]string `json:"p_indexes"`
-			writeRequest
-		}{entry.Key, entry.Value, pairs, request}
-	})
+	return s.write(ctx, "kv_upsert", struct {
+		Key     string      `json:"p_key"`
+		Value   string      `json:"p_value"`
+		Indexes [][2]string `json:"p_indexes"`
+		Request uuid.UUID   `json:"p_request"`
+	}{entry.Key, entry.Value, pairs, newRequest()})
 }
 
 // distinctPairs keeps the first of equal indexes, in order. It never returns nil: an empty set is not an absent one.
@@ -70,26 +68,19 @@ func (s *Supabase) Delete(ctx context.Context, key string) (Written, error) {
 	if err := ValidateKey(key); err != nil {
 		return Written{}, err
 	}
-	return s.write(ctx, "kv_delete", func(request writeRequest) any {
-		return struct {
-			Key string `json:"p_key"`
-			writeRequest
-		}{key, request}
-	})
+	return s.write(ctx, "kv_delete", struct {
+		Key     string    `json:"p_key"`
+		Request uuid.UUID `json:"p_request"`
+	}{key, newRequest()})
 }
 
-// writeRequest makes a write safe to repeat: the database applies a request once, whatever became of the replies.
-type writeRequest struct {
-	Request string `json:"p_request"`
-	Again   bool   `json:"p_again"`
+// newRequest names a write. The database applies a request once, however often it arrives, which makes it safe to repeat.
+func newRequest() uuid.UUID {
+	return uuid.Must(uuid.NewV7()) // ordered by time, for the sake of the index that holds it
 }
 
-func (s *Supabase) write(ctx context.Context, function string, args func(writeRequest) any) (Written, error) {
-	request := writeRequest{Request: uuid.NewString()}
-	text, err := s.call(ctx, function, func() any {
-		defer func() { request.Again = true }()
-		return args(request)
-	})
+func (s *Supabase) write(ctx context.Context, function string, args any) (Written, error) {
+	text, err := s.call(ctx, function, args)
 	if err != nil {
 		return Written{}, err
 	}
@@ -108,11 +99,9 @@ func (s *Supabase) Get(ctx context.Context, key string) (string, error) {
 	if err := ValidateKey(key); err != nil {
 		return "", err
 	}
-	value, err := s.call(ctx, "kv_get", func() any {
-		return struct {
-			Key string `json:"p_key"`
-		}{key}
-	})
+	value, err := s.call(ctx, "kv_get", struct {
+		Key string `json:"p_key"`
+	}{key})
 	if err != nil {
 		return "", err
 	}
@@ -138,7 +127,7 @@ func (s *Supabase) List(ctx context.Context, q ListQuery) (string, error) {
 	if q.After != nil {
 		args.AfterKey, args.AfterAt = &q.After.Key, q.After.Micros
 	}
-	return s.call(ctx, "kv_list", func() any { return args })
+	return s.call(ctx, "kv_list", args)
 }
 
 type listArgs struct {
@@ -154,12 +143,12 @@ type listArgs struct {
 	IndexKeys  []string `json:"p_index_keys"`
 }
 
-// call asks one function of the database, again if need be, with fresh arguments each time.
+// call asks one function of the database, again if need be.
 //
 // It goes through From(…).Insert(…) because the client's Rpc takes no context and keeps an error for every later call.
-func (s *Supabase) call(ctx context.Context, function string, args func() any) (string, error) {
+func (s *Supabase) call(ctx context.Context, function string, args any) (string, error) {
 	text, err := s.retry.do(ctx, func(ctx context.Context) (string, error) {
-		text, _, err := s.client.From("rpc/"+function).Insert(args(), false, "", "representation", "").ExecuteStringWithContext(ctx)
+		text, _, err := s.client.From("rpc/"+function).Insert(args, false, "", "representation", "").ExecuteStringWithContext(ctx)
 		return text, err
 	})
 	if err != nil {

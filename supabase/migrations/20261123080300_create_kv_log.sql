@@ -14,6 +14,7 @@ comment on table public.kv_log is 'One row a change: upserts, deletes, both keys
 comment on column public.kv_log.key is 'The key that changed; null after a truncate: every key.';
 comment on column public.kv_log.request is 'The request that wrote, so that one sent again after its reply was lost is not applied twice.';
 create index kv_log_stamp on public.kv_log (stamp);
+create index kv_log_request on public.kv_log (request) where request is not null;
 
 -- Which transactions were over by when: what lets the log be pruned by time of commit although it records time of writing.
 create table public.kv_log_mark (

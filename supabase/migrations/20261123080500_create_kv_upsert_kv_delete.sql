@@ -56,40 +56,32 @@ as $$
 $$;
 comment on function public.kv_version(xid8) is 'The opaque token of a write: the answer''s X-KV-Version.';
 
-create function public.kv_begin_request(p_request uuid, p_again boolean) returns xid8
+create function public.kv_begin_request(p_request uuid) returns xid8
     language plpgsql volatile security invoker set search_path = ''
 as $$
-declare
-    v_since xid8;
-    v_done  xid8;
 begin
     if p_request is null then
         return null;
     end if;
-    -- The first attempt may still be running: whoever repeats it waits here until it has ended.
+    -- Another attempt may be running: whoever comes second waits here until it has ended, and then sees what it wrote.
     perform pg_advisory_xact_lock(hashtextextended(p_request::text, 0));
     perform set_config('kv.request', p_request::text, true);
-    if p_again then
-        select coalesce(max(horizon), '0') into v_since from public.kv_log_mark where at < clock_timestamp() - interval '2 minutes';
-        select stamp into v_done from public.kv_log where stamp >= v_since and request = p_request limit 1;
-    end if;
-    return v_done;
+    return (select stamp from public.kv_log where request = p_request limit 1);
 end
 $$;
-comment on function public.kv_begin_request(uuid, boolean) is 'Names the request in the log. If it is sent again after a lost reply: the transaction in which it was applied, else null.';
+comment on function public.kv_begin_request(uuid) is 'Names the request in the log. Returns the transaction in which it was applied already: sent again after a lost reply, or arriving late; else null.';
 
 create function public.kv_upsert(
     p_key     text,
     p_value   text,
     p_indexes text[] default null,
-    p_request uuid default null,
-    p_again   boolean default false
+    p_request uuid default null
 ) returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
     v_value  json := p_value::json;
-    v_stamp  xid8 := public.kv_begin_request(p_request, p_again);
+    v_stamp  xid8 := public.kv_begin_request(p_request);
     v_key    text;
     v_arrays text[] := '{}';
     v_base   bigint;
@@ -141,15 +133,15 @@ begin
     return json_build_object('version', public.kv_version(v_stamp))::text;
 end
 $$;
-comment on function public.kv_upsert(text, text, text[], uuid, boolean) is
-    'Creates or replaces an entry. p_value is JSON text, kept as it is; p_indexes is {{key,member},...}: null leaves the entry''s indexes, {} clears them. p_request names the request; p_again says it was sent before and its reply was lost.';
+comment on function public.kv_upsert(text, text, text[], uuid) is
+    'Creates or replaces an entry. p_value is JSON text, kept as it is; p_indexes is {{key,member},...}: null leaves the entry''s indexes, {} clears them. A request with the same p_request is applied once, however often it arrives.';
 
-create function public.kv_delete(p_key text, p_request uuid default null, p_again boolean default false)
+create function public.kv_delete(p_key text, p_request uuid default null)
     returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
-    v_stamp   xid8 := public.kv_begin_request(p_request, p_again);
+    v_stamp   xid8 := public.kv_begin_request(p_request);
     v_deleted boolean := v_stamp is not null;
 begin
     if v_stamp is null then
@@ -160,13 +152,13 @@ begin
     return json_build_object('deleted', v_deleted, 'version', public.kv_version(v_stamp))::text;
 end
 $$;
-comment on function public.kv_delete(text, uuid, boolean) is 'Removes an entry, and the members if it is an index entry; says whether there was one.';
+comment on function public.kv_delete(text, uuid) is 'Removes an entry, and the members if it is an index entry; says whether there was one.';
 
 revoke all on function public.kv_array_has(json, text), public.kv_hold_index(text), public.kv_version(xid8),
-    public.kv_begin_request(uuid, boolean), public.kv_upsert(text, text, text[], uuid, boolean),
-    public.kv_delete(text, uuid, boolean) from public, anon, authenticated;
+    public.kv_begin_request(uuid), public.kv_upsert(text, text, text[], uuid),
+    public.kv_delete(text, uuid) from public, anon, authenticated;
 grant execute on function public.kv_array_has(json, text), public.kv_hold_index(text), public.kv_version(xid8),
-    public.kv_begin_request(uuid, boolean), public.kv_upsert(text, text, text[], uuid, boolean),
-    public.kv_delete(text, uuid, boolean) to service_role;
+    public.kv_begin_request(uuid), public.kv_upsert(text, text, text[], uuid),
+    public.kv_delete(text, uuid) to service_role;
 
 notify pgrst, 'reload schema';
