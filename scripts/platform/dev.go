@@ -1,0 +1,329 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"netlify-supabase-kv/scripts/platform/internal/bundle"
+	"netlify-supabase-kv/scripts/platform/internal/envfile"
+	"netlify-supabase-kv/scripts/platform/internal/ports"
+	"netlify-supabase-kv/scripts/platform/internal/proc"
+	"netlify-supabase-kv/scripts/platform/internal/say"
+	"netlify-supabase-kv/scripts/platform/internal/supervisor"
+)
+
+func devCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "dev",
+		Short: "Run netlify dev on the local database, in the foreground",
+		Long: `Starts the database and the Blobs stand-in unless they run already, then netlify dev on top. Ctrl-C ends what it started.
+
+netlify dev starts a new process for every request; for warm functions, as on Netlify, use up.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := mainPlatform()
+			if err != nil {
+				return err
+			}
+			proc.ReapOrphans()
+			return dev(cmd.Context(), p, o, cmd.OutOrStdout())
+		},
+	}
+}
+
+func dev(ctx context.Context, p *supervisor.Platform, o *options, out io.Writer) error {
+	cli, err := netlifyCLI.Install(ctx, p.Checkout, p.Out)
+	if err != nil {
+		return err
+	}
+	plan, started, err := devDatabase(ctx, p, o)
+	if err != nil {
+		return err
+	}
+	if started {
+		defer stopUnlessAdopted(p)
+	}
+	return netlifyDev(ctx, p, cli, plan, out)
+}
+
+// devDatabase makes sure that a platform runs, and tells whether it was started for this.
+func devDatabase(ctx context.Context, p *supervisor.Platform, o *options) (ports.Plan, bool, error) {
+	unlock, err := p.Lock(ctx)
+	if err != nil {
+		return ports.Plan{}, false, err
+	}
+	defer unlock()
+	spec, err := newSpec(ctx, p, o)
+	if err != nil {
+		return ports.Plan{}, false, err
+	}
+	if err := spec.Ports.CheckDev(ctx); err != nil {
+		return ports.Plan{}, false, err
+	}
+	_, running := p.Running()
+	if running {
+		// Functions that run keep what they were started with; only new migrations are of interest.
+		if old, err := supervisor.ReadSpec(p.Home); err == nil && old.Ports == spec.Ports {
+			spec = old
+		}
+	}
+	spec.Lifeline = !running || spec.Lifeline
+	_, err = p.Up(ctx, spec)
+	return spec.Ports, !running, err
+}
+
+// stopUnlessAdopted leaves a platform alone that an `up` has taken over since.
+func stopUnlessAdopted(p *supervisor.Platform) {
+	ctx := context.Background()
+	unlock, err := p.Lock(ctx)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if p.Adopted() {
+		return
+	}
+	if p.Stop(ctx) == nil {
+		p.Out.Line("stopped")
+	}
+}
+
+// netlifyDev runs it until Ctrl-C, and says when it is ready.
+func netlifyDev(ctx context.Context, p *supervisor.Platform, cli string, plan ports.Plan, out io.Writer) error {
+	if err := compileFor(ctx, p); err != nil {
+		return err
+	}
+	cmd, err := netlifyCommand(p, cli, plan)
+	if err != nil {
+		return err
+	}
+	log, err := proc.OpenLog(p.Home.Log("netlify-dev"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	show := &devOutput{log: log, out: out}
+	lines := proc.NewLines(show.line)
+	defer lines.Close()
+	cmd.Stdout, cmd.Stderr = lines, lines
+	cmd.WaitDelay = 2 * time.Second
+	step := p.Out.Step("starting netlify dev")
+	defer step.Drop()
+	if err := proc.Start(cmd); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	address := fmt.Sprintf("http://localhost:%d", plan.Dev)
+	ready := make(chan error, 1)
+	go func() { ready <- waitForSite(ctx, address) }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		return devEnded(p, err)
+	}
+	if ctx.Err() == nil {
+		step.Done("started    netlify dev at " + address)
+		show.open()
+		printExamples(out, address)
+	}
+	select {
+	case <-ctx.Done():
+		step.Drop()
+		return endGroup(cmd, ended)
+	case err := <-ended:
+		return devEnded(p, err)
+	}
+}
+
+func devEnded(p *supervisor.Platform, err error) error {
+	return say.Try(fmt.Errorf("netlify dev ended by itself (%v)", err), "read %s", p.Home.Log("netlify-dev"))
+}
+
+// compileFor fills Go's build cache the way netlify dev compiles, with errors shown here, so that its first request does not wait.
+func compileFor(ctx context.Context, p *supervisor.Platform) error {
+	names, err := bundle.Sources(p.Checkout)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	step := p.Out.Step("compiling functions")
+	defer step.Drop()
+	tmp, err := os.MkdirTemp("", "functions-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	args := []string{"build", "-o", tmp + string(filepath.Separator)}
+	for _, name := range names {
+		args = append(args, "./functions/"+name)
+	}
+	tail := proc.NewTail(8192)
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.Checkout.Root, tail, tail
+	cmd.Cancel = func() error { return proc.KillGroup(cmd.Process.Pid) }
+	if err := proc.Start(cmd); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("compile the functions: %w\n%s", err, tail.Text())
+	}
+	step.Done("compiled   functions")
+	return nil
+}
+
+// netlifyCommand is netlify dev with its own home, so that it neither reads nor writes a person's Netlify settings.
+func netlifyCommand(p *supervisor.Platform, cli string, plan ports.Plan) (*exec.Cmd, error) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return nil, say.Try(errors.New("node is not on PATH"), "install Node.js 20 or newer")
+	}
+	env, err := devEnv(p)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(node, filepath.Join(cli, "node_modules", "netlify-cli", "bin", "run.js"), "dev",
+		"--offline", "--no-open", "--skip-gitignore", "--internal-disable-edge-functions", "--port", strconv.Itoa(plan.Dev))
+	cmd.Dir, cmd.Env = p.Checkout.Root, env
+	return cmd, nil
+}
+
+// devEnv is the environment of netlify dev, and so of the functions.
+func devEnv(p *supervisor.Platform) ([]string, error) {
+	home := filepath.Join(p.Checkout.Local(), "netlify-home")
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return nil, err
+	}
+	env := os.Environ()
+	// Moving the home moves Go's caches, so they are named.
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOENV"} {
+		value, err := goEnv(name)
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, name+"="+value)
+	}
+	env = append(env, "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, ".config"), "XDG_CACHE_HOME="+filepath.Join(home, ".cache"),
+		"CI=1", "NETLIFY_TELEMETRY_DISABLED=1", "NO_UPDATE_NOTIFIER=1", "DO_NOT_TRACK=1", "NO_COLOR=1", "FORCE_COLOR=0")
+	variables, err := envfile.Read(p.Home.Env())
+	if err != nil {
+		return nil, err
+	}
+	env = append(env, envfile.Strings(variables)...)
+	for name, value := range supervisor.FunctionVariables(os.Environ()) {
+		env = append(env, name+"="+value)
+	}
+	return env, nil
+}
+
+func goEnv(name string) (string, error) {
+	var out strings.Builder
+	cmd := exec.Command("go", "env", name)
+	cmd.Stdout = &out
+	if err := proc.Start(cmd); err != nil {
+		return "", err
+	}
+	if err := cmd.Wait(); err != nil {
+		return "", fmt.Errorf("go env %s: %w", name, err)
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// waitForSite waits until the site answers anything at all.
+func waitForSite(ctx context.Context, address string) error {
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodOptions, address+"/api/kv/list", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			resp.Body.Close()
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func printExamples(w io.Writer, address string) {
+	fmt.Fprintf(w, `
+Ready. Try:
+
+  curl %[1]s/api/kv/upsert -H 'Content-Type: application/json' \
+    -d '{"key":"users/42","value":{"name":"Ada"},"indexes":[{"key":"index:users","member":"42"}]}'
+  curl '%[1]s/api/kv/list?prefix=users/&includeValues=true'
+
+Ctrl-C ends it.
+
+`, address)
+}
+
+// devOutput keeps what netlify dev prints in a log, and shows it once the site is ready.
+type devOutput struct {
+	mu    sync.Mutex
+	log   io.Writer
+	out   io.Writer
+	shown bool
+}
+
+func (d *devOutput) line(line []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fmt.Fprintf(d.log, "%s\n", line)
+	if d.shown {
+		fmt.Fprintf(d.out, "%s\n", line)
+	}
+}
+
+func (d *devOutput) open() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shown = true
+}
+
+// endGroup ends a command that has its own process group, with everything it started there.
+func endGroup(cmd *exec.Cmd, ended <-chan error) error {
+	_ = proc.Interrupt(cmd.Process.Pid)
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+	}
+	deadline := time.Now().Add(2 * time.Second)
+	for proc.GroupAlive(cmd.Process.Pid) && time.Now().Before(deadline) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	_ = proc.KillGroup(cmd.Process.Pid)
+	return nil
+}
+
+// endCommand ends a command that shares this terminal: a Ctrl-C there has reached it already, a signal to this process has not.
+func endCommand(cmd *exec.Cmd, ended <-chan error) error {
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(time.Second):
+	}
+	_ = proc.Ask(cmd.Process.Pid)
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(10 * time.Second):
+		_ = proc.Kill(cmd.Process.Pid)
+		return <-ended
+	}
+}

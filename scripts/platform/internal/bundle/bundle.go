@@ -1,0 +1,280 @@
+// Package bundle builds the functions as Netlify's build does, with Netlify's own bundler, once per state of the source.
+package bundle
+
+import (
+	"archive/zip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"netlify-supabase-kv/scripts/platform/internal/layout"
+	"netlify-supabase-kv/scripts/platform/internal/proc"
+	"netlify-supabase-kv/scripts/platform/internal/say"
+)
+
+// Bootstrap is the name of the program in a function's zip, and in its folder here.
+const Bootstrap = "bootstrap"
+
+// kept is how many builds stay: going back and forth between a few states costs nothing, and old ones do not pile up.
+const kept = 6
+
+// Build makes sure that the functions are built and gives the folder that holds <function>/bootstrap for each. modules is where the
+// npm packages with the bundler are.
+func Build(ctx context.Context, c layout.Checkout, modules string, out *say.Printer) (string, error) {
+	key, err := fingerprint(c)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(c.Builds(), key)
+	if used(dir) {
+		return dir, nil
+	}
+	if err := os.MkdirAll(c.Builds(), 0o755); err != nil {
+		return "", err
+	}
+	step := out.Step("building functions")
+	defer step.Drop()
+	lock := flock.New(filepath.Join(c.Builds(), "lock"))
+	if _, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil {
+		return "", fmt.Errorf("wait for another build: %w", err)
+	}
+	defer lock.Unlock()
+	if used(dir) {
+		return dir, nil
+	}
+	fresh := dir + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return "", err
+	}
+	names, err := build(ctx, c, modules, fresh)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Rename(fresh, dir); err != nil {
+		return "", err
+	}
+	prune(c.Builds(), dir)
+	step.Done("built      functions: " + strings.Join(names, ", "))
+	return dir, nil
+}
+
+// used tells whether the build is there, and notes that it was asked for.
+func used(dir string) bool {
+	now := time.Now()
+	return os.Chtimes(dir, now, now) == nil
+}
+
+// Functions lists the functions of a build by name, with the path of the program.
+func Functions(dir string) (map[string]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]string{}
+	for _, e := range entries {
+		if e.IsDir() {
+			found[e.Name()] = filepath.Join(dir, e.Name(), Bootstrap)
+		}
+	}
+	return found, nil
+}
+
+// fingerprint changes whenever a build would.
+func fingerprint(c layout.Checkout) (string, error) {
+	h := sha256.New()
+	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH, os.Getenv("GOFLAGS"))
+	for _, name := range []string{"go.mod", "go.sum", "functions", "pkg"} {
+		if err := hashTree(h, c.Root, name); err != nil {
+			return "", fmt.Errorf("look at the functions' source: %w", err)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16], nil
+}
+
+func hashTree(h io.Writer, root, name string) error {
+	return filepath.WalkDir(filepath.Join(root, name), func(file string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil // no pkg yet, or a file that an editor took away just now
+		case err != nil:
+			return err
+		case entry.IsDir() || strings.HasSuffix(file, "_test.go") || !entry.Type().IsRegular():
+			return nil
+		}
+		content, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(root, file)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h, "%s %d\n", filepath.ToSlash(relative), len(content))
+		_, err = h.Write(content)
+		return err
+	})
+}
+
+// build fills dir.
+func build(ctx context.Context, c layout.Checkout, modules, dir string) ([]string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	sources, err := Sources(c)
+	if err != nil || len(sources) == 0 {
+		return nil, err
+	}
+	// The bundler always builds for Netlify's machines; elsewhere its one command is repeated for this machine.
+	if runtime.GOOS == "linux" && runtime.GOARCH == "amd64" {
+		return sources, bundled(ctx, c, modules, dir)
+	}
+	for _, name := range sources {
+		if err := native(ctx, c, name, filepath.Join(dir, name, Bootstrap)); err != nil {
+			return nil, err
+		}
+	}
+	return sources, nil
+}
+
+// Sources lists what the bundler takes for a Go function: a folder with main.go or <name>.go.
+func Sources(c layout.Checkout) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(c.Root, "functions"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		for _, file := range []string{e.Name() + ".go", "main.go"} {
+			if _, err := os.Stat(filepath.Join(c.Root, "functions", e.Name(), file)); err == nil {
+				names = append(names, e.Name())
+				break
+			}
+		}
+	}
+	return names, nil
+}
+
+// script runs the bundler. It is copied beside the packages because Node looks for them from where the script is.
+const script = "bundle.mjs"
+
+func bundled(ctx context.Context, c layout.Checkout, modules, dir string) error {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return say.Try(errors.New("node is not on PATH"), "install Node.js 20 or newer")
+	}
+	source, err := os.ReadFile(filepath.Join(c.NPMSource("platform"), script))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(modules, script), source, 0o644); err != nil {
+		return err
+	}
+	zips := dir + ".zips"
+	defer os.RemoveAll(zips)
+	cmd := exec.CommandContext(ctx, node, filepath.Join(modules, script), filepath.Join(c.Root, "functions"), zips)
+	cmd.Dir = c.Root
+	if err := run(cmd); err != nil {
+		return err
+	}
+	return unpackAll(zips, dir)
+}
+
+func native(ctx context.Context, c layout.Checkout, name, to string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", to, "-ldflags", "-s -w", "-tags", "lambda.norpc", ".")
+	cmd.Dir = filepath.Join(c.Root, "functions", name)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return run(cmd)
+}
+
+// run shows what the compiler said when it fails: that is what the person has to mend.
+func run(cmd *exec.Cmd) error {
+	out := proc.NewTail(8192)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Cancel = func() error { return proc.KillGroup(cmd.Process.Pid) }
+	cmd.WaitDelay = 2 * time.Second
+	if err := proc.Start(cmd); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("build the functions: %w\n%s", err, out.Text())
+	}
+	return nil
+}
+
+func unpackAll(zips, dir string) error {
+	files, err := filepath.Glob(filepath.Join(zips, "*.zip"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".zip")
+		if err := unpack(file, filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("unpack %s: %w", filepath.Base(file), err)
+		}
+	}
+	return nil
+}
+
+// unpack takes the program out of a function's zip; there is nothing else in it that a Go function needs.
+func unpack(file, dir string) error {
+	archive, err := zip.OpenReader(file)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	program, err := archive.Open(Bootstrap)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	to, err := os.OpenFile(filepath.Join(dir, Bootstrap), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(to, program); err != nil {
+		to.Close()
+		return err
+	}
+	return to.Close()
+}
+
+// prune removes the builds that were not asked for lately, never the one just made.
+func prune(builds, current string) {
+	entries, err := os.ReadDir(builds)
+	if err != nil {
+		return
+	}
+	type old struct {
+		dir string
+		at  time.Time
+	}
+	var olds []old
+	for _, e := range entries {
+		dir := filepath.Join(builds, e.Name())
+		if info, err := e.Info(); err == nil && e.IsDir() && dir != current {
+			olds = append(olds, old{dir, info.ModTime()})
+		}
+	}
+	sort.Slice(olds, func(i, j int) bool { return olds[i].at.After(olds[j].at) })
+	for i := kept - 1; i < len(olds); i++ {
+		_ = os.RemoveAll(olds[i].dir)
+	}
+}

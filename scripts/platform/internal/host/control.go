@@ -1,0 +1,122 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// controlPrefix begins the addresses that Netlify does not have. Tests find out through them whether they run against this host.
+const controlPrefix = "/_platform/"
+
+// Instance describes one instance to tests.
+type Instance struct {
+	Function   string `json:"function"`
+	Instance   int    `json:"instance"` // the slot
+	Generation int    `json:"generation"`
+	Name       string `json:"name"` // as in X-KV-Instance
+	PID        int    `json:"pid"`  // 0 while it is being replaced
+	Busy       bool   `json:"busy"`
+	Requests   int    `json:"requests"`
+}
+
+// Instances lists every instance.
+func (h *Host) Instances() []Instance {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	list := []Instance{}
+	for _, name := range slices.Sorted(maps.Keys(h.functions)) {
+		for _, s := range h.functions[name].slots {
+			if in := s.instance(); in != nil {
+				list = append(list, in.describe())
+			}
+		}
+	}
+	return list
+}
+
+func (in *instance) describe() Instance {
+	in.function.mu.Lock()
+	defer in.function.mu.Unlock()
+	return Instance{Function: in.function.name, Instance: in.slot, Generation: in.generation, Name: in.Name(),
+		PID: in.pid, Busy: in.current != nil, Requests: in.requests}
+}
+
+func (h *Host) serveControl(w http.ResponseWriter, r *http.Request) {
+	if !fromHere(r) {
+		deny(w, http.StatusForbidden, "Forbidden", "only programs on this machine may ask, not pages of another site")
+		return
+	}
+	switch strings.TrimPrefix(r.URL.Path, controlPrefix) {
+	case "healthz":
+		writeJSON(w, http.StatusOK, map[string]bool{"ok": true})
+	case "instances":
+		writeJSON(w, http.StatusOK, map[string]any{"instances": h.Instances()})
+	case "restart":
+		h.serveRestart(w, r)
+	default:
+		deny(w, http.StatusNotFound, "NotFound", "the host has healthz, instances and restart")
+	}
+}
+
+// fromHere keeps web pages out: any page that is open in a browser on this machine could ask otherwise.
+func fromHere(r *http.Request) bool {
+	name, _, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		name = r.Host
+	}
+	ip := net.ParseIP(name)
+	local := name == "localhost" || (ip != nil && ip.IsLoopback())
+	return local && r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == ""
+}
+
+// serveRestart replaces instances and answers when the new ones are ready.
+func (h *Host) serveRestart(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		deny(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "restart takes POST")
+		return
+	}
+	chosen, number, err := h.chosen(r)
+	if err != nil {
+		deny(w, http.StatusBadRequest, "BadRequest", err.Error())
+		return
+	}
+	for _, f := range chosen {
+		if err := f.restart(r.Context(), number); err != nil {
+			deny(w, http.StatusBadGateway, "Runtime.ExitError", err.Error())
+			return
+		}
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"instances": h.Instances()})
+}
+
+// chosen reads function and instance from the query; without them, all are meant.
+func (h *Host) chosen(r *http.Request) ([]*function, int, error) {
+	number := -1
+	if text := r.FormValue("instance"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 || n >= h.instances {
+			return nil, 0, fmt.Errorf("instance must be 0 to %d, got %q", h.instances-1, text)
+		}
+		number = n
+	}
+	name := r.FormValue("function")
+	if name == "" && number >= 0 {
+		return nil, 0, errors.New("instance needs a function beside it")
+	}
+	if name == "" {
+		h.mu.RLock()
+		defer h.mu.RUnlock()
+		return slices.Collect(maps.Values(h.functions)), number, nil
+	}
+	f := h.function(name)
+	if f == nil {
+		return nil, 0, fmt.Errorf("there is no function %q", name)
+	}
+	return []*function{f}, number, nil
+}

@@ -1,0 +1,290 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"sync"
+	"time"
+
+	"netlify-supabase-kv/scripts/platform/internal/proc"
+)
+
+// slot is one of a function's places: it always holds an instance, the next one when one dies.
+type slot struct {
+	function *function
+	number   int
+	done     chan struct{} // closed when the slot is given up
+
+	mu         sync.Mutex
+	current    *instance
+	generation int
+}
+
+// instance is one process of a function.
+type instance struct {
+	function   *function
+	slot       int
+	generation int
+	token      string // its path in the Runtime API
+	started    time.Time
+	work       chan *invocation // gets what it is to do next; closed when there will be nothing more
+	ready      chan struct{}    // closed when it has asked for work once
+	gone       chan struct{}    // closed when the process has been waited for
+
+	// Guarded by the function's lock.
+	pid       int
+	current   *invocation
+	draining  bool
+	dismissed bool
+	requests  int
+}
+
+// Name is what X-KV-Instance carries: function, slot, generation.
+func (in *instance) Name() string {
+	return fmt.Sprintf("%s-%d-%d", in.function.name, in.slot, in.generation)
+}
+
+// take gives the instance its next invocation; the caller holds the function's lock and knows that the instance waits for one.
+func (in *instance) take(inv *invocation) {
+	in.current = inv
+	in.requests++
+	inv.assigned <- in
+	in.work <- inv
+}
+
+// dismiss tells the instance that there is no more work; the caller holds the function's lock.
+func (in *instance) dismiss() {
+	if !in.dismissed {
+		in.dismissed = true
+		close(in.work)
+	}
+}
+
+// markReady notes that the instance has finished its init; the caller holds the function's lock.
+func (in *instance) markReady() {
+	select {
+	case <-in.ready:
+	default:
+		close(in.ready)
+	}
+}
+
+// drain lets the instance finish what it does and then end by itself, which is when Go writes coverage counters.
+func (in *instance) drain() {
+	f := in.function
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	in.draining = true
+	if in.current == nil {
+		f.unlist(in)
+		in.dismiss()
+	}
+}
+
+func (in *instance) busy() bool {
+	in.function.mu.Lock()
+	defer in.function.mu.Unlock()
+	return in.current != nil
+}
+
+// kill ends the process at once. A pid of 0 means that it has not started or is gone.
+func (in *instance) kill() {
+	in.function.mu.Lock()
+	defer in.function.mu.Unlock()
+	if in.pid != 0 {
+		_ = proc.KillGroup(in.pid)
+	}
+}
+
+// startPauses bound the pause before a program that dies during its init is started again.
+const (
+	startPauseFirst = 100 * time.Millisecond
+	startPauseMost  = 5 * time.Second
+)
+
+// keep holds an instance in the slot until ctx ends.
+func (s *slot) keep(ctx context.Context) {
+	defer close(s.done)
+	pause := startPauseFirst
+	for ctx.Err() == nil {
+		in := s.next()
+		err := in.run(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		select {
+		case <-in.ready: // it worked for a while: whatever ended it, the next one can start at once
+			pause = startPauseFirst
+			continue
+		default:
+		}
+		s.function.fail(fmt.Sprintf("%s ended before it was ready (%v)", in.Name(), err))
+		s.function.host.log.Error("function does not start", "instance", in.Name(), "error", fmt.Sprint(err), "pause", pause.String())
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, startPauseMost)
+	}
+}
+
+// next makes the slot's next instance.
+func (s *slot) next() *instance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generation++
+	s.current = &instance{
+		function: s.function, slot: s.number, generation: s.generation, token: newID(), started: time.Now(),
+		work: make(chan *invocation, 1), ready: make(chan struct{}), gone: make(chan struct{}),
+	}
+	return s.current
+}
+
+// instance gives who is in the slot now, or nil before the first.
+func (s *slot) instance() *instance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current
+}
+
+// run starts the process and waits for its end.
+func (in *instance) run(ctx context.Context) error {
+	h := in.function.host
+	defer close(in.gone)
+	defer in.function.forget(in)
+	h.register(in)
+	defer h.unregister(in)
+	lines := proc.NewLines(func(line []byte) { h.printed(in, line) })
+	defer lines.Close()
+	cmd := in.command()
+	cmd.Stdout, cmd.Stderr = lines, lines
+	cmd.WaitDelay = drainIdle
+	if err := proc.Start(cmd); err != nil {
+		return err
+	}
+	in.setPID(cmd.Process.Pid)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer in.setPID(0)
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	in.drain()
+	select {
+	case <-ended:
+	case <-time.After(drainIdle):
+		in.kill()
+		<-ended
+	}
+	return ctx.Err()
+}
+
+func (in *instance) setPID(pid int) {
+	in.function.mu.Lock()
+	defer in.function.mu.Unlock()
+	in.pid = pid
+}
+
+// memorySize is what Netlify gives a function, in megabytes.
+const memorySize = "1024"
+
+// command starts the program with what Lambda sets, and with nothing of the environment that the platform was started in.
+func (in *instance) command() *exec.Cmd {
+	f := in.function
+	f.mu.Lock()
+	program := f.program
+	f.mu.Unlock()
+	cmd := exec.Command(program.Path)
+	cmd.Dir = dirOf(program.Path)
+	env := map[string]string{
+		"AWS_LAMBDA_RUNTIME_API":          f.host.runtimeAddress + "/" + in.token,
+		"AWS_LAMBDA_FUNCTION_NAME":        f.name,
+		"AWS_LAMBDA_FUNCTION_VERSION":     "$LATEST",
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": memorySize,
+		"AWS_LAMBDA_LOG_GROUP_NAME":       "/aws/lambda/" + f.name,
+		"AWS_LAMBDA_LOG_STREAM_NAME":      in.Name(),
+		"AWS_LAMBDA_INITIALIZATION_TYPE":  "on-demand",
+		"AWS_EXECUTION_ENV":               "AWS_Lambda_provided.al2023",
+		"AWS_REGION":                      region,
+		"AWS_DEFAULT_REGION":              region,
+		"LAMBDA_TASK_ROOT":                cmd.Dir,
+		"_HANDLER":                        "bootstrap",
+		"PATH":                            "/usr/local/bin:/usr/bin:/bin",
+		"LANG":                            "en_US.UTF-8",
+		"TZ":                              ":UTC",
+	}
+	for name, value := range program.Env {
+		env[name] = value
+	}
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd
+}
+
+// region is where most Netlify sites run their functions.
+const region = "us-east-2"
+
+// restart replaces the instance and waits until the next one is ready.
+func (s *slot) restart(ctx context.Context) error {
+	old := s.instance()
+	if old == nil {
+		return nil
+	}
+	old.drain()
+	if err := old.waitGone(ctx); err != nil {
+		return err
+	}
+	for {
+		in := s.instance()
+		if in == old { // the next one is about to be made
+			if err := pause(ctx, 5*time.Millisecond); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-in.ready:
+			return nil
+		case <-in.gone:
+			return fmt.Errorf("%s does not start: %s", in.Name(), s.function.broken())
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// waitGone waits for a drained instance: as long as its invocation takes, then a moment for the exit, then not at all.
+func (in *instance) waitGone(ctx context.Context) error {
+	for in.busy() {
+		select {
+		case <-in.gone:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	select {
+	case <-in.gone:
+		return nil
+	case <-time.After(drainIdle):
+		in.kill()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-in.gone
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,120 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"netlify-supabase-kv/scripts/platform/internal/say"
+)
+
+// Redirect is one [[redirects]] of netlify.toml. The host knows rewrites, with status 200.
+type Redirect struct {
+	From   string `toml:"from"`
+	To     string `toml:"to"`
+	Status int    `toml:"status"`
+	Force  bool   `toml:"force"`
+}
+
+// Config is what the host needs of netlify.toml.
+type Config struct {
+	Publish   string // folder of static files, relative to the site
+	Redirects []Redirect
+}
+
+// ReadConfig reads netlify.toml. A redirect that this host would treat differently from Netlify is an error, not a surprise.
+func ReadConfig(file string) (Config, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return Config{}, err
+	}
+	return parseConfig(content)
+}
+
+func parseConfig(content []byte) (Config, error) {
+	var file struct {
+		Build struct {
+			Publish string `toml:"publish"`
+		} `toml:"build"`
+		Redirects []Redirect `toml:"redirects"`
+	}
+	if err := toml.Unmarshal(content, &file); err != nil {
+		return Config{}, fmt.Errorf("netlify.toml: %w", err)
+	}
+	for _, r := range file.Redirects {
+		if err := r.check(); err != nil {
+			return Config{}, say.Try(fmt.Errorf("netlify.toml: redirect from %q: %w", r.From, err),
+				"write it otherwise, or teach scripts/platform/internal/host to do as Netlify does")
+		}
+	}
+	return Config{Publish: file.Build.Publish, Redirects: file.Redirects}, nil
+}
+
+func (r Redirect) check() error {
+	star := strings.Index(r.From, "*")
+	switch {
+	case r.Status != http.StatusOK:
+		return fmt.Errorf("the local host only does rewrites (status = 200), not %d", r.Status)
+	case !strings.HasPrefix(r.From, "/") || !strings.HasPrefix(r.To, "/"):
+		return errors.New("from and to must be paths on this site")
+	case star >= 0 && (star != len(r.From)-1 || !strings.HasSuffix(r.From, "/*")):
+		return errors.New("a * is understood only as the last segment")
+	case strings.Contains(r.From, ":"):
+		return errors.New("placeholders are not understood")
+	}
+	return nil
+}
+
+// match gives the path that a request is rewritten to. Like Netlify, it ignores a trailing slash, and * matches nothing as well.
+func (r Redirect) match(path string) (string, bool) {
+	if base, wild := strings.CutSuffix(r.From, "/*"); wild {
+		rest, found := strings.CutPrefix(path, base)
+		if !found || (rest != "" && rest[0] != '/') {
+			return "", false
+		}
+		return strings.ReplaceAll(r.To, ":splat", strings.TrimPrefix(rest, "/")), true
+	}
+	return r.To, strings.TrimSuffix(path, "/") == strings.TrimSuffix(r.From, "/")
+}
+
+// functionsPrefix is where Netlify serves every function.
+const functionsPrefix = "/.netlify/functions/"
+
+// functionOf gives the name in a path like /.netlify/functions/kv-get/some/key.
+func functionOf(path string) (string, bool) {
+	rest, found := strings.CutPrefix(path, functionsPrefix)
+	name, _, _ := strings.Cut(rest, "/")
+	return name, found && name != ""
+}
+
+// route gives the name of the function that answers an encoded path, if one does.
+func (c Config) route(path string) (string, bool) {
+	if name, ok := functionOf(path); ok {
+		return name, true
+	}
+	for _, r := range c.Redirects {
+		if to, ok := r.match(path); ok {
+			return functionOf(to)
+		}
+	}
+	return "", false
+}
+
+// static finds the file of a path in the publish folder. A name with a dot segment never leaves it.
+func static(dir, path string) (string, bool) {
+	if dir == "" || strings.Contains(path, "\\") || strings.ContainsRune(path, 0) {
+		return "", false
+	}
+	name := filepath.Join(dir, filepath.FromSlash(filepath.Clean("/"+path)))
+	info, err := os.Stat(name)
+	if err == nil && info.IsDir() {
+		name = filepath.Join(name, "index.html")
+		info, err = os.Stat(name)
+	}
+	return name, err == nil && info.Mode().IsRegular()
+}

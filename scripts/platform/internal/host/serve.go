@@ -1,0 +1,228 @@
+package host
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxDiscard is how much of a request that is too large is read and thrown away before it is answered.
+const maxDiscard = 64 << 20
+
+// InstanceHeader names the instance that answered.
+const InstanceHeader = "X-Kv-Instance"
+
+// ServeHTTP routes like Netlify: functions by their address, then files, then rewrites.
+func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	config, site, publish := h.settings()
+	if strings.HasPrefix(r.URL.Path, controlPrefix) {
+		h.serveControl(w, r)
+		return
+	}
+	_, direct := functionOf(r.URL.EscapedPath())
+	if !direct && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		if file, ok := static(publish, r.URL.Path); ok {
+			http.ServeFile(w, withPath(r, "/"), file)
+			return
+		}
+	}
+	name, ok := config.route(r.URL.EscapedPath())
+	if !ok {
+		http.Error(w, "Not found", http.StatusNotFound)
+		return
+	}
+	f := h.function(name)
+	if f == nil {
+		http.Error(w, "Function not found: "+name, http.StatusNotFound)
+		return
+	}
+	h.invoke(w, r, f, site)
+}
+
+// withPath is the request with another path: http.ServeFile redirects /index.html, and Netlify does not.
+func withPath(r *http.Request, path string) *http.Request {
+	r2 := r.Clone(r.Context())
+	r2.URL.Path = path
+	return r2
+}
+
+// invoke sends a request through an instance of f.
+func (h *Host) invoke(w http.ResponseWriter, r *http.Request, f *function, site Site) {
+	requestID := newID()
+	w.Header().Set("X-Nf-Request-Id", requestID)
+	payload, err := readEvent(r, site, requestID)
+	switch {
+	case errors.Is(err, errTooLarge):
+		deny(w, http.StatusRequestEntityTooLarge, "Runtime.RequestTooLarge", fmt.Sprintf("the request is over the %d bytes that a function takes", MaxPayload))
+		return
+	case err != nil:
+		deny(w, http.StatusBadRequest, "Runtime.BadRequest", "the request ended early")
+		return
+	}
+	if reason := f.broken(); reason != "" {
+		deny(w, http.StatusBadGateway, "Runtime.ExitError", reason)
+		return
+	}
+	inv := newInvocation(requestID, payload)
+	f.submit(inv)
+	in, o, err := h.await(r, f, inv)
+	if in != nil {
+		w.Header().Set(InstanceHeader, in.Name())
+	}
+	if err != nil {
+		h.denyLate(w, in, err)
+		return
+	}
+	h.answer(w, in, o)
+}
+
+var (
+	errTooLarge = errors.New("the event is too large")
+	errTimedOut = errors.New("timed out")
+	errAllBusy  = errors.New("every instance was busy")
+)
+
+// readEvent reads the whole request first: an instance is never kept waiting for a slow client.
+func readEvent(r *http.Request, site Site, requestID string) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, MaxPayload+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > MaxPayload {
+		// Read on for a while: a client that is still sending may not see the answer.
+		_, _ = io.CopyN(io.Discard, r.Body, maxDiscard)
+		return nil, errTooLarge
+	}
+	payload, err := newEvent(r, body, site, requestID).marshal()
+	if err != nil {
+		return nil, err
+	}
+	if len(payload) > MaxPayload {
+		return nil, errTooLarge
+	}
+	return payload, nil
+}
+
+// await waits for an instance and for what it says. An invocation goes on when its client goes away, as on Lambda.
+func (h *Host) await(r *http.Request, f *function, inv *invocation) (*instance, outcome, error) {
+	timer := time.NewTimer(h.timeout)
+	defer timer.Stop()
+	var in *instance
+	select {
+	case in = <-inv.assigned:
+	case o := <-inv.result: // no instance can start
+		return nil, o, nil
+	case <-timer.C:
+		f.withdraw(inv)
+		return nil, outcome{}, errAllBusy
+	}
+	timer.Reset(h.timeout)
+	select {
+	case o := <-inv.result:
+		return in, o, nil
+	case <-timer.C:
+		in.kill()
+		<-in.gone
+		return in, outcome{}, errTimedOut
+	}
+}
+
+func (h *Host) denyLate(w http.ResponseWriter, in *instance, err error) {
+	if errors.Is(err, errTimedOut) {
+		h.log.Warn("function timed out", "instance", in.Name())
+		deny(w, http.StatusGatewayTimeout, "Sandbox.Timedout", fmt.Sprintf("Task timed out after %.2f seconds", h.timeout.Seconds()))
+		return
+	}
+	deny(w, http.StatusGatewayTimeout, "Runtime.Busy", fmt.Sprintf("every instance was busy for %.2f seconds", h.timeout.Seconds()))
+}
+
+// answer turns an outcome into a response.
+func (h *Host) answer(w http.ResponseWriter, in *instance, o outcome) {
+	switch o.kind {
+	case answered:
+		if err := respond(w, o.body); err != nil {
+			h.log.Warn("function answered nonsense", "instance", in.Name(), "error", err.Error())
+			deny(w, http.StatusBadGateway, "Runtime.InvalidResponse", "error decoding lambda response: "+err.Error())
+		}
+	case failed:
+		// The function's own error object, as Netlify shows it.
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadGateway)
+		_, _ = w.Write(o.body)
+	case tooLarge:
+		deny(w, http.StatusBadGateway, "Function.ResponseSizeTooLarge", fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", MaxPayload))
+	case died:
+		reason := string(o.body)
+		if reason == "" {
+			reason = "the function's process ended before it answered"
+		}
+		deny(w, http.StatusBadGateway, "Runtime.ExitError", reason)
+	case unanswered:
+		deny(w, http.StatusBadGateway, "Runtime.NoResponse", "the function asked for its next request without answering this one")
+	}
+}
+
+// deny answers for a function that did not, in the shape of Lambda's errors.
+func deny(w http.ResponseWriter, status int, kind, message string) {
+	writeJSON(w, status, map[string]string{"errorType": kind, "errorMessage": message})
+}
+
+// response is what a function answers with.
+type response struct {
+	StatusCode        int                 `json:"statusCode"`
+	Headers           map[string]string   `json:"headers"`
+	MultiValueHeaders map[string][]string `json:"multiValueHeaders"`
+	Body              string              `json:"body"`
+	IsBase64Encoded   bool                `json:"isBase64Encoded"`
+}
+
+// respond writes a function's answer. It fails before it writes anything, or not at all.
+func respond(w http.ResponseWriter, answer []byte) error {
+	var r response
+	if err := json.Unmarshal(answer, &r); err != nil {
+		return err
+	}
+	if r.StatusCode < 200 || r.StatusCode > 599 {
+		return fmt.Errorf("invalid status code returned from lambda: %d", r.StatusCode)
+	}
+	body := []byte(r.Body)
+	if r.IsBase64Encoded {
+		decoded, err := base64.StdEncoding.DecodeString(r.Body)
+		if err != nil {
+			return fmt.Errorf("the body is not base64: %w", err)
+		}
+		body = decoded
+	}
+	header := w.Header()
+	for name, value := range r.Headers {
+		header.Set(name, value)
+	}
+	for name, values := range r.MultiValueHeaders {
+		header.Del(name)
+		for _, v := range values {
+			header.Add(name, v)
+		}
+	}
+	if header.Get("Content-Type") == "" {
+		header.Set("Content-Type", "text/plain; charset=utf-8") // else Go would guess one from the body
+	}
+	header.Del("Content-Length") // the function's own may not fit what is sent
+	if bodyAllowed(r.StatusCode) {
+		header.Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	w.WriteHeader(r.StatusCode)
+	if bodyAllowed(r.StatusCode) {
+		_, _ = w.Write(body)
+	}
+	return nil
+}
+
+func bodyAllowed(status int) bool {
+	return status != http.StatusNoContent && status != http.StatusNotModified
+}

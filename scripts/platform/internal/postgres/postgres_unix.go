@@ -1,0 +1,247 @@
+//go:build unix
+
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	osuser "os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/shirou/gopsutil/v4/process"
+
+	"netlify-supabase-kv/scripts/platform/internal/layout"
+	"netlify-supabase-kv/scripts/platform/internal/proc"
+)
+
+// user is whom Postgres runs as when it is not the caller: it refuses to run as root.
+type user struct{ uid, gid uint32 }
+
+// fallbackID is used on systems that know no nobody; a number needs no entry in /etc/passwd.
+const fallbackID = 65534
+
+func runAs() *user {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	u := &user{fallbackID, fallbackID}
+	if nobody, err := osuser.Lookup("nobody"); err == nil {
+		uid, err1 := strconv.ParseUint(nobody.Uid, 10, 32)
+		gid, err2 := strconv.ParseUint(nobody.Gid, 10, 32)
+		if err1 == nil && err2 == nil && uid != 0 {
+			u = &user{uint32(uid), uint32(gid)}
+		}
+	}
+	return u
+}
+
+func (u *user) run(cmd *exec.Cmd) {
+	if u != nil {
+		proc.RunAs(cmd, u.uid, u.gid)
+	}
+}
+
+func (u *user) own(name string) error {
+	if u == nil {
+		return nil
+	}
+	return os.Lchown(name, int(u.uid), int(u.gid))
+}
+
+// mayEnter tells whether the user can pass through a folder.
+func (u *user) mayEnter(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch mode := info.Mode().Perm(); {
+	case !ok:
+		return false
+	case st.Uid == u.uid:
+		return mode&0o100 != 0
+	case st.Gid == u.gid:
+		return mode&0o010 != 0
+	default:
+		return mode&0o001 != 0
+	}
+}
+
+// reaches tells whether the user can get to dir from the root.
+func (u *user) reaches(dir string) bool {
+	for at := dir; ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		if err != nil || !u.mayEnter(info) {
+			return false
+		}
+		if at == filepath.Dir(at) {
+			return true
+		}
+	}
+}
+
+// canRun tells whether the user can run the programs where they are: permissions of files, mounts and access lists all count.
+func (u *user) canRun(programs string) bool {
+	cmd := exec.Command(filepath.Join(programs, "bin", "postgres"), "--version")
+	cmd.Dir = "/"
+	u.run(cmd)
+	if err := proc.Start(cmd); err != nil {
+		return false
+	}
+	return cmd.Wait() == nil
+}
+
+// settle chooses where programs and data are.
+//
+// Run by root, Postgres runs as nobody, and nobody cannot enter a checkout under /root. Then both go to a folder of their own under
+// /var/tmp, which survives a reboot, and home/postgres is a symbolic link to it.
+func (c *Cluster) settle(home layout.Home) error {
+	c.user = runAs()
+	place := home.Postgres()
+	if c.user != nil && (!c.user.reaches(home.Dir) || !c.user.canRun(c.programs)) {
+		away, err := c.moveAway(home)
+		if err != nil {
+			return err
+		}
+		place = away
+	} else if err := makePlace(place, c.user); err != nil {
+		return err
+	}
+	c.data = filepath.Join(place, "data")
+	return nil
+}
+
+func makePlace(place string, u *user) error {
+	if info, err := os.Lstat(place); err == nil && info.Mode()&os.ModeSymlink != 0 {
+		// The checkout was out of nobody's reach once, and is not any more: the data stays where it is.
+		if _, err := os.Stat(place); err == nil {
+			return nil
+		}
+		if err := os.Remove(place); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(place, 0o700); err != nil {
+		return err
+	}
+	return u.own(place)
+}
+
+// moveAway prepares the folder under /var/tmp and copies the programs there.
+func (c *Cluster) moveAway(home layout.Home) (string, error) {
+	place := away(home.Dir)
+	if err := os.Mkdir(place, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	// Anyone may create names in /var/tmp: take the folder only if it is one, and ours.
+	info, err := os.Lstat(place)
+	if err != nil {
+		return "", err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || (st.Uid != 0 && st.Uid != c.user.uid) {
+		return "", fmt.Errorf("%s is in the way, and belongs to someone else", place)
+	}
+	if err := errors.Join(os.Chmod(place, 0o700), c.user.own(place)); err != nil {
+		return "", err
+	}
+	programs := filepath.Join(place, "programs")
+	if err := c.copyPrograms(programs); err != nil {
+		return "", fmt.Errorf("copy Postgres to %s: %w", programs, err)
+	}
+	c.programs = programs
+	return place, point(home.Postgres(), place)
+}
+
+// copyPrograms copies once, and whole or not at all.
+func (c *Cluster) copyPrograms(to string) error {
+	if _, err := os.Stat(to); err == nil {
+		return nil
+	}
+	fresh := to + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	if err := copyTree(c.programs, fresh); err != nil {
+		return err
+	}
+	return os.Rename(fresh, to)
+}
+
+// copyTree copies files and links, all of them readable: the source may have been unpacked under a strict umask.
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(name string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(from, name)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, relative)
+		switch {
+		case entry.IsDir():
+			return errors.Join(os.MkdirAll(target, 0o755), os.Chmod(target, 0o755))
+		case entry.Type()&os.ModeSymlink != 0:
+			link, err := os.Readlink(name)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(link, target)
+		default:
+			return copyFile(name, target)
+		}
+	})
+}
+
+func copyFile(from, to string) error {
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	mode := 0o644 | info.Mode().Perm()&0o111
+	if mode&0o100 != 0 {
+		mode |= 0o111
+	}
+	if err := os.WriteFile(to, content, mode); err != nil {
+		return err
+	}
+	return os.Chmod(to, mode)
+}
+
+// point makes link a symbolic link to place.
+func point(link, place string) error {
+	if have, err := os.Readlink(link); err == nil && have == place {
+		return nil
+	}
+	if err := os.RemoveAll(link); err != nil {
+		return err
+	}
+	return os.Symlink(place, link)
+}
+
+// dieInOrder lets a server whose supervisor was killed end as after a power cut, without the seconds that a checkpoint takes.
+func dieInOrder(cmd *exec.Cmd) { proc.DieOf(cmd, syscall.SIGQUIT) }
+
+// Stop asks the server for a fast shutdown: sessions are cut off, everything is written.
+func (c *Cluster) Stop(pid int) error { return syscall.Kill(pid, syscall.SIGINT) }
+
+func quitAtOnce(pid int) error { return syscall.Kill(pid, syscall.SIGQUIT) }
+
+// runsOn tells whether pid is a server on this data.
+func runsOn(pid int, data string) bool {
+	p, err := process.NewProcess(int32(pid))
+	if err != nil {
+		return false
+	}
+	args, err := p.CmdlineSlice()
+	if err != nil || len(args) == 0 {
+		return false
+	}
+	return strings.HasPrefix(filepath.Base(args[0]), "postgres") && strings.Contains(strings.Join(args, " "), data)
+}

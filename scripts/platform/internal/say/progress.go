@@ -1,0 +1,133 @@
+// Package say is how the platform speaks to the person at the terminal: steps with the time they take, and errors that say what
+// to try next. Everything goes to one writer, standard error in practice, so that results can be piped.
+package say
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// redrawEvery is how often a running step is redrawn on a terminal.
+const redrawEvery = 150 * time.Millisecond
+
+// plainQuiet and plainEvery are for writers that are not terminals: a step is announced when it lasts longer than the first, and
+// repeated with its age at the second, so that a log of a slow machine shows life without a line per tick.
+const (
+	plainQuiet = 2 * time.Second
+	plainEvery = 20 * time.Second
+)
+
+// Printer writes steps. The zero value is not usable; see [New].
+type Printer struct {
+	mu       sync.Mutex
+	w        io.Writer
+	terminal bool
+}
+
+// New writes to f, redrawing one line when f is a terminal and printing plain lines when it is not.
+func New(f *os.File) *Printer {
+	info, err := f.Stat()
+	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+	return &Printer{w: f, terminal: terminal}
+}
+
+// Plain writes plain lines to w.
+func Plain(w io.Writer) *Printer { return &Printer{w: w} }
+
+// Line prints one line as it is.
+func (p *Printer) Line(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.w, format+"\n", args...)
+}
+
+// Step is something that takes time. End it with [Step.Done] or [Step.Drop].
+type Step struct {
+	p     *Printer
+	doing string
+	began time.Time
+	stop  chan struct{}
+	ended sync.WaitGroup
+	once  sync.Once
+}
+
+// Step begins to show what is being done, as in "installing npm packages".
+func (p *Printer) Step(doing string) *Step {
+	s := &Step{p: p, doing: doing, began: time.Now(), stop: make(chan struct{})}
+	s.ended.Add(1)
+	if p.terminal {
+		go s.redraw()
+	} else {
+		go s.announce()
+	}
+	return s
+}
+
+// Done ends the step with a line that says what is true now, as in "installed npm packages".
+func (s *Step) Done(done string) {
+	if s.end() {
+		s.p.Line("%-58s %6s", done, Elapsed(time.Since(s.began)))
+	}
+}
+
+// Drop ends the step without a word: it failed, or turned out to need nothing.
+func (s *Step) Drop() { s.end() }
+
+func (s *Step) end() (first bool) {
+	s.once.Do(func() {
+		close(s.stop)
+		s.ended.Wait()
+		first = true
+	})
+	return first
+}
+
+func (s *Step) redraw() {
+	defer s.ended.Done()
+	tick := time.NewTicker(redrawEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			s.write("\r\x1b[2K")
+			return
+		case <-tick.C:
+			s.write(fmt.Sprintf("\r\x1b[2K%s … %s", s.doing, Elapsed(time.Since(s.began))))
+		}
+	}
+}
+
+func (s *Step) announce() {
+	defer s.ended.Done()
+	wait := plainQuiet
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-time.After(wait):
+			s.write(fmt.Sprintf("%s … %s\n", s.doing, Elapsed(time.Since(s.began))))
+			wait = plainEvery
+		}
+	}
+}
+
+func (s *Step) write(text string) {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	io.WriteString(s.p.w, text)
+}
+
+// Elapsed writes a duration the way people read it: 0.4 s, 12 s, 3 min 5 s.
+func Elapsed(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	default:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	}
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/gofrs/flock"
+	"github.com/spf13/cobra"
+
+	"netlify-supabase-kv/scripts/platform/internal/envfile"
+	"netlify-supabase-kv/scripts/platform/internal/layout"
+	"netlify-supabase-kv/scripts/platform/internal/ports"
+	"netlify-supabase-kv/scripts/platform/internal/proc"
+	"netlify-supabase-kv/scripts/platform/internal/say"
+	"netlify-supabase-kv/scripts/platform/internal/supervisor"
+)
+
+func runCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run -- COMMAND…",
+		Short: "Run a command against a platform of its own, empty, which is stopped and removed afterwards",
+		Long: `Starts a platform beside the one of up, with its own empty data and on free ports unless --port-base names some, runs the
+command with the variables of its env file in the environment, stops the platform, and exits with the command's status.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			checkout, err := layout.Find(".")
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), checkout, o, args)
+		},
+	}
+}
+
+// run holds a lock for as long as its platform lives: two runs in one checkout take turns.
+func run(ctx context.Context, checkout layout.Checkout, o *options, args []string) error {
+	p := &supervisor.Platform{Checkout: checkout, Home: checkout.Test(), Out: say.New(os.Stderr)}
+	if err := os.MkdirAll(checkout.Local(), 0o755); err != nil {
+		return err
+	}
+	turn := flock.New(p.Home.Dir + ".lock")
+	if held, err := turn.TryLock(); err != nil {
+		return err
+	} else if !held {
+		return say.Try(errors.New("another run is going on in this checkout"), "wait for it, or use a second checkout")
+	}
+	defer turn.Unlock()
+	proc.ReapOrphans()
+	if err := freshUp(ctx, p, o); err != nil {
+		return err
+	}
+	status := runIn(ctx, p, args)
+	// Stopped also after Ctrl-C; the logs stay until the next run, for whoever has to find out why it failed.
+	return errors.Join(status, clear(context.WithoutCancel(ctx), p))
+}
+
+// freshUp starts an empty platform.
+func freshUp(ctx context.Context, p *supervisor.Platform, o *options) error {
+	if err := p.Stop(ctx); err != nil { // of a run that was killed
+		return err
+	}
+	if err := p.Erase(); err != nil {
+		return fmt.Errorf("remove the data of the last run: %w", err)
+	}
+	if o.portBase == "" {
+		o.portBase = ports.Auto
+	}
+	spec, err := newSpec(ctx, p, o)
+	if err != nil {
+		return err
+	}
+	if err := addHost(ctx, p, &spec); err != nil {
+		return err
+	}
+	spec.Lifeline = true
+	_, err = p.Up(ctx, spec)
+	return err
+}
+
+// clear stops the platform and removes its data, but not its logs.
+func clear(ctx context.Context, p *supervisor.Platform) error {
+	if err := p.Stop(ctx); err != nil {
+		return err
+	}
+	return p.EraseData()
+}
+
+// runIn runs the command at this terminal, with the platform's variables.
+func runIn(ctx context.Context, p *supervisor.Platform, args []string) error {
+	variables, err := envfile.Read(p.Home.Env())
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), envfile.Strings(variables)...)
+	if err := proc.StartHere(cmd); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	return endCommand(cmd, ended)
+}
