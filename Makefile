@@ -25,3 +25,34 @@ reset: ## remove all local data
 .PHONY: dev
 dev: ## the same database under netlify dev, at http://localhost:8888, until Ctrl-C
 	@$(PLATFORM) dev
+
+.PHONY: check
+check: ## formatting, vet, staticcheck, and that go.mod is tidy
+	@unformatted=$$(gofmt -l functions pkg scripts tests); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	@go vet ./...
+	@go tool staticcheck ./...
+	@go mod tidy -diff
+
+COVERAGE = $(CURDIR)/.local/coverage
+
+.PHONY: test
+test: check ## test everything on an empty platform of its own, on free ports
+	@rm -rf $(COVERAGE) && mkdir -p $(COVERAGE)/functions
+	@export GOFLAGS='-buildvcs=false -cover -covermode=atomic' GOCOVERDIR=$(COVERAGE)/functions; \
+		$(PLATFORM) run --dev -- env -u GOFLAGS -u GOCOVERDIR $(MAKE) --no-print-directory test-on-platform
+	@go tool covdata textfmt -i=$(COVERAGE)/functions -o=$(COVERAGE)/functions.txt
+	@go run ./scripts/coverage -skip pkg/kv/kvtest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
+
+# What `make test` runs on its platform; `make up` and `set -a; . .local/env` will do for a look at one of them.
+.PHONY: test-on-platform
+test-on-platform:
+	go test -count=1 ./tests/docs
+	go test -count=1 -race -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
+	go test -count=1 -race ./scripts/...
+	go test -count=1 -race ./tests/schema
+	go test -count=1 ./tests/e2e
+	KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 go test -count=1 ./tests/e2e
+
+.PHONY: e2e
+e2e: ## the end-to-end tests against KV_BASE_URL, or against what `make up` started
+	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; go test -count=1 -v ./tests/e2e

@@ -10,7 +10,7 @@ create function public.kv_array_has(p_array json, p_member text) returns boolean
 as $$
     select coalesce(
         public.kv_document(p_array) ? p_member,
-        exists (select from json_array_elements(p_array) as e where e::text = to_json(p_member)::text))
+        exists (select from json_array_elements(p_array) as e where public.kv_document(e) = to_jsonb(p_member)))
 $$;
 comment on function public.kv_array_has(json, text) is 'True when the array holds the string.';
 

@@ -36,7 +36,7 @@ func TestExamplesPrintWhatTheDocumentationSays(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			tidy := func() {
 				for _, key := range leftovers {
-					run(t, base, "curl -sS -X DELETE '"+base+"/api/kv/delete?key="+key+"'")
+					run(t, base, "curl -X DELETE '"+base+"/api/kv/delete?key="+key+"'")
 				}
 			}
 			tidy()
@@ -70,7 +70,7 @@ func run(t *testing.T, base, command string) string {
 	t.Helper()
 	command = strings.ReplaceAll(command, "http://localhost:8888", base)
 	command = strings.Replace(command, "curl ", "curl -sS ", 1)
-	cmd := exec.CommandContext(t.Context(), "bash", "-c", command)
+	cmd := exec.Command("bash", "-c", command)
 	cmd.Env = append(os.Environ(), "KV="+base)
 	output, err := cmd.CombinedOutput()
 	require.NoError(t, err, "$ %s\n%s", command, output)

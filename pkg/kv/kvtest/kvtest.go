@@ -182,6 +182,7 @@ func testIndexOnPlainEntry(t *testing.T, s suite) {
 		"escaped member":    {`["\u006d"]`, `["\u006d"]`},
 		"not for jsonb":     {`["\u0000","m"]`, `["\u0000","m"]`},
 		"not for jsonb too": {`["\u0000"]`, `["\u0000","m"]`},
+		"escaped among odd": {`["\u0000","\u006d"]`, `["\u0000","\u006d"]`},
 		"object":            {`{"m":1}`, `["m"]`},
 		"null":              {`null`, `["m"]`},
 	} {
