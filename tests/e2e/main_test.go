@@ -4,7 +4,7 @@
 // Environment:
 //
 //	KV_BASE_URL                the site under test, required
-//	KV_API_TOKEN               sent as a bearer token when set
+//	KV_API_TOKEN               sent as a bearer token when set; of several, the first
 //	DATABASE_URL               lets tests look into Postgres, and fill it with what would take too long over HTTP
 //	KV_HOST_URL                the local function host: lets tests restart instances, and holds them to times
 //	SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY
@@ -32,12 +32,18 @@ var site = struct {
 	supabaseURL, anonKey, serviceKey string
 }{
 	baseURL:     strings.TrimRight(os.Getenv("KV_BASE_URL"), "/"),
-	apiToken:    os.Getenv("KV_API_TOKEN"),
+	apiToken:    firstOf(os.Getenv("KV_API_TOKEN")),
 	databaseURL: os.Getenv("DATABASE_URL"),
 	hostURL:     strings.TrimRight(os.Getenv("KV_HOST_URL"), "/"),
 	supabaseURL: strings.TrimRight(os.Getenv("SUPABASE_URL"), "/"),
 	anonKey:     os.Getenv("SUPABASE_ANON_KEY"),
 	serviceKey:  os.Getenv("SUPABASE_SERVICE_ROLE_KEY"),
+}
+
+// firstOf takes the first of tokens with commas between them.
+func firstOf(tokens string) string {
+	first, _, _ := strings.Cut(tokens, ",")
+	return strings.TrimSpace(first)
 }
 
 func TestMain(m *testing.M) {
