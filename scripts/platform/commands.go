@@ -131,11 +131,14 @@ func newSpec(ctx context.Context, p *supervisor.Platform, o *options) (superviso
 	if err != nil {
 		return supervisor.Spec{}, err
 	}
-	modules, err := packages.Install(ctx, p.Checkout, p.Out)
+	project, err := givenProject(plan)
 	if err != nil {
 		return supervisor.Spec{}, err
 	}
-	project, err := givenProject(plan)
+	if err := p.CheckPorts(ctx, plan, project == nil); err != nil {
+		return supervisor.Spec{}, err
+	}
+	modules, err := packages.Install(ctx, p.Checkout, p.Out)
 	if err != nil {
 		return supervisor.Spec{}, err
 	}

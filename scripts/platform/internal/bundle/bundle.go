@@ -141,6 +141,11 @@ func build(ctx context.Context, c layout.Checkout, modules, dir string) ([]strin
 	}
 	// The bundler always builds for Netlify's machines; elsewhere its one command is repeated for this machine.
 	if runtime.GOOS == "linux" && runtime.GOARCH == "amd64" {
+		// The bundler compiles all functions at once, each with what they share: from an empty build cache that took four times as
+		// long for four functions as compiling them in one go first.
+		if err := compile(ctx, c, "-o", os.DevNull, "./functions/..."); err != nil {
+			return nil, err
+		}
 		return sources, bundled(ctx, c, modules, dir)
 	}
 	for _, name := range sources {
@@ -195,8 +200,13 @@ func bundled(ctx context.Context, c layout.Checkout, modules, dir string) error 
 }
 
 func native(ctx context.Context, c layout.Checkout, name, to string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", to, "-ldflags", "-s -w", "-tags", "lambda.norpc", ".")
-	cmd.Dir = filepath.Join(c.Root, "functions", name)
+	return compile(ctx, c, "-o", to, "-ldflags", "-s -w", "./functions/"+name)
+}
+
+// compile builds with what the bundler builds with, for this machine.
+func compile(ctx context.Context, c layout.Checkout, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-tags", "lambda.norpc"}, args...)...)
+	cmd.Dir = c.Root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	return run(cmd)
 }

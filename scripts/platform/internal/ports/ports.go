@@ -118,7 +118,7 @@ func (p Plan) check(ctx context.Context, uses []use) error {
 	if len(taken) == 0 {
 		return nil
 	}
-	return say.Try(errors.New(strings.Join(taken, "; ")), "stop that program, or move every port: PORT_BASE=%d with the same command", suggest(p.Base))
+	return say.Try(errors.New(strings.Join(taken, "\n       ")), "stop that program, or move every port: PORT_BASE=%d with the same command", suggest(p.Base))
 }
 
 func suggest(base int) int {

@@ -69,7 +69,7 @@ func (s *supervisor) migrate(ctx context.Context) error {
 		}
 		done := "applied    no new migrations"
 		if len(applied) > 0 {
-			done = "applied    " + strings.Join(applied, ", ")
+			done = fmt.Sprintf("applied    %d migrations, up to %s", len(applied), applied[len(applied)-1])
 		}
 		if len(changed) > 0 {
 			done += "\nWARNING    changed after it was applied, so not what runs: " + strings.Join(changed, ", ") + " (make reset applies all anew)"

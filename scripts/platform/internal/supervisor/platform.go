@@ -18,6 +18,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"netlify-supabase-kv/scripts/platform/internal/layout"
+	"netlify-supabase-kv/scripts/platform/internal/ports"
 	"netlify-supabase-kv/scripts/platform/internal/postgres"
 	"netlify-supabase-kv/scripts/platform/internal/proc"
 	"netlify-supabase-kv/scripts/platform/internal/say"
@@ -49,6 +50,14 @@ func (p *Platform) Lock(ctx context.Context) (unlock func(), err error) {
 	return func() { _ = lock.Unlock() }, nil
 }
 
+// CheckPorts fails early, before anything is installed or built, when a platform that has to start could not.
+func (p *Platform) CheckPorts(ctx context.Context, plan ports.Plan, database bool) error {
+	if state, running := p.Running(); running && state.Ports == plan {
+		return nil
+	}
+	return plan.Check(ctx, database)
+}
+
 // Running gives the state of a platform that runs.
 func (p *Platform) Running() (State, bool) {
 	state, found := ReadState(p.Home)
@@ -62,7 +71,10 @@ func (p *Platform) Up(ctx context.Context, spec Spec) (State, error) {
 	if running && state.Ready {
 		old, err := ReadSpec(p.Home)
 		if err == nil && !old.needsRestart(spec) {
-			return p.follow(ctx, state, spec)
+			state, err := p.follow(ctx, state, spec)
+			if !errors.Is(err, errSilent) || !goneSoon(ctx, state.Supervisor) {
+				return state, err
+			}
 		}
 	}
 	// What does not become ready, or has to move, starts over.
@@ -78,6 +90,16 @@ func (p *Platform) Up(ctx context.Context, spec Spec) (State, error) {
 	return p.launch(ctx, spec)
 }
 
+// errSilent is how an order to a supervisor ends that does not answer.
+var errSilent = errors.New("the supervisor does not answer")
+
+// goneSoon tells whether a supervisor that does not answer is dying: one that was killed a moment ago is still in the process list.
+func goneSoon(ctx context.Context, supervisor proc.Identity) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return supervisor.WaitGone(ctx)
+}
+
 // follow lets a running supervisor catch up with spec.
 func (p *Platform) follow(ctx context.Context, state State, spec Spec) (State, error) {
 	if err := writeSpec(p.Home, spec); err != nil {
@@ -86,7 +108,7 @@ func (p *Platform) follow(ctx context.Context, state State, spec Spec) (State, e
 	step := p.Out.Step("looking for what changed")
 	defer step.Drop()
 	if err := order(ctx, state, orderFollow); err != nil {
-		return State{}, err
+		return state, err
 	}
 	state, _ = ReadState(p.Home)
 	for _, part := range state.Parts {
@@ -106,7 +128,7 @@ func order(ctx context.Context, state State, path string) error {
 	req.Header.Set(tokenHeader, state.Token)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("the supervisor does not answer: %w", err)
+		return fmt.Errorf("%w: %w", errSilent, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusOK {
@@ -193,7 +215,7 @@ func (p *Platform) install() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	name := "supervisor"
+	name := "kv-platform"
 	if runtime.GOOS == "windows" {
 		name += ".exe"
 	}
