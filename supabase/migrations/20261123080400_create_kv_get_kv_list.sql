@@ -132,11 +132,13 @@ declare
     v_at       text := case p_sort when 'key' then 'null::timestamptz' when 'created' then 's.created_at' when 'updated' then 's.updated_at' end;
     v_way      text := case when p_descending then 'desc' else 'asc' end;
     v_order    text := case when p_sort = 'key' then 'key ' || v_way else format('at %1$s, key %1$s', v_way) end;
-    v_tables   text := 'public.kv_store as s';
-    v_where    text := 's.key >= $1 and s.key < $2';
+    v_source   text := 'public.kv_store as s';
+    v_key      text := 's.key';
+    v_where    text := '';
     v_pairs    text[] := '{}';
     v_found    text[];
     v_spelled  text;
+    v_driver   integer;
     v_rows     text;
     v_limit    bigint := p_limit;
     v_fits     bigint;
@@ -150,32 +152,49 @@ begin
         raise exception using errcode = 'PT400', message = 'p_sort must be key, created or updated';
     end if;
 
-    -- Index filters: a join for each that means one pair, in key order; the rare one that means several pairs is looked up.
+    -- Index filters. The rarest drives: its postings are read in key order, and every other filter is looked up for each.
+    -- "offset 0" keeps the planner from making joins of the lookups: for entries that came after the last analyze it
+    -- expects no rows, and then takes any join for as good as another.
     for v_spelled in select distinct unnest(p_indexes) loop
         select array_agg(array[d.index_key, d.member]) into v_found
         from public.kv_splits(v_spelled) as d
         where exists (select from public.kv_posting as p where p.index_key = d.index_key and p.member = d.member);
         if v_found is null then
             v_where := v_where || ' and false';
-        elsif cardinality(v_found) = 2 then
+        elsif array_length(v_found, 1) = 1 then
             v_pairs := v_pairs || v_found;
-        else
-            v_where := v_where || format(' and exists (select from public.kv_posting as p, public.kv_splits($5[%s]) as d'
-                ' where p.index_key = d.index_key and p.member = d.member and p.key = s.key)',
+        else -- it spells several pairs
+            v_where := v_where || format(' and exists (select from public.kv_splits($5[%s]) as d, public.kv_posting as p'
+                ' where p.index_key = d.index_key and p.member = d.member and p.key = s.key offset 0)',
                 array_position(p_indexes, v_spelled));
         end if;
     end loop;
     select v_pairs || coalesce(array_agg(array[index_key, '']), '{}') into v_pairs
     from (select distinct unnest(p_index_keys) as index_key) as k;
-    for i in 1 .. coalesce(array_length(v_pairs, 1), 0) loop
-        v_tables := v_tables || format(' join public.kv_posting as p%1$s on p%1$s.key = s.key and p%1$s.index_key = $6[%1$s][1]'
-            ' and p%1$s.member = $6[%1$s][2] and p%1$s.key >= $1 and p%1$s.key < $2', i);
-    end loop;
+    if v_pairs <> '{}' then
+        select i into v_driver
+        from generate_subscripts(v_pairs, 1) as i,
+             lateral (select count(*) as postings from (
+                select from public.kv_posting as p
+                where p.index_key = v_pairs[i][1] and p.member = v_pairs[i][2] and p.key >= v_from and p.key < v_to
+                limit case when array_length(v_pairs, 1) > 1 then 1000 else 0 end) as capped) as c
+        order by c.postings limit 1;
+        v_key := 'd.key';
+        v_source := format('(select p.key from public.kv_posting as p where p.index_key = $6[%1$s][1]'
+            ' and p.member = $6[%1$s][2]) as d'
+            ' cross join lateral (select * from public.kv_store as s where s.key = d.key offset 0) as s', v_driver);
+        for i in 1 .. array_length(v_pairs, 1) loop
+            if i <> v_driver then
+                v_where := v_where || format(' and exists (select from public.kv_posting as p where p.index_key = $6[%1$s][1]'
+                    ' and p.member = $6[%1$s][2] and p.key = d.key offset 0)', i);
+            end if;
+        end loop;
+    end if;
 
     -- The cursor: a bound of the range where the order is by key, else a row comparison that the order's index serves.
     if p_after_key is not null then
         if p_sort <> 'key' then
-            v_where := v_where || format(' and (%s, s.key) %s ($3, $4)', v_at, case when p_descending then '<' else '>' end);
+            v_where := v_where || format(' and (%s, %s) %s ($3, $4)', v_at, v_key, case when p_descending then '<' else '>' end);
         elsif p_descending then
             v_to := least(v_to, p_after_key collate "C");
         else
@@ -185,12 +204,13 @@ begin
 
     v_rows := format(
         'select key, at, value, is_index, row_number() over w as n, sum(cost) over w as total from ('
-        '    select s.key, %4$s as at, s.value, s.is_index, octet_length(to_json(s.key)::text) * %5$s + %6$s as cost'
-        '    from %1$s where %2$s order by %3$s limit $7 offset $8) as matching'
+        '    select %7$s as key, %4$s as at, s.value, s.is_index, octet_length(to_json(%7$s)::text) * %5$s + %6$s as cost'
+        '    from %1$s where %7$s >= $1 and %7$s < $2 %2$s order by %3$s limit $7 offset $8) as matching'
         ' window w as (order by %3$s rows between unbounded preceding and current row)',
-        v_tables, v_where, v_order, v_at,
+        v_source, v_where, v_order, v_at,
         case when p_values then 2 else 1 end,
-        case when p_values then '3 + s.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end' else '1' end);
+        case when p_values then '3 + s.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end' else '1' end,
+        v_key);
 
     if p_limit is null then
         execute 'select n - 1 from (' || v_rows || ') as r where total > $9 limit 1' into v_fits
