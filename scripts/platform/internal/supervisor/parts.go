@@ -60,6 +60,9 @@ func (s *supervisor) startPostgres(ctx context.Context) (string, error) {
 	return "started    Postgres at " + ports.Address(s.spec.Ports.Postgres), nil
 }
 
+// nothingApplied is what there is to say when the schema is up to date.
+const nothingApplied = "applied    no new migrations"
+
 // migrate applies what is new in supabase/migrations.
 func (s *supervisor) migrate(ctx context.Context) error {
 	return s.during(partMigrations, "applying migrations", func() (string, error) {
@@ -67,15 +70,21 @@ func (s *supervisor) migrate(ctx context.Context) error {
 		if err != nil {
 			return "", err
 		}
-		done := "applied    no new migrations"
+		done := nothingApplied
 		if len(applied) > 0 {
 			done = fmt.Sprintf("applied    %d migrations, up to %s", len(applied), applied[len(applied)-1])
 		}
-		if len(changed) > 0 {
-			done += "\nWARNING    changed after it was applied, so not what runs: " + strings.Join(changed, ", ") + " (make reset applies all anew)"
-		}
+		s.change(func(state *State) { state.part(partMigrations).Warning = changedWarning(changed) })
 		return done, nil
 	})
+}
+
+// changedWarning is for whoever edits a migration: what was applied once is not applied again.
+func changedWarning(files []string) string {
+	if len(files) == 0 {
+		return ""
+	}
+	return "WARNING    edited after it was applied, so not what runs (make reset applies all anew): " + strings.Join(files, ", ")
 }
 
 func (s *supervisor) startREST(ctx context.Context) (string, error) {

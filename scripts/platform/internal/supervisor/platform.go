@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -110,11 +109,14 @@ func (p *Platform) follow(ctx context.Context, state State, spec Spec) (State, e
 	if err := order(ctx, state, orderFollow); err != nil {
 		return state, err
 	}
+	step.Drop()
 	state, _ = ReadState(p.Home)
-	for _, part := range state.Parts {
-		if part.Name == partMigrations && !strings.Contains(part.Done, "no new migrations") {
-			p.Out.Line("%s", part.Done)
-		}
+	migrations := *state.part(partMigrations)
+	if migrations.Done != nothingApplied && migrations.Done != "" {
+		p.Out.Line("%s", migrations.Done)
+	}
+	if migrations.Warning != "" {
+		p.Out.Line("%s", migrations.Warning)
 	}
 	return state, nil
 }
@@ -291,6 +293,9 @@ func (s *shower) update(state State) {
 		}
 		s.shown[part.Name] = true
 		s.step.Done(part.Done)
+		if part.Warning != "" {
+			s.out.Line("%s", part.Warning)
+		}
 		s.now, s.step = "", nil
 	}
 }

@@ -97,6 +97,7 @@ type Part struct {
 	Phase   Phase         `json:"phase"`
 	Doing   string        `json:"doing"`             // for people: "starting Postgres"
 	Done    string        `json:"done,omitempty"`    // for people: "started Postgres at 127.0.0.1:54322"
+	Warning string        `json:"warning,omitempty"` // for people, beside Done
 	Process proc.Identity `json:"process,omitzero"`  // when it is a process of its own
 	Problem string        `json:"problem,omitempty"` // why it is not ready
 	Stops   int           `json:"stops,omitempty"`   // how often it ended by itself
