@@ -103,9 +103,11 @@ func heavy(t *testing.T) (db *pgx.Conn, prefix string) {
 func TestValuesOf300MB(t *testing.T) {
 	db, prefix := heavy(t)
 	start := time.Now()
+	// Noise, since a text that Postgres can compress takes it longer to write; and \u0000, which keeps it out of jsonb.
 	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
-		select $1 || lpad(i::text, 4, '0'), ('["' || t.noise || i || '"]')::json
-		from (select string_agg(md5(random()::text), '') as noise from generate_series(1, 31250)) as t, generate_series(1, 300) as i`, prefix)
+		select $1 || lpad(i::text, 4, '0'), ('["\u0000' || t.noise || i || '"]')::json
+		from (select string_agg(translate(encode(sha512(random()::text::bytea), 'base64'), E'\n', ''), '') as noise
+			from generate_series(1, 12000)) as t, generate_series(1, 300) as i`, prefix)
 	require.NoError(t, err)
 	t.Logf("300 values of 1 MB were written in %s", time.Since(start).Round(time.Millisecond))
 
@@ -145,7 +147,7 @@ func TestValuesOf300MB(t *testing.T) {
 	})
 	t.Run("OneFitsUnpaged", func(t *testing.T) {
 		p := list(t, "prefix", prefix+"0001", "includeValues", "true").page(t)
-		require.Len(t, p.Data[prefix+"0001"], 31250*32+len(`["1"]`))
+		require.Len(t, p.Data[prefix+"0001"], 12000*88+len(`["\u00001"]`))
 	})
 }
 
@@ -161,7 +163,7 @@ func TestKeysOfTenMegabytes(t *testing.T) {
 	list(t, "prefix", prefix).isError(t, http.StatusRequestEntityTooLarge, "limit")
 	require.Less(t, time.Since(start), 3*time.Second)
 
-	for _, query := range [][]string{{"limit", "10000"}, {"limit", "10000", "sortOrder", "desc"}, {"limit", "10000", "sortBy", "created"}, {"limit", "2000", "includeValues", "true"}} {
+	for _, query := range [][]string{{"limit", "10000"}, {"limit", "10000", "sortOrder", "desc", "sortBy", "created"}, {"limit", "2000", "includeValues", "true"}} {
 		pages := 0
 		got := walk(t, func(p page) {
 			if pages++; pages == 1 {
@@ -203,7 +205,7 @@ func TestEscapingCounts(t *testing.T) {
 	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
 		select $1 || lpad(i::text, 3, '0'), ('["' || repeat('\"', 24000) || '"]')::json from generate_series(1, 200) as i`, prefix)
 	require.NoError(t, err)
-	for _, n := range []int{40, 60, 80, 90, 100, 110, 120, 130} {
+	for _, n := range []int{60, 90, 95, 100, 130} {
 		// Lists of growing size, each under a prefix of its own, cross every limit there may be.
 		_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
 			select $1 || 'n' || $2::text || '/' || i::text, ('["' || repeat('\"', 24000) || '"]')::json from generate_series(1, $2::int) as i`, prefix, n)
@@ -232,7 +234,7 @@ func TestIndexesOfNewEntriesAreFast(t *testing.T) {
 	_, err = db.Exec(t.Context(), `analyze public.kv_store, public.kv_posting`)
 	require.NoError(t, err)
 	p := prefix + "new/"
-	_, err = db.Exec(t.Context(), insert, p, 5000)
+	_, err = db.Exec(t.Context(), insert, p, 3000)
 	require.NoError(t, err)
 
 	for _, row := range []struct {
@@ -240,19 +242,19 @@ func TestIndexesOfNewEntriesAreFast(t *testing.T) {
 		count int
 		query []string
 	}{
-		{"OneIndex", 5000, []string{"index", p + "type:even"}},
-		{"OneIndexKey", 5000, []string{"indexKey", p + "type"}},
-		{"OneIndexUnderAPrefix", 5000, []string{"prefix", p, "index", p + "type:even"}},
-		{"TwoIndexesUnderAPrefix", 5000, []string{"prefix", p, "index", p + "type:even", "index", p + "all:yes"}},
-		{"OneRareIndex", 714, []string{"prefix", p, "index", p + "type:even", "index", p + "mod:3"}},
+		{"OneIndex", 3000, []string{"index", p + "type:even"}},
+		{"OneIndexKey", 3000, []string{"indexKey", p + "type"}},
+		{"OneIndexUnderAPrefix", 3000, []string{"prefix", p, "index", p + "type:even"}},
+		{"TwoIndexesUnderAPrefix", 3000, []string{"prefix", p, "index", p + "type:even", "index", p + "all:yes"}},
+		{"OneRareIndex", 429, []string{"prefix", p, "index", p + "type:even", "index", p + "mod:3"}},
 		{"TwoThatShareNothing", 0, []string{"prefix", p, "index", p + "mod:2", "index", p + "mod:3"}},
-		{"WithValues", 5000, []string{"prefix", p, "index", p + "type:even", "includeValues", "true"}},
+		{"WithValues", 3000, []string{"prefix", p, "index", p + "type:even", "includeValues", "true"}},
 		{"FirstPage", 100, []string{"prefix", p, "index", p + "type:even", "limit", "100"}},
-		{"LastPage", 100, []string{"prefix", p, "index", p + "type:even", "limit", "100", "offset", "4900"}},
-		{"ByTime", 5000, []string{"prefix", p, "index", p + "type:even", "sortBy", "updated"}},
-		{"Backwards", 5000, []string{"prefix", p, "index", p + "type:even", "sortOrder", "desc"}},
-		{"NoIndex", 5000, []string{"prefix", p}},
-		{"NoIndexByTime", 5000, []string{"prefix", p, "sortBy", "created"}},
+		{"LastPage", 100, []string{"prefix", p, "index", p + "type:even", "limit", "100", "offset", "2900"}},
+		{"ByTime", 3000, []string{"prefix", p, "index", p + "type:even", "sortBy", "updated"}},
+		{"Backwards", 3000, []string{"prefix", p, "index", p + "type:even", "sortOrder", "desc"}},
+		{"NoIndex", 3000, []string{"prefix", p}},
+		{"NoIndexByTime", 3000, []string{"prefix", p, "sortBy", "created"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			start := time.Now()
