@@ -1,0 +1,61 @@
+package schema
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// inconsistencies finds what must never be, each computed anew from the entries and not by the functions that keep it.
+const inconsistencies = `
+with pairs as (
+	select s.key, i as ordinal, s.index_pairs[i][1] collate "C" as index_key, s.index_pairs[i][2] collate "C" as member
+	from public.kv_store as s, generate_subscripts(s.index_pairs, 1) as i
+), postings as (
+	select index_key, member, key from pairs union select index_key, '', key from pairs
+), spelled as (
+	select key, array_agg(spelling order by first) as indexes
+	from (select key, index_key || ':' || member as spelling, min(ordinal) as first from pairs group by 1, 2) as s
+	group by key
+)
+select 'posting missing: ' || concat_ws(' | ', index_key, member, key)
+from (table postings except select index_key, member, key from public.kv_posting) as x
+union all
+select 'posting too many: ' || concat_ws(' | ', index_key, member, key)
+from (select index_key, member, key from public.kv_posting except table postings) as x
+union all
+select 'indexes not spelled from index_pairs: ' || s.key
+from public.kv_store as s left join spelled as p using (key)
+where s.indexes is distinct from coalesce(p.indexes, '{}')
+union all
+select 'index_pairs are not pairs: ' || key
+from public.kv_store where index_pairs <> '{}' and (array_ndims(index_pairs) <> 2 or array_length(index_pairs, 2) <> 2)
+union all
+select 'members without an index entry: ' || m.index_key
+from (select distinct index_key from public.kv_member) as m
+left join public.kv_store as s on s.key = m.index_key
+where s.is_index is not true
+union all
+select 'member also in the stored array: ' || concat_ws(' | ', m.index_key, m.member)
+from public.kv_member as m join public.kv_store as s on s.key = m.index_key
+where s.value::text <> '[]' and exists (
+	select from json_array_elements(s.value) as e where e::text = to_json(m.member)::text)
+union all
+select 'index entry that is not an array, or is indexed: ' || key
+from public.kv_store where is_index and (json_typeof(value) <> 'array' or document is not null or search is not null)
+union all
+select 'bytes are not the length of value: ' || key
+from public.kv_store where bytes <> octet_length(value::text)
+union all
+select 'document does not follow from value: ' || key
+from public.kv_store where not is_index and document is distinct from public.kv_document(value)
+union all
+select 'search does not follow from value: ' || key
+from public.kv_store where not is_index and search is distinct from public.kv_search_text(document, bytes)
+limit 20`
+
+// requireConsistent holds everything that follows from the entries against them. Every test's database ends with it.
+func requireConsistent(t testing.TB, q querier) {
+	t.Helper()
+	require.Empty(t, all[string](t, q, inconsistencies))
+}

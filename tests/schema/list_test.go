@@ -1,0 +1,529 @@
+package schema
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+// entry is a row of the model that kv_list is held against.
+type entry struct {
+	key, value       string
+	created, updated time.Time
+	indexes          pairs
+}
+
+// listQuery is what kv_list takes.
+type listQuery struct {
+	prefix             string
+	values             bool
+	limit, offset      *int
+	sort               string
+	descending         bool
+	afterKey           *string
+	afterAt            *int64
+	indexes, indexKeys []string
+}
+
+func (q listQuery) ask(t testing.TB, conn querier) string {
+	t.Helper()
+	return one[string](t, conn, "select public.kv_list($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+		q.prefix, q.values, q.limit, q.offset, q.sort, q.descending, q.afterKey, q.afterAt, q.indexes, q.indexKeys)
+}
+
+func (e entry) at(sort string) time.Time {
+	switch sort {
+	case "created":
+		return e.created
+	case "updated":
+		return e.updated
+	}
+	return time.Time{}
+}
+
+// pgJSON writes a string as Postgres' to_json does.
+func pgJSON(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range text {
+		switch r {
+		case '\b':
+			b.WriteString(`\b`)
+		case '\f':
+			b.WriteString(`\f`)
+		case '\n':
+			b.WriteString(`\n`)
+		case '\r':
+			b.WriteString(`\r`)
+		case '\t':
+			b.WriteString(`\t`)
+		case '"':
+			b.WriteString(`\"`)
+		case '\\':
+			b.WriteString(`\\`)
+		default:
+			if r < ' ' {
+				fmt.Fprintf(&b, `\u%04x`, r)
+			} else {
+				b.WriteRune(r)
+			}
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// modelList answers what kv_list must, byte for byte.
+func modelList(entries []entry, q listQuery) string {
+	compare := func(a, b entry) int {
+		c := a.at(q.sort).Compare(b.at(q.sort))
+		if c == 0 {
+			c = strings.Compare(a.key, b.key)
+		}
+		if q.descending {
+			return -c
+		}
+		return c
+	}
+	var matching []entry
+	for _, e := range entries {
+		ok := strings.HasPrefix(e.key, q.prefix)
+		for _, spelled := range q.indexes {
+			ok = ok && slices.ContainsFunc(e.indexes, func(p []string) bool { return p[0]+":"+p[1] == spelled })
+		}
+		for _, key := range q.indexKeys {
+			ok = ok && slices.ContainsFunc(e.indexes, func(p []string) bool { return p[0] == key })
+		}
+		if ok && q.afterKey != nil {
+			after := entry{key: *q.afterKey}
+			if q.afterAt != nil {
+				after.created, after.updated = time.UnixMicro(*q.afterAt), time.UnixMicro(*q.afterAt)
+			}
+			ok = compare(e, after) > 0
+		}
+		if ok {
+			matching = append(matching, e)
+		}
+	}
+	slices.SortFunc(matching, compare)
+	offset := 0
+	if q.offset != nil {
+		offset = min(*q.offset, len(matching))
+	}
+	matching = matching[offset:]
+	more := q.limit != nil && len(matching) > *q.limit
+	if more {
+		matching = matching[:*q.limit]
+	}
+
+	keys, data := []string{}, []string{}
+	for _, e := range matching {
+		keys = append(keys, pgJSON(e.key))
+		data = append(data, pgJSON(e.key)+":"+e.value)
+	}
+	answer := fmt.Sprintf(`{"keys":[%s],"count":%d`, strings.Join(keys, ","), len(keys))
+	if q.values {
+		answer += `,"data":{` + strings.Join(data, ",") + `}`
+	}
+	if q.limit != nil || q.offset != nil || q.afterKey != nil {
+		limit, next := "null", "null"
+		if q.limit != nil {
+			limit = fmt.Sprint(*q.limit)
+		}
+		if more {
+			next = `"` + modelCursor(q, matching[len(matching)-1]) + `"`
+		}
+		shown := 0
+		if q.offset != nil {
+			shown = *q.offset
+		}
+		answer += fmt.Sprintf(`,"pagination":{"limit":%s,"offset":%d,"hasMore":%t,"nextCursor":%s}`, limit, shown, more, next)
+	}
+	return answer + "}"
+}
+
+func modelCursor(q listQuery, last entry) string {
+	way, at := "asc", "null"
+	if q.descending {
+		way = "desc"
+	}
+	if q.sort != "key" {
+		at = fmt.Sprint(last.at(q.sort).UnixMicro())
+	}
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `["%s.%s", %s, %s]`, q.sort, way, at, pgJSON(last.key)))
+}
+
+// keyParts are what random keys are made of: wildcards of like, quotes, edges of UTF-8 and of the C collation.
+var keyParts = []string{"a", "A", "b", "ab", "%", "_", `\`, "'", `"`, "*", " ", ":", "::", "/", ",", "{", "}", "0", "9", "10", "-", ".", "~",
+	"\u007f", "\u0080", "é", "e\u0301", "ß", "😀", "🏳️‍🌈", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010fffe", "\U0010ffff",
+	"\u0001", "\t", "\n", "NULL", "__proto__", "$1", "?"}
+
+func randomKey(r *rand.Rand, most int) string {
+	var b strings.Builder
+	for range 1 + r.IntN(most) {
+		b.WriteString(keyParts[r.IntN(len(keyParts))])
+	}
+	return b.String()
+}
+
+// fillModel writes random entries, some at the same time as others.
+func fillModel(t *testing.T, conn querier, r *rand.Rand, n int) []entry {
+	t.Helper()
+	base := time.Date(2024, 2, 29, 23, 59, 59, 999_999_000, time.UTC)
+	byKey := map[string]entry{}
+	for len(byKey) < n {
+		e := entry{key: randomKey(r, 5), value: []string{`{}`, `[1.0]`, `null`, `{"a":"\u0000"}`, ` [ ] `}[r.IntN(5)],
+			created: base.Add(time.Duration(r.IntN(20)) * time.Microsecond), updated: base.Add(time.Duration(r.IntN(400)-200) * time.Hour)}
+		for range r.IntN(5) {
+			e.indexes = append(e.indexes, []string{[]string{"a", "a:b", "x", randomKey(r, 1)}[r.IntN(4)], []string{"b:c", "c", "b", randomKey(r, 1)}[r.IntN(4)]})
+		}
+		if _, known := byKey[e.key]; known {
+			continue
+		}
+		byKey[e.key] = e
+		list := e.indexes
+		if list == nil {
+			list = pairs{}
+		}
+		exec(t, conn, `insert into public.kv_store (key, value, index_pairs, created_at, updated_at) values ($1, $2::text::json, $3, $4, $5)`,
+			e.key, e.value, [][]string(list), e.created, e.updated)
+	}
+	entries := make([]entry, 0, n)
+	for _, e := range byKey {
+		entries = append(entries, e)
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })
+	return entries
+}
+
+func TestListEqualsItsModel(t *testing.T) {
+	t.Parallel()
+	r := random(t)
+	conn := newDatabase(t).connect(t)
+	entries := fillModel(t, conn, r, 400)
+	pick := func() entry { return entries[r.IntN(len(entries))] }
+	runes := func(text string, n int) string { all := []rune(text); return string(all[:min(n, len(all))]) }
+	for n := range 1000 {
+		q := listQuery{values: r.IntN(2) == 0, sort: []string{"key", "created", "updated"}[r.IntN(3)], descending: r.IntN(2) == 0,
+			indexes: []string{}, indexKeys: []string{}}
+		switch r.IntN(4) {
+		case 0:
+			q.prefix = runes(pick().key, 1)
+		case 1:
+			q.prefix = runes(pick().key, 1+r.IntN(4))
+		case 2:
+			q.prefix = randomKey(r, 2)
+		}
+		if r.IntN(2) == 0 {
+			limit := []int{1, 2, 7, 100, 399, 400, 401, 10_000}[r.IntN(8)]
+			q.limit = &limit
+		}
+		if r.IntN(4) == 0 {
+			offset := []int{0, 1, 5, 399, 400, 1000}[r.IntN(6)]
+			q.offset = &offset
+		}
+		if q.offset == nil && r.IntN(3) == 0 {
+			after := pick()
+			key := after.key
+			if r.IntN(4) == 0 {
+				key = randomKey(r, 3) // between the keys, or gone since
+			}
+			q.afterKey = &key
+			if q.sort != "key" {
+				at := after.at(q.sort).UnixMicro()
+				q.afterAt = &at
+			}
+		}
+		for r.IntN(3) == 0 {
+			if e := pick(); len(e.indexes) > 0 && r.IntN(4) > 0 {
+				p := e.indexes[r.IntN(len(e.indexes))]
+				q.indexes = append(q.indexes, p[0]+":"+p[1])
+			} else {
+				q.indexes = append(q.indexes, []string{"a:b:c", "a:b", "no:such", "", ":", "a:", ":a", randomKey(r, 3)}[r.IntN(8)])
+			}
+		}
+		for r.IntN(4) == 0 {
+			q.indexKeys = append(q.indexKeys, []string{"a", "a:b", "x", "none", "", randomKey(r, 1)}[r.IntN(6)])
+		}
+		text, _ := json.Marshal(map[string]any{"prefix": q.prefix, "limit": q.limit, "offset": q.offset, "sort": q.sort, "desc": q.descending,
+			"after": q.afterKey, "afterAt": q.afterAt, "indexes": q.indexes, "indexKeys": q.indexKeys})
+		require.Equal(t, modelList(entries, q), q.ask(t, conn), "query %d: %s", n, text)
+	}
+}
+
+// Pages put together are the whole list, whatever the order, while others write in between.
+func TestPagesPutTogetherAreTheWholeList(t *testing.T) {
+	t.Parallel()
+	r := random(t)
+	d := newDatabase(t)
+	conn := d.connect(t)
+	entries := fillModel(t, conn, r, 300)
+	for _, sort := range []string{"key", "created", "updated"} {
+		for _, descending := range []bool{false, true} {
+			for _, indexKeys := range [][]string{{}, {"a"}} {
+				q := listQuery{sort: sort, descending: descending, indexes: []string{}, indexKeys: indexKeys}
+				var whole, walked struct{ Keys []string }
+				require.NoError(t, json.Unmarshal([]byte(q.ask(t, conn)), &whole))
+				limit := 1 + r.IntN(40)
+				q.limit = &limit
+				pages := 0
+				for {
+					var page struct {
+						Keys       []string
+						Pagination struct {
+							HasMore    bool
+							NextCursor *string
+						}
+					}
+					require.NoError(t, json.Unmarshal([]byte(q.ask(t, conn)), &page))
+					walked.Keys = append(walked.Keys, page.Keys...)
+					pages++
+					if !page.Pagination.HasMore {
+						require.Nil(t, page.Pagination.NextCursor)
+						break
+					}
+					require.Len(t, page.Keys, limit)
+					q.afterKey, q.afterAt = readCursor(t, *page.Pagination.NextCursor)
+
+					// Somebody writes behind the cursor.
+					if key, at := behind(pages, descending); sort != "key" || strings.Compare(key, *q.afterKey) > 0 == descending {
+						exec(t, conn, `
+							insert into public.kv_store (key, value, created_at, updated_at, index_pairs)
+							values ($1, '{}', $2::text::timestamptz, $2::text::timestamptz, '{{a,b}}')`, key, at)
+					}
+				}
+				exec(t, conn, "delete from public.kv_store where key like '%behind%'")
+				require.Equal(t, whole.Keys, walked.Keys, "%s descending %t by %d: %d pages", sort, descending, limit, pages)
+				require.NotEmpty(t, whole.Keys)
+			}
+		}
+	}
+	require.Len(t, entries, one[int](t, conn, "select count(*) from public.kv_store"))
+}
+
+// behind is a new key, and its time, that an ascending (descending) walk has most likely passed already.
+func behind(n int, descending bool) (key, at string) {
+	if descending {
+		return strings.Repeat("\U0010ffff", 6) + fmt.Sprint("behind", n), "2999-01-01"
+	}
+	return strings.Repeat("\u0001", 6) + fmt.Sprint("behind", n), "1999-01-01"
+}
+
+func readCursor(t *testing.T, cursor string) (key *string, at *int64) {
+	t.Helper()
+	text, err := base64.RawURLEncoding.DecodeString(cursor)
+	require.NoError(t, err)
+	var parts []json.RawMessage
+	require.NoError(t, json.Unmarshal(text, &parts))
+	require.Len(t, parts, 3)
+	require.NoError(t, json.Unmarshal(parts[1], &at))
+	require.NoError(t, json.Unmarshal(parts[2], &key))
+	return key, at
+}
+
+func TestPrefixEnd(t *testing.T) {
+	t.Parallel()
+	r := random(t)
+	conn := newDatabase(t).connect(t)
+	reference := func(prefix string) string {
+		for prefix != "" {
+			last, size := utf8.DecodeLastRuneInString(prefix)
+			prefix = prefix[:len(prefix)-size]
+			switch last {
+			case utf8.MaxRune:
+				continue
+			case 0xd7ff:
+				return prefix + "\ue000"
+			}
+			return prefix + string(last+1)
+		}
+		return strings.Repeat(string(utf8.MaxRune), 257)
+	}
+	prefixes := []string{"", "a", "\ud7ff", "a\ud7ff", "\U0010ffff", "a\U0010ffff", strings.Repeat("\U0010ffff", 256), "\ud7ff\U0010ffff\U0010ffff",
+		"\uffff", "\u007f", "\u07ff", "\U0000ffff", "\U0001ffff", "a\u0001"}
+	for range 500 {
+		prefixes = append(prefixes, randomKey(r, 4))
+	}
+	ends := all[string](t, conn, "select public.kv_prefix_end(p) from unnest($1::text[]) with ordinality as u(p, n) order by n", prefixes)
+	for i, prefix := range prefixes {
+		require.Equal(t, reference(prefix), ends[i], "%q", prefix)
+		// Keys with it are those in [prefix, end).
+		for range 20 {
+			key := prefix + randomKey(r, 2)
+			if r.IntN(2) == 0 {
+				key = randomKey(r, 4)
+			}
+			require.Equal(t, strings.HasPrefix(key, prefix), key >= prefix && key < ends[i], "%q with %q", prefix, key)
+		}
+	}
+	// The largest key there can be.
+	largest := strings.Repeat("\U0010ffff", 256)
+	upsert(t, conn, largest, `{}`, nil)
+	require.Equal(t, `{"keys":["`+largest+`"],"count":1}`, one[string](t, conn, "select public.kv_list()"))
+	require.Equal(t, `{"keys":["`+largest+`"],"count":1}`, one[string](t, conn, "select public.kv_list($1)", largest))
+}
+
+func TestListRefusesBadArguments(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	upsert(t, conn, "a", `{}`, nil)
+	for _, sort := range []string{"", "KEY", "size", "key; drop table kv_store", "key desc"} {
+		requireCode(t, "PT400", conn, "select public.kv_list(p_sort => $1)", sort)
+	}
+	requireCode(t, "PT400", conn, "select public.kv_list(p_sort => null)")
+	for _, arguments := range []string{
+		"p_limit => -2", "p_offset => -1", "p_sort => 'created', p_after_key => 'a', p_after_at => 9223372036854775807",
+		"p_sort => 'created', p_after_key => 'a', p_after_at => -9223372036854775808",
+	} {
+		_, err := conn.Exec(context.Background(), "select public.kv_list("+arguments+")")
+		require.Regexp(t, "^(PT400|22.*|2201[WX])$", code(err), "%s: %v", arguments, err) // what PostgREST answers with 400
+	}
+	require.Equal(t, `{"keys":["a"],"count":1,"pagination":{"limit":2147483647,"offset":0,"hasMore":false,"nextCursor":null}}`,
+		one[string](t, conn, "select public.kv_list(p_limit => 2147483647)"))
+	require.Equal(t, `{"keys":[],"count":0,"pagination":{"limit":null,"offset":2147483647,"hasMore":false,"nextCursor":null}}`,
+		one[string](t, conn, "select public.kv_list(p_offset => 2147483647)"))
+	// Nothing given as null turns everything into nothing.
+	require.Equal(t, `{"keys":["a"],"count":1}`, one[string](t, conn, "select public.kv_list(p_indexes => null, p_index_keys => null)"))
+}
+
+// Index entries in pages, with their members, and filters of many parts.
+func TestListOfIndexEntriesAndManyFilters(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	var indexes pairs
+	var spelled, keys []string
+	for i := range 200 {
+		indexes = append(indexes, []string{fmt.Sprintf("index%03d", i), "m"})
+		spelled = append(spelled, fmt.Sprintf("index%03d:m", i))
+		keys = append(keys, fmt.Sprintf("index%03d", i))
+	}
+	upsert(t, conn, "e", `{}`, indexes)
+	var page struct{ Data map[string]json.RawMessage }
+	require.NoError(t, json.Unmarshal([]byte(one[string](t, conn, "select public.kv_list('index', true, 150)")), &page))
+	require.Len(t, page.Data, 150)
+	require.Equal(t, `["m"]`, string(page.Data["index149"]))
+
+	for _, n := range []int{5, 20, 200} {
+		exec(t, conn, "set statement_timeout = '10s'")
+		begin := time.Now()
+		require.Equal(t, `{"keys":["e"],"count":1}`, one[string](t, conn, "select public.kv_list(p_indexes => $1, p_index_keys => $2)", spelled[:n], keys[:n]))
+		took := time.Since(begin)
+		t.Logf("%d indexes and %d index keys: %v", n, n, took.Round(time.Millisecond))
+		require.Less(t, took, 5*time.Second)
+	}
+}
+
+func TestTooLargeAnswers(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	const limit, page = 6 << 20, 4_500_000
+
+	value := func(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
+	upsert(t, conn, "one/a", value(limit), nil)
+	require.Len(t, get(t, conn, "one/a"), limit)
+	upsert(t, conn, "one/a", value(limit+1), nil)
+	requireCode(t, "PT413", conn, "select public.kv_get('one/a')")
+	requireCode(t, "PT413", conn, "select public.kv_list('one/', true)")
+	requireCode(t, "PT413", conn, "select public.kv_list('one/', true, 1)")
+	require.Equal(t, `{"keys":["one/a"],"count":1}`, one[string](t, conn, "select public.kv_list('one/')"))
+
+	// What is counted are keys and values. What stands around them is not, and is little; pkg/netlify has the last word.
+	for _, size := range []int{limit - 200, limit - 60, limit - 50, limit - 40, limit - 30, limit - 20, limit - 10, limit} {
+		upsert(t, conn, "one/a", value(size), nil)
+		var answer string
+		err := conn.QueryRow(context.Background(), "select public.kv_list('one/', true)").Scan(&answer)
+		if err != nil {
+			require.Equal(t, "PT413", code(err))
+			require.Greater(t, size, limit-120)
+		} else {
+			require.LessOrEqual(t, len(answer), limit+64, "value of 6 MB - %d", limit-size)
+		}
+	}
+
+	// Ten of a megabyte: all is refused, a page ends early, and nothing is lost in between.
+	for i := range 10 {
+		upsert(t, conn, fmt.Sprint("ten/", i), value(1<<20), pairs{{"i", "m"}})
+	}
+	for _, arguments := range []string{"'ten/', true", "'ten/', true, p_sort => 'created'", "'ten/', true, p_descending => true",
+		"'ten/', true, p_indexes => '{i:m}'", "'ten/', true, p_index_keys => '{i}', p_sort => 'updated'"} {
+		requireCode(t, "PT413", conn, "select public.kv_list("+arguments+")")
+		var keys []string
+		sort := "key"
+		if strings.Contains(arguments, "created") {
+			sort = "created"
+		} else if strings.Contains(arguments, "updated") {
+			sort = "updated"
+		}
+		after := ", p_limit => 100"
+		for pages := 0; after != ""; pages++ {
+			answer := one[string](t, conn, "select public.kv_list("+arguments+after+")")
+			require.LessOrEqual(t, len(answer), page+2000)
+			var parsed struct {
+				Keys       []string
+				Pagination struct {
+					HasMore    bool
+					NextCursor *string
+				}
+			}
+			require.NoError(t, json.Unmarshal([]byte(answer), &parsed))
+			require.NotEmpty(t, parsed.Keys)
+			keys = append(keys, parsed.Keys...)
+			after = ""
+			if parsed.Pagination.HasMore {
+				key, at := readCursor(t, *parsed.Pagination.NextCursor)
+				after = ", p_after_key => '" + *key + "'" // now without a limit
+				if sort != "key" {
+					after += fmt.Sprintf(", p_after_at => %d", *at)
+				}
+			}
+			require.Less(t, pages, 10)
+		}
+		require.Len(t, keys, 10, arguments)
+	}
+
+	// Keys alone can be too many, and so can members.
+	exec(t, conn, "insert into public.kv_store (key, value) select 'long/' || lpad(i::text, 1000, 'k'), '0' from generate_series(1, 6300) as i")
+	requireCode(t, "PT413", conn, "select public.kv_list('long/')")
+	require.Contains(t, one[string](t, conn, "select right(public.kv_list('long/', false, 10000), 2000)"), `"hasMore":true`)
+	upsert(t, conn, "e", `{}`, pairs{{"members", "first"}})
+	exec(t, conn, "insert into public.kv_member (index_key, member) select 'members', lpad(i::text, 100, 'm') from generate_series(1, 62000) as i")
+	requireCode(t, "PT413", conn, "select public.kv_get('members')")
+	requireCode(t, "PT413", conn, "select public.kv_list('members', true)")
+	requireCode(t, "PT413", conn, "select public.kv_list('members', true, 10)")
+	exec(t, conn, "delete from public.kv_member where right(member, 1) <> '0'")
+	require.Len(t, members(t, conn, "members"), 6200)
+}
+
+// 300 MB of values are refused for their sizes, without being read.
+func TestThreeHundredMegabytesAreRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.tampered = true // written without the triggers, which would take ten times as long: there are no documents
+	conn, super := d.connect(t), d.superuser(t)
+	exec(t, super, "set session_replication_role = replica")
+	exec(t, super, `
+		insert into public.kv_store (key, value, bytes, indexes, index_pairs, stamp)
+		select 'big/' || lpad(i::text, 4, '0'), value, octet_length(value::text), '{type:big}', '{{type,big}}', pg_current_xact_id()
+		from (select to_json(repeat('x', 1048574)) as value) as v, generate_series(1, 300) as i`)
+	exec(t, super, `
+		insert into public.kv_posting (index_key, member, key)
+		select 'type', m, key from public.kv_store, unnest('{big,""}'::text[]) as m`)
+	require.Equal(t, 300, one[int](t, conn, "select sum(bytes) / 1048576 from public.kv_store"))
+	for _, arguments := range []string{"'', true", "'big/', true", "'', true, p_descending => true", "'', true, p_sort => 'updated'",
+		"'big/', true, p_sort => 'created', p_descending => true", "'', true, p_indexes => '{type:big}'", "'', true, p_index_keys => '{type}'"} {
+		begin := time.Now()
+		requireCode(t, "PT413", conn, "select public.kv_list("+arguments+")")
+		took := time.Since(begin)
+		t.Logf("%s: %v", arguments, took.Round(100*time.Microsecond))
+		require.Less(t, took, time.Second)
+	}
+}

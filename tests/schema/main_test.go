@@ -1,0 +1,359 @@
+// Package schema pins what the SQL of supabase/migrations promises, on a real Postgres: what it stores, who may read it,
+// that its locks lose nothing and never deadlock, and that its change feed misses nothing.
+//
+// Environment:
+//
+//	DATABASE_URL         a superuser's connection to a Postgres 15 or 17 that has Supabase's roles, required
+//	KV_SCHEMA_RACES      calls of the race test; default 5,200
+//	KV_SCHEMA_SEED       repeats a randomized test: the seed that its failure printed
+//	KV_SCHEMA_ENTRIES    entries that the tests of plans and the benchmarks fill in; default 50,000
+//
+// The databases of a run are its own: each test gets a copy of one to which all migrations were applied, and all of them
+// are dropped at the end. They sort text the way people do (ICU, en-US), as hosted projects may, so that an order
+// that forgets collate "C" shows.
+package schema
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	mrand "math/rand/v2"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+)
+
+// run is what the tests share: the server and the migrated database that theirs are copied from.
+var run struct {
+	server   *pgx.ConnConfig
+	template string
+	copies   atomic.Int64
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		url := os.Getenv("DATABASE_URL")
+		if url == "" {
+			fmt.Fprintln(os.Stderr, "DATABASE_URL is not set: `make test` runs these tests on a platform of its own;\n"+
+				"after `make up`, `. .local/env` has the address of the local one")
+			return 1
+		}
+		if err := prepare(url); err != nil {
+			fmt.Fprintf(os.Stderr, "prepare the database of the schema tests: %v\n"+
+				"They need a superuser's connection to a running Postgres (`make up` starts one).\n", err)
+			return 1
+		}
+		defer dropAll()
+		return m.Run()
+	}())
+}
+
+// prepare makes the database that every test's is copied from.
+func prepare(url string) error {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return err
+	}
+	run.server = config
+	random := make([]byte, 6)
+	if _, err := rand.Read(random); err != nil {
+		return err
+	}
+	run.template = "kv_schema_" + hex.EncodeToString(random)
+
+	ctx := context.Background()
+	server, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = server.Close(ctx) }()
+	if err := sweep(ctx, server); err != nil {
+		return err
+	}
+	if _, err := server.Exec(ctx, "create database "+run.template+
+		" template template0 encoding 'UTF8' locale_provider icu icu_locale 'en-US'"); err != nil {
+		return err
+	}
+	if _, err := server.Exec(ctx, fmt.Sprintf("comment on database %s is 'schema tests, %d'", run.template, time.Now().Unix())); err != nil {
+		return err
+	}
+	if err := migrate(ctx, run.template); err != nil {
+		dropAll()
+		return err
+	}
+	return nil
+}
+
+// sweep drops what a killed run left behind more than an hour ago.
+func sweep(ctx context.Context, server *pgx.Conn) error {
+	rows, err := server.Query(ctx, `
+		with runs as (
+			select datname, substr(datname, 1, 22) as run, substring(shobj_description(oid, 'pg_database') from '^schema tests, ([0-9]+)$') as at
+			from pg_database where datname ~ '^kv_schema_[0-9a-f]{12}')
+		select d.datname from runs as d join runs as t on t.datname = d.run
+		where t.at::bigint < extract(epoch from now()) - 3600 order by length(d.datname) desc`)
+	if err != nil {
+		return err
+	}
+	old, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, name := range old {
+		_, _ = server.Exec(ctx, "drop database if exists "+name+" with (force)") // another run may be at it, too
+	}
+	return nil
+}
+
+func dropAll() {
+	ctx := context.Background()
+	server, err := pgx.ConnectConfig(ctx, run.server)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "drop %s*: %v\n", run.template, err)
+		return
+	}
+	defer func() { _ = server.Close(ctx) }()
+	rows, err := server.Query(ctx, "select datname from pg_database where starts_with(datname, $1)", run.template)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "drop %s*: %v\n", run.template, err)
+		return
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "drop %s*: %v\n", run.template, err)
+	}
+	for _, name := range names {
+		if _, err := server.Exec(ctx, "drop database "+name+" with (force)"); err != nil {
+			fmt.Fprintf(os.Stderr, "drop %s: %v\n", name, err)
+		}
+	}
+}
+
+// supabaseDefaults is what a Supabase project grants before any migration runs: everything, to everyone.
+const supabaseDefaults = `
+	grant usage on schema public to anon, authenticated, service_role;
+	alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
+	alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
+	alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;`
+
+// migrate applies every migration in order, each file as the Supabase CLI sends it: in one transaction.
+func migrate(ctx context.Context, database string) error {
+	config := run.server.Copy()
+	config.Database = database
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, supabaseDefaults); err != nil {
+		return fmt.Errorf("grant what Supabase grants by default: %w", err)
+	}
+	files, err := filepath.Glob("../../supabase/migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return fmt.Errorf("no migrations in ../../supabase/migrations")
+	}
+	sort.Strings(files)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if _, err := conn.PgConn().Exec(ctx, "begin;"+string(text)+"\n;commit").ReadAll(); err != nil {
+			return fmt.Errorf("apply %s: %w", filepath.Base(file), err)
+		}
+	}
+	return nil
+}
+
+// database is a test's own copy of the migrated database.
+type database struct {
+	name     string
+	tampered bool // the test leaves it in a state that only hands can make
+}
+
+// newDatabase makes a database for the test. When the test ends the database must be consistent, and is dropped.
+func newDatabase(t testing.TB) *database {
+	t.Helper()
+	ctx := context.Background()
+	server, err := pgx.ConnectConfig(ctx, run.server)
+	require.NoError(t, err)
+	defer func() { _ = server.Close(ctx) }()
+	d := &database{name: fmt.Sprintf("%s_%d", run.template, run.copies.Add(1))}
+	for try := 0; ; try++ {
+		_, err = server.Exec(ctx, "create database "+d.name+" template "+run.template)
+		if code(err) != "55006" || try == 50 { // copied at this moment by another test
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if !t.Failed() && !d.tampered {
+			requireConsistent(t, d.superuser(t))
+		}
+		server, err := pgx.ConnectConfig(ctx, run.server)
+		require.NoError(t, err)
+		defer func() { _ = server.Close(ctx) }()
+		_, err = server.Exec(ctx, "drop database "+d.name+" with (force)")
+		require.NoError(t, err)
+	})
+	return d
+}
+
+// superuser connects as DATABASE_URL says.
+func (d *database) superuser(t testing.TB, options ...func(*pgx.ConnConfig)) *pgx.Conn {
+	t.Helper()
+	config := run.server.Copy()
+	config.Database = d.name
+	for _, option := range options {
+		option(config)
+	}
+	conn, err := pgx.ConnectConfig(context.Background(), config)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+// as connects and takes on a role. Deadlocks show after 50 ms.
+func (d *database) as(t testing.TB, role string, options ...func(*pgx.ConnConfig)) *pgx.Conn {
+	t.Helper()
+	conn := d.superuser(t, options...)
+	exec(t, conn, "set deadlock_timeout = '50ms'")
+	exec(t, conn, "set role "+role)
+	return conn
+}
+
+// connect connects as the role that the functions use.
+func (d *database) connect(t testing.TB) *pgx.Conn {
+	t.Helper()
+	return d.as(t, "service_role")
+}
+
+// querier is a connection or a transaction.
+type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func exec(t testing.TB, q querier, sql string, args ...any) {
+	t.Helper()
+	_, err := q.Exec(context.Background(), sql, args...)
+	require.NoError(t, err, sql)
+}
+
+// one answers the only column of the only row.
+func one[T any](t testing.TB, q querier, sql string, args ...any) T {
+	t.Helper()
+	var value T
+	require.NoError(t, q.QueryRow(context.Background(), sql, args...).Scan(&value), sql)
+	return value
+}
+
+// all answers the only column of every row.
+func all[T any](t testing.TB, q querier, sql string, args ...any) []T {
+	t.Helper()
+	rows, err := q.Query(context.Background(), sql, args...)
+	require.NoError(t, err, sql)
+	values, err := pgx.CollectRows(rows, pgx.RowTo[T])
+	require.NoError(t, err, sql)
+	return values
+}
+
+// code is the SQLSTATE of an error, "" for none.
+func code(err error) string {
+	if err == nil {
+		return ""
+	}
+	if e, ok := asPgError(err); ok {
+		return e.Code
+	}
+	return "not from Postgres: " + err.Error()
+}
+
+func asPgError(err error) (*pgconn.PgError, bool) {
+	for err != nil {
+		if e, ok := err.(*pgconn.PgError); ok {
+			return e, true
+		}
+		unwrapper, ok := err.(interface{ Unwrap() error })
+		if !ok {
+			return nil, false
+		}
+		err = unwrapper.Unwrap()
+	}
+	return nil, false
+}
+
+// requireCode runs a statement that must fail with the SQLSTATE.
+func requireCode(t testing.TB, want string, q querier, sql string, args ...any) {
+	t.Helper()
+	_, err := q.Exec(context.Background(), sql, args...)
+	require.Equal(t, want, code(err), "%s: %v", sql, err)
+}
+
+// pairs are index keys and members: the p_indexes of kv_upsert. nil leaves an entry's indexes as they are.
+type pairs [][]string
+
+func (p pairs) parameter() any {
+	if p == nil {
+		return nil
+	}
+	return [][]string(p)
+}
+
+func upsert(t testing.TB, q querier, key, value string, indexes pairs) {
+	t.Helper()
+	exec(t, q, "select public.kv_upsert($1, $2, $3)", key, value, indexes.parameter())
+}
+
+func get(t testing.TB, q querier, key string) string {
+	t.Helper()
+	return one[string](t, q, "select public.kv_get($1)", key)
+}
+
+func remove(t testing.TB, q querier, key string) {
+	t.Helper()
+	exec(t, q, "select public.kv_delete($1)", key)
+}
+
+// number reads a size from the environment.
+func number(t testing.TB, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	require.NoError(t, err, name)
+	return n
+}
+
+// random is a source that a failing test names the seed of.
+func random(t testing.TB) *mrand.Rand {
+	t.Helper()
+	seed := uint64(number(t, "KV_SCHEMA_SEED", int(time.Now().UnixNano()&0x7fffffff)))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("repeat with KV_SCHEMA_SEED=%d", seed)
+		}
+	})
+	return mrand.New(mrand.NewPCG(seed, 1))
+}
+
+func quoted(texts []string) string {
+	return "'" + strings.Join(texts, "', '") + "'"
+}

@@ -1,0 +1,193 @@
+package schema
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Every other test shows that the migrations apply from empty; this one, that they do not depend on the first time.
+func TestMigrationsApplyToAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	d := newDatabase(t)
+	other := &database{name: d.name + "_again"}
+	server := d.superuser(t)
+	exec(t, server, "create database "+other.name+" template template0 encoding 'UTF8' lc_collate 'C' lc_ctype 'C'")
+	t.Cleanup(func() { exec(t, d.superuser(t), "drop database "+other.name+" with (force)") })
+	require.NoError(t, migrate(ctx, other.name))
+
+	const shape = `
+		select string_agg(line, E'\n' order by line collate "C") from (
+			select format('column %s.%s %s %s %s', c.table_name, c.column_name, c.data_type, c.column_default, c.collation_name)
+			from information_schema.columns as c where c.table_schema = 'public'
+			union all
+			select 'function ' || pg_get_functiondef(oid) from pg_proc where pronamespace = 'public'::regnamespace
+			union all
+			select 'trigger ' || tgenabled::text || ' ' || pg_get_triggerdef(oid) from pg_trigger where not tgisinternal
+			union all
+			select 'index ' || indexdef from pg_indexes where schemaname = 'public'
+		) as everything(line)`
+	require.Equal(t, one[string](t, server, shape), one[string](t, other.superuser(t), shape))
+}
+
+func TestFunctionsRunAsTheirCallerWithTheirOwnSearchPath(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).superuser(t)
+	require.Empty(t, all[string](t, conn, "select proname from pg_proc where pronamespace = 'public'::regnamespace and prosecdef"),
+		"security definer")
+
+	// A function with settings of its own is never inlined: these are, and name everything they use with its schema.
+	inlined := []string{"kv_answer_limit", "kv_log_retention", "kv_page_limit", "kv_pairs", "kv_postings_of", "kv_splits"}
+	require.Equal(t, inlined, all[string](t, conn, `
+		select proname::text from pg_proc where pronamespace = 'public'::regnamespace
+		and not coalesce(proconfig, '{}') && array['search_path=""', 'search_path=']
+		order by proname::text collate "C"`))
+	require.Empty(t, all[string](t, conn, `
+		select proname::text from pg_proc
+		where proname in (`+quoted(inlined)+`) and pronamespace = 'public'::regnamespace
+		and (prolang <> (select oid from pg_language where lanname = 'sql') or provolatile <> 'i')`))
+	require.Empty(t, all[string](t, conn, `
+		select proname::text from pg_proc where pronamespace = 'public'::regnamespace and obj_description(oid, 'pg_proc') is null
+		and prorettype <> 'trigger'::regtype`), "functions without a comment")
+}
+
+// PostgREST 12.0.2 repeats a call that ended with 40001 for ever.
+func TestNothingRaisesSerializationFailure(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).superuser(t)
+	require.Empty(t, all[string](t, conn, `
+		select proname::text from pg_proc
+		where pronamespace = 'public'::regnamespace and prosrc ~* '40001|serialization_failure|transaction_rollback'`))
+}
+
+// Before Postgres 17 a worker of a parallel query cannot start the subtransaction that an exception block is.
+func TestFunctionsThatCatchErrorsAreNotParallelSafe(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	conn := d.superuser(t)
+	require.Empty(t, all[string](t, conn, `
+		select proname::text from pg_proc
+		where pronamespace = 'public'::regnamespace and proparallel <> 'u' and prosrc ~* '\yexception\s+when\y'`))
+
+	exec(t, conn, "insert into public.kv_store (key, value) select 'k' || i, '{\"a\":1}' from generate_series(1, 2000) as i")
+	exec(t, conn, "analyze public.kv_store")
+	exec(t, conn, "set parallel_setup_cost = 0; set parallel_tuple_cost = 0; set min_parallel_table_scan_size = 0")
+	require.Equal(t, 2000, one[int](t, conn, `
+		select count(*) from public.kv_store
+		where public.kv_document(value) is not null and public.kv_search_text(document, bytes) is not null
+		and not public.kv_array_has('[]', key)`))
+}
+
+func TestOnlyServiceRoleGetsIn(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	super := d.superuser(t)
+	upsert(t, d.connect(t), "a", `{"a":1}`, pairs{{"i", "m"}})
+
+	require.Empty(t, all[string](t, super, `
+		select relname::text from pg_class
+		where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relrowsecurity`), "tables without row security")
+	require.Empty(t, all[string](t, super, "select polname::text from pg_policy"), "policies")
+	require.Empty(t, all[string](t, super, `
+		select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'm', 'f')`),
+		"a view would read as its owner, past row security")
+
+	for _, role := range []string{"public", "anon", "authenticated"} {
+		require.Empty(t, all[string](t, super, `
+			select c.relname || ' ' || a.privilege_type
+			from pg_class as c, aclexplode(c.relacl) as a
+			where c.relnamespace = 'public'::regnamespace and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
+			"relations: privileges of %s", role)
+		require.Empty(t, all[string](t, super, `
+			select c.relname || '.' || attname || ' ' || a.privilege_type
+			from pg_attribute join pg_class as c on c.oid = attrelid, aclexplode(attacl) as a
+			where c.relnamespace = 'public'::regnamespace and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
+			"columns: privileges of %s", role)
+		require.Empty(t, all[string](t, super, `
+			select p.proname || ' ' || a.privilege_type
+			from pg_proc as p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+			where p.pronamespace = 'public'::regnamespace and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
+			"functions: privileges of %s", role)
+	}
+
+	// And as they meet it.
+	for _, role := range []string{"anon", "authenticated"} {
+		conn := d.as(t, role)
+		for _, table := range []string{"kv_store", "kv_posting", "kv_member", "kv_log", "kv_log_mark"} {
+			requireCode(t, "42501", conn, "select from public."+table)
+			requireCode(t, "42501", conn, "delete from public."+table)
+			requireCode(t, "42501", conn, "truncate public."+table)
+			requireCode(t, "42501", conn, "insert into public."+table+" default values")
+		}
+		requireCode(t, "42501", conn, "select nextval('public.kv_member_position')")
+		for _, call := range []string{
+			"kv_upsert('a', '{}')", "kv_get('a')", "kv_list()", "kv_delete('a')", "kv_changes()", "kv_prune_log()", "kv_epoch()",
+			"kv_hold_index('a')", "kv_prefix_end('a')", "kv_answer_limit()", "kv_document('{}')",
+		} {
+			requireCode(t, "42501", conn, "select public."+call)
+		}
+	}
+	require.Equal(t, `{"a":1}`, get(t, super, "a"))
+}
+
+// authenticator is who PostgREST connects as: it has nothing of its own but the roles.
+func TestServiceRoleCanDoWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	conn := d.superuser(t)
+	exec(t, conn, "set session authorization authenticator")
+	requireCode(t, "42501", conn, "select public.kv_list()")
+	exec(t, conn, "set role service_role")
+	upsert(t, conn, "a", `{"a":1}`, pairs{{"i", "m"}, {"j", "m"}})
+	upsert(t, conn, "a", `{"a":2}`, pairs{{"j", "n"}})
+	upsert(t, conn, "j", `["plain"]`, nil)
+	upsert(t, conn, "a", `{"a":3}`, pairs{{"j", "o"}})
+	require.Equal(t, `["plain","o"]`, get(t, conn, "j"))
+	require.Equal(t, `{"keys":["a","i","j"],"count":3,"data":{"a":{"a":3},"i":["m"],"j":["plain","o"]}}`,
+		one[string](t, conn, "select public.kv_list('', true)"))
+	exec(t, conn, "select public.kv_changes()")
+	exec(t, conn, "select public.kv_prune_log()")
+	exec(t, conn, "update public.kv_store set key = 'b', indexes = '{k:l}' where key = 'a'")
+	remove(t, conn, "b")
+	for _, name := range all[string](t, conn, `
+		select oid::regprocedure::text from pg_proc where pronamespace = 'public'::regnamespace`) {
+		require.True(t, one[bool](t, conn, "select has_function_privilege($1, 'execute')", name), name)
+	}
+	exec(t, conn, "truncate public.kv_store")
+}
+
+// No row of another schema's function or table of the same name may be taken.
+func TestSearchPathOfTheCallerDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	super := d.superuser(t)
+	exec(t, super, `
+		create schema trap;
+		grant usage on schema trap to service_role;
+		create table trap.kv_store (key text);
+		create table trap.kv_posting (key text);
+		create table trap.kv_member (key text);
+		create table trap.kv_log (key text);
+		create function trap.length(text) returns integer language sql as 'select 0';
+		create function trap.substr(text, integer, integer) returns text language sql as 'select null::text';
+		create function trap.left(text, integer) returns text language sql as 'select null::text';
+		create function trap.clock_timestamp() returns timestamptz language sql as 'select null::timestamptz';
+		create function trap.octet_length(text) returns integer language sql as 'select 0';
+		create function trap.never(text, text) returns boolean language sql as 'select false';
+		create operator trap.= (leftarg = text, rightarg = text, function = trap.never);
+		create operator trap.|| (leftarg = text, rightarg = text, function = trap.never)`)
+	conn := d.connect(t)
+	for _, path := range []string{"trap, pg_catalog, public", "trap", "''"} {
+		exec(t, conn, "set search_path = "+path)
+		upsert(t, conn, "a", `{"a":1}`, pairs{{"i", "m:n"}})
+		require.Equal(t, `{"keys":["a"],"count":1}`, one[string](t, conn, "select public.kv_list('', false, p_indexes => '{i:m:n}')"))
+		require.Equal(t, `{"keys":["a"],"count":1}`, one[string](t, conn, "select public.kv_list('', false, p_index_keys => '{i}')"))
+		require.Equal(t, `["m:n"]`, get(t, conn, "i"))
+		exec(t, conn, "select public.kv_changes()")
+		upsert(t, conn, "a", `{"a":2}`, pairs{})
+		remove(t, conn, "i")
+		remove(t, conn, "a")
+	}
+}

@@ -1,0 +1,207 @@
+package schema
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+)
+
+// planNode is a node of an executed plan.
+type planNode struct {
+	Type      string     `json:"Node Type"`
+	Relation  string     `json:"Relation Name"`
+	Index     string     `json:"Index Name"`
+	Condition string     `json:"Index Cond"`
+	Rows      float64    `json:"Actual Rows"`
+	Loops     float64    `json:"Actual Loops"`
+	Removed   float64    `json:"Rows Removed by Filter"`
+	Rechecked float64    `json:"Rows Removed by Index Recheck"`
+	Blocks    float64    `json:"Shared Hit Blocks"`
+	BlocksIn  float64    `json:"Shared Read Blocks"`
+	Plans     []planNode `json:"Plans"`
+}
+
+// plans are those of a call and of every statement inside it, triggers' too.
+type plans struct {
+	answer string
+	nodes  []planNode
+	texts  []string
+}
+
+// plansOf runs a call of a kv_* function and answers how Postgres executed everything in it. The session has called it
+// often enough before (with the same arguments, rolled back) to use the plans that a warm session uses.
+func (d *database) plansOf(t testing.TB, sql string, arguments ...any) plans {
+	t.Helper()
+	ctx := context.Background()
+	var p plans
+	conn := d.superuser(t, func(config *pgx.ConnConfig) {
+		config.OnNotice = func(_ *pgconn.PgConn, notice *pgconn.Notice) {
+			if _, text, found := strings.Cut(notice.Message, "plan:\n"); found {
+				p.texts = append(p.texts, text)
+			}
+		}
+	})
+	defer func() { _ = conn.Close(ctx) }()
+	exec(t, conn, "load 'auto_explain'")
+	exec(t, conn, "set role service_role")
+	for range 7 {
+		tx, err := conn.Begin(ctx)
+		require.NoError(t, err)
+		one[string](t, tx, sql, arguments...)
+		require.NoError(t, tx.Rollback(ctx))
+	}
+	exec(t, conn, "reset role")
+	for _, setting := range []string{"log_min_duration = 0", "log_nested_statements = on", "log_analyze = on", "log_buffers = on",
+		"log_format = json", "log_timing = off"} {
+		exec(t, conn, "set auto_explain."+setting)
+	}
+	exec(t, conn, "set role service_role")
+	exec(t, conn, "set client_min_messages = log")
+	tx, err := conn.Begin(ctx)
+	require.NoError(t, err)
+	p.texts = nil
+	p.answer = one[string](t, tx, sql, arguments...)
+	require.NoError(t, tx.Rollback(ctx))
+
+	var walk func(n planNode)
+	walk = func(n planNode) {
+		p.nodes = append(p.nodes, n)
+		for _, child := range n.Plans {
+			walk(child)
+		}
+	}
+	for _, text := range p.texts {
+		var explained struct{ Plan planNode }
+		require.NoError(t, json.Unmarshal([]byte(text), &explained), text)
+		walk(explained.Plan)
+	}
+	require.NotEmpty(t, p.nodes, "auto_explain said nothing")
+	return p
+}
+
+// requireReads fails when a table is not read through an index, or more than so many of its rows are looked at.
+func (p plans) requireReads(t testing.TB, table string, most float64) {
+	t.Helper()
+	read, scans := 0.0, 0
+	for _, n := range p.nodes {
+		if (n.Relation != table && !strings.HasPrefix(n.Index, table+"_")) || !strings.Contains(n.Type, "Scan") {
+			continue
+		}
+		scans++
+		require.NotEqual(t, "Seq Scan", n.Type, "%s is read whole:\n%s", table, strings.Join(p.texts, "\n"))
+		if n.Type == "Bitmap Index Scan" {
+			continue // its rows are those of the Bitmap Heap Scan
+		}
+		read += (n.Rows + n.Removed + n.Rechecked) * n.Loops
+		// A condition on a column that is not the index's first walks all of it, and removes nothing visibly.
+		require.LessOrEqual(t, n.Blocks+n.BlocksIn, most*6+50, "blocks of %s:\n%s", table, strings.Join(p.texts, "\n"))
+	}
+	require.NotZero(t, scans, "%s is not read:\n%s", table, strings.Join(p.texts, "\n"))
+	require.LessOrEqual(t, read, most, "rows of %s:\n%s", table, strings.Join(p.texts, "\n"))
+}
+
+// fillEntries writes n entries doc/0000001 … with two indexes each, and what a busy table has around them.
+func fillEntries(t testing.TB, d *database, n int) {
+	t.Helper()
+	super := d.superuser(t)
+	exec(t, super, "set synchronous_commit = off")
+	exec(t, super, `
+		insert into public.kv_store (key, value, is_index)
+		select key, '[]', true from (
+			select 'type' union all select 'owner' union all select 'half' union all select 'index/' || i from generate_series(1, 200) as i) as k(key)`)
+	exec(t, super, `
+		insert into public.kv_store (key, value, index_pairs, created_at, updated_at)
+		select 'doc/' || lpad(i::text, 7, '0'),
+			json_build_object('n', i, 'title', 'Entry number ' || i, 'body', repeat(md5(i::text) || ' ', 8)),
+			array[array['type', 't' || i % 10], array['owner', 'u' || i % 500], array['half', 'h' || i * 2 / $1]],
+			timestamptz '2024-01-01Z' + i * interval '1 second', timestamptz '2025-01-01Z' + (i * 7919 % $1) * interval '1 second'
+		from generate_series(1, $1::integer) as i`, n)
+	exec(t, super, `
+		insert into public.kv_member (index_key, member) select 'owner', 'u' || i from generate_series(0, 499) as i
+		union all select 'type', 't' || i from generate_series(0, 9) as i
+		union all select 'index/' || i % 200 + 1, 'm' || i from generate_series(1, 20000) as i`)
+	exec(t, super, "vacuum analyze")
+}
+
+// fillLog writes $1 changes of as many finished transactions.
+const fillLog = `
+	insert into public.kv_log (stamp, key)
+	select (3 + i * (now_at - 4) / n)::text::xid8, 'key/' || i % 1000
+	from (select $1::bigint as n, pg_current_xact_id()::text::bigint as now_at) as x, generate_series(1, x.n) as i`
+
+// Everything that a caller waits for reads about as many rows as its answer has, at any size of the tables.
+func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
+	t.Parallel()
+	n := number(t, "KV_SCHEMA_ENTRIES", 50_000)
+	d := newDatabase(t)
+	fillEntries(t, d, n)
+	exec(t, d.connect(t), fillLog, 200_000)
+	exec(t, d.superuser(t), "analyze public.kv_log")
+	key := func(i int) string { return fmt.Sprintf("doc/%07d", i) }
+	middle := key(n / 2)
+
+	const list = "select public.kv_list($1, $2, $3, null, $4, $5, $6, $7, $8, $9)"
+	none := []string{}
+	for _, c := range []struct {
+		name      string
+		sql       string
+		arguments []any
+		reads     map[string]float64
+	}{
+		{"Get", "select public.kv_get($1)", []any{middle}, map[string]float64{"kv_store": 1}},
+		{"GetIndexEntry", "select public.kv_get($1)", []any{"type"}, map[string]float64{"kv_store": 1, "kv_member": 20}},
+		{"FirstPage", list, []any{"", true, 100, "key", false, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
+		{"FirstPageOfPrefix", list, []any{"doc/", true, 100, "key", false, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
+		{"LastPage", list, []any{"doc/", true, 100, "key", true, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
+		{"DeepPage", list, []any{"doc/", true, 100, "key", false, middle, nil, none, none}, map[string]float64{"kv_store": 101}},
+		{"DeepPageDescending", list, []any{"", false, 100, "key", true, middle, nil, none, none}, map[string]float64{"kv_store": 101}},
+		{"ByCreated", list, []any{"", true, 100, "created", false, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
+		{"DeepByCreated", list, []any{"", true, 100, "created", true, middle, 1704067200000000 + int64(n)/2*1000000, none, none}, map[string]float64{"kv_store": 102}},
+		{"DeepByUpdated", list, []any{"doc/", true, 100, "updated", false, middle, 1735689600000000 + int64(n)/2*1000000, none, none}, map[string]float64{"kv_store": 102}},
+		{"FewKeysByUpdated", list, []any{"doc/000012", true, 10, "updated", false, nil, nil, none, none}, map[string]float64{"kv_store": 1100}},
+		{"OneIndex", list, []any{"", true, 100, "key", false, nil, nil, []string{"owner:u7"}, none}, map[string]float64{"kv_store": 150, "kv_posting": 160}},
+		{"OneIndexFirstPage", list, []any{"", true, 100, "key", false, nil, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
+		{"OneIndexDeepPage", list, []any{"", true, 100, "key", false, middle, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
+		{"PrefixAndIndex", list, []any{"doc/00012", true, 100, "key", false, nil, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
+		{"IndexKey", list, []any{"", true, 100, "key", false, nil, nil, none, []string{"owner"}}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
+		{"TwoIndexes", list, []any{"", true, 100, "key", false, nil, nil, []string{"type:t7", "owner:u7"}, none}, map[string]float64{"kv_store": 300, "kv_posting": 2500}},
+		{"NoSuchIndex", list, []any{"", true, 100, "key", false, nil, nil, []string{"no:such"}, none}, nil},
+		{"Upsert", "select public.kv_upsert($1, $2, $3)", []any{middle, `{"a":1}`, [][]string{{"type", "t0"}, {"owner", "u0"}}},
+			map[string]float64{"kv_store": 10, "kv_posting": 10}},
+		{"UpsertNew", "select public.kv_upsert($1, $2, $3)", []any{"doc/new", `{"a":1}`, [][]string{{"type", "t0"}, {"owner", "u0"}}},
+			map[string]float64{"kv_store": 10}},
+		{"UpsertClearsIndexes", "select public.kv_upsert($1, $2, $3)", []any{middle, `{"a":1}`, [][]string{}},
+			map[string]float64{"kv_store": 2, "kv_posting": 10}},
+		{"Delete", "select public.kv_delete($1)", []any{middle}, map[string]float64{"kv_store": 2, "kv_posting": 10}},
+		{"DeleteIndexEntry", "select public.kv_delete($1)", []any{"type"}, map[string]float64{"kv_store": 2, "kv_member": 20}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := d.plansOf(t, c.sql, c.arguments...)
+			for table, most := range c.reads {
+				p.requireReads(t, table, most)
+			}
+			for _, n := range p.nodes {
+				require.False(t, n.Type == "Seq Scan" && slices.Contains([]string{"kv_store", "kv_posting", "kv_member", "kv_log"}, n.Relation),
+					"%s is read whole:\n%s", n.Relation, strings.Join(p.texts, "\n"))
+			}
+		})
+	}
+
+	// A cursor of the feed, with 200,000 changes before it and few after.
+	conn := d.connect(t)
+	cursor := changes(t, conn, nil).Cursor
+	for i := range 5 {
+		upsert(t, conn, key(i+1), `{}`, pairs{{"type", "t0"}})
+	}
+	p := d.plansOf(t, "select public.kv_changes($1)::text", cursor)
+	require.Contains(t, p.answer, key(5))
+	p.requireReads(t, "kv_log", 20_000) // more than a few only where a transaction of another test holds the cursor's xmin back
+	require.True(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Index == "kv_log_stamp" }))
+}
