@@ -26,14 +26,18 @@ comment on function public.kv_postings_of(text[]) is 'The postings that an entry
 create function public.kv_store_post() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
+declare
+    v_gone record;
 begin
     if tg_op <> 'INSERT' then
-        delete from public.kv_posting as p
-        using public.kv_postings_of(old.index_pairs) as gone
-        where p.index_key = gone.index_key and p.member = gone.member and p.key = old.key
-          and (tg_op = 'DELETE' or new.key <> old.key or not exists (
-                select from public.kv_postings_of(new.index_pairs) as kept
-                where kept.index_key = gone.index_key and kept.member = gone.member));
+        -- One by one: a join is planned for the thousand rows that Postgres expects of a function, and may read the whole table.
+        for v_gone in
+            select index_key, member from public.kv_postings_of(old.index_pairs)
+            except
+            select index_key, member from public.kv_postings_of(new.index_pairs) where tg_op = 'UPDATE' and new.key = old.key
+        loop
+            delete from public.kv_posting where index_key = v_gone.index_key and member = v_gone.member and key = old.key;
+        end loop;
     end if;
     if tg_op <> 'DELETE' then
         insert into public.kv_posting (index_key, member, key)

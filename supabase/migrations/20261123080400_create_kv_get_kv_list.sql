@@ -123,6 +123,9 @@ create function public.kv_list(
     set search_path = ''
     set enable_seqscan = off    -- an answer that is too large is found out while reading in order,
     set enable_bitmapscan = off -- which a plan that sorts everything first would undo
+    set enable_hashjoin = off   -- lists of postings come in key order and are merged in it
+    set enable_nestloop = off
+    set max_parallel_workers_per_gather = 0 -- workers start slower than a page is read
 as $$
 declare
     v_paged    boolean := p_limit is not null or p_offset is not null or p_after_key is not null;
@@ -135,10 +138,17 @@ declare
     v_source   text := 'public.kv_store as s';
     v_key      text := 's.key';
     v_where    text := '';
+    c_rare     constant integer := 1000; -- a lookup costs what reading some ten postings in order does
+    c_key      constant text := '<key>';
+    c_lookup   constant text := 'exists (select from public.kv_posting as p where p.index_key = %1$s[%2$s][1]'
+        ' and p.member = %1$s[%2$s][2] and p.key = <key> offset 0)';
     v_pairs    text[] := '{}';
-    v_found    text[];
+    v_others   text[] := '{}';
     v_spelled  text;
-    v_driver   integer;
+    v_pair     text[];
+    v_found    text[];
+    v_rarest   integer;
+    v_postings bigint;
     v_rows     text;
     v_limit    bigint := p_limit;
     v_fits     bigint;
@@ -152,44 +162,53 @@ begin
         raise exception using errcode = 'PT400', message = 'p_sort must be key, created or updated';
     end if;
 
-    -- Index filters. The rarest drives: its postings are read in key order, and every other filter is looked up for each.
-    -- "offset 0" keeps the planner from making joins of the lookups: for entries that came after the last analyze it
-    -- expects no rows, and then takes any join for as good as another.
+    -- Index filters. Where one is rare, its postings are read in key order and every other filter is looked up for each;
+    -- else the lists of postings are merged. The planner is not asked: for entries that came after the last analyze it
+    -- expects no rows, and then takes any plan for as good as another ("offset 0" keeps it from rewriting a lookup).
     for v_spelled in select distinct unnest(p_indexes) loop
-        select array_agg(array[d.index_key, d.member]) into v_found
-        from public.kv_splits(v_spelled) as d
-        where exists (select from public.kv_posting as p where p.index_key = d.index_key and p.member = d.member);
-        if v_found is null then
-            v_where := v_where || ' and false';
-        elsif array_length(v_found, 1) = 1 then
+        v_found := '{}';
+        for v_pair in select array[index_key, member] from public.kv_splits(v_spelled) loop
+            if exists (select from public.kv_posting where index_key = v_pair[1] and member = v_pair[2]) then
+                v_found := v_found || array[v_pair];
+            end if;
+        end loop;
+        if array_length(v_found, 1) = 1 then
             v_pairs := v_pairs || v_found;
-        else -- it spells several pairs
-            v_where := v_where || format(' and exists (select from public.kv_splits($5[%s]) as d, public.kv_posting as p'
-                ' where p.index_key = d.index_key and p.member = d.member and p.key = s.key offset 0)',
-                array_position(p_indexes, v_spelled));
+        else -- none of the pairs that it spells exists, or several
+            v_where := v_where || ' and (false';
+            for i in 1 .. coalesce(array_length(v_found, 1), 0) loop
+                v_others := v_others || v_found[i:i];
+                v_where := v_where || ' or ' || format(c_lookup, '$5', array_length(v_others, 1));
+            end loop;
+            v_where := v_where || ')';
         end if;
     end loop;
     select v_pairs || coalesce(array_agg(array[index_key, '']), '{}') into v_pairs
     from (select distinct unnest(p_index_keys) as index_key) as k;
     if v_pairs <> '{}' then
-        select i into v_driver
+        select i, c.postings into v_rarest, v_postings
         from generate_subscripts(v_pairs, 1) as i,
              lateral (select count(*) as postings from (
                 select from public.kv_posting as p
                 where p.index_key = v_pairs[i][1] and p.member = v_pairs[i][2] and p.key >= v_from and p.key < v_to
-                limit case when array_length(v_pairs, 1) > 1 then 1000 else 0 end) as capped) as c
+                limit case when array_length(v_pairs, 1) > 1 then c_rare else 0 end) as capped) as c
         order by c.postings limit 1;
-        v_key := 'd.key';
-        v_source := format('(select p.key from public.kv_posting as p where p.index_key = $6[%1$s][1]'
-            ' and p.member = $6[%1$s][2]) as d'
-            ' cross join lateral (select * from public.kv_store as s where s.key = d.key offset 0) as s', v_driver);
+        v_source := 'public.kv_posting as d';
+        v_where := v_where || format(' and d.index_key = $6[%1$s][1] and d.member = $6[%1$s][2]', v_rarest);
         for i in 1 .. array_length(v_pairs, 1) loop
-            if i <> v_driver then
-                v_where := v_where || format(' and exists (select from public.kv_posting as p where p.index_key = $6[%1$s][1]'
-                    ' and p.member = $6[%1$s][2] and p.key = d.key offset 0)', i);
+            if i = v_rarest then
+                continue;
+            elsif v_postings < c_rare then
+                v_where := v_where || ' and ' || format(c_lookup, '$6', i);
+            else
+                v_source := v_source || format(' join public.kv_posting as p%1$s on p%1$s.key = d.key and p%1$s.index_key = $6[%1$s][1]'
+                    ' and p%1$s.member = $6[%1$s][2] and p%1$s.key >= $1 and p%1$s.key < $2', i);
             end if;
         end loop;
+        v_source := v_source || ' cross join lateral (select * from public.kv_store as s where s.key = d.key offset 0) as s';
+        v_key := 'd.key';
     end if;
+    v_where := replace(v_where, c_key, v_key);
 
     -- The cursor: a bound of the range where the order is by key, else a row comparison that the order's index serves.
     if p_after_key is not null then
@@ -214,7 +233,7 @@ begin
 
     if p_limit is null then
         execute 'select n - 1 from (' || v_rows || ') as r where total > $9 limit 1' into v_fits
-            using v_from, v_to, v_after_at, p_after_key, p_indexes, v_pairs, null::bigint, coalesce(p_offset, 0),
+            using v_from, v_to, v_after_at, p_after_key, v_others, v_pairs, null::bigint, coalesce(p_offset, 0),
                   case when v_paged then public.kv_page_limit() else public.kv_answer_limit() end;
         if v_fits is not null and not v_paged then
             perform public.kv_too_large();
@@ -234,7 +253,7 @@ begin
         '    select *, $9 is null or n <= $9 and (n = 1 or total <= public.kv_page_limit()) as kept'
         '    from (' || v_rows || ') as numbered) as page'
         into v_keys, v_ats, v_data, v_more
-        using v_from, v_to, v_after_at, p_after_key, p_indexes, v_pairs, v_limit + 1, coalesce(p_offset, 0), v_limit;
+        using v_from, v_to, v_after_at, p_after_key, v_others, v_pairs, v_limit + 1, coalesce(p_offset, 0), v_limit;
     v_count := cardinality(v_keys);
 
     return '{"keys":' || array_to_json(v_keys) || ',"count":' || v_count
