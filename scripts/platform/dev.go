@@ -102,50 +102,76 @@ func stopUnlessAdopted(p *supervisor.Platform) {
 
 // netlifyDev runs it until Ctrl-C, and says when it is ready.
 func netlifyDev(ctx context.Context, p *supervisor.Platform, cli string, plan ports.Plan, out io.Writer) error {
-	if err := compileFor(ctx, p); err != nil {
+	site, err := startNetlifyDev(ctx, p, cli, plan, out)
+	if err != nil {
 		return err
+	}
+	site.output.open()
+	printExamples(out, site.address)
+	select {
+	case <-ctx.Done():
+		return site.end()
+	case err := <-site.ended:
+		return devEnded(p, err)
+	}
+}
+
+// devSite is a netlify dev that answers.
+type devSite struct {
+	address string
+	output  *devOutput
+	cmd     *exec.Cmd
+	ended   chan error
+	close   func()
+}
+
+// startNetlifyDev starts it and waits until the site answers. What it prints goes to its log, and to out once that is opened.
+func startNetlifyDev(ctx context.Context, p *supervisor.Platform, cli string, plan ports.Plan, out io.Writer) (*devSite, error) {
+	if err := compileFor(ctx, p); err != nil {
+		return nil, err
 	}
 	cmd, err := netlifyCommand(p, cli, plan)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	log, err := proc.OpenLog(p.Home.Log("netlify-dev"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer log.Close()
-	show := &devOutput{log: log, out: out}
-	lines := proc.NewLines(show.line)
-	defer lines.Close()
+	output := &devOutput{log: log, out: out}
+	lines := proc.NewLines(output.line)
 	cmd.Stdout, cmd.Stderr = lines, lines
 	cmd.WaitDelay = 2 * time.Second
+	site := &devSite{
+		address: fmt.Sprintf("http://localhost:%d", plan.Dev), output: output, cmd: cmd, ended: make(chan error, 1),
+		close: func() { lines.Close(); log.Close() },
+	}
 	step := p.Out.Step("starting netlify dev")
 	defer step.Drop()
 	if err := proc.Start(cmd); err != nil {
-		return err
+		site.close()
+		return nil, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	address := fmt.Sprintf("http://localhost:%d", plan.Dev)
+	go func() { site.ended <- cmd.Wait() }()
 	ready := make(chan error, 1)
-	go func() { ready <- waitForSite(ctx, address) }()
+	go func() { ready <- waitForSite(ctx, site.address) }()
 	select {
-	case <-ready:
-	case err := <-ended:
-		return devEnded(p, err)
+	case err := <-ready:
+		if err != nil {
+			return nil, errors.Join(err, site.end())
+		}
+	case err := <-site.ended:
+		site.close()
+		return nil, devEnded(p, err)
 	}
-	if ctx.Err() == nil {
-		step.Done("started    netlify dev at " + address)
-		show.open()
-		printExamples(out, address)
-	}
-	select {
-	case <-ctx.Done():
-		step.Drop()
-		return endGroup(cmd, ended)
-	case err := <-ended:
-		return devEnded(p, err)
-	}
+	step.Done("started    netlify dev at " + site.address)
+	return site, nil
+}
+
+// end ends it with everything it started.
+func (site *devSite) end() error {
+	defer site.close()
+	return endGroup(site.cmd, site.ended)
 }
 
 func devEnded(p *supervisor.Platform, err error) error {

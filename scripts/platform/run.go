@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 
@@ -19,7 +20,8 @@ import (
 )
 
 func runCommand(o *options) *cobra.Command {
-	return &cobra.Command{
+	var withDev bool
+	cmd := &cobra.Command{
 		Use:   "run -- COMMAND…",
 		Short: "Run a command against a platform of its own, empty, which is stopped and removed afterwards",
 		Long: `Starts a platform beside the one of up, with its own empty data and on free ports unless --port-base names some, runs the
@@ -30,13 +32,15 @@ command with the variables of its env file in the environment, stops the platfor
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), checkout, o, args)
+			return run(cmd.Context(), checkout, o, withDev, args)
 		},
 	}
+	cmd.Flags().BoolVar(&withDev, "dev", false, "run netlify dev on it too, at $KV_DEV_URL")
+	return cmd
 }
 
 // run holds a lock for as long as its platform lives: two runs in one checkout take turns.
-func run(ctx context.Context, checkout layout.Checkout, o *options, args []string) error {
+func run(ctx context.Context, checkout layout.Checkout, o *options, withDev bool, args []string) error {
 	p := &supervisor.Platform{Checkout: checkout, Home: checkout.Test(), Out: say.New(os.Stderr)}
 	if err := os.MkdirAll(checkout.Local(), 0o755); err != nil {
 		return err
@@ -52,9 +56,29 @@ func run(ctx context.Context, checkout layout.Checkout, o *options, args []strin
 	if err := freshUp(ctx, p, o); err != nil {
 		return err
 	}
-	status := runIn(ctx, p, args)
+	status := runWith(ctx, p, withDev, args)
 	// Stopped also after Ctrl-C; the logs stay until the next run, for whoever has to find out why it failed.
 	return errors.Join(status, clear(context.WithoutCancel(ctx), p))
+}
+
+// runWith runs the command, beside netlify dev if that is wanted.
+func runWith(ctx context.Context, p *supervisor.Platform, withDev bool, args []string) error {
+	if !withDev {
+		return runIn(ctx, p, args)
+	}
+	cli, err := netlifyCLI.Install(ctx, p.Checkout, p.Out)
+	if err != nil {
+		return err
+	}
+	spec, err := supervisor.ReadSpec(p.Home)
+	if err != nil {
+		return err
+	}
+	site, err := startNetlifyDev(ctx, p, cli, spec.Ports, io.Discard)
+	if err != nil {
+		return err
+	}
+	return errors.Join(runIn(ctx, p, args), site.end())
 }
 
 // freshUp starts an empty platform.
