@@ -37,6 +37,7 @@ type options struct {
 	instances int
 	timeout   time.Duration
 	json      bool
+	fromEnv   error // what was wrong with the environment
 }
 
 func newCommand() *cobra.Command {
@@ -52,25 +53,36 @@ SUPABASE_SERVICE_ROLE_KEY set, that project is used and no database is started.`
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return o.fromEnv }
 	root.PersistentFlags().StringVar(&o.portBase, "port-base", os.Getenv("PORT_BASE"), "move every port to this number and the ones after it, or `auto` for any free ones (PORT_BASE)")
-	root.PersistentFlags().IntVar(&o.instances, "instances", envInt("INSTANCES", 2), "instances of each function (INSTANCES)")
-	root.PersistentFlags().DurationVar(&o.timeout, "timeout", envDuration("KV_HOST_TIMEOUT", host.DefaultTimeout), "of one invocation (KV_HOST_TIMEOUT)")
+	root.PersistentFlags().IntVar(&o.instances, "instances", o.envInt("INSTANCES", 2), "instances of each function (INSTANCES)")
+	root.PersistentFlags().DurationVar(&o.timeout, "timeout", o.envDuration("KV_HOST_TIMEOUT", host.DefaultTimeout), "of one invocation (KV_HOST_TIMEOUT)")
 	root.AddCommand(upCommand(o), downCommand(), resetCommand(o), devCommand(o), runCommand(o), statusCommand(o), serveCommand())
 	return root
 }
 
-func envInt(name string, fallback int) int {
-	if n, err := strconv.Atoi(os.Getenv(name)); err == nil && n > 0 {
-		return n
+func (o *options) envInt(name string, fallback int) int {
+	text := os.Getenv(name)
+	if text == "" {
+		return fallback
 	}
-	return fallback
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		o.fromEnv = errors.Join(o.fromEnv, fmt.Errorf("%s must be a whole number from 1, got %q", name, text))
+	}
+	return n
 }
 
-func envDuration(name string, fallback time.Duration) time.Duration {
-	if d, err := time.ParseDuration(os.Getenv(name)); err == nil && d > 0 {
-		return d
+func (o *options) envDuration(name string, fallback time.Duration) time.Duration {
+	text := os.Getenv(name)
+	if text == "" {
+		return fallback
 	}
-	return fallback
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		o.fromEnv = errors.Join(o.fromEnv, fmt.Errorf("%s must be a duration such as 500ms or 60s, got %q", name, text))
+	}
+	return d
 }
 
 func upCommand(o *options) *cobra.Command {

@@ -37,6 +37,10 @@ func TestMain(m *testing.M) {
 // project is a checkout of its own with a small schema and one function, beside the real one's npm packages.
 func project(t *testing.T) (*supervisor.Platform, *bytes.Buffer) {
 	t.Helper()
+	// These tests may run under `run`, whose variables name another platform.
+	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "GOFLAGS", "USE_SUPABASE_KV", "KV_API_TOKEN", "PORT_BASE"} {
+		t.Setenv(name, "")
+	}
 	real, err := layout.Find(".")
 	require.NoError(t, err)
 	root := t.TempDir()
@@ -140,8 +144,11 @@ func query(t *testing.T, p *supervisor.Platform, sql string) string {
 }
 
 // TestLife is one platform from nothing to nothing, on real Postgres, PostgREST and bundler.
+//
+// The checkout is one that only its owner can enter: run by root, Postgres has to live elsewhere then.
 func TestLife(t *testing.T) {
 	p, out := project(t)
+	require.NoError(t, os.Chmod(p.Checkout.Root, 0o700))
 	state := bringUp(t, p)
 	env := variables(t, p)
 	service := map[string]string{"apikey": env["SUPABASE_SECRET_KEY"]}
@@ -245,7 +252,20 @@ func TestLife(t *testing.T) {
 		bringUp(t, p)
 		require.Equal(t, "7", query(t, p, "select string_agg(id::text, ',') from public.note"))
 		require.NoError(t, p.Stop(t.Context()))
+		place, err := filepath.EvalSymlinks(p.Home.Postgres())
+		require.NoError(t, err)
+		if os.Geteuid() == 0 {
+			require.True(t, strings.HasPrefix(place, "/var/tmp/"), place)
+		}
 		require.NoError(t, p.Erase())
+		require.NoDirExists(t, place)
+		file := "supabase/migrations/20260104000000_break.sql"
+		write(t, p.Checkout.Root, file, "select 1;\n-- ä\nselect nothing;\n")
+		_, err = up(t.Context(), p, &options{portBase: ports.Auto, instances: 2, timeout: time.Minute})
+		require.ErrorContains(t, err, file+`:3:8: column "nothing" does not exist`)
+		_, running := p.Running()
+		require.False(t, running)
+		require.NoError(t, os.Remove(filepath.Join(p.Checkout.Root, filepath.FromSlash(file))))
 		bringUp(t, p)
 		require.Equal(t, "0", query(t, p, "select count(*)::text from public.note"))
 	})

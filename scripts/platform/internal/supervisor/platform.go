@@ -3,6 +3,8 @@ package supervisor
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,6 +68,11 @@ func (p *Platform) Running() (State, bool) {
 // Up makes the platform run as spec says, and returns when it does. The caller holds the lock. With spec.Lifeline the platform ends
 // with this process unless it ran before.
 func (p *Platform) Up(ctx context.Context, spec Spec) (State, error) {
+	program, fingerprint, err := p.install()
+	if err != nil {
+		return State{}, fmt.Errorf("install the supervisor: %w", err)
+	}
+	spec.Program = fingerprint // after a pull, the old supervisor must not go on
 	state, running := p.Running()
 	if running && state.Ready {
 		old, err := ReadSpec(p.Home)
@@ -86,7 +93,7 @@ func (p *Platform) Up(ctx context.Context, spec Spec) (State, error) {
 	if err := writeSpec(p.Home, spec); err != nil {
 		return State{}, err
 	}
-	return p.launch(ctx, spec)
+	return p.launch(ctx, spec, program)
 }
 
 // errSilent is how an order to a supervisor ends that does not answer.
@@ -151,8 +158,8 @@ func (r refusal) err() error {
 }
 
 // launch starts a supervisor and waits until everything is ready. When ctx ends first, it stops what it began.
-func (p *Platform) launch(ctx context.Context, spec Spec) (State, error) {
-	cmd, err := p.serveCommand(spec)
+func (p *Platform) launch(ctx context.Context, spec Spec, program string) (State, error) {
+	cmd, err := p.serveCommand(spec, program)
 	if err != nil {
 		return State{}, err
 	}
@@ -165,23 +172,26 @@ func (p *Platform) launch(ctx context.Context, spec Spec) (State, error) {
 	if err := cmd.Start(); err != nil {
 		return State{}, fmt.Errorf("start the supervisor: %w", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
 	state, err := p.waitReady(ctx, cmd.Process.Pid, ended)
-	if err == nil {
-		return state, nil
-	}
-	select {
-	case <-ended: // it had the last word
-	default:
+	if err != nil {
 		p.abandon(cmd.Process.Pid, ended)
+		return State{}, err
 	}
-	return State{}, err
+	return state, nil
 }
 
 // abandon stops a supervisor that this command started, and whatever it has started.
-func (p *Platform) abandon(pid int, ended <-chan error) {
-	_ = proc.Ask(pid)
+func (p *Platform) abandon(pid int, ended <-chan struct{}) {
+	select {
+	case <-ended: // by itself, and its pid may be someone else's by now
+	default:
+		_ = proc.Ask(pid)
+	}
 	select {
 	case <-ended:
 	case <-time.After(stopPatience):
@@ -192,11 +202,7 @@ func (p *Platform) abandon(pid int, ended <-chan error) {
 }
 
 // serveCommand is this program again, as the supervisor: with a copy of its own, since `go run` removes the one it made.
-func (p *Platform) serveCommand(spec Spec) (*exec.Cmd, error) {
-	program, err := p.install()
-	if err != nil {
-		return nil, err
-	}
+func (p *Platform) serveCommand(spec Spec, program string) (*exec.Cmd, error) {
 	cmd := exec.Command(program, "serve", "--home", p.Home.Dir)
 	cmd.Dir = p.Checkout.Root
 	proc.Detach(cmd)
@@ -211,11 +217,12 @@ func (p *Platform) serveCommand(spec Spec) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// install copies this program into .local/bin. It replaces an older one by renaming, since that may be running.
-func (p *Platform) install() (string, error) {
+// install copies this program into .local/bin, and gives the copy's path and fingerprint. It replaces an older one by renaming, since
+// that may be running.
+func (p *Platform) install() (path, fingerprint string, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	name := "kv-platform"
 	if runtime.GOOS == "windows" {
@@ -224,23 +231,25 @@ func (p *Platform) install() (string, error) {
 	to := filepath.Join(p.Checkout.Local(), "bin", name)
 	content, err := os.ReadFile(self)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
+	sum := sha256.Sum256(content)
+	fingerprint = hex.EncodeToString(sum[:8])
 	if have, err := os.ReadFile(to); err == nil && bytes.Equal(have, content) {
-		return to, nil
+		return to, fingerprint, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return "", err
+		return "", "", err
 	}
 	fresh := fmt.Sprintf("%s.%d", to, os.Getpid())
 	if err := os.WriteFile(fresh, content, 0o755); err != nil {
-		return "", err
+		return "", "", err
 	}
-	return to, os.Rename(fresh, to)
+	return to, fingerprint, os.Rename(fresh, to)
 }
 
 // waitReady shows the parts as they come up.
-func (p *Platform) waitReady(ctx context.Context, pid int, ended <-chan error) (State, error) {
+func (p *Platform) waitReady(ctx context.Context, pid int, ended <-chan struct{}) (State, error) {
 	show := &shower{out: p.Out, shown: map[string]bool{}}
 	defer show.close()
 	tick := time.NewTicker(30 * time.Millisecond)
@@ -256,19 +265,19 @@ func (p *Platform) waitReady(ctx context.Context, pid int, ended <-chan error) (
 		select {
 		case <-ctx.Done():
 			return State{}, ctx.Err()
-		case err := <-ended:
-			return State{}, p.lastWords(pid, err)
+		case <-ended:
+			return State{}, p.lastWords(pid)
 		case <-tick.C:
 		}
 	}
 }
 
 // lastWords is why a supervisor ended before it was ready.
-func (p *Platform) lastWords(pid int, err error) error {
+func (p *Platform) lastWords(pid int) error {
 	if state, found := ReadState(p.Home); found && state.Supervisor.PID == pid && state.Error != "" {
 		return refusal{Error: state.Error, Try: state.Try}.err()
 	}
-	return say.Try(fmt.Errorf("the supervisor ended: %w", err), "read %s", p.Home.Log("platform"))
+	return say.Try(errors.New("the supervisor ended before it was ready"), "read %s", p.Home.Log("platform"))
 }
 
 // shower turns states into progress lines.

@@ -138,7 +138,6 @@ func (s *supervisor) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	old := s.spec
 	s.spec = spec
 	if spec.Supabase == nil {
 		if err := s.followDatabase(ctx); err != nil {
@@ -150,8 +149,6 @@ func (s *supervisor) follow(ctx context.Context) error {
 		return nil
 	case s.host == nil:
 		return s.startHost(ctx)
-	case old.Instances != spec.Instances || old.Timeout != spec.Timeout:
-		return say.Try(errors.New("the number of instances and the timeout cannot be changed while it runs"), "make down, then make up again")
 	default:
 		return s.applyFunctions(ctx)
 	}

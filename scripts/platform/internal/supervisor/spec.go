@@ -27,6 +27,7 @@ type Spec struct {
 	Timeout   time.Duration     `json:"timeout"`            // of one invocation
 	Functions map[string]string `json:"functions"`          // the functions' variables
 	Lifeline  bool              `json:"lifeline"`           // whether to stop when standard input ends
+	Program   string            `json:"program"`            // fingerprint of the supervisor's own program; set by [Platform.Up]
 }
 
 // Supabase is a project whose address was given.
@@ -39,7 +40,8 @@ type Supabase struct {
 // needsRestart tells whether the difference is one that a running supervisor cannot follow.
 func (s Spec) needsRestart(to Spec) bool {
 	sameProject := (s.Supabase == nil) == (to.Supabase == nil) && (s.Supabase == nil || *s.Supabase == *to.Supabase)
-	return s.Ports != to.Ports || !sameProject || s.Modules != to.Modules
+	hosts := s.Host && to.Host && (s.Instances != to.Instances || s.Timeout != to.Timeout)
+	return s.Ports != to.Ports || !sameProject || s.Modules != to.Modules || s.Program != to.Program || hosts
 }
 
 // functionPrefixes and functionNames are the variables that functions get from the environment of the command. Everything else of

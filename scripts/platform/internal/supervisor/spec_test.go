@@ -28,6 +28,13 @@ func TestNeedsRestart(t *testing.T) {
 	other.Supabase = &Supabase{URL: "https://b"}
 	require.False(t, base.needsRestart(same))
 	require.True(t, base.needsRestart(moved))
+	newer, more, host := base, base, base
+	newer.Program = "p"
+	host.Host, host.Instances = true, 2
+	more.Host, more.Instances = true, 3
+	require.True(t, base.needsRestart(newer))
+	require.True(t, host.needsRestart(more))
+	require.False(t, base.needsRestart(more)) // the host can be added while the rest runs
 	require.True(t, base.needsRestart(hosted))
 	require.True(t, hosted.needsRestart(other))
 	require.False(t, hosted.needsRestart(hosted))

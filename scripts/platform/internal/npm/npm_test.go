@@ -1,0 +1,74 @@
+package npm
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/scripts/platform/internal/layout"
+	"netlify-supabase-kv/scripts/platform/internal/say"
+)
+
+func checkout(t *testing.T, lock string) layout.Checkout {
+	t.Helper()
+	c := layout.Checkout{Root: t.TempDir()}
+	dir := c.NPMSource("none")
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	for name, content := range map[string]string{"package.json": `{"name":"none","version":"1.0.0","private":true}`, "package-lock.json": lock, ".npmrc": ""} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644))
+	}
+	return c
+}
+
+const emptyLock = `{"name":"none","version":"1.0.0","lockfileVersion":3,"packages":{"":{"name":"none","version":"1.0.0"}}}`
+
+// The set holds no packages, so npm itself runs but asks no registry.
+func TestInstallOnceAndAgainWhenItWasCutOff(t *testing.T) {
+	t.Parallel()
+	c := checkout(t, emptyLock)
+	runs := 0
+	set := Set{Name: "none", What: "nothing", After: func(string) error { runs++; return nil }}
+	for range 2 {
+		dir, err := set.Install(t.Context(), c, say.Plain(os.Stderr))
+		require.NoError(t, err)
+		require.Equal(t, c.NPM("none"), dir)
+	}
+	require.Equal(t, 1, runs)
+	require.NoError(t, os.Remove(filepath.Join(c.NPM("none"), stamp)))
+	_, err := set.Install(t.Context(), c, say.Plain(os.Stderr))
+	require.NoError(t, err)
+	require.Equal(t, 2, runs)
+	require.NoError(t, os.WriteFile(filepath.Join(c.NPMSource("none"), "package-lock.json"), []byte(emptyLock+"\n"), 0o644))
+	_, err = set.Install(t.Context(), c, say.Plain(os.Stderr))
+	require.NoError(t, err)
+	require.Equal(t, 3, runs)
+}
+
+func TestFailureShowsNpmsWordsAndTheLog(t *testing.T) {
+	t.Parallel()
+	c := checkout(t, "{}")
+	_, err := Set{Name: "none", What: "nothing"}.Install(t.Context(), c, say.Plain(os.Stderr))
+	require.ErrorContains(t, err, "npm ci failed (exit status 1): ")
+	var hint *say.Hint
+	require.ErrorAs(t, err, &hint)
+	require.Contains(t, hint.Try, c.NPM("none")+".log")
+	_, err = os.Stat(filepath.Join(c.NPM("none"), stamp))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// The lock files must work with any registry, and name exact versions.
+func TestCommittedSetsArePinnedAndNameNoRegistry(t *testing.T) {
+	t.Parallel()
+	for _, set := range []string{"platform", "netlify"} {
+		dir := filepath.Join("..", "..", "npm", set)
+		lock, err := os.ReadFile(filepath.Join(dir, "package-lock.json"))
+		require.NoError(t, err)
+		require.NotContains(t, string(lock), `"resolved"`)
+		manifest, err := os.ReadFile(filepath.Join(dir, "package.json"))
+		require.NoError(t, err)
+		require.NotRegexp(t, regexp.MustCompile(`": "[\^~*>]`), string(manifest))
+	}
+}
