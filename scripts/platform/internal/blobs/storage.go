@@ -299,6 +299,6 @@ func (s *storage) close() {
 	s.closed.Store(true)
 	for i := range s.keys {
 		s.keys[i].Lock()
-		s.keys[i].Unlock() //nolint:staticcheck // empty on purpose: it waits for whoever holds it
+		s.keys[i].Unlock() //lint:ignore SA2001 it waits for whoever holds it
 	}
 }

@@ -253,7 +253,7 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("Postgres does not answer: %w", err)
+			return fmt.Errorf("no answer from Postgres: %w", err)
 		case <-time.After(30 * time.Millisecond):
 		}
 	}
