@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -380,4 +381,21 @@ func TestAddingMembersDoesNotRewriteTheIndexEntry(t *testing.T) {
 	before := one[string](t, conn, "select ctid::text || updated_at from public.kv_store where key = 'i'")
 	upsert(t, conn, "f", `{}`, pairs{{"i", "n"}})
 	require.Equal(t, before, one[string](t, conn, "select ctid::text || updated_at from public.kv_store where key = 'i'"))
+}
+
+// An index that was a large array before, as Blobs kept them: what is stored is parsed once a call, not once a member.
+func TestManyMembersOntoALargeStoredArray(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	exec(t, conn, "insert into public.kv_store (key, value) select 'i', json_agg('stored' || n) from generate_series(1, 50000) as n")
+	var indexes pairs
+	for i := range 200 {
+		indexes = append(indexes, []string{"i", fmt.Sprint("stored", i*500)}, []string{"i", fmt.Sprint("new", i)})
+	}
+	begin := time.Now()
+	upsert(t, conn, "e", `{}`, indexes)
+	took := time.Since(begin)
+	t.Logf("400 members onto 50,000: %v", took.Round(time.Millisecond))
+	require.Less(t, took, 2*time.Second)
+	require.Len(t, members(t, conn, "i"), 50_000+300) // stored0, and stored50500 and up, are new
 }
