@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"os/signal"
 	"syscall"
 
@@ -31,14 +30,14 @@ func main() {
 
 // exitStatus prints what is to be printed and gives the status. A command that was run passes its own on.
 func exitStatus(err error) int {
-	var ran *exec.ExitError
+	var ran commandError
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, errDown):
 		return exitDiffers
-	case errors.As(err, &ran) && ran.ExitCode() > 0:
-		return ran.ExitCode()
+	case errors.As(err, &ran):
+		return ran.status
 	case errors.Is(err, context.Canceled):
 		say.Print(os.Stderr, errors.New("interrupted; what had been started is stopped"))
 		return exitFailed

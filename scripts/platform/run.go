@@ -112,6 +112,20 @@ func clear(ctx context.Context, p *supervisor.Platform) error {
 	return p.EraseData()
 }
 
+// commandError is the end of the command that run was given, which has said itself what was wrong.
+type commandError struct{ status int }
+
+func (e commandError) Error() string { return fmt.Sprintf("the command ended with status %d", e.status) }
+
+// ofCommand makes a commandError of a command's exit status.
+func ofCommand(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return commandError{exit.ExitCode()}
+	}
+	return err
+}
+
 // runIn runs the command at this terminal, with the platform's variables.
 func runIn(ctx context.Context, p *supervisor.Platform, args []string) error {
 	variables, err := envfile.Read(p.Home.Env())
@@ -128,8 +142,8 @@ func runIn(ctx context.Context, p *supervisor.Platform, args []string) error {
 	go func() { ended <- cmd.Wait() }()
 	select {
 	case err := <-ended:
-		return err
+		return ofCommand(err)
 	case <-ctx.Done():
 	}
-	return endCommand(cmd, ended)
+	return ofCommand(endCommand(cmd, ended))
 }
