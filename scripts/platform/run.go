@@ -115,7 +115,9 @@ func clear(ctx context.Context, p *supervisor.Platform) error {
 // commandError is the end of the command that run was given, which has said itself what was wrong.
 type commandError struct{ status int }
 
-func (e commandError) Error() string { return fmt.Sprintf("the command ended with status %d", e.status) }
+func (e commandError) Error() string {
+	return fmt.Sprintf("the command ended with status %d", e.status)
+}
 
 // ofCommand makes a commandError of a command's exit status.
 func ofCommand(err error) error {
