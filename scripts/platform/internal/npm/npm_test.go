@@ -12,23 +12,25 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/say"
 )
 
-func checkout(t *testing.T, lock string) layout.Checkout {
+func checkout(t *testing.T, manifest, lock string) layout.Checkout {
 	t.Helper()
 	c := layout.Checkout{Root: t.TempDir()}
 	dir := c.NPMSource("none")
 	require.NoError(t, os.MkdirAll(dir, 0o755))
-	for name, content := range map[string]string{"package.json": `{"name":"none","version":"1.0.0","private":true}`, "package-lock.json": lock, ".npmrc": ""} {
+	for name, content := range map[string]string{"package.json": manifest, "package-lock.json": lock, ".npmrc": ""} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644))
 	}
 	return c
 }
+
+const emptyManifest = `{"name":"none","version":"1.0.0","private":true}`
 
 const emptyLock = `{"name":"none","version":"1.0.0","lockfileVersion":3,"packages":{"":{"name":"none","version":"1.0.0"}}}`
 
 // The set holds no packages, so npm itself runs but asks no registry.
 func TestInstallOnceAndAgainWhenItWasCutOff(t *testing.T) {
 	t.Parallel()
-	c := checkout(t, emptyLock)
+	c := checkout(t, emptyManifest, emptyLock)
 	runs := 0
 	set := Set{Name: "none", What: "nothing", After: func(string) error { runs++; return nil }}
 	for range 2 {
@@ -47,9 +49,10 @@ func TestInstallOnceAndAgainWhenItWasCutOff(t *testing.T) {
 	require.Equal(t, 3, runs)
 }
 
+// A lock that lacks what the manifest asks for is refused before any registry is asked.
 func TestFailureShowsNpmsWordsAndTheLog(t *testing.T) {
 	t.Parallel()
-	c := checkout(t, "{}")
+	c := checkout(t, `{"name":"none","version":"1.0.0","private":true,"dependencies":{"left-pad":"1.3.0"}}`, emptyLock)
 	_, err := Set{Name: "none", What: "nothing"}.Install(t.Context(), c, say.Plain(os.Stderr))
 	require.ErrorContains(t, err, "npm ci failed (exit status 1): ")
 	var hint *say.Hint
