@@ -16,7 +16,9 @@ create table public.kv_store (
     updated_at  timestamptz not null default clock_timestamp(),
     stamp       xid8 not null,
     constraint kv_store_pkey primary key (key),
-    constraint kv_store_key_length check (octet_length(key) between 1 and 1024)
+    constraint kv_store_key_length check (octet_length(key) between 1 and 1024),
+    constraint kv_store_index_pairs check (index_pairs = '{}'
+        or array_ndims(index_pairs) = 2 and array_length(index_pairs, 2) = 2 and ('' <> all (index_pairs)) is true)
 );
 comment on table public.kv_store is 'One row an entry. Write value and indexes; the other columns follow from them.';
 comment on column public.kv_store.value is 'The JSON text as it was written. Of an index entry: the array its members are appended to.';
@@ -37,8 +39,9 @@ alter table public.kv_store enable row level security;
 revoke all on table public.kv_store from anon, authenticated;
 grant all on table public.kv_store to service_role;
 
+-- Not parallel safe: before Postgres 17 a parallel worker cannot start the subtransaction that an exception block is.
 create function public.kv_document(p_value json) returns jsonb
-    language plpgsql immutable strict parallel safe security invoker set search_path = ''
+    language plpgsql immutable strict security invoker set search_path = ''
 as $$
 begin
     return p_value::jsonb;
@@ -54,7 +57,7 @@ $$;
 comment on function public.kv_document(json) is 'The value as jsonb, or null where jsonb cannot hold it.';
 
 create function public.kv_search_text(p_document jsonb, p_bytes integer) returns tsvector
-    language plpgsql immutable parallel safe security invoker set search_path = ''
+    language plpgsql immutable security invoker set search_path = ''
 as $$
 begin
     if p_bytes > 200000 then

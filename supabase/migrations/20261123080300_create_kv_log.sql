@@ -16,12 +16,27 @@ comment on column public.kv_log.request is 'The request that wrote, so that one 
 create index kv_log_stamp on public.kv_log (stamp);
 create index kv_log_request on public.kv_log (request) where request is not null;
 
+-- In plpgsql, which keeps the plan: as an SQL function it would be planned anew by every upsert.
+create function public.kv_epoch() returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return (
+        select left(md5(concat_ws('/', s.system_identifier, c.timeline_id,
+            extract(epoch from pg_postmaster_start_time()), extract(epoch from b.stats_reset))), 16)
+        from pg_control_system() as s, pg_control_checkpoint() as c, pg_stat_bgwriter as b);
+end
+$$;
+comment on function public.kv_epoch() is 'Changes whenever transaction ids may have been used again: another cluster, a restart, a crash.';
+
 -- Which transactions were over by when: what lets the log be pruned by time of commit although it records time of writing.
 create table public.kv_log_mark (
     at      timestamptz not null default clock_timestamp(),
-    horizon xid8 not null default pg_snapshot_xmin(pg_current_snapshot())
+    horizon xid8 not null default pg_snapshot_xmin(pg_current_snapshot()),
+    epoch   text not null default public.kv_epoch()
 );
 comment on table public.kv_log_mark is 'Every transaction before the horizon had ended at the time.';
+comment on column public.kv_log_mark.epoch is 'The marks of another epoch, as a dump may bring them, say nothing here.';
 
 alter table public.kv_log enable row level security;
 alter table public.kv_log_mark enable row level security;
@@ -109,6 +124,8 @@ declare
     v_expired xid8;
     v_pruned  bigint;
 begin
+    delete from public.kv_log_mark where ctid = any (array(
+        select ctid from public.kv_log_mark where epoch <> public.kv_epoch() for update skip locked));
     if not exists (select from public.kv_log_mark where at > clock_timestamp() - interval '1 minute') then
         insert into public.kv_log_mark default values;
     end if;
@@ -126,15 +143,19 @@ end
 $$;
 comment on function public.kv_prune_log() is 'Removes up to 2,000 changes that every cursor within the retention has seen; returns how many. Called now and then by writes.';
 
-create function public.kv_epoch() returns text
-    language sql stable security invoker set search_path = ''
+create function public.kv_snapshot(p_text text) returns pg_snapshot
+    language plpgsql immutable strict security invoker set search_path = ''
 as $$
-    select left(md5(concat_ws('/', s.system_identifier, c.timeline_id, pg_postmaster_start_time(), b.stats_reset)), 16)
-    from pg_control_system() as s, pg_control_checkpoint() as c, pg_stat_bgwriter as b
+begin
+    return p_text::pg_snapshot;
+exception when invalid_text_representation then
+    return null;
+end
 $$;
-comment on function public.kv_epoch() is 'Changes whenever transaction ids may have been used again: another cluster, a restart, a crash.';
+comment on function public.kv_snapshot(text) is 'The snapshot, or null where the text is none.';
 
--- STABLE and one statement: the cursor handed out and the rows looked at belong to one snapshot.
+-- STABLE and one statement: the cursor handed out and the rows looked at belong to one snapshot. The cursor's time is that
+-- of the transaction's start, which is never after the snapshot.
 create function public.kv_changes(p_cursor text default null, p_limit integer default 1000) returns json
     language sql stable security invoker set search_path = ''
 as $$
@@ -144,11 +165,11 @@ as $$
         select case when p_cursor ~ '^[0-9a-f]{16}/[0-9]{1,15}/[0-9]{1,19}:[0-9]{1,19}:[0-9,]*$' then p_cursor end as cursor
     ), since as (
         -- No row: the cursor tells nothing about this database, and everything must be taken as changed.
-        select split_part(g.cursor, '/', 3)::pg_snapshot as snapshot
+        select public.kv_snapshot(split_part(g.cursor, '/', 3)) as snapshot
         from given as g, here as h
         where split_part(g.cursor, '/', 1) = h.epoch
           and to_timestamp(split_part(g.cursor, '/', 2)::bigint / 1000.0) > h.at - public.kv_log_retention()
-          and pg_snapshot_xmax(split_part(g.cursor, '/', 3)::pg_snapshot) <= pg_snapshot_xmax(h.snapshot)
+          and pg_snapshot_xmax(public.kv_snapshot(split_part(g.cursor, '/', 3))) <= pg_snapshot_xmax(h.snapshot)
     ), changed as (
         select l.key
         from public.kv_log as l
@@ -161,7 +182,7 @@ as $$
         select count(*) as changes, bool_or(key is null) as truncated, json_agg(distinct key) as list from changed
     )
     select json_build_object(
-        'cursor', concat_ws('/', h.epoch, (extract(epoch from h.at) * 1000)::bigint, h.snapshot),
+        'cursor', concat_ws('/', h.epoch, floor(extract(epoch from now()) * 1000)::bigint, h.snapshot),
         'all', unknown, 'keys', case when unknown then '[]' else coalesce(k.list, '[]') end)
     from here as h, keys as k,
          lateral (select not exists (select from since) or k.changes > p_limit or coalesce(k.truncated, false) as unknown) as u
@@ -170,7 +191,7 @@ comment on function public.kv_changes(text, integer) is 'What changed since the 
 
 revoke all on function public.kv_log_store(), public.kv_log_member_added(), public.kv_log_member_removed(),
     public.kv_log_member_changed(), public.kv_log_truncate(), public.kv_log_retention(), public.kv_prune_log(),
-    public.kv_epoch(), public.kv_changes(text, integer) from public, anon, authenticated;
+    public.kv_epoch(), public.kv_snapshot(text), public.kv_changes(text, integer) from public, anon, authenticated;
 grant execute on function public.kv_log_store(), public.kv_log_member_added(), public.kv_log_member_removed(),
     public.kv_log_member_changed(), public.kv_log_truncate(), public.kv_log_retention(), public.kv_prune_log(),
-    public.kv_epoch(), public.kv_changes(text, integer) to service_role;
+    public.kv_epoch(), public.kv_snapshot(text), public.kv_changes(text, integer) to service_role;

@@ -5,14 +5,14 @@
 -- there already is held with a share lock, so that upserts which add to one index do not queue behind each other.
 -- Nothing here raises 40001: PostgREST 12.0.2 would repeat such a call for ever.
 
-create function public.kv_array_has(p_array json, p_member text) returns boolean
-    language sql immutable strict parallel safe security invoker set search_path = ''
+create function public.kv_array_has(p_array json, p_document jsonb, p_member text) returns boolean
+    language sql immutable security invoker set search_path = ''
 as $$
     select coalesce(
-        public.kv_document(p_array) ? p_member,
+        p_document ? p_member,
         exists (select from json_array_elements(p_array) as e where public.kv_document(e) = to_jsonb(p_member)))
 $$;
-comment on function public.kv_array_has(json, text) is 'True when the array holds the string.';
+comment on function public.kv_array_has(json, jsonb, text) is 'True when the array, whose document is null where jsonb cannot hold it, has the string.';
 
 create function public.kv_hold_index(p_key text) returns boolean
     language plpgsql volatile security invoker set search_path = ''
@@ -50,9 +50,11 @@ $$;
 comment on function public.kv_hold_index(text) is 'Makes sure that the index entry exists and stays one until the transaction ends. True when an array is stored there, which may hold members already.';
 
 create function public.kv_version(p_stamp xid8) returns text
-    language sql stable security invoker set search_path = ''
+    language plpgsql stable security invoker set search_path = ''
 as $$
-    select public.kv_epoch() || '.' || p_stamp
+begin
+    return public.kv_epoch() || '.' || p_stamp;
+end
 $$;
 comment on function public.kv_version(xid8) is 'The opaque token of a write: the answer''s X-KV-Version.';
 
@@ -115,11 +117,14 @@ begin
 
         if p_indexes <> '{}' then
             v_base := nextval('public.kv_member_position');
+            with stored as materialized ( -- each array is parsed once, however many members come
+                select s.key, s.value, public.kv_document(s.value) as document
+                from public.kv_store as s where s.key = any (v_arrays)
+            )
             insert into public.kv_member (index_key, member, position)
             select a.index_key, a.member, v_base + min(a.ordinal)
-            from public.kv_pairs(p_indexes) as a
-            where not (a.index_key = any (v_arrays) and public.kv_array_has(
-                (select s.value from public.kv_store as s where s.key = a.index_key), a.member))
+            from public.kv_pairs(p_indexes) as a left join stored as s on s.key = a.index_key
+            where s.key is null or not public.kv_array_has(s.value, s.document, a.member)
             group by a.index_key, a.member
             order by a.index_key, a.member
             on conflict do nothing;
@@ -148,16 +153,19 @@ begin
         delete from public.kv_store where key = p_key;
         v_deleted := found;
         v_stamp := pg_current_xact_id();
+        if random() < 0.01 then
+            perform public.kv_prune_log();
+        end if;
     end if;
     return json_build_object('deleted', v_deleted, 'version', public.kv_version(v_stamp))::text;
 end
 $$;
 comment on function public.kv_delete(text, uuid) is 'Removes an entry, and the members if it is an index entry; says whether there was one.';
 
-revoke all on function public.kv_array_has(json, text), public.kv_hold_index(text), public.kv_version(xid8),
+revoke all on function public.kv_array_has(json, jsonb, text), public.kv_hold_index(text), public.kv_version(xid8),
     public.kv_begin_request(uuid), public.kv_upsert(text, text, text[], uuid),
     public.kv_delete(text, uuid) from public, anon, authenticated;
-grant execute on function public.kv_array_has(json, text), public.kv_hold_index(text), public.kv_version(xid8),
+grant execute on function public.kv_array_has(json, jsonb, text), public.kv_hold_index(text), public.kv_version(xid8),
     public.kv_begin_request(uuid), public.kv_upsert(text, text, text[], uuid),
     public.kv_delete(text, uuid) to service_role;
 

@@ -30,7 +30,7 @@ type instance struct {
 	started    time.Time
 	work       chan *invocation // gets what it is to do next; closed when there will be nothing more
 	ready      chan struct{}    // closed when it has asked for work once
-	gone       chan struct{}    // closed when the process has been waited for
+	gone       chan struct{}    // closed when the process has been waited for, and its failure noted
 
 	// Guarded by the function's lock.
 	pid       int
@@ -110,16 +110,23 @@ func (s *slot) keep(ctx context.Context) {
 	for ctx.Err() == nil {
 		in := s.next()
 		err := in.run(ctx)
-		if ctx.Err() != nil {
-			return
-		}
+		worked := false
 		select {
-		case <-in.ready: // it worked for a while: whatever ended it, the next one can start at once
-			pause = startPauseFirst
-			continue
+		case <-in.ready:
+			worked = true
 		default:
 		}
-		s.function.fail(fmt.Sprintf("%s ended before it was ready (%v)", in.Name(), err))
+		if !worked && ctx.Err() == nil {
+			s.function.fail(fmt.Sprintf("%s ended before it was ready (%v)", in.Name(), err))
+		}
+		close(in.gone) // last: whoever waits for it asks next why it failed
+		switch {
+		case ctx.Err() != nil:
+			return
+		case worked: // whatever ended it, the next one can start at once
+			pause = startPauseFirst
+			continue
+		}
 		s.function.host.log.Error("function does not start", "instance", in.Name(), "error", fmt.Sprint(err), "pause", pause.String())
 		select {
 		case <-ctx.Done():
@@ -151,7 +158,6 @@ func (s *slot) instance() *instance {
 // run starts the process and waits for its end.
 func (in *instance) run(ctx context.Context) error {
 	h := in.function.host
-	defer close(in.gone)
 	defer in.function.forget(in)
 	h.register(in)
 	defer h.unregister(in)
