@@ -3,7 +3,7 @@
 //
 // Environment:
 //
-//	DATABASE_URL         a superuser's connection to a Postgres 15 or 17 that has Supabase's roles, required
+//	DATABASE_ADMIN_URL   a superuser's connection to a Postgres 15 or 17 that has Supabase's roles, required
 //	KV_SCHEMA_RACES      calls of the race test; default 5,200
 //	KV_SCHEMA_SEED       repeats a randomized test: the seed that its failure printed
 //	KV_SCHEMA_ENTRIES    entries that the tests of plans and the benchmarks fill in; default 50,000
@@ -42,9 +42,9 @@ var run struct {
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		url := os.Getenv("DATABASE_URL")
+		url := os.Getenv("DATABASE_ADMIN_URL")
 		if url == "" {
-			fmt.Fprintln(os.Stderr, "DATABASE_URL is not set: `make test` runs these tests on a platform of its own;\n"+
+			fmt.Fprintln(os.Stderr, "DATABASE_ADMIN_URL is not set: `make test` runs these tests on a platform of its own;\n"+
 				"after `make up`, `. .local/env` has the address of the local one")
 			return 1
 		}
@@ -213,7 +213,7 @@ func newDatabase(t testing.TB) *database {
 	return d
 }
 
-// superuser connects as DATABASE_URL says.
+// superuser connects as DATABASE_ADMIN_URL says.
 func (d *database) superuser(t testing.TB, options ...func(*pgx.ConnConfig)) *pgx.Conn {
 	t.Helper()
 	config := run.server.Copy()
