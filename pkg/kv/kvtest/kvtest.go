@@ -307,6 +307,7 @@ func testLimits(t *testing.T, s suite) {
 		"ManyIndexes":  {Key: "k", Value: `{}`, Indexes: make([]kv.Index, kv.MaxIndexes+1)},
 		"LongIndex":    {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i", Member: strings.Repeat("m", kv.MaxKeyBytes-1)}}},
 		"NULInMember":  {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i", Member: "\x00"}}},
+		"EmptyMember":  {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i"}}},
 		"OwnIndex":     {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "k", Member: "m"}}},
 		"BadUTF8Index": {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i\xff", Member: "m"}}},
 	} {
