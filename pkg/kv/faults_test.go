@@ -77,7 +77,7 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request) {
 func (g *gateway) store(t *testing.T) *Supabase {
 	store, err := NewSupabase(g.URL, "the-secret-key")
 	require.NoError(t, err)
-	store.retry = retryPolicy{first: time.Millisecond, longest: 5 * time.Millisecond, total: 300 * time.Millisecond}
+	store.retry = retryPolicy{first: time.Millisecond, longest: 5 * time.Millisecond, attempt: time.Minute, total: 300 * time.Millisecond}
 	return store
 }
 
@@ -211,14 +211,26 @@ func TestRetryAfterIsHonouredWithinTheTimeThereIs(t *testing.T) {
 }
 
 func TestAHangingAttemptLeavesTimeForAnother(t *testing.T) {
-	g := newGateway(t, reply{status: 200, pause: time.Minute}, value(`[]`))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	store := g.store(t)
-	store.retry.total = time.Minute
-	got, err := store.Get(ctx, "k")
-	require.NoError(t, err)
-	require.Equal(t, `[]`, got)
+	for name, c := range map[string]struct {
+		deadline time.Duration
+		policy   retryPolicy
+	}{
+		"OfAShortInvocation": {2 * time.Second, defaultRetry},
+		"OfALongInvocation":  {time.Hour, retryPolicy{first: defaultRetry.first, longest: defaultRetry.longest, attempt: defaultRetry.attempt / 20, total: defaultRetry.total / 20}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGateway(t, reply{status: 200, pause: time.Minute}, value(`[]`))
+			ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
+			defer cancel()
+			store := g.store(t)
+			store.retry = c.policy
+			got, err := store.Get(ctx, "k")
+			require.NoError(t, err)
+			require.Equal(t, `[]`, got)
+		})
+	}
+	require.Less(t, defaultRetry.attempt, defaultRetry.total, "another attempt must be able to begin after one that hung")
 }
 
 func TestThePassedDeadlineIsToldAsSuch(t *testing.T) {

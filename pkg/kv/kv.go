@@ -157,16 +157,23 @@ func (q ListQuery) Validate() error {
 		if len(spelled) < 3 || !strings.Contains(spelled[1:len(spelled)-1], ":") {
 			return Invalid(`index must be "<key>:<member>", got %q`, spelled)
 		}
-		if err := validateText("index", spelled); err != nil {
+		if err := validateFilter("index", spelled); err != nil {
 			return err
 		}
 	}
 	for _, key := range q.IndexKeys {
-		if err := validateText("indexKey", key); err != nil {
+		if err := validateFilter("indexKey", key); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func validateFilter(name, filter string) error {
+	if len(filter) > MaxKeyBytes {
+		return Invalid("%s must be at most %d bytes, got %d", name, MaxKeyBytes, len(filter))
+	}
+	return validateText(name, filter)
 }
 
 // depth counts the levels of arrays and objects of a valid JSON text.

@@ -92,10 +92,13 @@ func TestListQueriesBeyondALimitAreRefused(t *testing.T) {
 		"IndexTwoColons":    {Indexes: []string{"::"}},
 		"NULInIndex":        {Indexes: []string{"a:\x00"}},
 		"NULInIndexKey":     {IndexKeys: []string{"\x00"}},
+		"LongIndex":         {Indexes: []string{"a:" + strings.Repeat("b", MaxKeyBytes-1)}},
+		"LongIndexKey":      {IndexKeys: []string{strings.Repeat("b", MaxKeyBytes+1)}},
 		"ManyFilters":       {Indexes: make([]string, MaxFilters), IndexKeys: []string{"a"}},
 	} {
 		require.Equal(t, CodeInvalidInput, CodeOf(q.Validate()), name)
 	}
+	require.NoError(t, ListQuery{Indexes: []string{"a:" + strings.Repeat("b", MaxKeyBytes-2)}, IndexKeys: []string{strings.Repeat("b", MaxKeyBytes)}}.Validate())
 	require.NoError(t, ListQuery{Indexes: []string{"a::", "::b", "a:b", ":::"}}.Validate())
 }
 

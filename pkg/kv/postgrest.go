@@ -54,10 +54,12 @@ func (e *answerError) transient() bool {
 // meaning is what a caller is told.
 func (e *answerError) meaning() (Code, string) {
 	switch e.Code {
-	case "PT400", "23514": // raised by the functions; a check of the table
-		return CodeInvalidInput, "the database refused the request: " + e.Message
-	case "PT413":
-		return CodeTooLarge, "the answer does not fit into the 6 MB of a response: page with limit, or ask for less"
+	case "PT400": // raised by a function, in words for the caller
+		return CodeInvalidInput, e.Message
+	case "PT413": // likewise
+		return CodeTooLarge, e.Message
+	case "23514": // a check of the table
+		return CodeInvalidInput, "the database refused the key or an index as too long"
 	case "22P02", "22P05", "22003", "54001", "54000": // not JSON for Postgres; nested too deeply for its stack
 		return CodeUnstorableValue, "the database cannot store the value"
 	case "57014": // canceled by statement_timeout

@@ -11,6 +11,7 @@ import (
 // retryPolicy repeats what failed for a passing reason, after pauses that double and are jittered by half.
 type retryPolicy struct {
 	first, longest time.Duration // pauses
+	attempt        time.Duration // no attempt takes longer, or than half of the time that is left
 	total          time.Duration // no attempt begins after it
 }
 
@@ -19,7 +20,7 @@ func (p retryPolicy) do(ctx context.Context, operation func(context.Context) (st
 	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = p.first, p.longest, 2
 	var last error
 	text, err := backoff.Retry(ctx, func() (string, error) {
-		attempt, cancel := attemptContext(ctx)
+		attempt, cancel := p.attemptContext(ctx)
 		defer cancel()
 		text, err := operation(attempt)
 		last = err
@@ -41,14 +42,14 @@ func (p retryPolicy) do(ctx context.Context, operation func(context.Context) (st
 	return text, err
 }
 
-// attemptContext gives an attempt half of the time that is left: a pooled connection that died while the instance was
-// frozen says nothing until TCP gives up, and then there must be time for another.
-func attemptContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
+// attemptContext bounds an attempt: a pooled connection that died while the instance was frozen says nothing until TCP
+// gives up, and then there must be time for another.
+func (p retryPolicy) attemptContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	longest := p.attempt
+	if deadline, ok := ctx.Deadline(); ok {
+		longest = min(longest, time.Until(deadline)/2)
 	}
-	return context.WithTimeout(ctx, time.Until(deadline)/2)
+	return context.WithTimeout(ctx, longest)
 }
 
 // transient tells whether the same call may succeed soon. An answer says so itself; without one it was the connection,

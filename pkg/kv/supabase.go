@@ -19,9 +19,14 @@ type Supabase struct {
 }
 
 // NewSupabase returns a store in the project at projectURL (as in SUPABASE_URL), used with a service_role or secret
-// key. It makes no request; an address that cannot be one is [CodeNotConfigured]. Neither is ever part of an error.
+// key. It makes no request; an address or a key that cannot be one is [CodeNotConfigured]. The key is never part of an
+// error, and the address not of an error's Message. Space around them, as pasting leaves it, does no harm.
 func NewSupabase(projectURL, key string) (*Supabase, error) {
-	u, err := url.Parse(strings.TrimRight(projectURL, "/"))
+	key = strings.TrimSpace(key)
+	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_SERVICE_ROLE_KEY holds characters that no key has: paste it again"}
+	}
+	u, err := url.Parse(strings.TrimRight(strings.TrimSpace(projectURL), "/"))
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_URL must be an address like https://<project>.supabase.co"}
 	}
@@ -177,5 +182,8 @@ const (
 	messageDeadline    = "the time allowed for the request was over before the database answered; ask for less, or try again"
 )
 
-// defaultRetry gives a restarting database the seconds it needs, and leaves callers a clear error after that.
-var defaultRetry = retryPolicy{first: 40 * time.Millisecond, longest: time.Second, total: 10 * time.Second}
+// defaultRetry gives a restarting database the seconds it needs, and leaves callers a clear error after that. An attempt may
+// take longer than Supabase lets a statement run (8 s), and another can begin after one that hung.
+var defaultRetry = retryPolicy{
+	first: 40 * time.Millisecond, longest: time.Second, attempt: 10 * time.Second, total: 15 * time.Second,
+}

@@ -31,8 +31,14 @@ func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
 		require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err), name)
 		require.NotContains(t, err.Error(), "secret", name)
 	}
-	_, err := kv.NewSupabase("https://example.supabase.co", "")
-	require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err))
+	for _, key := range []string{"", " ", "secret\nkey", "secret\x7f", "secré"} {
+		_, err := kv.NewSupabase("https://example.supabase.co", key)
+		require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err), "%q", key)
+		require.NotContains(t, err.Error(), "secr\u00e9")
+		require.NotContains(t, err.Error(), "secret")
+	}
+	_, err := kv.NewSupabase(" https://example.supabase.co/\n", "key\n")
+	require.NoError(t, err, "space around them does no harm")
 }
 
 func TestAWrongKeyIsNotConfigured(t *testing.T) {

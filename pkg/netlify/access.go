@@ -16,10 +16,11 @@ type access struct {
 }
 
 // accessFrom takes KV_API_TOKEN and KV_READ_TOKEN: each "" or several tokens with commas between them, for rotation. A
-// read token alone protects the reads and leaves the writes closed.
+// read token alone protects the reads and leaves the writes closed. A variable that is set and holds no token, as ","
+// does, closes what it protects.
 func accessFrom(apiTokens, readTokens string) access {
 	all, reads := digests(apiTokens), digests(readTokens)
-	return access{restricted: len(all)+len(reads) > 0, all: all, reads: append(reads, all...)}
+	return access{restricted: apiTokens+readTokens != "", all: all, reads: append(reads, all...)}
 }
 
 func digests(tokens string) (sums [][sha256.Size]byte) {

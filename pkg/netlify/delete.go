@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"strconv"
-	"time"
 
 	"netlify-supabase-kv/pkg/kv"
 )
@@ -26,7 +25,7 @@ func Delete(store deleter) Endpoint {
 		}
 		body := appendString([]byte(`{"ok":true,"key":`), key)
 		body = strconv.AppendBool(append(body, `,"deleted":`...), written.Existed)
-		body = appendString(append(body, `,"timestamp":`...), timestamp(time.Now()))
+		body = appendString(append(body, `,"timestamp":`...), r.Timestamp())
 		return &Answer{Status: http.StatusOK, Header: versionHeader(written), Body: append(body, '}')}, nil
 	}}
 }

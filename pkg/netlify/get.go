@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"time"
 
 	"netlify-supabase-kv/pkg/kv"
 )
@@ -23,21 +22,21 @@ func Get(store getter) Endpoint {
 		value, err := store.Get(ctx, key)
 		switch {
 		case kv.CodeOf(err) == kv.CodeNotFound:
-			return notFound(key), nil
+			return notFound(r, key), nil
 		case err != nil:
 			return nil, err
 		}
 		body := appendString(append(make([]byte, 0, len(key)+len(value)+80), `{"key":`...), key)
 		body = append(append(body, `,"value":`...), value...)
-		body = appendString(append(body, `,"exists":true,"timestamp":`...), timestamp(time.Now()))
+		body = appendString(append(body, `,"exists":true,"timestamp":`...), r.Timestamp())
 		return &Answer{Status: http.StatusOK, Body: append(body, '}')}, nil
 	}}
 }
 
 // notFound is an answer rather than an error: callers have always found the key in it.
-func notFound(key string) *Answer {
+func notFound(r *Request, key string) *Answer {
 	body := appendString([]byte(`{"error":"Key not found","code":"not_found","key":`), key)
-	body = appendString(append(body, `,"exists":false,"timestamp":`...), timestamp(time.Now()))
+	body = appendString(append(body, `,"exists":false,"timestamp":`...), r.Timestamp())
 	return &Answer{Status: http.StatusNotFound, Body: append(body, '}')}
 }
 

@@ -52,7 +52,7 @@ func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerTime))
 		defer cancel()
 	}
-	var request Request
+	request := Request{now: h.now}
 	answer, err := h.answer(ctx, event, &request)
 	if err != nil {
 		answer = errorAnswer(err, h.now())

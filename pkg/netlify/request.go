@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -18,7 +19,12 @@ type Request struct {
 	events.APIGatewayProxyRequest
 	// RawURL is the address as the browser sent it, also where a redirect led to the function.
 	RawURL string `json:"rawUrl"`
+
+	now func() time.Time // the handler's clock
 }
+
+// Timestamp is the time for the answer, as JavaScript's toISOString writes it.
+func (r *Request) Timestamp() string { return timestamp(r.now()) }
 
 // Header returns the first value of a header, whose name is matched in any case.
 func (r *Request) Header(name string) string {

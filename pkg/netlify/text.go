@@ -2,10 +2,9 @@ package netlify
 
 import (
 	"encoding/json"
+	"strconv"
 	"time"
 	"unicode/utf16"
-
-	"strconv"
 )
 
 // decodeString decodes the text of a JSON string. It is not ok where the text is no string, or holds half of a

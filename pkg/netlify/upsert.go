@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
-	"time"
 
 	"netlify-supabase-kv/pkg/kv"
 )
@@ -26,7 +25,7 @@ func Upsert(store upserter) Endpoint {
 			return nil, err
 		}
 		body := appendString([]byte(`{"ok":true,"key":`), entry.Key)
-		body = appendString(append(body, `,"timestamp":`...), timestamp(time.Now()))
+		body = appendString(append(body, `,"timestamp":`...), r.Timestamp())
 		return &Answer{Status: http.StatusOK, Header: versionHeader(written), Body: append(body, '}')}, nil
 	}}
 }

@@ -360,6 +360,22 @@ func TestGivenProjectIsUsed(t *testing.T) {
 	require.ErrorContains(t, err, "SUPABASE_SERVICE_ROLE_KEY is not")
 }
 
+// Tests must not reach a store that the shell they were started from knows.
+func TestRunLeavesTheEnvironmentsStoresAlone(t *testing.T) {
+	for _, name := range []string{"SUPABASE_URL", "DATABASE_URL", "KV_API_TOKEN", "KV_BASE_URL", "USE_SUPABASE_KV", "NETLIFY_BLOBS_TOKEN"} {
+		t.Setenv(name, "of a real site")
+	}
+	t.Setenv("KV_READ_TOKEN", "")
+	t.Setenv("KV_SCHEMA_SEED", "7")
+	require.NoError(t, isolate([]string{"KV_READ_TOKEN=a=b"}))
+	for _, name := range []string{"SUPABASE_URL", "DATABASE_URL", "KV_API_TOKEN", "KV_BASE_URL", "USE_SUPABASE_KV", "NETLIFY_BLOBS_TOKEN"} {
+		require.Empty(t, os.Getenv(name), name)
+	}
+	require.Equal(t, "a=b", os.Getenv("KV_READ_TOKEN"))
+	require.Equal(t, "7", os.Getenv("KV_SCHEMA_SEED"))
+	require.ErrorContains(t, isolate([]string{"KV_READ_TOKEN"}), "NAME=VALUE")
+}
+
 // What runs here is what Netlify's bundler makes.
 func TestBuildIsTheBundlers(t *testing.T) {
 	p, _ := project(t)

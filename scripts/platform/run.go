@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 
 	"github.com/gofrs/flock"
 	"github.com/spf13/cobra"
@@ -21,22 +23,56 @@ import (
 
 func runCommand(o *options) *cobra.Command {
 	var withDev bool
+	var set []string
 	cmd := &cobra.Command{
 		Use:   "run -- COMMAND…",
 		Short: "Run a command against a platform of its own, empty, which is stopped and removed afterwards",
 		Long: `Starts a platform beside the one of up, with its own empty data and on free ports unless --port-base names some, runs the
-command with the variables of its env file in the environment, stops the platform, and exits with the command's status.`,
+command with the variables of its env file in the environment, stops the platform, and exits with the command's status.
+
+Whatever project and settings the environment names (SUPABASE_*, KV_*, …) are left out, so that no test can reach a store that
+is not its own. --env sets variables of the functions.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			checkout, err := layout.Find(".")
 			if err != nil {
 				return err
 			}
+			if err := isolate(set); err != nil {
+				return err
+			}
 			return run(cmd.Context(), checkout, o, withDev, args)
 		},
 	}
+	cmd.Flags().StringArrayVar(&set, "env", nil, "`NAME=VALUE` for the functions and the command; may be repeated")
 	cmd.Flags().BoolVar(&withDev, "dev", false, "run netlify dev on it too, at $KV_DEV_URL")
 	return cmd
+}
+
+// foreign are the beginnings of the variables that name stores, and what the functions do with them.
+var foreign = []string{"SUPABASE_", "DATABASE_", "KV_", "USE_", "NETLIFY_"}
+
+// isolate takes the foreign variables out of the environment, those of the tests aside, and sets the given ones.
+func isolate(set []string) error {
+	for _, line := range os.Environ() {
+		name, _, _ := strings.Cut(line, "=")
+		if strings.HasPrefix(name, "KV_SCHEMA_") || !slices.ContainsFunc(foreign, func(p string) bool { return strings.HasPrefix(name, p) }) {
+			continue
+		}
+		if err := os.Unsetenv(name); err != nil {
+			return err
+		}
+	}
+	for _, line := range set {
+		name, value, found := strings.Cut(line, "=")
+		if !found {
+			return fmt.Errorf("--env takes NAME=VALUE, got %q", name)
+		}
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("--env %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // run holds a lock for as long as its platform lives: two runs in one checkout take turns.

@@ -14,6 +14,7 @@ alter table public.kv_posting enable row level security;
 revoke all on table public.kv_posting from anon, authenticated;
 grant all on table public.kv_posting to service_role;
 
+-- Inlined, like kv_pairs.
 create function public.kv_postings_of(p_pairs text[]) returns table (index_key text, member text)
     language sql immutable parallel safe security invoker
 as $$

@@ -114,7 +114,7 @@ alter table public.kv_member enable always trigger kv_member_log_update;
 alter table public.kv_member enable always trigger kv_member_log_truncate;
 
 create function public.kv_log_retention() returns interval
-    language sql immutable parallel safe as $$ select interval '1 hour' $$;
+    language sql immutable parallel safe set search_path = '' as $$ select interval '1 hour' $$;
 comment on function public.kv_log_retention() is 'How old a cursor of the change feed may be.';
 
 create function public.kv_prune_log() returns bigint

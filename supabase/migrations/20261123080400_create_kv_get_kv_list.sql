@@ -5,24 +5,21 @@ create domain public."application/vnd.kv+json" as text;
 comment on domain public."application/vnd.kv+json" is 'A finished answer. Ask PostgREST for it with Accept: application/vnd.kv+json.';
 
 create function public.kv_answer_limit() returns integer
-    language sql immutable parallel safe as $$ select 6 * 1024 * 1024 $$;
+    language sql immutable parallel safe set search_path = '' as $$ select 6 * 1024 * 1024 $$;
 comment on function public.kv_answer_limit() is 'Bytes that an answer may have at most: the platform''s limit for a response.';
 
 create function public.kv_page_limit() returns integer
-    language sql immutable parallel safe as $$ select 4500000 $$;
+    language sql immutable parallel safe set search_path = '' as $$ select 4500000 $$;
 comment on function public.kv_page_limit() is 'Bytes at which a page ends early: what fits into kv_answer_limit() however it is encoded (base64 is 4/3).';
 
-create function public.kv_too_large() returns text
+create function public.kv_too_large(p_message text) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    raise exception using
-        errcode = 'PT413', -- PostgREST answers 413
-        message = 'the answer would be larger than 6 MB',
-        hint = 'page with limit';
+    raise exception using errcode = 'PT413', message = p_message; -- PostgREST answers 413
 end
 $$;
-comment on function public.kv_too_large() is 'Ends the request: its answer cannot be sent.';
+comment on function public.kv_too_large(text) is 'Ends the request: its answer cannot be sent. Callers see the message.';
 
 create function public.kv_prefix_end(p_prefix text) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -79,7 +76,7 @@ begin
     return coalesce((
         select case
             when s.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end > public.kv_answer_limit()
-                then public.kv_too_large()
+                then public.kv_too_large('the value is larger than the 6 MB of a response')
             when s.is_index then public.kv_index_value(s.key, s.value::text)
             else s.value::text
         end
@@ -90,7 +87,7 @@ $$;
 comment on function public.kv_get(text) is 'The value''s JSON text; empty when there is no such entry.';
 
 create function public.kv_splits(p_spelled text) returns table (index_key text, member text)
-    language sql immutable strict parallel safe security invoker
+    language sql immutable strict parallel safe security invoker set search_path = ''
 as $$
     select left(p_spelled, i - 1) collate "C", substr(p_spelled, i + 1) collate "C"
     from pg_catalog.generate_series(2, pg_catalog.length(p_spelled) - 1) as i
@@ -236,7 +233,7 @@ begin
             using v_from, v_to, v_after_at, p_after_key, v_others, v_pairs, null::bigint, coalesce(p_offset, 0),
                   case when v_paged then public.kv_page_limit() else public.kv_answer_limit() end;
         if v_fits is not null and not v_paged then
-            perform public.kv_too_large();
+            perform public.kv_too_large('the answer would be larger than the 6 MB of a response: page with limit');
         end if;
         v_limit := case when v_fits is not null then greatest(v_fits, 1) end;
     end if;
@@ -245,7 +242,8 @@ begin
     execute 'select coalesce(array_agg(key) filter (where kept), ''{}''), array_agg(at) filter (where kept),'
         || case when p_values then
             ' string_agg(to_json(key)::text || '':'' || case'
-            ' when total > public.kv_answer_limit() then public.kv_too_large()'
+            ' when total > public.kv_answer_limit() then public.kv_too_large(format(''the entry %s alone is larger than the 6 MB'
+            ' of a response: list this page without includeValues, and go on with its nextCursor'', to_json(key)))'
             ' when is_index then public.kv_index_value(key, value::text)'
             ' else value::text end, '','') filter (where kept)'
             else ' null' end
@@ -268,12 +266,12 @@ $$;
 comment on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[]) is
     'The answer of kv-list. p_indexes holds "<key>:<member>" strings; p_after_key and p_after_at (microseconds) are the last entry of the page before.';
 
-revoke all on function public.kv_answer_limit(), public.kv_page_limit(), public.kv_too_large(), public.kv_prefix_end(text),
+revoke all on function public.kv_answer_limit(), public.kv_page_limit(), public.kv_too_large(text), public.kv_prefix_end(text),
     public.kv_member_bytes(text), public.kv_index_value(text, text), public.kv_get(text), public.kv_splits(text),
     public.kv_cursor(text, timestamptz, text),
     public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[])
     from public, anon, authenticated;
-grant execute on function public.kv_answer_limit(), public.kv_page_limit(), public.kv_too_large(), public.kv_prefix_end(text),
+grant execute on function public.kv_answer_limit(), public.kv_page_limit(), public.kv_too_large(text), public.kv_prefix_end(text),
     public.kv_member_bytes(text), public.kv_index_value(text, text), public.kv_get(text), public.kv_splits(text),
     public.kv_cursor(text, timestamptz, text),
     public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[])

@@ -5,14 +5,20 @@
 -- there already is held with a share lock, so that upserts which add to one index do not queue behind each other.
 -- Nothing here raises 40001: PostgREST 12.0.2 would repeat such a call for ever.
 
-create function public.kv_array_has(p_array json, p_document jsonb, p_member text) returns boolean
-    language sql immutable security invoker set search_path = ''
+create function public.kv_array_strings(p_array json) returns setof text
+    language plpgsql immutable strict security invoker set search_path = ''
 as $$
-    select coalesce(
-        p_document ? p_member,
-        exists (select from json_array_elements(p_array) as e where public.kv_document(e) = to_jsonb(p_member)))
+declare
+    v_document jsonb := public.kv_document(p_array);
+begin
+    if v_document is not null then
+        return query select e #>> '{}' from jsonb_array_elements(v_document) as e where jsonb_typeof(e) = 'string';
+    else -- jsonb holds most elements, if not all
+        return query select public.kv_document(e) #>> '{}' from json_array_elements(p_array) as e where json_typeof(e) = 'string';
+    end if;
+end
 $$;
-comment on function public.kv_array_has(json, jsonb, text) is 'True when the array, whose document is null where jsonb cannot hold it, has the string.';
+comment on function public.kv_array_strings(json) is 'The strings among an array''s elements; null for those that Postgres cannot hold.';
 
 create function public.kv_hold_index(p_key text) returns boolean
     language plpgsql volatile security invoker set search_path = ''
@@ -117,14 +123,15 @@ begin
 
         if p_indexes <> '{}' then
             v_base := nextval('public.kv_member_position');
-            with stored as materialized ( -- each array is parsed once, however many members come
-                select s.key, s.value, public.kv_document(s.value) as document
-                from public.kv_store as s where s.key = any (v_arrays)
+            with stored as materialized ( -- each array is read once, however many members come
+                select s.key, member
+                from public.kv_store as s, public.kv_array_strings(s.value) as member
+                where s.key = any (v_arrays)
             )
             insert into public.kv_member (index_key, member, position)
             select a.index_key, a.member, v_base + min(a.ordinal)
-            from public.kv_pairs(p_indexes) as a left join stored as s on s.key = a.index_key
-            where s.key is null or not public.kv_array_has(s.value, s.document, a.member)
+            from public.kv_pairs(p_indexes) as a
+            where not exists (select from stored as s where s.key = a.index_key and s.member = a.member)
             group by a.index_key, a.member
             order by a.index_key, a.member
             on conflict do nothing;
@@ -162,10 +169,10 @@ end
 $$;
 comment on function public.kv_delete(text, uuid) is 'Removes an entry, and the members if it is an index entry; says whether there was one.';
 
-revoke all on function public.kv_array_has(json, jsonb, text), public.kv_hold_index(text), public.kv_version(xid8),
+revoke all on function public.kv_array_strings(json), public.kv_hold_index(text), public.kv_version(xid8),
     public.kv_begin_request(uuid), public.kv_upsert(text, text, text[], uuid),
     public.kv_delete(text, uuid) from public, anon, authenticated;
-grant execute on function public.kv_array_has(json, jsonb, text), public.kv_hold_index(text), public.kv_version(xid8),
+grant execute on function public.kv_array_strings(json), public.kv_hold_index(text), public.kv_version(xid8),
     public.kv_begin_request(uuid), public.kv_upsert(text, text, text[], uuid),
     public.kv_delete(text, uuid) to service_role;
 

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -134,5 +135,35 @@ func TestToken(t *testing.T) {
 			}
 			require.NotEqual(t, http.StatusUnauthorized, request(t).status, "the token of KV_API_TOKEN must be let in")
 		})
+	}
+}
+
+// TestReadToken: KV_READ_TOKEN is good for the reads alone.
+func TestReadToken(t *testing.T) {
+	t.Parallel()
+	token := firstOf(os.Getenv("KV_READ_TOKEN"))
+	if token == "" {
+		t.Skip("KV_READ_TOKEN is not set: make test runs this on a platform that has one")
+	}
+	reader := header("Authorization", "Bearer "+token)
+	require.Equal(t, http.StatusOK, call(t, http.MethodGet, listPath+params("prefix", "e2e/none/", "limit", "1"), reader).status)
+	require.Equal(t, http.StatusNotFound, call(t, http.MethodGet, getPath+params("key", "e2e/none/"), reader).status)
+	call(t, http.MethodPost, upsertPath, body(`{"key":"e2e/none/","value":{}}`), reader).isExactError(t, http.StatusUnauthorized, "wrong token")
+	call(t, http.MethodPost, deletePath, body(`{"key":"e2e/none/"}`), reader).isExactError(t, http.StatusUnauthorized, "wrong token")
+}
+
+// TestWithoutAStore: with neither store configured every function says what to set.
+func TestWithoutAStore(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("USE_SUPABASE_KV") != "false" {
+		t.Skip("USE_SUPABASE_KV is not false: make test runs this on a platform where it is")
+	}
+	for _, got := range []*answer{
+		call(t, http.MethodPost, upsertPath, body(`{"key":"e2e/none/","value":{}}`)),
+		call(t, http.MethodGet, listPath),
+		call(t, http.MethodGet, getPath+params("key", "e2e/none/")),
+		call(t, http.MethodPost, deletePath, body(`{"key":"e2e/none/"}`)),
+	} {
+		got.isError(t, http.StatusServiceUnavailable, "USE_SUPABASE_KV")
 	}
 }

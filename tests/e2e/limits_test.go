@@ -246,3 +246,13 @@ func TestListParameterLimits(t *testing.T) {
 		}
 	})
 }
+
+// TestFilterLimit: a filter is as long as an index can be, and no longer.
+func TestFilterLimit(t *testing.T) {
+	t.Parallel()
+	for _, parameter := range []string{"index", "indexKey"} {
+		at := "e2e:" + strings.Repeat("x", 1020)
+		require.Equal(t, http.StatusOK, call(t, http.MethodGet, listPath+params(parameter, at)).status)
+		call(t, http.MethodGet, listPath+params(parameter, at+"x")).isError(t, http.StatusBadRequest, parameter, "1024")
+	}
+}

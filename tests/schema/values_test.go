@@ -230,3 +230,19 @@ func TestVeryDeepValues(t *testing.T) {
 		require.Equal(t, "54001", code(err), fmt.Sprint(levels, " levels"))
 	}
 }
+
+// Postgres' parser looks for addresses, paths, tags and numbers, and for some texts does so again at every letter: 20 kB of
+// "a_a_a" take it seconds. No text that is stored may ask that of it. The bound is some thirty times what the worst takes.
+func TestWordsOfOddTextsAreFoundInTime(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	for _, part := range []string{"a", "1", "é", "漢", "a1", "1a ", "1e", "1 a ", "a_", "id0_id1_", "~/", "<!--x ", "a1@", "/./.", "a.b.", "-1.5e", "a-b-",
+		"http://a/", "&amp;", `<a b="c">`, ".", "1.", `\`, "😀1"} {
+		start := time.Now()
+		found := one[bool](t, conn, "select public.kv_search_text(jsonb_build_array(repeat($1, 190000 / octet_length($1))), 199000) is not null", part)
+		require.True(t, found, "%q", part)
+		require.Less(t, time.Since(start), 3*time.Second, "190 kB of %q", part)
+	}
+	require.Equal(t, `'1':9 '5':10 'a':3 'b':4 'com':5 'hello':1 'world':2 'x':7`,
+		one[string](t, conn, `select public.kv_search_text('{"a":["Hello, World! a@b.com","x"],"n":"1.5","z":[null,7,true]}', 70)::text`))
+}

@@ -41,7 +41,7 @@ func NewGateway(target string, keys Keys, log *slog.Logger) (*Gateway, error) {
 			r.SetURL(to)
 			r.Out.URL.Path = cut(r.In.URL.Path)
 			r.Out.URL.RawPath = cut(r.In.URL.RawPath)
-			r.Out.URL.RawQuery = r.In.URL.RawQuery // as it came: a proxy that cleans it up changes what PostgREST is asked
+			r.Out.URL.RawQuery = r.In.URL.RawQuery       // as it came: a proxy that cleans it up changes what PostgREST is asked
 			r.Out.Close = r.In.Method == http.MethodHead // PostgREST 12.0.2 breaks the connection after a HEAD that it refused
 			g.authorize(r.Out)
 		},

@@ -233,5 +233,10 @@ func (s *supervisor) writeEnv() error {
 		envfile.Pair{Key: "NETLIFY_BLOBS_API_URL", Value: s.access.APIURL},
 		envfile.Pair{Key: "NETLIFY_BLOBS_EVENT", Value: s.access.Event},
 		envfile.Pair{Key: "PLATFORM_LOGS", Value: s.home.Logs()})
+	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN"} { // whoever calls the functions needs them
+		if token := s.spec.Functions[name]; token != "" {
+			pairs = append(pairs, envfile.Pair{Key: name, Value: token})
+		}
+	}
 	return envfile.Write(s.home.Env(), "Addresses and keys of the local platform, while it runs. Secret: they open its database.", pairs)
 }
