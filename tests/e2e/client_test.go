@@ -133,8 +133,10 @@ var codes = map[int][]string{
 
 var (
 	timestampForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
+	// variables are named where one is missing, and nowhere else.
+	variables = regexp.MustCompile(`SUPABASE_|KV_API_TOKEN|KV_READ_TOKEN|NETLIFY_`)
 	// leaks matches what an error must never tell a caller.
-	leaks = regexp.MustCompile(`(?i)goroutine |panic|\.go:\d|PGRST|SQLSTATE|service_role|SUPABASE_|127\.0\.0\.1|localhost|/rest/v1|\bselect .+ from\b|kv_store`)
+	leaks = regexp.MustCompile(`(?i)goroutine |panic|\.go:\d|PGRST|SQLSTATE|service_role|127\.0\.0\.1|localhost|/rest/v1|\bselect .+ from\b|kv_store`)
 )
 
 // keepsPromises checks what holds for every response of every function, errors included.
@@ -191,6 +193,9 @@ func (a *answer) errorProblems() (problems []string) {
 	}
 	if leak := leaks.FindString(e.Error); leak != "" {
 		problems = append(problems, fmt.Sprintf("an error must not tell about the inside: %q", leak))
+	}
+	if name := variables.FindString(e.Error); name != "" && a.status != http.StatusServiceUnavailable {
+		problems = append(problems, fmt.Sprintf("an error must not name a variable: %q", name))
 	}
 	return problems
 }
