@@ -136,7 +136,7 @@ var (
 	// variables are named where one is missing, and nowhere else.
 	variables = regexp.MustCompile(`SUPABASE_|KV_API_TOKEN|KV_READ_TOKEN|NETLIFY_`)
 	// leaks matches what an error must never tell a caller.
-	leaks = regexp.MustCompile(`(?i)goroutine |panic|\.go:\d|PGRST|SQLSTATE|service_role|127\.0\.0\.1|localhost|/rest/v1|\bselect .+ from\b|kv_store`)
+	leaks = regexp.MustCompile(`(?i)goroutine |panic|\.go:\d|PGRST|SQLSTATE|\bservice_role\b|127\.0\.0\.1|localhost|/rest/v1|\bselect .+ from\b|kv_store`)
 )
 
 // keepsPromises checks what holds for every response of every function, errors included.
