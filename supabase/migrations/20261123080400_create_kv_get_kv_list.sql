@@ -122,6 +122,7 @@ create function public.kv_list(
     set enable_bitmapscan = off -- which a plan that sorts everything first would undo
     set enable_hashjoin = off   -- lists of postings come in key order and are merged in it
     set enable_nestloop = off
+    set jit = off -- what is switched off above counts as expensive, and an expensive plan is compiled first: half a second
     set max_parallel_workers_per_gather = 0 -- workers start slower than a page is read
 as $$
 declare
