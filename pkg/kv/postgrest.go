@@ -43,7 +43,8 @@ var (
 	transientStatuses = []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
 )
 
-// transient goes by code first: PostgREST answers a deadlock with status 500.
+// transient goes by code first: PostgREST answers a deadlock with status 500. A success that is none of ours is a gateway's
+// page, as during maintenance.
 func (e *answerError) transient() bool {
 	if e.Code != "" {
 		return slices.Contains(transientCodes, e.Code)
@@ -67,11 +68,11 @@ func (e *answerError) meaning() (Code, string) {
 	case "PGRST202", "42883", "42P01": // no such function or table
 		return CodeNotConfigured, "the database lacks the kv_* functions: apply supabase/migrations (supabase db push)"
 	case "PGRST301", "PGRST302", "PGRST303", "42501": // bad token, no token, expired token, no privilege
-		return CodeNotConfigured, "Supabase refused the key: SUPABASE_SERVICE_ROLE_KEY must be the project's service_role or secret key"
+		return CodeNotConfigured, messageRefused
 	}
 	switch {
 	case e.Code == "" && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden):
-		return CodeNotConfigured, "Supabase refused the key: SUPABASE_SERVICE_ROLE_KEY must be the project's service_role or secret key"
+		return CodeNotConfigured, messageRefused
 	case e.Code == "" && e.Status < 500:
 		return CodeDatabaseUnreachable, messageNonsense
 	case e.Code == "" || e.transient():

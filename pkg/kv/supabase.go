@@ -179,6 +179,7 @@ const (
 	messageUnreachable = "the database could not be reached; try again in a moment"
 	messageFailed      = "the database failed to answer; its log says why"
 	messageNonsense    = "the database gave an answer that cannot be understood; try again in a moment"
+	messageRefused     = "Supabase refused the key: SUPABASE_SERVICE_ROLE_KEY must be the project's service_role or secret key"
 	messageDeadline    = "the time allowed for the request was over before the database answered; ask for less, or try again"
 )
 

@@ -75,7 +75,7 @@ func isolate(set []string) error {
 	return nil
 }
 
-// run holds a lock for as long as its platform lives: two runs in one checkout take turns.
+// run holds a lock for as long as its platform lives: a second run in the same checkout is refused.
 func run(ctx context.Context, checkout layout.Checkout, o *options, withDev bool, args []string) error {
 	p := &supervisor.Platform{Checkout: checkout, Home: checkout.Test(), Out: say.New(os.Stderr)}
 	if err := os.MkdirAll(checkout.Local(), 0o755); err != nil {
