@@ -1,0 +1,392 @@
+-- How kv_query finds entries: from a query that Go has parsed and checked to the FROM and WHERE of a statement.
+--
+-- The statement is put together from the fixed fragments below and positions in the query. What a caller sent is
+-- bound: $1 the query, $2 the pairs its index filters spell, $3 the words searched for, $4 and $5 the range of keys.
+-- Functions of constants become constants when the statement is planned, so an index on a path matches.
+--
+-- The planner is not asked what to begin with: it knows nothing of entries that came after the last analyze, and a
+-- limit makes it bet on finding rows early. Instead each filter that could lead counts its matches, up to a bound.
+
+create function public.kv_elements(p_array jsonb) returns jsonb[]
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
+as $$
+begin
+    return array(select jsonb_array_elements(p_array));
+end
+$$;
+comment on function public.kv_elements(jsonb) is 'The elements of a JSON array.';
+
+create function public.kv_tsquery(p_search jsonb) returns tsquery
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+declare
+    v_branch jsonb;
+    v_term   jsonb;
+    v_words  tsquery;
+    v_all    tsquery;
+    v_any    tsquery;
+begin
+    for v_branch in select jsonb_array_elements(p_search) loop
+        v_all := null;
+        for v_term in select jsonb_array_elements(v_branch) loop
+            v_words := phraseto_tsquery('pg_catalog.simple', public.kv_words(v_term ->> 'text'));
+            continue when numnode(v_words) = 0;
+            if (v_term -> 'prefix')::boolean then
+                v_words := (v_words::text || ':*')::tsquery; -- the text of a phrase ends with its last word
+            end if;
+            if (v_term -> 'not')::boolean then
+                v_words := !! v_words;
+            end if;
+            v_all := coalesce(v_all && v_words, v_words);
+        end loop;
+        v_any := coalesce(v_any || v_all, v_any, v_all);
+    end loop;
+    if v_any is null then
+        raise exception using errcode = 'PT400', message = 'search has no word in it: give letters or digits to look for';
+    end if;
+    return v_any;
+end
+$$;
+comment on function public.kv_tsquery(jsonb) is 'The words of a search: [[{"text","not","prefix"},...],...], any of all. They are treated like those of the entries.';
+
+create function public.kv_query_where(p_where jsonb) returns text[]
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+declare
+    v_conditions text[] := '{}';
+    v_template   text;
+    v_op         text;
+    v_type       text;
+begin
+    for i in 0 .. jsonb_array_length(p_where) - 1 loop
+        v_op := p_where -> i ->> 'op';
+        v_type := jsonb_typeof(p_where -> i -> 'value');
+        v_template := case
+            when v_op in ('eq', 'gt', 'gte', 'lt', 'lte') and v_type = 'number'
+                then 'public.kv_number(s.document, <path>) <op> (<value>)::numeric'
+            when v_op in ('gt', 'gte', 'lt', 'lte') and v_type = 'string'
+                then 'public.kv_text(s.document, <path>) <op> (<value> #>> ''{}'') collate "C"'
+            when v_op in ('eq', 'ne') then 's.document #> <path> <op> (<value>)'
+            when v_op = 'in' and v_type = 'array' then 's.document #> <path> = any (public.kv_elements(<value>))'
+            when v_op = 'exists' and v_type = 'boolean' then
+                case when (p_where -> i -> 'value')::boolean then 's.document #> <path> is not null'
+                else '(s.document is not null and s.document #> <path> is null)' end
+            when v_op = 'contains' and v_type = 'string'
+                then '(s.document #> <path> @> (<value>) or strpos(public.kv_text(s.document, <path>), <value> #>> ''{}'') > 0)'
+            when v_op = 'contains' then 's.document #> <path> @> (<value>)'
+        end;
+        if v_template is null then
+            raise exception using errcode = 'PT400', message = format('where[%s]: the op cannot be used with this value', i);
+        end if;
+        v_template := replace(v_template, '<op>',
+            case v_op when 'eq' then '=' when 'ne' then '<>' when 'gt' then '>' when 'gte' then '>=' when 'lt' then '<' when 'lte' then '<=' else '' end);
+        v_template := replace(v_template, '<path>', format('public.kv_path($1 #> ''{where,%s,path}'')', i));
+        v_conditions := v_conditions || replace(v_template, '<value>', format('$1 #> ''{where,%s,value}''', i));
+    end loop;
+    return v_conditions;
+end
+$$;
+comment on function public.kv_query_where(jsonb) is 'A condition on s, a row of kv_store, for each element of where.';
+
+create function public.kv_query_index(
+    p_filter jsonb, p_pairs jsonb, p_counts bigint[],
+    out condition text, out cover integer[], out cost bigint, out exact boolean
+) language plpgsql immutable security invoker set search_path = ''
+as $$
+declare
+    v_op    text := p_filter ->> 0;
+    v_found integer[];
+    v_part  record;
+begin
+    if jsonb_typeof(p_filter) = 'number' then
+        v_found := array(select jsonb_array_elements(p_pairs -> (p_filter::integer - 1))::integer);
+        select coalesce('(' || string_agg(format('exists (select from public.kv_posting as p where p.index_key = $2[%1$s][1]'
+                   ' and p.member = $2[%1$s][2] and p.key = <key> offset 0)', pair), ' or ') || ')', 'false'), -- offset keeps it a lookup
+               coalesce(sum(p_counts[pair]), 0)
+        into condition, cost
+        from unnest(v_found) as pair;
+        cover := v_found;
+        exact := true;
+        return;
+    end if;
+
+    for i in 1 .. jsonb_array_length(p_filter) - 1 loop
+        v_part := public.kv_query_index(p_filter -> i, p_pairs, p_counts);
+        if v_op = 'not' then
+            condition := 'not ' || v_part.condition;
+            exact := false;
+        elsif i = 1 then
+            condition := v_part.condition;
+            cover := v_part.cover;
+            cost := v_part.cost;
+            exact := v_op = 'or' and v_part.exact;
+        elsif v_op = 'or' then
+            condition := condition || ' or ' || v_part.condition;
+            cover := case when cover is not null and v_part.cover is not null then cover || v_part.cover end;
+            cost := cost + v_part.cost;
+            exact := exact and v_part.exact;
+        else
+            condition := condition || ' and ' || v_part.condition;
+            if v_part.cost < cost or cost is null then
+                cover := v_part.cover;
+                cost := v_part.cost;
+            end if;
+        end if;
+    end loop;
+    condition := '(' || condition || ')';
+end
+$$;
+comment on function public.kv_query_index(jsonb, jsonb, bigint[]) is
+    'Of a filter on indexes: its condition on <key>; the pairs whose postings together hold every match (null: none do), how many those are, and whether they hold nothing else.';
+
+create type public.kv_query_plan as (
+    driver     text,       -- what leads: index, number, search, prefix, or order: the index that keeps the order
+    from_key   text,
+    to_key     text,
+    pairs      text[],     -- {{key,member},...}
+    cover      integer[],  -- pairs whose postings lead
+    merged     integer[],  -- pairs whose postings are merged with those
+    search     tsquery,
+    leads      text[],     -- conditions that an index is to serve
+    others     text[],     -- conditions that are looked at for each row
+    needs_row  boolean     -- others are about a row of kv_store
+);
+comment on type public.kv_query_plan is 'How the entries of a query are found. See kv_query_source and kv_query_conditions.';
+
+create function public.kv_query_pairs(p_terms jsonb, out pairs text[], out of_terms jsonb)
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_term  jsonb;
+    v_first integer;
+begin
+    pairs := '{}';
+    of_terms := '[]';
+    for v_term in select jsonb_array_elements(p_terms) loop
+        v_first := coalesce(array_length(pairs, 1), 0) + 1;
+        if v_term ? 'spelled' then
+            pairs := pairs || coalesce((
+                select array_agg(array[s.index_key, s.member])
+                from public.kv_splits(v_term ->> 'spelled') as s
+                where exists (select from public.kv_posting as p where p.index_key = s.index_key and p.member = s.member offset 0)), '{}');
+        else
+            pairs := pairs || array[array[v_term ->> 'key', v_term ->> 'member']];
+        end if;
+        of_terms := of_terms || jsonb_build_array((
+            select coalesce(jsonb_agg(i), '[]') from generate_series(v_first, array_length(pairs, 1)) as i));
+    end loop;
+end
+$$;
+comment on function public.kv_query_pairs(jsonb) is 'The pairs that the terms of an index filter stand for, and for each term the positions of its own.';
+
+create function public.kv_query_count(p_query jsonb, p_plan public.kv_query_plan, p_condition text, p_limit integer) returns bigint
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    c_sample constant integer := 500;
+    c_common constant integer := 5;
+    v_count  bigint;
+begin
+    execute format(
+        'select count(*) filter (where hit) from ('
+        '    select (%s) is true as hit from public.kv_store as s where s.key >= $4 and s.key < $5 order by s.key limit %s) as sample',
+        p_condition, c_sample)
+        into v_count using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key;
+    if v_count >= c_common then
+        return p_limit;
+    end if;
+    execute format(
+        'select count(*) from (select from public.kv_store as s where %s and (s.key >= $4 and s.key < $5) is true limit %s) as capped',
+        p_condition, p_limit)
+        into v_count using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key;
+    return v_count;
+end
+$$;
+comment on function public.kv_query_count(jsonb, public.kv_query_plan, text, integer) is
+    'How many entries meet a condition that an index serves, up to a limit: from a sample where it is common, since an index lists all its matches before the first.';
+
+create function public.kv_query_plan(p_query jsonb, p_order text, p_descending boolean, p_path text[] default null) returns public.kv_query_plan
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    c_few     constant integer := 10000; -- looking at all takes as long as reading a million in order until a page is full
+    c_rare    constant integer := 1000;  -- a lookup costs what reading some ten postings in order does
+    v_plan    public.kv_query_plan;
+    v_where   text[] := public.kv_query_where(p_query -> 'where');
+    v_numbers integer[]; -- positions in where of the comparisons that one path index serves
+    v_at      text[];
+    v_filters jsonb := '[]'; -- index filters that must all hold
+    v_filter  jsonb;
+    v_found   record;
+    v_of      jsonb;
+    v_counts  bigint[];
+    v_lead    jsonb; -- the filter whose postings lead
+    v_exact   boolean;
+    v_cost    bigint;
+    v_best    bigint := c_few;
+    v_count   bigint;
+    v_indexes text[] := '{}';
+    v_choices integer;
+begin
+    v_plan.from_key := p_query ->> 'prefix';
+    v_plan.to_key := public.kv_prefix_end(v_plan.from_key);
+    if p_order = 'key' and p_query #> '{after,key}' is not null then
+        if p_descending then
+            v_plan.to_key := least(v_plan.to_key collate "C", p_query #>> '{after,key}');
+        else
+            v_plan.from_key := greatest(v_plan.from_key collate "C", (p_query #>> '{after,key}') || chr(1)); -- no text sorts between
+        end if;
+    end if;
+    v_plan.pairs := '{}';
+    v_plan.merged := '{}';
+    v_plan.leads := '{}';
+    if p_query -> 'search' <> 'null' then
+        v_plan.search := public.kv_tsquery(p_query -> 'search');
+    end if;
+
+    select array_agg(c.i), c.path into v_numbers, v_at
+    from (select i, public.kv_path(p_query #> array['where', (i - 1)::text, 'path']) as path
+          from generate_subscripts(v_where, 1) as i where v_where[i] like 'public.kv_number(%') as c
+    where public.kv_has_path_index(c.path)
+    group by c.path order by c.path = p_path desc nulls last, min(c.i) limit 1;
+
+    -- The filters that could lead, each counted where there is a choice.
+    if p_query -> 'filter' <> 'null' then
+        v_filter := p_query -> 'filter';
+        v_filters := case when v_filter ->> 0 = 'and' then v_filter - 0 else jsonb_build_array(v_filter) end;
+        select pairs, of_terms into v_plan.pairs, v_of from public.kv_query_pairs(p_query -> 'terms');
+    end if;
+    v_choices := jsonb_array_length(v_filters) + (v_numbers is not null)::integer + (v_plan.search is not null)::integer
+        + (p_order <> 'key')::integer;
+    select coalesce(array_agg(c.postings order by i), '{}') into v_counts
+    from generate_subscripts(v_plan.pairs, 1) as i,
+         lateral (select count(*) as postings from (
+            select from public.kv_posting as p
+            where p.index_key = v_plan.pairs[i][1] and p.member = v_plan.pairs[i][2]
+              and p.key >= v_plan.from_key and p.key < v_plan.to_key
+            limit case when v_choices > 1 then c_few else 0 end) as capped) as c;
+    for v_filter in select jsonb_array_elements(v_filters) loop
+        v_found := public.kv_query_index(v_filter, v_of, v_counts);
+        if v_found.cover is not null and (v_cost is null or v_found.cost < v_cost) then
+            v_lead := v_filter;
+            v_cost := v_found.cost;
+            v_exact := v_found.exact;
+            v_plan.cover := array(select distinct unnest(v_found.cover));
+        end if;
+    end loop;
+    if v_cost < v_best then
+        v_best := v_cost;
+        v_plan.driver := 'index';
+    end if;
+    if v_plan.driver is null or v_best >= c_rare then
+        if v_numbers is not null and p_path is distinct from v_at then
+            v_count := public.kv_query_count(p_query, v_plan,
+                (select string_agg(v_where[i], ' and ') from unnest(v_numbers) as i), c_few);
+            if v_count < v_best then
+                v_best := v_count;
+                v_plan.driver := 'number';
+            end if;
+        end if;
+        if v_plan.search is not null and querytree(v_plan.search) <> 'T' then -- else no index can lead to it
+            v_count := public.kv_query_count(p_query, v_plan, 's.search @@ $3', c_few);
+            if v_count < v_best then
+                v_best := v_count;
+                v_plan.driver := 'search';
+            end if;
+        end if;
+        if p_order <> 'key' and p_query ->> 'prefix' <> '' then
+            select count(*) into v_count from (
+                select from public.kv_store as s where s.key >= v_plan.from_key and s.key < v_plan.to_key limit c_few) as capped;
+            if v_count < v_best then
+                v_best := v_count;
+                v_plan.driver := 'prefix';
+            end if;
+        end if;
+    end if;
+    v_plan.driver := case
+        when v_plan.driver is not null then v_plan.driver
+        when p_order in ('time', 'path') then 'order'
+        when v_plan.cover is not null then 'index'
+        when p_order = 'key' then 'prefix'
+        when v_numbers is not null then 'number'
+        when querytree(v_plan.search) <> 'T' then 'search'
+        else 'prefix' end;
+
+    -- What is left to look at for each entry that the driver leads to.
+    for v_filter in select jsonb_array_elements(v_filters) loop
+        v_found := public.kv_query_index(v_filter, v_of, v_counts);
+        if v_plan.driver = 'index' and v_filter = v_lead and v_exact then
+            continue; -- its postings say it all
+        elsif v_plan.driver = 'index' and v_found.exact and cardinality(v_found.cover) = 1 and cardinality(v_plan.cover) = 1
+              and v_best >= c_rare then
+            v_plan.merged := v_plan.merged || v_found.cover;
+        else
+            v_indexes := v_indexes || v_found.condition;
+        end if;
+    end loop;
+    for i in 1 .. cardinality(v_where) loop
+        if coalesce(i = any (v_numbers) and (v_plan.driver = 'number' or v_plan.driver = 'order' and p_path = v_at), false) then
+            v_plan.leads := v_plan.leads || v_where[i];
+        else
+            v_plan.others := v_plan.others || v_where[i];
+        end if;
+    end loop;
+    if v_plan.driver = 'search' then
+        v_plan.leads := v_plan.leads || 's.search @@ $3'::text;
+    elsif v_plan.search is not null then
+        v_plan.others := v_plan.others || 's.search @@ $3'::text;
+    end if;
+    v_plan.needs_row := v_plan.driver <> 'index' or v_plan.others <> '{}';
+    v_plan.others := coalesce(v_plan.others, '{}') || v_indexes;
+    return v_plan;
+end
+$$;
+comment on function public.kv_query_plan(jsonb, text, boolean, text[]) is
+    'How to find the entries of a query. p_order: key; time, or path for p_path, which an index keeps in order too; none where all must be found.';
+
+create function public.kv_query_source(p_plan public.kv_query_plan, p_pair integer, p_row boolean) returns text
+    language plpgsql immutable security invoker set search_path = ''
+as $$
+declare
+    c_posting constant text := 'select p.key from public.kv_posting as p'
+        ' where p.index_key = $2[%1$s][1] and p.member = $2[%1$s][2] and p.key >= $4 and p.key < $5';
+    v_key     text := case p_plan.driver when 'index' then 'd.key' else 's.key' end;
+    v_source  text := 'public.kv_store as s';
+    v_where   text[] := p_plan.leads;
+    v_range   text := format('(%1$s >= $4 and %1$s < $5)', v_key);
+begin
+    if p_plan.driver <> 'index' then
+        v_where := v_where || (v_range || case p_plan.driver when 'prefix' then '' else ' is true' end); -- no index serves that
+    else
+        if p_pair is not null then
+            v_source := 'public.kv_posting as d';
+            v_where := v_where || v_range || format('d.index_key = $2[%1$s][1] and d.member = $2[%1$s][2]', p_pair);
+            for i in 1 .. cardinality(p_plan.merged) loop
+                v_source := v_source || format(' join public.kv_posting as p%1$s on p%1$s.key = d.key and p%1$s.index_key = $2[%1$s][1]'
+                    ' and p%1$s.member = $2[%1$s][2] and p%1$s.key >= $4 and p%1$s.key < $5', p_plan.merged[i]);
+            end loop;
+        else
+            v_source := '(' || coalesce((select string_agg(format(c_posting, pair), ' union ') from unnest(p_plan.cover) as pair),
+                'select null where false') || ') as d';
+        end if;
+        if p_plan.needs_row or p_row then
+            v_source := v_source || ' cross join lateral (select * from public.kv_store as s where s.key = d.key offset 0) as s';
+        end if;
+    end if;
+    v_where := v_where || array(select '(' || condition || ') is true' from unnest(p_plan.others) as condition);
+    return replace(v_source || ' where ' || array_to_string(v_where, ' and '), '<key>', v_key);
+end
+$$;
+comment on function public.kv_query_source(public.kv_query_plan, integer, boolean) is
+    'What follows "from": the entries that one pair of the cover leads to, or all (null). d.key is the key where the driver is index, s a row of kv_store where it is not or p_row asks for it.';
+
+revoke all on function public.kv_elements(jsonb), public.kv_tsquery(jsonb), public.kv_query_where(jsonb),
+    public.kv_query_index(jsonb, jsonb, bigint[]), public.kv_query_pairs(jsonb),
+    public.kv_query_count(jsonb, public.kv_query_plan, text, integer), public.kv_query_plan(jsonb, text, boolean, text[]),
+    public.kv_query_source(public.kv_query_plan, integer, boolean)
+    from public, anon, authenticated;
+grant execute on function public.kv_elements(jsonb), public.kv_tsquery(jsonb), public.kv_query_where(jsonb),
+    public.kv_query_index(jsonb, jsonb, bigint[]), public.kv_query_pairs(jsonb),
+    public.kv_query_count(jsonb, public.kv_query_plan, text, integer), public.kv_query_plan(jsonb, text, boolean, text[]),
+    public.kv_query_source(public.kv_query_plan, integer, boolean)
+    to service_role;

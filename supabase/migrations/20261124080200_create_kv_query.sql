@@ -1,0 +1,433 @@
+-- kv-query in one round trip: the keys of a page first, then the answer from their rows; or aggregates.
+
+create function public.kv_query_sort(p_sort jsonb, out columns text, out order_by text)
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+declare
+    v_by   text;
+    v_way  text;
+    v_path text;
+begin
+    columns := '<key> as key';
+    for i in 0 .. jsonb_array_length(p_sort) - 1 loop
+        v_by := p_sort -> i ->> 'by';
+        v_way := case when (p_sort -> i -> 'desc')::boolean then 'desc' else 'asc' end;
+        v_path := format('public.kv_path($1 #> ''{sort,%s,path}'')', i);
+        if v_by in ('createdAt', 'updatedAt') then
+            columns := columns || format(', s.%s as at%s', case v_by when 'createdAt' then 'created_at' else 'updated_at' end, i);
+            order_by := concat_ws(', ', order_by, format('at%s %s', i, v_way));
+        elsif v_by = 'path' then
+            columns := columns || replace(format(', case jsonb_typeof(s.document #> <path>) when ''number'' then 0 when ''string'' then 1'
+                ' else case when s.document #> <path> is null then 3 else 2 end end as class%1$s, public.kv_number(s.document, <path>) as number%1$s,'
+                ' left(public.kv_text(s.document, <path>), 200) collate "C" as text%1$s', i), '<path>', v_path);
+            order_by := concat_ws(', ', order_by, format('class%1$s, number%1$s %2$s, text%1$s %2$s', i, v_way));
+        elsif v_by <> 'key' then
+            raise exception using errcode = 'PT400', message = format('sort[%s]: entries cannot be sorted by %s here', i, v_by);
+        end if;
+    end loop;
+    order_by := concat_ws(', ', order_by, 'key ' || v_way);
+end
+$$;
+comment on function public.kv_query_sort(jsonb) is 'The columns to sort by, and their order: at a path numbers first, then text (as far as 200 characters), the rest, and what is absent.';
+
+create function public.kv_query_after(p_query jsonb) returns text
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+declare
+    v_than  text := case when (p_query #> '{sort,0,desc}')::boolean then '<' else '>' end;
+    v_class integer := case when jsonb_typeof(p_query #> '{after,position}') = 'array' then (p_query #> '{after,position,0}')::integer end;
+    c_key   constant text := '(($1 #>> ''{after,key}'') collate "C")';
+begin
+    return case
+        when p_query #> '{after,key}' is null or p_query #>> '{sort,0,by}' = 'key' then 'true' -- by key, it bounds the range
+        when v_class is null then format('(at0, key) %s (to_timestamp(0) + ($1 #>> ''{after,position}'')::bigint * interval ''1 microsecond'', %s)', v_than, c_key)
+        else format('(class0 > %1$s or class0 = %1$s and ', v_class) || case v_class
+            when 0 then format('(number0, key) %s (($1 #> ''{after,position,1}'')::numeric, %s))', v_than, c_key)
+            when 1 then format('(text0, key) %s (($1 #>> ''{after,position,1}'') collate "C", %s))', v_than, c_key)
+            else format('key %s %s)', v_than, c_key) end
+        end;
+end
+$$;
+comment on function public.kv_query_after(jsonb) is 'The condition on the columns of kv_query_sort that an entry follows the cursor.';
+
+create function public.kv_query_page(p_query jsonb, p_plan public.kv_query_plan, p_statement text, p_limit bigint, p_offset bigint) returns text[]
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_keys text[];
+begin
+    execute 'select coalesce(array_agg(key), ''{}'') from (' || p_statement || ') as page' into v_keys
+        using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key, p_limit, p_offset;
+    return v_keys;
+end
+$$;
+comment on function public.kv_query_page(jsonb, public.kv_query_plan, text, bigint, bigint) is 'The keys that a statement finds; $6 is its limit, $7 its offset.';
+
+create function public.kv_query_keys_in_order(p_query jsonb, p_plan public.kv_query_plan, p_descending boolean, p_limit bigint, p_offset bigint) returns text[]
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_way    text := case when p_descending then 'desc' else 'asc' end;
+    v_branch text;
+begin
+    if p_plan.driver <> 'index' then
+        return public.kv_query_page(p_query, p_plan, format('select s.key from %s order by s.key %s limit $6 offset $7',
+            public.kv_query_source(p_plan, null, false), v_way), p_limit, p_offset);
+    elsif cardinality(p_plan.cover) = 1 then
+        return public.kv_query_page(p_query, p_plan, format('select d.key from %s order by d.key %s limit $6 offset $7',
+            public.kv_query_source(p_plan, p_plan.cover[1], false), v_way), p_limit, p_offset);
+    end if;
+    select string_agg(format('(select d.key from %s order by d.key %s limit $6 + $7)', public.kv_query_source(p_plan, pair, false), v_way), ' union ')
+    into v_branch from unnest(p_plan.cover) as pair;
+    return case when v_branch is null then '{}' else public.kv_query_page(p_query, p_plan,
+        format('select key from (%s) as branches order by key %s limit $6 offset $7', v_branch, v_way), p_limit, p_offset) end;
+end
+$$;
+comment on function public.kv_query_keys_in_order(jsonb, public.kv_query_plan, boolean, bigint, bigint) is
+    'The keys of a page in key order: each list of postings that leads is read in it only as far as the page needs.';
+
+create function public.kv_query_keys_sorted(p_query jsonb, p_plan public.kv_query_plan, p_limit bigint, p_offset bigint) returns text[]
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_sort record := public.kv_query_sort(p_query -> 'sort');
+begin
+    return public.kv_query_page(p_query, p_plan, format(
+        'select key from (select %s from %s offset 0) as found where %s order by %s limit $6 offset $7', -- offset keeps the order out of it
+        replace(v_sort.columns, '<key>', case p_plan.driver when 'index' then 'd.key' else 's.key' end),
+        public.kv_query_source(p_plan, case when cardinality(p_plan.cover) = 1 then p_plan.cover[1] end, p_query #>> '{sort,0,by}' <> 'key'),
+        public.kv_query_after(p_query), v_sort.order_by), p_limit, p_offset);
+end
+$$;
+comment on function public.kv_query_keys_sorted(jsonb, public.kv_query_plan, bigint, bigint) is 'The keys of a page in any order, from looking at all matches.';
+
+create function public.kv_query_keys_by_time(p_query jsonb, p_plan public.kv_query_plan, p_limit bigint, p_offset bigint) returns text[]
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_at  text := case p_query #>> '{sort,0,by}' when 'createdAt' then 's.created_at' else 's.updated_at' end;
+    v_way text := case when (p_query #> '{sort,0,desc}')::boolean then 'desc' else 'asc' end;
+begin
+    return public.kv_query_page(p_query, p_plan, format('select s.key from %s and %s order by %s %s, s.key %4$s limit $6 offset $7',
+        public.kv_query_source(p_plan, null, false),
+        replace(replace(public.kv_query_after(p_query), 'at0', v_at), ', key)', ', s.key)'), v_at, v_way), p_limit, p_offset);
+end
+$$;
+comment on function public.kv_query_keys_by_time(jsonb, public.kv_query_plan, bigint, bigint) is 'The keys of a page in the order of kv_store_created_at or kv_store_updated_at.';
+
+create function public.kv_query_keys_by_number(p_query jsonb, p_plan public.kv_query_plan, p_limit bigint, p_offset bigint) returns text[]
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_plan    public.kv_query_plan := p_plan;
+    c_number  constant text := 'public.kv_number(s.document, public.kv_path($1 #> ''{sort,0,path}''))';
+    v_way     text := case when (p_query #> '{sort,0,desc}')::boolean then 'desc' else 'asc' end;
+    v_class   integer := coalesce((p_query #> '{after,position,0}')::integer, 0);
+    v_keys    text[] := '{}';
+    v_numbers bigint := 0;
+begin
+    if v_class = 0 then
+        v_plan.leads := p_plan.leads || (c_number || ' is not null')::text;
+        if p_query #> '{after,key}' is not null then
+            v_plan.leads := v_plan.leads || format('(%s, s.key) %s (($1 #> ''{after,position,1}'')::numeric, ($1 #>> ''{after,key}'') collate "C")',
+                c_number, case v_way when 'desc' then '<' else '>' end);
+        end if;
+        v_keys := public.kv_query_page(p_query, v_plan, format('select s.key from %s order by %s %s, s.key %3$s limit $6 offset $7',
+            public.kv_query_source(v_plan, null, false), c_number, v_way), p_limit, p_offset);
+    end if;
+    if cardinality(v_keys) = p_limit or p_plan.leads <> '{}' then
+        return v_keys; -- what leads compares with numbers: there is no rest
+    end if;
+    if p_offset > 0 and v_keys = '{}' then -- it ends somewhere in the rest
+        execute 'select count(*) from ' || public.kv_query_source(v_plan, null, false) into v_numbers
+            using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key;
+    end if;
+    v_plan.leads := array['(' || c_number || ' is null) is true'];
+    return v_keys || public.kv_query_keys_sorted(p_query, v_plan, p_limit - cardinality(v_keys),
+        case when v_keys = '{}' then greatest(p_offset - v_numbers, 0) else 0 end);
+end
+$$;
+comment on function public.kv_query_keys_by_number(jsonb, public.kv_query_plan, bigint, bigint) is
+    'The keys of a page in the order of an index of kv_index_path: its numbers, and where they end, the rest.';
+
+create function public.kv_query_keys_by_relevance(p_query jsonb, p_limit bigint, p_offset bigint, out keys text[], out cut boolean)
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    c_ranked constant integer := 10000;
+    v_plan   public.kv_query_plan := public.kv_query_plan(p_query, 'key', false);
+    v_found  text[];
+begin
+    if v_plan.driver in ('index', 'prefix') then
+        v_found := public.kv_query_keys_in_order(p_query, v_plan, false, c_ranked + 1, 0);
+    else
+        v_found := public.kv_query_keys_sorted(jsonb_set(p_query, '{sort}', '[{"by": "key", "desc": false}]'), v_plan, c_ranked + 1, 0);
+    end if;
+    cut := cardinality(v_found) > c_ranked;
+    select coalesce(array_agg(key), '{}') into keys from (
+        select f.key from unnest(v_found[1:c_ranked]) as f (key)
+        cross join lateral (select s.search from public.kv_store as s where s.key = f.key offset 0) as s
+        order by ts_rank(s.search, v_plan.search) desc, f.key collate "C" limit p_limit offset p_offset) as ranked;
+end
+$$;
+comment on function public.kv_query_keys_by_relevance(jsonb, bigint, bigint) is 'The keys of a page, best match first, among the first 10,000 matches by key; cut where there were more.';
+
+create function public.kv_query_keys(p_query jsonb, out keys text[], out cursors boolean, out cut boolean)
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_by     text := p_query #>> '{sort,0,by}';
+    v_desc   boolean := (p_query #> '{sort,0,desc}')::boolean;
+    v_single boolean := jsonb_array_length(p_query -> 'sort') = 1;
+    v_path   text[] := case when v_by = 'path' and v_single then public.kv_path(p_query #> '{sort,0,path}') end;
+    v_limit  bigint := (p_query -> 'limit')::bigint + 1;
+    v_offset bigint := (p_query -> 'offset')::bigint;
+    v_order  text;
+    v_plan   public.kv_query_plan;
+begin
+    v_order := case
+        when v_by = 'key' then 'key'
+        when v_by in ('createdAt', 'updatedAt') and v_single then 'time'
+        when public.kv_has_path_index(v_path) then 'path'
+        else 'none' end;
+    cursors := v_order <> 'none';
+    cut := false;
+    if v_by = 'relevance' then
+        select r.keys, r.cut into keys, cut from public.kv_query_keys_by_relevance(p_query, v_limit, v_offset) as r;
+        return;
+    end if;
+    v_plan := public.kv_query_plan(p_query, v_order, v_desc, case when v_order = 'path' then v_path end);
+    keys := case
+        when v_order = 'key' and v_plan.driver in ('index', 'prefix') then public.kv_query_keys_in_order(p_query, v_plan, v_desc, v_limit, v_offset)
+        when v_plan.driver = 'order' and v_order = 'time' then public.kv_query_keys_by_time(p_query, v_plan, v_limit, v_offset)
+        when v_plan.driver = 'order' then public.kv_query_keys_by_number(p_query, v_plan, v_limit, v_offset)
+        else public.kv_query_keys_sorted(p_query, v_plan, v_limit, v_offset) end;
+end
+$$;
+comment on function public.kv_query_keys(jsonb) is 'The keys of a page and of one entry more, where there is one; cursors: whether the order has any.';
+
+create function public.kv_time(p_at timestamptz) returns text
+    language sql stable security invoker set search_path = ''
+as $$
+    select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+$$;
+comment on function public.kv_time(timestamptz) is 'The time as JavaScript''s toISOString writes it.';
+
+create function public.kv_query_cursor(p_query jsonb, p_key text) returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_by       text := p_query #>> '{sort,0,by}';
+    v_path     text[] := public.kv_path(p_query #> '{sort,0,path}');
+    v_row      public.kv_store;
+    v_position json;
+begin
+    select * into v_row from public.kv_store where key = p_key;
+    v_position := case v_by
+        when 'createdAt' then to_json((extract(epoch from v_row.created_at) * 1000000)::bigint)
+        when 'updatedAt' then to_json((extract(epoch from v_row.updated_at) * 1000000)::bigint)
+        when 'path' then case jsonb_typeof(v_row.document #> v_path)
+            when 'number' then json_build_array(0, public.kv_number(v_row.document, v_path))
+            when 'string' then json_build_array(1, left(public.kv_text(v_row.document, v_path), 200))
+            else json_build_array(case when v_row.document #> v_path is null then 3 else 2 end, null) end
+        end;
+    return translate(encode(convert_to(
+        json_build_array(p_query -> 'order', v_position, p_key)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+end
+$$;
+comment on function public.kv_query_cursor(jsonb, text) is 'The cursor of a page that ended with the entry: base64url of [order, position, key].';
+
+create function public.kv_query_results(p_query jsonb) returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_found   record := public.kv_query_keys(p_query);
+    v_limit   bigint := (p_query -> 'limit')::bigint;
+    v_offset  bigint := (p_query -> 'offset')::bigint;
+    v_columns text := '';
+    v_parts   text[] := '{}';
+    v_sizes   text[] := '{}';
+    v_results text;
+    v_count   integer;
+    v_more    boolean;
+    v_notices text[] := '{}';
+begin
+    for i in 0 .. jsonb_array_length(p_query -> 'select') - 1 loop
+        if p_query #> array['select', i::text, 'path'] is null then
+            v_parts := v_parts || case p_query #>> array['select', i::text, 'name']
+                when 'key' then '''"key":'' || to_json(key)'
+                when 'value' then '''"value":'' || case when is_index then public.kv_index_value(key, value::text) else value::text end'
+                when 'indexes' then '''"indexes":'' || array_to_json(indexes)'
+                when 'createdAt' then '''"createdAt":"'' || public.kv_time(created_at) || ''"'''
+                when 'updatedAt' then '''"updatedAt":"'' || public.kv_time(updated_at) || ''"'''
+                end;
+            v_sizes := v_sizes || case p_query #>> array['select', i::text, 'name']
+                when 'key' then 'octet_length(to_json(s.key)::text) + 7'
+                when 'value' then 's.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end + 9'
+                when 'indexes' then 'octet_length(array_to_json(s.indexes)::text) + 11'
+                else '39' end;
+        else -- in the exact text, where the document says that there is something
+            v_columns := v_columns || format(', case when s.document #> public.kv_path($2 #> ''{select,%1$s,path}'') is not null'
+                ' then (s.value #> public.kv_path($2 #> ''{select,%1$s,path}''))::text end as part%1$s', i);
+            v_parts := v_parts || format('to_json($2 #>> ''{select,%1$s,name}'') || '':'' || part%1$s', i);
+            v_sizes := v_sizes || format('coalesce(octet_length(part%1$s) + octet_length(to_json($2 #>> ''{select,%1$s,name}'')::text) + 2, 0)', i);
+        end if;
+    end loop;
+
+    execute format(
+        'select coalesce(string_agg(case when total > public.kv_answer_limit() then public.kv_too_large(format(''the entry %%s alone is larger than'
+        ' the 6 MB of a response: select less than its value, or go on after it'', to_json(key))) else ''{'' || concat_ws('','', %s) || ''}'' end, '','' order by n)'
+        '    filter (where kept), ''''), count(*) filter (where kept), coalesce(bool_or(not kept), false)'
+        ' from (select *, n <= $3 and (n = 1 or total <= $4) as kept'
+        '    from (select *, sum(%s + 3) over (order by n rows unbounded preceding) as total'
+        '        from (select f.n, s.*%s from unnest($1) with ordinality as f (key, n)'
+        '              cross join lateral (select * from public.kv_store as s where s.key = f.key offset 0) as s offset 0) as s) as sized) as page',
+        array_to_string(v_parts, ', '), array_to_string(v_sizes, ' + '), v_columns)
+        into v_results, v_count, v_more
+        using v_found.keys, p_query, v_limit, least((p_query -> 'page_bytes')::bigint, public.kv_page_limit());
+
+    if v_found.cut then
+        v_notices := v_notices || '{"code":"ranked_first","message":"the first 10,000 matches by key were ranked, and there were more: narrow the search"}'::text;
+    end if;
+    if v_more and not v_found.cursors then
+        v_notices := v_notices || format('{"code":"no_cursor","message":"this order has no cursor: go on with offset %s"}', v_offset + v_count);
+    end if;
+    return '{"results":[' || v_results || '],"count":' || v_count
+        || format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}', v_limit, v_offset, v_more::text,
+            case when v_more and v_found.cursors then '"' || public.kv_query_cursor(p_query, v_found.keys[v_count]) || '"' else 'null' end)
+        || case when v_notices <> '{}' then ',"notices":[' || array_to_string(v_notices, ',') || ']' else '' end || '}';
+end
+$$;
+comment on function public.kv_query_results(jsonb) is 'The answer to a query for entries.';
+
+create function public.kv_query_aggregate(p_aggregates jsonb) returns text
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+declare
+    v_parts text[] := '{}';
+    v_op    text;
+    v_part  text;
+begin
+    for i in 0 .. jsonb_array_length(p_aggregates) - 1 loop
+        v_op := p_aggregates -> i ->> 'op';
+        v_part := case
+            when v_op = 'count' and p_aggregates -> i -> 'path' is null then 'count(*)'
+            when v_op = 'count' then 'count(<part>)'
+            when v_op = 'distinct' then 'count(distinct <part>)'
+            when v_op = 'sum' then 'coalesce(trim_scale(sum(<number>)), 0) || '',"excluded":'' || count(*) - count(<number>)'
+            when v_op = 'avg' then 'coalesce(trim_scale(avg(<number>))::text, ''null'') || '',"excluded":'' || count(*) - count(<number>)'
+            when v_op in ('min', 'max') then format('coalesce(%1$s(<number>)::text, to_json(%1$s(<text>))::text, ''null'')'
+                ' || '',"excluded":'' || count(*) - case when count(<number>) > 0 then count(<number>) else count(<text>) end', v_op)
+            end;
+        v_parts := v_parts || ('''{"op":"' || v_op || '"'
+            || case when p_aggregates -> i -> 'path' is null then '' else format(',"path":'' || to_json($1 #>> ''{aggregates,%s,name}'') || ''', i) end
+            || ',"value":'' || ' || replace(replace(replace(v_part,
+                '<number>', 'public.kv_number(s.document, <path>)'), '<text>', 'left(public.kv_text(s.document, <path>), 200) collate "C"'),
+                '<part>', '(s.document #> <path>)')
+            || ' || ''}''');
+        v_parts[i + 1] := replace(v_parts[i + 1], '<path>', format('public.kv_path($1 #> ''{aggregates,%s,path}'')', i));
+    end loop;
+    return '''['' || concat_ws('','', ' || array_to_string(v_parts, ', ') || ') || '']''';
+end
+$$;
+comment on function public.kv_query_aggregate(jsonb) is 'The expression that computes the aggregates over rows s.';
+
+create function public.kv_query_aggregates(p_query jsonb) returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_plan    public.kv_query_plan := public.kv_query_plan(p_query, 'none', false);
+    v_paths   boolean := jsonb_path_exists(p_query, '$.aggregates[*].path');
+    v_group   jsonb := p_query -> 'group';
+    v_row     boolean := v_paths or v_group <> 'null';
+    v_source  text := public.kv_query_source(v_plan, case when cardinality(v_plan.cover) = 1 then v_plan.cover[1] end, v_row);
+    v_answer  text := public.kv_query_aggregate(p_query -> 'aggregates');
+    v_totals  text;
+    v_groups  text;
+    v_count   bigint;
+    v_more    boolean;
+begin
+    execute format('select %s from %s', v_answer, v_source) into v_totals
+        using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key;
+    if v_group = 'null' then
+        return '{"aggregates":' || v_totals || '}';
+    end if;
+
+    execute format(
+        'select coalesce(string_agg(text, '','' order by n) filter (where kept), ''''), count(*) filter (where kept), coalesce(bool_or(not kept), false)'
+        ' from (select *, n <= $6 and sum(octet_length(text) + 1) over (order by n rows unbounded preceding) <= $7 as kept'
+        '    from (select row_number() over () as n, text from (select ''{"group":'' || %s || '',"aggregates":'' || %s || ''}'' as text'
+        '        from (select s.document, s.index_pairs from %s offset 0) as s cross join lateral (%s) as grouped (part) group by part'
+        '        order by %s limit $6 + 1) as ordered) as numbered) as page',
+        case when v_group ? 'index' then 'to_json(part)' else 'coalesce(part::text, ''null,"absent":true'')' end, v_answer, v_source,
+        case when v_group ? 'index' then 'select distinct member from public.kv_pairs(s.index_pairs) where index_key = $1 #>> ''{group,index}'''
+            else 'select s.document #> public.kv_path($1 #> ''{group,path}'')' end,
+        case when v_group ? 'index' then 'part' else 'case jsonb_typeof(part) when ''number'' then 0 when ''string'' then 1 else 2 end,'
+            ' case when jsonb_typeof(part) = ''number'' then part::numeric end,'
+            ' case when jsonb_typeof(part) = ''string'' then left(part #>> ''{}'', 200) collate "C" end, part' end)
+        into v_groups, v_count, v_more
+        using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key, (p_query -> 'limit')::bigint, public.kv_page_limit();
+    return '{"aggregates":' || v_totals || ',"groups":[' || v_groups || ']'
+        || case when v_more then format(',"notices":[{"code":"groups_cut","message":"these are the first %s groups, and there are more: narrow the filter"}]',
+            v_count) else '' end || '}';
+exception
+    when numeric_value_out_of_range then
+        raise exception using errcode = 'PT400', message = 'the numbers are too large to be added up';
+end
+$$;
+comment on function public.kv_query_aggregates(jsonb) is 'The answer to a query for aggregates.';
+
+create function public.kv_query(p_query jsonb) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker
+    set search_path = ''
+    set statement_timeout = '10s'
+    set enable_seqscan = off  -- what leads is decided by kv_query_plan
+    set enable_sort = off     -- an order that an index keeps is not to be sorted for
+    set enable_hashjoin = off -- lists of postings come in key order and are merged in it
+    set enable_nestloop = off
+    set jit = off -- what is switched off above counts as expensive, and an expensive plan is compiled first: half a second
+    set max_parallel_workers_per_gather = 0 -- workers start slower than a page is read
+as $$
+begin
+    if p_query -> 'aggregates' = '[]' then
+        return public.kv_query_results(p_query);
+    end if;
+    return public.kv_query_aggregates(p_query);
+end
+$$;
+comment on function public.kv_query(jsonb) is 'The answer of kv-query, from a query that the function has parsed and checked (pkg/kv, Query).';
+
+revoke all on function
+    public.kv_query_sort(jsonb),
+    public.kv_query_after(jsonb),
+    public.kv_query_page(jsonb, public.kv_query_plan, text, bigint, bigint),
+    public.kv_query_keys_in_order(jsonb, public.kv_query_plan, boolean, bigint, bigint),
+    public.kv_query_keys_sorted(jsonb, public.kv_query_plan, bigint, bigint),
+    public.kv_query_keys_by_time(jsonb, public.kv_query_plan, bigint, bigint),
+    public.kv_query_keys_by_number(jsonb, public.kv_query_plan, bigint, bigint),
+    public.kv_query_keys_by_relevance(jsonb, bigint, bigint),
+    public.kv_query_keys(jsonb),
+    public.kv_time(timestamptz),
+    public.kv_query_cursor(jsonb, text),
+    public.kv_query_results(jsonb),
+    public.kv_query_aggregate(jsonb),
+    public.kv_query_aggregates(jsonb),
+    public.kv_query(jsonb)
+    from public, anon, authenticated;
+grant execute on function
+    public.kv_query_sort(jsonb),
+    public.kv_query_after(jsonb),
+    public.kv_query_page(jsonb, public.kv_query_plan, text, bigint, bigint),
+    public.kv_query_keys_in_order(jsonb, public.kv_query_plan, boolean, bigint, bigint),
+    public.kv_query_keys_sorted(jsonb, public.kv_query_plan, bigint, bigint),
+    public.kv_query_keys_by_time(jsonb, public.kv_query_plan, bigint, bigint),
+    public.kv_query_keys_by_number(jsonb, public.kv_query_plan, bigint, bigint),
+    public.kv_query_keys_by_relevance(jsonb, bigint, bigint),
+    public.kv_query_keys(jsonb),
+    public.kv_time(timestamptz),
+    public.kv_query_cursor(jsonb, text),
+    public.kv_query_results(jsonb),
+    public.kv_query_aggregate(jsonb),
+    public.kv_query_aggregates(jsonb),
+    public.kv_query(jsonb)
+    to service_role;
