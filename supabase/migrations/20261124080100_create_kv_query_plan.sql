@@ -264,7 +264,7 @@ begin
             select from public.kv_posting as p
             where p.index_key = v_plan.pairs[i][1] and p.member = v_plan.pairs[i][2]
               and p.key >= v_plan.from_key and p.key < v_plan.to_key
-            limit case when v_choices > 1 then c_few else 0 end) as capped) as c;
+            limit case when v_choices = 1 then 0 when v_choices = jsonb_array_length(v_filters) then c_rare else c_few end) as capped) as c;
     for v_filter in select jsonb_array_elements(v_filters) loop
         v_found := public.kv_query_index(v_filter, v_of, v_counts);
         if v_found.cover is not null and (v_cost is null or v_found.cost < v_cost) then

@@ -206,13 +206,6 @@ end
 $$;
 comment on function public.kv_query_keys(jsonb) is 'The keys of a page and of one entry more, where there is one; cursors: whether the order has any.';
 
-create function public.kv_time(p_at timestamptz) returns text
-    language sql stable security invoker set search_path = ''
-as $$
-    select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
-$$;
-comment on function public.kv_time(timestamptz) is 'The time as JavaScript''s toISOString writes it.';
-
 create function public.kv_query_cursor(p_query jsonb, p_key text) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
@@ -244,6 +237,7 @@ declare
     v_found   record := public.kv_query_keys(p_query);
     v_limit   bigint := (p_query -> 'limit')::bigint;
     v_offset  bigint := (p_query -> 'offset')::bigint;
+    c_iso     constant text := quote_literal('YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'); -- as JavaScript's toISOString writes it
     v_columns text := '';
     v_parts   text[] := '{}';
     v_sizes   text[] := '{}';
@@ -258,8 +252,8 @@ begin
                 when 'key' then '''"key":'' || to_json(key)'
                 when 'value' then '''"value":'' || case when is_index then public.kv_index_value(key, value::text) else value::text end'
                 when 'indexes' then '''"indexes":'' || array_to_json(indexes)'
-                when 'createdAt' then '''"createdAt":"'' || public.kv_time(created_at) || ''"'''
-                when 'updatedAt' then '''"updatedAt":"'' || public.kv_time(updated_at) || ''"'''
+                when 'createdAt' then '''"createdAt":"'' || to_char(created_at at time zone ''UTC'', ' || c_iso || ') || ''"'''
+                when 'updatedAt' then '''"updatedAt":"'' || to_char(updated_at at time zone ''UTC'', ' || c_iso || ') || ''"'''
                 end;
             v_sizes := v_sizes || case p_query #>> array['select', i::text, 'name']
                 when 'key' then 'octet_length(to_json(s.key)::text) + 7'
@@ -407,7 +401,6 @@ revoke all on function
     public.kv_query_keys_by_number(jsonb, public.kv_query_plan, bigint, bigint),
     public.kv_query_keys_by_relevance(jsonb, bigint, bigint),
     public.kv_query_keys(jsonb),
-    public.kv_time(timestamptz),
     public.kv_query_cursor(jsonb, text),
     public.kv_query_results(jsonb),
     public.kv_query_aggregate(jsonb),
@@ -424,7 +417,6 @@ grant execute on function
     public.kv_query_keys_by_number(jsonb, public.kv_query_plan, bigint, bigint),
     public.kv_query_keys_by_relevance(jsonb, bigint, bigint),
     public.kv_query_keys(jsonb),
-    public.kv_time(timestamptz),
     public.kv_query_cursor(jsonb, text),
     public.kv_query_results(jsonb),
     public.kv_query_aggregate(jsonb),
