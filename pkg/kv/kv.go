@@ -35,6 +35,9 @@ type Store interface {
 	// List returns the entries q asks for as the JSON text of kv-list's answer. [CodeTooLarge] means that it would not
 	// fit into a response and that the caller must page.
 	List(ctx context.Context, q ListQuery) (string, error)
+	// Query returns the entries or the aggregates q asks for as the JSON text of kv-query's answer. A query that takes
+	// longer than 10 s is [CodeDeadlineExceeded].
+	Query(ctx context.Context, q Query) (string, error)
 	// Delete removes the entry under key, with its members if it is an index entry. Written.Existed tells whether there
 	// was one; a missing key is no error.
 	Delete(ctx context.Context, key string) (Written, error)
@@ -153,11 +156,7 @@ func (q ListQuery) Validate() error {
 		return Invalid("index and indexKey may be given %d times together, got %d", MaxFilters, len(q.Indexes)+len(q.IndexKeys))
 	}
 	for _, spelled := range q.Indexes {
-		// A pair needs a colon with something on both sides.
-		if len(spelled) < 3 || !strings.Contains(spelled[1:len(spelled)-1], ":") {
-			return Invalid(`index must be "<key>:<member>", got %q`, spelled)
-		}
-		if err := validateFilter("index", spelled); err != nil {
+		if err := validateSpelled("index", spelled); err != nil {
 			return err
 		}
 	}
@@ -169,12 +168,23 @@ func (q ListQuery) Validate() error {
 	return nil
 }
 
+// validateSpelled checks "<key>:<member>": a pair needs a colon with something on both sides.
+func validateSpelled(name, spelled string) error {
+	if len(spelled) < 3 || !strings.Contains(spelled[1:len(spelled)-1], ":") {
+		return Invalid(`%s must be "<key>:<member>", got %q`, name, spelled)
+	}
+	return validateFilter(name, spelled)
+}
+
 func validateFilter(name, filter string) error {
 	if len(filter) > MaxKeyBytes {
 		return Invalid("%s must be at most %d bytes, got %d", name, MaxKeyBytes, len(filter))
 	}
 	return validateText(name, filter)
 }
+
+// isText tells whether Postgres can hold a text.
+func isText(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }
 
 // depth counts the levels of arrays and objects of a valid JSON text.
 func depth(text string) int {

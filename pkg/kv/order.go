@@ -3,7 +3,9 @@ package kv
 import (
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Order is what a list is sorted by: the field's name with ".asc" or ".desc". Ties go by key in the same direction.
@@ -55,14 +57,9 @@ type Cursor struct {
 
 // ParseCursor reads a nextCursor, which the kv_cursor function of the database wrote.
 func ParseCursor(text string) (*Cursor, error) {
-	bad := Invalid("cursor must be the nextCursor of an earlier answer, got %q", text)
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil {
-		return nil, bad
-	}
+	bad := badCursor(text)
 	var c Cursor
-	parts := []any{&c.Order, &c.Micros, &c.Key}
-	if err := json.Unmarshal(raw, &parts); err != nil || len(parts) != 3 {
+	if !decodeCursor(text, &c.Order, &c.Micros, &c.Key) {
 		return nil, bad
 	}
 	field, direction, _ := strings.Cut(string(c.Order), ".")
@@ -72,9 +69,84 @@ func ParseCursor(text string) (*Cursor, error) {
 	if (c.Micros == nil) != (c.Order.Field() == "key") || ValidateKey(c.Key) != nil {
 		return nil, bad
 	}
-	const year9999, year1 = 253402300799_999999, -62135596800_000000 // what timestamptz and ISO 8601 both hold
-	if c.Micros != nil && (*c.Micros < year1 || *c.Micros > year9999) {
+	if c.Micros != nil && !isTime(*c.Micros) {
 		return nil, bad
 	}
 	return &c, nil
+}
+
+func badCursor(text string) *Error {
+	return Invalid("cursor must be the nextCursor of an earlier answer, got %q", text)
+}
+
+// decodeCursor reads the parts of a cursor, base64url of a JSON array, into pointers.
+func decodeCursor(text string, parts ...any) bool {
+	want := len(parts)
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	return err == nil && utf8.Valid(raw) && json.Unmarshal(raw, &parts) == nil && len(parts) == want
+}
+
+// isTime tells whether microseconds since 1970 are a time that timestamptz and ISO 8601 both hold: the years 1 to 9999.
+func isTime(micros int64) bool { return micros >= -62135596800_000000 && micros <= 253402300799_999999 }
+
+// QueryCursor is where a page of a [Query] ended.
+type QueryCursor struct {
+	// Order is what the page was sorted by: key, createdAt, updatedAt or a JSON Pointer, with .asc or .desc.
+	Order string
+	// Position is JSON text: null in an order by key, microseconds since 1970 in one by time. In one by a path, it is
+	// [0, number], [1, text of at most 200 characters], [2, null] for anything else, or [3, null] for nothing there.
+	Position string
+	Key      string
+}
+
+// maxSortText is how many characters of a text entries are sorted by (kv_query_sort).
+const maxSortText = 200
+
+// ParseQueryCursor reads a nextCursor, which the kv_query_cursor function of the database wrote.
+func ParseQueryCursor(text string) (*QueryCursor, error) {
+	var c QueryCursor
+	var position json.RawMessage
+	if !decodeCursor(text, &c.Order, &position, &c.Key) || ValidateKey(c.Key) != nil {
+		return nil, badCursor(text)
+	}
+	c.Position = string(position)
+	by, ok := strings.CutSuffix(c.Order, ".asc")
+	if !ok {
+		by, ok = strings.CutSuffix(c.Order, ".desc")
+	}
+	switch {
+	case !ok:
+	case by == "key":
+		ok = c.Position == "null"
+	case slices.Contains(SortFields, by):
+		var micros *int64
+		ok = by != "relevance" && json.Unmarshal(position, &micros) == nil && micros != nil && isTime(*micros)
+	default:
+		_, err := ParsePath(by)
+		ok = err == nil && by[0] == '/' && isPathPosition(position)
+	}
+	if !ok {
+		return nil, badCursor(text)
+	}
+	return &c, nil
+}
+
+func isPathPosition(position json.RawMessage) bool {
+	var class *int
+	var at json.RawMessage
+	parts := []any{&class, &at}
+	if json.Unmarshal(position, &parts) != nil || len(parts) != 2 || class == nil || queryable(string(at)) != nil {
+		return false
+	}
+	var number json.Number
+	var text string
+	switch *class {
+	case 0:
+		return at[0] != '"' && string(at) != "null" && json.Unmarshal(at, &number) == nil
+	case 1:
+		return at[0] == '"' && json.Unmarshal(at, &text) == nil && utf8.RuneCountInString(text) <= maxSortText
+	case 2, 3:
+		return string(at) == "null"
+	}
+	return false
 }

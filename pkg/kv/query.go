@@ -1,5 +1,13 @@
 package kv
 
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
 // Limits of a [Query]. Beyond them a [*Error] with [CodeInvalidInput] is returned that names the part of the query.
 const (
 	// MaxQueryLimit bounds [Query.Limit] of an answer that is read as JSON, MaxLimit that of an export.
@@ -24,6 +32,8 @@ const (
 	// MaxPathBytes and MaxPathSegments bound a [Path].
 	MaxPathBytes    = 1024
 	MaxPathSegments = 100
+	// MaxPageBytes is what fits into a response however it is encoded (kv_page_limit).
+	MaxPageBytes = 4_500_000
 	// MaxNumberDigits bounds the digits a number may have before and after the point, when written without an exponent.
 	// Postgres's numeric ends at 16,383 digits after the point.
 	MaxNumberDigits = 16000
@@ -36,7 +46,7 @@ type Query struct {
 	// Indexes is nil where nothing is asked of the indexes.
 	Indexes *IndexFilter
 	// Search is nil where no text is searched for.
-	Search *Search
+	Search Search
 	Where  []Condition
 
 	// Select names what a result has, in order; nil: every [EntryField].
@@ -48,7 +58,7 @@ type Query struct {
 	// Offset cannot be combined with After.
 	Offset int
 	After  *QueryCursor
-	// PageBytes bounds the answer's size, for callers who make something larger of it; 0: what fits into a response.
+	// PageBytes is where a page ends early; 0, and at most, [MaxPageBytes].
 	PageBytes int
 
 	// Aggregates are asked for instead of entries where there are any; then Limit bounds the groups.
@@ -56,33 +66,18 @@ type Query struct {
 	GroupBy    *Grouping
 }
 
-// IndexFilter is a node of a boolean expression over indexes: either a leaf (All, Any, Not nil) or exactly one of them.
+// IndexFilter is a node of a boolean expression over indexes: All, Any or Not, which have parts, else a leaf.
 type IndexFilter struct {
 	// All holds when each of its parts does, Any when one does, Not when its part does not.
 	All []IndexFilter
 	Any []IndexFilter
 	Not *IndexFilter
 
-	// Spelled is "<key>:<member>", matching whichever pair spells it.
+	// Spelled is "<key>:<member>", matching whichever pair spells it. Without it, Exact matches one pair, or with an
+	// empty Member any member of the index.
 	Spelled string
-	// Exact matches one pair; an empty Member any member of the index.
-	Exact Index
+	Exact   Index
 }
-
-// Search finds entries that match one of its branches, and matches a branch when all of its terms do.
-type Search [][]SearchTerm
-
-// SearchTerm is a word, or several that must follow each other.
-type SearchTerm struct {
-	Text string `json:"text"`
-	// Not excludes entries with the term.
-	Not bool `json:"not,omitempty"`
-	// Prefix lets the last word go on.
-	Prefix bool `json:"prefix,omitempty"`
-}
-
-// Path leads to a part of a value: object names, or positions in arrays.
-type Path []string
 
 // Op compares what is at a path with a value.
 type Op string
@@ -99,6 +94,9 @@ const (
 	OpExists   Op = "exists"
 	OpContains Op = "contains"
 )
+
+// Ops are all comparisons.
+var Ops = []Op{OpEq, OpNe, OpGt, OpGte, OpLt, OpLte, OpIn, OpExists, OpContains}
 
 // Condition compares a part of the value.
 type Condition struct {
@@ -121,11 +119,14 @@ var EntryFields = []string{"key", "value", "indexes", "createdAt", "updatedAt"}
 
 // SortKey is something to sort by.
 type SortKey struct {
-	// By is "key", "createdAt", "updatedAt", "relevance", or "" for Path.
+	// By is one of [SortFields], or "" for Path.
 	By         string
 	Path       Path
 	Descending bool
 }
+
+// SortFields can be sorted by besides paths; relevance needs a search.
+var SortFields = []string{"key", "createdAt", "updatedAt", "relevance"}
 
 // Aggregate computes one value of many entries.
 type Aggregate struct {
@@ -136,8 +137,259 @@ type Aggregate struct {
 	Name string
 }
 
+// AggregateOps are the values that Aggregate.Op can have.
+var AggregateOps = []string{"count", "sum", "avg", "min", "max", "distinct"}
+
 // Grouping tells entries apart for aggregates: by what is at a path, or by the members of an index.
 type Grouping struct {
 	Path  Path
 	Index string
+}
+
+// order names what a cursor of the query belongs to; "" where the sort has none.
+func (q Query) order() string {
+	direction := map[bool]string{false: ".asc", true: ".desc"}
+	switch {
+	case len(q.Sort) == 0:
+		return "key.asc"
+	case q.Sort[0].By == "key":
+		return "key" + direction[q.Sort[0].Descending]
+	case len(q.Sort) > 1 || q.Sort[0].By == "relevance":
+		return ""
+	case q.Sort[0].By == "":
+		return q.Sort[0].Path.Pointer() + direction[q.Sort[0].Descending]
+	default:
+		return q.Sort[0].By + direction[q.Sort[0].Descending]
+	}
+}
+
+// Validate checks a query against the limits, and that its parts go together.
+func (q Query) Validate() error {
+	for _, check := range []func() error{q.validateFilters, q.validateSort, q.validatePage, q.validateAggregates} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (q Query) validateFilters() error {
+	if err := validateText("prefix", q.Prefix); err != nil {
+		return err
+	}
+	if q.Indexes != nil {
+		leaves := 0
+		if err := q.Indexes.validate(0, &leaves); err != nil {
+			return err
+		}
+		if leaves > MaxFilters {
+			return Invalid("indexes and indexKeys may name %d indexes together, got %d", MaxFilters, leaves)
+		}
+	}
+	if len(q.Where) > MaxConditions {
+		return Invalid("where must have at most %d conditions, got %d", MaxConditions, len(q.Where))
+	}
+	for i, c := range q.Where {
+		if err := c.validate(); err != nil {
+			return Invalid("where[%d]: %v", i, err)
+		}
+	}
+	return nil
+}
+
+func (f *IndexFilter) validate(depth int, leaves *int) error {
+	if depth > 2*MaxGroupDepth { // a group of callers is at most an Any or a Not within an All
+		return Invalid("index groups must be nested at most %d levels deep", MaxGroupDepth)
+	}
+	parts := slices.Concat(f.All, f.Any)
+	if f.Not != nil {
+		parts = append(parts, *f.Not)
+	}
+	for _, part := range parts {
+		if err := part.validate(depth+1, leaves); err != nil {
+			return err
+		}
+	}
+	if len(parts) > 0 {
+		return nil
+	}
+	*leaves++
+	if f.Spelled != "" {
+		return validateSpelled("an index", f.Spelled)
+	}
+	if f.Exact.Key == "" {
+		return Invalid("an index filter must name an index")
+	}
+	return validateFilter("an index", f.Exact.Key+f.Exact.Member)
+}
+
+func (c Condition) validate() error {
+	if err := c.Path.validate(); err != nil {
+		return err
+	}
+	if err := queryable(c.Value); err != nil {
+		return fmt.Errorf("value %w", err)
+	}
+	kind := c.Value[0]
+	isNumber, isString := kind == '-' || kind >= '0' && kind <= '9', kind == '"'
+	switch c.Op {
+	case OpEq, OpNe, OpContains:
+	case OpGt, OpGte, OpLt, OpLte:
+		if !isNumber && !isString {
+			return fmt.Errorf("value of %s must be a number or a string", c.Op)
+		}
+	case OpIn:
+		var values []json.RawMessage
+		if kind != '[' || json.Unmarshal([]byte(c.Value), &values) != nil {
+			return fmt.Errorf("value of in must be an array")
+		}
+		if len(values) > MaxInValues {
+			return fmt.Errorf("value of in must have at most %d elements, got %d", MaxInValues, len(values))
+		}
+	case OpExists:
+		if kind != 't' && kind != 'f' {
+			return fmt.Errorf("value of exists must be true or false")
+		}
+	default:
+		return fmt.Errorf("op must be one of %s, got %q", join(Ops), c.Op)
+	}
+	return nil
+}
+
+func (q Query) validateSort() error {
+	if len(q.Sort) > MaxSort {
+		return Invalid("sort must have at most %d elements, got %d", MaxSort, len(q.Sort))
+	}
+	for i, key := range q.Sort {
+		switch {
+		case key.By == "":
+			if err := key.Path.validate(); err != nil {
+				return Invalid("sort[%d]: %v", i, err)
+			}
+		case !slices.Contains(SortFields, key.By):
+			return Invalid("sort[%d]: must be by a path or one of %s, got %q", i, join(SortFields), key.By)
+		case key.By == "relevance" && len(q.Sort) > 1:
+			return Invalid("sort[%d]: relevance cannot be combined with another order", i)
+		case key.By == "relevance" && q.Search == nil:
+			return Invalid("sort[%d]: relevance needs a search", i)
+		}
+	}
+	return nil
+}
+
+func (q Query) validatePage() error {
+	switch {
+	case q.Limit < 0 || q.Limit > MaxLimit:
+		return Invalid("limit must be 1 to %d, got %d", MaxLimit, q.Limit)
+	case q.Offset < 0:
+		return Invalid("offset must be 0 or more, got %d", q.Offset)
+	case q.Offset > 0 && q.After != nil:
+		return Invalid("offset cannot be combined with cursor: a cursor says already where to go on")
+	case q.After != nil && q.order() == "":
+		return Invalid("cursor cannot be combined with this sort: go on with offset")
+	case q.After != nil && q.After.Order != q.order():
+		return Invalid("cursor belongs to the order %s, but sort asks for %s", q.After.Order, q.order())
+	case len(q.Select) > MaxSelect:
+		return Invalid("select must have at most %d fields, got %d", MaxSelect, len(q.Select))
+	}
+	for i, field := range q.Select {
+		if field.Path == nil && !slices.Contains(EntryFields, field.Name) {
+			return Invalid("select[%d]: must be value.<path> or one of %s, got %q", i, join(EntryFields), field.Name)
+		}
+		if field.Path != nil {
+			if err := field.Path.validate(); err != nil {
+				return Invalid("select[%d]: %v", i, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (q Query) validateAggregates() error {
+	switch {
+	case len(q.Aggregates) > MaxAggregates:
+		return Invalid("aggregate must have at most %d elements, got %d", MaxAggregates, len(q.Aggregates))
+	case q.GroupBy != nil && len(q.Aggregates) == 0:
+		return Invalid("groupBy needs aggregate, as in [{\"op\":\"count\"}]")
+	case len(q.Aggregates) == 0:
+		return nil
+	case len(q.Sort) > 0 || q.Select != nil || q.After != nil || q.Offset > 0:
+		return Invalid("sort, select, cursor and offset cannot be combined with aggregate")
+	case q.Limit > 0 && q.GroupBy == nil:
+		return Invalid("limit bounds the groups of an aggregate: it needs groupBy")
+	case q.GroupBy != nil && q.GroupBy.Path != nil:
+		if err := q.GroupBy.Path.validate(); err != nil {
+			return Invalid("groupBy: %v", err)
+		}
+	case q.GroupBy != nil:
+		if err := validateFilter("groupBy", q.GroupBy.Index); err != nil {
+			return err
+		}
+	}
+	for i, a := range q.Aggregates {
+		if !slices.Contains(AggregateOps, a.Op) {
+			return Invalid("aggregate[%d]: op must be one of %s, got %q", i, join(AggregateOps), a.Op)
+		}
+		if a.Path == nil && a.Op != "count" {
+			return Invalid("aggregate[%d]: %s needs a path", i, a.Op)
+		}
+		if a.Path != nil {
+			if err := a.Path.validate(); err != nil {
+				return Invalid("aggregate[%d]: %v", i, err)
+			}
+		}
+	}
+	return nil
+}
+
+func join[T ~string](values []T) string {
+	texts := make([]string, len(values))
+	for i, value := range values {
+		texts[i] = string(value)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// queryable checks that jsonb can hold a JSON text.
+func queryable(text string) error {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	switch {
+	case !json.Valid([]byte(text)) || !isText(text):
+		return fmt.Errorf("must be JSON")
+	case HasLoneSurrogate(text):
+		return fmt.Errorf("must not hold half of a surrogate pair")
+	case depth(text) > MaxDepth:
+		return fmt.Errorf("must be nested at most %d levels deep", MaxDepth)
+	}
+	for {
+		token, err := decoder.Token()
+		if err != nil {
+			return nil // the end: the text is valid
+		}
+		switch token := token.(type) {
+		case string:
+			if strings.ContainsRune(token, 0) {
+				return fmt.Errorf("must not contain U+0000")
+			}
+		case json.Number:
+			if !isNumeric(string(token)) {
+				return fmt.Errorf("must not hold a number with more than %d digits before or after the point", MaxNumberDigits)
+			}
+		}
+	}
+}
+
+// isNumeric tells whether a JSON number, written without an exponent, has at most MaxNumberDigits on each side of the point.
+func isNumeric(number string) bool {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(number, "-")), "e")
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	shift := 0
+	if exponent != "" {
+		var err error
+		if shift, err = strconv.Atoi(exponent); err != nil || shift > MaxNumberDigits || shift < -MaxNumberDigits {
+			return false
+		}
+	}
+	return len(whole)+shift <= MaxNumberDigits && len(fraction)-shift <= MaxNumberDigits
 }

@@ -11,8 +11,14 @@ import (
 // retryPolicy repeats what failed for a passing reason, after pauses that double and are jittered by half.
 type retryPolicy struct {
 	first, longest time.Duration // pauses
-	attempt        time.Duration // no attempt takes longer, or than half of the time that is left
+	attempt        time.Duration // no attempt takes longer, or than half of the time that is left; 0: see whole
 	total          time.Duration // no attempt begins after it
+}
+
+// whole lets an attempt take all the time there is, for work that is not to be begun again because it was slow.
+func (p retryPolicy) whole() retryPolicy {
+	p.attempt = 0
+	return p
 }
 
 func (p retryPolicy) do(ctx context.Context, operation func(context.Context) (string, error)) (string, error) {
@@ -45,6 +51,9 @@ func (p retryPolicy) do(ctx context.Context, operation func(context.Context) (st
 // attemptContext bounds an attempt: a pooled connection that died while the instance was frozen says nothing until TCP
 // gives up, and then there must be time for another.
 func (p retryPolicy) attemptContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if p.attempt == 0 {
+		return context.WithCancel(ctx)
+	}
 	longest := p.attempt
 	if deadline, ok := ctx.Deadline(); ok {
 		longest = min(longest, time.Until(deadline)/2)

@@ -148,11 +148,30 @@ type listArgs struct {
 	IndexKeys  []string `json:"p_index_keys"`
 }
 
+// Query implements [Store]. It is not repeated after it ran into its time.
+func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
+	if err := q.Validate(); err != nil {
+		return "", err
+	}
+	text, err := s.callWith(ctx, s.retry.whole(), "kv_query", struct {
+		Query queryArgs `json:"p_query"`
+	}{q.args()})
+	var e *Error
+	if errors.As(err, &e) && e.Code == CodeDeadlineExceeded {
+		e.Message = messageQueryDeadline
+	}
+	return text, err
+}
+
 // call asks one function of the database, again if need be.
 //
 // It goes through From(…).Insert(…) because the client's Rpc takes no context and keeps an error for every later call.
 func (s *Supabase) call(ctx context.Context, function string, args any) (string, error) {
-	text, err := s.retry.do(ctx, func(ctx context.Context) (string, error) {
+	return s.callWith(ctx, s.retry, function, args)
+}
+
+func (s *Supabase) callWith(ctx context.Context, retry retryPolicy, function string, args any) (string, error) {
+	text, err := retry.do(ctx, func(ctx context.Context) (string, error) {
 		text, _, err := s.client.From("rpc/"+function).Insert(args, false, "", "representation", "").ExecuteStringWithContext(ctx)
 		return text, err
 	})
@@ -181,6 +200,9 @@ const (
 	messageNonsense    = "the database gave an answer that cannot be understood; try again in a moment"
 	messageRefused     = "Supabase refused the key: SUPABASE_SERVICE_ROLE_KEY must be the project's service_role or secret key"
 	messageDeadline    = "the time allowed for the request was over before the database answered; ask for less, or try again"
+
+	messageQueryDeadline = "the query took longer than it may: narrow it by prefix or by an index, ask for fewer entries, or make the path" +
+		" that it compares or sorts by fast with kv_index_path"
 )
 
 // defaultRetry gives a restarting database the seconds it needs, and leaves callers a clear error after that. An attempt may

@@ -95,7 +95,7 @@ func (h *Handler) answer(ctx context.Context, event []byte, request *Request) (a
 func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
 	header := map[string]string{
 		"Access-Control-Allow-Origin":   "*",
-		"Access-Control-Expose-Headers": "X-KV-Version",
+		"Access-Control-Expose-Headers": "X-KV-Version, X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, Content-Disposition",
 		"Content-Type":                  "application/json",
 	}
 	methods := strings.Join(append(h.endpoint.Methods, http.MethodOptions), ", ")

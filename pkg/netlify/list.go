@@ -34,7 +34,6 @@ func listQuery(r *Request) (q kv.ListQuery, err error) {
 	if q.Limit, err = number(r, "limit", 1, kv.MaxLimit); err != nil {
 		return q, err
 	}
-	const maxOffset = 1<<31 - 1 // Postgres's integer
 	if q.Offset, err = number(r, "offset", 0, maxOffset); err != nil {
 		return q, err
 	}

@@ -48,4 +48,5 @@ func (u unconfigured) Upsert(context.Context, kv.Entry) (kv.Written, error) {
 }
 func (u unconfigured) Get(context.Context, string) (string, error)        { return "", u.err }
 func (u unconfigured) List(context.Context, kv.ListQuery) (string, error) { return "", u.err }
+func (u unconfigured) Query(context.Context, kv.Query) (string, error)    { return "", u.err }
 func (u unconfigured) Delete(context.Context, string) (kv.Written, error) { return kv.Written{}, u.err }

@@ -2,9 +2,9 @@ package netlify
 
 import (
 	"encoding/json"
-	"strconv"
 	"time"
-	"unicode/utf16"
+
+	"netlify-supabase-kv/pkg/kv"
 )
 
 // decodeString decodes the text of a JSON string. It is not ok where the text is no string, or holds half of a
@@ -13,36 +13,7 @@ func decodeString(text json.RawMessage) (s string, ok bool) {
 	if len(text) == 0 || text[0] != '"' || json.Unmarshal(text, &s) != nil {
 		return "", false
 	}
-	return s, !hasLoneSurrogate(text)
-}
-
-// hasLoneSurrogate looks for \ud800 to \udfff without its other half in the text of a valid JSON string.
-func hasLoneSurrogate(text []byte) bool {
-	for i := 0; i < len(text); i++ {
-		if text[i] != '\\' {
-			continue
-		}
-		i++
-		first, ok := unicodeEscape(text, i)
-		if !ok || !utf16.IsSurrogate(first) {
-			continue
-		}
-		second, _ := unicodeEscape(text, i+6)
-		if i+5 >= len(text) || text[i+5] != '\\' || utf16.DecodeRune(first, second) == '\uFFFD' {
-			return true
-		}
-		i += 10
-	}
-	return false
-}
-
-// unicodeEscape reads uXXXX at i.
-func unicodeEscape(text []byte, i int) (rune, bool) {
-	if i+5 > len(text) || text[i] != 'u' {
-		return 0, false
-	}
-	code, err := strconv.ParseUint(string(text[i+1:i+5]), 16, 16)
-	return rune(code), err == nil
+	return s, !kv.HasLoneSurrogate(string(text))
 }
 
 // appendString appends s as a JSON string with no more escapes than needed, as JSON.stringify and Postgres write it.

@@ -1,0 +1,13 @@
+// Command kv-query answers GET and POST /.netlify/functions/kv-query: entries by index, text and parts of their values.
+package main
+
+import (
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"netlify-supabase-kv/pkg/netlify"
+)
+
+func main() {
+	store := netlify.StoreFromEnv()
+	lambda.Start(netlify.Handle(netlify.Query(store, netlify.QueryTimeoutFromEnv())))
+}

@@ -1,0 +1,73 @@
+package netlify
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+type querier interface {
+	Query(ctx context.Context, q kv.Query) (string, error)
+}
+
+// Query is the kv-query endpoint. A query ends after timeout, which [QueryTimeoutFromEnv] reads; 0 means that the
+// environment's cannot be understood, and every query is answered so.
+func Query(store querier, timeout time.Duration) Endpoint {
+	methods := []string{http.MethodGet, http.MethodPost}
+	return Endpoint{Name: "kv-query", Methods: methods, Reads: true, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+		if timeout <= 0 {
+			return nil, &kv.Error{Code: kv.CodeNotConfigured, Message: "KV_QUERY_TIMEOUT must be a time of up to 10s, as in 2s or 500ms"}
+		}
+		fields, err := queryFields(r)
+		if err != nil {
+			return nil, err
+		}
+		q, format, err := parseQuery(fields)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		body, err := store.Query(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		return format.answer(body, q, r)
+	}}
+}
+
+// maxQueryTime is where the database ends a query (statement_timeout of kv_query). It is given a second more, so that it
+// can say so itself.
+const maxQueryTime = 10 * time.Second
+
+// QueryTimeoutFromEnv reads KV_QUERY_TIMEOUT: a duration as Go writes it, or seconds; at most 10 s, which is the default.
+// It returns 0 for anything else.
+func QueryTimeoutFromEnv() time.Duration {
+	text := envOr("KV_QUERY_TIMEOUT", "10s")
+	timeout, err := time.ParseDuration(text)
+	if seconds, notSeconds := strconv.ParseFloat(text, 64); notSeconds == nil {
+		timeout, err = time.Duration(seconds*float64(time.Second)), nil
+	}
+	switch {
+	case err != nil || timeout <= 0 || timeout > maxQueryTime:
+		return 0
+	case timeout == maxQueryTime:
+		return timeout + time.Second
+	}
+	return timeout
+}
+
+// queryFields are the fields of a query as JSON texts, from the body of a POST or the parameters of a GET.
+func queryFields(r *Request) (queryForm, error) {
+	if r.HTTPMethod == http.MethodGet {
+		return formOfParams(r)
+	}
+	fields, err := r.JSONBody()
+	if err != nil {
+		return nil, err
+	}
+	return queryForm(fields), queryForm(fields).checkNames(bodyMistakes)
+}

@@ -1,0 +1,253 @@
+package netlify
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// exportFormat is how the answer of a query is written.
+type exportFormat struct {
+	name        string
+	contentType string
+	maxLimit    int
+	pageBytes   int
+}
+
+var exportFormats = []exportFormat{
+	{name: "json", contentType: "application/json", maxLimit: kv.MaxQueryLimit},
+	// Quoting can double a page.
+	{name: "csv", contentType: "text/csv; charset=utf-8; header=present", maxLimit: kv.MaxLimit, pageBytes: kv.MaxPageBytes / 2},
+	{name: "ndjson", contentType: "application/x-ndjson; charset=utf-8", maxLimit: kv.MaxLimit},
+}
+
+// formatNamed finds a format; "" is json.
+func formatNamed(name string) (exportFormat, error) {
+	if name == "" {
+		return exportFormats[0], nil
+	}
+	var names []string
+	for _, format := range exportFormats {
+		if format.name == name {
+			return format, nil
+		}
+		names = append(names, format.name)
+	}
+	return exportFormat{}, kv.Invalid("format must be one of %s, got %q", strings.Join(names, ", "), name)
+}
+
+// queryAnswer is what the store answers a query with; results and groups keep the bytes of their values.
+type queryAnswer struct {
+	Results    []json.RawMessage `json:"results"`
+	Count      int               `json:"count"`
+	Pagination struct {
+		HasMore    bool   `json:"hasMore"`
+		NextCursor string `json:"nextCursor"`
+	} `json:"pagination"`
+	Notices []struct {
+		Code string `json:"code"`
+	} `json:"notices"`
+	Aggregates json.RawMessage   `json:"aggregates"`
+	Groups     []json.RawMessage `json:"groups"`
+}
+
+// answer writes what the store answered to q.
+func (f exportFormat) answer(body string, q kv.Query, r *Request) (*Answer, error) {
+	if f.name == "json" {
+		text := append([]byte(body[:len(body)-1]), `,"timestamp":`...)
+		return &Answer{Status: http.StatusOK, Body: append(appendString(text, r.Timestamp()), '}')}, nil
+	}
+	var a queryAnswer
+	if err := json.Unmarshal([]byte(body), &a); err != nil {
+		return nil, fmt.Errorf("read the answer of kv_query: %w", err)
+	}
+	export, rows := f.writer(q, a)
+	for _, row := range rows {
+		if err := export.row(row); err != nil {
+			return nil, fmt.Errorf("write a row as %s: %w", f.name, err)
+		}
+	}
+	header := map[string]string{
+		"Content-Type":        f.contentType,
+		"Content-Disposition": `attachment; filename="kv-query.` + f.name + `"`,
+		"X-KV-Count":          strconv.Itoa(len(rows)),
+		"X-KV-Has-More":       strconv.FormatBool(a.Pagination.HasMore),
+	}
+	if a.Pagination.NextCursor != "" {
+		header["X-KV-Next-Cursor"] = a.Pagination.NextCursor
+	}
+	var notices []string
+	for _, notice := range a.Notices {
+		notices = append(notices, notice.Code)
+	}
+	if notices != nil {
+		header["X-KV-Notice"] = strings.Join(notices, ", ")
+	}
+	return &Answer{Status: http.StatusOK, Header: header, Body: export.bytes()}, nil
+}
+
+// rowWriter writes an export row by row, each the text of a JSON object.
+type rowWriter interface {
+	row(text json.RawMessage) error
+	bytes() []byte
+}
+
+// writer returns what writes the rows: entries, groups, or the aggregates of everything as the only one.
+func (f exportFormat) writer(q kv.Query, a queryAnswer) (rowWriter, []json.RawMessage) {
+	rows := a.Results
+	switch {
+	case q.GroupBy != nil:
+		rows = a.Groups
+	case len(q.Aggregates) > 0:
+		rows = []json.RawMessage{[]byte(`{"aggregates":` + string(a.Aggregates) + `}`)}
+	}
+	if f.name == "ndjson" {
+		return &ndjsonWriter{}, rows
+	}
+	return newCSVWriter(q), rows
+}
+
+type ndjsonWriter struct{ buffer bytes.Buffer }
+
+// row writes one line. Line breaks between the tokens of a value, which mean nothing, become spaces; within strings JSON
+// has none.
+func (w *ndjsonWriter) row(text json.RawMessage) error {
+	for _, c := range text {
+		if c == '\n' || c == '\r' {
+			c = ' '
+		}
+		w.buffer.WriteByte(c)
+	}
+	return w.buffer.WriteByte('\n')
+}
+
+func (w *ndjsonWriter) bytes() []byte { return w.buffer.Bytes() }
+
+// csvWriter writes CSV as RFC 4180 has it, with a header row.
+type csvWriter struct {
+	columns []string
+	cells   func(text json.RawMessage) ([]string, error)
+	buffer  bytes.Buffer
+}
+
+func newCSVWriter(q kv.Query) *csvWriter {
+	w := &csvWriter{}
+	switch {
+	case len(q.Aggregates) > 0:
+		if q.GroupBy != nil {
+			w.columns = append(w.columns, "group")
+		}
+		for _, a := range q.Aggregates {
+			w.columns = append(w.columns, strings.TrimSuffix(a.Op+":"+a.Name, ":"))
+		}
+		w.cells = func(text json.RawMessage) ([]string, error) { return aggregateCells(text, q.GroupBy != nil) }
+	default:
+		w.columns = kv.EntryFields
+		if q.Select != nil {
+			w.columns = nil
+			for _, field := range q.Select {
+				w.columns = append(w.columns, field.Name)
+			}
+		}
+		w.cells = func(text json.RawMessage) ([]string, error) { return resultCells(text, w.columns) }
+	}
+	header := make([]string, len(w.columns))
+	for i, column := range w.columns {
+		header[i] = harmless(column)
+	}
+	w.record(header)
+	return w
+}
+
+func (w *csvWriter) row(text json.RawMessage) error {
+	cells, err := w.cells(text)
+	if err == nil {
+		w.record(cells)
+	}
+	return err
+}
+
+func (w *csvWriter) bytes() []byte { return w.buffer.Bytes() }
+
+// record ends the line with CR LF by itself: csv.Writer's UseCRLF would also change the line breaks inside cells. Writing
+// to memory cannot fail.
+func (w *csvWriter) record(cells []string) {
+	if len(cells) == 1 && cells[0] == "" {
+		w.buffer.WriteString(`""` + "\r\n") // an empty line would be no record
+		return
+	}
+	c := csv.NewWriter(&w.buffer)
+	_ = c.Write(cells)
+	c.Flush()
+	w.buffer.Truncate(w.buffer.Len() - 1)
+	w.buffer.WriteString("\r\n")
+}
+
+func resultCells(text json.RawMessage, columns []string) ([]string, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(text, &fields); err != nil {
+		return nil, err
+	}
+	cells := make([]string, len(columns))
+	for i, column := range columns {
+		if column == "value" {
+			cells[i] = string(fields[column]) // as it was written: null is the value null, not an empty cell
+		} else {
+			cells[i] = cell(fields[column])
+		}
+	}
+	return cells, nil
+}
+
+func aggregateCells(text json.RawMessage, grouped bool) ([]string, error) {
+	var row struct {
+		Group      json.RawMessage `json:"group"`
+		Aggregates []struct {
+			Value json.RawMessage `json:"value"`
+		} `json:"aggregates"`
+	}
+	if err := json.Unmarshal(text, &row); err != nil {
+		return nil, err
+	}
+	var cells []string
+	if grouped {
+		cells = append(cells, cell(row.Group))
+	}
+	for _, aggregate := range row.Aggregates {
+		cells = append(cells, cell(aggregate.Value))
+	}
+	return cells, nil
+}
+
+// cell is a JSON value as a spreadsheet wants it: the text of a string, nothing for null and for what is absent, else JSON.
+func cell(text json.RawMessage) string {
+	var s string
+	switch {
+	case len(text) == 0 || string(text) == "null":
+		return ""
+	case text[0] != '"':
+		return string(text)
+	case json.Unmarshal(text, &s) != nil:
+		return string(text)
+	}
+	return harmless(s)
+}
+
+// formula is what a spreadsheet may take for a formula (OWASP, "CSV Injection"), with any number of apostrophes before it,
+// so that one more can be told from those that were there.
+var formula = regexp.MustCompile(`^['\s]*[=+\-@＝＋－＠]|^'*[\t\r\n]`)
+
+// harmless puts an apostrophe before a text that a spreadsheet would run.
+func harmless(text string) string {
+	if formula.MatchString(text) {
+		return "'" + text
+	}
+	return text
+}

@@ -1,0 +1,487 @@
+package netlify
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// queryForm is a query as callers write it: the fields of a POST's body, each as the text that was sent.
+type queryForm map[string]json.RawMessage
+
+// queryFieldNames are the fields that a query may have; others are ignored.
+var queryFieldNames = []string{"prefix", "indexes", "indexKeys", "search", "where", "select", "sort", "limit", "offset", "cursor",
+	"aggregate", "groupBy", "format"}
+
+// maxOffset is Postgres's largest integer.
+const maxOffset = 1<<31 - 1
+
+// checkNames refuses fields that look like a filter under another name: a filter that is ignored returns too much.
+func (f queryForm) checkNames(mistakes map[string]string) error {
+	var names []string
+	for name := range f {
+		names = append(names, name)
+		if right, ok := mistakes[name]; ok {
+			return kv.Invalid("%s is a parameter of GET: in a body use %s", name, right)
+		}
+	}
+	return checkSpelling(names, queryFieldNames)
+}
+
+func checkSpelling(names, known []string) error {
+	plain := func(name string) string { return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name)) }
+	slices.Sort(names)
+	for _, name := range names {
+		for _, right := range known {
+			if name != right && plain(name) == plain(right) {
+				return kv.Invalid("%s is not known: did you mean %s?", name, right)
+			}
+		}
+	}
+	return nil
+}
+
+// parseQuery reads a form. Nothing in it is ignored: what cannot be understood is an error that names its position.
+func parseQuery(f queryForm) (q kv.Query, format exportFormat, err error) {
+	for _, parse := range []func(*kv.Query) error{f.parseIndexes, f.parseSearch, f.parseWhere, f.parseSelect, f.parseSort, f.parseCursor, f.parseAggregate} {
+		if err := parse(&q); err != nil {
+			return q, format, err
+		}
+	}
+	if q.Prefix, err = f.text("prefix"); err != nil {
+		return q, format, err
+	}
+	name, err := f.text("format")
+	if err != nil {
+		return q, format, err
+	}
+	if format, err = formatNamed(name); err != nil {
+		return q, format, err
+	}
+	q.PageBytes = format.pageBytes
+	most := format.maxLimit
+	if len(q.Aggregates) > 0 {
+		most = kv.MaxGroups
+	}
+	if q.Limit, err = f.number("limit", 1, most); err != nil {
+		return q, format, err
+	}
+	if q.Offset, err = f.number("offset", 0, maxOffset); err != nil {
+		return q, format, err
+	}
+	if f.given("offset") && q.After != nil {
+		return q, format, kv.Invalid("offset cannot be combined with cursor: a cursor says already where to go on")
+	}
+	return q, format, q.Validate()
+}
+
+// given tells whether there is a field; null counts as none.
+func (f queryForm) given(name string) bool { return f[name] != nil && string(f[name]) != "null" }
+
+// text reads a string; "" if it is absent.
+func (f queryForm) text(name string) (string, error) {
+	if !f.given(name) {
+		return "", nil
+	}
+	return stringAt(name, f[name])
+}
+
+func stringAt(position string, text json.RawMessage) (string, error) {
+	s, ok := decodeString(text)
+	if !ok {
+		return "", kv.Invalid("%s must be a string of whole characters, got %s", position, excerpt(text))
+	}
+	return s, nil
+}
+
+// number reads a whole number; 0 if it is absent.
+func (f queryForm) number(name string, least, most int) (int, error) {
+	if !f.given(name) {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(string(f[name]), 10, 31)
+	if err != nil || int(n) < least || int(n) > most {
+		return 0, kv.Invalid("%s must be a whole number from %d to %d, got %s", name, least, most, excerpt(f[name]))
+	}
+	return int(n), nil
+}
+
+// excerpt shows what was sent, as far as it helps.
+func excerpt(text json.RawMessage) string {
+	const most = 60
+	if len(text) <= most {
+		return string(text)
+	}
+	return strings.ToValidUTF8(string(text[:most]), "") + "…"
+}
+
+// elements reads an array.
+func elements(position string, text json.RawMessage) ([]json.RawMessage, error) {
+	var list []json.RawMessage
+	if len(text) == 0 || text[0] != '[' || json.Unmarshal(text, &list) != nil {
+		return nil, kv.Invalid("%s must be an array, got %s", position, excerpt(text))
+	}
+	return list, nil
+}
+
+// object reads an object that has no other fields than these, and none twice.
+func object(position string, text json.RawMessage, names ...string) (queryForm, error) {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
+		return nil, kv.Invalid("%s must be an object with %s, got %s", position, strings.Join(names, ", "), excerpt(text))
+	}
+	form := queryForm{}
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return nil, kv.Invalid("%s must be JSON", position)
+		}
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil {
+			return nil, kv.Invalid("%s must be JSON", position)
+		}
+		field := fmt.Sprint(name)
+		switch {
+		case !slices.Contains(names, field):
+			return nil, kv.Invalid("%s must have no other fields than %s, got %q", position, strings.Join(names, ", "), field)
+		case form[field] != nil:
+			return nil, kv.Invalid("%s has %s twice", position, field)
+		}
+		form[field] = value
+	}
+	return form, nil
+}
+
+func (f queryForm) parseIndexes(q *kv.Query) error {
+	var all []kv.IndexFilter
+	for _, kind := range []struct {
+		field string
+		leaf  func(position string, text json.RawMessage) (kv.IndexFilter, error)
+	}{{"indexes", pairLeaf}, {"indexKeys", keyLeaf}} {
+		if !f.given(kind.field) {
+			continue
+		}
+		parts, err := indexGroup(kind.field, f[kind.field], kind.leaf, 1)
+		if err != nil {
+			return err
+		}
+		all = append(all, parts...)
+	}
+	if len(all) > 0 {
+		q.Indexes = &kv.IndexFilter{All: all}
+	}
+	return nil
+}
+
+// indexGroup reads {"all":[…],"any":[…],"none":[…]} as parts that must all hold. An element is another group or a leaf.
+func indexGroup(position string, text json.RawMessage, leaf func(string, json.RawMessage) (kv.IndexFilter, error), depth int) ([]kv.IndexFilter, error) {
+	if depth > kv.MaxGroupDepth {
+		return nil, kv.Invalid("%s: groups must be nested at most %d levels deep", position, kv.MaxGroupDepth)
+	}
+	group, err := object(position, text, "all", "any", "none")
+	if err != nil {
+		return nil, err
+	}
+	var all []kv.IndexFilter
+	for _, name := range []string{"all", "any", "none"} {
+		if group[name] == nil {
+			continue
+		}
+		at := position + "." + name
+		list, err := elements(at, group[name])
+		if err != nil {
+			return nil, err
+		}
+		if len(list) == 0 && name == "any" {
+			return nil, kv.Invalid("%s must not be empty: nothing could match", at)
+		}
+		var parts []kv.IndexFilter
+		for i, element := range list {
+			part, err := indexElement(fmt.Sprintf("%s[%d]", at, i), element, leaf, depth)
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, part)
+		}
+		switch {
+		case len(parts) == 0:
+		case name == "all":
+			all = append(all, parts...)
+		case name == "any":
+			all = append(all, kv.IndexFilter{Any: parts})
+		default:
+			all = append(all, kv.IndexFilter{Not: &kv.IndexFilter{Any: parts}})
+		}
+	}
+	if len(all) == 0 && depth > 1 {
+		return nil, kv.Invalid("%s must not be an empty group", position)
+	}
+	return all, nil
+}
+
+func indexElement(position string, text json.RawMessage, leaf func(string, json.RawMessage) (kv.IndexFilter, error), depth int) (kv.IndexFilter, error) {
+	var fields map[string]json.RawMessage
+	if text[0] == '{' && json.Unmarshal(text, &fields) == nil && fields["key"] == nil && fields["member"] == nil {
+		parts, err := indexGroup(position, text, leaf, depth+1)
+		return kv.IndexFilter{All: parts}, err
+	}
+	return leaf(position, text)
+}
+
+// pairLeaf reads "<key>:<member>" or {"key":…,"member":…}.
+func pairLeaf(position string, text json.RawMessage) (kv.IndexFilter, error) {
+	if text[0] != '{' {
+		spelled, ok := decodeString(text)
+		if !ok || len(spelled) < 3 || !strings.Contains(spelled[1:len(spelled)-1], ":") {
+			return kv.IndexFilter{}, kv.Invalid(`%s must be "<key>:<member>", {"key":…,"member":…} or a group, got %s`, position, excerpt(text))
+		}
+		return kv.IndexFilter{Spelled: spelled}, nil
+	}
+	pair, err := object(position, text, "key", "member")
+	if err != nil {
+		return kv.IndexFilter{}, err
+	}
+	key, okKey := decodeString(pair["key"])
+	member, okMember := decodeString(pair["member"])
+	if !okKey || !okMember || key == "" || member == "" {
+		return kv.IndexFilter{}, kv.Invalid("%s must have a key and a member, both strings and not empty", position)
+	}
+	return kv.IndexFilter{Exact: kv.Index{Key: key, Member: member}}, nil
+}
+
+// keyLeaf reads the key of an index.
+func keyLeaf(position string, text json.RawMessage) (kv.IndexFilter, error) {
+	key, ok := decodeString(text)
+	if !ok || key == "" {
+		return kv.IndexFilter{}, kv.Invalid("%s must be the key of an index or a group, got %s", position, excerpt(text))
+	}
+	return kv.IndexFilter{Exact: kv.Index{Key: key}}, nil
+}
+
+func (f queryForm) parseSearch(q *kv.Query) error {
+	text, err := f.text("search")
+	if err != nil || text == "" {
+		return err
+	}
+	q.Search, err = kv.ParseSearch(text)
+	return err
+}
+
+func (f queryForm) parseWhere(q *kv.Query) error {
+	if !f.given("where") {
+		return nil
+	}
+	list, err := elements("where", f["where"])
+	if err != nil {
+		return err
+	}
+	for i, element := range list {
+		position := fmt.Sprintf("where[%d]", i)
+		form, err := object(position, element, "path", "op", "value")
+		if err != nil {
+			return err
+		}
+		path, err := form.path(position)
+		if err != nil {
+			return err
+		}
+		op, err := stringAt(position+".op", form["op"])
+		if err != nil {
+			return err
+		}
+		value := string(form["value"])
+		switch {
+		case value == "" && op == string(kv.OpExists):
+			value = "true"
+		case value == "":
+			return kv.Invalid("%s must have a value", position)
+		}
+		q.Where = append(q.Where, kv.Condition{Path: path, Op: kv.Op(op), Value: value})
+	}
+	return nil
+}
+
+// path reads the field of that name.
+func (f queryForm) path(position string) (kv.Path, error) {
+	text, err := stringAt(position+".path", f["path"])
+	if err != nil {
+		return nil, err
+	}
+	path, err := kv.ParsePath(text)
+	if err != nil {
+		return nil, kv.Invalid("%s.path: %v", position, err)
+	}
+	return path, nil
+}
+
+func (f queryForm) parseSelect(q *kv.Query) error {
+	if !f.given("select") {
+		return nil
+	}
+	list, err := elements("select", f["select"])
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return kv.Invalid("select must name at least one of %s, value.<path>", strings.Join(kv.EntryFields, ", "))
+	}
+	seen := map[string]bool{}
+	for i, element := range list {
+		position := fmt.Sprintf("select[%d]", i)
+		name, err := stringAt(position, element)
+		if err != nil {
+			return err
+		}
+		field := kv.Field{Name: name}
+		if path, ok := strings.CutPrefix(name, "value."); ok {
+			if field.Path, err = kv.ParsePath(path); err != nil {
+				return kv.Invalid("%s: %v", position, err)
+			}
+		}
+		if !seen[name] {
+			seen[name] = true
+			q.Select = append(q.Select, field)
+		}
+	}
+	return nil
+}
+
+// parseSort reads one element or an array of them.
+func (f queryForm) parseSort(q *kv.Query) error {
+	if !f.given("sort") {
+		return nil
+	}
+	list := []json.RawMessage{f["sort"]}
+	if f["sort"][0] == '[' {
+		var err error
+		if list, err = elements("sort", f["sort"]); err != nil {
+			return err
+		}
+	}
+	for i, element := range list {
+		key, err := sortKey(fmt.Sprintf("sort[%d]", i), element)
+		if err != nil {
+			return err
+		}
+		q.Sort = append(q.Sort, key)
+	}
+	return nil
+}
+
+// sortKey reads {"path":…,"order":…} or "<path>", "<path>:asc", "<path>:desc".
+func sortKey(position string, text json.RawMessage) (key kv.SortKey, err error) {
+	var path, order string
+	if text[0] == '{' {
+		form, err := object(position, text, "path", "order")
+		if err != nil {
+			return key, err
+		}
+		if path, err = stringAt(position+".path", form["path"]); err != nil {
+			return key, err
+		}
+		if form.given("order") {
+			if order, err = stringAt(position+".order", form["order"]); err != nil {
+				return key, err
+			}
+			if order != "asc" && order != "desc" {
+				return key, kv.Invalid("%s.order must be asc or desc, got %q", position, order)
+			}
+		}
+	} else {
+		if path, err = stringAt(position, text); err != nil {
+			return key, err
+		}
+		for _, suffix := range []string{"asc", "desc"} {
+			if rest, ok := strings.CutSuffix(path, ":"+suffix); ok {
+				path, order = rest, suffix
+				break
+			}
+		}
+	}
+	key.Descending = order == "desc"
+	if slices.Contains(kv.SortFields, path) {
+		key.By = path
+		if path == "relevance" {
+			if order == "asc" {
+				return key, kv.Invalid("%s: relevance has the best match first: leave the order out", position)
+			}
+			key.Descending = true
+		}
+		return key, nil
+	}
+	if key.Path, err = kv.ParsePath(path); err != nil {
+		return key, kv.Invalid("%s: %v", position, err)
+	}
+	return key, nil
+}
+
+func (f queryForm) parseCursor(q *kv.Query) error {
+	text, err := f.text("cursor")
+	if err != nil || text == "" {
+		return err
+	}
+	q.After, err = kv.ParseQueryCursor(text)
+	return err
+}
+
+func (f queryForm) parseAggregate(q *kv.Query) error {
+	if f.given("aggregate") {
+		list, err := elements("aggregate", f["aggregate"])
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			return kv.Invalid(`aggregate must have an element, as in [{"op":"count"}]`)
+		}
+		for i, element := range list {
+			a, err := aggregate(fmt.Sprintf("aggregate[%d]", i), element)
+			if err != nil {
+				return err
+			}
+			q.Aggregates = append(q.Aggregates, a)
+		}
+	}
+	return f.parseGroupBy(q)
+}
+
+func aggregate(position string, text json.RawMessage) (a kv.Aggregate, err error) {
+	form, err := object(position, text, "op", "path")
+	if err != nil {
+		return a, err
+	}
+	if a.Op, err = stringAt(position+".op", form["op"]); err != nil {
+		return a, err
+	}
+	if form.given("path") {
+		if a.Path, err = form.path(position); err != nil {
+			return a, err
+		}
+		a.Name, err = form.text("path")
+	}
+	return a, err
+}
+
+func (f queryForm) parseGroupBy(q *kv.Query) error {
+	text, err := f.text("groupBy")
+	if err != nil || text == "" {
+		return err
+	}
+	if index, ok := strings.CutPrefix(text, "index:"); ok {
+		if index == "" {
+			return kv.Invalid("groupBy must name an index after index:")
+		}
+		q.GroupBy = &kv.Grouping{Index: index}
+		return nil
+	}
+	path, err := kv.ParsePath(text)
+	if err != nil {
+		return kv.Invalid("groupBy: %v", err)
+	}
+	q.GroupBy = &kv.Grouping{Path: path}
+	return nil
+}
