@@ -105,7 +105,7 @@ const maxSortText = 200
 // ParseQueryCursor reads a nextCursor, which the kv_query_cursor function of the database wrote.
 func ParseQueryCursor(text string) (*QueryCursor, error) {
 	var c QueryCursor
-	var position json.RawMessage
+	position := json.RawMessage("null") // which a null leaves as it is
 	if !decodeCursor(text, &c.Order, &position, &c.Key) || ValidateKey(c.Key) != nil {
 		return nil, badCursor(text)
 	}
@@ -133,7 +133,7 @@ func ParseQueryCursor(text string) (*QueryCursor, error) {
 
 func isPathPosition(position json.RawMessage) bool {
 	var class *int
-	var at json.RawMessage
+	at := json.RawMessage("null")
 	parts := []any{&class, &at}
 	if json.Unmarshal(position, &parts) != nil || len(parts) != 2 || class == nil || queryable(string(at)) != nil {
 		return false

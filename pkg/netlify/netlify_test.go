@@ -53,6 +53,9 @@ func (m memory) List(_ context.Context, q kv.ListQuery) (string, error) {
 	}
 	return m.value, errors.Join(q.Validate(), m.err)
 }
+func (m memory) Query(_ context.Context, q kv.Query) (string, error) {
+	return m.value, errors.Join(q.Validate(), m.err)
+}
 func (m memory) Delete(_ context.Context, key string) (kv.Written, error) {
 	if m.key != nil {
 		*m.key = key

@@ -1,0 +1,407 @@
+package netlify
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// asked is a store that keeps the query it was asked and answers with a text.
+type asked struct {
+	query  *kv.Query
+	answer string
+}
+
+func (a *asked) Query(_ context.Context, q kv.Query) (string, error) {
+	a.query = &q
+	return a.answer, q.Validate()
+}
+
+const noResults = `{"results":[],"count":0,"pagination":{"limit":100,"offset":0,"hasMore":false,"nextCursor":null}}`
+
+func getEvent(t testing.TB, query string) string {
+	t.Helper()
+	values, err := url.ParseQuery(query)
+	require.NoError(t, err)
+	params, err := json.Marshal(values)
+	require.NoError(t, err)
+	return event("GET", `"multiValueQueryStringParameters":`+string(params))
+}
+
+// ask runs kv-query and returns what the store was asked; nil if it was not.
+func ask(t testing.TB, event string) (*kv.Query, response) {
+	t.Helper()
+	store := &asked{answer: noResults}
+	r := invoke(t, Query(store, time.Second), event)
+	return store.query, r
+}
+
+func pointer[T any](value T) *T { return &value }
+
+func spelled(texts ...string) (leaves []kv.IndexFilter) {
+	for _, text := range texts {
+		leaves = append(leaves, kv.IndexFilter{Spelled: text})
+	}
+	return leaves
+}
+
+func exact(key, member string) kv.IndexFilter {
+	return kv.IndexFilter{Exact: kv.Index{Key: key, Member: member}}
+}
+
+func TestAQueryIsReadFromBodyAndParameters(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		body   string // of a POST; "" where only GET says it
+		params string // of a GET; "" where only POST says it
+		want   kv.Query
+	}{
+		"Nothing":           {`{}`, "x=1", kv.Query{}},
+		"NullIsAbsent":      {`{"prefix":null,"indexes":null,"where":null,"limit":null,"sort":null,"cursor":null}`, "prefix=&limit=", kv.Query{}},
+		"UnknownIsIgnored":  {`{"sessionId":"1","prefix":"a"}`, "sessionId=1&prefix=a", kv.Query{Prefix: "a"}},
+		"IndexAll":          {`{"indexes":{"all":["a:b","c:d"]}}`, "index=a:b&index=c:d", kv.Query{Indexes: &kv.IndexFilter{All: spelled("a:b", "c:d")}}},
+		"IndexAny":          {`{"indexes":{"any":["a:b","c:d"]}}`, "index=a:b&index=c:d&match=any", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Any: spelled("a:b", "c:d")}}}}},
+		"IndexNone":         {`{"indexes":{"none":["a:b"]}}`, `indexes={"none":["a:b"]}`, kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Not: &kv.IndexFilter{Any: spelled("a:b")}}}}}},
+		"IndexExact":        {`{"indexes":{"all":[{"key":"a:b","member":"c"}]}}`, "", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{exact("a:b", "c")}}}},
+		"IndexKeys":         {`{"indexKeys":{"all":["a","b"]}}`, "indexKey=a&indexKey=b", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{exact("a", ""), exact("b", "")}}}},
+		"IndexAndKey":       {`{"indexes":{"all":["a:b"]},"indexKeys":{"all":["c"]}}`, "index=a:b&indexKey=c", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Spelled: "a:b"}, exact("c", "")}}}},
+		"NestedGroups":      {`{"indexes":{"any":[{"all":["a:b","c:d"]},{"none":["e:f"]}]}}`, "", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Any: []kv.IndexFilter{{All: spelled("a:b", "c:d")}, {All: []kv.IndexFilter{{Not: &kv.IndexFilter{Any: spelled("e:f")}}}}}}}}}},
+		"EmptyGroup":        {`{"indexes":{},"indexKeys":{"all":[],"none":[]}}`, "", kv.Query{}},
+		"Search":            {`{"search":"foo -bar"}`, "q=foo -bar", kv.Query{Search: kv.Search{{{Text: "foo"}, {Text: "bar", Not: true}}}}},
+		"SearchByItsName":   {`{"search":"foo"}`, "search=foo", kv.Query{Search: kv.Search{{{Text: "foo"}}}}},
+		"Where":             {`{"where":[{"path":"a.0","op":"gte","value":1.50}]}`, `where=[{"path":"a.0","op":"gte","value":1.50}]`, kv.Query{Where: []kv.Condition{{Path: kv.Path{"a", "0"}, Op: "gte", Value: "1.50"}}}},
+		"WhereExists":       {`{"where":[{"path":"/a~1b","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{Path: kv.Path{"a/b"}, Op: "exists", Value: "true"}}}},
+		"Range":             {`{"where":[{"path":"s","op":"gte","value":10},{"path":"s","op":"lte","value":20}]}`, "range=s:10..20", kv.Query{Where: []kv.Condition{{Path: kv.Path{"s"}, Op: "gte", Value: "10"}, {Path: kv.Path{"s"}, Op: "lte", Value: "20"}}}},
+		"RangeFrom":         {`{"where":[{"path":"s","op":"gte","value":-1e3}]}`, "range=s:-1e3..", kv.Query{Where: []kv.Condition{{Path: kv.Path{"s"}, Op: "gte", Value: "-1e3"}}}},
+		"RangeOfText":       {`{"where":[{"path":"d","op":"lte","value":"2026-01-01T10:00"}]}`, "range=d:..2026-01-01T10:00", kv.Query{Where: []kv.Condition{{Path: kv.Path{"d"}, Op: "lte", Value: `"2026-01-01T10:00"`}}}},
+		"RangeAndWhere":     {"", `range=s:1..&where=[{"path":"t","op":"exists"}]`, kv.Query{Where: []kv.Condition{{Path: kv.Path{"t"}, Op: "exists", Value: "true"}, {Path: kv.Path{"s"}, Op: "gte", Value: "1"}}}},
+		"Select":            {`{"select":["key","value.a.b","key"]}`, "select=key,value.a.b&select=key", kv.Query{Select: []kv.Field{{Name: "key"}, {Name: "value.a.b", Path: kv.Path{"a", "b"}}}}},
+		"SelectPointer":     {`{"select":["value./a~1b"]}`, `select=["value./a~1b"]`, kv.Query{Select: []kv.Field{{Name: "value./a~1b", Path: kv.Path{"a/b"}}}}},
+		"Sort":              {`{"sort":[{"path":"a","order":"desc"},{"path":"createdAt"}]}`, "sort=a:desc&sort=createdAt:asc", kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"a"}, Descending: true}, {By: "createdAt"}}}},
+		"SortByOneText":     {`{"sort":"updatedAt:desc"}`, "sort=updatedAt:desc", kv.Query{Sort: []kv.SortKey{{By: "updatedAt", Descending: true}}}},
+		"SortByPointer":     {`{"sort":{"path":"/createdAt"}}`, "sort=/createdAt", kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"createdAt"}}}}},
+		"Relevance":         {`{"sort":"relevance","search":"a"}`, "sort=relevance&q=a", kv.Query{Search: kv.Search{{{Text: "a"}}}, Sort: []kv.SortKey{{By: "relevance", Descending: true}}}},
+		"Page":              {`{"limit":7,"offset":9}`, "limit=007&offset=9", kv.Query{Limit: 7, Offset: 9}},
+		"Aggregates":        {`{"aggregate":[{"op":"count"},{"op":"sum","path":"a.b"}],"groupBy":"t"}`, "aggregate=count&aggregate=sum:a.b&groupBy=t", kv.Query{Aggregates: []kv.Aggregate{{Op: "count"}, {Op: "sum", Path: kv.Path{"a", "b"}, Name: "a.b"}}, GroupBy: &kv.Grouping{Path: kv.Path{"t"}}}},
+		"GroupsByIndex":     {`{"aggregate":[{"op":"count"}],"groupBy":"index:index:a","limit":5000}`, "aggregate=count&groupBy=index:index:a&limit=5000", kv.Query{Aggregates: []kv.Aggregate{{Op: "count"}}, GroupBy: &kv.Grouping{Index: "index:a"}, Limit: 5000}},
+		"LargeExport":       {`{"format":"ndjson","limit":10000}`, "format=ndjson&limit=10000", kv.Query{Limit: 10000}},
+		"CSVHasSmallPages":  {`{"format":"csv"}`, "format=csv", kv.Query{PageBytes: kv.MaxPageBytes / 2}},
+		"NotAnObjectIsNone": {`[1]`, "", kv.Query{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if c.body != "" {
+				q, r := ask(t, post(c.body))
+				require.Equal(t, http.StatusOK, r.StatusCode, r.Body)
+				require.Equal(t, &c.want, q, "POST %s", c.body)
+			}
+			if c.params != "" {
+				q, r := ask(t, getEvent(t, c.params))
+				require.Equal(t, http.StatusOK, r.StatusCode, r.Body)
+				require.Equal(t, &c.want, q, "GET ?%s", c.params)
+			}
+		})
+	}
+}
+
+func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
+	t.Parallel()
+	list := func(n int, element string) string {
+		return "[" + strings.TrimSuffix(strings.Repeat(element+",", n), ",") + "]"
+	}
+	for text, want := range map[string]string{
+		// POST
+		`{"prefix":1}`:                                                "prefix must be a string of whole characters, got 1",
+		`{"prefix":"\ud800"}`:                                         `prefix must be a string of whole characters, got "\ud800"`,
+		`{"prefix":"a\u0000"}`:                                        "prefix must not contain U+0000",
+		`{"Prefix":"a"}`:                                              "Prefix is not known: did you mean prefix?",
+		`{"group_by":"a"}`:                                            "group_by is not known: did you mean groupBy?",
+		`{"index":["a:b"]}`:                                           "index is a parameter of GET: in a body use indexes",
+		`{"q":"a"}`:                                                   "q is a parameter of GET: in a body use search",
+		`{"indexes":["a:b"]}`:                                         `indexes must be an object with all, any, none, got ["a:b"]`,
+		`{"indexes":{"and":["a:b"]}}`:                                 `indexes must have no other fields than all, any, none, got "and"`,
+		`{"indexes":{"all":["a:b"],"all":[]}}`:                        "indexes has all twice",
+		`{"indexes":{"all":"a:b"}}`:                                   `indexes.all must be an array, got "a:b"`,
+		`{"indexes":{"any":[]}}`:                                      "indexes.any must not be empty: nothing could match",
+		`{"indexes":{"all":[{}]}}`:                                    "indexes.all[0] must not be an empty group",
+		`{"indexes":{"all":[{"none":[]}]}}`:                           "indexes.all[0] must not be an empty group",
+		`{"indexes":{"all":["a"]}}`:                                   `indexes.all[0] must be "<key>:<member>", {"key":…,"member":…} or a group, got "a"`,
+		`{"indexes":{"all":[null]}}`:                                  `indexes.all[0] must be "<key>:<member>", {"key":…,"member":…} or a group, got null`,
+		`{"indexes":{"none":["a:b",{"key":"a"}]}}`:                    "indexes.none[1] must have a key and a member, both strings and not empty",
+		`{"indexes":{"all":[{"key":"a","member":"b","x":1}]}}`:        `indexes.all[0] must have no other fields than key, member, got "x"`,
+		`{"indexKeys":{"all":[{"key":"a","member":"b"}]}}`:            `indexKeys.all[0] must be the key of an index or a group, got {"key":"a","member":"b"}`,
+		`{"indexKeys":{"all":[""]}}`:                                  `indexKeys.all[0] must be the key of an index or a group, got ""`,
+		`{"indexes":{"all":` + list(101, `"a:b"`) + `}}`:              "indexes and indexKeys may name 100 indexes together, got 101",
+		`{"indexes":{"all":["a:` + strings.Repeat("b", 1030) + `"]}}`: "an index must be at most 1024 bytes, got 1032",
+		`{"indexes":` + strings.Repeat(`{"all":[`, 11) + `"a:b"` + strings.Repeat(`]}`, 11) + `}`: "indexes" + strings.Repeat(".all[0]", 10) + ": groups must be nested at most 10 levels deep",
+		`{"search":["a"]}`:                                                        `search must be a string of whole characters, got ["a"]`,
+		`{"search":" \"\" "}`:                                                     `search has no word in it, got " \"\" ": give letters or digits to look for`,
+		`{"search":"` + strings.Repeat("a ", 101) + `"}`:                          "search must have at most 100 words and phrases, got 101",
+		`{"search":"` + strings.Repeat("a", 2001) + `"}`:                          "search must be at most 2000 bytes, got 2001",
+		`{"where":{"path":"a"}}`:                                                  `where must be an array, got {"path":"a"}`,
+		`{"where":[{"path":"a","op":"eq","value":1},3]}`:                          "where[1] must be an object with path, op, value, got 3",
+		`{"where":[{"path":"a","op":"eq"}]}`:                                      "where[0] must have a value",
+		`{"where":[{"path":"a","op":"like","value":"x"}]}`:                        `where[0]: op must be one of eq, ne, gt, gte, lt, lte, in, exists, contains, got "like"`,
+		`{"where":[{"path":"a","value":"x"}]}`:                                    "where[0].op must be a string of whole characters, got ",
+		`{"where":[{"op":"eq","value":"x"}]}`:                                     "where[0].path must be a string of whole characters, got ",
+		`{"where":[{"path":"a","op":"eq","value":1,"or":2}]}`:                     `where[0] must have no other fields than path, op, value, got "or"`,
+		`{"where":[{"path":"a","op":"gt","value":true}]}`:                         "where[0]: value of gt must be a number or a string",
+		`{"where":[{"path":"a","op":"in","value":1}]}`:                            "where[0]: value of in must be an array",
+		`{"where":[{"path":"a","op":"in","value":` + list(1001, "1") + `}]}`:      "where[0]: value of in must have at most 1000 elements, got 1001",
+		`{"where":[{"path":"a","op":"exists","value":1}]}`:                        "where[0]: value of exists must be true or false",
+		`{"where":[{"path":"a","op":"eq","value":1e999999999}]}`:                  "where[0]: value must not hold a number with more than 16000 digits before or after the point",
+		`{"where":[{"path":"a","op":"eq","value":{"x":["\u0000"]}}]}`:             "where[0]: value must not contain U+0000",
+		`{"where":[{"path":"a","op":"eq","value":["\udc00"]}]}`:                   "where[0]: value must not hold half of a surrogate pair",
+		`{"where":[{"path":"","op":"exists"}]}`:                                   `where[0].path: a path must be like score, stops.0.title or /a~1b, got ""`,
+		`{"where":[{"path":"a..b","op":"exists"}]}`:                               `where[0].path: a path must be like score, stops.0.title or /a~1b, got "a..b"`,
+		`{"where":[{"path":"/a~2","op":"exists"}]}`:                               `where[0].path: in a path that begins with / a ~ is written ~0 and a slash ~1, got "a~2"`,
+		`{"where":[{"path":"a` + strings.Repeat(".a", 100) + `","op":"exists"}]}`: "where[0].path: a path must have at most 100 parts, got 101",
+		`{"where":[{"path":"` + strings.Repeat("a", 1024) + `","op":"exists"}]}`:  "where[0].path: a path must be at most 1024 bytes, got 1025",
+		`{"where":` + list(10000, `{"path":"a","op":"exists"}`) + `}`:             "where must have at most 100 conditions, got 10000",
+		`{"select":[]}`:                                     "select must name at least one of key, value, indexes, createdAt, updatedAt, value.<path>",
+		`{"select":["vaule"]}`:                              `select[0]: must be value.<path> or one of key, value, indexes, createdAt, updatedAt, got "vaule"`,
+		`{"select":["value."]}`:                             `select[0]: a path must be like score, stops.0.title or /a~1b, got ""`,
+		`{"sort":[{"path":"a","order":"down"}]}`:            `sort[0].order must be asc or desc, got "down"`,
+		`{"sort":[{"by":"a"}]}`:                             `sort[0] must have no other fields than path, order, got "by"`,
+		`{"sort":["relevance"]}`:                            "sort[0]: relevance needs a search",
+		`{"sort":["a","relevance"],"search":"a"}`:           "sort[1]: relevance cannot be combined with another order",
+		`{"sort":"relevance:asc","search":"a"}`:             "sort[0]: relevance has the best match first: leave the order out",
+		`{"sort":` + list(11, `"a"`) + `}`:                  "sort must have at most 10 elements, got 11",
+		`{"limit":0}`:                                       "limit must be a whole number from 1 to 1000, got 0",
+		`{"limit":1001}`:                                    "limit must be a whole number from 1 to 1000, got 1001",
+		`{"limit":10001,"format":"csv"}`:                    "limit must be a whole number from 1 to 10000, got 10001",
+		`{"limit":"5"}`:                                     `limit must be a whole number from 1 to 1000, got "5"`,
+		`{"offset":-1}`:                                     "offset must be a whole number from 0 to 2147483647, got -1",
+		`{"cursor":"x"}`:                                    `cursor must be the nextCursor of an earlier answer, got "x"`,
+		`{"format":"xml"}`:                                  `format must be one of json, csv, ndjson, got "xml"`,
+		`{"groupBy":"a"}`:                                   `groupBy needs aggregate, as in [{"op":"count"}]`,
+		`{"aggregate":[]}`:                                  `aggregate must have an element, as in [{"op":"count"}]`,
+		`{"aggregate":[{"op":"median","path":"a"}]}`:        `aggregate[0]: op must be one of count, sum, avg, min, max, distinct, got "median"`,
+		`{"aggregate":[{"op":"sum"}]}`:                      "aggregate[0]: sum needs a path",
+		`{"aggregate":[{"op":"count"}],"sort":"a"}`:         "sort, select, cursor and offset cannot be combined with aggregate",
+		`{"aggregate":[{"op":"count"}],"limit":5}`:          "limit bounds the groups of an aggregate: it needs groupBy",
+		`{"aggregate":[{"op":"count"}],"groupBy":"index:"}`: "groupBy must name an index after index:",
+		`{"prefix":`:                                        "the body must be JSON; it is wrong at byte 10: unexpected end of JSON input",
+		// GET
+		"?match=some":             `match must be all or any, got "some"`,
+		"?index=a":                `indexes.all[0] must be "<key>:<member>", {"key":…,"member":…} or a group, got "a"`,
+		`?index=a:b&indexes={}`:   "index and indexes cannot be combined",
+		"?indexes=a:b":            `indexes must be JSON like {"all":[…]}; for a single one there is index`,
+		"?indexes={":              "indexes begins like JSON, but is not",
+		"?where=score":            `where must be JSON like [{"path":"score","op":"gte","value":10}]`,
+		"?where=[]&where=[]":      "where as JSON must be given once",
+		"?range=score":            `range must be <path>:<from>..<to>, as in score:10..20, score:10.. or score:..20, got "score"`,
+		"?range=score:..":         `range must be <path>:<from>..<to>, as in score:10..20, score:10.. or score:..20, got "score:.."`,
+		"?range=score:1..b":       `range must be from a number to a number or from a text to a text, got "score:1..b"`,
+		"?q=a&search=b":           "q and search are the same: give one of them",
+		"?limit=ten":              `limit must be a whole number from 0 to 10000, got "ten"`,
+		"?limit=1001":             "limit must be a whole number from 1 to 1000, got 1001",
+		"?Index=a:b":              "Index is not known: did you mean index?",
+		"?group-by=a":             "group-by is not known: did you mean groupBy?",
+		"?aggregate=median:score": `aggregate[0]: op must be one of count, sum, avg, min, max, distinct, got "median"`,
+	} {
+		event := post(text)
+		if query, ok := strings.CutPrefix(text, "?"); ok {
+			event = getEvent(t, query)
+		}
+		_, r := ask(t, event)
+		var body struct{ Error, Code string }
+		require.NoError(t, json.Unmarshal([]byte(r.Body), &body))
+		require.Equal(t, want, body.Error, "%.200s", text)
+		require.Equal(t, http.StatusBadRequest, r.StatusCode)
+	}
+}
+
+func TestACursorBelongsToItsSort(t *testing.T) {
+	t.Parallel()
+	const byKey = "WyJrZXkuYXNjIixudWxsLCJhIl0" // ["key.asc",null,"a"]
+	q, _ := ask(t, post(`{"cursor":"`+byKey+`"}`))
+	require.Equal(t, &kv.QueryCursor{Order: "key.asc", Position: "null", Key: "a"}, q.After)
+	for body, want := range map[string]string{
+		`{"cursor":"` + byKey + `","sort":"createdAt"}`: "cursor belongs to the order key.asc, but sort asks for createdAt.asc",
+		`{"cursor":"` + byKey + `","sort":["a","b"]}`:   "cursor cannot be combined with this sort: go on with offset",
+		`{"cursor":"` + byKey + `","offset":0}`:         "offset cannot be combined with cursor: a cursor says already where to go on",
+	} {
+		_, r := ask(t, post(body))
+		require.Contains(t, r.Body, want)
+	}
+}
+
+func TestTheTimeForAQueryComesFromTheEnvironment(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"": 11 * time.Second, "10s": 11 * time.Second, "2s": 2 * time.Second, "1.5": 1500 * time.Millisecond, "250ms": 250 * time.Millisecond,
+		"0": 0, "-1s": 0, "11s": 0, "soon": 0, "NaN": 0,
+	} {
+		t.Setenv("KV_QUERY_TIMEOUT", text)
+		require.Equal(t, want, QueryTimeoutFromEnv(), "KV_QUERY_TIMEOUT=%q", text)
+	}
+	r := invoke(t, Query(&asked{}, 0), post("{}"))
+	require.Equal(t, http.StatusServiceUnavailable, r.StatusCode)
+	require.Contains(t, r.Body, "KV_QUERY_TIMEOUT must be a time of up to 10s")
+}
+
+func export(t testing.TB, body, answer string) response {
+	t.Helper()
+	return invoke(t, Query(&asked{answer: answer}, time.Second), post(body))
+}
+
+func TestAnExportAsNDJSONIsOneResultALine(t *testing.T) {
+	t.Parallel()
+	r := export(t, `{"format":"ndjson"}`, `{"results":[{"key":"a","value":{`+"\n"+` "x" : 1.0,`+"\r\n"+`"y":"<&>"}},{"key":"b"}],"count":2,`+
+		`"pagination":{"limit":2,"offset":0,"hasMore":true,"nextCursor":"abc"},"notices":[{"code":"ranked_first","message":""}]}`)
+	require.Equal(t, "{\"key\":\"a\",\"value\":{  \"x\" : 1.0,  \"y\":\"<&>\"}}\n{\"key\":\"b\"}\n", r.Body)
+	require.Equal(t, "application/x-ndjson; charset=utf-8", r.Headers["Content-Type"])
+	require.Equal(t, `attachment; filename="kv-query.ndjson"`, r.Headers["Content-Disposition"])
+	require.Equal(t, []string{"true", "abc", "2", "ranked_first"},
+		[]string{r.Headers["X-KV-Has-More"], r.Headers["X-KV-Next-Cursor"], r.Headers["X-KV-Count"], r.Headers["X-KV-Notice"]})
+}
+
+func TestAnExportAsCSVLosesNothingAndRunsNothing(t *testing.T) {
+	t.Parallel()
+	r := export(t, `{"format":"csv","select":["key","value.t","value.n","value.o","indexes"]}`,
+		`{"results":[{"key":"=1+1","value.t":"a \"b\",\r\nc\nd\re","value.n":-5.0,"value.o":{"a":[1]},"indexes":["a:b"]},`+
+			`{"key":"k","value.t":"-5","value.n":12345678901234567890,"value.o":null,"indexes":[]},{"key":"l","indexes":[]}],`+
+			`"count":3,"pagination":{"limit":100,"offset":0,"hasMore":false,"nextCursor":null}}`)
+	require.Equal(t, "key,value.t,value.n,value.o,indexes\r\n"+
+		"'=1+1,\"a \"\"b\"\",\r\nc\nd\re\",-5.0,\"{\"\"a\"\":[1]}\",\"[\"\"a:b\"\"]\"\r\n"+
+		"k,'-5,12345678901234567890,,[]\r\nl,,,,[]\r\n", r.Body)
+	require.Equal(t, "text/csv; charset=utf-8; header=present", r.Headers["Content-Type"])
+	require.Equal(t, "false", r.Headers["X-KV-Has-More"])
+	require.NotContains(t, r.Headers, "X-KV-Next-Cursor")
+}
+
+func TestAggregatesAreExported(t *testing.T) {
+	t.Parallel()
+	const answer = `{"aggregates":[{"op":"count","value":3},{"op":"sum","path":"a","value":1.50,"excluded":1}],` +
+		`"groups":[{"group":"=x","aggregates":[{"op":"count","value":2},{"op":"sum","path":"a","value":1,"excluded":0}]},` +
+		`{"group":null,"absent":true,"aggregates":[{"op":"count","value":1},{"op":"sum","path":"a","value":null,"excluded":0}]}]}`
+	ask := `"aggregate":[{"op":"count"},{"op":"sum","path":"a"}]`
+	require.Equal(t, "count,sum:a\r\n3,1.50\r\n", export(t, `{"format":"csv",`+ask+`}`, answer).Body)
+	require.Equal(t, "group,count,sum:a\r\n'=x,2,1\r\n,1,\r\n", export(t, `{"format":"csv","groupBy":"g",`+ask+`}`, answer).Body)
+	require.Equal(t, `{"aggregates":[{"op":"count","value":3},{"op":"sum","path":"a","value":1.50,"excluded":1}]}`+"\n",
+		export(t, `{"format":"ndjson",`+ask+`}`, answer).Body)
+}
+
+// FuzzCells: whatever a cell holds, no spreadsheet takes it for a formula, and what was there can be told from it.
+func FuzzCells(f *testing.F) {
+	for _, text := range []string{"", "=1", "'=1", "'t Hooft", " +1", "-1", "@SUM(A1)", "\t=1", "\r", "\n", "'\n", "＝1", "a,b", `"`, "a\r\nb", "'"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		text = strings.ToValidUTF8(text, "")
+		guarded := cell(appendString(nil, text))
+		if guarded != text {
+			require.Equal(t, "'"+text, guarded)
+		}
+		restored := guarded
+		if rest, ok := strings.CutPrefix(guarded, "'"); ok && formula.MatchString(guarded) {
+			restored = rest
+		}
+		require.Equal(t, text, restored, "the apostrophe can be taken away again")
+		require.NotContains(t, []string{"=", "+", "-", "@", "\t", "\r", "\n"}, string(append([]rune(strings.TrimLeft(guarded, " ")), 'x')[0]))
+
+		w := &csvWriter{}
+		w.record([]string{guarded, "x"})
+		if !strings.Contains(guarded, "\r") { // Go's reader makes \r\n in a cell \n
+			records, err := csv.NewReader(strings.NewReader(string(w.bytes()))).ReadAll()
+			require.NoError(t, err)
+			require.Equal(t, [][]string{{guarded, "x"}}, records)
+		}
+	})
+}
+
+// FuzzQuery: no input panics or is a 500, and no filter is dropped: what a body says that is not refused is in the query.
+func FuzzQuery(f *testing.F) {
+	for _, text := range []string{`{"indexes":{"all":["a:b",{"any":[{"key":"c","member":"d"},"e:f"]}],"none":["g:h"]},"indexKeys":{"any":["i"]}}`,
+		`{"where":[{"path":"a.0","op":"in","value":[1,"x",null]},{"path":"/a~1b","op":"exists"}],"search":"a \"b c\" or -d e*","prefix":"p"}`,
+		`{"sort":[{"path":"a","order":"desc"}],"select":["key","value.a"],"limit":5,"offset":1}`, `{"aggregate":[{"op":"sum","path":"a"}],"groupBy":"index:a"}`,
+		`{"where":[{"path":"a","op":"eq","value":1e400}]}`, `{"search":"$$;--'\"\\"}`, `{"prefix":"%_\\"}`, `{"cursor":"WyJrZXkuYXNjIixudWxsLCJhIl0"}`} {
+		f.Add(text, "")
+	}
+	for _, params := range []string{"index=a:b&index=c:d&match=any&indexKey=e", "q=a or b&range=s:1..2&range=t:..x", "where=[]&select=key,value.a&sort=a:desc&sort=b",
+		"aggregate=count&aggregate=sum:a&groupBy=b&format=csv", "limit=1&offset=2&prefix=x"} {
+		f.Add("", params)
+	}
+	f.Fuzz(func(t *testing.T, body, params string) {
+		event := post(strings.ToValidUTF8(body, ""))
+		if body == "" {
+			values, _ := url.ParseQuery(params)
+			raw, err := json.Marshal(values)
+			require.NoError(t, err)
+			event = `{"httpMethod":"GET","multiValueQueryStringParameters":` + string(raw) + `}`
+		}
+		q, r := ask(t, event)
+		require.Contains(t, []int{200, 400, 413, 422}, r.StatusCode, r.Body)
+		if r.StatusCode != 200 {
+			require.Contains(t, r.Body, `"error":`)
+			return
+		}
+		args, err := json.Marshal(q)
+		require.NoError(t, err)
+		var fields map[string]any
+		if body == "" || json.Unmarshal([]byte(body), &fields) != nil {
+			return
+		}
+		require.Equal(t, leavesOf(fields), leavesIn(*q), "every filter of %s is in the query %s", body, args)
+	})
+}
+
+// leavesOf counts the filters that a body holds, without the code under test.
+func leavesOf(fields map[string]any) string {
+	var indexes func(any) int
+	indexes = func(value any) (n int) {
+		switch value := value.(type) {
+		case string:
+			return 1
+		case []any:
+			for _, part := range value {
+				n += indexes(part)
+			}
+		case map[string]any:
+			if value["key"] != nil || value["member"] != nil {
+				return 1
+			}
+			for _, part := range value {
+				n += indexes(part)
+			}
+		}
+		return n
+	}
+	where, _ := fields["where"].([]any)
+	prefix, _ := fields["prefix"].(string)
+	search, _ := fields["search"].(string)
+	return fmt.Sprint(indexes(fields["indexes"])+indexes(fields["indexKeys"]), len(where), prefix, search != "")
+}
+
+func leavesIn(q kv.Query) string {
+	var indexes func(kv.IndexFilter) int
+	indexes = func(f kv.IndexFilter) (n int) {
+		if f.Not != nil {
+			return indexes(*f.Not)
+		}
+		parts := slices.Concat(f.All, f.Any)
+		if len(parts) == 0 {
+			return 1
+		}
+		for _, part := range parts {
+			n += indexes(part)
+		}
+		return n
+	}
+	n := 0
+	if q.Indexes != nil {
+		n = indexes(*q.Indexes)
+	}
+	return fmt.Sprint(n, len(q.Where), q.Prefix, q.Search != nil)
+}
