@@ -242,7 +242,7 @@ func cell(text json.RawMessage) string {
 
 // formula is what a spreadsheet may take for a formula (OWASP, "CSV Injection"), with any number of apostrophes before it,
 // so that one more can be told from those that were there.
-var formula = regexp.MustCompile(`^['\s]*[=+\-@＝＋－＠]|^'*[\t\r\n]`)
+var formula = regexp.MustCompile(`^['\s]*[=+\-@＝＋－＠\t\r\n]`)
 
 // harmless puts an apostrophe before a text that a spreadsheet would run.
 func harmless(text string) string {

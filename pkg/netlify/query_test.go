@@ -25,6 +25,9 @@ type asked struct {
 
 func (a *asked) Query(_ context.Context, q kv.Query) (string, error) {
 	a.query = &q
+	if len(q.Aggregates) > 0 && a.answer == noResults {
+		return `{"aggregates":[],"groups":[]}`, q.Validate()
+	}
 	return a.answer, q.Validate()
 }
 
