@@ -374,7 +374,7 @@ begin
         end if;
     end if;
     v_where := v_where || array(select '(' || condition || ') is true' from unnest(p_plan.others) as condition);
-    return replace(v_source || ' where ' || array_to_string(v_where, ' and '), '<key>', v_key);
+    return replace(v_source || ' where ' || coalesce(nullif(array_to_string(v_where, ' and '), ''), 'true'), '<key>', v_key);
 end
 $$;
 comment on function public.kv_query_source(public.kv_query_plan, integer, boolean) is

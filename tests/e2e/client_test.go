@@ -29,6 +29,7 @@ const (
 	upsertPath = "/.netlify/functions/kv-upsert"
 	listPath   = "/.netlify/functions/kv-list"
 	getPath    = "/.netlify/functions/kv-get"
+	queryPath  = "/.netlify/functions/kv-query"
 	deletePath = "/.netlify/functions/kv-delete"
 )
 

@@ -1,0 +1,705 @@
+package e2e
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What a query means, said a second time and as plainly as possible: a list of entries in memory, walked from end to end.
+
+// modelEntry is an entry. An index entry has no document, and neither where nor search look into it.
+type modelEntry struct {
+	key      string
+	text     string // the value as it was written
+	document any    // decoded with json.Number
+	isIndex  bool
+	indexes  []index
+}
+
+// absentValue is what is at a path that leads nowhere.
+type absentValue struct{}
+
+func decode(text string) (value any) {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&value); err != nil {
+		panic(err)
+	}
+	return value
+}
+
+func at(value any, path []string) any {
+	for _, name := range path {
+		switch here := value.(type) {
+		case map[string]any:
+			inner, ok := here[name]
+			if !ok {
+				return absentValue{}
+			}
+			value = inner
+		case []any:
+			i, err := strconv.Atoi(name)
+			if err != nil || i < 0 || i >= len(here) {
+				return absentValue{}
+			}
+			value = here[i]
+		default:
+			return absentValue{}
+		}
+	}
+	return value
+}
+
+func (e modelEntry) at(path string) any {
+	if e.isIndex {
+		return absentValue{}
+	}
+	if rest, ok := strings.CutPrefix(path, "/"); ok {
+		return at(e.document, strings.Split(rest, "/"))
+	}
+	return at(e.document, strings.Split(path, "."))
+}
+
+func number(value any) *big.Rat {
+	if text, ok := value.(json.Number); ok {
+		r, _ := new(big.Rat).SetString(string(text))
+		return r
+	}
+	return nil
+}
+
+func equalJSON(a, b any) bool {
+	if x, y := number(a), number(b); x != nil && y != nil {
+		return x.Cmp(y) == 0
+	}
+	switch a := a.(type) {
+	case []any:
+		b, ok := b.([]any)
+		return ok && slices.EqualFunc(a, b, equalJSON)
+	case map[string]any:
+		b, ok := b.(map[string]any)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		for name, value := range a {
+			if other, ok := b[name]; !ok || !equalJSON(value, other) {
+				return false
+			}
+		}
+		return true
+	}
+	switch b.(type) {
+	case []any, map[string]any:
+		return false
+	}
+	return a == b
+}
+
+// holds is jsonb's containment: of objects by field, of arrays by element, at every level.
+func holdsInside(whole, part any) bool {
+	switch part := part.(type) {
+	case map[string]any:
+		whole, ok := whole.(map[string]any)
+		if !ok {
+			return false
+		}
+		for name, value := range part {
+			if inner, ok := whole[name]; !ok || !holdsInside(inner, value) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		whole, ok := whole.([]any)
+		if !ok {
+			return false
+		}
+		for _, value := range part {
+			if !slices.ContainsFunc(whole, func(element any) bool { return holdsInside(element, value) }) {
+				return false
+			}
+		}
+		return true
+	}
+	return equalJSON(whole, part)
+}
+
+func (e modelEntry) meets(path, op string, value any) bool {
+	here := e.at(path)
+	if e.isIndex {
+		return false
+	}
+	if _, absent := here.(absentValue); absent {
+		return op == "exists" && value == false
+	}
+	switch op {
+	case "eq":
+		return equalJSON(here, value)
+	case "ne":
+		return !equalJSON(here, value)
+	case "in":
+		return slices.ContainsFunc(value.([]any), func(one any) bool { return equalJSON(here, one) })
+	case "exists":
+		return value == true
+	case "contains":
+		text, isText := here.(string)
+		if part, ok := value.(string); ok && isText && strings.Contains(text, part) {
+			return true
+		}
+		if list, ok := here.([]any); ok { // an array holds a single value, too
+			switch value.(type) {
+			case []any, map[string]any:
+			default:
+				return slices.ContainsFunc(list, func(element any) bool { return equalJSON(element, value) })
+			}
+		}
+		return holdsInside(here, value)
+	}
+	var order int
+	x, y := number(here), number(value)
+	text, isText := here.(string)
+	than, isTextToo := value.(string)
+	switch {
+	case x != nil && y != nil:
+		order = x.Cmp(y)
+	case isText && isTextToo:
+		order = cmp.Compare(text, than)
+	default:
+		return false
+	}
+	return map[string]bool{"gt": order > 0, "gte": order >= 0, "lt": order < 0, "lte": order <= 0}[op]
+}
+
+func words(text string) []string {
+	return strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+}
+
+func stringsIn(value any, each func(string)) {
+	switch value := value.(type) {
+	case string:
+		each(value)
+	case []any:
+		for _, element := range value {
+			stringsIn(element, each)
+		}
+	case map[string]any:
+		for _, field := range value {
+			stringsIn(field, each)
+		}
+	}
+}
+
+// says tells whether a string of the entry has the words in a row, the last of them perhaps going on.
+func (e modelEntry) says(phrase string, goesOn bool) (found bool) {
+	want := words(phrase)
+	stringsIn(e.document, func(text string) {
+		have := words(text)
+		for i := 0; i+len(want) <= len(have); i++ {
+			last := len(want) - 1
+			same := slices.Equal(have[i:i+last], want[:last]) && (have[i+last] == want[last] || goesOn && strings.HasPrefix(have[i+last], want[last]))
+			found = found || same
+		}
+	})
+	return found
+}
+
+// searchTerm is a part of a search that was put together from such parts.
+type searchTerm struct {
+	text             string
+	not, goesOn, alt bool
+}
+
+func spellSearch(terms []searchTerm) string {
+	var parts []string
+	for _, term := range terms {
+		text := term.text
+		switch {
+		case strings.Contains(text, " "):
+			text = `"` + text + `"`
+		case term.goesOn:
+			text += "*"
+		}
+		if term.not {
+			text = "-" + text
+		}
+		if term.alt {
+			text = "or " + text
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, " ")
+}
+
+func (e modelEntry) found(terms []searchTerm) bool {
+	if e.isIndex {
+		return false
+	}
+	any, all := false, true
+	for _, term := range terms {
+		if term.alt {
+			any, all = any || all, true
+		}
+		all = all && e.says(term.text, term.goesOn && !strings.Contains(term.text, " ")) != term.not
+	}
+	return any || all
+}
+
+// indexed evaluates a group of index filters. A leaf is a spelled pair, an exact one, or with keysOnly the key of an index.
+func (e modelEntry) indexed(group map[string]any, keysOnly bool) bool {
+	holds := func(element any) bool {
+		switch element := element.(type) {
+		case string:
+			return slices.ContainsFunc(e.indexes, func(x index) bool {
+				return keysOnly && x.key == element || !keysOnly && x.key+":"+x.member == element
+			})
+		case map[string]any:
+			if element["key"] != nil {
+				return slices.Contains(e.indexes, index{element["key"].(string), element["member"].(string)})
+			}
+			return e.indexed(element, keysOnly)
+		}
+		panic(element)
+	}
+	if all, ok := group["all"].([]any); ok && slices.ContainsFunc(all, func(x any) bool { return !holds(x) }) {
+		return false
+	}
+	if none, ok := group["none"].([]any); ok && slices.ContainsFunc(none, holds) {
+		return false
+	}
+	some, ok := group["any"].([]any)
+	return !ok || slices.ContainsFunc(some, holds)
+}
+
+// sortClass puts numbers first, then text, then the rest, and what is absent last.
+func sortClass(value any) int {
+	switch value.(type) {
+	case json.Number:
+		return 0
+	case string:
+		return 1
+	case absentValue:
+		return 3
+	}
+	return 2
+}
+
+func compareBy(path string, descending bool) func(a, b modelEntry) int {
+	return func(a, b modelEntry) int {
+		if path == "key" {
+			order := cmp.Compare(a.key, b.key)
+			if descending {
+				return -order
+			}
+			return order
+		}
+		x, y := a.at(path), b.at(path)
+		if order := cmp.Compare(sortClass(x), sortClass(y)); order != 0 {
+			return order
+		}
+		order := 0
+		switch sortClass(x) {
+		case 0:
+			order = number(x).Cmp(number(y))
+		case 1:
+			order = cmp.Compare(x.(string), y.(string))
+		}
+		if descending {
+			return -order
+		}
+		return order
+	}
+}
+
+// randomQueries makes queries out of what the entries hold, so that most of them find something.
+type randomQueries struct {
+	*rand.Rand
+	prefix    string
+	indexKeys []string
+}
+
+var (
+	modelPaths   = []string{"n", "t", "o.a", "o.a.0", "/o/a/1", "o", "x", "o.b c", "0", "a.b.c"}
+	modelNumbers = []string{"0", "-0", "1", "1.0", "1e0", "10", "2.5", "-3", "12345678901234567890", "12345678901234567891", "1e30", "0.1"}
+	modelTexts   = []string{"", "1", "10", "alpha", "alpha beta", "beta-gamma", "Gamma, delta!", "delta_alpha", "über straße", "2026-01-01T10:00:00Z", "2026-02-01",
+		"it's \"quoted\" $$; -- \\", "a\tb\nc", "日本", "%_*", "alphabet"}
+	modelMembers = []string{"a", "b", "a:b", `q"u{o},t\e`, "c"}
+)
+
+func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
+
+// value is the JSON text of a small value.
+func (q randomQueries) value(depth int) string {
+	switch q.IntN(9) {
+	case 0, 1, 2:
+		return pick(q.Rand, modelNumbers)
+	case 3, 4, 5:
+		return quote(pick(q.Rand, modelTexts))
+	case 6:
+		return pick(q.Rand, []string{"true", "false", "null"})
+	case 7:
+		var elements []string
+		for range q.IntN(4) * depth {
+			elements = append(elements, q.value(depth-1))
+		}
+		return "[" + strings.Join(elements, ",") + "]"
+	}
+	if depth == 0 {
+		return "{}"
+	}
+	return `{"a":` + q.value(depth-1) + `,"b c":` + q.value(depth-1) + `}`
+}
+
+func (q randomQueries) entry(i int) modelEntry {
+	var fields []string
+	for _, name := range []string{"n", "t", "o"} {
+		if q.IntN(6) > 0 {
+			fields = append(fields, quote(name)+" : "+q.value(2))
+		}
+	}
+	e := modelEntry{key: fmt.Sprintf("%s%s/%03d", q.prefix, pick(q.Rand, []string{"a", "b", "A"}), i), text: "{" + strings.Join(fields, ", ") + "}"}
+	if q.IntN(20) == 0 {
+		e.text = pick(q.Rand, []string{"null", "[]", `[1,"alpha"]`})
+	}
+	e.document = decode(e.text)
+	for range q.IntN(4) {
+		x := index{pick(q.Rand, q.indexKeys), pick(q.Rand, modelMembers)}
+		if !slices.Contains(e.indexes, x) {
+			e.indexes = append(e.indexes, x)
+		}
+	}
+	return e
+}
+
+func (q randomQueries) group(depth int, keysOnly bool) map[string]any {
+	group := map[string]any{}
+	for len(group) == 0 {
+		for _, name := range []string{"all", "any", "none"} {
+			if q.IntN(3) > 0 {
+				continue
+			}
+			var elements []any
+			for range 1 + q.IntN(2) {
+				switch kind := q.IntN(4); {
+				case kind == 0 && depth > 0:
+					elements = append(elements, q.group(depth-1, keysOnly))
+				case keysOnly:
+					elements = append(elements, pick(q.Rand, q.indexKeys))
+				case kind == 1:
+					elements = append(elements, map[string]any{"key": pick(q.Rand, q.indexKeys), "member": pick(q.Rand, modelMembers)})
+				default:
+					elements = append(elements, pick(q.Rand, q.indexKeys)+":"+pick(q.Rand, modelMembers))
+				}
+			}
+			group[name] = elements
+		}
+	}
+	return group
+}
+
+func (q randomQueries) condition() map[string]any {
+	path := pick(q.Rand, modelPaths)
+	switch op := pick(q.Rand, []string{"eq", "ne", "gt", "gte", "lt", "lte", "in", "exists", "contains"}); op {
+	case "gt", "gte", "lt", "lte":
+		if q.IntN(2) == 0 {
+			return map[string]any{"path": path, "op": op, "value": pick(q.Rand, modelTexts)}
+		}
+		return map[string]any{"path": path, "op": op, "value": json.Number(pick(q.Rand, modelNumbers))}
+	case "in":
+		return map[string]any{"path": path, "op": op, "value": []any{decode(q.value(1)), decode(q.value(1)), decode(q.value(1))}}
+	case "exists":
+		return map[string]any{"path": path, "op": op, "value": q.IntN(2) == 0}
+	default:
+		return map[string]any{"path": path, "op": op, "value": decode(q.value(1))}
+	}
+}
+
+func (q randomQueries) search() (terms []searchTerm) {
+	for i := range 1 + q.IntN(3) {
+		terms = append(terms, searchTerm{
+			text: pick(q.Rand, []string{"alpha", "BETA", "gamma", "alpha beta", "gamma delta", "alph", "straße", "quoted", "2026", "delta_alpha", "日本", "zzz"}),
+			not:  q.IntN(4) == 0, goesOn: q.IntN(4) == 0, alt: i > 0 && q.IntN(3) == 0,
+		})
+	}
+	return terms
+}
+
+// filters puts some filters into a query and returns what they mean.
+func (q randomQueries) filters(body map[string]any) func(modelEntry) bool {
+	meanings := []func(modelEntry) bool{}
+	prefix := q.prefix + pick(q.Rand, []string{"", "", "a", "A/0", "b/1"})
+	body["prefix"] = prefix
+	meanings = append(meanings, func(e modelEntry) bool { return strings.HasPrefix(e.key, prefix) })
+	if q.IntN(2) == 0 {
+		group := q.group(2, false)
+		body["indexes"] = group
+		meanings = append(meanings, func(e modelEntry) bool { return e.indexed(group, false) })
+	}
+	if q.IntN(5) == 0 {
+		group := q.group(1, true)
+		body["indexKeys"] = group
+		meanings = append(meanings, func(e modelEntry) bool { return e.indexed(group, true) })
+	}
+	if q.IntN(3) == 0 {
+		terms := q.search()
+		body["search"] = spellSearch(terms)
+		meanings = append(meanings, func(e modelEntry) bool { return e.found(terms) })
+	}
+	var where []any
+	for range []int{0, 0, 1, 1, 2}[q.IntN(5)] {
+		c := q.condition()
+		where = append(where, c)
+		meanings = append(meanings, func(e modelEntry) bool { return e.meets(c["path"].(string), c["op"].(string), c["value"]) })
+	}
+	if where != nil {
+		body["where"] = where
+	}
+	return func(e modelEntry) bool {
+		return !slices.ContainsFunc(meanings, func(meaning func(modelEntry) bool) bool { return !meaning(e) })
+	}
+}
+
+// order puts a sort into a query and returns what it means.
+func (q randomQueries) order(body map[string]any) func(a, b modelEntry) int {
+	var keys []any
+	var compare []func(a, b modelEntry) int
+	descending := false
+	for range q.IntN(3) {
+		path := pick(q.Rand, append([]string{"key"}, modelPaths...))
+		descending = q.IntN(2) == 0
+		keys = append(keys, map[string]any{"path": path, "order": map[bool]string{true: "desc", false: "asc"}[descending]})
+		compare = append(compare, compareBy(path, descending))
+	}
+	if keys != nil {
+		body["sort"] = keys
+	}
+	for i, key := range keys {
+		if key.(map[string]any)["path"] == "key" { // what follows a key sorts nothing, and its direction is the last one
+			descending = key.(map[string]any)["order"] == "desc"
+			compare = compare[:i]
+			break
+		}
+	}
+	compare = append(compare, compareBy("key", descending))
+	return func(a, b modelEntry) int {
+		for _, by := range compare {
+			if order := by(a, b); order != 0 {
+				return order
+			}
+		}
+		return 0
+	}
+}
+
+func sendQuery(t testing.TB, body map[string]any) *answer {
+	t.Helper()
+	text, err := json.Marshal(body)
+	require.NoError(t, err)
+	return call(t, http.MethodPost, queryPath, bodyOf(text))
+}
+
+func bodyOf(text []byte) option { return body(string(text)) }
+
+type queryPage struct {
+	Results []struct {
+		Key   string
+		Value json.RawMessage
+	}
+	Pagination struct {
+		HasMore    bool
+		NextCursor *string
+	}
+	Notices []struct{ Code string }
+}
+
+// queryAll pages through a query, by cursor where there is one, else by offset.
+func queryAll(t testing.TB, body map[string]any) (keys, values []string) {
+	t.Helper()
+	for {
+		a := sendQuery(t, body)
+		require.Equal(t, http.StatusOK, a.status, "%v", a)
+		var p queryPage
+		require.NoError(t, json.Unmarshal(a.body, &p))
+		for _, r := range p.Results {
+			keys, values = append(keys, r.Key), append(values, string(r.Value))
+		}
+		switch {
+		case !p.Pagination.HasMore:
+			return keys, values
+		case p.Pagination.NextCursor != nil:
+			body["cursor"] = *p.Pagination.NextCursor
+		default:
+			require.Equal(t, "no_cursor", p.Notices[0].Code)
+			body["offset"] = len(keys)
+		}
+		require.NotEmpty(t, p.Results)
+	}
+}
+
+// TestQueriesMeanWhatTheModelSays compares thousands of random queries with the model. E2E_SEED repeats a run, E2E_QUERIES
+// sets how many there are.
+func TestQueriesMeanWhatTheModelSays(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("E2E_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	n := 1500
+	if text := os.Getenv("E2E_QUERIES"); text != "" {
+		var err error
+		n, err = strconv.Atoi(text)
+		require.NoError(t, err)
+	}
+	prefix := newPrefix(t)
+	q := randomQueries{Rand: rand.New(rand.NewPCG(seed, 1)), prefix: prefix}
+	q.indexKeys = []string{prefix + "z:i", prefix + "z", prefix + "z:i:a"}
+	var entries []modelEntry
+	members := map[string][]string{}
+	for i := range 300 {
+		e := q.entry(i)
+		entries = append(entries, e)
+		upsert(t, e.key, e.text, e.indexes...)
+		for _, x := range e.indexes {
+			if !slices.Contains(members[x.key], x.member) {
+				members[x.key] = append(members[x.key], x.member)
+			}
+		}
+	}
+	for key, list := range members {
+		entries = append(entries, modelEntry{key: key, text: quoteAll(list), isIndex: true})
+	}
+
+	for i := range n {
+		request := map[string]any{"limit": []int{1 + q.IntN(20), 1000}[q.IntN(2)]}
+		matches := q.filters(request)
+		compare := q.order(request)
+		var want []modelEntry
+		for _, e := range entries {
+			if matches(e) {
+				want = append(want, e)
+			}
+		}
+		slices.SortFunc(want, compare)
+		var keys, values []string
+		for _, e := range want {
+			keys, values = append(keys, e.key), append(values, e.text)
+		}
+		text, err := json.Marshal(request)
+		require.NoError(t, err)
+		gotKeys, gotValues := queryAll(t, request)
+		require.Equal(t, keys, gotKeys, "query %d of seed %d: %s", i, seed, text)
+		require.Equal(t, values, gotValues, "query %d of seed %d: %s", i, seed, text)
+		q.compareAggregates(t, request, want, fmt.Sprintf("query %d of seed %d: %s", i, seed, text))
+	}
+}
+
+// compareAggregates asks for aggregates over the matches, and for groups of them.
+func (q randomQueries) compareAggregates(t *testing.T, request map[string]any, matches []modelEntry, message string) {
+	for _, name := range []string{"limit", "cursor", "offset", "sort"} {
+		delete(request, name)
+	}
+	path, groupBy := pick(q.Rand, modelPaths), pick(q.Rand, modelPaths)
+	request["aggregate"] = []any{map[string]any{"op": "count"}, map[string]any{"op": "count", "path": path}, map[string]any{"op": "sum", "path": path},
+		map[string]any{"op": "min", "path": path}, map[string]any{"op": "max", "path": path}, map[string]any{"op": "distinct", "path": path}}
+	request["groupBy"] = groupBy
+	a := sendQuery(t, request)
+	require.Equal(t, http.StatusOK, a.status, "%v", a)
+	d := json.NewDecoder(bytes.NewReader(a.body))
+	d.UseNumber()
+	type result struct {
+		Value    any
+		Excluded *int
+	}
+	var got struct {
+		Aggregates []result
+		Groups     []struct {
+			Group      any
+			Absent     bool
+			Aggregates []result
+		}
+	}
+	require.NoError(t, d.Decode(&got))
+	check := func(matches []modelEntry, got []result) {
+		var distinct []any
+		var numbers []*big.Rat
+		var texts []string
+		present, sum := 0, new(big.Rat)
+		for _, e := range matches {
+			value := e.at(path)
+			if sortClass(value) == 3 {
+				continue
+			}
+			present++
+			if !slices.ContainsFunc(distinct, func(other any) bool { return equalJSON(other, value) }) {
+				distinct = append(distinct, value)
+			}
+			if x := number(value); x != nil {
+				numbers = append(numbers, x)
+				sum.Add(sum, x)
+			} else if text, ok := value.(string); ok {
+				texts = append(texts, text)
+			}
+		}
+		excluded := len(matches) - len(numbers)
+		require.Equal(t, json.Number(strconv.Itoa(len(matches))), got[0].Value, message)
+		require.Equal(t, json.Number(strconv.Itoa(present)), got[1].Value, message)
+		require.Zero(t, sum.Cmp(number(got[2].Value)), "sum %v, want %s: %s", got[2].Value, sum, message)
+		require.Equal(t, excluded, *got[2].Excluded, message)
+		require.Equal(t, json.Number(strconv.Itoa(len(distinct))), got[5].Value, message)
+		switch {
+		case len(numbers) > 0:
+			byValue := func(a, b *big.Rat) int { return a.Cmp(b) }
+			require.Zero(t, slices.MinFunc(numbers, byValue).Cmp(number(got[3].Value)), message)
+			require.Zero(t, slices.MaxFunc(numbers, byValue).Cmp(number(got[4].Value)), message)
+		case len(texts) > 0:
+			require.Equal(t, slices.Min(texts), got[3].Value, message)
+			require.Equal(t, slices.Max(texts), got[4].Value, message)
+			excluded = len(matches) - len(texts)
+		default:
+			require.Nil(t, got[3].Value, message)
+			require.Nil(t, got[4].Value, message)
+		}
+		require.Equal(t, excluded, *got[3].Excluded, message)
+	}
+	check(matches, got.Aggregates)
+
+	var groups []any
+	for _, e := range matches {
+		if value := e.at(groupBy); !slices.ContainsFunc(groups, func(other any) bool { return equalJSON(other, value) }) {
+			groups = append(groups, value)
+		}
+	}
+	require.Len(t, got.Groups, len(groups), "groups by %s: %s\n%v", groupBy, message, a)
+	last := 0
+	for _, group := range got.Groups {
+		value := group.Group
+		if group.Absent {
+			value = absentValue{}
+		}
+		require.GreaterOrEqual(t, sortClass(value), last, "groups by %s are in order: %s", groupBy, message)
+		last = sortClass(value)
+		var members []modelEntry
+		for _, e := range matches {
+			if equalJSON(e.at(groupBy), value) {
+				members = append(members, e)
+			}
+		}
+		require.NotEmpty(t, members, message)
+		check(members, group.Aggregates)
+	}
+}
