@@ -155,11 +155,14 @@ func (a *queryArgs) filter(f IndexFilter, seen map[termKey]int) any {
 func (a *queryArgs) combine(op string, filters []IndexFilter, seen map[termKey]int) any {
 	combined := []any{op}
 	for _, f := range filters {
-		part := a.filter(f, seen)
-		if inner, ok := part.([]any); ok && inner[0] == op {
-			combined = slices.Concat(combined, inner[1:])
-		} else if number, ok := part.(int); !ok || !slices.Contains(combined, any(number)) {
-			combined = append(combined, part)
+		parts := []any{a.filter(f, seen)}
+		if inner, ok := parts[0].([]any); ok && inner[0] == op {
+			parts = inner[1:]
+		}
+		for _, part := range parts {
+			if number, ok := part.(int); !ok || !slices.Contains(combined, any(number)) {
+				combined = append(combined, part)
+			}
 		}
 	}
 	if len(combined) == 2 {

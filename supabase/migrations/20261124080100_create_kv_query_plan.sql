@@ -319,7 +319,7 @@ begin
             continue; -- its postings say it all
         elsif v_plan.driver = 'index' and v_found.exact and cardinality(v_found.cover) = 1 and cardinality(v_plan.cover) = 1
               and v_best >= c_rare then
-            v_plan.merged := v_plan.merged || v_found.cover;
+            v_plan.merged := v_plan.merged || array(select unnest(v_found.cover) except select unnest(v_plan.merged));
         else
             v_indexes := v_indexes || v_found.condition;
         end if;

@@ -559,7 +559,7 @@ func TestQueriesMeanWhatTheModelSays(t *testing.T) {
 		seed, err = strconv.ParseUint(text, 10, 64)
 		require.NoError(t, err)
 	}
-	n := 1500
+	n := 400
 	if text := os.Getenv("E2E_QUERIES"); text != "" {
 		var err error
 		n, err = strconv.Atoi(text)
