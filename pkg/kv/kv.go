@@ -171,7 +171,7 @@ func (q ListQuery) Validate() error {
 // validateSpelled checks "<key>:<member>": a pair needs a colon with something on both sides.
 func validateSpelled(name, spelled string) error {
 	if len(spelled) < 3 || !strings.Contains(spelled[1:len(spelled)-1], ":") {
-		return Invalid(`%s must be "<key>:<member>", got %q`, name, spelled)
+		return Invalid(`%s must be "<key>:<member>", got %s`, name, quote(spelled))
 	}
 	return validateFilter(name, spelled)
 }

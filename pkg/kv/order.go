@@ -3,7 +3,7 @@ package kv
 import (
 	"encoding/base64"
 	"encoding/json"
-	"slices"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -76,14 +76,14 @@ func ParseCursor(text string) (*Cursor, error) {
 }
 
 func badCursor(text string) *Error {
-	return Invalid("cursor must be the nextCursor of an earlier answer, got %q", text)
+	return Invalid("cursor must be the nextCursor of an earlier answer, got %s", quote(text))
 }
 
 // decodeCursor reads the parts of a cursor, base64url of a JSON array, into pointers.
 func decodeCursor(text string, parts ...any) bool {
 	want := len(parts)
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	return err == nil && utf8.Valid(raw) && json.Unmarshal(raw, &parts) == nil && len(parts) == want
+	return err == nil && utf8.Valid(raw) && !HasLoneSurrogate(string(raw)) && json.Unmarshal(raw, &parts) == nil && len(parts) == want
 }
 
 // isTime tells whether microseconds since 1970 are a time that timestamptz and ISO 8601 both hold: the years 1 to 9999.
@@ -99,6 +99,12 @@ type QueryCursor struct {
 	Key      string
 }
 
+// storedNumber is a number as Postgres writes it: without an exponent. It can be longer than one that a filter may have.
+var storedNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?$`)
+
+// maxStoredDigits bounds a number that numeric can hold: 131,072 digits before the point and 16,383 behind it.
+const maxStoredDigits = 131072 + 16383 + 2
+
 // maxSortText is how many characters of a text entries are sorted by (kv_query_sort).
 const maxSortText = 200
 
@@ -106,45 +112,50 @@ const maxSortText = 200
 func ParseQueryCursor(text string) (*QueryCursor, error) {
 	var c QueryCursor
 	position := json.RawMessage("null") // which a null leaves as it is
-	if !decodeCursor(text, &c.Order, &position, &c.Key) || ValidateKey(c.Key) != nil {
+	if !decodeCursor(text, &c.Order, &position, &c.Key) {
 		return nil, badCursor(text)
 	}
 	c.Position = string(position)
+	if !c.valid() {
+		return nil, badCursor(text)
+	}
+	return &c, nil
+}
+
+// valid tells whether kv_query_cursor may have written the cursor.
+func (c QueryCursor) valid() bool {
 	by, ok := strings.CutSuffix(c.Order, ".asc")
 	if !ok {
 		by, ok = strings.CutSuffix(c.Order, ".desc")
 	}
 	switch {
-	case !ok:
+	case !ok || ValidateKey(c.Key) != nil || !json.Valid([]byte(c.Position)) || !isText(c.Position) || HasLoneSurrogate(c.Position):
+		return false
 	case by == "key":
-		ok = c.Position == "null"
-	case slices.Contains(SortFields, by):
+		return c.Position == "null"
+	case by == "createdAt" || by == "updatedAt":
 		var micros *int64
-		ok = by != "relevance" && json.Unmarshal(position, &micros) == nil && micros != nil && isTime(*micros)
-	default:
-		_, err := ParsePath(by)
-		ok = err == nil && by[0] == '/' && isPathPosition(position)
+		return json.Unmarshal([]byte(c.Position), &micros) == nil && micros != nil && isTime(*micros)
+	case strings.HasPrefix(by, "/"):
+		path, err := parsePointer(by)
+		return err == nil && path.validate() == nil && isPathPosition(json.RawMessage(c.Position))
 	}
-	if !ok {
-		return nil, badCursor(text)
-	}
-	return &c, nil
+	return false
 }
 
 func isPathPosition(position json.RawMessage) bool {
 	var class *int
 	at := json.RawMessage("null")
 	parts := []any{&class, &at}
-	if json.Unmarshal(position, &parts) != nil || len(parts) != 2 || class == nil || queryable(string(at)) != nil {
+	if json.Unmarshal(position, &parts) != nil || len(parts) != 2 || class == nil {
 		return false
 	}
-	var number json.Number
 	var text string
 	switch *class {
 	case 0:
-		return at[0] != '"' && string(at) != "null" && json.Unmarshal(at, &number) == nil
+		return storedNumber.Match(at) && len(at) <= maxStoredDigits
 	case 1:
-		return at[0] == '"' && json.Unmarshal(at, &text) == nil && utf8.RuneCountInString(text) <= maxSortText
+		return at[0] == '"' && json.Unmarshal(at, &text) == nil && isText(text) && utf8.RuneCountInString(text) <= maxSortText
 	case 2, 3:
 		return string(at) == "null"
 	}

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -58,7 +59,7 @@ type Query struct {
 	// Offset cannot be combined with After.
 	Offset int
 	After  *QueryCursor
-	// PageBytes is where a page ends early; 0, and at most, [MaxPageBytes].
+	// PageBytes is where a page ends early: 1 to [MaxPageBytes]; 0 stands for the latter.
 	PageBytes int
 
 	// Aggregates are asked for instead of entries where there are any; then Limit bounds the groups.
@@ -177,6 +178,9 @@ func (q Query) validateFilters() error {
 	if err := validateText("prefix", q.Prefix); err != nil {
 		return err
 	}
+	if len(q.Prefix) > MaxKeyBytes {
+		return Invalid("prefix must be at most %d bytes, got %d: no key is longer", MaxKeyBytes, len(q.Prefix))
+	}
 	if q.Indexes != nil {
 		leaves := 0
 		if err := q.Indexes.validate(0, &leaves); err != nil {
@@ -186,12 +190,15 @@ func (q Query) validateFilters() error {
 			return Invalid("indexes and indexKeys may name %d indexes together, got %d", MaxFilters, leaves)
 		}
 	}
+	if err := q.Search.validate(); err != nil {
+		return err
+	}
 	if len(q.Where) > MaxConditions {
 		return Invalid("where must have at most %d conditions, got %d", MaxConditions, len(q.Where))
 	}
 	for i, c := range q.Where {
 		if err := c.validate(); err != nil {
-			return Invalid("where[%d]: %v", i, err)
+			return Invalid("where[%d].%v", i, err)
 		}
 	}
 	return nil
@@ -200,6 +207,15 @@ func (q Query) validateFilters() error {
 func (f *IndexFilter) validate(depth int, leaves *int) error {
 	if depth > 2*MaxGroupDepth { // a group of callers is at most an Any or a Not within an All
 		return Invalid("index groups must be nested at most %d levels deep", MaxGroupDepth)
+	}
+	kinds := 0
+	for _, is := range []bool{len(f.All) > 0, len(f.Any) > 0, f.Not != nil, f.Spelled != "", f.Exact != Index{}} {
+		if is {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		return Invalid("an index filter must be exactly one of all, any, not or an index")
 	}
 	parts := slices.Concat(f.All, f.Any)
 	if f.Not != nil {
@@ -214,18 +230,29 @@ func (f *IndexFilter) validate(depth int, leaves *int) error {
 		return nil
 	}
 	*leaves++
-	if f.Spelled != "" {
-		return validateSpelled("an index", f.Spelled)
-	}
-	if f.Exact.Key == "" {
-		return Invalid("an index filter must name an index")
-	}
-	return validateFilter("an index", f.Exact.Key+f.Exact.Member)
+	return f.ValidateLeaf("an index")
 }
 
+// ValidateLeaf checks a filter without parts, which errors call position.
+func (f *IndexFilter) ValidateLeaf(position string) error {
+	switch {
+	case f.Spelled != "":
+		return validateSpelled(position, f.Spelled)
+	case f.Exact.Key == "":
+		return Invalid("%s must name an index", position)
+	case f.Exact.Member != "":
+		return validateFilter(position, f.Exact.Key+":"+f.Exact.Member)
+	}
+	return validateFilter(position, f.Exact.Key)
+}
+
+// validate returns an error that begins with the name of a field: the caller knows which of many conditions it is about.
 func (c Condition) validate() error {
 	if err := c.Path.validate(); err != nil {
-		return err
+		return fmt.Errorf("path: %w", err)
+	}
+	if !slices.Contains(Ops, c.Op) {
+		return fmt.Errorf("op must be one of %s, got %s", join(Ops), quote(string(c.Op)))
 	}
 	if err := queryable(c.Value); err != nil {
 		return fmt.Errorf("value %w", err)
@@ -233,25 +260,22 @@ func (c Condition) validate() error {
 	kind := c.Value[0]
 	isNumber, isString := kind == '-' || kind >= '0' && kind <= '9', kind == '"'
 	switch c.Op {
-	case OpEq, OpNe, OpContains:
 	case OpGt, OpGte, OpLt, OpLte:
 		if !isNumber && !isString {
-			return fmt.Errorf("value of %s must be a number or a string", c.Op)
+			return fmt.Errorf("value must be a number or a string for %s", c.Op)
 		}
 	case OpIn:
 		var values []json.RawMessage
 		if kind != '[' || json.Unmarshal([]byte(c.Value), &values) != nil {
-			return fmt.Errorf("value of in must be an array")
+			return errors.New("value must be an array for in")
 		}
 		if len(values) > MaxInValues {
-			return fmt.Errorf("value of in must have at most %d elements, got %d", MaxInValues, len(values))
+			return fmt.Errorf("value must have at most %d elements for in, got %d", MaxInValues, len(values))
 		}
 	case OpExists:
 		if kind != 't' && kind != 'f' {
-			return fmt.Errorf("value of exists must be true or false")
+			return errors.New("value must be true or false for exists")
 		}
-	default:
-		return fmt.Errorf("op must be one of %s, got %q", join(Ops), c.Op)
 	}
 	return nil
 }
@@ -267,7 +291,7 @@ func (q Query) validateSort() error {
 				return Invalid("sort[%d]: %v", i, err)
 			}
 		case !slices.Contains(SortFields, key.By):
-			return Invalid("sort[%d]: must be by a path or one of %s, got %q", i, join(SortFields), key.By)
+			return Invalid("sort[%d]: must be by a path or one of %s, got %s", i, join(SortFields), quote(key.By))
 		case key.By == "relevance" && len(q.Sort) > 1:
 			return Invalid("sort[%d]: relevance cannot be combined with another order", i)
 		case key.By == "relevance" && q.Search == nil:
@@ -288,17 +312,24 @@ func (q Query) validatePage() error {
 	case q.After != nil && q.order() == "":
 		return Invalid("cursor cannot be combined with this sort: go on with offset")
 	case q.After != nil && q.After.Order != q.order():
-		return Invalid("cursor belongs to the order %s, but sort asks for %s", q.After.Order, q.order())
+		return Invalid("cursor belongs to the order %s, but sort asks for %s", excerpt(q.After.Order), excerpt(q.order()))
+	case q.After != nil && !q.After.valid():
+		return Invalid("cursor must be the nextCursor of an earlier answer")
+	case q.PageBytes < 0 || q.PageBytes > MaxPageBytes:
+		return Invalid("a page must be 1 to %d bytes, got %d", MaxPageBytes, q.PageBytes)
 	case len(q.Select) > MaxSelect:
 		return Invalid("select must have at most %d fields, got %d", MaxSelect, len(q.Select))
 	}
 	for i, field := range q.Select {
 		if field.Path == nil && !slices.Contains(EntryFields, field.Name) {
-			return Invalid("select[%d]: must be value.<path> or one of %s, got %q", i, join(EntryFields), field.Name)
+			return Invalid("select[%d]: must be value.<path> or one of %s, got %s", i, join(EntryFields), quote(field.Name))
 		}
 		if field.Path != nil {
 			if err := field.Path.validate(); err != nil {
 				return Invalid("select[%d]: %v", i, err)
+			}
+			if !isText(field.Name) {
+				return Invalid("select[%d] must be valid UTF-8 without U+0000", i)
 			}
 		}
 	}
@@ -327,19 +358,40 @@ func (q Query) validateAggregates() error {
 		}
 	}
 	for i, a := range q.Aggregates {
-		if !slices.Contains(AggregateOps, a.Op) {
-			return Invalid("aggregate[%d]: op must be one of %s, got %q", i, join(AggregateOps), a.Op)
-		}
-		if a.Path == nil && a.Op != "count" {
-			return Invalid("aggregate[%d]: %s needs a path", i, a.Op)
-		}
-		if a.Path != nil {
-			if err := a.Path.validate(); err != nil {
-				return Invalid("aggregate[%d]: %v", i, err)
-			}
+		if err := a.validate(); err != nil {
+			return Invalid("aggregate[%d].%v", i, err)
 		}
 	}
 	return nil
+}
+
+// validate returns an error that begins with the name of a field.
+func (a Aggregate) validate() error {
+	switch {
+	case !slices.Contains(AggregateOps, a.Op):
+		return fmt.Errorf("op must be one of %s, got %s", join(AggregateOps), quote(a.Op))
+	case a.Path == nil && a.Op != "count":
+		return fmt.Errorf("path is needed for %s", a.Op)
+	case a.Path == nil:
+		return nil
+	case !isText(a.Name):
+		return errors.New("path must be valid UTF-8 without U+0000")
+	}
+	if err := a.Path.validate(); err != nil {
+		return fmt.Errorf("path: %w", err)
+	}
+	return nil
+}
+
+// quote shows a text that was sent, as far as it helps: an error must not be as large as what it is about.
+func quote(text string) string { return strconv.Quote(excerpt(text)) }
+
+func excerpt(text string) string {
+	const most = 60
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 func join[T ~string](values []T) string {
@@ -356,9 +408,9 @@ func queryable(text string) error {
 	decoder.UseNumber()
 	switch {
 	case !json.Valid([]byte(text)) || !isText(text):
-		return fmt.Errorf("must be JSON")
+		return errors.New("must be JSON")
 	case HasLoneSurrogate(text):
-		return fmt.Errorf("must not hold half of a surrogate pair")
+		return errors.New("must not hold half of a surrogate pair")
 	case depth(text) > MaxDepth:
 		return fmt.Errorf("must be nested at most %d levels deep", MaxDepth)
 	}
@@ -370,7 +422,7 @@ func queryable(text string) error {
 		switch token := token.(type) {
 		case string:
 			if strings.ContainsRune(token, 0) {
-				return fmt.Errorf("must not contain U+0000")
+				return errors.New("must not contain U+0000")
 			}
 		case json.Number:
 			if !isNumeric(string(token)) {

@@ -18,7 +18,8 @@ type SearchTerm struct {
 }
 
 // ParseSearch reads what people type into a web search: words that must all occur, "a phrase", or between alternatives,
-// - in front of what must not occur, * behind the beginning of a word. A phrase that is not closed ends with the text.
+// - in front of what must not occur, * behind the beginning of a word. A phrase that is not closed ends with the text. Words
+// without a letter or digit are left out; where nothing is left, it is an error.
 func ParseSearch(text string) (Search, error) {
 	switch {
 	case len(text) > MaxSearchBytes:
@@ -28,39 +29,74 @@ func ParseSearch(text string) (Search, error) {
 	}
 	var search Search
 	var branch []SearchTerm
-	terms, rest := 0, trimSpace(text)
-	for rest != "" {
+	for rest := trimSpace(text); rest != ""; {
 		var term SearchTerm
 		var word bool
 		term, word, rest = nextTerm(rest)
-		if word && strings.EqualFold(term.Text, "or") && !term.Not && !term.Prefix && len(branch) > 0 && rest != "" {
+		switch {
+		case word && strings.EqualFold(term.Text, "or") && !term.Not && !term.Prefix && len(branch) > 0 && rest != "":
 			search, branch = append(search, branch), nil
-			continue
-		}
-		if term.Text != "" {
+		case hasWord(term.Text):
 			branch = append(branch, term)
-			terms++
 		}
 	}
 	if len(branch) > 0 {
 		search = append(search, branch)
 	}
-	switch {
-	case terms == 0:
-		return nil, Invalid("search has no word in it, got %q: give letters or digits to look for", text)
-	case terms > MaxSearchTerms:
-		return nil, Invalid("search must have at most %d words and phrases, got %d", MaxSearchTerms, terms)
+	if len(search) == 0 {
+		return nil, Invalid("search has no word in it, got %s: give letters or digits to look for", quote(text))
 	}
-	return search, nil
+	return search, search.validate()
 }
 
-// nextTerm cuts the first term off a text that begins with it; word tells that it was not in quotes.
+// validate checks a search against the limits; nil is none.
+func (s Search) validate() error {
+	terms := 0
+	for _, branch := range s {
+		terms += len(branch)
+		for _, term := range branch {
+			switch {
+			case !isText(term.Text):
+				return Invalid("search must be valid UTF-8 without U+0000")
+			case len(term.Text) > MaxSearchBytes:
+				return Invalid("search must be at most %d bytes, got %d", MaxSearchBytes, len(term.Text))
+			case !hasWord(term.Text):
+				return Invalid("search has no word in %s: give letters or digits to look for", quote(term.Text))
+			}
+		}
+		if len(branch) == 0 {
+			return Invalid("search must have a word or phrase in each branch")
+		}
+	}
+	switch {
+	case s != nil && terms == 0:
+		return Invalid("search must have a word or phrase")
+	case terms > MaxSearchTerms:
+		return Invalid("search must have at most %d words and phrases, got %d", MaxSearchTerms, terms)
+	}
+	return nil
+}
+
+// hasWord tells whether there is something to look for in a text: the database takes ASCII punctuation for what divides
+// words, and decides about other characters itself.
+func hasWord(text string) bool {
+	return strings.ContainsFunc(text, func(r rune) bool {
+		return r > unicode.MaxASCII && !unicode.IsSpace(r) || unicode.IsLetter(r) || unicode.IsDigit(r)
+	})
+}
+
+// nextTerm cuts the first term off a text that begins with it; word tells that it was not in quotes. A * ends a word, or
+// a phrase within its quotes or behind them.
 func nextTerm(text string) (term SearchTerm, word bool, rest string) {
 	if strings.HasPrefix(text, "-") && len(text) > 1 {
 		term.Not, text = true, text[1:]
 	}
 	if quoted, ok := strings.CutPrefix(text, `"`); ok {
-		term.Text, rest, _ = strings.Cut(quoted, `"`)
+		text, rest, _ = strings.Cut(quoted, `"`)
+		term.Text, term.Prefix = strings.CutSuffix(text, "*")
+		if after, ok := strings.CutPrefix(rest, "*"); ok {
+			term.Prefix, rest = true, after
+		}
 		return term, false, trimSpace(rest)
 	}
 	end := strings.IndexFunc(text, func(r rune) bool { return r == '"' || unicode.IsSpace(r) })

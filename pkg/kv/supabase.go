@@ -157,8 +157,13 @@ func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
 		Query queryArgs `json:"p_query"`
 	}{q.args()})
 	var e *Error
-	if errors.As(err, &e) && e.Code == CodeDeadlineExceeded {
+	switch {
+	case errors.As(err, &e) && e.Code == CodeDeadlineExceeded:
 		e.Message = messageQueryDeadline
+	case errors.As(err, &e) && e.Code == CodeUnstorableValue: // nothing was to be stored
+		e.Code, e.Message = CodeInvalidInput, messageQueryValue
+	case err == nil && !strings.HasSuffix(text, "}"):
+		return "", &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: "kv_query"}
 	}
 	return text, err
 }
@@ -201,6 +206,7 @@ const (
 	messageRefused     = "Supabase refused the key: SUPABASE_SERVICE_ROLE_KEY must be the project's service_role or secret key"
 	messageDeadline    = "the time allowed for the request was over before the database answered; ask for less, or try again"
 
+	messageQueryValue    = "the database cannot compare with a value of the query: a number is too large, or it is nested too deeply"
 	messageQueryDeadline = "the query took longer than it may: narrow it by prefix or by an index, ask for fewer entries, or make the path" +
 		" that it compares or sorts by fast with kv_index_path"
 )

@@ -63,11 +63,13 @@ func QueryTimeoutFromEnv() time.Duration {
 // queryFields are the fields of a query as JSON texts, from the body of a POST or the parameters of a GET.
 func queryFields(r *Request) (queryForm, error) {
 	if r.HTTPMethod == http.MethodGet {
+		if err := checkNoBody(r); err != nil {
+			return nil, err
+		}
 		return formOfParams(r)
 	}
-	fields, err := r.JSONBody()
-	if err != nil {
+	if err := checkNoParams(r); err != nil {
 		return nil, err
 	}
-	return queryForm(fields), queryForm(fields).checkNames(bodyMistakes)
+	return formOfBody(r)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,7 +41,7 @@ func formatNamed(name string) (exportFormat, error) {
 		}
 		names = append(names, format.name)
 	}
-	return exportFormat{}, kv.Invalid("format must be one of %s, got %q", strings.Join(names, ", "), name)
+	return exportFormat{}, kv.Invalid("format must be one of %s, got %s", strings.Join(names, ", "), quoted(name))
 }
 
 // queryAnswer is what the store answers a query with; results and groups keep the bytes of their values.
@@ -61,7 +62,7 @@ type queryAnswer struct {
 // answer writes what the store answered to q.
 func (f exportFormat) answer(body string, q kv.Query, r *Request) (*Answer, error) {
 	if f.name == "json" {
-		text := append([]byte(body[:len(body)-1]), `,"timestamp":`...)
+		text := append([]byte(strings.TrimSuffix(body, "}")), `,"timestamp":`...)
 		return &Answer{Status: http.StatusOK, Body: append(appendString(text, r.Timestamp()), '}')}, nil
 	}
 	var a queryAnswer
@@ -69,6 +70,7 @@ func (f exportFormat) answer(body string, q kv.Query, r *Request) (*Answer, erro
 		return nil, fmt.Errorf("read the answer of kv_query: %w", err)
 	}
 	export, rows := f.writer(q, a)
+	notices := a.noticeCodes()
 	for _, row := range rows {
 		if err := export.row(row); err != nil {
 			return nil, fmt.Errorf("write a row as %s: %w", f.name, err)
@@ -78,19 +80,29 @@ func (f exportFormat) answer(body string, q kv.Query, r *Request) (*Answer, erro
 		"Content-Type":        f.contentType,
 		"Content-Disposition": `attachment; filename="kv-query.` + f.name + `"`,
 		"X-KV-Count":          strconv.Itoa(len(rows)),
-		"X-KV-Has-More":       strconv.FormatBool(a.Pagination.HasMore),
+		"X-KV-Has-More":       strconv.FormatBool(a.Pagination.HasMore || slices.Contains(notices, "groups_cut")),
 	}
-	if a.Pagination.NextCursor != "" {
-		header["X-KV-Next-Cursor"] = a.Pagination.NextCursor
+	switch cursor := a.Pagination.NextCursor; {
+	case len(cursor) > maxCursorHeader:
+		notices = append(notices, "no_cursor")
+	case cursor != "":
+		header["X-KV-Next-Cursor"] = cursor
 	}
-	var notices []string
-	for _, notice := range a.Notices {
-		notices = append(notices, notice.Code)
-	}
-	if notices != nil {
+	if len(notices) > 0 {
 		header["X-KV-Notice"] = strings.Join(notices, ", ")
 	}
 	return &Answer{Status: http.StatusOK, Header: header, Body: export.bytes()}, nil
+}
+
+// maxCursorHeader bounds a cursor in a header, which gateways do not pass on at any length. A longer one names a number of
+// thousands of digits or a key full of control characters; then offset is the way, as for orders without a cursor.
+const maxCursorHeader = 6000
+
+func (a queryAnswer) noticeCodes() (codes []string) {
+	for _, notice := range a.Notices {
+		codes = append(codes, notice.Code)
+	}
+	return codes
 }
 
 // rowWriter writes an export row by row, each the text of a JSON object.
@@ -135,6 +147,7 @@ type csvWriter struct {
 	columns []string
 	cells   func(text json.RawMessage) ([]string, error)
 	buffer  bytes.Buffer
+	csv     *csv.Writer // into the buffer
 }
 
 func newCSVWriter(q kv.Query) *csvWriter {
@@ -183,9 +196,11 @@ func (w *csvWriter) record(cells []string) {
 		w.buffer.WriteString(`""` + "\r\n") // an empty line would be no record
 		return
 	}
-	c := csv.NewWriter(&w.buffer)
-	_ = c.Write(cells)
-	c.Flush()
+	if w.csv == nil {
+		w.csv = csv.NewWriter(&w.buffer)
+	}
+	_ = w.csv.Write(cells)
+	w.csv.Flush()
 	w.buffer.Truncate(w.buffer.Len() - 1)
 	w.buffer.WriteString("\r\n")
 }

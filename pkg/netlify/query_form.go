@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,26 +22,98 @@ var queryFieldNames = []string{"prefix", "indexes", "indexKeys", "search", "wher
 // maxOffset is Postgres's largest integer.
 const maxOffset = 1<<31 - 1
 
-// checkNames refuses fields that look like a filter under another name: a filter that is ignored returns too much.
-func (f queryForm) checkNames(mistakes map[string]string) error {
-	var names []string
-	for name := range f {
-		names = append(names, name)
-		if right, ok := mistakes[name]; ok {
-			return kv.Invalid("%s is a parameter of GET: in a body use %s", name, right)
+// bodyMistakes are names that only GET knows, and what a body has instead.
+var bodyMistakes = []struct{ name, right string }{
+	{"q", "search"}, {"index", "indexes"}, {"indexKey", "indexKeys"}, {"match", "indexes"}, {"range", "where"},
+}
+
+// formOfBody reads the body of a POST. A filter that is ignored returns too much: fields that look like one under
+// another name are refused, and so are those that are given twice.
+func formOfBody(r *Request) (queryForm, error) {
+	fields, err := r.JSONBody()
+	if err != nil || fields == nil {
+		return nil, err
+	}
+	body, err := r.bodyText()
+	if err != nil {
+		return nil, err
+	}
+	given := queryForm{}
+	if err := eachField(body, func(name string, value json.RawMessage) error {
+		if slices.Contains(queryFieldNames, name) && given[name] != nil {
+			return kv.Invalid("%s is given twice", name)
+		}
+		given[name] = value
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	return given, checkNames(given)
+}
+
+// checkNoBody refuses the body of a GET in which there is a filter.
+func checkNoBody(r *Request) error {
+	fields, err := r.JSONBody()
+	if err != nil {
+		return nil // no filter that anybody could read
+	}
+	for _, name := range queryFieldNames {
+		if queryForm(fields).given(name) {
+			return kv.Invalid("%s is given in the body: a GET takes its query from the parameters alone; send the body with POST", name)
+		}
+	}
+	return nil
+}
+
+func checkNames(form queryForm) error {
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(form)), func(name string) bool { return !form.given(name) })
+	for _, name := range names {
+		for _, mistake := range bodyMistakes {
+			if sameName(name, mistake.name) {
+				return kv.Invalid("%s is a parameter of GET: in a body use %s", name, mistake.right)
+			}
 		}
 	}
 	return checkSpelling(names, queryFieldNames)
 }
 
 func checkSpelling(names, known []string) error {
-	plain := func(name string) string { return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name)) }
-	slices.Sort(names)
 	for _, name := range names {
+		if slices.Contains(known, name) {
+			continue
+		}
 		for _, right := range known {
-			if name != right && plain(name) == plain(right) {
+			if sameName(name, right) {
 				return kv.Invalid("%s is not known: did you mean %s?", name, right)
 			}
+		}
+	}
+	return nil
+}
+
+// sameName tells whether two names differ in case, - and _ alone.
+func sameName(a, b string) bool {
+	plain := func(name string) string { return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name)) }
+	return plain(a) == plain(b)
+}
+
+// eachField visits the fields of the text of an object in order, also those that it has twice.
+func eachField(text []byte, visit func(name string, value json.RawMessage) error) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	if _, err := decoder.Token(); err != nil {
+		return fmt.Errorf("read an object that was valid: %w", err)
+	}
+	for decoder.More() {
+		var value json.RawMessage
+		name, err := decoder.Token()
+		if err == nil {
+			err = decoder.Decode(&value)
+		}
+		if err != nil {
+			return fmt.Errorf("read an object that was valid: %w", err)
+		}
+		if err := visit(fmt.Sprint(name), value); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -76,6 +149,9 @@ func parseQuery(f queryForm) (q kv.Query, format exportFormat, err error) {
 	}
 	if f.given("offset") && q.After != nil {
 		return q, format, kv.Invalid("offset cannot be combined with cursor: a cursor says already where to go on")
+	}
+	if f.given("offset") && len(q.Aggregates) > 0 {
+		return q, format, kv.Invalid("sort, select, cursor and offset cannot be combined with aggregate")
 	}
 	return q, format, q.Validate()
 }
@@ -114,11 +190,17 @@ func (f queryForm) number(name string, least, most int) (int, error) {
 // excerpt shows what was sent, as far as it helps.
 func excerpt(text json.RawMessage) string {
 	const most = 60
-	if len(text) <= most {
+	switch {
+	case len(text) == 0:
+		return "nothing"
+	case len(text) <= most:
 		return string(text)
 	}
 	return strings.ToValidUTF8(string(text[:most]), "") + "…"
 }
+
+// quoted shows a text likewise.
+func quoted(text string) string { return excerpt(appendString(nil, text)) }
 
 // elements reads an array.
 func elements(position string, text json.RawMessage) ([]json.RawMessage, error) {
@@ -131,30 +213,20 @@ func elements(position string, text json.RawMessage) ([]json.RawMessage, error) 
 
 // object reads an object that has no other fields than these, and none twice.
 func object(position string, text json.RawMessage, names ...string) (queryForm, error) {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
+	if len(text) == 0 || text[0] != '{' {
 		return nil, kv.Invalid("%s must be an object with %s, got %s", position, strings.Join(names, ", "), excerpt(text))
 	}
 	form := queryForm{}
-	for decoder.More() {
-		name, err := decoder.Token()
-		if err != nil {
-			return nil, kv.Invalid("%s must be JSON", position)
-		}
-		var value json.RawMessage
-		if err := decoder.Decode(&value); err != nil {
-			return nil, kv.Invalid("%s must be JSON", position)
-		}
-		field := fmt.Sprint(name)
+	return form, eachField(text, func(field string, value json.RawMessage) error {
 		switch {
 		case !slices.Contains(names, field):
-			return nil, kv.Invalid("%s must have no other fields than %s, got %q", position, strings.Join(names, ", "), field)
+			return kv.Invalid("%s must have no other fields than %s, got %s", position, strings.Join(names, ", "), quoted(field))
 		case form[field] != nil:
-			return nil, kv.Invalid("%s has %s twice", position, field)
+			return kv.Invalid("%s has %s twice", position, field)
 		}
 		form[field] = value
-	}
-	return form, nil
+		return nil
+	})
 }
 
 func (f queryForm) parseIndexes(q *kv.Query) error {
@@ -240,7 +312,8 @@ func pairLeaf(position string, text json.RawMessage) (kv.IndexFilter, error) {
 		if !ok || len(spelled) < 3 || !strings.Contains(spelled[1:len(spelled)-1], ":") {
 			return kv.IndexFilter{}, kv.Invalid(`%s must be "<key>:<member>", {"key":…,"member":…} or a group, got %s`, position, excerpt(text))
 		}
-		return kv.IndexFilter{Spelled: spelled}, nil
+		leaf := kv.IndexFilter{Spelled: spelled}
+		return leaf, leaf.ValidateLeaf(position)
 	}
 	pair, err := object(position, text, "key", "member")
 	if err != nil {
@@ -251,7 +324,8 @@ func pairLeaf(position string, text json.RawMessage) (kv.IndexFilter, error) {
 	if !okKey || !okMember || key == "" || member == "" {
 		return kv.IndexFilter{}, kv.Invalid("%s must have a key and a member, both strings and not empty", position)
 	}
-	return kv.IndexFilter{Exact: kv.Index{Key: key, Member: member}}, nil
+	leaf := kv.IndexFilter{Exact: kv.Index{Key: key, Member: member}}
+	return leaf, leaf.ValidateLeaf(position)
 }
 
 // keyLeaf reads the key of an index.
@@ -260,7 +334,8 @@ func keyLeaf(position string, text json.RawMessage) (kv.IndexFilter, error) {
 	if !ok || key == "" {
 		return kv.IndexFilter{}, kv.Invalid("%s must be the key of an index or a group, got %s", position, excerpt(text))
 	}
-	return kv.IndexFilter{Exact: kv.Index{Key: key}}, nil
+	leaf := kv.IndexFilter{Exact: kv.Index{Key: key}}
+	return leaf, leaf.ValidateLeaf(position)
 }
 
 func (f queryForm) parseSearch(q *kv.Query) error {
@@ -290,20 +365,29 @@ func (f queryForm) parseWhere(q *kv.Query) error {
 		if err != nil {
 			return err
 		}
-		op, err := stringAt(position+".op", form["op"])
-		if err != nil {
-			return err
+		op, ok := decodeString(form["op"])
+		if !ok || !slices.Contains(kv.Ops, kv.Op(op)) {
+			return kv.Invalid("%s.op must be one of %s, got %s", position, listed(kv.Ops), excerpt(form["op"]))
 		}
 		value := string(form["value"])
 		switch {
 		case value == "" && op == string(kv.OpExists):
 			value = "true"
 		case value == "":
-			return kv.Invalid("%s must have a value", position)
+			return kv.Invalid("%s.value must be given for %s", position, op)
 		}
 		q.Where = append(q.Where, kv.Condition{Path: path, Op: kv.Op(op), Value: value})
 	}
 	return nil
+}
+
+// listed shows what is allowed.
+func listed[T ~string](list []T) string {
+	texts := make([]string, len(list))
+	for i, name := range list {
+		texts[i] = string(name)
+	}
+	return strings.Join(texts, ", ")
 }
 
 // path reads the field of that name.
@@ -389,17 +473,17 @@ func sortKey(position string, text json.RawMessage) (key kv.SortKey, err error) 
 				return key, err
 			}
 			if order != "asc" && order != "desc" {
-				return key, kv.Invalid("%s.order must be asc or desc, got %q", position, order)
+				return key, kv.Invalid("%s.order must be asc or desc, got %s", position, quoted(order))
 			}
 		}
 	} else {
 		if path, err = stringAt(position, text); err != nil {
 			return key, err
 		}
-		for _, suffix := range []string{"asc", "desc"} {
-			if rest, ok := strings.CutSuffix(path, ":"+suffix); ok {
-				path, order = rest, suffix
-				break
+		if i := strings.LastIndex(path, ":"); i >= 0 {
+			path, order = path[:i], path[i+1:]
+			if order != "asc" && order != "desc" {
+				return key, kv.Invalid(`%s must be <path>, <path>:asc or <path>:desc; {"path":…} where a path holds a colon; got %s`, position, excerpt(text))
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package netlify
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -9,30 +10,28 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// bodyMistakes are names that only GET knows: a filter under one of them would be ignored in a body.
-var bodyMistakes = map[string]string{
-	"q": "search", "index": "indexes", "indexKey": "indexKeys", "match": "indexes", "range": "where",
-}
-
 // shortNames are the parameters of a GET besides the fields of a query.
 var shortNames = []string{"q", "index", "indexKey", "match", "range"}
+
+// onceNames are the parameters that take one value: of two, one would be ignored.
+var onceNames = []string{"prefix", "indexes", "indexKeys", "match", "search", "q", "where", "limit", "offset", "cursor", "groupBy", "format"}
 
 // formOfParams writes the parameters of a GET as the fields of a POST's body.
 func formOfParams(r *Request) (queryForm, error) {
 	if err := checkParamNames(r); err != nil {
 		return nil, err
 	}
+	for _, name := range onceNames {
+		if n := len(r.Params(name)); n > 1 {
+			return nil, kv.Invalid("%s must be given once, got %d", name, n)
+		}
+	}
 	form := queryForm{}
 	for _, name := range []string{"prefix", "search", "cursor", "groupBy", "format"} {
 		form.set(name, r.Param(name))
 	}
-	for name, most := range map[string]int{"limit": kv.MaxLimit, "offset": maxOffset} {
-		if _, err := number(r, name, 0, most); err != nil {
-			return nil, err
-		}
-		if text := r.Param(name); text != "" {
-			form[name] = json.RawMessage(strings.TrimLeft(text[:len(text)-1], "0") + text[len(text)-1:])
-		}
+	for _, name := range []string{"limit", "offset"} {
+		form.setNumber(name, r.Param(name))
 	}
 	if q := r.Param("q"); q != "" {
 		if form["search"] != nil {
@@ -55,19 +54,29 @@ func (f queryForm) set(name, text string) {
 	}
 }
 
+// setNumber puts digits into the form as a number, and anything else as a text, which is then refused.
+func (f queryForm) setNumber(name, text string) {
+	if text == "" || strings.Trim(text, "0123456789") != "" {
+		f.set(name, text)
+		return
+	}
+	last := len(text) - 1
+	f[name] = json.RawMessage(strings.TrimLeft(text[:last], "0") + text[last:])
+}
+
 // setJSON puts a parameter into the form that is given as the JSON text of the field.
-func (f queryForm) setJSON(r *Request, name string, opening string) (set bool, err error) {
-	text := r.Param(name)
-	if text == "" || !strings.Contains(opening, text[:1]) {
+func (f queryForm) setJSON(r *Request, name string) (set bool, err error) {
+	given := r.Params(name)
+	if !slices.ContainsFunc(given, func(text string) bool { return text[0] == '[' || text[0] == '{' }) {
 		return false, nil
 	}
-	if !json.Valid([]byte(text)) {
-		return false, kv.Invalid("%s begins like JSON, but is not", name)
-	}
-	if len(r.Params(name)) > 1 {
+	if len(given) > 1 {
 		return false, kv.Invalid("%s as JSON must be given once", name)
 	}
-	f[name] = json.RawMessage(text)
+	if !json.Valid([]byte(given[0])) {
+		return false, kv.Invalid("%s begins like JSON, but is not", name)
+	}
+	f[name] = json.RawMessage(strings.TrimRight(given[0], jsonSpace))
 	return true, nil
 }
 
@@ -77,10 +86,11 @@ func (f queryForm) setIndexes(r *Request) error {
 	case match == "":
 		match = "all"
 	case match != "all" && match != "any":
-		return kv.Invalid("match must be all or any, got %q", match)
+		return kv.Invalid("match must be all or any, got %s", quoted(match))
 	}
-	for short, name := range map[string]string{"index": "indexes", "indexKey": "indexKeys"} {
-		set, err := f.setJSON(r, name, "{[")
+	for _, names := range [][2]string{{"index", "indexes"}, {"indexKey", "indexKeys"}} {
+		short, name := names[0], names[1]
+		set, err := f.setJSON(r, name)
 		filters := r.Params(short)
 		switch {
 		case err != nil:
@@ -106,38 +116,57 @@ func joinJSON(texts []string) string {
 
 // setWhere adds the ranges to the conditions.
 func (f queryForm) setWhere(r *Request) error {
-	set, err := f.setJSON(r, "where", "[")
+	set, err := f.setJSON(r, "where")
 	switch {
 	case err != nil:
 		return err
 	case !set && r.Param("where") != "":
 		return kv.Invalid(`where must be JSON like [{"path":"score","op":"gte","value":10}]`)
 	}
-	var conditions []json.RawMessage
-	if set {
-		if err := json.Unmarshal(f["where"], &conditions); err != nil {
-			return kv.Invalid("where must be an array of conditions")
-		}
-	}
-	for _, text := range r.Params("range") {
-		bounds, err := rangeConditions(text)
+	var conditions [][]byte
+	for i, text := range r.Params("range") {
+		bounds, err := rangeConditions(fmt.Sprintf("range[%d]", i), text)
 		if err != nil {
 			return err
 		}
 		conditions = append(conditions, bounds...)
 	}
-	if conditions != nil {
-		f["where"], err = json.Marshal(conditions)
+	if conditions == nil {
+		return nil
 	}
-	return err
+	var list []json.RawMessage
+	if set {
+		if list, err = elements("where", f["where"]); err != nil {
+			return err
+		}
+	}
+	for _, condition := range conditions {
+		list = append(list, condition)
+	}
+	f["where"] = json.RawMessage("[" + join(list) + "]")
+	return nil
+}
+
+func join(texts []json.RawMessage) string {
+	parts := make([]string, len(texts))
+	for i, text := range texts {
+		parts[i] = string(text)
+	}
+	return strings.Join(parts, ",")
 }
 
 // rangeConditions reads <path>:<from>..<to>.
-func rangeConditions(text string) ([]json.RawMessage, error) {
+func rangeConditions(position, text string) ([][]byte, error) {
 	path, bounds, isRange := strings.Cut(text, ":")
 	from, to, isBounds := strings.Cut(bounds, "..")
 	if !isRange || !isBounds || path == "" || from == "" && to == "" {
-		return nil, kv.Invalid("range must be <path>:<from>..<to>, as in score:10..20, score:10.. or score:..20, got %q", text)
+		return nil, kv.Invalid("%s must be <path>:<from>..<to>, as in score:10..20, score:10.. or score:..20, got %s", position, quoted(text))
+	}
+	if strings.Index(bounds, "..") != strings.LastIndex(bounds, "..") {
+		return nil, kv.Invalid("%s must have two dots once: for texts that hold dots use where, got %s", position, quoted(text))
+	}
+	if _, err := kv.ParsePath(path); err != nil {
+		return nil, kv.Invalid("%s: %v", position, err)
 	}
 	numbers := 0
 	for _, bound := range []string{from, to} {
@@ -148,9 +177,9 @@ func rangeConditions(text string) ([]json.RawMessage, error) {
 		}
 	}
 	if from != "" && to != "" && numbers == 0 {
-		return nil, kv.Invalid("range must be from a number to a number or from a text to a text, got %q", text)
+		return nil, kv.Invalid("%s must be from a number to a number or from a text to a text, got %s", position, quoted(text))
 	}
-	var conditions []json.RawMessage
+	var conditions [][]byte
 	for _, bound := range []struct{ op, value string }{{"gte", from}, {"lte", to}} {
 		value := bound.value
 		if value == "" {
@@ -159,7 +188,7 @@ func rangeConditions(text string) ([]json.RawMessage, error) {
 		if numbers < 0 {
 			value = string(appendString(nil, value))
 		}
-		conditions = append(conditions, json.RawMessage(`{"path":`+string(appendString(nil, path))+`,"op":"`+bound.op+`","value":`+value+`}`))
+		conditions = append(conditions, []byte(`{"path":`+string(appendString(nil, path))+`,"op":"`+bound.op+`","value":`+value+`}`))
 	}
 	return conditions, nil
 }
@@ -169,7 +198,7 @@ func isJSONNumber(text string) bool {
 }
 
 func (f queryForm) setSelect(r *Request) error {
-	if set, err := f.setJSON(r, "select", "["); set || err != nil {
+	if set, err := f.setJSON(r, "select"); set || err != nil {
 		return err
 	}
 	if given := r.Params("select"); given != nil {
@@ -179,7 +208,7 @@ func (f queryForm) setSelect(r *Request) error {
 }
 
 func (f queryForm) setSort(r *Request) error {
-	if set, err := f.setJSON(r, "sort", "["); set || err != nil {
+	if set, err := f.setJSON(r, "sort"); set || err != nil {
 		return err
 	}
 	if given := r.Params("sort"); given != nil {
@@ -190,7 +219,7 @@ func (f queryForm) setSort(r *Request) error {
 
 // setAggregate reads count, or <op>:<path>.
 func (f queryForm) setAggregate(r *Request) error {
-	if set, err := f.setJSON(r, "aggregate", "["); set || err != nil {
+	if set, err := f.setJSON(r, "aggregate"); set || err != nil {
 		return err
 	}
 	var aggregates []string
@@ -210,6 +239,27 @@ func (f queryForm) setAggregate(r *Request) error {
 
 // checkParamNames refuses parameters that look like a filter in another spelling: it would be ignored.
 func checkParamNames(r *Request) error {
-	names := slices.Concat(slices.Collect(maps.Keys(r.QueryStringParameters)), slices.Collect(maps.Keys(r.MultiValueQueryStringParameters)))
-	return checkSpelling(names, slices.Concat(queryFieldNames, shortNames))
+	return checkSpelling(paramNames(r), slices.Concat(queryFieldNames, shortNames))
+}
+
+// checkNoParams refuses parameters of a POST that a GET would understand.
+func checkNoParams(r *Request) error {
+	known := slices.Concat(queryFieldNames, shortNames)
+	for _, name := range paramNames(r) {
+		if slices.ContainsFunc(known, func(right string) bool { return sameName(name, right) }) {
+			return kv.Invalid("%s is given as a parameter: a POST takes its query from the body alone", quoted(name))
+		}
+	}
+	return nil
+}
+
+// paramNames are the names of the parameters that are not empty, in order.
+func paramNames(r *Request) (names []string) {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(r.QueryStringParameters)), slices.Collect(maps.Keys(r.MultiValueQueryStringParameters))) {
+		if r.Param(name) != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }

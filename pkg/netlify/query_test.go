@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/stretchr/testify/require"
 
@@ -123,6 +124,14 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 	list := func(n int, element string) string {
 		return "[" + strings.TrimSuffix(strings.Repeat(element+",", n), ",") + "]"
 	}
+	long := strings.Repeat("x", 4_000_000)
+	selected := func(n int) string {
+		var names []string
+		for i := range n {
+			names = append(names, fmt.Sprintf(`"value.%d"`, i))
+		}
+		return strings.Join(names, ",")
+	}
 	for text, want := range map[string]string{
 		// POST
 		`{"prefix":1}`:                                                "prefix must be a string of whole characters, got 1",
@@ -146,7 +155,7 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		`{"indexKeys":{"all":[{"key":"a","member":"b"}]}}`:            `indexKeys.all[0] must be the key of an index or a group, got {"key":"a","member":"b"}`,
 		`{"indexKeys":{"all":[""]}}`:                                  `indexKeys.all[0] must be the key of an index or a group, got ""`,
 		`{"indexes":{"all":` + list(101, `"a:b"`) + `}}`:              "indexes and indexKeys may name 100 indexes together, got 101",
-		`{"indexes":{"all":["a:` + strings.Repeat("b", 1030) + `"]}}`: "an index must be at most 1024 bytes, got 1032",
+		`{"indexes":{"all":["a:` + strings.Repeat("b", 1030) + `"]}}`: "indexes.all[0] must be at most 1024 bytes, got 1032",
 		`{"indexes":` + strings.Repeat(`{"all":[`, 11) + `"a:b"` + strings.Repeat(`]}`, 11) + `}`: "indexes" + strings.Repeat(".all[0]", 10) + ": groups must be nested at most 10 levels deep",
 		`{"search":["a"]}`:                                                        `search must be a string of whole characters, got ["a"]`,
 		`{"search":" \"\" "}`:                                                     `search has no word in it, got " \"\" ": give letters or digits to look for`,
@@ -154,23 +163,23 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		`{"search":"` + strings.Repeat("a", 2001) + `"}`:                          "search must be at most 2000 bytes, got 2001",
 		`{"where":{"path":"a"}}`:                                                  `where must be an array, got {"path":"a"}`,
 		`{"where":[{"path":"a","op":"eq","value":1},3]}`:                          "where[1] must be an object with path, op, value, got 3",
-		`{"where":[{"path":"a","op":"eq"}]}`:                                      "where[0] must have a value",
-		`{"where":[{"path":"a","op":"like","value":"x"}]}`:                        `where[0]: op must be one of eq, ne, gt, gte, lt, lte, in, exists, contains, got "like"`,
-		`{"where":[{"path":"a","value":"x"}]}`:                                    "where[0].op must be a string of whole characters, got ",
-		`{"where":[{"op":"eq","value":"x"}]}`:                                     "where[0].path must be a string of whole characters, got ",
+		`{"where":[{"path":"a","op":"eq"}]}`:                                      "where[0].value must be given for eq",
+		`{"where":[{"path":"a","op":"like","value":"x"}]}`:                        `where[0].op must be one of eq, ne, gt, gte, lt, lte, in, exists, contains, got "like"`,
+		`{"where":[{"path":"a","value":"x"}]}`:                                    "where[0].op must be one of eq, ne, gt, gte, lt, lte, in, exists, contains, got nothing",
+		`{"where":[{"op":"eq","value":"x"}]}`:                                     "where[0].path must be a string of whole characters, got nothing",
 		`{"where":[{"path":"a","op":"eq","value":1,"or":2}]}`:                     `where[0] must have no other fields than path, op, value, got "or"`,
-		`{"where":[{"path":"a","op":"gt","value":true}]}`:                         "where[0]: value of gt must be a number or a string",
-		`{"where":[{"path":"a","op":"in","value":1}]}`:                            "where[0]: value of in must be an array",
-		`{"where":[{"path":"a","op":"in","value":` + list(1001, "1") + `}]}`:      "where[0]: value of in must have at most 1000 elements, got 1001",
-		`{"where":[{"path":"a","op":"exists","value":1}]}`:                        "where[0]: value of exists must be true or false",
-		`{"where":[{"path":"a","op":"eq","value":1e999999999}]}`:                  "where[0]: value must not hold a number with more than 16000 digits before or after the point",
-		`{"where":[{"path":"a","op":"eq","value":{"x":["\u0000"]}}]}`:             "where[0]: value must not contain U+0000",
-		`{"where":[{"path":"a","op":"eq","value":["\udc00"]}]}`:                   "where[0]: value must not hold half of a surrogate pair",
+		`{"where":[{"path":"a","op":"gt","value":true}]}`:                         "where[0].value must be a number or a string for gt",
+		`{"where":[{"path":"a","op":"in","value":1}]}`:                            "where[0].value must be an array for in",
+		`{"where":[{"path":"a","op":"in","value":` + list(1001, "1") + `}]}`:      "where[0].value must have at most 1000 elements for in, got 1001",
+		`{"where":[{"path":"a","op":"exists","value":1}]}`:                        "where[0].value must be true or false for exists",
+		`{"where":[{"path":"a","op":"eq","value":1e999999999}]}`:                  "where[0].value must not hold a number with more than 16000 digits before or after the point",
+		`{"where":[{"path":"a","op":"eq","value":{"x":["\u0000"]}}]}`:             "where[0].value must not contain U+0000",
+		`{"where":[{"path":"a","op":"eq","value":["\udc00"]}]}`:                   "where[0].value must not hold half of a surrogate pair",
 		`{"where":[{"path":"","op":"exists"}]}`:                                   `where[0].path: a path must be like score, stops.0.title or /a~1b, got ""`,
 		`{"where":[{"path":"a..b","op":"exists"}]}`:                               `where[0].path: a path must be like score, stops.0.title or /a~1b, got "a..b"`,
 		`{"where":[{"path":"/a~2","op":"exists"}]}`:                               `where[0].path: in a path that begins with / a ~ is written ~0 and a slash ~1, got "a~2"`,
 		`{"where":[{"path":"a` + strings.Repeat(".a", 100) + `","op":"exists"}]}`: "where[0].path: a path must have at most 100 parts, got 101",
-		`{"where":[{"path":"` + strings.Repeat("a", 1024) + `","op":"exists"}]}`:  "where[0].path: a path must be at most 1024 bytes, got 1025",
+		`{"where":[{"path":"` + strings.Repeat("a", 1025) + `","op":"exists"}]}`:  "where[0].path: a path must be at most 1024 bytes, got 1025",
 		`{"where":` + list(10000, `{"path":"a","op":"exists"}`) + `}`:             "where must have at most 100 conditions, got 10000",
 		`{"select":[]}`:                                     "select must name at least one of key, value, indexes, createdAt, updatedAt, value.<path>",
 		`{"select":["vaule"]}`:                              `select[0]: must be value.<path> or one of key, value, indexes, createdAt, updatedAt, got "vaule"`,
@@ -190,12 +199,67 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		`{"format":"xml"}`:                                  `format must be one of json, csv, ndjson, got "xml"`,
 		`{"groupBy":"a"}`:                                   `groupBy needs aggregate, as in [{"op":"count"}]`,
 		`{"aggregate":[]}`:                                  `aggregate must have an element, as in [{"op":"count"}]`,
-		`{"aggregate":[{"op":"median","path":"a"}]}`:        `aggregate[0]: op must be one of count, sum, avg, min, max, distinct, got "median"`,
-		`{"aggregate":[{"op":"sum"}]}`:                      "aggregate[0]: sum needs a path",
+		`{"aggregate":[{"op":"median","path":"a"}]}`:        `aggregate[0].op must be one of count, sum, avg, min, max, distinct, got "median"`,
+		`{"aggregate":[{"op":"sum"}]}`:                      "aggregate[0].path is needed for sum",
 		`{"aggregate":[{"op":"count"}],"sort":"a"}`:         "sort, select, cursor and offset cannot be combined with aggregate",
 		`{"aggregate":[{"op":"count"}],"limit":5}`:          "limit bounds the groups of an aggregate: it needs groupBy",
 		`{"aggregate":[{"op":"count"}],"groupBy":"index:"}`: "groupBy must name an index after index:",
 		`{"prefix":`:                                        "the body must be JSON; it is wrong at byte 10: unexpected end of JSON input",
+		// what would be ignored
+		`{"where":[{"path":"a","op":"exists"}],"where":[]}`: "where is given twice",
+		`{"prefix":"a","pr\u0065fix":null}`:                 "prefix is given twice",
+		`{"INDEX":["a:b"]}`:                                 "INDEX is a parameter of GET: in a body use indexes",
+		`{"index_key":"a"}`:                                 "index_key is a parameter of GET: in a body use indexKeys",
+		`{"index-keys":{"all":["a"]}}`:                      "index-keys is not known: did you mean indexKeys?",
+		"?prefix=a&prefix=b":                                "prefix must be given once, got 2",
+		"?q=a&q=b":                                          "q must be given once, got 2",
+		`?indexes={"all":["a:b"]}&indexes={}`:               "indexes must be given once, got 2",
+		"?match=any&match=all&index=a:b":                    "match must be given once, got 2",
+		`?sort=[{"path":"a"}]&sort=b`:                       "sort as JSON must be given once",
+		`?select=key&select=["value"]`:                      "select as JSON must be given once",
+		// what is too large to be shown
+		`{"format":"` + long + `"}`:                                   `format must be one of json, csv, ndjson, got "` + long[:59] + "…",
+		`{"cursor":"` + long + `"}`:                                   `cursor must be the nextCursor of an earlier answer, got "` + long[:60] + `…"`,
+		`{"select":["` + long + `"]}`:                                 `select[0]: must be value.<path> or one of key, value, indexes, createdAt, updatedAt, got "` + long[:60] + `…"`,
+		`{"where":[{"path":"a..` + long[:1000] + `","op":"exists"}]}`: `where[0].path: a path must be like score, stops.0.title or /a~1b, got "a..` + long[:57] + `…"`,
+		`{"where":[{"path":"` + long + `","op":"exists"}]}`:           "where[0].path: a path must be at most 1024 bytes, got 4000000",
+		`{"where":[{"path":"a","op":"` + long + `","value":1}]}`:      `where[0].op must be one of eq, ne, gt, gte, lt, lte, in, exists, contains, got "` + long[:59] + "…",
+		`{"where":[{"` + long + `":1}]}`:                              `where[0] must have no other fields than path, op, value, got "` + long[:59] + "…",
+		`{"aggregate":[{"op":"` + long + `"}]}`:                       `aggregate[0].op must be one of count, sum, avg, min, max, distinct, got "` + long[:60] + `…"`,
+		`{"sort":[{"path":"a","order":"` + long + `"}]}`:              `sort[0].order must be asc or desc, got "` + long[:59] + "…",
+		`{"prefix":"` + long + `"}`:                                   "prefix must be at most 1024 bytes, got 4000000: no key is longer",
+		// positions
+		`{"indexes":{"any":[{"all":["a:b",{"key":"a","member":"\u0000"}]}]}}`:                                      "indexes.any[0].all[1] must not contain U+0000",
+		`{"indexes":{"all":[{"key":"` + long[:1000] + `","member":"` + long[:24] + `"}]}}`:                         "indexes.all[0] must be at most 1024 bytes, got 1025",
+		`{"indexKeys":{"none":["` + long[:1025] + `"]}}`:                                                           "indexKeys.none[0] must be at most 1024 bytes, got 1025",
+		`{"indexKeys":{"none":["\ud800"]}}`:                                                                        `indexKeys.none[0] must be the key of an index or a group, got "\ud800"`,
+		`{"where":[{"path":"a","op":"exists"},{"path":"a\ud800","op":"exists"}]}`:                                  `where[1].path must be a string of whole characters, got "a\ud800"`,
+		`{"where":[{"path":"a\u0000","op":"exists"}]}`:                                                             "where[0].path: a path must be valid UTF-8 without U+0000",
+		`{"where":[{"path":"a","op":"eq","value":{"\ud800":1}}]}`:                                                  "where[0].value must not hold half of a surrogate pair",
+		`{"where":[{"path":"a","op":"in","value":[1,-1e16001]}]}`:                                                  "where[0].value must not hold a number with more than 16000 digits before or after the point",
+		`{"where":[{"path":"a","op":"eq","value":1e-16001}]}`:                                                      "where[0].value must not hold a number with more than 16000 digits before or after the point",
+		`{"where":[{"path":"a","op":"eq","value":` + strings.Repeat("[", 2001) + strings.Repeat("]", 2001) + `}]}`: "where[0].value must be nested at most 2000 levels deep",
+		`{"where":[{"path":"a","op":"exists","value":null}]}`:                                                      "where[0].value must be true or false for exists",
+		`{"where":[{"path":"a","op":"lt","value":null}]}`:                                                          "where[0].value must be a number or a string for lt",
+		`{"where":[null]}`:                                           "where[0] must be an object with path, op, value, got null",
+		`{"search":"a\udc00"}`:                                       `search must be a string of whole characters, got "a\udc00"`,
+		`{"search":"a\u0000"}`:                                       "search must be valid UTF-8 without U+0000",
+		`{"sort":"score:DESC"}`:                                      `sort[0] must be <path>, <path>:asc or <path>:desc; {"path":…} where a path holds a colon; got "score:DESC"`,
+		`{"sort":[""]}`:                                              `sort[0]: a path must be like score, stops.0.title or /a~1b, got ""`,
+		`{"select":[` + selected(101) + `]}`:                         "select must have at most 100 fields, got 101",
+		`{"aggregate":` + list(21, `{"op":"count"}`) + `}`:           "aggregate must have at most 20 elements, got 21",
+		`{"aggregate":[{"op":"count"}],"offset":0}`:                  "sort, select, cursor and offset cannot be combined with aggregate",
+		`{"aggregate":[{"op":"count"}],"groupBy":"a","limit":10001}`: "limit must be a whole number from 1 to 10000, got 10001",
+		`{"groupBy":["a"],"aggregate":[{"op":"count"}]}`:             `groupBy must be a string of whole characters, got ["a"]`,
+		`{"limit":1.0}`:                                              "limit must be a whole number from 1 to 1000, got 1.0",
+		`{"offset":2147483648}`:                                      "offset must be a whole number from 0 to 2147483647, got 2147483648",
+		"?range=a..b:1..2":                                           `range[0]: a path must be like score, stops.0.title or /a~1b, got "a..b"`,
+		"?range=a:1..2&range=d:a...b":                                `range[1] must have two dots once: for texts that hold dots use where, got "d:a...b"`,
+		"?range=:1..2":                                               `range[0] must be <path>:<from>..<to>, as in score:10..20, score:10.. or score:..20, got ":1..2"`,
+		"?select=key,,value":                                         `select[1]: must be value.<path> or one of key, value, indexes, createdAt, updatedAt, got ""`,
+		"?aggregate=sum":                                             "aggregate[0].path is needed for sum",
+		"?limit=-1":                                                  `limit must be a whole number from 1 to 1000, got "-1"`,
+		"?offset=1.5":                                                `offset must be a whole number from 0 to 2147483647, got "1.5"`,
 		// GET
 		"?match=some":             `match must be all or any, got "some"`,
 		"?index=a":                `indexes.all[0] must be "<key>:<member>", {"key":…,"member":…} or a group, got "a"`,
@@ -203,16 +267,16 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		"?indexes=a:b":            `indexes must be JSON like {"all":[…]}; for a single one there is index`,
 		"?indexes={":              "indexes begins like JSON, but is not",
 		"?where=score":            `where must be JSON like [{"path":"score","op":"gte","value":10}]`,
-		"?where=[]&where=[]":      "where as JSON must be given once",
-		"?range=score":            `range must be <path>:<from>..<to>, as in score:10..20, score:10.. or score:..20, got "score"`,
-		"?range=score:..":         `range must be <path>:<from>..<to>, as in score:10..20, score:10.. or score:..20, got "score:.."`,
-		"?range=score:1..b":       `range must be from a number to a number or from a text to a text, got "score:1..b"`,
+		"?where=[]&where=[]":      "where must be given once, got 2",
+		"?range=score":            `range[0] must be <path>:<from>..<to>, as in score:10..20, score:10.. or score:..20, got "score"`,
+		"?range=score:..":         `range[0] must be <path>:<from>..<to>, as in score:10..20, score:10.. or score:..20, got "score:.."`,
+		"?range=score:1..b":       `range[0] must be from a number to a number or from a text to a text, got "score:1..b"`,
 		"?q=a&search=b":           "q and search are the same: give one of them",
-		"?limit=ten":              `limit must be a whole number from 0 to 10000, got "ten"`,
+		"?limit=ten":              `limit must be a whole number from 1 to 1000, got "ten"`,
 		"?limit=1001":             "limit must be a whole number from 1 to 1000, got 1001",
 		"?Index=a:b":              "Index is not known: did you mean index?",
 		"?group-by=a":             "group-by is not known: did you mean groupBy?",
-		"?aggregate=median:score": `aggregate[0]: op must be one of count, sum, avg, min, max, distinct, got "median"`,
+		"?aggregate=median:score": `aggregate[0].op must be one of count, sum, avg, min, max, distinct, got "median"`,
 	} {
 		event := post(text)
 		if query, ok := strings.CutPrefix(text, "?"); ok {
@@ -329,17 +393,26 @@ func FuzzQuery(f *testing.F) {
 	for _, text := range []string{`{"indexes":{"all":["a:b",{"any":[{"key":"c","member":"d"},"e:f"]}],"none":["g:h"]},"indexKeys":{"any":["i"]}}`,
 		`{"where":[{"path":"a.0","op":"in","value":[1,"x",null]},{"path":"/a~1b","op":"exists"}],"search":"a \"b c\" or -d e*","prefix":"p"}`,
 		`{"sort":[{"path":"a","order":"desc"}],"select":["key","value.a"],"limit":5,"offset":1}`, `{"aggregate":[{"op":"sum","path":"a"}],"groupBy":"index:a"}`,
-		`{"where":[{"path":"a","op":"eq","value":1e400}]}`, `{"search":"$$;--'\"\\"}`, `{"prefix":"%_\\"}`, `{"cursor":"WyJrZXkuYXNjIixudWxsLCJhIl0"}`} {
+		`{"where":[{"path":"a","op":"eq","value":1e400}]}`, `{"search":"$$;-- a'\"\\"}`, `{"where":[{"path":"a","op":"exists"}],"where":[]}`, `{"indexes":{"any":[{"member":"a","key":"b"}],"none":[]}}`,
+		`{"search":"or -or \"or\" a or or* \"b c*\" -\"d\"* e-f"}`, `{"prefix":"%_\\"}`, `{"cursor":"WyJrZXkuYXNjIixudWxsLCJhIl0"}`} {
 		f.Add(text, "")
 	}
 	for _, params := range []string{"index=a:b&index=c:d&match=any&indexKey=e", "q=a or b&range=s:1..2&range=t:..x", "where=[]&select=key,value.a&sort=a:desc&sort=b",
-		"aggregate=count&aggregate=sum:a&groupBy=b&format=csv", "limit=1&offset=2&prefix=x"} {
+		"aggregate=count&aggregate=sum:a&groupBy=b&format=csv", "limit=1&offset=2&prefix=x", "prefix=a&prefix=b", "range=s:-1..2&range=/a~1b:..2026-01-01&where=[{\"path\":\"t\",\"op\":\"exists\"}]",
+		"indexes={\"all\":[{\"none\":[\"a:b\"]}]}&indexKeys={\"any\":[\"c\"]}", "q=a&search=b", "index=a:%ff"} {
 		f.Add("", params)
 	}
 	f.Fuzz(func(t *testing.T, body, params string) {
-		event := post(strings.ToValidUTF8(body, ""))
+		body, values := strings.ToValidUTF8(body, ""), url.Values{}
+		event := post(body)
 		if body == "" {
-			values, _ := url.ParseQuery(params)
+			given, _ := url.ParseQuery(strings.ToValidUTF8(params, ""))
+			for name, texts := range given {
+				for _, text := range texts { // what is not UTF-8 after decoding becomes so on its way
+					name := strings.ToValidUTF8(name, "\uFFFD")
+					values[name] = append(values[name], strings.ToValidUTF8(text, "\uFFFD"))
+				}
+			}
 			raw, err := json.Marshal(values)
 			require.NoError(t, err)
 			event = `{"httpMethod":"GET","multiValueQueryStringParameters":` + string(raw) + `}`
@@ -350,61 +423,188 @@ func FuzzQuery(f *testing.F) {
 			require.Contains(t, r.Body, `"error":`)
 			return
 		}
-		args, err := json.Marshal(q)
-		require.NoError(t, err)
-		var fields map[string]any
-		if body == "" || json.Unmarshal([]byte(body), &fields) != nil {
-			return
+		want, got := leavesOfParams(values), leavesIn(*q)
+		if body != "" {
+			want = leavesOfBody([]byte(body))
 		}
-		require.Equal(t, leavesOf(fields), leavesIn(*q), "every filter of %s is in the query %s", body, args)
+		require.ElementsMatch(t, want, got, "the filters of %s %s", body, params)
 	})
 }
 
-// leavesOf counts the filters that a body holds, without the code under test.
-func leavesOf(fields map[string]any) string {
-	var indexes func(any) int
-	indexes = func(value any) (n int) {
-		switch value := value.(type) {
-		case string:
-			return 1
-		case []any:
-			for _, part := range value {
-				n += indexes(part)
-			}
-		case map[string]any:
-			if value["key"] != nil || value["member"] != nil {
-				return 1
-			}
-			for _, part := range value {
-				n += indexes(part)
-			}
+// leavesOfBody lists the filters that a body holds, without the code under test and without forgetting what it has twice.
+func leavesOfBody(body []byte) (leaves []string) {
+	for _, field := range orderedFields(body) {
+		switch {
+		case string(field.value) == "null":
+		case field.name == "indexes", field.name == "indexKeys":
+			leaves = append(leaves, indexLeaves(field.value)...)
+		case field.name == "where":
+			leaves = append(leaves, conditionLeaves(field.value)...)
+		case field.name == "search":
+			leaves = append(leaves, wordLeaves(textOf(field.value))...)
+		case field.name == "prefix" && textOf(field.value) != "":
+			leaves = append(leaves, "prefix "+textOf(field.value))
 		}
-		return n
 	}
-	where, _ := fields["where"].([]any)
-	prefix, _ := fields["prefix"].(string)
-	search, _ := fields["search"].(string)
-	return fmt.Sprint(indexes(fields["indexes"])+indexes(fields["indexKeys"]), len(where), prefix, search != "")
+	return leaves
 }
 
-func leavesIn(q kv.Query) string {
-	var indexes func(kv.IndexFilter) int
-	indexes = func(f kv.IndexFilter) (n int) {
+// leavesOfParams likewise lists those of the parameters.
+func leavesOfParams(values url.Values) (leaves []string) {
+	for name, texts := range values {
+		for _, text := range texts {
+			switch {
+			case text == "":
+			case name == "indexes", name == "indexKeys":
+				leaves = append(leaves, indexLeaves([]byte(text))...)
+			case name == "index", name == "indexKey":
+				leaves = append(leaves, "index "+text)
+			case name == "where":
+				leaves = append(leaves, conditionLeaves([]byte(text))...)
+			case name == "search", name == "q":
+				leaves = append(leaves, wordLeaves(text)...)
+			case name == "prefix":
+				leaves = append(leaves, "prefix "+text)
+			case name == "range":
+				path, bounds, _ := strings.Cut(text, ":")
+				from, to, _ := strings.Cut(bounds, "..")
+				if from != "" {
+					leaves = append(leaves, "where "+pointerOf(path)+" gte "+from)
+				}
+				if to != "" {
+					leaves = append(leaves, "where "+pointerOf(path)+" lte "+to)
+				}
+			}
+		}
+	}
+	return leaves
+}
+
+type orderedField struct {
+	name  string
+	value json.RawMessage
+}
+
+// orderedFields are the fields of an object's text; none of any other.
+func orderedFields(text []byte) (fields []orderedField) {
+	decoder := json.NewDecoder(strings.NewReader(string(text)))
+	if token, err := decoder.Token(); err != nil || token != json.Delim('{') || !json.Valid(text) {
+		return nil
+	}
+	for decoder.More() {
+		var field orderedField
+		name, _ := decoder.Token()
+		_ = decoder.Decode(&field.value)
+		field.name = name.(string)
+		fields = append(fields, field)
+	}
+	return fields
+}
+
+func textOf(text json.RawMessage) (s string) {
+	_ = json.Unmarshal(text, &s)
+	return s
+}
+
+// indexLeaves finds the strings and the pairs in a group, wherever they are.
+func indexLeaves(text json.RawMessage) (leaves []string) {
+	if fields := orderedFields(text); fields != nil {
+		var names, pair []string
+		for _, field := range fields {
+			names, pair = append(names, field.name), append(pair, textOf(field.value))
+			leaves = append(leaves, indexLeaves(field.value)...)
+		}
+		slices.Sort(names)
+		if slices.Equal(names, []string{"key", "member"}) {
+			if fields[0].name == "member" {
+				slices.Reverse(pair)
+			}
+			return []string{fmt.Sprintf("index %q", pair)}
+		}
+		return leaves
+	}
+	var list []json.RawMessage
+	if json.Unmarshal(text, &list) == nil {
+		for _, element := range list {
+			leaves = append(leaves, indexLeaves(element)...)
+		}
+		return leaves
+	}
+	return []string{"index " + textOf(text)}
+}
+
+func conditionLeaves(text json.RawMessage) (leaves []string) {
+	var list []map[string]json.RawMessage
+	_ = json.Unmarshal(text, &list)
+	for _, c := range list {
+		op, value := textOf(c["op"]), string(c["value"])
+		if value == "" && op == "exists" {
+			value = "true"
+		}
+		leaves = append(leaves, "where "+pointerOf(textOf(c["path"]))+" "+op+" "+plainValue(value))
+	}
+	return leaves
+}
+
+// plainValue leaves the quotes of a text out, so that a bound of a range reads like a value.
+func plainValue(value string) string {
+	if strings.HasPrefix(value, `"`) {
+		return textOf(json.RawMessage(value))
+	}
+	return value
+}
+
+func pointerOf(path string) string {
+	if strings.HasPrefix(path, "/") {
+		return path
+	}
+	escaped := strings.NewReplacer("~", "~0", "/", "~1").Replace(path)
+	return "/" + strings.ReplaceAll(escaped, ".", "/")
+}
+
+// wordLeaves are the words of a search, except for the "or" that may stand between them.
+func wordLeaves(text string) (leaves []string) {
+	isWord := func(r rune) bool { return r > 0x7f && !unicode.IsSpace(r) || unicode.IsLetter(r) || unicode.IsDigit(r) }
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return !isWord(r) }) {
+		if !strings.EqualFold(word, "or") {
+			leaves = append(leaves, "word "+word)
+		}
+	}
+	return leaves
+}
+
+// leavesIn lists the filters of a query.
+func leavesIn(q kv.Query) (leaves []string) {
+	var indexes func(kv.IndexFilter)
+	indexes = func(f kv.IndexFilter) {
+		switch {
+		case f.Spelled != "":
+			leaves = append(leaves, "index "+f.Spelled)
+		case f.Exact.Member != "":
+			leaves = append(leaves, fmt.Sprintf("index %q", []string{f.Exact.Key, f.Exact.Member}))
+		case f.Exact.Key != "":
+			leaves = append(leaves, "index "+f.Exact.Key)
+		}
+		for _, part := range slices.Concat(f.All, f.Any) {
+			indexes(part)
+		}
 		if f.Not != nil {
-			return indexes(*f.Not)
+			indexes(*f.Not)
 		}
-		parts := slices.Concat(f.All, f.Any)
-		if len(parts) == 0 {
-			return 1
-		}
-		for _, part := range parts {
-			n += indexes(part)
-		}
-		return n
 	}
-	n := 0
 	if q.Indexes != nil {
-		n = indexes(*q.Indexes)
+		indexes(*q.Indexes)
 	}
-	return fmt.Sprint(n, len(q.Where), q.Prefix, q.Search != nil)
+	for _, c := range q.Where {
+		leaves = append(leaves, "where "+c.Path.Pointer()+" "+string(c.Op)+" "+plainValue(c.Value))
+	}
+	for _, branch := range q.Search {
+		for _, term := range branch {
+			leaves = append(leaves, wordLeaves(term.Text)...)
+		}
+	}
+	if q.Prefix != "" {
+		leaves = append(leaves, "prefix "+q.Prefix)
+	}
+	return leaves
 }

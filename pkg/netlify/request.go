@@ -81,21 +81,12 @@ func (r *Request) PathAfter(prefixes ...string) string {
 // JSONBody returns the fields of a JSON body, each as the text that was sent. A body that is empty or no object has
 // none; one that is not JSON, or not UTF-8, is an error.
 func (r *Request) JSONBody() (map[string]json.RawMessage, error) {
-	body := []byte(r.Body)
-	if r.IsBase64Encoded && r.Body != "" {
-		var err error
-		if body, err = base64.StdEncoding.DecodeString(r.Body); err != nil {
-			return nil, kv.Invalid("the body is marked as base64, but is not")
-		}
-	}
-	switch {
-	case !utf8.Valid(body):
-		return nil, kv.Invalid("the body must be valid UTF-8")
-	case strings.TrimLeft(string(body), jsonSpace) == "":
-		return nil, nil
+	body, err := r.bodyText()
+	if err != nil || strings.TrimLeft(string(body), jsonSpace) == "" {
+		return nil, err
 	}
 	var fields map[string]json.RawMessage
-	err := json.Unmarshal(body, &fields)
+	err = json.Unmarshal(body, &fields)
 	switch err := err.(type) {
 	case nil:
 		return fields, nil
@@ -109,6 +100,21 @@ func (r *Request) JSONBody() (map[string]json.RawMessage, error) {
 	default:
 		return nil, kv.Invalid("the body must be JSON: %v", err)
 	}
+}
+
+// bodyText is the body as it was sent, which must be UTF-8.
+func (r *Request) bodyText() ([]byte, error) {
+	body := []byte(r.Body)
+	if r.IsBase64Encoded && r.Body != "" {
+		var err error
+		if body, err = base64.StdEncoding.DecodeString(r.Body); err != nil {
+			return nil, kv.Invalid("the body is marked as base64, but is not")
+		}
+	}
+	if !utf8.Valid(body) {
+		return nil, kv.Invalid("the body must be valid UTF-8")
+	}
+	return body, nil
 }
 
 const jsonSpace = " \t\r\n"

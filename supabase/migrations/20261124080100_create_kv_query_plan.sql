@@ -210,6 +210,7 @@ create function public.kv_query_plan(p_query jsonb, p_order text, p_descending b
 as $$
 declare
     c_few     constant integer := 10000; -- looking at all takes as long as reading a million in order until a page is full
+    c_many    constant integer := 50000; -- what is rare among the first keys and not here may be anywhere: looking at all takes 0.1 s, searching for it seconds
     c_rare    constant integer := 1000;  -- a lookup costs what reading some ten postings in order does
     v_plan    public.kv_query_plan;
     v_where   text[] := public.kv_query_where(p_query -> 'where');
@@ -223,7 +224,7 @@ declare
     v_lead    jsonb; -- the filter whose postings lead
     v_exact   boolean;
     v_cost    bigint;
-    v_best    bigint := c_few;
+    v_best    bigint := c_few; -- of the driver
     v_count   bigint;
     v_indexes text[] := '{}';
     v_choices integer;
@@ -281,15 +282,15 @@ begin
     if v_plan.driver is null or v_best >= c_rare then
         if v_numbers is not null and p_path is distinct from v_at then
             v_count := public.kv_query_count(p_query, v_plan,
-                (select string_agg(v_where[i], ' and ') from unnest(v_numbers) as i), c_few);
-            if v_count < v_best then
+                (select string_agg(v_where[i], ' and ') from unnest(v_numbers) as i), c_many);
+            if v_count < (case when v_plan.driver is null then c_many else v_best end) then
                 v_best := v_count;
                 v_plan.driver := 'number';
             end if;
         end if;
         if v_plan.search is not null and querytree(v_plan.search) <> 'T' then -- else no index can lead to it
-            v_count := public.kv_query_count(p_query, v_plan, 's.search @@ $3', c_few);
-            if v_count < v_best then
+            v_count := public.kv_query_count(p_query, v_plan, 's.search @@ $3', c_many);
+            if v_count < (case when v_plan.driver is null then c_many else v_best end) then
                 v_best := v_count;
                 v_plan.driver := 'search';
             end if;
