@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -101,6 +102,13 @@ func TestAQueryIsReadFromBodyAndParameters(t *testing.T) {
 		"GroupsByIndex":     {`{"aggregate":[{"op":"count"}],"groupBy":"index:index:a","limit":5000}`, "aggregate=count&groupBy=index:index:a&limit=5000", kv.Query{Aggregates: []kv.Aggregate{{Op: "count"}}, GroupBy: &kv.Grouping{Index: "index:a"}, Limit: 5000}},
 		"LargeExport":       {`{"format":"ndjson","limit":10000}`, "format=ndjson&limit=10000", kv.Query{Limit: 10000}},
 		"CSVHasSmallPages":  {`{"format":"csv"}`, "format=csv", kv.Query{PageBytes: kv.MaxPageBytes / 2}},
+		"LongestPath":       {`{"where":[{"path":"` + strings.Repeat("a", 1024) + `","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{Path: kv.Path{strings.Repeat("a", 1024)}, Op: "exists", Value: "true"}}}},
+		"DeepestPath":       {`{"where":[{"path":"a` + strings.Repeat(".a", 99) + `","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{Path: slices.Repeat(kv.Path{"a"}, 100), Op: "exists", Value: "true"}}}},
+		"ValueKeepsItsText": {"{\"where\":[{\"path\":\"a\",\"op\":\"eq\",\"value\" :\n{ \"b\":1.0,\"a\":\"<\u2028\\u0041\"}\n}]}", "where=[{\"path\":\"a\",\"op\":\"eq\",\"value\":{ \"b\":1.0,\"a\":\"<\u2028\\u0041\"}}]", kv.Query{Where: []kv.Condition{{Path: kv.Path{"a"}, Op: "eq", Value: "{ \"b\":1.0,\"a\":\"<\u2028\\u0041\"}"}}}},
+		"InOfNothing":       {`{"where":[{"path":"a","op":"in","value":[]}]}`, "", kv.Query{Where: []kv.Condition{{Path: kv.Path{"a"}, Op: "in", Value: "[]"}}}},
+		"SortByObjectOnGet": {"", `sort={"path":"a:b","order":"desc"}`, kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"a:b"}, Descending: true}}}},
+		"EmptyTexts":        {`{"search":"","cursor":"","groupBy":"","format":"","prefix":""}`, "q=&cursor=&groupBy=&format=", kv.Query{}},
+		"EmptyWhereAndSort": {`{"where":[],"sort":[]}`, "where=[]&sort=[]", kv.Query{}},
 		"NotAnObjectIsNone": {`[1]`, "", kv.Query{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -429,6 +437,112 @@ func FuzzQuery(f *testing.F) {
 		}
 		require.ElementsMatch(t, want, got, "the filters of %s %s", body, params)
 	})
+}
+
+// Random bytes seldom are a query. These are, of every kind of filter, in a body and as parameters.
+func TestNoFilterOfARandomQueryIsDropped(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 0))
+	some := func(texts ...string) string { return texts[random.IntN(len(texts))] }
+	pick := func(most int, element func() string) string {
+		var list []string
+		for range random.IntN(most + 1) {
+			list = append(list, element())
+		}
+		return strings.Join(list, ",")
+	}
+	var group func(leaf func() string, levels int) string
+	group = func(leaf func() string, levels int) string {
+		element := func() string {
+			if levels > 1 && random.IntN(3) == 0 {
+				return group(leaf, levels-1)
+			}
+			return leaf()
+		}
+		var parts []string
+		for _, name := range []string{"all", "any", "none"} {
+			if random.IntN(2) == 0 {
+				parts = append(parts, `"`+name+`":[`+element()+strings.TrimSuffix(","+pick(2, element), ",")+`]`)
+			}
+		}
+		if parts == nil {
+			parts = []string{`"all":[` + leaf() + `]`}
+		}
+		return "{" + strings.Join(parts, some(",", " , ")) + "}"
+	}
+	pair := func() string {
+		return some(`"a:b"`, `"a:b:c"`, `"\u00e9:\ud83d\ude00"`, `{"key":"a:b","member":"c"}`, `{"member":":","key":"\"x\""}`, `"$$:';--"`)
+	}
+	key := func() string { return some(`"a"`, `"index:b"`, `"%_*\\"`) }
+	condition := func() string {
+		path := `"path":` + some(`"a"`, `"a.0.b"`, `"/a~1b/~0"`, `"/"`, `"$$"`, `";--"`)
+		value := some(`1`, `-0`, `1.50`, `"x"`, `"<&>\u2028"`, `1e400`, `12345678901234567890`)
+		return "{" + some(
+			path+`,"op":"`+some("eq", "ne", "gt", "gte", "lt", "lte", "contains")+`","value":`+value,
+			`"value":[`+pick(3, func() string { return value })+`],"op":"`+some("in", "eq", "contains")+`",`+path,
+			path+`,"op":"exists"`+some("", `,"value":false`), path+`,"op":"eq", "value" : `+some("null", "{}", `{"b": 1, "a":[true]}`)) + "}"
+	}
+	words := func() string { return some("a", "or", "b-c", "-d", `"e f"`, `-"g"`, "h*", "OR", "é😀", `"i j*"`) }
+	for range 2000 {
+		var fields []string
+		values := url.Values{}
+		both := func(name string, body, param string) {
+			if random.IntN(2) == 0 {
+				fields = append(fields, `"`+name+`":`+body)
+				values.Add(name, param)
+			}
+		}
+		pairs, keys, where := group(pair, 4), group(key, 4), "["+pick(4, condition)+"]"
+		search := strings.TrimSpace("x " + strings.ReplaceAll(pick(6, words), ",", " "))
+		both("indexes", pairs, pairs)
+		both("indexKeys", keys, keys)
+		both("where", where, where)
+		both("search", string(appendString(nil, search)), search)
+		both("prefix", `"%_p"`, "%_p")
+		if random.IntN(2) == 0 {
+			values.Add("range", some("s:1..2", "s:..x", "a.b:-1.5..", "/:2026-01-01T10:00..2026-01-02"))
+		}
+		random.Shuffle(len(fields), func(i, j int) { fields[i], fields[j] = fields[j], fields[i] })
+		body := "{" + strings.Join(fields, ",") + "}"
+		q, r := ask(t, post(body))
+		require.Equal(t, http.StatusOK, r.StatusCode, "seed %d: %s: %s", seed, body, r.Body)
+		require.ElementsMatch(t, leavesOfBody([]byte(body)), leavesIn(*q), "seed %d: %s", seed, body)
+		q, r = ask(t, getEvent(t, values.Encode()))
+		require.Equal(t, http.StatusOK, r.StatusCode, "seed %d: %v: %s", seed, values, r.Body)
+		require.ElementsMatch(t, leavesOfParams(values), leavesIn(*q), "seed %d: %v", seed, values)
+	}
+}
+
+func TestABodyAndParametersAreNotMixed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ event, want string }{
+		"ParametersOfAPost":   {event("POST", `"body":"{}","queryStringParameters":{"x":"1","prefix":"a"}`), `"prefix" is given as a parameter: a POST takes its query from the body alone`},
+		"MisspelledInAPost":   {event("POST", `"body":"","multiValueQueryStringParameters":{"index-key":["a"]}`), `"index-key" is given as a parameter: a POST takes its query from the body alone`},
+		"BodyOfAGet":          {event("GET", `"body":"{\"where\":[]}"`), "where is given in the body: a GET takes its query from the parameters alone; send the body with POST"},
+		"OtherParameters":     {event("POST", `"body":"{}","queryStringParameters":{"_":"1","prefix":""}`), ""},
+		"BodyWithoutAFilter":  {event("GET", `"body":"{\"x\":1,\"where\":null}"`), ""},
+		"BodyNobodyCouldRead": {event("GET", `"body":"x"`), ""},
+		"NoBodyInNetlifyDev":  {event("GET", `"body":null,"isBase64Encoded":true`), ""},
+		"NoBodyOfAPost":       {event("POST", `"body":null`), ""},
+		"Base64":              {event("POST", `"body":"eyJwcmVmaXgiOiJhIiwicHJlZml4IjoiYiJ9","isBase64Encoded":true`), "prefix is given twice"},
+		"NullUnderAWrongName": {post(`{"q":null,"Where":null}`), ""},
+		"TooDeep":             {post(strings.Repeat(`{"where":`, 100_000) + "1" + strings.Repeat("}", 100_000)), "the body is nested too deeply"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q, r := ask(t, c.event)
+			if c.want == "" {
+				require.Equal(t, http.StatusOK, r.StatusCode, r.Body)
+				require.Equal(t, &kv.Query{}, q)
+				return
+			}
+			var body struct{ Error string }
+			require.NoError(t, json.Unmarshal([]byte(r.Body), &body))
+			require.Equal(t, c.want, body.Error)
+			require.Nil(t, q, "nothing is asked")
+		})
+	}
 }
 
 // leavesOfBody lists the filters that a body holds, without the code under test and without forgetting what it has twice.
