@@ -19,10 +19,12 @@ var endpoints = []struct {
 	{"List", listPath, "GET, OPTIONS", true},
 	{"Get", getPath, "GET, OPTIONS", true},
 	{"Delete", deletePath, "DELETE, POST, OPTIONS", false},
+	{"Query", queryPath, "GET, POST, OPTIONS", true},
 	{"RewrittenUpsert", "/api/kv/upsert", "POST, OPTIONS", false},
 	{"RewrittenList", "/api/kv/list", "GET, OPTIONS", true},
 	{"RewrittenGet", "/api/kv/get", "GET, OPTIONS", true},
 	{"RewrittenGetByPath", "/api/kv/get/some/key", "GET, OPTIONS", true},
+	{"RewrittenQuery", "/api/kv/query", "GET, POST, OPTIONS", true},
 	{"RewrittenDelete", "/api/kv/delete", "DELETE, POST, OPTIONS", false},
 }
 
@@ -119,6 +121,9 @@ func TestToken(t *testing.T) {
 		"Delete": func(t testing.TB, o ...option) *answer {
 			return call(t, http.MethodPost, deletePath, append(o, body(`{}`))...)
 		},
+		"Query": func(t testing.TB, o ...option) *answer {
+			return call(t, http.MethodPost, queryPath, append(o, body(`{"prefix":"e2e/none/"}`))...)
+		},
 	}
 	for name, request := range requests {
 		t.Run(name, func(t *testing.T) {
@@ -148,6 +153,7 @@ func TestReadToken(t *testing.T) {
 	reader := header("Authorization", "Bearer "+token)
 	require.Equal(t, http.StatusOK, call(t, http.MethodGet, listPath+params("prefix", "e2e/none/", "limit", "1"), reader).status)
 	require.Equal(t, http.StatusNotFound, call(t, http.MethodGet, getPath+params("key", "e2e/none/"), reader).status)
+	require.Equal(t, http.StatusOK, call(t, http.MethodPost, queryPath, body(`{"prefix":"e2e/none/"}`), reader).status, "a POST that reads")
 	call(t, http.MethodPost, upsertPath, body(`{"key":"e2e/none/","value":{}}`), reader).isExactError(t, http.StatusUnauthorized, "wrong token")
 	call(t, http.MethodPost, deletePath, body(`{"key":"e2e/none/"}`), reader).isExactError(t, http.StatusUnauthorized, "wrong token")
 }
@@ -163,6 +169,7 @@ func TestWithoutAStore(t *testing.T) {
 		call(t, http.MethodGet, listPath),
 		call(t, http.MethodGet, getPath+params("key", "e2e/none/")),
 		call(t, http.MethodPost, deletePath, body(`{"key":"e2e/none/"}`)),
+		call(t, http.MethodGet, queryPath),
 	} {
 		got.isError(t, http.StatusServiceUnavailable, "USE_SUPABASE_KV")
 	}

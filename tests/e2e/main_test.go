@@ -1,4 +1,4 @@
-// Package e2e tests kv-upsert, kv-list, kv-get and kv-delete from outside, over HTTP alone: against the local platform,
+// Package e2e tests kv-upsert, kv-list, kv-get, kv-query and kv-delete from outside, over HTTP alone: against the local platform,
 // a deploy preview or a live site. It knows the HTTP contract and nothing of the code behind it.
 //
 // Environment:

@@ -12,9 +12,9 @@ import (
 // passes it the request as a command line argument, and has quirks of its own that these requests stay clear of (%25 in a
 // rewritten path, a POST without a Content-Type).
 func TestSmoke(t *testing.T) {
-	for _, via := range []struct{ name, upsert, list, get, delete string }{
-		{"Functions", upsertPath, listPath, getPath, deletePath},
-		{"Rewrites", "/api/kv/upsert", "/api/kv/list", "/api/kv/get", "/api/kv/delete"},
+	for _, via := range []struct{ name, upsert, list, get, query, delete string }{
+		{"Functions", upsertPath, listPath, getPath, queryPath, deletePath},
+		{"Rewrites", "/api/kv/upsert", "/api/kv/list", "/api/kv/get", "/api/kv/query", "/api/kv/delete"},
 	} {
 		t.Run(via.name, func(t *testing.T) {
 			t.Parallel()
@@ -55,6 +55,20 @@ func TestSmoke(t *testing.T) {
 				p = call(t, http.MethodGet, via.list+params("prefix", prefix, "limit", "2", "cursor", *p.Pagination.NextCursor)).page(t)
 				require.Equal(t, []string{prefix + "b c/%'\"*_\\😀", prefix + "index"}, p.Keys)
 				require.False(t, p.Pagination.HasMore)
+			})
+			t.Run("Query", func(t *testing.T) {
+				one := `{"results":[{"key":` + odds + `,"value":[]}],"count":1,"pagination":{"limit":100,"offset":0,"hasMore":false,"nextCursor":null},"timestamp":"now"}`
+				call(t, http.MethodGet, via.query+params("prefix", prefix, "index", prefix+"index:m:1", "index", prefix+"index:none", "match", "any", "select", "key,value")).
+					is(t, http.StatusOK, one)
+				call(t, http.MethodPost, via.query, body(`{"indexes":{"all":[{"key":`+quote(prefix+"index")+`,"member":"m:1"}],"none":["a:b"]},"select":["key","value"]}`)).
+					is(t, http.StatusOK, one)
+				call(t, http.MethodGet, via.query+params("prefix", prefix, "aggregate", "count", "aggregate", "sum:a", "groupBy", "index:"+prefix+"index")).
+					is(t, http.StatusOK, `{"aggregates":[{"op":"count","value":3},{"op":"sum","path":"a","value":0,"excluded":3}],`+
+						`"groups":[{"group":"m:1","aggregates":[{"op":"count","value":1},{"op":"sum","path":"a","value":0,"excluded":1}]}],"timestamp":"now"}`)
+				export := call(t, http.MethodGet, via.query+params("prefix", prefix, "indexKey", prefix+"index", "select", "value", "format", "csv"))
+				require.Equal(t, "value\r\n[]\r\n", string(export.body))
+				require.Equal(t, "false", export.header.Get("X-KV-Has-More"))
+				call(t, http.MethodGet, via.query+params("range", "a")).isError(t, http.StatusBadRequest, "range")
 			})
 			found := `{"key":` + quote(prefix+"a") + `,"value":` + odd + `,"exists":true,"timestamp":"now"}`
 			t.Run("GetByQuery", func(t *testing.T) {

@@ -31,6 +31,7 @@ func Run(t *testing.T, store kv.Store) {
 		"ListIsInByteOrderUnderALiteralPrefix":  testList,
 		"PagesTogetherAreTheWholeList":          testPages,
 		"FiltersMatchWhicheverPairSpellsThem":   testFilters,
+		"QueriesCombineTheirFilters":            testQuery,
 		"InputBeyondALimitIsRefused":            testLimits,
 		"AnEndedContextIsADeadlineAndNoSuccess": testContext,
 	} {
@@ -296,6 +297,32 @@ func testFilters(t *testing.T, s suite) {
 		q.Limit = &limit
 		require.Equal(t, c.want[:min(1, len(c.want))], s.list(t, q).Keys, "%s, one", name)
 	}
+}
+
+func testQuery(t *testing.T, s suite) {
+	x := kv.Index{Key: s.prefix + "z", Member: "m"}
+	s.upsert(t, "a", `{"n":1.50,"word":"apple"}`, x)
+	s.upsert(t, "b", `{"n":"2","word":"apple"}`, x)
+	s.upsert(t, "c", `{"n":3,"word":"apple"}`)
+	ask := func(q kv.Query) string {
+		q.Prefix, q.Select = s.prefix, []kv.Field{{Name: "value.n", Path: kv.Path{"n"}}}
+		text, err := s.store.Query(s.ctx, q)
+		require.NoError(t, err)
+		var answer struct{ Results json.RawMessage }
+		require.NoError(t, json.Unmarshal([]byte(text), &answer))
+		return string(answer.Results)
+	}
+	apple := kv.Search{{{Text: "apple"}}}
+	require.Equal(t, `[{"value.n":1.50},{"value.n":"2"},{"value.n":3}]`, ask(kv.Query{Search: apple}))
+	require.Equal(t, `[{"value.n":3}]`, ask(kv.Query{Search: apple, Indexes: &kv.IndexFilter{Not: &kv.IndexFilter{Exact: x}}}))
+	require.Equal(t, `[{"value.n":1.50}]`, ask(kv.Query{
+		Search:  apple,
+		Indexes: &kv.IndexFilter{Any: []kv.IndexFilter{{Exact: x}, {Spelled: "no:such"}}},
+		Where:   []kv.Condition{{Path: kv.Path{"n"}, Op: kv.OpLt, Value: "3"}},
+	}))
+	require.Equal(t, `[{"value.n":3},{"value.n":1.50},{"value.n":"2"}]`, ask(kv.Query{Search: apple, Sort: []kv.SortKey{{Path: kv.Path{"n"}, Descending: true}}}))
+	_, err := s.store.Query(s.ctx, kv.Query{Limit: kv.MaxLimit + 1})
+	require.Equal(t, kv.CodeInvalidInput, kv.CodeOf(err))
 }
 
 func testLimits(t *testing.T, s suite) {
