@@ -85,18 +85,15 @@ func hasWord(text string) bool {
 	})
 }
 
-// nextTerm cuts the first term off a text that begins with it; word tells that it was not in quotes. A * ends a word, or
-// a phrase within its quotes or behind them.
+// nextTerm cuts the first term off a text that begins with it; word tells that it was not in quotes. A * stands
+// behind a word, or behind the quotes of a phrase, whose last word it is about.
 func nextTerm(text string) (term SearchTerm, word bool, rest string) {
 	if strings.HasPrefix(text, "-") && len(text) > 1 {
 		term.Not, text = true, text[1:]
 	}
 	if quoted, ok := strings.CutPrefix(text, `"`); ok {
-		text, rest, _ = strings.Cut(quoted, `"`)
-		term.Text, term.Prefix = strings.CutSuffix(text, "*")
-		if after, ok := strings.CutPrefix(rest, "*"); ok {
-			term.Prefix, rest = true, after
-		}
+		term.Text, rest, _ = strings.Cut(quoted, `"`)
+		rest, term.Prefix = strings.CutPrefix(rest, "*")
 		return term, false, trimSpace(rest)
 	}
 	end := strings.IndexFunc(text, func(r rune) bool { return r == '"' || unicode.IsSpace(r) })

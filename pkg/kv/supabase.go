@@ -148,11 +148,16 @@ type listArgs struct {
 	IndexKeys  []string `json:"p_index_keys"`
 }
 
+// queryTime is a second more than the database gives a query (statement_timeout of kv_query), so that it can say so itself.
+const queryTime = 11 * time.Second
+
 // Query implements [Store]. It is not repeated after it ran into its time.
 func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
 	if err := q.Validate(); err != nil {
 		return "", err
 	}
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
 	text, err := s.callWith(ctx, s.retry.whole(), "kv_query", struct {
 		Query queryArgs `json:"p_query"`
 	}{q.args()})

@@ -39,8 +39,8 @@ func Query(store querier, timeout time.Duration) Endpoint {
 	}}
 }
 
-// maxQueryTime is where the database ends a query (statement_timeout of kv_query). It is given a second more, so that it
-// can say so itself.
+// maxQueryTime is where the database ends a query (statement_timeout of kv_query). A second later the store stops waiting
+// for it to say so.
 const maxQueryTime = 10 * time.Second
 
 // QueryTimeoutFromEnv reads KV_QUERY_TIMEOUT: a duration as Go writes it, or seconds; at most 10 s, which is the default.
