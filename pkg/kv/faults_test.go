@@ -250,3 +250,73 @@ func TestAMessageThatMayQuoteAValueStaysOutOfTheLog(t *testing.T) {
 	require.NotContains(t, err.Error(), "quoted value")
 	require.Contains(t, err.Error(), "22P02")
 }
+
+const someResults = `{"results":[],"count":0,"pagination":{"limit":100,"offset":0,"hasMore":false,"nextCursor":null}}`
+
+func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
+	for name, bad := range map[string]reply{
+		"Unavailable":     {status: 503},
+		"NoConnection":    failure(504, "PGRST003"),
+		"ShuttingDown":    failure(500, "57P01"),
+		"CutOff":          {status: 200, contentType: answerType, body: `{"a":`, cut: true},
+		"AnotherSitePage": {status: 200, contentType: "text/html", body: "<html>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGateway(t, bad, bad, value(someResults))
+			got, err := g.store(t).Query(t.Context(), Query{})
+			require.NoError(t, err)
+			require.Equal(t, someResults, got)
+			require.Len(t, g.requests, 3)
+		})
+	}
+	for name, c := range map[string]struct {
+		reply
+		want    Code
+		message string
+	}{
+		"StatementTimeout": {failure(500, "57014"), CodeDeadlineExceeded, messageQueryDeadline},
+		"RanIntoItsTime":   {reply{status: 200, contentType: answerType, body: someResults, pause: time.Minute}, CodeDeadlineExceeded, messageQueryDeadline},
+		"Refused":          {failure(400, "PT400"), CodeInvalidInput, "m of PT400"},
+		"TooLarge":         {failure(413, "PT413"), CodeTooLarge, "m of PT413"},
+		"NumberTooLarge":   {failure(400, "22003"), CodeInvalidInput, messageQueryValue},
+		"NoSuchFunction":   {failure(404, "PGRST202"), CodeNotConfigured, "the database lacks the kv_* functions: apply supabase/migrations (supabase db push)"},
+		"EmptyAnswer":      {value(""), CodeDatabaseUnreachable, messageNonsense},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGateway(t, c.reply)
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			store := g.store(t)
+			store.retry.total = time.Minute
+			_, err := store.Query(ctx, Query{})
+			var e *Error
+			require.ErrorAs(t, err, &e)
+			require.Equal(t, c.want, e.Code)
+			require.Equal(t, c.message, e.Message)
+			require.Len(t, g.requests, 1, "it must not be repeated")
+		})
+	}
+	for _, word := range []string{"prefix", "index", "fewer", "kv_index_path"} {
+		require.Contains(t, messageQueryDeadline, word, "the advice")
+	}
+}
+
+func TestAQueryMayTakeMoreThanHalfOfTheTime(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, reply{status: 200, contentType: answerType, body: someResults, pause: 700 * time.Millisecond})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := g.store(t).Query(ctx, Query{})
+	require.NoError(t, err)
+	require.Len(t, g.requests, 1)
+}
+
+func TestAnInvalidQueryIsNotAsked(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, value(someResults))
+	_, err := g.store(t).Query(t.Context(), Query{Limit: -1})
+	require.Equal(t, CodeInvalidInput, CodeOf(err))
+	require.Empty(t, g.requests)
+}

@@ -65,3 +65,26 @@ func TestWhatIsNoPathIsRefused(t *testing.T) {
 }
 
 func rep(text string, n int) string { return strings.Repeat(text, n) }
+
+// FuzzParsePath: a path that is accepted is within the limits, and its pointer leads to the same.
+func FuzzParsePath(f *testing.F) {
+	for _, text := range []string{"", "a", "a.0.b", "/a~1b/~0", "/", "//", ".", "a..b", "/~2", "$$;--", "a\x00", "\xff", rep("a.", 99) + "a"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		path, err := ParsePath(text)
+		if err != nil {
+			require.Less(t, len(err.Error()), 400, "an error is not as large as what it is about")
+			return
+		}
+		require.NoError(t, path.validate())
+		again, err := parsePointer(path.Pointer())
+		require.NoError(t, err)
+		require.Equal(t, path, again)
+		if text[0] == '/' {
+			require.Equal(t, text, path.Pointer())
+		} else {
+			require.Equal(t, text, strings.Join(path, "."))
+		}
+	})
+}

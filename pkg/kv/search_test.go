@@ -3,6 +3,7 @@ package kv
 import (
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/stretchr/testify/require"
 )
@@ -77,4 +78,40 @@ func TestWhatIsNoSearchIsRefused(t *testing.T) {
 		_, err := ParseSearch(text)
 		require.EqualError(t, err, "invalid_input: "+want, "%q", text)
 	}
+}
+
+// FuzzParseSearch: a search that is accepted is within the limits, and has every word that was typed but an "or".
+func FuzzParseSearch(f *testing.F) {
+	for _, text := range []string{"", "a b", `"a b" or -c*`, `-"d e"* f`, "or or or", `"open`, "a\x00", "$$;--", "a\u00a0b", `a"b"c`, "--a", `""or"" or "or"`} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		search, err := ParseSearch(text)
+		if err != nil {
+			require.Equal(t, CodeInvalidInput, CodeOf(err))
+			require.Less(t, len(err.Error()), 600)
+			return
+		}
+		require.NoError(t, Query{Search: search}.Validate())
+		var got []string
+		for _, branch := range search {
+			require.NotEmpty(t, branch)
+			for _, term := range branch {
+				got = append(got, wordsOf(term.Text)...)
+			}
+		}
+		require.Equal(t, wordsOf(text), got, "%q", text)
+	})
+}
+
+// wordsOf are the words of a text that are not "or".
+func wordsOf(text string) (words []string) {
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool {
+		return unicode.IsSpace(r) || r <= unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) {
+		if !strings.EqualFold(word, "or") {
+			words = append(words, word)
+		}
+	}
+	return words
 }
