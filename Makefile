@@ -61,3 +61,8 @@ test-on-platform:
 .PHONY: e2e
 e2e: ## the end-to-end tests against KV_BASE_URL, or against what `make up` started
 	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; go test -count=1 -v ./tests/e2e
+
+.PHONY: export
+export: ## write what a query finds into one file: make export ARGS='--prefix docs/ --out docs.csv' (ARGS=--help)
+	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
+		GOFLAGS=-buildvcs=false go build -o .local/bin/export ./scripts/export && exec .local/bin/export $(ARGS)

@@ -4,6 +4,8 @@ package docs
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,6 +84,36 @@ var times = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`)
 
 func normal(output string) string {
 	return strings.TrimSpace(strings.ReplaceAll(times.ReplaceAllString(output, "<time>"), "\r\n", "\n"))
+}
+
+var bodyInTable = regexp.MustCompile("`(\\{[^`]*\\})`")
+
+// TestBodiesInTablesAreUnderstood sends every body of a query that stands in a table.
+func TestBodiesInTablesAreUnderstood(t *testing.T) {
+	base := os.Getenv("KV_HOST_URL")
+	if base == "" {
+		t.Skip("KV_HOST_URL is not set: the examples are for the local platform (make test, or make up)")
+	}
+	for _, file := range []string{"FROM-SQL.md", "FROM-SUPABASE-JS.md"} {
+		text, err := os.ReadFile("../../docs/" + file)
+		require.NoError(t, err)
+		found := 0
+		for line := range strings.Lines(string(text)) {
+			for _, body := range bodyInTable.FindAllStringSubmatch(line, -1) {
+				if !strings.HasPrefix(line, "|") {
+					continue
+				}
+				found++
+				response, err := http.Post(base+"/api/kv/query", "application/json", strings.NewReader(body[1]))
+				require.NoError(t, err)
+				answer, err := io.ReadAll(response.Body)
+				require.NoError(t, err)
+				require.NoError(t, response.Body.Close())
+				require.Equal(t, http.StatusOK, response.StatusCode, "%s: %s\n%s", file, body[1], answer)
+			}
+		}
+		require.Greater(t, found, 15, "bodies in %s", file)
+	}
 }
 
 func TestExamplesAreFound(t *testing.T) {

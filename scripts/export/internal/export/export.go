@@ -1,0 +1,188 @@
+// Package export writes everything that a query of kv-query finds, however much it is: it walks the cursor, page by page,
+// and puts the pages together to one whole.
+package export
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+)
+
+// Formats are what can be written: CSV as RFC 4180 has it, one JSON object a line, or one JSON array.
+var Formats = []string{"csv", "ndjson", "json"}
+
+// MaxPage is the most entries that kv-query gives in one answer.
+const MaxPage = 10_000
+
+// Options say what to export.
+type Options struct {
+	// URL is where the functions answer, as in https://your-site.netlify.app; Token is the bearer token, if there is one.
+	URL, Token string
+	// Query is a body of kv-query, without limit, cursor, offset and format.
+	Query map[string]json.RawMessage
+	// Format is one of [Formats].
+	Format string
+	// Page is how many entries to ask for at once, 1 to [MaxPage]. It is halved where an answer comes too late or is too large.
+	Page int
+	// BOM begins a CSV with a byte order mark, which tells Excel that it is UTF-8.
+	BOM bool
+	// Client is http.DefaultClient where it is nil.
+	Client *http.Client
+	// Progress is told how many entries are written. Warn is told what the reader should know.
+	Progress func(written int)
+	Warn     func(message string)
+}
+
+// paging are the fields of a query that the walk sets itself.
+var paging = []string{"limit", "cursor", "offset", "format"}
+
+// Validate checks what can be checked without asking.
+func (o Options) Validate() error {
+	for _, name := range paging {
+		if o.Query[name] != nil {
+			return fmt.Errorf("the query must not have %s: the export walks all pages by itself", name)
+		}
+	}
+	switch {
+	case o.Query["aggregate"] != nil:
+		return errors.New("the query must not have aggregate: kv-query answers one in one answer (format=csv)")
+	case !slices.Contains(Formats, o.Format):
+		return fmt.Errorf("format must be one of %v, got %q", Formats, o.Format)
+	case o.Page < 1 || o.Page > MaxPage:
+		return fmt.Errorf("page must be 1 to %d, got %d", MaxPage, o.Page)
+	}
+	return nil
+}
+
+// Count asks how many entries there are to export.
+func Count(ctx context.Context, o Options) (int, error) {
+	query := maps.Clone(o.Query)
+	delete(query, "select")
+	delete(query, "sort")
+	query["aggregate"] = json.RawMessage(`[{"op":"count"}]`)
+	a, err := newClient(o).ask(ctx, query)
+	if err != nil {
+		return 0, err
+	}
+	var counted struct{ Aggregates []struct{ Value int } }
+	if err := json.Unmarshal(a.body, &counted); err != nil || len(counted.Aggregates) != 1 {
+		return 0, fmt.Errorf("kv-query answered a count with %.100q", a.body)
+	}
+	return counted.Aggregates[0].Value, nil
+}
+
+// Run writes all entries to w and returns how many there were. What was written before an error is not whole.
+func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
+	if err := o.Validate(); err != nil {
+		return 0, err
+	}
+	out := &joiner{w: w, format: o.Format}
+	if o.BOM && o.Format == "csv" {
+		if _, err := io.WriteString(w, "\ufeff"); err != nil {
+			return 0, err
+		}
+	}
+	query := maps.Clone(o.Query)
+	if query == nil {
+		query = map[string]json.RawMessage{}
+	}
+	query["format"] = json.RawMessage(`"ndjson"`)
+	if o.Format == "csv" {
+		query["format"] = json.RawMessage(`"csv"`)
+	}
+	client, page, warned := newClient(o), o.Page, false
+	for {
+		query["limit"] = json.RawMessage(fmt.Sprint(page))
+		a, err := client.ask(ctx, query)
+		if tooMuch(err) && page > 1 {
+			page = max(page/2, 1)
+			continue
+		}
+		if err != nil {
+			return written, err
+		}
+		if a.count == 0 && a.hasMore {
+			return written, errors.New("kv-query says that there is more, but gave nothing: it is not the kv-query of this project")
+		}
+		if err := out.page(a.body); err != nil {
+			return written, err
+		}
+		written += a.count
+		o.Progress(written)
+		switch {
+		case !a.hasMore:
+			return written, out.end()
+		case a.cursor != "":
+			query["cursor"] = quote(a.cursor)
+		default:
+			if !warned {
+				o.Warn("this order has no cursor, so the pages go by offset: entries that come or go meanwhile shift them")
+				warned = true
+			}
+			query["offset"] = json.RawMessage(fmt.Sprint(written))
+		}
+	}
+}
+
+func quote(text string) json.RawMessage {
+	quoted, _ := json.Marshal(text) // a string always can be
+	return quoted
+}
+
+// joiner puts pages together.
+type joiner struct {
+	w      io.Writer
+	format string
+	rows   bool // some were written
+}
+
+func (j *joiner) page(body []byte) error {
+	switch j.format {
+	case "csv":
+		if j.rows { // every page has the header row
+			header := csv.NewReader(bytes.NewReader(body))
+			if _, err := header.Read(); err != nil {
+				return fmt.Errorf("kv-query answered with CSV without a header: %w", err)
+			}
+			body = body[header.InputOffset():]
+		}
+		j.rows = true
+	case "json":
+		return j.elements(body)
+	}
+	_, err := j.w.Write(body)
+	return err
+}
+
+// elements makes lines the elements of an array.
+func (j *joiner) elements(lines []byte) error {
+	for line := range bytes.Lines(lines) {
+		separator := ",\n"
+		if !j.rows {
+			separator, j.rows = "[\n", true
+		}
+		if _, err := fmt.Fprintf(j.w, "%s%s", separator, bytes.TrimSuffix(line, []byte("\n"))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *joiner) end() error {
+	if j.format != "json" {
+		return nil
+	}
+	end := "\n]\n"
+	if !j.rows {
+		end = "[]\n"
+	}
+	_, err := io.WriteString(j.w, end)
+	return err
+}
