@@ -272,6 +272,7 @@ func TestOtherMethodsAreNotAllowedAndPreflightsAreOpen(t *testing.T) {
 	t.Setenv("KV_API_TOKEN", "token")
 	for methods, endpoint := range map[string]Endpoint{
 		"POST, OPTIONS": Upsert(memory{}), "GET, OPTIONS": Get(memory{}), "DELETE, POST, OPTIONS": Delete(memory{}),
+		"GET, POST, OPTIONS": Query(memory{}, time.Second),
 	} {
 		r := invoke(t, endpoint, event("OPTIONS", ""))
 		require.Equal(t, http.StatusOK, r.StatusCode)
@@ -314,6 +315,7 @@ func TestTokens(t *testing.T) {
 			require.Equal(t, c.writes, invoke(t, Delete(memory{}), event("DELETE", header+`,"queryStringParameters":{"key":"k"}`)).StatusCode)
 			multi := `"multiValueHeaders":{"authorization":["` + c.authorization + `"]}`
 			require.Equal(t, c.reads, invoke(t, List(memory{}), event("GET", multi)).StatusCode)
+			require.Equal(t, c.reads, invoke(t, Query(memory{value: noResults}, time.Second), event("POST", multi)).StatusCode, "a POST that reads")
 		})
 	}
 }
@@ -420,6 +422,7 @@ func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
 			for _, r := range []response{
 				invoke(t, Upsert(store), post(`{"key":"k","value":{}}`)), invoke(t, List(store), event("GET", "")),
 				invoke(t, Get(store), event("GET", `"path":"/api/kv/get/k"`)), invoke(t, Delete(store), post(`{"key":"k"}`)),
+				invoke(t, Query(store, time.Second), post("")),
 			} {
 				require.Equal(t, http.StatusServiceUnavailable, r.StatusCode)
 				require.Contains(t, r.Body, c.says)
@@ -439,14 +442,18 @@ func FuzzHandler(f *testing.F) {
 		event("GET", `"path":"/api/kv/get/a%2Fb","rawUrl":"https://x/api/kv/get/a%2Fb"`), event("OPTIONS", ""), event("PUT", ""), `{`, `null`,
 		event("GET", `"multiValueQueryStringParameters":{"index":["a:b"],"limit":["1"],"cursor":["WyJrZXkuYXNjIixudWxsLCJrIl0"]}`),
 		event("DELETE", `"queryStringParameters":{"key":"k"}`), event("POST", `"body":"e30=","isBase64Encoded":true`),
+		post(`{"where":[{"path":"a","op":"eq","value":1}],"format":"csv"}`), event("GET", `"multiValueQueryStringParameters":{"range":["a:1..2"],"q":["x"]}`),
 	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, event string) {
 		store := memory{value: `{}`}
-		for _, endpoint := range []Endpoint{Upsert(store), List(store), Get(store), Delete(store)} {
+		for _, endpoint := range []Endpoint{Upsert(store), List(store), Get(store), Delete(store), Query(&asked{answer: noResults}, time.Second)} {
 			r := invoke(t, endpoint, event)
 			require.NotEqual(t, http.StatusInternalServerError, r.StatusCode, r.Body)
+			if r.Headers["Content-Disposition"] != "" {
+				continue // an export
+			}
 			require.True(t, r.Body == "" || json.Valid([]byte(r.Body)), "the body must be JSON: %s", r.Body)
 			require.Equal(t, "application/json", r.Headers["Content-Type"])
 		}
