@@ -491,7 +491,7 @@ func FuzzQuery(f *testing.F) {
 	}
 	for _, params := range []string{"index=a:b&index=c:d&match=any&indexKey=e", "q=a or b&range=s:1..2&range=t:..x", "where=[]&select=key,value.a&sort=a:desc&sort=b",
 		"aggregate=count&aggregate=sum:a&groupBy=b&format=csv", "limit=1&offset=2&prefix=x", "prefix=a&prefix=b", "range=s:-1..2&range=/a~1b:..2026-01-01&where=[{\"path\":\"t\",\"op\":\"exists\"}]",
-		"indexes={\"all\":[{\"none\":[\"a:b\"]}]}&indexKeys={\"any\":[\"c\"]}", "q=a&search=b", "index=a:%ff"} {
+		"indexes={\"all\":[{\"none\":[\"a:b\"]}]}&indexKeys={\"any\":[\"c\"]}", "q=a&search=b", "index=a:%ff", "indexes={}"} {
 		f.Add("", params)
 	}
 	f.Fuzz(func(t *testing.T, body, params string) {
@@ -706,7 +706,7 @@ func textOf(text json.RawMessage) (s string) {
 
 // indexLeaves finds the strings and the pairs in a group, wherever they are.
 func indexLeaves(text json.RawMessage) (leaves []string) {
-	if fields := orderedFields(text); fields != nil {
+	if fields := orderedFields(text); len(text) > 0 && text[0] == '{' {
 		var names, pair []string
 		for _, field := range fields {
 			names, pair = append(names, field.name), append(pair, textOf(field.value))
