@@ -7,6 +7,7 @@
 //	KV_SCHEMA_RACES      calls of the race test; default 5,200
 //	KV_SCHEMA_SEED       repeats a randomized test: the seed that its failure printed
 //	KV_SCHEMA_ENTRIES    entries that the tests of plans and the benchmarks fill in; default 50,000
+//	KV_SCHEMA_GROWTH     set: compare costs at 10,000 entries and at KV_SCHEMA_ENTRIES (make scale)
 //
 // The databases of a run are its own: each test gets a copy of one to which all migrations were applied, and all of them
 // are dropped at the end. They sort text the way people do (ICU, en-US), as hosted projects may, so that an order

@@ -1,0 +1,180 @@
+package schema
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// fillDocuments writes n entries of ten tenants, tenant0/doc/0000010 …, with a title, a score, and indexes that have nothing to
+// do with the order of the keys. Each owner has some 100 entries, whatever n is; the tag has 1,000.
+func fillDocuments(t testing.TB, d *database, n int) {
+	t.Helper()
+	super := d.superuser(t)
+	exec(t, super, "set synchronous_commit = off")
+	exec(t, super, `
+		insert into public.kv_store (key, value, index_pairs, created_at)
+		select 'tenant' || i % 10 || '/doc/' || lpad(i::text, 7, '0'),
+			json_build_object(
+				'title', 'common word' || h % 5003 || case when h % 5 = 2 then ' fifth' else '' end || case when h % 100 = 7 then ' percent' else '' end
+					|| case when i in (11, 222, 3333) then ' rare' else '' end,
+				'score', case when h % 50 = 0 then to_json('none'::text) else to_json(i::bigint * 7919 % $1) end,
+				'owner', json_build_object('name', 'user' || h % 1000, 'tags', json_build_array('x' || h % 7, 'y' || h % 11))),
+			array[array['type', 't' || h % 2], array['status', 's' || h / 2 % 10], array['owner', 'o' || h % ($1 / 100)], array['half', 'h' || i * 2 / $1]]
+				|| case when i <= 1000 then array[array['tag', 'few']] else '{}' end,
+			timestamptz '2024-01-01Z' + i * interval '1 second'
+		from generate_series(1, $1::integer) as i, lateral (select abs(hashint4(i)::bigint) as h) as hashed`, n)
+	exec(t, super, "vacuum analyze")
+	exec(t, super, "select public.kv_index_path('score')")
+}
+
+// aQuery is what Go sends (pkg/kv, queryArgs) with the fields given in place of the defaults.
+func aQuery(t testing.TB, fields string) string {
+	t.Helper()
+	query := map[string]json.RawMessage{}
+	require.NoError(t, json.Unmarshal([]byte(`{"prefix":"","terms":[],"filter":null,"search":null,"where":[],"select":[{"name":"key"},{"name":"value"}],
+		"sort":[{"by":"key","desc":false}],"order":"key.asc","limit":100,"offset":0,"page_bytes":4500000,"after":null,"aggregates":[],"group":null}`), &query))
+	given := map[string]json.RawMessage{}
+	require.NoError(t, json.Unmarshal([]byte("{"+fields+"}"), &given), fields)
+	maps.Copy(query, given)
+	text, err := json.Marshal(query)
+	require.NoError(t, err)
+	return string(text)
+}
+
+const (
+	askQuery    = "select public.kv_query($1::jsonb)"
+	byScore     = `"sort":[{"by":"path","path":["score"],"desc":true}],"order":"/score.desc"`
+	byCreated   = `"sort":[{"by":"createdAt","desc":true}],"order":"createdAt.desc"`
+	byRelevance = `"sort":[{"by":"relevance","desc":true}],"order":""`
+	oneStatus   = `"terms":[{"spelled":"status:s4"}],"filter":1`
+	count       = `"limit":10000,"aggregates":[{"op":"count"}]`
+)
+
+// A query reads about as many rows as its answer has, however many there are; where it has to choose what to begin with, up
+// to the bounds that it counts to.
+func TestQueryPlansReadLittle(t *testing.T) {
+	t.Parallel()
+	n := number(t, "KV_SCHEMA_ENTRIES", 50_000)
+	d := newDatabase(t)
+	fillDocuments(t, d, n)
+	deep := fmt.Sprintf("tenant7/doc/%07d", n/2+7)
+	// What may be looked at to choose: 500 entries as a sample, 1,000 or 10,000 postings of an index, 50,000 matches of a word.
+	const sample, rare, few, many = 500, 1000, 10_000, 50_000
+
+	for _, c := range []struct {
+		name, fields string
+		store        float64 // rows of kv_store that may be read; those of a page are read for the answer
+		posting      float64
+	}{
+		{"FirstPage", ``, 205, 0},
+		{"DeepPage", `"after":{"position":null,"key":"` + deep + `"}`, 205, 0},
+		{"DeepPageDescending", `"sort":[{"by":"key","desc":true}],"order":"key.desc","after":{"position":null,"key":"` + deep + `"}`, 205, 0},
+		{"ByCreated", byCreated, 205, 0},
+		{"DeepByCreated", byCreated + fmt.Sprintf(`,"after":{"position":%d,"key":"%s"}`, 1704067200000000+int64(n)/2*1000000, deep), 205, 0},
+		{"OneIndex", oneStatus, 105, 150},
+		{"OneIndexDeepPage", oneStatus + `,"after":{"position":null,"key":"` + deep + `"}`, 105, 150},
+		{"OneIndexOfAnOwner", `"terms":[{"spelled":"owner:o7"}],"filter":1`, 160, 160},
+		{"TwoIndexes", `"terms":[{"spelled":"status:s4"},{"spelled":"type:t1"}],"filter":["and",1,2]`, 105, 2*rare + 5000},
+		{"TwoIndexesOneRare", `"terms":[{"spelled":"owner:o7"},{"spelled":"type:t1"}],"filter":["and",1,2]`, 160, rare + 500},
+		{"PrefixAndIndex", `"prefix":"tenant4/",` + oneStatus, 105, 150},
+		{"AnyOfTwo", `"terms":[{"spelled":"status:s4"},{"spelled":"status:s5"}],"filter":["or",1,2]`, 105, 300},
+		{"NestedGroups", `"terms":[{"spelled":"status:s4"},{"spelled":"type:t1"},{"spelled":"tag:few"}],"filter":["or",["and",1,2],3]`, 105, 3 * few},
+		{"None", `"terms":[{"spelled":"status:s4"}],"filter":["not",1]`, 400, 150},
+		{"RangeOnAFastPath", `"where":[{"path":["score"],"op":"gte","value":1000},{"path":["score"],"op":"lt","value":1100}]`, sample + 400, 0},
+		{"RangeSortedByTheFastPath", `"where":[{"path":["score"],"op":"gte","value":1000}],` + byScore, 205, 0},
+		{"FastPathDeepPage", byScore + fmt.Sprintf(`,"after":{"position":[0,%d],"key":"tenant5/"}`, n/2), 205, 0},
+		{"BroadRange", `"where":[{"path":["score"],"op":"gte","value":` + fmt.Sprint(n/2) + `}]`, sample + 600, 0},
+		{"CommonWord", `"search":[[{"text":"common"}]]`, sample + 205, 0},
+		{"WordOfAFifth", `"search":[[{"text":"fifth"}]]`, sample + 1500, 0},
+		{"WordOfAPercent", `"search":[[{"text":"percent"}]]`, sample + many + few, 0},
+		{"RareWord", `"search":[[{"text":"rare"}]]`, sample + 10, 0},
+		{"RareWordByRelevance", `"search":[[{"text":"rare"}]],` + byRelevance, sample + 15, 0},
+		{"CommonWordByRelevance", `"search":[[{"text":"common"}]],` + byRelevance, sample + 2*few + 205, 0},
+		{"IndexByCreated", oneStatus + `,` + byCreated, few + 2500, few + 2500},
+		{"OwnerByCreated", `"terms":[{"spelled":"owner:o7"}],"filter":1,` + byCreated, 400, 400},
+		{"CountOfAnIndex", oneStatus + `,` + count, 0, float64(n)/10*1.2 + few},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := d.plansOf(t, askQuery, aQuery(t, c.fields))
+			require.NotContains(t, p.answer, `"results":[]`, "the query finds something")
+			for table, most := range map[string]float64{"kv_store": c.store, "kv_posting": c.posting} {
+				if most > 0 {
+					p.requireReads(t, table, most)
+					continue
+				}
+				require.False(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Relation == table && n.Rows*n.Loops > 0 }), "%s is read:\n%s", table, strings.Join(p.texts, "\n"))
+			}
+		})
+	}
+}
+
+// TestCostsDoNotGrow compares 10,000 entries with KV_SCHEMA_ENTRIES, call by call in turns. It needs a quiet machine, so
+// only `make scale` runs it.
+func TestCostsDoNotGrow(t *testing.T) {
+	if os.Getenv("KV_SCHEMA_GROWTH") == "" {
+		t.Skip("KV_SCHEMA_GROWTH is not set: make scale does")
+	}
+	n := number(t, "KV_SCHEMA_ENTRIES", 1_000_000)
+	sizes := []int{10_000, n}
+	var conns []*pgx.Conn
+	for _, size := range sizes {
+		d := newDatabase(t)
+		fillDocuments(t, d, size)
+		conns = append(conns, d.connect(t))
+	}
+	const rounds, most = 300, 1.5
+	t.Logf("%-22s %12s %12s %6s", "p50 in Postgres", fmt.Sprint(sizes[0]), fmt.Sprint(sizes[1]), "ratio")
+	for _, c := range []struct {
+		name string
+		sql  string
+		of   func(size int) []any
+	}{
+		{"get", "select public.kv_get($1)", func(size int) []any { return []any{fmt.Sprintf("tenant%d/doc/%07d", size/2%10, size/2)} }},
+		{"list, first page", "select public.kv_list('tenant4/', true, 100)", func(int) []any { return nil }},
+		{"list, deep page", "select public.kv_list('tenant4/', true, 100, p_after_key => $1)", func(size int) []any { return []any{fmt.Sprintf("tenant4/doc/%07d", size/2)} }},
+		{"query, deep page", askQuery, func(size int) []any {
+			return []any{aQuery(t, fmt.Sprintf(`"after":{"position":null,"key":"tenant4/doc/%07d"}`, size/2))}
+		}},
+		{"query by index", askQuery, func(int) []any { return []any{aQuery(t, oneStatus)} }},
+		{"query by two indexes", askQuery, func(int) []any {
+			return []any{aQuery(t, `"terms":[{"spelled":"status:s4"},{"spelled":"type:t1"}],"filter":["and",1,2]`)}
+		}},
+		{"prefix + index", askQuery, func(int) []any { return []any{aQuery(t, `"prefix":"tenant4/","limit":50,`+oneStatus)} }},
+		{"range on a fast path", askQuery, func(int) []any {
+			return []any{aQuery(t, `"limit":90,"where":[{"path":["score"],"op":"gte","value":1000},{"path":["score"],"op":"lt","value":1100}]`)}
+		}},
+		{"sorted by a fast path", askQuery, func(int) []any { return []any{aQuery(t, byScore)} }},
+	} {
+		took := make([][]time.Duration, len(sizes))
+		for round := range rounds + 20 {
+			for i, conn := range conns {
+				arguments := c.of(sizes[i])
+				start := time.Now()
+				_, err := conn.Exec(context.Background(), c.sql, arguments...)
+				require.NoError(t, err)
+				if round >= 20 {
+					took[i] = append(took[i], time.Since(start))
+				}
+			}
+		}
+		var p50 []float64
+		for i := range took {
+			slices.Sort(took[i])
+			p50 = append(p50, float64(took[i][rounds/2].Microseconds())/1000)
+		}
+		t.Logf("%-22s %9.2f ms %9.2f ms %6.2f", c.name, p50[0], p50[1], p50[1]/p50[0])
+		if p50[1]/p50[0] > most {
+			t.Errorf("%s grows by more than %v", c.name, most)
+		}
+	}
+}
