@@ -121,7 +121,7 @@ func fillEntries(t testing.TB, d *database, n int) {
 		select 'doc/' || lpad(i::text, 7, '0'),
 			json_build_object('n', i, 'title', 'Entry number ' || i, 'body', repeat(md5(i::text) || ' ', 8)),
 			array[array['type', 't' || i % 10], array['owner', 'u' || i % 500]],
-			timestamptz '2024-01-01Z' + i * interval '1 second', timestamptz '2025-01-01Z' + (i * 7919 % $1) * interval '1 second'
+			timestamptz '2024-01-01Z' + i * interval '1 second', timestamptz '2025-01-01Z' + (i::bigint * 7919 % $1) * interval '1 second'
 		from generate_series(1, $1::integer) as i`, n)
 	exec(t, super, `
 		insert into public.kv_member (index_key, member) select 'owner', 'u' || i from generate_series(0, 499) as i
