@@ -368,7 +368,7 @@ begin
             end loop;
         else
             v_source := '(' || coalesce((select string_agg(format(c_posting, pair), ' union ') from unnest(p_plan.cover) as pair),
-                'select null where false') || ') as d';
+                'select null::text collate "C" as key where false') || ') as d';
         end if;
         if p_plan.needs_row or p_row then
             v_source := v_source || ' cross join lateral (select * from public.kv_store as s where s.key = d.key offset 0) as s';
