@@ -8,6 +8,6 @@ import (
 )
 
 func main() {
-	store := netlify.StoreFromEnv() // once per process; unconfigured, it answers every request 503 and says what to set
-	lambda.Start(netlify.Handle(netlify.List(store)))
+	reader := netlify.ReaderFromEnv(netlify.ListCache) // once per process; unconfigured, it answers every request 503 and says what to set
+	lambda.Start(netlify.Handle(netlify.List(reader)))
 }

@@ -8,6 +8,6 @@ import (
 )
 
 func main() {
-	store := netlify.StoreFromEnv() // once per process; unconfigured, it answers every request 503 and says what to set
-	lambda.Start(netlify.Handle(netlify.Query(store, netlify.QueryTimeoutFromEnv())))
+	reader := netlify.ReaderFromEnv(netlify.QueryCache) // once per process; unconfigured, it answers every request 503 and says what to set
+	lambda.Start(netlify.Handle(netlify.Query(reader, netlify.QueryTimeoutFromEnv())))
 }

@@ -14,8 +14,9 @@ import (
 
 // Supabase is a [Store] in a Supabase project, whose database has the functions of supabase/migrations.
 type Supabase struct {
-	client *supabase.Client
-	retry  retryPolicy
+	client   *supabase.Client
+	retry    retryPolicy
+	url, key string
 }
 
 // NewSupabase returns a store in the project at projectURL (as in SUPABASE_URL), used with a service_role or secret
@@ -36,7 +37,7 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 	if err != nil {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_SERVICE_ROLE_KEY must be set", Err: err}
 	}
-	return &Supabase{client: client, retry: defaultRetry}, nil
+	return &Supabase{client: client, retry: defaultRetry, url: u.String(), key: key}, nil
 }
 
 // Upsert implements [Store].
@@ -101,75 +102,96 @@ func (s *Supabase) write(ctx context.Context, function string, args any) (Writte
 
 // Get implements [Store].
 func (s *Supabase) Get(ctx context.Context, key string) (string, error) {
-	if err := ValidateKey(key); err != nil {
-		return "", err
-	}
-	value, err := s.call(ctx, "kv_get", struct {
-		Key string `json:"p_key"`
-	}{key})
+	r, err := getRead(key)
 	if err != nil {
 		return "", err
 	}
-	if value == "" {
-		return "", &Error{Code: CodeNotFound, Message: "Key not found", Op: "kv_get"}
+	value, err := s.read(ctx, r)
+	if err != nil {
+		return "", err
 	}
-	return value, nil
+	return value, missing(value)
 }
 
 // List implements [Store].
 func (s *Supabase) List(ctx context.Context, q ListQuery) (string, error) {
-	if q.Order == "" {
-		q.Order = OrderByKey
-	}
-	if err := q.Validate(); err != nil {
+	r, err := listRead(q)
+	if err != nil {
 		return "", err
 	}
-	args := listArgs{
-		Prefix: q.Prefix, Values: q.Values, Limit: q.Limit, Offset: q.Offset,
-		Sort: q.Order.Field(), Descending: q.Order.Descending(),
-		Indexes: append([]string{}, q.Indexes...), IndexKeys: append([]string{}, q.IndexKeys...),
-	}
-	if q.After != nil {
-		args.AfterKey, args.AfterAt = &q.After.Key, q.After.Micros
-	}
-	return s.call(ctx, "kv_list", args)
+	return s.read(ctx, r)
 }
-
-type listArgs struct {
-	Prefix     string   `json:"p_prefix"`
-	Values     bool     `json:"p_values"`
-	Limit      *int     `json:"p_limit"`
-	Offset     *int     `json:"p_offset"`
-	Sort       string   `json:"p_sort"`
-	Descending bool     `json:"p_descending"`
-	AfterKey   *string  `json:"p_after_key"`
-	AfterAt    *int64   `json:"p_after_at"`
-	Indexes    []string `json:"p_indexes"`
-	IndexKeys  []string `json:"p_index_keys"`
-}
-
-// queryTime is a second more than the database gives a query (statement_timeout of kv_query), so that it can say so itself.
-const queryTime = 11 * time.Second
 
 // Query implements [Store]. It is not repeated after it ran into its time.
 func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
-	if err := q.Validate(); err != nil {
+	r, err := queryRead(q)
+	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
-	defer cancel()
-	text, err := s.callWith(ctx, s.retry.whole(), "kv_query", struct {
-		Query queryArgs `json:"p_query"`
-	}{q.args()})
-	var e *Error
-	switch {
-	case errors.As(err, &e) && e.Code == CodeDeadlineExceeded:
-		e.Message = messageQueryDeadline
-	case errors.As(err, &e) && e.Code == CodeUnstorableValue: // nothing was to be stored
-		e.Code, e.Message = CodeInvalidInput, messageQueryValue
-	case err == nil && !strings.HasSuffix(text, "}"):
-		return "", &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: "kv_query"}
+	return s.read(ctx, r)
+}
+
+// read asks for one answer.
+func (s *Supabase) read(ctx context.Context, r read) (string, error) {
+	body, err := s.send(ctx, r, r.function, r.args)
+	if err != nil {
+		return "", err
 	}
+	return body, r.check(body)
+}
+
+// readSince asks for one answer, and for what changed since the cursor: both from one snapshot, in one round trip.
+func (s *Supabase) readSince(ctx context.Context, r read, cursor string) (string, changes, error) {
+	text, err := s.send(ctx, r, r.function+"_since", `{"p_cursor":`+cursorArg(cursor)+`,`+strings.TrimPrefix(r.args, "{"))
+	if err != nil {
+		return "", changes{}, err
+	}
+	body, c, err := cutChanges(r.function, text)
+	if err != nil {
+		return "", changes{}, err
+	}
+	return body, c, r.check(body)
+}
+
+// look asks what changed since the cursor.
+func (s *Supabase) look(ctx context.Context, cursor string) (changes, error) {
+	text, err := s.call(ctx, "kv_look", json.RawMessage(`{"p_cursor":`+cursorArg(cursor)+`}`))
+	if err != nil {
+		return changes{}, err
+	}
+	_, c, err := cutChanges("kv_look", text)
+	return c, err
+}
+
+// cursorArg is a cursor as JSON: null where there is none yet.
+func cursorArg(cursor string) string {
+	if cursor == "" {
+		return "null"
+	}
+	return readArgs(cursor)
+}
+
+// cutChanges takes an answer apart: the feed's, a line break, and the rest.
+func cutChanges(op, text string) (rest string, c changes, err error) {
+	feed, rest, _ := strings.Cut(text, "\n")
+	c, ok := parseChanges(feed)
+	if !ok {
+		return "", changes{}, &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: op}
+	}
+	return rest, c, nil
+}
+
+// send asks a function for a read, in the time and in the words that go with it.
+func (s *Supabase) send(ctx context.Context, r read, function, args string) (string, error) {
+	retry := s.retry
+	if r.within > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.within)
+		defer cancel()
+		retry = retry.whole()
+	}
+	text, err := s.callWith(ctx, retry, function, json.RawMessage(args))
+	r.explain(err)
 	return text, err
 }
 

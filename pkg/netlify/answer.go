@@ -15,6 +15,8 @@ type Answer struct {
 	Status int
 	Header map[string]string
 	Body   []byte
+
+	read *kv.Answer // what a reader gave, where the answer was made of that
 }
 
 // statusOf is the only place where a code becomes a status.

@@ -4,32 +4,37 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 
 	"netlify-supabase-kv/pkg/kv"
 )
 
 type getter interface {
-	Get(ctx context.Context, key string) (string, error)
+	Get(ctx context.Context, key string, f kv.Freshness) (kv.Answer, error)
+	Stats() kv.CacheStats
 }
 
+// GetCache is how kv-get caches.
+var GetCache = CacheDefaults{MaxStale: time.Second, Warm: kv.WarmEntries}
+
 // Get is the kv-get endpoint.
-func Get(store getter) Endpoint {
-	return Endpoint{Name: "kv-get", Methods: []string{http.MethodGet}, Reads: true, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+func Get(reader getter) Endpoint {
+	return Endpoint{Name: "kv-get", Methods: []string{http.MethodGet}, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Answer, error) {
 		key, err := getKey(r)
 		if err != nil {
 			return nil, err
 		}
-		value, err := store.Get(ctx, key)
+		read, err := reader.Get(ctx, key, freshness(r))
 		switch {
 		case kv.CodeOf(err) == kv.CodeNotFound:
-			return notFound(r, key), nil
+			return cached(r, read, notFound(r, key)), nil
 		case err != nil:
 			return nil, err
 		}
-		body := appendString(append(make([]byte, 0, len(key)+len(value)+80), `{"key":`...), key)
-		body = append(append(body, `,"value":`...), value...)
+		body := appendString(append(make([]byte, 0, len(key)+len(read.Body)+80), `{"key":`...), key)
+		body = append(append(body, `,"value":`...), read.Body...)
 		body = appendString(append(body, `,"exists":true,"timestamp":`...), r.Timestamp())
-		return &Answer{Status: http.StatusOK, Body: append(body, '}')}, nil
+		return cached(r, read, &Answer{Status: http.StatusOK, Body: append(body, '}')}), nil
 	}}
 }
 

@@ -20,7 +20,9 @@ type Endpoint struct {
 	Name    string   // as in kv-list, for the log
 	Methods []string // besides OPTIONS
 	Reads   bool     // it changes nothing: KV_READ_TOKEN is enough, and browsers must revalidate what they keep
-	Run     func(ctx context.Context, r *Request) (*Answer, error)
+	// Stats counts what the cache of a reading function did.
+	Stats func() kv.CacheStats
+	Run   func(ctx context.Context, r *Request) (*Answer, error)
 }
 
 // Handler answers invocations of one endpoint. It implements lambda.Handler.
@@ -36,10 +38,12 @@ func Handle(endpoint Endpoint) *Handler {
 	return &Handler{
 		endpoint: endpoint,
 		access:   accessFrom(os.Getenv("KV_API_TOKEN"), os.Getenv("KV_READ_TOKEN")),
-		log:      slog.New(slog.NewJSONHandler(os.Stdout, nil)),
+		log:      newLog(),
 		now:      time.Now,
 	}
 }
+
+func newLog() *slog.Logger { return slog.New(slog.NewJSONHandler(os.Stdout, nil)) }
 
 // answerTime is kept back from the invocation's deadline for writing the answer that says the time is over.
 const answerTime = 500 * time.Millisecond
@@ -57,7 +61,9 @@ func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	if err != nil {
 		answer = errorAnswer(err, h.now())
 	}
+	took := h.now().Sub(start)
 	answer.Header = h.headers(&request, answer)
+	answer.Header["Server-Timing"] = serverTiming(answer.read, took)
 	response, fits := answer.encode()
 	if !fits {
 		err = &kv.Error{Code: kv.CodeTooLarge, Message: "the answer does not fit into the 6 MB of a response: page with limit, or ask for less"}
@@ -91,23 +97,31 @@ func (h *Handler) answer(ctx context.Context, event []byte, request *Request) (a
 	return h.endpoint.Run(ctx, request)
 }
 
+// exposedHeaders are what a browser's script may read of an answer.
+const exposedHeaders = "ETag, Age, Server-Timing, X-KV-Version, X-KV-Cache, X-KV-Cache-Stats," +
+	" X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, Content-Disposition"
+
 // headers are those of every answer, and the answer's own.
 func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
 	header := map[string]string{
 		"Access-Control-Allow-Origin":   "*",
-		"Access-Control-Expose-Headers": "X-KV-Version, X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, Content-Disposition",
+		"Access-Control-Expose-Headers": exposedHeaders,
 		"Content-Type":                  "application/json",
 	}
 	methods := strings.Join(append(h.endpoint.Methods, http.MethodOptions), ", ")
 	switch {
 	case request.HTTPMethod == http.MethodOptions:
 		header["Access-Control-Allow-Methods"] = methods
-		header["Access-Control-Allow-Headers"] = "Content-Type, Authorization, Cache-Control, X-KV-After, X-KV-Cache"
+		header["Access-Control-Allow-Headers"] = "Content-Type, Authorization, Cache-Control, If-None-Match, X-KV-After, X-KV-Cache"
 	case answer.Status == http.StatusMethodNotAllowed:
 		header["Allow"] = methods
 	}
 	if h.endpoint.Reads {
 		header["Cache-Control"] = "no-cache"
+		header["Timing-Allow-Origin"] = "*"
+	}
+	if h.endpoint.Stats != nil && request.HTTPMethod != http.MethodOptions {
+		header["X-KV-Cache-Stats"] = cacheStats(h.endpoint.Stats())
 	}
 	maps.Copy(header, answer.Header)
 	return header
@@ -119,8 +133,15 @@ func (h *Handler) logRequest(ctx context.Context, request *Request, answer *Answ
 		slog.String("function", h.endpoint.Name),
 		slog.String("method", request.HTTPMethod),
 		slog.Int("status", answer.Status),
-		slog.Float64("ms", float64(took.Microseconds())/1000),
+		slog.Float64("ms", milliseconds(took)),
 		slog.Int("bytes", len(answer.Body)),
+	}
+	if answer.read != nil {
+		attributes = append(attributes, slog.String("cache", string(answer.read.Source)), slog.Float64("age_ms", milliseconds(answer.read.Age)),
+			slog.Float64("database_ms", milliseconds(answer.read.Database)))
+	}
+	if h.endpoint.Stats != nil {
+		attributes = append(attributes, slog.Any("cache_stats", h.endpoint.Stats()))
 	}
 	if err != nil {
 		attributes = append(attributes, slog.String("code", string(kv.CodeOf(err))))

@@ -9,21 +9,25 @@ import (
 )
 
 type lister interface {
-	List(ctx context.Context, q kv.ListQuery) (string, error)
+	List(ctx context.Context, q kv.ListQuery, f kv.Freshness) (kv.Answer, error)
+	Stats() kv.CacheStats
 }
 
+// ListCache is how kv-list caches. Shipped clients list right after they write, and expect to see it.
+var ListCache = CacheDefaults{MaxStale: 0, Warm: kv.WarmLists}
+
 // List is the kv-list endpoint. Without limit, offset or cursor it answers with every matching key, as it always has.
-func List(store lister) Endpoint {
-	return Endpoint{Name: "kv-list", Methods: []string{http.MethodGet}, Reads: true, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+func List(reader lister) Endpoint {
+	return Endpoint{Name: "kv-list", Methods: []string{http.MethodGet}, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Answer, error) {
 		q, err := listQuery(r)
 		if err != nil {
 			return nil, err
 		}
-		body, err := store.List(ctx, q)
+		read, err := reader.List(ctx, q, freshness(r))
 		if err != nil {
 			return nil, err
 		}
-		return &Answer{Status: http.StatusOK, Body: []byte(body)}, nil
+		return cached(r, read, &Answer{Status: http.StatusOK, Body: []byte(read.Body)}), nil
 	}}
 }
 

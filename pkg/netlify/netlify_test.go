@@ -194,14 +194,14 @@ func TestParametersBecomeAQuery(t *testing.T) {
 			multi, err := json.Marshal(c.multi)
 			require.NoError(t, err)
 			var got kv.ListQuery
-			r := invoke(t, List(memory{value: "{}", query: &got}), event("GET", `"multiValueQueryStringParameters":`+string(multi)))
+			r := invoke(t, List(kv.Uncached(memory{value: "{}", query: &got})), event("GET", `"multiValueQueryStringParameters":`+string(multi)))
 			require.Equal(t, http.StatusOK, r.StatusCode, r.Body)
 			require.Equal(t, c.want, got)
 			require.Equal(t, "no-cache", r.Headers["Cache-Control"])
 		})
 	}
 	var got kv.ListQuery
-	invoke(t, List(memory{query: &got}), event("GET", `"queryStringParameters":{"prefix":"single"}`))
+	invoke(t, List(kv.Uncached(memory{query: &got})), event("GET", `"queryStringParameters":{"prefix":"single"}`))
 	require.Equal(t, "single", got.Prefix, "where there is no multi-value map")
 }
 
@@ -215,7 +215,7 @@ func TestBadParametersAreNamed(t *testing.T) {
 		for _, value := range values {
 			text, err := json.Marshal(map[string]string{parameter: value})
 			require.NoError(t, err)
-			r := invoke(t, List(memory{}), event("GET", `"queryStringParameters":`+string(text)))
+			r := invoke(t, List(kv.Uncached(memory{})), event("GET", `"queryStringParameters":`+string(text)))
 			require.Equal(t, http.StatusBadRequest, r.StatusCode, "%s=%s", parameter, value)
 			require.Contains(t, r.Body, parameter)
 		}
@@ -234,7 +234,7 @@ func TestTheKeyIsTakenFromTheQueryElseFromThePath(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got string
-			r := invoke(t, Get(memory{value: `{"v":"<\u0000>"}`, key: &got}), event("GET", c.event))
+			r := invoke(t, Get(kv.Uncached(memory{value: `{"v":"<\u0000>"}`, key: &got})), event("GET", c.event))
 			require.Equal(t, http.StatusOK, r.StatusCode, r.Body)
 			require.Equal(t, c.want, got)
 			require.Contains(t, r.Body, `"value":{"v":"<\u0000>"},"exists":true,"timestamp":"`)
@@ -245,10 +245,10 @@ func TestTheKeyIsTakenFromTheQueryElseFromThePath(t *testing.T) {
 		"BadEncoding": `"path":"/api/kv/get/%zz"`, "NUL": `"path":"/api/kv/get/%00"`, "NotUTF8": `"path":"/api/kv/get/%ff"`,
 		"Long": `"path":"/api/kv/get/` + strings.Repeat("k", 1025) + `"`,
 	} {
-		r := invoke(t, Get(memory{}), event("GET", fields))
+		r := invoke(t, Get(kv.Uncached(memory{})), event("GET", fields))
 		require.Equal(t, http.StatusBadRequest, r.StatusCode, name)
 	}
-	r := invoke(t, Get(memory{err: &kv.Error{Code: kv.CodeNotFound}}), event("GET", `"path":"/api/kv/get/x"`))
+	r := invoke(t, Get(kv.Uncached(memory{err: &kv.Error{Code: kv.CodeNotFound}})), event("GET", `"path":"/api/kv/get/x"`))
 	require.Equal(t, http.StatusNotFound, r.StatusCode)
 	require.Contains(t, r.Body, `"error":"Key not found","code":"not_found","key":"x","exists":false`)
 }
@@ -271,8 +271,8 @@ func TestTheKeyToDeleteComesFromQueryOrBody(t *testing.T) {
 func TestOtherMethodsAreNotAllowedAndPreflightsAreOpen(t *testing.T) {
 	t.Setenv("KV_API_TOKEN", "token")
 	for methods, endpoint := range map[string]Endpoint{
-		"POST, OPTIONS": Upsert(memory{}), "GET, OPTIONS": Get(memory{}), "DELETE, POST, OPTIONS": Delete(memory{}),
-		"GET, POST, OPTIONS": Query(memory{}, time.Second),
+		"POST, OPTIONS": Upsert(memory{}), "GET, OPTIONS": Get(kv.Uncached(memory{})), "DELETE, POST, OPTIONS": Delete(memory{}),
+		"GET, POST, OPTIONS": Query(kv.Uncached(memory{}), time.Second),
 	} {
 		r := invoke(t, endpoint, event("OPTIONS", ""))
 		require.Equal(t, http.StatusOK, r.StatusCode)
@@ -311,18 +311,18 @@ func TestTokens(t *testing.T) {
 			t.Setenv("KV_API_TOKEN", c.api)
 			t.Setenv("KV_READ_TOKEN", c.read)
 			header := `"headers":{"AUTHORIZATION":"` + c.authorization + `"}`
-			require.Equal(t, c.reads, invoke(t, Get(memory{}), event("GET", header+`,"queryStringParameters":{"key":"k"}`)).StatusCode)
+			require.Equal(t, c.reads, invoke(t, Get(kv.Uncached(memory{})), event("GET", header+`,"queryStringParameters":{"key":"k"}`)).StatusCode)
 			require.Equal(t, c.writes, invoke(t, Delete(memory{}), event("DELETE", header+`,"queryStringParameters":{"key":"k"}`)).StatusCode)
 			multi := `"multiValueHeaders":{"authorization":["` + c.authorization + `"]}`
-			require.Equal(t, c.reads, invoke(t, List(memory{}), event("GET", multi)).StatusCode)
-			require.Equal(t, c.reads, invoke(t, Query(memory{value: noResults}, time.Second), event("POST", multi)).StatusCode, "a POST that reads")
+			require.Equal(t, c.reads, invoke(t, List(kv.Uncached(memory{})), event("GET", multi)).StatusCode)
+			require.Equal(t, c.reads, invoke(t, Query(kv.Uncached(memory{value: noResults}), time.Second), event("POST", multi)).StatusCode, "a POST that reads")
 		})
 	}
 }
 
 func TestEveryCodeHasAStatus(t *testing.T) {
 	for _, code := range kv.Codes {
-		r := invoke(t, Get(memory{err: &kv.Error{Code: code, Message: "m"}}), event("GET", `"path":"/api/kv/get/k"`))
+		r := invoke(t, Get(kv.Uncached(memory{err: &kv.Error{Code: code, Message: "m"}})), event("GET", `"path":"/api/kv/get/k"`))
 		require.GreaterOrEqual(t, r.StatusCode, 400, code)
 	}
 	require.Len(t, statusOf, len(kv.Codes))
@@ -330,7 +330,7 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 
 func TestABugIsA500ThatTellsNothingAndALogLineThatDoes(t *testing.T) {
 	for name, endpoint := range map[string]Endpoint{
-		"Error": Get(memory{err: errors.New("cause at db.example")}),
+		"Error": Get(kv.Uncached(memory{err: errors.New("cause at db.example")})),
 		"Panic": {Methods: []string{"GET"}, Run: func(context.Context, *Request) (*Answer, error) { panic("cause at db.example") }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -359,7 +359,7 @@ func TestTheLogHoldsNoKeyValueOrToken(t *testing.T) {
 
 func TestAnAnswerThatDoesNotFitIsSentAsBase64OrRefused(t *testing.T) {
 	read := func(value string) response {
-		return invoke(t, Get(memory{value: value}), event("GET", `"path":"/api/kv/get/k"`))
+		return invoke(t, Get(kv.Uncached(memory{value: value})), event("GET", `"path":"/api/kv/get/k"`))
 	}
 	quotes := func(n int) string { return `["` + strings.Repeat(`\"`, n/2) + `"]` }
 
@@ -418,11 +418,11 @@ func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
 			t.Setenv("USE_SUPABASE_KV", c.use)
 			t.Setenv("SUPABASE_URL", c.url)
 			t.Setenv("SUPABASE_SERVICE_ROLE_KEY", c.key)
-			store := StoreFromEnv()
+			store, reader := StoreFromEnv(), ReaderFromEnv(GetCache)
 			for _, r := range []response{
-				invoke(t, Upsert(store), post(`{"key":"k","value":{}}`)), invoke(t, List(store), event("GET", "")),
-				invoke(t, Get(store), event("GET", `"path":"/api/kv/get/k"`)), invoke(t, Delete(store), post(`{"key":"k"}`)),
-				invoke(t, Query(store, time.Second), post("")),
+				invoke(t, Upsert(store), post(`{"key":"k","value":{}}`)), invoke(t, List(reader), event("GET", "")),
+				invoke(t, Get(reader), event("GET", `"path":"/api/kv/get/k"`)), invoke(t, Delete(store), post(`{"key":"k"}`)),
+				invoke(t, Query(reader, time.Second), post("")),
 			} {
 				require.Equal(t, http.StatusServiceUnavailable, r.StatusCode)
 				require.Contains(t, r.Body, c.says)
@@ -434,6 +434,7 @@ func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
 	t.Setenv("SUPABASE_URL", "https://x.supabase.co")
 	t.Setenv("SUPABASE_SERVICE_ROLE_KEY", "k")
 	require.IsType(t, &kv.Supabase{}, StoreFromEnv())
+	require.IsType(t, &kv.Cache{}, ReaderFromEnv(GetCache))
 }
 
 func FuzzHandler(f *testing.F) {
@@ -448,7 +449,8 @@ func FuzzHandler(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, event string) {
 		store := memory{value: `{}`}
-		for _, endpoint := range []Endpoint{Upsert(store), List(store), Get(store), Delete(store), Query(&asked{answer: noResults}, time.Second)} {
+		reader := kv.Uncached(store)
+		for _, endpoint := range []Endpoint{Upsert(store), List(reader), Get(reader), Delete(store), Query(kv.Uncached(&asked{answer: noResults}), time.Second)} {
 			r := invoke(t, endpoint, event)
 			require.NotEqual(t, http.StatusInternalServerError, r.StatusCode, r.Body)
 			if r.Headers["Content-Disposition"] != "" {

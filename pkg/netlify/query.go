@@ -3,21 +3,24 @@ package netlify
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"time"
 
 	"netlify-supabase-kv/pkg/kv"
 )
 
 type querier interface {
-	Query(ctx context.Context, q kv.Query) (string, error)
+	Query(ctx context.Context, q kv.Query, f kv.Freshness) (kv.Answer, error)
+	Stats() kv.CacheStats
 }
+
+// QueryCache is how kv-query caches.
+var QueryCache = CacheDefaults{MaxStale: time.Second}
 
 // Query is the kv-query endpoint. A query ends after timeout, which [QueryTimeoutFromEnv] reads; 0 means that the
 // environment's cannot be understood, and every query is answered so.
-func Query(store querier, timeout time.Duration) Endpoint {
+func Query(reader querier, timeout time.Duration) Endpoint {
 	methods := []string{http.MethodGet, http.MethodPost}
-	return Endpoint{Name: "kv-query", Methods: methods, Reads: true, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+	return Endpoint{Name: "kv-query", Methods: methods, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Answer, error) {
 		if timeout <= 0 {
 			return nil, &kv.Error{Code: kv.CodeNotConfigured, Message: "KV_QUERY_TIMEOUT must be a time of up to 10s, as in 2s or 500ms"}
 		}
@@ -31,11 +34,15 @@ func Query(store querier, timeout time.Duration) Endpoint {
 		}
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		body, err := store.Query(ctx, q)
+		read, err := reader.Query(ctx, q, freshness(r))
 		if err != nil {
 			return nil, err
 		}
-		return format.answer(body, q, r)
+		answer, err := format.answer(read.Body, q, r)
+		if err != nil {
+			return nil, err
+		}
+		return cached(r, read, answer), nil
 	}}
 }
 
@@ -47,10 +54,7 @@ const maxQueryTime = 10 * time.Second
 // It returns 0 for anything else.
 func QueryTimeoutFromEnv() time.Duration {
 	text := envOr("KV_QUERY_TIMEOUT", "10s")
-	timeout, err := time.ParseDuration(text)
-	if seconds, notSeconds := strconv.ParseFloat(text, 64); notSeconds == nil {
-		timeout, err = time.Duration(seconds*float64(time.Second)), nil
-	}
+	timeout, err := parseDuration(text)
 	switch {
 	case err != nil || timeout <= 0 || timeout > maxQueryTime:
 		return 0

@@ -21,6 +21,7 @@ import (
 
 // asked is a store that keeps the query it was asked and answers with a text.
 type asked struct {
+	memory
 	query  *kv.Query
 	answer string
 }
@@ -48,7 +49,7 @@ func getEvent(t testing.TB, query string) string {
 func ask(t testing.TB, event string) (*kv.Query, response) {
 	t.Helper()
 	store := &asked{answer: noResults}
-	r := invoke(t, Query(store, time.Second), event)
+	r := invoke(t, Query(kv.Uncached(store), time.Second), event)
 	return store.query, r
 }
 
@@ -319,14 +320,14 @@ func TestTheTimeForAQueryComesFromTheEnvironment(t *testing.T) {
 		t.Setenv("KV_QUERY_TIMEOUT", text)
 		require.Equal(t, want, QueryTimeoutFromEnv(), "KV_QUERY_TIMEOUT=%q", text)
 	}
-	r := invoke(t, Query(&asked{}, 0), post("{}"))
+	r := invoke(t, Query(kv.Uncached(&asked{}), 0), post("{}"))
 	require.Equal(t, http.StatusServiceUnavailable, r.StatusCode)
 	require.Contains(t, r.Body, "KV_QUERY_TIMEOUT must be a time of up to 10s")
 }
 
 func export(t testing.TB, body, answer string) response {
 	t.Helper()
-	return invoke(t, Query(&asked{answer: answer}, time.Second), post(body))
+	return invoke(t, Query(kv.Uncached(&asked{answer: answer}), time.Second), post(body))
 }
 
 func TestAnExportAsNDJSONIsOneResultALine(t *testing.T) {
@@ -418,7 +419,7 @@ func TestAnExportThatFailsIsJSON(t *testing.T) {
 		require.Contains(t, r.Body, "page with limit")
 		require.Equal(t, "application/json", r.Headers["Content-Type"])
 		require.NotContains(t, r.Headers, "Content-Disposition")
-		r = invoke(t, Query(memory{err: &kv.Error{Code: kv.CodeTooLarge, Message: "m"}}, time.Second), post(ask))
+		r = invoke(t, Query(kv.Uncached(memory{err: &kv.Error{Code: kv.CodeTooLarge, Message: "m"}}), time.Second), post(ask))
 		require.Equal(t, http.StatusRequestEntityTooLarge, r.StatusCode)
 		require.Equal(t, "application/json", r.Headers["Content-Type"])
 	}
@@ -438,14 +439,14 @@ func TestAQueryHasTheTimeThatTheEnvironmentAllows(t *testing.T) {
 	t.Parallel()
 	slow := slowStore{}
 	start := time.Now()
-	r := invoke(t, Query(slow, 50*time.Millisecond), post("{}"))
+	r := invoke(t, Query(kv.Uncached(slow), 50*time.Millisecond), post("{}"))
 	require.Equal(t, http.StatusGatewayTimeout, r.StatusCode)
 	require.Contains(t, r.Body, `"code":"deadline_exceeded"`)
 	require.Less(t, time.Since(start), 5*time.Second)
 }
 
 // slowStore answers when its time is over, as a store does.
-type slowStore struct{}
+type slowStore struct{ memory }
 
 func (slowStore) Query(ctx context.Context, _ kv.Query) (string, error) {
 	<-ctx.Done()

@@ -29,6 +29,26 @@ func StoreFromEnv() kv.Store {
 	return store
 }
 
+// ReaderFromEnv returns what the reading functions ask: the store of [StoreFromEnv], behind this process's cache unless
+// KV_CACHE is off. defaults are those of the function. Where a variable cannot be understood, every read is answered
+// with [kv.CodeNotConfigured] and what to set. The answers that KV_WARM_KEYS names begin to load.
+func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
+	store := StoreFromEnv()
+	supabase, ok := store.(*kv.Supabase)
+	config, on, err := cacheFromEnv(defaults)
+	switch {
+	case err != nil:
+		return kv.Uncached(unconfigured{err})
+	case !ok || !on:
+		return kv.Uncached(store)
+	}
+	cache := kv.SharedCache(supabase, config)
+	if patterns := patternsOf(os.Getenv("KV_WARM_KEYS")); len(patterns) > 0 && defaults.Warm != kv.WarmNothing {
+		cache.StartWarm(context.Background(), defaults.Warm, patterns, logWarmStart)
+	}
+	return cache
+}
+
 func envOr(name, otherwise string) string {
 	if value := os.Getenv(name); value != "" {
 		return value

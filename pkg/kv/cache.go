@@ -1,0 +1,320 @@
+package kv
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// CacheConfig bounds a [Cache].
+type CacheConfig struct {
+	// Entries is how many answers are kept at most; from 1 on.
+	Entries int
+	// MaxBytes bounds the memory that the answers take together, their requests included. An answer that is larger is
+	// not kept.
+	MaxBytes int64
+	// TTL is how long an answer is kept, however often it proves to be current.
+	TTL time.Duration
+	// MaxStale is how old the last look at the change feed may be for an answer to be given from memory without asking
+	// the database. 0: every answer is as new as its request.
+	MaxStale time.Duration
+}
+
+// DefaultCache is the configuration where the environment says nothing.
+var DefaultCache = CacheConfig{Entries: 100, MaxBytes: 64 << 20, TTL: 5 * time.Minute}
+
+// Cache is a [Reader] that keeps answers of a Supabase project in memory. It is safe for concurrent use.
+//
+// Every instance of every function has a cache of its own, and rows are edited by hand, so a cache cannot be told what
+// changed: it asks. It keeps one cursor into the database's change feed; every answer in it holds as of that cursor. An
+// answer is given from memory while the last look at the feed is younger than the allowed staleness. After that the
+// cache goes to the database: for a small answer it asks again and takes the feed along in the same round trip, for a
+// large one it asks the feed alone. Either way the look is good for all answers: those that depend on a key that changed
+// are dropped, and the rest are fresh again.
+type Cache struct {
+	store  *Supabase
+	config CacheConfig
+	now    func() time.Time
+
+	mu      sync.Mutex
+	answers *simplelru.LRU[string, *kept]
+	bytes   int64
+	cursor  string    // everything in answers holds as of it; "" before the first look
+	looked  time.Time // when the look that gave the cursor began
+	warming bool      // Warm is loading: others leave the cursor to it
+	stats   CacheStats
+}
+
+// kept is an answer in memory.
+type kept struct {
+	body   string
+	tag    string
+	scope  scope
+	bytes  int64
+	loaded time.Time
+}
+
+// CacheStats counts what a cache did since it was made, but for Entries and Bytes, which are what it holds now.
+type CacheStats struct {
+	Hits          int64 `json:"hits"`          // answers from memory, without the database
+	Misses        int64 `json:"misses"`        // answers that the database had to give
+	Revalidations int64 `json:"revalidations"` // answers in memory that the database confirmed
+	Bypasses      int64 `json:"bypasses"`      // answers that callers wanted from the database
+	Invalidations int64 `json:"invalidations"` // answers dropped because something changed
+	Resets        int64 `json:"resets"`        // looks at the feed after which everything was dropped
+	Evictions     int64 `json:"evictions"`     // answers dropped for room
+	Entries       int64 `json:"entries"`
+	Bytes         int64 `json:"bytes"`
+}
+
+// largeAnswer is the size from which on an answer is not asked for again just to see whether it still holds.
+const largeAnswer = 64 << 10
+
+// answerOverhead is about what an answer takes beside its texts.
+const answerOverhead = 512
+
+// caches holds the caches of this process, in package scope so that they outlive every invocation of a warm instance.
+var caches struct {
+	sync.Mutex
+	made map[cacheKey]*Cache
+}
+
+type cacheKey struct {
+	url, key string
+	config   CacheConfig
+}
+
+// SharedCache returns this process's cache of the project with the configuration; the first call makes it.
+func SharedCache(store *Supabase, config CacheConfig) *Cache {
+	caches.Lock()
+	defer caches.Unlock()
+	key := cacheKey{store.url, store.key, config}
+	if caches.made[key] == nil {
+		if caches.made == nil {
+			caches.made = map[cacheKey]*Cache{}
+		}
+		caches.made[key] = NewCache(store, config)
+	}
+	return caches.made[key]
+}
+
+// NewCache returns an empty cache of the store's answers.
+func NewCache(store *Supabase, config CacheConfig) *Cache {
+	c := &Cache{store: store, config: config, now: time.Now}
+	answers, err := simplelru.NewLRU(max(config.Entries, 1), func(_ string, a *kept) { c.bytes -= a.bytes })
+	if err != nil {
+		panic(err) // only for a size below 1
+	}
+	c.answers = answers
+	return c
+}
+
+// Get implements [Reader].
+func (c *Cache) Get(ctx context.Context, key string, f Freshness) (Answer, error) {
+	r, err := getRead(key)
+	if err != nil {
+		return Answer{}, err
+	}
+	answer, err := c.read(ctx, r, f)
+	if err != nil {
+		return Answer{}, err
+	}
+	return answer, missing(answer.Body)
+}
+
+// List implements [Reader].
+func (c *Cache) List(ctx context.Context, q ListQuery, f Freshness) (Answer, error) {
+	r, err := listRead(q)
+	if err != nil {
+		return Answer{}, err
+	}
+	return c.read(ctx, r, f)
+}
+
+// Query implements [Reader].
+func (c *Cache) Query(ctx context.Context, q Query, f Freshness) (Answer, error) {
+	r, err := queryRead(q)
+	if err != nil {
+		return Answer{}, err
+	}
+	return c.read(ctx, r, f)
+}
+
+// Stats implements [Reader].
+func (c *Cache) Stats() CacheStats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stats := c.stats
+	stats.Entries, stats.Bytes = int64(c.answers.Len()), c.bytes
+	return stats
+}
+
+func (c *Cache) read(ctx context.Context, r read, f Freshness) (Answer, error) {
+	began := c.now()
+	known, answer := c.recall(r, f)
+	if answer != nil {
+		return *answer, nil
+	}
+	if known != nil && !f.Bypass && len(known.body) >= largeAnswer {
+		holds, err := c.stillHolds(ctx, r)
+		if err != nil {
+			return Answer{}, err
+		}
+		if holds {
+			c.count(SourceRevalidated)
+			return Answer{Body: known.body, Tag: known.tag, Source: SourceRevalidated, Database: age(began, c.now())}, nil
+		}
+		known = nil
+	}
+	loaded, err := c.load(ctx, r, known)
+	if err != nil {
+		return Answer{}, err
+	}
+	if f.Bypass {
+		loaded.Source = SourceBypass
+	}
+	c.count(loaded.Source)
+	loaded.Database = age(began, c.now())
+	return loaded, nil
+}
+
+// recall looks into memory: an answer that may be given, or else one that is there but has to be asked about.
+func (c *Cache) recall(r read, f Freshness) (known *kept, answer *Answer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	known, _ = c.answers.Get(r.id())
+	if known != nil && age(known.loaded, now) >= c.config.TTL {
+		c.answers.Remove(r.id())
+		known = nil
+	}
+	unseen := age(c.looked, now)
+	if known == nil || f.Bypass || unseen >= c.config.MaxStale || f.After != "" && !covers(c.cursor, f.After) {
+		return known, nil
+	}
+	c.stats.Hits++
+	return known, &Answer{Body: known.body, Tag: known.tag, Source: SourceHit, Age: unseen}
+}
+
+// stillHolds looks at the feed for an answer in memory.
+func (c *Cache) stillHolds(ctx context.Context, r read) (bool, error) {
+	began := c.now()
+	cursor := c.position()
+	seen, err := c.store.look(ctx, cursor)
+	if err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.observe(cursor, seen, began)
+	return !seen.touches(r.scope), nil
+}
+
+// load asks the database for an answer, and keeps it. known is what memory has for the request.
+func (c *Cache) load(ctx context.Context, r read, known *kept) (Answer, error) {
+	if c.isWarming() {
+		body, err := c.store.read(ctx, r)
+		return newAnswer(body, SourceMiss), err
+	}
+	began := c.now()
+	cursor := c.position()
+	body, seen, err := c.store.readSince(ctx, r, cursor)
+	if err != nil {
+		return Answer{}, err
+	}
+	answer := newAnswer(body, SourceMiss)
+	if known != nil && !seen.touches(r.scope) {
+		answer.Source = SourceRevalidated
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.observe(cursor, seen, began) {
+		c.keep(r, answer, began)
+	}
+	return answer, nil
+}
+
+// observe takes in what a look from the cursor found, dropping what it touches. It does nothing and is false where the
+// cursor has moved since: what was found then is not about everything that is in memory now. The caller holds the lock.
+func (c *Cache) observe(cursor string, seen changes, began time.Time) bool {
+	if c.cursor != cursor {
+		return false
+	}
+	c.cursor, c.looked = seen.Cursor, began
+	if seen.All {
+		if c.answers.Len() > 0 {
+			c.stats.Resets++
+		}
+		c.answers.Purge()
+		return true
+	}
+	if len(seen.Keys) == 0 {
+		return true
+	}
+	for _, id := range c.answers.Keys() {
+		if a, _ := c.answers.Peek(id); seen.touches(a.scope) {
+			c.answers.Remove(id)
+			c.stats.Invalidations++
+		}
+	}
+	return true
+}
+
+// keep puts an answer that holds as of the cursor into memory. The caller holds the lock.
+func (c *Cache) keep(r read, answer Answer, loaded time.Time) {
+	id := r.id()
+	a := &kept{
+		body: strings.Clone(answer.Body), // a part of a text that also holds the feed's answer
+		tag:  answer.Tag, scope: r.scope, loaded: loaded,
+		bytes: int64(len(answer.Body)+len(id)+len(r.scope.text)) + answerOverhead,
+	}
+	c.answers.Remove(id)
+	if a.bytes > c.config.MaxBytes {
+		return
+	}
+	c.bytes += a.bytes
+	if c.answers.Add(id, a) {
+		c.stats.Evictions++
+	}
+	for c.bytes > c.config.MaxBytes {
+		c.answers.RemoveOldest()
+		c.stats.Evictions++
+	}
+}
+
+// id tells requests apart.
+func (r read) id() string { return r.function + r.args }
+
+func (c *Cache) position() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cursor
+}
+
+func (c *Cache) isWarming() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.warming
+}
+
+func (c *Cache) count(source Source) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch source {
+	case SourceMiss:
+		c.stats.Misses++
+	case SourceRevalidated:
+		c.stats.Revalidations++
+	case SourceBypass:
+		c.stats.Bypasses++
+	}
+}
+
+// age is the time that has passed, by the clock that saw more of it: the monotonic one may stop while an instance is
+// frozen, the other may be set.
+func age(then, now time.Time) time.Duration {
+	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
+}

@@ -1,0 +1,113 @@
+package kv
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+)
+
+// read is one read of the database, checked and ready to be sent.
+type read struct {
+	function string // kv_get, kv_list or kv_query
+	args     string // a JSON object, the same text for the same request
+	scope    scope
+	within   time.Duration // how long it may take, in one attempt; 0: as long as the context and the retries allow
+}
+
+// scope is the part of the key space that an answer depends on: one key, or all keys with a prefix.
+type scope struct {
+	text string
+	one  bool
+}
+
+// readArgs makes the arguments' text. What this package passes as arguments can always be marshaled.
+func readArgs(args any) string {
+	text, err := json.Marshal(args)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+func getRead(key string) (read, error) {
+	if err := ValidateKey(key); err != nil {
+		return read{}, err
+	}
+	args := readArgs(struct {
+		Key string `json:"p_key"`
+	}{key})
+	return read{function: "kv_get", args: args, scope: scope{text: key, one: true}}, nil
+}
+
+// missing makes the error of kv_get's answer for a key that has no entry.
+func missing(value string) error {
+	if value == "" {
+		return &Error{Code: CodeNotFound, Message: "Key not found", Op: "kv_get"}
+	}
+	return nil
+}
+
+func listRead(q ListQuery) (read, error) {
+	if q.Order == "" {
+		q.Order = OrderByKey
+	}
+	if err := q.Validate(); err != nil {
+		return read{}, err
+	}
+	args := listArgs{
+		Prefix: q.Prefix, Values: q.Values, Limit: q.Limit, Offset: q.Offset,
+		Sort: q.Order.Field(), Descending: q.Order.Descending(),
+		Indexes: append([]string{}, q.Indexes...), IndexKeys: append([]string{}, q.IndexKeys...),
+	}
+	if q.After != nil {
+		args.AfterKey, args.AfterAt = &q.After.Key, q.After.Micros
+	}
+	return read{function: "kv_list", args: readArgs(args), scope: scope{text: q.Prefix}}, nil
+}
+
+type listArgs struct {
+	Prefix     string   `json:"p_prefix"`
+	Values     bool     `json:"p_values"`
+	Limit      *int     `json:"p_limit"`
+	Offset     *int     `json:"p_offset"`
+	Sort       string   `json:"p_sort"`
+	Descending bool     `json:"p_descending"`
+	AfterKey   *string  `json:"p_after_key"`
+	AfterAt    *int64   `json:"p_after_at"`
+	Indexes    []string `json:"p_indexes"`
+	IndexKeys  []string `json:"p_index_keys"`
+}
+
+// queryTime is a second more than the database gives a query (statement_timeout of kv_query), so that it can say so itself.
+const queryTime = 11 * time.Second
+
+func queryRead(q Query) (read, error) {
+	if err := q.Validate(); err != nil {
+		return read{}, err
+	}
+	args := readArgs(struct {
+		Query queryArgs `json:"p_query"`
+	}{q.args()})
+	return read{function: "kv_query", args: args, scope: scope{text: q.Prefix}, within: queryTime}, nil
+}
+
+// explain puts into the words of a query what the database said of one.
+func (r read) explain(err error) {
+	var e *Error
+	switch {
+	case r.function != "kv_query" || !errors.As(err, &e):
+	case e.Code == CodeDeadlineExceeded:
+		e.Message = messageQueryDeadline
+	case e.Code == CodeUnstorableValue: // nothing was to be stored
+		e.Code, e.Message = CodeInvalidInput, messageQueryValue
+	}
+}
+
+// check finds a body that cannot be an answer: lists and queries are answered with an object.
+func (r read) check(body string) error {
+	if r.function != "kv_get" && !strings.HasSuffix(body, "}") {
+		return &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: r.function}
+	}
+	return nil
+}
