@@ -10,18 +10,7 @@ import (
 	"netlify-supabase-kv/pkg/kv/kvtest"
 )
 
-// realStore is a store in the running platform's Supabase.
-func realStore(t *testing.T) *kv.Supabase {
-	t.Helper()
-	if os.Getenv("SUPABASE_URL") == "" {
-		t.Fatal("this test needs a database: run `make test`, or `make up` and `set -a; . .local/env`")
-	}
-	store, err := kv.NewSupabase(os.Getenv("SUPABASE_URL"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
-	require.NoError(t, err)
-	return store
-}
-
-func TestSupabaseKeepsTheContract(t *testing.T) { kvtest.Run(t, realStore(t)) }
+func TestSupabaseKeepsTheContract(t *testing.T) { kvtest.Run(t, kv.LiveStore(t)) }
 
 func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
 	for name, address := range map[string]string{
@@ -42,7 +31,7 @@ func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
 }
 
 func TestAWrongKeyIsNotConfigured(t *testing.T) {
-	realStore(t)
+	kv.LiveStore(t)
 	store, err := kv.NewSupabase(os.Getenv("SUPABASE_URL")+"/", "not-a-key")
 	require.NoError(t, err)
 	_, err = store.Get(t.Context(), "any")

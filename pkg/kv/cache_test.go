@@ -1,0 +1,574 @@
+package kv
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// handClock is a clock that only a test moves.
+type handClock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func newClock() *handClock { return &handClock{at: time.Date(2026, 11, 27, 8, 0, 0, 0, time.UTC)} }
+
+func (c *handClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *handClock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// cacheTest is a cache on a road to the real database, with a clock that the test moves.
+type cacheTest struct {
+	*Cache
+	t      *testing.T
+	store  *Supabase
+	road   *road
+	clock  *handClock
+	sql    *pgx.Conn
+	prefix string
+}
+
+func newCacheTest(t *testing.T, change func(*CacheConfig)) *cacheTest {
+	t.Helper()
+	config := DefaultCache
+	config.MaxStale = time.Second
+	if change != nil {
+		change(&config)
+	}
+	r := newRoad(t)
+	c := &cacheTest{t: t, store: LiveStore(t), road: r, clock: newClock(), sql: liveSQL(t), prefix: newPrefix(t)}
+	c.Cache = NewCache(storeAt(t, r.URL), config)
+	c.Cache.now = c.clock.now
+	return c
+}
+
+// put writes behind the cache's back.
+func (c *cacheTest) put(key, value string, indexes ...Index) Written {
+	c.t.Helper()
+	written, err := c.store.Upsert(c.t.Context(), Entry{Key: c.prefix + key, Value: value, Indexes: indexes})
+	require.NoError(c.t, err)
+	return written
+}
+
+// requireGet wants the value of a key, how it was come by, and the calls that it took.
+func (c *cacheTest) requireGet(key, value string, source Source, calls ...string) Answer {
+	c.t.Helper()
+	return c.requireGetWith(Freshness{}, key, value, source, calls...)
+}
+
+func (c *cacheTest) requireGetWith(f Freshness, key, value string, source Source, calls ...string) Answer {
+	c.t.Helper()
+	answer, err := c.Get(c.t.Context(), c.prefix+key, f)
+	if value == "" {
+		require.Equal(c.t, CodeNotFound, CodeOf(err))
+	} else {
+		require.NoError(c.t, err)
+	}
+	c.requireAnswer(answer, value, source, calls...)
+	return answer
+}
+
+func (c *cacheTest) requireAnswer(answer Answer, body string, source Source, calls ...string) {
+	c.t.Helper()
+	require.True(c.t, body == answer.Body, "got %.200s instead of %.200s", answer.Body, body)
+	require.Equal(c.t, source, answer.Source)
+	require.Equal(c.t, slices.Clone(calls), c.road.taken())
+}
+
+func (c *cacheTest) requireList(q ListQuery, source Source, calls ...string) Answer {
+	c.t.Helper()
+	q.Prefix = c.prefix + q.Prefix
+	answer, err := c.List(c.t.Context(), q, Freshness{})
+	require.NoError(c.t, err)
+	want, err := c.store.List(c.t.Context(), q)
+	require.NoError(c.t, err)
+	c.requireAnswer(answer, want, source, calls...)
+	return answer
+}
+
+func TestAnAnswerIsGivenFromMemoryWithinTheStaleness(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, nil)
+	c.put("a", `{"n":1}`)
+	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get_since")
+	c.put("a", `{"n":2}`)
+	c.clock.pass(999 * time.Millisecond)
+	answer := c.requireGet("a", `{"n":1}`, SourceHit)
+	require.Equal(t, 999*time.Millisecond, answer.Age)
+	c.clock.pass(time.Millisecond)
+	answer = c.requireGet("a", `{"n":2}`, SourceMiss, "kv_get_since")
+	require.Zero(t, answer.Age)
+	c.clock.pass(time.Second)
+	c.requireGet("a", `{"n":2}`, SourceRevalidated, "kv_get_since")
+	c.requireGet("none", ``, SourceMiss, "kv_get_since")
+	c.requireGet("none", ``, SourceHit)
+	c.put("none", `{}`)
+	c.clock.pass(time.Second)
+	c.requireGet("none", `{}`, SourceMiss, "kv_get_since")
+	require.Equal(t, CacheStats{Hits: 2, Misses: 4, Revalidations: 1, Invalidations: 2, Entries: 2, Bytes: c.Stats().Bytes}, c.Stats())
+}
+
+func TestOneLookIsGoodForAllAnswers(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, nil)
+	x := Index{Key: c.prefix + "x", Member: "m"}
+	c.put("a", `{"n":1}`, x)
+	c.put("b/1", `{"n":1}`)
+	c.put("c", `{"n":1}`)
+	query := Query{Prefix: c.prefix, Indexes: &IndexFilter{Exact: x}, Select: []Field{{Name: "key"}}}
+	ask := func(source Source, calls ...string) {
+		t.Helper()
+		want, err := c.store.Query(t.Context(), query)
+		require.NoError(t, err)
+		answer, err := c.Query(t.Context(), query, Freshness{})
+		require.NoError(t, err)
+		c.requireAnswer(answer, want, source, calls...)
+	}
+	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get_since")
+	c.requireGet("x", `["m"]`, SourceMiss, "kv_get_since")
+	c.requireList(ListQuery{Prefix: "b/"}, SourceMiss, "kv_list_since")
+	c.requireList(ListQuery{Prefix: "b/", Values: true}, SourceMiss, "kv_list_since")
+	ask(SourceMiss, "kv_query_since")
+	c.requireGet("c", `{"n":1}`, SourceMiss, "kv_get_since")
+
+	c.clock.pass(2 * time.Second)
+	c.put("c", `{"n":2}`, Index{Key: c.prefix + "x", Member: "n"})
+	c.requireGet("c", `{"n":2}`, SourceMiss, "kv_get_since")
+	c.requireGet("a", `{"n":1}`, SourceHit)
+	c.requireGet("x", `["m","n"]`, SourceMiss, "kv_get_since") // a member was added by the upsert of another entry
+	c.requireList(ListQuery{Prefix: "b/"}, SourceHit)
+	c.requireList(ListQuery{Prefix: "b/", Values: true}, SourceHit)
+	ask(SourceMiss, "kv_query_since") // it depends on its prefix
+	ask(SourceHit)
+}
+
+func TestEveryKindOfChangeReachesTheCache(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = 0 })
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		_, err := c.sql.Exec(t.Context(), sql, args...)
+		require.NoError(t, err)
+	}
+	big := `["` + strings.Repeat("x", largeAnswer) + `"]`
+	for name, change := range map[string]func(key string){
+		"Upsert": func(key string) {
+			_, err := c.store.Upsert(t.Context(), Entry{Key: key, Value: `{}`})
+			require.NoError(t, err)
+		},
+		"Delete": func(key string) {
+			_, err := c.store.Delete(t.Context(), key)
+			require.NoError(t, err)
+		},
+		"SQLUpdate": func(key string) { exec("update public.kv_store set value = '3' where key = $1", key) },
+		"SQLDelete": func(key string) { exec("delete from public.kv_store where key = $1", key) },
+		"RenameFrom": func(key string) {
+			exec("update public.kv_store set key = key || '/renamed' where key = $1", key)
+		},
+		"RenameTo": func(key string) {
+			exec("delete from public.kv_store where key = $1", key)
+			exec("insert into public.kv_store (key, value) values ($1 || '/other', '4')", key)
+			exec("update public.kv_store set key = $1 where key = $1 || '/other'", key)
+		},
+		"MemberOfAnother": func(key string) {
+			_, err := c.store.Upsert(t.Context(), Entry{Key: key + "/entry", Value: `{}`, Indexes: []Index{{Key: key, Member: "m"}}})
+			require.NoError(t, err)
+		},
+		"ManyChanges": func(key string) {
+			exec("insert into public.kv_store (key, value) select $1 || '/' || i, '0' from generate_series(1, 1001) as i", key)
+			exec("update public.kv_store set value = '5' where key = $1", key)
+		},
+	} {
+		key := c.prefix + "kind/" + name
+		exec("insert into public.kv_store (key, value) values ($1, $2)", key, big)
+		before, err := c.Get(t.Context(), key, Freshness{Bypass: true})
+		require.NoError(t, err)
+		require.Equal(t, big, before.Body)
+		c.road.taken()
+		change(key)
+		want, err := c.store.Get(t.Context(), key)
+		if CodeOf(err) != CodeNotFound {
+			require.NoError(t, err)
+		}
+		after, err := c.Get(t.Context(), key, Freshness{})
+		if CodeOf(err) != CodeNotFound {
+			require.NoError(t, err)
+		}
+		require.True(t, want == after.Body, "%s: got %.40s instead of %.40s", name, after.Body, want)
+		require.Equal(t, SourceMiss, after.Source, name)
+		require.Equal(t, []string{"kv_look", "kv_get_since"}, c.road.taken(), name)
+	}
+}
+
+func TestALargeAnswerIsNotLoadedAgainToSeeWhetherItHolds(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = 0 })
+	big := `["` + strings.Repeat("x", largeAnswer) + `"]`
+	c.put("big", big)
+	c.put("small", `{}`)
+	c.requireGet("big", big, SourceMiss, "kv_get_since")
+	c.requireGet("small", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("big", big, SourceRevalidated, "kv_look")
+	c.requireGet("small", `{}`, SourceRevalidated, "kv_get_since")
+	c.put("small", `[]`)
+	c.requireGet("big", big, SourceRevalidated, "kv_look")
+	c.requireGet("small", `[]`, SourceMiss, "kv_get_since")
+	c.requireList(ListQuery{Values: true}, SourceMiss, "kv_list_since")
+	c.requireList(ListQuery{Values: true}, SourceRevalidated, "kv_look")
+	c.put("other", `[]`)
+	c.requireList(ListQuery{Values: true}, SourceMiss, "kv_look", "kv_list_since")
+	c.requireGet("big", big, SourceRevalidated, "kv_look")
+	c.put("big", `{}`)
+	c.requireGet("big", `{}`, SourceMiss, "kv_look", "kv_get_since")
+}
+
+func TestAnAnswerIsKeptForItsTimeAndNoLonger(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
+	big := `["` + strings.Repeat("x", largeAnswer) + `"]`
+	c.put("big", big)
+	c.requireGet("big", big, SourceMiss, "kv_get_since")
+	c.clock.pass(5*time.Minute - 1)
+	c.requireGet("big", big, SourceHit)
+	c.clock.pass(1)
+	c.requireGet("big", big, SourceMiss, "kv_get_since")
+}
+
+// An instance that was frozen may see its monotonic clock stand still, and one whose clock is set may see it jump.
+func TestTheClockThatSawMoreTimePassCounts(t *testing.T) {
+	then := time.Now()
+	wall := then.Round(0)
+	require.Equal(t, time.Minute, age(wall, wall.Add(time.Minute)), "only the wall clock went on")
+	require.GreaterOrEqual(t, age(then, time.Now()), time.Duration(0), "neither")
+	time.Sleep(2 * time.Millisecond)
+	require.GreaterOrEqual(t, age(then, time.Now()), 2*time.Millisecond)
+}
+
+func TestCallersGetWhatTheyAskFor(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
+	first := c.put("a", `{"n":1}`)
+	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get_since")
+	c.requireGetWith(Freshness{After: first.Version}, "a", `{"n":1}`, SourceHit)
+	second := c.put("a", `{"n":2}`)
+	c.requireGet("a", `{"n":1}`, SourceHit)
+	c.requireGetWith(Freshness{After: first.Version}, "a", `{"n":1}`, SourceHit)
+	c.requireGetWith(Freshness{After: second.Version}, "a", `{"n":2}`, SourceMiss, "kv_get_since")
+	c.requireGetWith(Freshness{After: second.Version}, "a", `{"n":2}`, SourceHit)
+	for _, odd := range []string{"x", ".", "0123456789abcdef.1", second.Version + "0", strings.Split(second.Version, ".")[0] + ".-1"} {
+		c.requireGetWith(Freshness{After: odd}, "a", `{"n":2}`, SourceRevalidated, "kv_get_since")
+	}
+	third := c.put("a", `{"n":3}`)
+	c.requireGetWith(Freshness{Bypass: true}, "a", `{"n":3}`, SourceBypass, "kv_get_since")
+	c.requireGetWith(Freshness{After: third.Version}, "a", `{"n":3}`, SourceHit) // what was seen once is not unseen later
+
+	// A write whose transaction was running at the cursor is not covered by it, though its id is smaller.
+	tx, err := c.sql.Begin(t.Context())
+	require.NoError(t, err)
+	var open string
+	require.NoError(t, tx.QueryRow(t.Context(), "select (public.kv_upsert($1, '{}')::json ->> 'version')", c.prefix+"b").Scan(&open))
+	c.put("c", `{}`)
+	c.requireGetWith(Freshness{Bypass: true}, "b", ``, SourceBypass, "kv_get_since")
+	require.NoError(t, tx.Commit(t.Context()))
+	c.requireGet("b", ``, SourceHit)
+	c.requireGetWith(Freshness{After: open}, "b", `{}`, SourceMiss, "kv_get_since")
+}
+
+func TestAnAnswerThatWasLoadingWhileTheCursorMovedIsNotKept(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
+	c.put("slow", `{"n":1}`)
+	c.put("quick", `{"n":1}`)
+	loaded, goOn := make(chan struct{}), make(chan struct{})
+	c.road.block(func(w http.ResponseWriter, _ string, forward func()) {
+		forward() // the database has answered
+		c.road.block(nil)
+		close(loaded)
+		<-goOn // and the answer is on its way
+	})
+	var slow Answer
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var err error
+		slow, err = c.Get(t.Context(), c.prefix+"slow", Freshness{})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-loaded
+	c.put("slow", `{"n":2}`)
+	c.road.taken()
+	c.requireGet("quick", `{"n":1}`, SourceMiss, "kv_get_since")
+	close(goOn)
+	wg.Wait()
+	require.Equal(t, `{"n":1}`, slow.Body, "it is as new as its request")
+	require.EqualValues(t, 1, c.Stats().Entries)
+	c.requireGet("slow", `{"n":2}`, SourceMiss, "kv_get_since")
+}
+
+func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, nil)
+	big := `["` + strings.Repeat("x", largeAnswer) + `"]`
+	c.put("a", `{}`)
+	c.put("big", big)
+	c.requireGet("a", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("big", big, SourceMiss, "kv_get_since")
+	c.Cache.store.retry = retryPolicy{first: time.Millisecond, longest: time.Millisecond, total: time.Millisecond}
+	for name, fault := range map[string]func(w http.ResponseWriter){
+		"Refused":  func(w http.ResponseWriter) { http.Error(w, "", http.StatusServiceUnavailable) },
+		"Nonsense": func(w http.ResponseWriter) { w.Header().Set("Content-Type", answerType); fmt.Fprint(w, "{}\n{}") },
+		"Empty":    func(w http.ResponseWriter) { w.Header().Set("Content-Type", answerType) },
+		"Cut": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", answerType)
+			w.Header().Set("Content-Length", "1000")
+			fmt.Fprint(w, `{"cursor":`)
+		},
+	} {
+		c.road.block(func(w http.ResponseWriter, _ string, _ func()) { fault(w) })
+		for _, key := range []string{"a", "big"} {
+			_, err := c.Get(t.Context(), c.prefix+key, Freshness{})
+			require.NoError(t, err, "%s: within the staleness", name)
+		}
+		c.clock.pass(time.Second)
+		for _, key := range []string{"a", "big"} {
+			answer, err := c.Get(t.Context(), c.prefix+key, Freshness{})
+			require.Equal(t, CodeDatabaseUnreachable, CodeOf(err), "%s: %v", name, err)
+			require.Zero(t, answer)
+		}
+		c.road.block(nil)
+		c.road.taken()
+		c.requireGet("a", `{}`, SourceRevalidated, "kv_get_since")
+	}
+}
+
+func TestTheLeastRecentlyUsedAnswerGoesFirst(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, func(config *CacheConfig) { config.Entries, config.MaxStale = 3, time.Hour })
+	for _, key := range []string{"a", "b", "c"} {
+		c.put(key, `{}`)
+		c.requireGet(key, `{}`, SourceMiss, "kv_get_since")
+	}
+	c.requireGet("a", `{}`, SourceHit)
+	c.put("d", `{}`)
+	c.requireGet("d", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("a", `{}`, SourceHit)
+	c.requireGet("b", `{}`, SourceMiss, "kv_get_since")
+	require.EqualValues(t, 2, c.Stats().Evictions)
+	require.EqualValues(t, 3, c.Stats().Entries)
+}
+
+// Not parallel: it measures the heap.
+func TestMemoryStaysWithinItsBound(t *testing.T) {
+	const megabyte = 1 << 20
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxBytes, config.MaxStale = 10*megabyte, time.Hour })
+	value := func(i int) string { return fmt.Sprintf(`["%d%s"]`, i, strings.Repeat("x", megabyte)) }
+	for i := range 40 {
+		c.put(fmt.Sprint("v", i), value(i))
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for range 3 {
+		for i := range 40 {
+			answer, err := c.Get(t.Context(), fmt.Sprint(c.prefix, "v", i), Freshness{})
+			require.NoError(t, err)
+			require.True(t, answer.Body == value(i))
+			require.LessOrEqual(t, c.Stats().Bytes, int64(10*megabyte))
+		}
+	}
+	require.EqualValues(t, 9, c.Stats().Entries, "what fits is kept")
+	require.Less(t, int64(heap())-int64(before), int64(13*megabyte), "and takes no more memory than that")
+
+	larger := NewCache(c.store, CacheConfig{Entries: 10, MaxBytes: megabyte, TTL: time.Hour, MaxStale: time.Hour})
+	for range 2 {
+		answer, err := larger.Get(t.Context(), c.prefix+"v1", Freshness{})
+		require.NoError(t, err)
+		require.Equal(t, SourceMiss, answer.Source, "what is larger than the bound is not kept")
+	}
+	require.Zero(t, larger.Stats().Bytes)
+}
+
+func TestBytesAreCountedDownToNothing(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, func(config *CacheConfig) { config.Entries = 2 })
+	for _, key := range []string{"a", "b", "a", "c"} {
+		c.requireGet(key, ``, SourceMiss, "kv_get_since")
+		c.clock.pass(time.Second)
+		c.put(key, `{}`)
+		c.put(key, `{}`)
+		_, err := c.Get(t.Context(), c.prefix+key, Freshness{Bypass: true})
+		require.NoError(t, err)
+		_, err = c.store.Delete(t.Context(), c.prefix+key)
+		require.NoError(t, err)
+		c.clock.pass(time.Second)
+		c.road.taken()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answers.Purge()
+	require.Zero(t, c.bytes)
+}
+
+func TestAWarmStartLoadsEntriesInOneRoundTrip(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, func(config *CacheConfig) { config.Entries, config.MaxStale = 4, time.Hour })
+	for _, key := range []string{"p/1", "p/2", "p/3", "p/4", "q"} {
+		c.put(key, `{"k":"`+key+`\u0000"}`, Index{Key: c.prefix + "x", Member: key})
+	}
+	c.warmUp(WarmEntries, "q", "x", "none", "p/*", "not*\x00")
+	require.Equal(t, []string{"kv_warm_get"}, c.road.taken())
+	c.requireGet("q", `{"k":"q\u0000"}`, SourceHit)
+	c.requireGet("x", `["p/1","p/2","p/3","p/4","q"]`, SourceHit)
+	c.requireGet("none", ``, SourceHit)
+	c.requireGet("p/1", `{"k":"p/1\u0000"}`, SourceHit)
+	c.requireGet("p/2", `{"k":"p/2\u0000"}`, SourceMiss, "kv_get_since") // no room
+	require.Zero(t, c.Stats().Resets)
+}
+
+func (c *cacheTest) warmUp(with WarmWith, patterns ...string) {
+	c.t.Helper()
+	for i, pattern := range patterns {
+		patterns[i] = strings.ReplaceAll(c.prefix+pattern, "\x00", "")
+	}
+	done := make(chan error, 1)
+	c.StartWarm(c.t.Context(), with, patterns, func(err error) { done <- err })
+	require.NoError(c.t, <-done)
+}
+
+func TestAWarmStartLoadsListsInOneRoundTrip(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
+	c.put("p/1", `{"a":"\ud800"}`)
+	c.put("p/2", `[]`)
+	_, err := c.sql.Exec(t.Context(), "insert into public.kv_store (key, value) values ($1, to_json(repeat('x', 7000000)))", c.prefix+"huge/1")
+	require.NoError(t, err)
+	c.warmUp(WarmLists, "huge/*", "p/*", "a key is no list", "none/*")
+	require.Equal(t, []string{"kv_warm_list"}, c.road.taken())
+	c.requireList(ListQuery{Prefix: "p/"}, SourceHit)
+	c.requireList(ListQuery{Prefix: "p/", Values: true}, SourceHit)
+	c.requireList(ListQuery{Prefix: "none/"}, SourceHit)
+	c.requireList(ListQuery{Prefix: "huge/"}, SourceHit)
+	require.EqualValues(t, 5, c.Stats().Entries)
+}
+
+func TestTheFirstRequestNeitherWaitsForAWarmStartNorFailsForIt(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, nil)
+	c.put("a", `{}`)
+	arrived, goOn := make(chan struct{}), make(chan struct{})
+	c.road.block(func(w http.ResponseWriter, function string, forward func()) {
+		if function == "kv_warm_get" {
+			close(arrived)
+			<-goOn
+			http.Error(w, "not today", http.StatusTeapot)
+			return
+		}
+		forward()
+	})
+	done := make(chan error, 1)
+	c.StartWarm(t.Context(), WarmEntries, []string{c.prefix + "a"}, func(err error) { done <- err })
+	<-arrived
+	c.requireGet("a", `{}`, SourceMiss, "kv_warm_get", "kv_get")
+	c.requireGet("a", `{}`, SourceMiss, "kv_get") // the cache is the warm start's until it has ended
+	close(goOn)
+	require.Error(t, <-done)
+	c.requireGet("a", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("a", `{}`, SourceHit)
+}
+
+func TestACacheOutlivesAnInvocation(t *testing.T) {
+	t.Parallel()
+	store := LiveStore(t)
+	require.Same(t, SharedCache(store, DefaultCache), SharedCache(LiveStore(t), DefaultCache))
+	other := DefaultCache
+	other.Entries++
+	require.NotSame(t, SharedCache(store, DefaultCache), SharedCache(store, other))
+}
+
+func TestAnUncachedReaderAsksEveryTime(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, nil)
+	c.put("a", `{}`)
+	reader := Uncached(c.Cache.store)
+	for range 2 {
+		answer, err := reader.Get(t.Context(), c.prefix+"a", Freshness{})
+		require.NoError(t, err)
+		c.requireAnswer(answer, `{}`, SourceOff, "kv_get")
+	}
+	answer, err := reader.Get(t.Context(), c.prefix+"none", Freshness{})
+	require.Equal(t, CodeNotFound, CodeOf(err))
+	c.requireAnswer(answer, ``, SourceOff, "kv_get")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	answer, err = reader.List(ctx, ListQuery{}, Freshness{})
+	require.Error(t, err)
+	require.Zero(t, answer)
+	require.Zero(t, reader.Stats())
+}
+
+func TestATagIsThatOfTheContent(t *testing.T) {
+	a, b := newAnswer("{}", SourceHit), newAnswer("{}", SourceMiss)
+	require.Equal(t, a.Tag, b.Tag)
+	require.NotEqual(t, a.Tag, newAnswer("{} ", SourceHit).Tag)
+}
+
+func TestChangesTouchWhatDependsOnThem(t *testing.T) {
+	keys := changes{Keys: []string{"a/1", "a/2", "b", "é"}}
+	for name, c := range map[string]struct {
+		changes changes
+		scope   scope
+		want    bool
+	}{
+		"TheKey":           {keys, scope{"b", true}, true},
+		"AnotherKey":       {keys, scope{"a", true}, false},
+		"KeyAfterAll":      {keys, scope{"z", true}, false},
+		"UnderThePrefix":   {keys, scope{"a/", false}, true},
+		"ThePrefixItself":  {keys, scope{"b", false}, true},
+		"OnlyLongerPrefix": {keys, scope{"a/1/", false}, false},
+		"EveryKey":         {keys, scope{"", false}, true},
+		"NoKey":            {changes{}, scope{"", false}, false},
+		"Everything":       {changes{All: true}, scope{"z", true}, true},
+		"HalfACharacter":   {keys, scope{"\xc3", false}, true},
+	} {
+		require.Equal(t, c.want, c.changes.touches(c.scope), name)
+	}
+}
+
+func TestACursorCoversWhatWasOverWhenItWasTaken(t *testing.T) {
+	const epoch = "0123456789abcdef"
+	cursor := epoch + "/1700000000000/100:110:103,105"
+	for version, want := range map[string]bool{
+		epoch + ".99": true, epoch + ".100": true, epoch + ".103": false, epoch + ".104": true, epoch + ".105": false,
+		epoch + ".109": true, epoch + ".110": false, epoch + ".111": false, "fedcba9876543210.99": false,
+		"": false, epoch: false, epoch + ".": false, epoch + ".x": false, epoch + ".0103": false, epoch + ".-1": false, ".99": false,
+	} {
+		require.Equal(t, want, covers(cursor, version), version)
+	}
+	require.True(t, covers(epoch+"/0/100:100:", epoch+".99"))
+	for _, cursor := range []string{"", "/", "//", epoch + "/0/100", epoch + "/0/1:x:", epoch + "/0/1:2:3:4"} {
+		require.False(t, covers(cursor, epoch+".0"), cursor)
+	}
+}

@@ -1,0 +1,123 @@
+package kv
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// LiveStore is a store in the running platform's Supabase.
+func LiveStore(t testing.TB) *Supabase {
+	t.Helper()
+	return storeAt(t, variable(t, "SUPABASE_URL"))
+}
+
+func storeAt(t testing.TB, address string) *Supabase {
+	t.Helper()
+	store, err := NewSupabase(address, variable(t, "SUPABASE_SERVICE_ROLE_KEY"))
+	require.NoError(t, err)
+	return store
+}
+
+func variable(t testing.TB, name string) string {
+	t.Helper()
+	value := os.Getenv(name)
+	if value == "" {
+		t.Fatalf("%s is not set: this test needs a database: run `make test`, or `make up` and `set -a; . .local/env`", name)
+	}
+	return value
+}
+
+// liveSQL is a connection to the database behind the functions' backs.
+func liveSQL(t testing.TB) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), variable(t, "DATABASE_URL"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	return conn
+}
+
+// newPrefix is a part of the key space for one test, emptied at its end.
+func newPrefix(t testing.TB) string {
+	t.Helper()
+	prefix := "cache/" + uuid.NewString() + "/"
+	conn := liveSQL(t)
+	t.Cleanup(func() {
+		_, err := conn.Exec(context.WithoutCancel(t.Context()), "delete from public.kv_store where starts_with(key, $1)", prefix)
+		require.NoError(t, err)
+	})
+	return prefix
+}
+
+// road is a way to the real Supabase on which a test sees every request, and can hold it up or answer in its place.
+type road struct {
+	*httptest.Server
+	mu    sync.Mutex
+	calls []string
+	meet  func(w http.ResponseWriter, function string, forward func()) // nil: forward
+}
+
+func newRoad(t testing.TB) *road {
+	t.Helper()
+	to := variable(t, "SUPABASE_URL")
+	r := &road{}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, in *http.Request) {
+		body, err := io.ReadAll(in.Body)
+		if err != nil {
+			return
+		}
+		function := in.URL.Path[strings.LastIndex(in.URL.Path, "/")+1:]
+		r.mu.Lock()
+		r.calls = append(r.calls, function)
+		meet := r.meet
+		r.mu.Unlock()
+		forward := func() {
+			out, err := http.NewRequest(in.Method, to+in.URL.RequestURI(), strings.NewReader(string(body)))
+			if err != nil {
+				return
+			}
+			out.Header = in.Header.Clone()
+			response, err := http.DefaultClient.Do(out)
+			if err != nil {
+				return
+			}
+			defer response.Body.Close()
+			for name, values := range response.Header {
+				w.Header()[name] = values
+			}
+			w.WriteHeader(response.StatusCode)
+			_, _ = io.Copy(w, response.Body)
+		}
+		if meet == nil {
+			forward()
+			return
+		}
+		meet(w, function, forward)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// taken answers which functions were called since it was asked last.
+func (r *road) taken() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	calls := r.calls
+	r.calls = nil
+	return calls
+}
+
+func (r *road) block(meet func(w http.ResponseWriter, function string, forward func())) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.meet = meet
+}
