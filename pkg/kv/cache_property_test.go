@@ -34,10 +34,10 @@ func setting(t testing.TB, name string, otherwise int) int {
 // seedOf is a seed that a failing test names.
 func seedOf(t testing.TB) uint64 {
 	t.Helper()
-	seed := uint64(setting(t, "KV_CACHE_SEED", int(time.Now().UnixNano()&0x7fffffff)))
+	seed := uint64(setting(t, "CACHE_TEST_SEED", int(time.Now().UnixNano()&0x7fffffff)))
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("repeat with KV_CACHE_SEED=%d", seed)
+			t.Logf("repeat with CACHE_TEST_SEED=%d", seed)
 		}
 	})
 	return seed
@@ -352,11 +352,11 @@ func sortedMembers(text string) string {
 }
 
 // TestNoAnswerIsOlderThanAllowed runs random interleavings of writers (functions, SQL, transactions that overlap) and
-// readers on several instances, and compares every answer with a model. KV_CACHE_ROUNDS says how many.
+// readers on several instances, and compares every answer with a model. CACHE_TEST_ROUNDS says how many.
 func TestNoAnswerIsOlderThanAllowed(t *testing.T) {
 	t.Parallel()
 	const stepsOfARound = 12
-	rounds, seed := setting(t, "KV_CACHE_ROUNDS", 2000), seedOf(t)
+	rounds, seed := setting(t, "CACHE_TEST_ROUNDS", 2000), seedOf(t)
 	const workers = 4 // whose transactions run beside each other's, so that snapshots have something in them
 	var done atomic.Int64
 	for worker := range workers {
@@ -421,10 +421,10 @@ func (n *interleaving) step() {
 }
 
 // TestReadersSeeEveryAcknowledgedWriteInTime races writers and readers in real time: each writer counts up its own keys, and
-// no reader may find a count that is older than its cache's staleness. KV_CACHE_SECONDS says how long.
+// no reader may find a count that is older than its cache's staleness. CACHE_TEST_SECONDS says how long.
 func TestReadersSeeEveryAcknowledgedWriteInTime(t *testing.T) {
 	t.Parallel()
-	seconds, seed := setting(t, "KV_CACHE_SECONDS", 5), seedOf(t)
+	seconds, seed := setting(t, "CACHE_TEST_SECONDS", 5), seedOf(t)
 	const writers, keysEach = 3, 3
 	prefix, store := newPrefix(t), LiveStore(t)
 	var counts [writers * keysEach]acknowledged

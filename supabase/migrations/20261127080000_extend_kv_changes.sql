@@ -119,4 +119,5 @@ comment on function public.kv_changes(text, integer) is 'What changed since the 
 
 revoke all on function public.kv_logging(), public.kv_enable_logging(), public.kv_since(text, text, pg_snapshot)
     from public, anon, authenticated;
-grant execute on function public.kv_logging(), public.kv_since(text, text, pg_snapshot) to service_role;
+grant execute on function public.kv_logging(), public.kv_enable_logging(), public.kv_since(text, text, pg_snapshot)
+    to service_role;

@@ -142,7 +142,7 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	n := number(t, "KV_SCHEMA_ENTRIES", 50_000)
 	d := newDatabase(t)
 	fillEntries(t, d, n)
-	exec(t, d.connect(t), fillLog, 200_000)
+	exec(t, d.connect(t), fillLog, 1_000_000)
 	exec(t, d.superuser(t), "analyze public.kv_log")
 	key := func(i int) string { return fmt.Sprintf("doc/%07d", i) }
 	middle := key(n / 2)
@@ -194,14 +194,27 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 		})
 	}
 
-	// A cursor of the feed, with 200,000 changes before it and few after.
+	// A cursor of the feed, with a million changes before it and few after.
 	conn := d.connect(t)
 	cursor := changes(t, conn, nil).Cursor
 	for i := range 5 {
 		upsert(t, conn, key(i+1), `{}`, pairs{{"type", "t0"}})
 	}
-	p := d.plansOf(t, "select public.kv_changes($1)::text", cursor)
-	require.Contains(t, p.answer, key(5))
-	p.requireReads(t, "kv_log", 20_000) // more than a few only where a transaction of another test holds the cursor's xmin back
-	require.True(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Index == "kv_log_stamp" }))
+	epoch, ms, snapshot := cursorParts(t, cursor)
+	xmax := strings.Split(snapshot, ":")[1]
+	// The same, had a transaction been open from before the first of the million until now.
+	longOpen := fmt.Sprintf("%s/%d/3:%s:3", epoch, ms, xmax)
+	for name, cursor := range map[string]string{"Look": cursor, "LookWithALongTransactionOpen": longOpen} {
+		t.Run(name, func(t *testing.T) {
+			p := d.plansOf(t, "select public.kv_look($1)", cursor)
+			require.Contains(t, p.answer, key(5))
+			p.requireReads(t, "kv_log", 200) // the long transaction alone has some hundred
+			require.True(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Index == "kv_log_stamp" }))
+		})
+	}
+	t.Run("LookAtMoreChangesThanItTells", func(t *testing.T) {
+		p := d.plansOf(t, "select public.kv_look($1)", fmt.Sprintf("%s/%d/4:4:", epoch, ms))
+		require.Contains(t, p.answer, `"all" : true`)
+		p.requireReads(t, "kv_log", 1100)
+	})
 }

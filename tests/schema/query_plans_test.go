@@ -127,10 +127,16 @@ func TestCostsDoNotGrow(t *testing.T) {
 	n := number(t, "KV_SCHEMA_ENTRIES", 1_000_000)
 	sizes := []int{10_000, n}
 	var conns []*pgx.Conn
+	cursors := map[int]string{}
 	for _, size := range sizes {
 		d := newDatabase(t)
 		fillDocuments(t, d, size)
-		conns = append(conns, d.connect(t))
+		conn := d.connect(t)
+		exec(t, conn, fillLog, size)
+		exec(t, d.superuser(t), "analyze public.kv_log")
+		cursors[size] = changes(t, conn, nil).Cursor
+		upsert(t, conn, "after the cursor", `{}`, nil)
+		conns = append(conns, conn)
 	}
 	const rounds, most = 300, 1.5
 	t.Logf("%-22s %12s %12s %6s", "p50 in Postgres", fmt.Sprint(sizes[0]), fmt.Sprint(sizes[1]), "ratio")
@@ -140,6 +146,7 @@ func TestCostsDoNotGrow(t *testing.T) {
 		of   func(size int) []any
 	}{
 		{"get", "select public.kv_get($1)", func(size int) []any { return []any{fmt.Sprintf("tenant%d/doc/%07d", size/2%10, size/2)} }},
+		{"look at the feed", "select public.kv_look($1)", func(size int) []any { return []any{cursors[size]} }},
 		{"list, first page", "select public.kv_list('tenant4/', true, 100)", func(int) []any { return nil }},
 		{"list, deep page", "select public.kv_list('tenant4/', true, 100, p_after_key => $1)", func(size int) []any { return []any{fmt.Sprintf("tenant4/doc/%07d", size/2)} }},
 		{"query, deep page", askQuery, func(size int) []any {

@@ -1,0 +1,128 @@
+package schema
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What a restore does to the tables must not leave a cursor that says "nothing changed".
+func TestCursorsDoNotOutliveARestore(t *testing.T) {
+	t.Parallel()
+	for name, restore := range map[string]string{
+		// pg_restore --clean creates tables, loads rows, and creates triggers last.
+		"TriggersMadeAnew": `
+			drop trigger kv_store_log on public.kv_store;
+			update public.kv_store set value = '["restored"]';
+			create trigger kv_store_log after insert or update or delete on public.kv_store for each row execute function public.kv_log_store();
+			alter table public.kv_store enable always trigger kv_store_log`,
+		// pg_restore --data-only --disable-triggers.
+		"TriggersSwitchedOff": `
+			alter table public.kv_store disable trigger all;
+			update public.kv_store set value = '["restored"]';
+			alter table public.kv_store enable trigger all`,
+		"MembersWithTriggersOff": `
+			alter table public.kv_member disable trigger all;
+			insert into public.kv_member (index_key, member) values ('i', 'restored');
+			alter table public.kv_member enable trigger all`,
+		"LogMadeAnew": `
+			drop table public.kv_log;
+			create table public.kv_log (stamp xid8 not null default pg_current_xact_id(), key text collate "C",
+				at timestamptz not null default clock_timestamp(), request uuid default nullif(current_setting('kv.request', true), '')::uuid);
+			grant all on public.kv_log to service_role;
+			create index kv_log_stamp on public.kv_log (stamp);
+			create trigger kv_log_truncate_log after truncate on public.kv_log for each statement execute function public.kv_log_truncate();
+			alter table public.kv_log enable always trigger kv_log_truncate_log`,
+		"LogEmptied": `
+			update public.kv_store set value = '["restored"]';
+			truncate public.kv_log`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDatabase(t)
+			d.tampered = true
+			conn, super := d.connect(t), d.superuser(t)
+			upsert(t, conn, "a", `{}`, pairs{{"i", "m"}})
+			before := changes(t, conn, nil).Cursor
+			requireChanges(t, conn, before)
+			for _, statement := range strings.Split(restore, ";") { // one transaction each, as pg_restore runs them
+				exec(t, super, statement)
+			}
+			require.True(t, changes(t, conn, before).All, "a cursor from before")
+
+			// And from then on nothing slips by: the triggers are as they were made, or the feed says that it knows nothing.
+			require.True(t, one[bool](t, super, "select public.kv_enable_logging()"))
+			c := changes(t, conn, nil).Cursor
+			exec(t, super, "set session_replication_role = replica")
+			exec(t, super, "update public.kv_store set value = '[]' where key = 'a'")
+			requireChanges(t, conn, c, "a")
+		})
+	}
+}
+
+// While changes may go unlogged, no cursor is good for anything.
+func TestTheFeedKnowsNothingWhileItsTriggersAreOff(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	conn, super := d.connect(t), d.superuser(t)
+	upsert(t, conn, "a", `{}`, nil)
+	for _, trigger := range []string{"kv_store.kv_store_log", "kv_store.kv_store_log_truncate", "kv_member.kv_member_log_insert",
+		"kv_member.kv_member_log_update", "kv_member.kv_member_log_delete", "kv_member.kv_member_log_truncate", "kv_log.kv_log_truncate_log"} {
+		table, name, _ := strings.Cut(trigger, ".")
+		for _, state := range []string{"disable", "enable", "enable replica"} {
+			exec(t, super, "alter table public."+table+" "+state+" trigger "+name)
+			require.True(t, changes(t, conn, changes(t, conn, nil).Cursor).All, "%s: %s", trigger, state)
+		}
+		requireCode(t, "42501", conn, "select public.kv_enable_logging()")
+		require.True(t, one[bool](t, super, "select public.kv_enable_logging()"))
+		require.False(t, changes(t, conn, changes(t, conn, nil).Cursor).All, trigger)
+	}
+}
+
+// A read that takes the feed along tells of the same moment as the feed.
+func TestAReadAndItsFeedAreOfOneSnapshot(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	conn, writer := d.connect(t), d.connect(t)
+	upsert(t, conn, "a", `{"n":0}`, pairs{{"i", "m"}})
+	cursor := changes(t, conn, nil).Cursor
+	for _, call := range []string{
+		"select public.kv_get_since($1, 'a')", "select public.kv_list_since($1, 'a', true)",
+		`select public.kv_query_since($1, '{"prefix":"","terms":[],"filter":null,"search":null,"where":[],"select":[{"name":"key"}],
+			"sort":[{"by":"key","desc":false}],"order":"key.asc","limit":10,"offset":0,"page_bytes":1000000,"after":null,"aggregates":[],"group":null}')`,
+	} {
+		answer := one[string](t, conn, call, cursor)
+		feed, body, found := strings.Cut(answer, "\n")
+		require.True(t, found, answer)
+		require.Contains(t, feed, `"all" : false, "keys" : []`)
+		require.NotEmpty(t, body)
+		require.NotContains(t, body, "\n")
+	}
+	upsert(t, writer, "a", `{"n":1}`, nil)
+	require.Regexp(t, `^\{"cursor" : ".+", "all" : false, "keys" : \["a"\]\}\n\{"n":1\}$`, one[string](t, conn, "select public.kv_get_since($1, 'a')", cursor))
+	require.Regexp(t, `^\{"cursor" : ".+", "all" : true, "keys" : \[\]\}\n$`, one[string](t, conn, "select public.kv_get_since(null, 'none')"))
+	for _, volatility := range all[string](t, d.superuser(t), `
+		select provolatile::text from pg_proc where pronamespace = 'public'::regnamespace and proname ~ '_since$|^kv_look$|^kv_changes$|^kv_warm_'`) {
+		require.Equal(t, "s", volatility, "only a STABLE function sees one snapshot")
+	}
+}
+
+func TestWarmEntriesComeInTheOrderTheyWereNamed(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	conn := d.connect(t)
+	for _, key := range []string{"a/1", "a/2", "b/1", "c"} {
+		upsert(t, conn, key, `{"k":"`+key+`"}`, pairs{{"i", key}})
+	}
+	ask := func(keys, prefixes []string, entries, bytes int) string {
+		_, body, _ := strings.Cut(one[string](t, conn, "select public.kv_warm_get($1, $2, $3, $4)", keys, prefixes, entries, bytes), "\n")
+		return body
+	}
+	none := []string{}
+	require.Equal(t, `[]`, ask(none, none, 10, 1000))
+	require.Equal(t, `[["none", ""], ["c", "{\"k\":\"c\"}"], ["i", "[\"a/1\",\"a/2\",\"b/1\",\"c\"]"]]`, ask([]string{"none", "c", "i"}, none, 10, 1000))
+	require.Equal(t, `[["c", "{\"k\":\"c\"}"], ["b/1", "{\"k\":\"b/1\"}"], ["a/1", "{\"k\":\"a/1\"}"]]`, ask([]string{"c"}, []string{"b/", "a/"}, 3, 1000))
+	require.Equal(t, `[["a/1", "{\"k\":\"a/1\"}"], ["a/2", "{\"k\":\"a/2\"}"]]`, ask(none, []string{"a/", "a/1"}, 10, 1000), "each key once")
+	require.Equal(t, `[["a/1", "{\"k\":\"a/1\"}"]]`, ask(none, []string{"a/"}, 10, 20), "as many bytes as allowed")
+}
