@@ -157,7 +157,7 @@ func (a *answer) keepsPromises() error {
 		}
 	}
 	switch {
-	case preflight:
+	case preflight || a.status == http.StatusNotModified:
 		if len(a.body) != 0 {
 			wrong("the body must be empty")
 		}

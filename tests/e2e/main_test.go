@@ -7,6 +7,8 @@
 //	KV_API_TOKEN               sent as a bearer token when set; of several, the first
 //	DATABASE_URL               lets tests look into Postgres, and fill it with what would take too long over HTTP
 //	KV_HOST_URL                the local function host: lets tests restart instances, and holds them to times
+//	KV_CACHE, KV_CACHE_MAX_STALE, KV_WARM_KEYS
+//	                           as the functions have them, so that tests of the cache know what to expect
 //	SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY
 //	                           let tests knock at PostgREST
 //	E2E_SMOKE=1                (or -short) only the tests named TestSmoke…: small values and few requests, for `netlify dev`

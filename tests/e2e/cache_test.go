@@ -1,0 +1,217 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// allowedStaleness is what the functions under test were given.
+func allowedStaleness(t *testing.T, otherwise time.Duration) time.Duration {
+	t.Helper()
+	if os.Getenv("KV_CACHE") == "off" {
+		return 0
+	}
+	text := os.Getenv("KV_CACHE_MAX_STALE")
+	if text == "" {
+		return otherwise
+	}
+	if text == "0" {
+		return 0
+	}
+	stale, err := time.ParseDuration(text)
+	require.NoError(t, err, "KV_CACHE_MAX_STALE")
+	return stale
+}
+
+// reads asks each reading function for an entry with {"n":N}, and gives N.
+var reads = []struct {
+	name      string
+	staleness time.Duration
+	address   func(key string) string
+}{
+	{"kv-get", time.Second, func(key string) string { return getPath + params("key", key) }},
+	{"kv-list", 0, func(key string) string { return listPath + params("prefix", key, "includeValues", "true") }},
+	{"kv-query", time.Second, func(key string) string { return queryPath + params("prefix", key, "select", "value.n") }},
+}
+
+var count = regexp.MustCompile(`"(?:value\.)?n":(\d+)`)
+
+func readCount(t *testing.T, address string, options ...option) int {
+	t.Helper()
+	a := call(t, http.MethodGet, address, options...)
+	require.Equal(t, http.StatusOK, a.status, "%v", a)
+	found := count.FindSubmatch(a.body)
+	require.NotNil(t, found, "%v", a)
+	n, err := strconv.Atoi(string(found[1]))
+	require.NoError(t, err)
+	return n
+}
+
+// TestAnUpdateIsSeenByEveryInstanceInTime: two instances of each function have the old value in memory.
+func TestAnUpdateIsSeenByEveryInstanceInTime(t *testing.T) {
+	needsHost(t)
+	db, prefix := database(t), newPrefix(t)
+	for round, write := range []func(key string, n int){
+		func(key string, n int) { upsert(t, key, fmt.Sprintf(`{"n":%d}`, n)) },
+		func(key string, n int) {
+			_, err := db.Exec(t.Context(), `update public.kv_store set value = $2 where key = $1`, key, fmt.Sprintf(`{"n":%d}`, n))
+			require.NoError(t, err)
+		},
+	} {
+		for _, read := range reads {
+			key := fmt.Sprint(prefix, read.name, round)
+			address := read.address(key)
+			upsert(t, key, `{"n":0}`)
+			for n := 1; n <= 3; n++ {
+				for range 4 { // every instance has the old value
+					readCount(t, address)
+				}
+				write(key, n)
+				acknowledged := time.Now()
+				within := allowedStaleness(t, read.staleness)
+				for late := 0; late < 4; {
+					began := time.Now()
+					got := readCount(t, address)
+					if began.Sub(acknowledged) >= within {
+						require.Equal(t, n, got, "%s, %s after the write", read.name, began.Sub(acknowledged))
+						late++
+					}
+					time.Sleep(5 * time.Millisecond)
+				}
+			}
+		}
+	}
+}
+
+// TestACallerSeesItsOwnWritesAtOnce whichever instance answers: with the version of the write, or by asking for no cache.
+func TestACallerSeesItsOwnWritesAtOnce(t *testing.T) {
+	t.Parallel()
+	prefix := newPrefix(t)
+	for _, read := range reads {
+		key := prefix + read.name
+		address := read.address(key)
+		for n := range 20 {
+			version := upsert(t, key, fmt.Sprintf(`{"n":%d}`, n)).header.Get("X-KV-Version")
+			require.NotEmpty(t, version)
+			require.Equal(t, n, readCount(t, address, header("X-KV-After", version)), "%s with X-KV-After", read.name)
+			require.Equal(t, n, readCount(t, address, []option{fresh, header("X-KV-Cache", "bypass")}[n%2]), "%s past the cache", read.name)
+			require.Equal(t, n, readCount(t, address, header("X-KV-After", version)), "%s with X-KV-After", read.name)
+		}
+	}
+}
+
+func TestAnUnchangedAnswerIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	prefix := newPrefix(t)
+	for _, read := range reads {
+		key := prefix + read.name
+		address := read.address(key)
+		upsert(t, key, `{"n":1}`)
+		first := call(t, http.MethodGet, address, fresh)
+		tag := first.header.Get("ETag")
+		require.Regexp(t, `^W/"[\w-]+"$`, tag)
+		for range 3 {
+			again := call(t, http.MethodGet, address, fresh)
+			require.Equal(t, tag, again.header.Get("ETag"), "the content is the same")
+			unchanged := call(t, http.MethodGet, address, header("If-None-Match", `"other", `+tag), header("X-KV-Cache", "bypass"))
+			require.Equal(t, http.StatusNotModified, unchanged.status, "%v", unchanged)
+			require.Equal(t, tag, unchanged.header.Get("ETag"))
+			require.Equal(t, "no-cache", unchanged.header.Get("Cache-Control"))
+		}
+		upsert(t, key, `{"n":2}`)
+		changed := call(t, http.MethodGet, address, header("If-None-Match", tag), fresh)
+		require.Equal(t, http.StatusOK, changed.status)
+		require.NotEqual(t, tag, changed.header.Get("ETag"))
+	}
+}
+
+func TestReadsSayHowTheyWereAnswered(t *testing.T) {
+	needsHost(t)
+	prefix := newPrefix(t)
+	upsert(t, prefix+"k", `{"n":1}`)
+	perFunction := 0
+	all, err := control(http.MethodGet, "instances")
+	require.NoError(t, err)
+	for _, in := range all {
+		if in.Function == "kv-get" {
+			perFunction++
+		}
+	}
+	known := map[string]bool{}
+	for range 3 * perFunction {
+		a := call(t, http.MethodGet, getPath+params("key", prefix+"k"))
+		instance, source := a.header.Get("X-KV-Instance"), a.header.Get("X-KV-Cache")
+		switch {
+		case os.Getenv("KV_CACHE") == "off":
+			require.Equal(t, "off", source)
+		case !known[instance]:
+			require.Equal(t, "miss", source)
+		case allowedStaleness(t, time.Second) == 0:
+			require.Equal(t, "revalidated", source)
+		default:
+			require.Contains(t, []string{"hit", "revalidated"}, source)
+		}
+		known[instance] = true
+		require.Regexp(t, `^\d+$`, a.header.Get("Age"))
+		require.Regexp(t, `^cache;desc=\w+, db;dur=[\d.]+, total;dur=[\d.]+$`, a.header.Get("Server-Timing"))
+		require.Regexp(t, `^hits=\d+, misses=\d+, .*bytes=\d+$`, a.header.Get("X-KV-Cache-Stats"))
+	}
+	a := call(t, http.MethodGet, getPath+params("key", prefix+"k"), fresh)
+	require.Equal(t, map[bool]string{true: "off", false: "bypass"}[os.Getenv("KV_CACHE") == "off"], a.header.Get("X-KV-Cache"))
+}
+
+// TestTimestampsAreThoseOfTheAnswer: not of what was kept.
+func TestTimestampsAreThoseOfTheAnswer(t *testing.T) {
+	t.Parallel()
+	prefix := newPrefix(t)
+	upsert(t, prefix+"k", `{}`)
+	var last string
+	for range 6 {
+		time.Sleep(2 * time.Millisecond)
+		var text string
+		require.NoError(t, json.Unmarshal(call(t, http.MethodGet, getPath+params("key", prefix+"k")).fields(t)["timestamp"], &text))
+		require.Greater(t, text, last)
+		last = text
+	}
+}
+
+// TestANewInstanceKnowsWhatItWasToldToWarm: run where KV_WARM_KEYS holds "e2e/warm/*".
+func TestANewInstanceKnowsWhatItWasToldToWarm(t *testing.T) {
+	needsHost(t)
+	if !strings.Contains(os.Getenv("KV_WARM_KEYS"), "e2e/warm/*") || os.Getenv("KV_CACHE") == "off" {
+		t.Skip("KV_WARM_KEYS does not hold e2e/warm/*")
+	}
+	prefix := "e2e/warm/" + random() + "/"
+	t.Cleanup(func() { deleteAll(cleanupContext(t), prefix) })
+	large := `["` + strings.Repeat("x", 100_000) + `"]` // what is large is kept until it changes
+	upsert(t, prefix+"k", large)
+	for _, read := range []struct{ function, address, other string }{
+		{"kv-get", getPath + params("key", prefix+"k"), getPath + params("key", "e2e/none")},
+		{"kv-list", listPath + params("prefix", "e2e/warm/", "includeValues", "true"), listPath + params("prefix", "e2e/none")},
+	} {
+		_, err := control(http.MethodPost, "restart?function="+read.function)
+		require.NoError(t, err)
+		warm := map[string]bool{}
+		require.Eventually(t, func() bool { // until every new instance has something in memory, asking for something else
+			a := call(t, http.MethodGet, read.other)
+			if !strings.Contains(a.header.Get("X-KV-Cache-Stats"), "entries=0") && !strings.Contains(a.header.Get("X-KV-Cache-Stats"), "entries=1,") {
+				warm[a.header.Get("X-KV-Instance")] = true
+			}
+			return len(warm) == 2
+		}, 10*time.Second, 10*time.Millisecond, "instances of %s that warmed up", read.function)
+		for range warm {
+			a := call(t, http.MethodGet, read.address)
+			require.Contains(t, []string{"hit", "revalidated"}, a.header.Get("X-KV-Cache"), "the first answer of %s", read.function)
+			require.Contains(t, string(a.body), large)
+		}
+	}
+}
