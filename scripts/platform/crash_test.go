@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/scripts/platform/internal/proc"
+	"netlify-supabase-kv/scripts/platform/internal/supervisor"
+)
+
+// TestCachesDoNotOutliveACrashOfPostgres: a crash takes back transactions that were not on disk yet, which a cache may
+// have seen already, and gives their ids to others. The platform is what can crash a Postgres, so the test is here.
+func TestCachesDoNotOutliveACrashOfPostgres(t *testing.T) {
+	p, _ := project(t)
+	migrations, err := filepath.Glob("../../supabase/migrations/*.sql")
+	require.NoError(t, err)
+	require.NotEmpty(t, migrations)
+	for _, file := range migrations {
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		write(t, p.Checkout.Root, "supabase/migrations/"+filepath.Base(file), string(content))
+	}
+	bringUp(t, p)
+	env := variables(t, p)
+	store, err := kv.NewSupabase(env["SUPABASE_URL"], env["SUPABASE_SERVICE_ROLE_KEY"])
+	require.NoError(t, err)
+	admin := connect(t, env["DATABASE_ADMIN_URL"])
+	for _, sql := range []string{"alter system set wal_writer_delay = '10s'", "select pg_reload_conf()"} { // so that there is time to crash
+		_, err := admin.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	large := func(text string) string { return `["` + text + strings.Repeat("x", 100_000) + `"]` } // kept in memory until the feed tells otherwise
+
+	for name, crash := range map[string]func(t *testing.T, backend uint32){
+		"OfTheServer":      func(t *testing.T, _ uint32) { require.NoError(t, proc.Kill(part(t, p, "postgres").Process.PID)) },
+		"OfOneBackendOnly": func(t *testing.T, backend uint32) { require.NoError(t, proc.Kill(int(backend))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := kv.DefaultCache
+			config.MaxStale = 0
+			cache := kv.NewCache(store, config)
+			get := func() kv.Answer {
+				t.Helper()
+				answer, err := cache.Get(t.Context(), name, kv.Freshness{})
+				require.NoError(t, err)
+				return answer
+			}
+			put(t, store, name, large("safe"))
+			require.Equal(t, large("safe"), get().Body)
+			require.Equal(t, kv.SourceRevalidated, get().Source, "it is in memory")
+
+			require.Eventually(t, func() bool { return losesWhatWasRead(t, p, env, name, large("lost"), get, crash) }, time.Minute, time.Millisecond,
+				"a crash that loses a transaction")
+			for range 30 { // the ids of what was lost, and more, are used again
+				put(t, store, "other", `{}`)
+			}
+			answer := get()
+			require.True(t, large("safe") == answer.Body, "what the crash took back is not in memory either, got %.20s", answer.Body)
+			require.Equal(t, kv.SourceMiss, answer.Source)
+		})
+	}
+}
+
+// losesWhatWasRead writes a value without waiting for the disk, reads it through the cache and crashes Postgres. It is
+// false where the value was saved all the same; then the old one is back when it returns.
+func losesWhatWasRead(t *testing.T, p *supervisor.Platform, env map[string]string, key, value string, get func() kv.Answer, crash func(*testing.T, uint32)) bool {
+	t.Helper()
+	conn := connect(t, env["DATABASE_URL"])
+	before := get().Body
+	_, err := conn.Exec(t.Context(), "set synchronous_commit = off")
+	require.NoError(t, err)
+	_, err = conn.Exec(t.Context(), "update public.kv_store set value = $2 where key = $1", key, value)
+	require.NoError(t, err)
+	require.True(t, value == get().Body, "the cache has seen it")
+	crash(t, conn.PgConn().PID())
+	store, err := kv.NewSupabase(env["SUPABASE_URL"], env["SUPABASE_SERVICE_ROLE_KEY"])
+	require.NoError(t, err)
+	var after string
+	require.Eventually(t, func() bool {
+		after, err = store.Get(t.Context(), key)
+		return err == nil && part(t, p, "postgres").Process.Alive()
+	}, 30*time.Second, 50*time.Millisecond)
+	if after == value {
+		put(t, store, key, before)
+		return false
+	}
+	require.True(t, before == after)
+	return true
+}
+
+func put(t *testing.T, store *kv.Supabase, key, value string) {
+	t.Helper()
+	_, err := store.Upsert(t.Context(), kv.Entry{Key: key, Value: value})
+	require.NoError(t, err)
+}
+
+func connect(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
