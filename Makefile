@@ -69,6 +69,10 @@ scale: ## plans of every read at ENTRIES (1,000,000), and how its cost grows fro
 	@$(PLATFORM) run -- env KV_SCHEMA_ENTRIES=$(or $(ENTRIES),1000000) KV_SCHEMA_GROWTH=1 \
 		go test -count=1 -timeout 60m -v -run 'Plans|CostsDoNotGrow' ./tests/schema
 
+.PHONY: bench
+bench: ## measure the functions, on a platform of its own, into .local/bench.json (ARGS=--help)
+	@$(PLATFORM) run -- go run ./scripts/bench --out $(CURDIR)/.local/bench.json $(ARGS)
+
 .PHONY: export
 export: ## write what a query finds into one file: make export ARGS='--prefix docs/ --out docs.csv' (ARGS=--help)
 	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \

@@ -34,11 +34,14 @@ type Handler struct {
 }
 
 // Handle returns the handler of an endpoint, with the tokens that the environment sets and a log on standard output.
-func Handle(endpoint Endpoint) *Handler {
+func Handle(endpoint Endpoint) *Handler { return HandleWithLog(endpoint, newLog()) }
+
+// HandleWithLog is [Handle] with the log going elsewhere.
+func HandleWithLog(endpoint Endpoint, log *slog.Logger) *Handler {
 	return &Handler{
 		endpoint: endpoint,
 		access:   accessFrom(os.Getenv("KV_API_TOKEN"), os.Getenv("KV_READ_TOKEN")),
-		log:      newLog(),
+		log:      log,
 		now:      time.Now,
 	}
 }
