@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -53,6 +54,17 @@ type Cursor struct {
 	// Micros is the time of creation or update in microseconds since 1970, nil in an order by key.
 	Micros *int64
 	Key    string
+}
+
+// String writes the cursor as nextCursor has it, and as [ParseCursor] reads it.
+func (c Cursor) String() string {
+	micros := "null"
+	if c.Micros != nil {
+		micros = strconv.FormatInt(*c.Micros, 10)
+	}
+	text := AppendString([]byte("["), string(c.Order))
+	text = AppendString(append(text, ", "+micros+", "...), c.Key)
+	return base64.RawURLEncoding.EncodeToString(append(text, ']'))
 }
 
 // ParseCursor reads a nextCursor, which the kv_cursor function of the database wrote.

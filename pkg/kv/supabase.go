@@ -42,8 +42,13 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 
 // Upsert implements [Store].
 func (s *Supabase) Upsert(ctx context.Context, entry Entry) (Written, error) {
+	written, _, err := s.upsert(ctx, entry, false)
+	return written, err
+}
+
+func (s *Supabase) upsert(ctx context.Context, entry Entry, traced bool) (Written, []Trace, error) {
 	if err := entry.Validate(); err != nil {
-		return Written{}, err
+		return Written{}, nil, err
 	}
 	var pairs [][2]string
 	if entry.Indexes != nil {
@@ -54,7 +59,8 @@ func (s *Supabase) Upsert(ctx context.Context, entry Entry) (Written, error) {
 		Value   string      `json:"p_value"`
 		Indexes [][2]string `json:"p_indexes"`
 		Request uuid.UUID   `json:"p_request"`
-	}{entry.Key, entry.Value, pairs, newRequest()})
+		Mirror  bool        `json:"p_mirror"`
+	}{entry.Key, entry.Value, pairs, newRequest(), traced})
 }
 
 // distinctPairs keeps the first of equal indexes, in order. It never returns nil: an empty set is not an absent one.
@@ -71,13 +77,19 @@ func distinctPairs(indexes []Index) [][2]string {
 
 // Delete implements [Store].
 func (s *Supabase) Delete(ctx context.Context, key string) (Written, error) {
+	written, _, err := s.delete(ctx, key, false)
+	return written, err
+}
+
+func (s *Supabase) delete(ctx context.Context, key string, traced bool) (Written, []Trace, error) {
 	if err := ValidateKey(key); err != nil {
-		return Written{}, err
+		return Written{}, nil, err
 	}
 	return s.write(ctx, "kv_delete", struct {
 		Key     string    `json:"p_key"`
 		Request uuid.UUID `json:"p_request"`
-	}{key, newRequest()})
+		Mirror  bool      `json:"p_mirror"`
+	}{key, newRequest(), traced})
 }
 
 // newRequest names a write. The database applies a request once, however often it arrives, which makes it safe to repeat.
@@ -85,19 +97,20 @@ func newRequest() uuid.UUID {
 	return uuid.Must(uuid.NewV7()) // ordered by time, for the sake of the index that holds it
 }
 
-func (s *Supabase) write(ctx context.Context, function string, args any) (Written, error) {
+func (s *Supabase) write(ctx context.Context, function string, args any) (Written, []Trace, error) {
 	text, err := s.call(ctx, function, args)
 	if err != nil {
-		return Written{}, err
+		return Written{}, nil, err
 	}
 	var answer struct {
-		Version string `json:"version"`
-		Deleted bool   `json:"deleted"`
+		Version string
+		Deleted bool
+		Outbox  []Trace
 	}
 	if err := json.Unmarshal([]byte(text), &answer); err != nil {
-		return Written{}, &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: function, Err: err}
+		return Written{}, nil, &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: function, Err: err}
 	}
-	return Written{Version: answer.Version, Existed: answer.Deleted}, nil
+	return Written{Version: answer.Version, Existed: answer.Deleted}, answer.Outbox, nil
 }
 
 // Get implements [Store].

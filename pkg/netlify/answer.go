@@ -38,9 +38,9 @@ var statusOf = map[kv.Code]int{
 func errorAnswer(err error, now time.Time) *Answer {
 	e := &kv.Error{Code: kv.CodeInternal, Message: "something went wrong here that should not; the function's log has more"}
 	errors.As(err, &e)
-	body := appendString([]byte(`{"error":`), e.Message)
-	body = appendString(append(body, `,"code":`...), string(e.Code))
-	body = appendString(append(body, `,"timestamp":`...), timestamp(now))
+	body := kv.AppendString([]byte(`{"error":`), e.Message)
+	body = kv.AppendString(append(body, `,"code":`...), string(e.Code))
+	body = kv.AppendString(append(body, `,"timestamp":`...), timestamp(now))
 	return &Answer{Status: statusOf[e.Code], Body: append(body, '}')}
 }
 
@@ -54,13 +54,13 @@ func (a *Answer) encode() (response []byte, ok bool) {
 	head = append(head, `,"headers":{`...)
 	separator := ""
 	for name, value := range a.Header {
-		head = appendString(append(head, separator...), name)
-		head = appendString(append(head, ':'), value)
+		head = kv.AppendString(append(head, separator...), name)
+		head = kv.AppendString(append(head, ':'), value)
 		separator = ","
 	}
 	head = append(head, `},"body":`...)
 
-	response = appendString(append(make([]byte, 0, len(head)+len(a.Body)*5/4+64), head...), string(a.Body))
+	response = kv.AppendString(append(make([]byte, 0, len(head)+len(a.Body)*5/4+64), head...), string(a.Body))
 	response = append(response, `,"isBase64Encoded":false}`...)
 	if len(response) <= maxResponseBytes {
 		return response, true

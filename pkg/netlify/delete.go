@@ -23,9 +23,9 @@ func Delete(store deleter) Endpoint {
 		if err != nil {
 			return nil, err
 		}
-		body := appendString([]byte(`{"ok":true,"key":`), key)
+		body := kv.AppendString([]byte(`{"ok":true,"key":`), key)
 		body = strconv.AppendBool(append(body, `,"deleted":`...), written.Existed)
-		body = appendString(append(body, `,"timestamp":`...), r.Timestamp())
+		body = kv.AppendString(append(body, `,"timestamp":`...), r.Timestamp())
 		return &Answer{Status: http.StatusOK, Header: versionHeader(written), Body: append(body, '}')}, nil
 	}}
 }

@@ -31,17 +31,17 @@ func Get(reader getter) Endpoint {
 		case err != nil:
 			return nil, err
 		}
-		body := appendString(append(make([]byte, 0, len(key)+len(read.Body)+80), `{"key":`...), key)
+		body := kv.AppendString(append(make([]byte, 0, len(key)+len(read.Body)+80), `{"key":`...), key)
 		body = append(append(body, `,"value":`...), read.Body...)
-		body = appendString(append(body, `,"exists":true,"timestamp":`...), r.Timestamp())
+		body = kv.AppendString(append(body, `,"exists":true,"timestamp":`...), r.Timestamp())
 		return cached(r, read, &Answer{Status: http.StatusOK, Body: append(body, '}')}), nil
 	}}
 }
 
 // notFound is an answer rather than an error: callers have always found the key in it.
 func notFound(r *Request, key string) *Answer {
-	body := appendString([]byte(`{"error":"Key not found","code":"not_found","key":`), key)
-	body = appendString(append(body, `,"exists":false,"timestamp":`...), r.Timestamp())
+	body := kv.AppendString([]byte(`{"error":"Key not found","code":"not_found","key":`), key)
+	body = kv.AppendString(append(body, `,"exists":false,"timestamp":`...), r.Timestamp())
 	return &Answer{Status: http.StatusNotFound, Body: append(body, '}')}
 }
 

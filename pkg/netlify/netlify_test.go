@@ -96,7 +96,7 @@ func event(method string, fields string) string {
 	return `{"httpMethod":"` + method + `"` + fields + `}`
 }
 
-func post(body string) string { return event("POST", `"body":`+string(appendString(nil, body))) }
+func post(body string) string { return event("POST", `"body":`+string(kv.AppendString(nil, body))) }
 
 func TestABodyBecomesAnEntry(t *testing.T) {
 	index := func(pairs ...string) []kv.Index {
@@ -382,7 +382,7 @@ func TestAnAnswerThatDoesNotFitIsSentAsBase64OrRefused(t *testing.T) {
 
 func TestStringsAreWrittenAsJavaScriptWritesThem(t *testing.T) {
 	text := "\"\\/\b\f\n\r\t\x00\x1f\x7f<>&\u2028é😀"
-	got := string(appendString(nil, text))
+	got := string(kv.AppendString(nil, text))
 	require.Equal(t, `"\"\\/\b\f\n\r\t\u0000\u001f`+"\x7f<>&\u2028é😀\"", got)
 	var back string
 	require.NoError(t, json.Unmarshal([]byte(got), &back))

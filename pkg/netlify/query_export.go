@@ -63,7 +63,7 @@ type queryAnswer struct {
 func (f exportFormat) answer(body string, q kv.Query, r *Request) (*Answer, error) {
 	if f.name == "json" {
 		text := append([]byte(strings.TrimSuffix(body, "}")), `,"timestamp":`...)
-		return &Answer{Status: http.StatusOK, Body: append(appendString(text, r.Timestamp()), '}')}, nil
+		return &Answer{Status: http.StatusOK, Body: append(kv.AppendString(text, r.Timestamp()), '}')}, nil
 	}
 	var a queryAnswer
 	if err := json.Unmarshal([]byte(body), &a); err != nil {

@@ -200,7 +200,7 @@ func excerpt(text json.RawMessage) string {
 }
 
 // quoted shows a text likewise.
-func quoted(text string) string { return excerpt(appendString(nil, text)) }
+func quoted(text string) string { return excerpt(kv.AppendString(nil, text)) }
 
 // elements reads an array.
 func elements(position string, text json.RawMessage) ([]json.RawMessage, error) {

@@ -50,7 +50,7 @@ func formOfParams(r *Request) (queryForm, error) {
 // set puts a text that was given into the form.
 func (f queryForm) set(name, text string) {
 	if text != "" {
-		f[name] = appendString(nil, text)
+		f[name] = kv.AppendString(nil, text)
 	}
 }
 
@@ -109,7 +109,7 @@ func (f queryForm) setIndexes(r *Request) error {
 func joinJSON(texts []string) string {
 	var quoted []string
 	for _, text := range texts {
-		quoted = append(quoted, string(appendString(nil, text)))
+		quoted = append(quoted, string(kv.AppendString(nil, text)))
 	}
 	return strings.Join(quoted, ",")
 }
@@ -186,9 +186,9 @@ func rangeConditions(position, text string) ([][]byte, error) {
 			continue
 		}
 		if numbers < 0 {
-			value = string(appendString(nil, value))
+			value = string(kv.AppendString(nil, value))
 		}
-		conditions = append(conditions, []byte(`{"path":`+string(appendString(nil, path))+`,"op":"`+bound.op+`","value":`+value+`}`))
+		conditions = append(conditions, []byte(`{"path":`+string(kv.AppendString(nil, path))+`,"op":"`+bound.op+`","value":`+value+`}`))
 	}
 	return conditions, nil
 }
@@ -225,9 +225,9 @@ func (f queryForm) setAggregate(r *Request) error {
 	var aggregates []string
 	for _, text := range r.Params("aggregate") {
 		op, path, hasPath := strings.Cut(text, ":")
-		aggregate := `{"op":` + string(appendString(nil, op))
+		aggregate := `{"op":` + string(kv.AppendString(nil, op))
 		if hasPath {
-			aggregate += `,"path":` + string(appendString(nil, path))
+			aggregate += `,"path":` + string(kv.AppendString(nil, path))
 		}
 		aggregates = append(aggregates, aggregate+"}")
 	}

@@ -460,7 +460,7 @@ func FuzzCells(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		text = strings.ToValidUTF8(text, "")
-		guarded := cell(appendString(nil, text))
+		guarded := cell(kv.AppendString(nil, text))
 		if guarded != text {
 			require.Equal(t, "'"+text, guarded)
 		}
@@ -583,7 +583,7 @@ func TestNoFilterOfARandomQueryIsDropped(t *testing.T) {
 		both("indexes", pairs, pairs)
 		both("indexKeys", keys, keys)
 		both("where", where, where)
-		both("search", string(appendString(nil, search)), search)
+		both("search", string(kv.AppendString(nil, search)), search)
 		both("prefix", `"%_p"`, "%_p")
 		if random.IntN(2) == 0 {
 			values.Add("range", some("s:1..2", "s:..x", "a.b:-1.5..", "/:2026-01-01T10:00..2026-01-02"))

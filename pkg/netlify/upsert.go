@@ -24,8 +24,8 @@ func Upsert(store upserter) Endpoint {
 		if err != nil {
 			return nil, err
 		}
-		body := appendString([]byte(`{"ok":true,"key":`), entry.Key)
-		body = appendString(append(body, `,"timestamp":`...), r.Timestamp())
+		body := kv.AppendString([]byte(`{"ok":true,"key":`), entry.Key)
+		body = kv.AppendString(append(body, `,"timestamp":`...), r.Timestamp())
 		return &Answer{Status: http.StatusOK, Header: versionHeader(written), Body: append(body, '}')}, nil
 	}}
 }

@@ -122,6 +122,16 @@ end
 $$;
 comment on function public.kv_mirror_forget(bigint[]) is 'Removes traces: the copies are there.';
 
+create function public.kv_traces(p_after bigint, p_limit integer) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return (select coalesce(json_agg(json_build_object('id', o.id, 'key', o.key, 'token', public.kv_token(o.key)) order by o.id), '[]')::text
+            from (select id, key from public.kv_outbox where id > p_after order by id limit p_limit) as o);
+end
+$$;
+comment on function public.kv_traces(bigint, integer) is 'The traces that are left, from the oldest: [{"id","key","token"},...].';
+
 create function public.kv_set_members(p_key text, p_members text[]) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
@@ -352,13 +362,13 @@ comment on function public.kv_delete(text, uuid, boolean) is 'Removes an entry, 
 
 revoke all on function public.kv_store_count_version(), public.kv_lineage(), public.kv_token(text), public.kv_mirror_state(text),
     public.kv_mirror_states(text[]), public.kv_mirror_done(bigint, text, text), public.kv_mirror_begin(text[], uuid),
-    public.kv_mirror_forget(bigint[]), public.kv_set_members(text, text[]), public.kv_members_of(text),
+    public.kv_mirror_forget(bigint[]), public.kv_traces(bigint, integer), public.kv_set_members(text, text[]), public.kv_members_of(text),
     public.kv_mirror_copy(text, text, text, text[], boolean, bigint, bigint, uuid), public.kv_written(xid8, boolean, uuid, boolean),
     public.kv_upsert(text, text, text[], uuid, boolean), public.kv_delete(text, uuid, boolean)
     from public, anon, authenticated;
 grant execute on function public.kv_store_count_version(), public.kv_lineage(), public.kv_token(text), public.kv_mirror_state(text),
     public.kv_mirror_states(text[]), public.kv_mirror_done(bigint, text, text), public.kv_mirror_begin(text[], uuid),
-    public.kv_mirror_forget(bigint[]), public.kv_set_members(text, text[]), public.kv_members_of(text),
+    public.kv_mirror_forget(bigint[]), public.kv_traces(bigint, integer), public.kv_set_members(text, text[]), public.kv_members_of(text),
     public.kv_mirror_copy(text, text, text, text[], boolean, bigint, bigint, uuid), public.kv_written(xid8, boolean, uuid, boolean),
     public.kv_upsert(text, text, text[], uuid, boolean), public.kv_delete(text, uuid, boolean)
     to service_role;
