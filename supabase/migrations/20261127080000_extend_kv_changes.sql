@@ -1,41 +1,33 @@
 -- The change feed, for caches that live by it: nothing that empties or replaces the tables may slip by, and a look costs
 -- the same whatever happened since the oldest open transaction began.
 
--- As before, and now a restore changes it too. One that drops and creates the tables loads rows before the triggers are
--- there; one with --disable-triggers switches them off meanwhile. Either writes the triggers' rows in the catalogue anew.
+-- Another after a restart, a crash (which resets the statistics) and a promotion, and now after a restore: one that drops and
+-- creates the tables loads rows before the triggers are there, one with --disable-triggers switches them off meanwhile, and
+-- either writes the triggers' rows in the catalogue anew. While a trigger is not as it was made, every look has an epoch
+-- of its own, so that no cursor is good for anything. Every write and every look calls this: it reads as little as it can.
 create or replace function public.kv_epoch() returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
     return (
-        select left(md5(concat_ws('/', s.system_identifier, c.timeline_id,
-            extract(epoch from pg_postmaster_start_time()), extract(epoch from b.stats_reset),
-            (select string_agg(t.oid || ':' || t.xmin, ',' order by t.oid) from pg_trigger as t
-             where t.tgrelid in ('public.kv_store'::regclass, 'public.kv_member'::regclass, 'public.kv_log'::regclass)
-               and t.tgname ~ '_log'))), 16)
-        from pg_control_system() as s, pg_control_checkpoint() as c, pg_stat_bgwriter as b);
+        select left(md5(concat_ws('/', extract(epoch from pg_postmaster_start_time()), extract(epoch from pg_stat_get_bgwriter_stat_reset_time()),
+            c.timeline_id, t.made,
+            case when not t.logging then random() end)), 16)
+        from pg_control_checkpoint() as c, (
+            select sum(hashoidextended(oid, xmin::text::bigint)) as made, count(*) = 7 and bool_and(tgenabled = 'A') as logging
+            from pg_trigger
+            where tgrelid in ('public.kv_store'::regclass, 'public.kv_member'::regclass, 'public.kv_log'::regclass)
+              and tgname ~ '_log') as t);
 end
 $$;
-comment on function public.kv_epoch() is 'Changes whenever transaction ids may have been used again or changes gone unlogged: another cluster, a restart, a crash, a restore.';
+comment on function public.kv_epoch() is 'Changes whenever transaction ids may have been used again or changes gone unlogged: another cluster, a restart, a crash, a restore. See kv_enable_logging.';
 
 -- The log itself must not be emptied unnoticed. (Single rows of it are not to be deleted by hand.)
 create trigger kv_log_truncate_log after truncate on public.kv_log
     for each statement execute function public.kv_log_truncate();
 alter table public.kv_log enable always trigger kv_log_truncate_log;
 
-create function public.kv_logging() returns boolean
-    language plpgsql stable security invoker set search_path = ''
-as $$
-begin
-    return (
-        select count(*) = 7 and bool_and(t.tgenabled = 'A') from pg_trigger as t
-        where t.tgrelid in ('public.kv_store'::regclass, 'public.kv_member'::regclass, 'public.kv_log'::regclass)
-          and t.tgname ~ '_log');
-end
-$$;
-comment on function public.kv_logging() is 'Whether every change is logged. False after "disable trigger all", and after "enable trigger all", which does not bring "enable always" back: see kv_enable_logging.';
-
-create function public.kv_enable_logging() returns boolean
+create function public.kv_enable_logging() returns void
     language plpgsql security invoker set search_path = ''
 as $$
 declare
@@ -48,31 +40,9 @@ begin
     loop
         execute format('alter table %s enable always trigger %I', v_trigger.relation, v_trigger.tgname);
     end loop;
-    return public.kv_logging();
 end
 $$;
-comment on function public.kv_enable_logging() is 'Switches the log''s triggers on in every mode, as they were made. For the tables'' owner, after a restore that switched them off.';
-
-create function public.kv_since(p_cursor text, p_epoch text, p_here pg_snapshot) returns pg_snapshot
-    language plpgsql stable security invoker set search_path = ''
-as $$
-declare
-    v_parts text[];
-    v_since pg_snapshot;
-begin
-    if p_cursor ~ '^[0-9a-f]{16}/[0-9]{1,15}/[0-9]{1,19}:[0-9]{1,19}:[0-9,]*$' then
-        v_parts := string_to_array(p_cursor, '/');
-        if v_parts[1] = p_epoch
-            and to_timestamp(v_parts[2]::bigint / 1000.0) > clock_timestamp() - public.kv_log_retention()
-            and public.kv_logging()
-        then
-            v_since := public.kv_snapshot(v_parts[3]);
-        end if;
-    end if;
-    return case when pg_snapshot_xmax(v_since) <= pg_snapshot_xmax(p_here) then v_since end;
-end
-$$;
-comment on function public.kv_since(text, text, pg_snapshot) is 'The snapshot of a cursor; null where the cursor tells nothing about this database now.';
+comment on function public.kv_enable_logging() is 'Switches the log''s triggers on in every mode, as they were made: "enable trigger all" does not. For the tables'' owner, after a restore that switched them off.';
 
 -- STABLE, so that every statement in it sees the snapshot that the cursor handed out names; in plpgsql, which keeps the
 -- plans. A transaction was not visible in a snapshot exactly if it was still running (xip) or had not begun (from xmax on):
@@ -87,12 +57,18 @@ as $$
 declare
     v_here      pg_snapshot := pg_current_snapshot();
     v_epoch     text := public.kv_epoch();
-    v_since     pg_snapshot := public.kv_since(p_cursor, v_epoch, v_here);
+    v_since     pg_snapshot;
     v_keys      json := '[]';
     v_changes   bigint;
     v_truncated boolean;
-    v_all       boolean := v_since is null;
+    v_all       boolean;
 begin
+    if p_cursor ~ '^[0-9a-f]{16}/[0-9]{1,15}/[0-9]{1,19}:[0-9]{1,19}:[0-9,]*$' and starts_with(p_cursor, v_epoch)
+        and to_timestamp(split_part(p_cursor, '/', 2)::bigint / 1000.0) > clock_timestamp() - public.kv_log_retention()
+    then
+        v_since := public.kv_snapshot(split_part(p_cursor, '/', 3));
+    end if;
+    v_all := (pg_snapshot_xmax(v_since) <= pg_snapshot_xmax(v_here)) is not true; -- no cursor, or one from the future
     if not v_all then
         select count(*), bool_or(key is null), coalesce(json_agg(distinct key), '[]') into v_changes, v_truncated, v_keys
         from (
@@ -117,7 +93,5 @@ end
 $$;
 comment on function public.kv_changes(text, integer) is 'What changed since the cursor: {"cursor","all","keys"}. "all" is true when everything may have changed: no cursor, one of another epoch, from the future or older than kv_log_retention(), a truncate, more than p_limit changes, or triggers that are switched off.';
 
-revoke all on function public.kv_logging(), public.kv_enable_logging(), public.kv_since(text, text, pg_snapshot)
-    from public, anon, authenticated;
-grant execute on function public.kv_logging(), public.kv_enable_logging(), public.kv_since(text, text, pg_snapshot)
-    to service_role;
+revoke all on function public.kv_enable_logging() from public, anon, authenticated;
+grant execute on function public.kv_enable_logging() to service_role;

@@ -32,7 +32,9 @@ comment on table public.kv_outbox is 'One row for each write whose copy in the o
 create index kv_outbox_request on public.kv_outbox (request) where request is not null;
 alter table public.kv_outbox enable row level security;
 revoke all on table public.kv_outbox from anon, authenticated;
+revoke all on sequence public.kv_outbox_id_seq from anon, authenticated;
 grant all on table public.kv_outbox to service_role;
+grant all on sequence public.kv_outbox_id_seq to service_role;
 
 create function public.kv_lineage() returns text
     language plpgsql stable security invoker set search_path = ''

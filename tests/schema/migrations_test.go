@@ -114,7 +114,7 @@ func TestOnlyServiceRoleGetsIn(t *testing.T) {
 	// And as they meet it.
 	for _, role := range []string{"anon", "authenticated"} {
 		conn := d.as(t, role)
-		for _, table := range []string{"kv_store", "kv_posting", "kv_member", "kv_log", "kv_log_mark"} {
+		for _, table := range []string{"kv_store", "kv_posting", "kv_member", "kv_log", "kv_log_mark", "kv_outbox"} {
 			requireCode(t, "42501", conn, "select from public."+table)
 			requireCode(t, "42501", conn, "delete from public."+table)
 			requireCode(t, "42501", conn, "truncate public."+table)
@@ -122,7 +122,7 @@ func TestOnlyServiceRoleGetsIn(t *testing.T) {
 		}
 		requireCode(t, "42501", conn, "select nextval('public.kv_member_position')")
 		for _, call := range []string{
-			"kv_upsert('a', '{}')", "kv_get('a')", "kv_list()", "kv_delete('a')", "kv_changes()", "kv_prune_log()", "kv_epoch()",
+			"kv_upsert('a', '{}')", "kv_get('a')", "kv_list()", "kv_delete('a')", "kv_changes()", "kv_look(null)", "kv_get_since(null, 'a')", "kv_mirror_states('{a}')", "kv_traces(0, 1)", "kv_prune_log()", "kv_epoch()",
 			"kv_hold_index('a')", "kv_prefix_end('a')", "kv_answer_limit()", "kv_document('{}')",
 		} {
 			requireCode(t, "42501", conn, "select public."+call)
