@@ -1,0 +1,141 @@
+package blobs
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// DefaultAPIURL is where Netlify's API is.
+const DefaultAPIURL = "https://api.netlify.com"
+
+// Access is how to reach the blobs of a site: the edge (from a function's event) or the API (with a token).
+type Access struct {
+	SiteID string
+	Region string // optional; site-wide stores are found without one
+
+	EdgeURL, EdgeToken string // the event's url_uncached and token; when both are set, the edge is used
+
+	APIURL   string // default [DefaultAPIURL]
+	APIToken string // a personal access token, or another with access to the site
+}
+
+// Usable tells whether there is a site and one of the two ways to it.
+func (a Access) Usable() bool { return a.SiteID != "" && (a.edge() || a.APIToken != "") }
+
+func (a Access) edge() bool { return a.EdgeURL != "" && a.EdgeToken != "" }
+
+// AccessFromEvent reads the blobs field of a function's event, which is base64 of {"url","url_uncached","token"}; siteID is the
+// event's header x-nf-site-id. The event's primary_region is for the stores of deploys, and is not used (getStore in
+// @netlify/blobs).
+func AccessFromEvent(field, siteID string) (Access, error) {
+	switch {
+	case field == "":
+		return Access{}, errors.New("the event has no blobs field")
+	case siteID == "":
+		return Access{}, errors.New("the event has no x-nf-site-id header")
+	}
+	text, err := decodeBase64(field)
+	if err != nil {
+		return Access{}, fmt.Errorf("the event's blobs field is not base64: %w", err)
+	}
+	var event struct {
+		URL         string
+		URLUncached string `json:"url_uncached"`
+		Token       string
+	}
+	if json.Unmarshal(text, &event) != nil { // whose error might quote the token
+		return Access{}, errors.New("the event's blobs field is not a JSON object of strings")
+	}
+	a := Access{SiteID: siteID, EdgeURL: cmp.Or(event.URLUncached, event.URL), EdgeToken: event.Token}
+	if !a.edge() {
+		return Access{}, errors.New("the event's blobs field has no address or no token")
+	}
+	return a, nil
+}
+
+// decodeBase64 takes both alphabets, with padding or without, as JavaScript's Buffer does.
+func decodeBase64(text string) ([]byte, error) {
+	text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
+	return base64.RawStdEncoding.DecodeString(text)
+}
+
+type accessKey struct{}
+
+// WithAccess gives the requests under ctx their access. One that is not usable leaves them the client's default.
+func WithAccess(ctx context.Context, a Access) context.Context {
+	return context.WithValue(ctx, accessKey{}, a)
+}
+
+// access returns how a request under ctx gets to the blobs, or [ErrNoAccess].
+func (c *Client) access(ctx context.Context) (Access, error) {
+	a, _ := ctx.Value(accessKey{}).(Access)
+	if !a.Usable() {
+		a = c.fallback
+	}
+	if !a.Usable() {
+		return a, ErrNoAccess
+	}
+	if !visible(a.EdgeToken) || !visible(a.APIToken) {
+		return a, errors.New("the token for Blobs has a space, a line break or another character that no token has")
+	}
+	return a, nil
+}
+
+// visible tells whether text can be sent in a header as it is. The transport's own complaint would look like a connection's.
+func visible(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f })
+}
+
+// token returns the one that the service gets.
+func (a Access) token() string {
+	if a.edge() {
+		return a.EdgeToken
+	}
+	return a.APIToken
+}
+
+// address returns where a blob is, or the store when key is "".
+func (a Access) address(store, key string, query url.Values) (*url.URL, error) {
+	base, prefix := cmp.Or(a.APIURL, DefaultAPIURL), "/api/v1/blobs"
+	if a.edge() {
+		base, prefix = a.EdgeURL, ""
+	}
+	if a.Region != "" && a.edge() {
+		prefix = "/region:" + url.PathEscape(a.Region)
+	}
+	u, err := parseAddress(base)
+	if err != nil {
+		return nil, err
+	}
+	raw := prefix + "/" + url.PathEscape(a.SiteID) + "/" + escape(store)
+	if key != "" {
+		raw += "/" + escape(key)
+	}
+	if u, err = u.Parse(raw); err != nil {
+		return nil, errors.New("the address of the blob cannot be put together")
+	}
+	values := url.Values{}
+	for name := range query {
+		values.Set(name, query.Get(name))
+	}
+	if a.Region != "" && !a.edge() {
+		values.Set("region", a.Region)
+	}
+	u.RawQuery = values.Encode()
+	return u, nil
+}
+
+// parseAddress is for addresses that are given to us. Its error does not repeat them: a signed URL is a secret.
+func parseAddress(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, errors.New("the address of Blobs is not one of http or https")
+	}
+	return u, nil
+}

@@ -1,0 +1,161 @@
+package blobs
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// acceptSigned asks the API for a signed URL in place of a value (SIGNED_URL_ACCEPT_HEADER in @netlify/blobs).
+const acceptSigned = "application/json;type=signed-url"
+
+// call is one operation, as each of its attempts sends it.
+type call struct {
+	op       string // as in [Error]
+	method   string
+	key      string     // "" for the store
+	query    url.Values // of a list
+	header   http.Header
+	metadata string // as a header's value
+	body     []byte
+}
+
+// answer is a response that was read to its end.
+type answer struct {
+	op      string
+	signed  bool // by a signed URL
+	status  int
+	header  http.Header
+	body    []byte
+	secrets []string // not to be quoted
+}
+
+// run makes attempts at the call until judge has a result or an error that is not [passing].
+func run[T any](ctx context.Context, c *Client, call call, judge func(context.Context, answer, error) (T, error)) (none T, _ error) {
+	a, err := c.access(ctx)
+	if err != nil {
+		return none, err
+	}
+	return retry(ctx, c.retry, func(ctx context.Context) (T, error) {
+		got, err := c.attempt(ctx, a, call)
+		return judge(ctx, got, err)
+	})
+}
+
+// attempt sends the call once. Its errors are [passing], except for what is wrong with the access.
+func (c *Client) attempt(ctx context.Context, a Access, call call) (answer, error) {
+	u, err := a.address(c.store, call.key, call.query)
+	if err != nil {
+		return answer{}, err
+	}
+	header := maps.Clone(call.header)
+	if header == nil {
+		header = http.Header{}
+	}
+	signed := a.signs(call)
+	if signed {
+		if u, err = sign(ctx, a, call, u); err != nil {
+			return answer{}, err
+		}
+	} else {
+		header.Set("Authorization", "Bearer "+a.token())
+	}
+	if call.metadata != "" {
+		header.Set(headerMetadata, call.metadata)
+	}
+	got, err := exchange(ctx, call.method, u, header, call.body)
+	if err != nil {
+		return answer{}, passing{error: fmt.Errorf("blobs: %s: %w", call.op, err), unknown: true}
+	}
+	got.op, got.signed, got.secrets = call.op, signed, []string{u.String(), a.token()}
+	return got, nil
+}
+
+// signs tells whether the call goes through a signed URL (getFinalRequest in @netlify/blobs).
+func (a Access) signs(call call) bool {
+	return !a.edge() && call.key != "" && (call.method == http.MethodGet || call.method == http.MethodPut)
+}
+
+// sign asks the API for the URL under which the call is made without the token.
+func sign(ctx context.Context, a Access, call call, u *url.URL) (*url.URL, error) {
+	header := http.Header{"Authorization": {"Bearer " + a.token()}, "Accept": {acceptSigned}}
+	if call.metadata != "" {
+		header.Set(headerMetadataAPI, call.metadata)
+	}
+	got, err := exchange(ctx, call.method, u, header, nil)
+	if err != nil {
+		return nil, passing{error: fmt.Errorf("blobs: %s: ask for a signed URL: %w", call.op, err)}
+	}
+	got.op, got.secrets = call.op, []string{a.token()}
+	if got.status != http.StatusOK {
+		return nil, got.unexpected()
+	}
+	var to struct{ URL string }
+	if json.Unmarshal(got.body, &to) != nil || to.URL == "" {
+		return nil, got.nonsense("the answer has no signed URL")
+	}
+	return parseAddress(to.URL)
+}
+
+// unexpected makes an [*Error] of an answer whose status means no success, and marks it [passing] where that may change.
+func (a answer) unexpected() error {
+	e := &Error{Op: a.op, Status: a.status, Message: a.message(), RetryAfter: a.retryAfter(time.Now())}
+	if a.status == http.StatusTooManyRequests || a.status >= 500 || a.signed && a.status == http.StatusForbidden {
+		return passing{error: e, wait: e.RetryAfter}
+	}
+	return e
+}
+
+// nonsense is for a success that is none: a gateway's page, as during maintenance.
+func (a answer) nonsense(message string) error {
+	return passing{error: &Error{Op: a.op, Status: a.status, Message: message}}
+}
+
+// maxMessageBytes bounds what is taken over of the service's own sentence.
+const maxMessageBytes = 300
+
+// message is the service's own sentence and its id for the request, both in headers, as @netlify/blobs reads them. Bodies
+// are left alone: those behind signed URLs quote the request.
+func (a answer) message() string {
+	text := cmp.Or(a.header.Get("X-Nf-Error"), strings.ToLower(http.StatusText(a.status)), "not an answer of Netlify Blobs")
+	if id := a.header.Get("X-Nf-Request-Id"); id != "" {
+		text += ", request " + id
+	}
+	for _, secret := range a.secrets {
+		text = strings.ReplaceAll(text, secret, "…")
+	}
+	return strings.ToValidUTF8(text[:min(len(text), maxMessageBytes)], "")
+}
+
+// retryAfter is how long the service asks to wait, 0 if it does not: Retry-After in seconds or as a date, and with 429 also
+// X-RateLimit-Reset, a second in Unix time (retry.ts in @netlify/blobs). Dates are held against the service's own clock.
+func (a answer) retryAfter(now time.Time) time.Duration {
+	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
+		now = date
+	}
+	text := a.header.Get("Retry-After")
+	if seconds, err := strconv.Atoi(text); err == nil {
+		return max(0, time.Duration(seconds)*time.Second)
+	}
+	if date, err := http.ParseTime(text); err == nil {
+		return max(0, date.Sub(now))
+	}
+	if reset, err := strconv.ParseInt(a.header.Get("X-RateLimit-Reset"), 10, 64); err == nil && a.status == http.StatusTooManyRequests {
+		return max(0, time.Unix(reset, 0).Sub(now))
+	}
+	return 0
+}
+
+// mayHaveBeenDone tells whether the attempt that ended so could have been carried out.
+func mayHaveBeenDone(got answer, err error) bool {
+	var again passing
+	return got.status >= 500 || errors.As(err, &again) && again.unknown
+}

@@ -1,0 +1,190 @@
+package blobs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// Client reads and writes the blobs of one store. It is safe for concurrent use.
+type Client struct {
+	store    string // as addresses have it
+	fallback Access
+	retry    retryPolicy
+}
+
+// NewClient returns a client for the site-wide store of that name: at most 64 bytes without a slash.
+func NewClient(store string) *Client {
+	return &Client{store: "site:" + store, retry: defaultRetry}
+}
+
+// WithDefault returns a client for the same store that uses a where the context has no access.
+func (c *Client) WithDefault(a Access) *Client {
+	with := *c
+	with.fallback = a
+	return &with
+}
+
+// Blob is what is stored under a key.
+type Blob struct {
+	Value       []byte
+	ETag        string // stands for the content, with its quotes; "" from the local server of @netlify/blobs
+	Metadata    string // JSON text, "" if there is none
+	ContentType string // as the service gives it, which is not always what was sent
+}
+
+// Get returns the blob, or [ErrNotFound].
+func (c *Client) Get(ctx context.Context, key string) (Blob, error) {
+	return c.read(ctx, call{op: "get", method: http.MethodGet, key: key})
+}
+
+// Head returns the blob without its value, or [ErrNotFound].
+func (c *Client) Head(ctx context.Context, key string) (Blob, error) {
+	return c.read(ctx, call{op: "head", method: http.MethodHead, key: key})
+}
+
+func (c *Client) read(ctx context.Context, call call) (Blob, error) {
+	if err := ValidateKey(call.key); err != nil {
+		return Blob{}, err
+	}
+	return run(ctx, c, call, func(_ context.Context, got answer, err error) (Blob, error) {
+		if err != nil {
+			return Blob{}, err
+		}
+		return got.blob()
+	})
+}
+
+// blob reads the answer to a GET or HEAD.
+func (a answer) blob() (Blob, error) {
+	switch a.status {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return Blob{}, ErrNotFound
+	default:
+		return Blob{}, a.unexpected()
+	}
+	metadata, err := decodeMetadata(a.header)
+	if err != nil {
+		return Blob{}, fmt.Errorf("blobs: %s: %w", a.op, err)
+	}
+	return Blob{a.body, a.header.Get("ETag"), metadata, a.header.Get("Content-Type")}, nil
+}
+
+// SetOptions are the metadata of a blob and the condition under which it is written: at most one.
+type SetOptions struct {
+	Metadata string // JSON text of at most [MaxMetadataBytes]; "" leaves the blob without
+	IfMatch  string // the etag that the blob must have
+	IfNew    bool   // there must be no blob
+}
+
+func (o SetOptions) conditional() bool { return o.IfMatch != "" || o.IfNew }
+
+// header has the condition, and what @netlify/blobs sends with every write.
+func (o SetOptions) header() (http.Header, error) {
+	header := http.Header{"Cache-Control": {"max-age=0, stale-while-revalidate=60"}}
+	switch {
+	case o.IfMatch != "" && o.IfNew:
+		return nil, errors.New("a write can have one condition, IfMatch or IfNew")
+	case !visible(o.IfMatch):
+		return nil, errors.New("IfMatch is not an etag")
+	case o.IfMatch != "":
+		header.Set("If-Match", o.IfMatch)
+	case o.IfNew:
+		header.Set("If-None-Match", "*")
+	}
+	return header, nil
+}
+
+// Set writes the value and the metadata in place of what was there, and returns the new etag. When the condition does not
+// hold it returns [ErrConditionFailed].
+//
+// A write whose answer was lost is repeated. If its condition then fails, the blob is read: value and metadata that are what
+// was sent count as our own success. Two writers of equal blobs can so both be told that they won; who needs to know puts
+// something of its own into the value or the metadata. And if somebody has written on top of ours by then, the condition counts as failed
+// although our write was part of what happened: who repeats a change must see in the value whether it is already there.
+func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions) (etag string, err error) {
+	call := call{op: "set", method: http.MethodPut, key: key, body: value}
+	if err := ValidateKey(key); err != nil {
+		return "", err
+	}
+	if call.metadata, err = encodeMetadata(o.Metadata); err != nil {
+		return "", err
+	}
+	if call.header, err = o.header(); err != nil {
+		return "", err
+	}
+	unsure := false // whether an earlier attempt was carried out
+	return run(ctx, c, call, func(ctx context.Context, got answer, err error) (string, error) {
+		defer func() { unsure = unsure || mayHaveBeenDone(got, err) }()
+		switch {
+		case err != nil:
+			return "", err
+		case got.status == http.StatusOK:
+			return got.header.Get("ETag"), nil
+		case !o.refusedBy(got.status):
+			return "", o.unexpected(got)
+		case unsure:
+			return c.ours(ctx, key, value, o)
+		}
+		return "", ErrConditionFailed
+	})
+}
+
+// refusedBy tells whether the status says that the condition does not hold. By its headers the service keeps its blobs in
+// Amazon S3, which answers 404 to If-Match where there is nothing ("Conditional writes" in S3's user guide).
+func (o SetOptions) refusedBy(status int) bool {
+	return o.conditional() && status == http.StatusPreconditionFailed || o.IfMatch != "" && status == http.StatusNotFound
+}
+
+// unexpected lets a 409 be repeated: with that, S3 turns down one of two conditional writes that came at once, whatever their
+// conditions.
+func (o SetOptions) unexpected(got answer) error {
+	err := got.unexpected()
+	if o.conditional() && got.status == http.StatusConflict {
+		return passing{error: err}
+	}
+	return err
+}
+
+// ours returns the etag of the blob if it is what we wrote, and otherwise [ErrConditionFailed].
+func (c *Client) ours(ctx context.Context, key string, value []byte, o SetOptions) (string, error) {
+	a, err := c.access(ctx)
+	if err != nil {
+		return "", err
+	}
+	got, err := c.attempt(ctx, a, call{op: "set", method: http.MethodGet, key: key})
+	if err != nil {
+		return "", err
+	}
+	there, err := got.blob()
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		return "", err
+	case bytes.Equal(there.Value, value) && sameMetadata(there.Metadata, o.Metadata):
+		return there.ETag, nil
+	}
+	return "", fmt.Errorf("%w now; an earlier attempt, whose answer was lost, may have been applied and undone", ErrConditionFailed)
+}
+
+// Delete removes the blob. It is no error when there was none.
+func (c *Client) Delete(ctx context.Context, key string) error {
+	if err := ValidateKey(key); err != nil {
+		return err
+	}
+	call := call{op: "delete", method: http.MethodDelete, key: key}
+	_, err := run(ctx, c, call, func(_ context.Context, got answer, err error) (struct{}, error) {
+		if err != nil {
+			return struct{}{}, err
+		}
+		switch got.status {
+		case http.StatusOK, http.StatusNoContent, http.StatusNotFound:
+			return struct{}{}, nil
+		}
+		return struct{}{}, got.unexpected()
+	})
+	return err
+}

@@ -1,0 +1,41 @@
+package blobs
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrNotFound: there is no blob under the key.
+	ErrNotFound = errors.New("blobs: there is no such blob")
+	// ErrConditionFailed: the blob was not as IfMatch or IfNew asked for, and nothing was written.
+	ErrConditionFailed = errors.New("blobs: the condition of the write does not hold")
+	// ErrNoAccess: neither the context nor the client says how to get to the blobs.
+	ErrNoAccess = errors.New("blobs: no access: the function's event has none, so set NETLIFY_BLOBS_TOKEN and NETLIFY_SITE_ID")
+)
+
+// Error is an answer that an operation cannot use. It never contains a token, a signed URL or a value.
+type Error struct {
+	Op         string        // what was being done: get, head, set, delete, list
+	Status     int           // of HTTP
+	Message    string        // the service's own sentence, or what its status stands for
+	RetryAfter time.Duration // how long the service asks to wait; 0 when it does not say
+}
+
+func (e *Error) Error() string {
+	text := fmt.Sprintf("blobs: %s: status %d: %s", e.Op, e.Status, e.Message)
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(" (again after %s)", e.RetryAfter.Round(time.Second))
+	}
+	return text
+}
+
+// passing marks an error that another attempt may not meet.
+type passing struct {
+	error
+	wait    time.Duration // not to be repeated before
+	unknown bool          // the request may have been carried out
+}
+
+func (p passing) Unwrap() error { return p.error }

@@ -1,0 +1,94 @@
+package blobs
+
+import (
+	"context"
+	"encoding/json"
+	"iter"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Listed is a blob in a list.
+type Listed struct {
+	Key          string
+	ETag         string
+	Size         int64     // bytes of the value
+	LastModified time.Time // zero when the service does not say
+}
+
+// List goes through the blobs whose keys begin with the prefix, in the order that the service gives them. It ends with the
+// first error. Each page is a request of its own, so blobs that come or go meanwhile may be in the list or not.
+func (c *Client) List(ctx context.Context, prefix string) iter.Seq2[Listed, error] {
+	return func(yield func(Listed, error) bool) {
+		for cursor := ""; ; {
+			page, err := c.page(ctx, prefix, cursor)
+			if err != nil {
+				yield(Listed{}, err)
+				return
+			}
+			for _, l := range page.listed() {
+				if !yield(l, nil) {
+					return
+				}
+			}
+			if page.NextCursor == "" {
+				return
+			}
+			cursor = page.NextCursor
+		}
+	}
+}
+
+// page is the service's answer to a request for a list.
+type page struct {
+	Blobs []struct {
+		Key          string
+		ETag         string
+		Size         int64
+		LastModified string `json:"last_modified"`
+	}
+	NextCursor string `json:"next_cursor"`
+}
+
+func (c *Client) page(ctx context.Context, prefix, cursor string) (page, error) {
+	query := url.Values{}
+	if prefix != "" {
+		query.Set("prefix", prefix)
+	}
+	if cursor != "" {
+		query.Set("cursor", cursor)
+	}
+	call := call{op: "list", method: http.MethodGet, query: query}
+	return run(ctx, c, call, func(_ context.Context, got answer, err error) (p page, _ error) {
+		if err != nil {
+			return p, err
+		}
+		switch got.status {
+		case http.StatusOK:
+		case http.StatusNoContent, http.StatusNotFound: // a store that nobody has written to (getListIterator in @netlify/blobs)
+			return p, nil
+		default:
+			return p, got.unexpected()
+		}
+		if json.Unmarshal(got.body, &p) != nil {
+			return page{}, got.nonsense("the answer is not a list")
+		}
+		if p.NextCursor != "" && p.NextCursor == cursor {
+			return page{}, got.nonsense("the list does not get on")
+		}
+		return p, nil
+	})
+}
+
+// listed leaves out blobs without a key, as formatListResultBlob in @netlify/blobs does.
+func (p page) listed() []Listed {
+	listed := make([]Listed, 0, len(p.Blobs))
+	for _, b := range p.Blobs {
+		if b.Key != "" {
+			modified, _ := time.Parse(time.RFC3339, b.LastModified)
+			listed = append(listed, Listed{b.Key, b.ETag, b.Size, modified})
+		}
+	}
+	return listed
+}

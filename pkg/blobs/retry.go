@@ -1,0 +1,70 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// retryPolicy repeats what failed for a passing reason, after pauses that double and are jittered by half.
+type retryPolicy struct {
+	first, longest time.Duration // pauses
+	attempt        time.Duration // no attempt takes longer, or than half of the time that is left
+	total          time.Duration // for all attempts and pauses
+}
+
+var defaultRetry = retryPolicy{
+	first: 100 * time.Millisecond, longest: 2 * time.Second, attempt: 10 * time.Second, total: 15 * time.Second,
+}
+
+// retry returns what the first attempt returns that does not end with [passing], or else the last one's error. That is
+// context.DeadlineExceeded also when the attempt alone ran out of time. When the context has ended, the error says so too.
+func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Context) (T, error)) (none T, _ error) {
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	end := time.Now().Add(p.total)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(end) {
+		end = deadline
+	}
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = p.first, p.longest, 2
+	var last error
+	result, err := backoff.Retry(ctx, func() (T, error) {
+		result, err := once(ctx, min(p.attempt, time.Until(end)/2), attempt)
+		last = err
+		var again passing
+		switch {
+		case err == nil:
+			return result, nil
+		case !errors.As(err, &again):
+			return none, backoff.Permanent(err)
+		case again.wait > 0: // and not all who were told the same at the same moment
+			return none, &backoff.RetryAfterError{Duration: again.wait + rand.N(p.first+1)}
+		}
+		return none, err
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(max(time.Until(end), 1))) // 0 would be for ever
+	if err == nil {
+		return result, nil
+	}
+	var again passing
+	if !errors.As(last, &again) {
+		return none, last
+	}
+	if ctx.Err() != nil && !errors.Is(again.error, ctx.Err()) {
+		return none, fmt.Errorf("%w; before: %w", ctx.Err(), again.error)
+	}
+	return none, again.error // what went wrong, rather than that repeating it ended
+}
+
+// once bounds an attempt: a pooled connection that died while the instance was frozen says nothing until TCP gives up, and
+// then there must be time for another.
+func once[T any](ctx context.Context, longest time.Duration, attempt func(context.Context) (T, error)) (T, error) {
+	within, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	return attempt(within)
+}
