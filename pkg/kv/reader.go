@@ -36,6 +36,8 @@ type Answer struct {
 	Source Source
 	// Age is how long ago the answer was known to be current.
 	Age time.Duration
+	// Compared says what a comparison with the other store found; empty where none was asked for.
+	Compared Compared
 	// Database is how long the database was waited for.
 	Database time.Duration
 }
@@ -49,6 +51,15 @@ const (
 	SourceRevalidated Source = "revalidated" // in memory, and the database said just now that it holds
 	SourceBypass      Source = "bypass"      // from the database, as the caller asked
 	SourceOff         Source = "off"         // from the database: there is no cache
+)
+
+// Compared is what a comparison of the two stores found.
+type Compared string
+
+const (
+	ComparedMatch   Compared = "match"
+	ComparedDiffers Compared = "differs"
+	ComparedSkipped Compared = "skipped" // this read was not among those compared, or the other store did not answer in time
 )
 
 func newAnswer(body string, source Source) Answer {

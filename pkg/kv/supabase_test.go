@@ -10,7 +10,7 @@ import (
 	"netlify-supabase-kv/pkg/kv/kvtest"
 )
 
-func TestSupabaseKeepsTheContract(t *testing.T) { kvtest.Run(t, kv.LiveStore(t)) }
+func TestSupabaseKeepsTheContract(t *testing.T) { kvtest.Run(t, kv.LiveStore(t), kvtest.Limits{}) }
 
 func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
 	for name, address := range map[string]string{

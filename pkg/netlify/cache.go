@@ -104,6 +104,9 @@ func cached(r *Request, read kv.Answer, answer *Answer) *Answer {
 		"X-KV-Cache": string(read.Source),
 		"Age":        strconv.Itoa(int(read.Age.Seconds())),
 	}
+	if read.Compared != "" {
+		header["X-KV-Compare"] = string(read.Compared)
+	}
 	maps.Copy(header, answer.Header)
 	answer.Header, answer.read = header, &read
 	if answer.Status != http.StatusOK {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -97,11 +98,24 @@ func (h *Handler) answer(ctx context.Context, event []byte, request *Request) (a
 	if err := h.access.check(request.Header("Authorization"), h.endpoint.Reads); err != nil {
 		return nil, err
 	}
-	return h.endpoint.Run(ctx, request)
+	return h.endpoint.Run(withBlobs(ctx, request), request)
+}
+
+// withBlobs gives the store in Blobs its way there. An event that has none, or one that cannot be read, leaves it to the
+// environment.
+func withBlobs(ctx context.Context, request *Request) context.Context {
+	if request.Blobs == "" {
+		return ctx
+	}
+	access, err := blobs.AccessFromEvent(request.Blobs, request.Header("X-Nf-Site-Id"))
+	if err != nil {
+		return ctx
+	}
+	return blobs.WithAccess(ctx, access)
 }
 
 // exposedHeaders are what a browser's script may read of an answer.
-const exposedHeaders = "ETag, Age, Server-Timing, X-KV-Version, X-KV-Cache, X-KV-Cache-Stats," +
+const exposedHeaders = "ETag, Age, Server-Timing, X-KV-Version, X-KV-Cache, X-KV-Cache-Stats, X-KV-Compare," +
 	" X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, Content-Disposition"
 
 // headers are those of every answer, and the answer's own.

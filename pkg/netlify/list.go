@@ -31,6 +31,13 @@ func List(reader lister) Endpoint {
 	}}
 }
 
+// ListBlob is the kv-list-blob endpoint: kv-list that always reads Netlify Blobs.
+func ListBlob(store kv.Store) Endpoint {
+	endpoint := List(kv.Uncached(store))
+	endpoint.Name = "kv-list-blob"
+	return endpoint
+}
+
 func listQuery(r *Request) (q kv.ListQuery, err error) {
 	q.Prefix = r.Param("prefix")
 	q.Values = r.Param("includeValues") == "true"

@@ -18,10 +18,11 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// The tests say themselves which tokens there are, whatever the shell they run in knows.
+// The tests say themselves which tokens and which way to Blobs there are, whatever the shell they run in knows.
 func TestMain(m *testing.M) {
-	os.Unsetenv("KV_API_TOKEN")
-	os.Unsetenv("KV_READ_TOKEN")
+	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN", "NETLIFY_BLOBS_TOKEN", "NETLIFY_SITE_ID"} {
+		os.Unsetenv(name)
+	}
 	os.Exit(m.Run())
 }
 
@@ -404,17 +405,26 @@ func TestTheDeadlineLeavesTimeForTheAnswer(t *testing.T) {
 
 func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
 	for name, c := range map[string]struct {
-		use, url, key string
-		says          string
+		use, url, key   string
+		variable, value string // another one
+		says            string
 	}{
-		"Nothing":      {"", "", "", "USE_SUPABASE_KV"},
-		"False":        {"false", "https://x.supabase.co", "k", "USE_SUPABASE_KV"},
-		"NeitherOfTwo": {"perhaps", "https://x.supabase.co", "k", "true or false"},
-		"NoURL":        {"true", "", "k", "SUPABASE_URL"},
-		"BadURL":       {"true", "x.supabase.co", "k", "SUPABASE_URL"},
-		"NoKey":        {"true", "https://x.supabase.co", "", "SUPABASE_SERVICE_ROLE_KEY"},
+		"Nothing":       {says: "NETLIFY_BLOBS_TOKEN"},
+		"False":         {use: "false", url: "https://x.supabase.co", key: "k", says: "NETLIFY_BLOBS_TOKEN"},
+		"NeitherOfTwo":  {use: "perhaps", url: "https://x.supabase.co", key: "k", says: "true or false"},
+		"NoURL":         {use: "true", says: "SUPABASE_URL"},
+		"BadURL":        {use: "true", url: "x.supabase.co", key: "k", says: "SUPABASE_URL"},
+		"NoKey":         {use: "true", url: "https://x.supabase.co", says: "SUPABASE_SERVICE_ROLE_KEY"},
+		"BadMirror":     {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_MIRROR_WRITES", value: "some", says: "KV_MIRROR_WRITES must be"},
+		"MirrorNowhere": {use: "false", variable: "KV_MIRROR_WRITES", value: "true", says: "SUPABASE_URL"},
+		"BadShare":      {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_COMPARE_READS", value: "2", says: "KV_COMPARE_READS must be"},
+		"NoShare":       {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_COMPARE_READS", value: "NaN", says: "KV_COMPARE_READS must be"},
+		"BadBudget":     {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_COMPARE_BUDGET", value: "0", says: "KV_COMPARE_BUDGET must be"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if c.variable != "" {
+				t.Setenv(c.variable, c.value)
+			}
 			t.Setenv("USE_SUPABASE_KV", c.use)
 			t.Setenv("SUPABASE_URL", c.url)
 			t.Setenv("SUPABASE_SERVICE_ROLE_KEY", c.key)
@@ -422,12 +432,12 @@ func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
 			for _, r := range []response{
 				invoke(t, Upsert(store), post(`{"key":"k","value":{}}`)), invoke(t, List(reader), event("GET", "")),
 				invoke(t, Get(reader), event("GET", `"path":"/api/kv/get/k"`)), invoke(t, Delete(store), post(`{"key":"k"}`)),
-				invoke(t, Query(reader, time.Second), post("")),
 			} {
 				require.Equal(t, http.StatusServiceUnavailable, r.StatusCode)
 				require.Contains(t, r.Body, c.says)
 				require.NotContains(t, r.Body, "x.supabase.co")
 			}
+			require.Equal(t, http.StatusServiceUnavailable, invoke(t, Query(reader, time.Second), post("")).StatusCode)
 		})
 	}
 	t.Setenv("USE_SUPABASE_KV", "TRUE")

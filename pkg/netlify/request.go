@@ -19,6 +19,8 @@ type Request struct {
 	events.APIGatewayProxyRequest
 	// RawURL is the address as the browser sent it, also where a redirect led to the function.
 	RawURL string `json:"rawUrl"`
+	// Blobs is how to reach Netlify Blobs, where Netlify gives the function a way.
+	Blobs string `json:"blobs"`
 
 	now func() time.Time // the handler's clock
 }

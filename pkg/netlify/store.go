@@ -4,49 +4,131 @@ import (
 	"context"
 	"os"
 	"strconv"
+	"time"
 
+	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/mirror"
 )
 
-// StoreFromEnv returns the store that the environment asks for. It never fails: where something is missing, the store
-// it returns answers every operation with [kv.CodeNotConfigured] and says what to set.
+// StoreFromEnv returns the store that the environment asks for, writes to the other one included where they are mirrored. It
+// never fails: where something is missing, the store it returns answers every operation with [kv.CodeNotConfigured] and
+// says what to set.
 func StoreFromEnv() kv.Store {
-	useSupabase, err := strconv.ParseBool(envOr("USE_SUPABASE_KV", "false"))
+	stores, err := storesFromEnv()
 	switch {
 	case err != nil:
-		return notConfigured("USE_SUPABASE_KV must be true or false")
-	case !useSupabase:
-		return notConfigured("USE_SUPABASE_KV is not true, and this version answers from Supabase only: set USE_SUPABASE_KV=true, SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY")
-	case os.Getenv("SUPABASE_URL") == "":
-		return notConfigured("SUPABASE_URL is not set: set it to the address of the Supabase project")
-	case os.Getenv("SUPABASE_SERVICE_ROLE_KEY") == "":
-		return notConfigured("SUPABASE_SERVICE_ROLE_KEY is not set: set it to the project's service_role or secret key")
-	}
-	store, err := kv.NewSupabase(os.Getenv("SUPABASE_URL"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
-	if err != nil {
 		return unconfigured{err}
+	case stores.mirrored && stores.first == mirror.FirstSupabase:
+		return mirror.SupabaseFirst(stores.pair())
+	case stores.mirrored:
+		return mirror.BlobsFirst(stores.pair())
 	}
-	return store
+	return stores.answering()
 }
 
-// ReaderFromEnv returns what the reading functions ask: the store of [StoreFromEnv], behind this process's cache unless
-// KV_CACHE is off. defaults are those of the function. Where a variable cannot be understood, every read is answered
-// with [kv.CodeNotConfigured] and what to set. The answers that KV_WARM_KEYS names begin to load.
+// BlobsStoreFromEnv returns the store in Netlify Blobs, whatever else the environment asks for.
+func BlobsStoreFromEnv() kv.Store { return blobsFromEnv() }
+
+// ReaderFromEnv returns what the reading functions ask: the store of [StoreFromEnv], where that is Supabase behind this
+// process's cache unless KV_CACHE is off, and compared with the other store where KV_COMPARE_READS says so. defaults are those of
+// the function. Where a variable cannot be understood, every read is answered with [kv.CodeNotConfigured] and what to set. The
+// answers that KV_WARM_KEYS names begin to load.
 func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
-	store := StoreFromEnv()
-	supabase, ok := store.(*kv.Supabase)
-	config, on, err := cacheFromEnv(defaults)
-	switch {
-	case err != nil:
+	stores, err := storesFromEnv()
+	if err != nil {
 		return kv.Uncached(unconfigured{err})
-	case !ok || !on:
-		return kv.Uncached(store)
 	}
-	cache := kv.SharedCache(supabase, config)
-	if patterns := patternsOf(os.Getenv("KV_WARM_KEYS")); len(patterns) > 0 && defaults.Warm != kv.WarmNothing {
-		cache.StartWarm(context.Background(), defaults.Warm, patterns, logWarmStart)
+	reader := kv.Uncached(stores.answering())
+	config, on, err := cacheFromEnv(defaults)
+	if err != nil {
+		return kv.Uncached(unconfigured{err})
 	}
-	return cache
+	if on && stores.first == mirror.FirstSupabase {
+		cache := kv.SharedCache(stores.supabase, config)
+		if patterns := patternsOf(os.Getenv("KV_WARM_KEYS")); len(patterns) > 0 && defaults.Warm != kv.WarmNothing {
+			cache.StartWarm(context.Background(), defaults.Warm, patterns, logWarmStart)
+		}
+		reader = cache
+	}
+	if stores.compare > 0 {
+		return mirror.Compare(reader, kv.Uncached(stores.other()), mirror.Comparison{Share: stores.compare, Budget: stores.budget, Log: newLog()})
+	}
+	return reader
+}
+
+// stores are what the environment says of the two.
+type stores struct {
+	first    mirror.First
+	supabase *kv.Supabase // nil where nothing needs it
+	blobs    *blobs.Store
+	mirrored bool
+	compare  float64
+	budget   time.Duration
+}
+
+func storesFromEnv() (s stores, err error) {
+	s = stores{first: mirror.FirstBlobs, blobs: blobsFromEnv(), budget: 300 * time.Millisecond}
+	useSupabase, err := strconv.ParseBool(envOr("USE_SUPABASE_KV", "false"))
+	if err != nil {
+		return s, badVariable("USE_SUPABASE_KV must be true or false")
+	}
+	if useSupabase {
+		s.first = mirror.FirstSupabase
+	}
+	if s.mirrored, err = strconv.ParseBool(envOr("KV_MIRROR_WRITES", "false")); err != nil {
+		return s, badVariable("KV_MIRROR_WRITES must be true or false")
+	}
+	if s.compare, err = strconv.ParseFloat(envOr("KV_COMPARE_READS", "0"), 64); err != nil || !(s.compare >= 0 && s.compare <= 1) {
+		return s, badVariable("KV_COMPARE_READS must be a share from 0 to 1, as in 0.1")
+	}
+	if text := os.Getenv("KV_COMPARE_BUDGET"); text != "" {
+		if s.budget, err = parseDuration(text); err != nil || s.budget <= 0 {
+			return s, badVariable("KV_COMPARE_BUDGET must be a time above 0, as in 300ms")
+		}
+	}
+	if useSupabase || s.mirrored || s.compare > 0 {
+		s.supabase, err = supabaseFromEnv()
+	}
+	return s, err
+}
+
+func supabaseFromEnv() (*kv.Supabase, error) {
+	switch {
+	case os.Getenv("SUPABASE_URL") == "":
+		return nil, badVariable("SUPABASE_URL is not set: set it to the address of the Supabase project")
+	case os.Getenv("SUPABASE_SERVICE_ROLE_KEY") == "":
+		return nil, badVariable("SUPABASE_SERVICE_ROLE_KEY is not set: set it to the project's service_role or secret key")
+	}
+	return kv.NewSupabase(os.Getenv("SUPABASE_URL"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
+}
+
+// blobStore is the name of the store that the JavaScript functions used.
+const blobStore = "kv"
+
+// blobsFromEnv returns the store in Blobs. The way to it comes with each request's event, else from the environment.
+func blobsFromEnv() *blobs.Store {
+	return blobs.NewStore(blobs.NewClient(blobStore).WithDefault(blobs.Access{
+		SiteID: os.Getenv("NETLIFY_SITE_ID"), APIToken: os.Getenv("NETLIFY_BLOBS_TOKEN"), APIURL: os.Getenv("NETLIFY_BLOBS_API_URL"),
+	}))
+}
+
+func (s stores) answering() kv.Store {
+	if s.first == mirror.FirstSupabase {
+		return s.supabase
+	}
+	return s.blobs
+}
+
+func (s stores) other() kv.Store {
+	if s.first == mirror.FirstSupabase {
+		return s.blobs
+	}
+	return s.supabase
+}
+
+func (s stores) pair() *mirror.Pair {
+	return &mirror.Pair{Supabase: s.supabase, Blobs: s.blobs, Log: newLog()}
 }
 
 func envOr(name, otherwise string) string {
@@ -58,10 +140,6 @@ func envOr(name, otherwise string) string {
 
 // unconfigured answers everything with its error.
 type unconfigured struct{ err error }
-
-func notConfigured(message string) unconfigured {
-	return unconfigured{&kv.Error{Code: kv.CodeNotConfigured, Message: message}}
-}
 
 func (u unconfigured) Upsert(context.Context, kv.Entry) (kv.Written, error) {
 	return kv.Written{}, u.err

@@ -30,6 +30,13 @@ func Upsert(store upserter) Endpoint {
 	}}
 }
 
+// UpsertBlob is the kv-upsert-blob endpoint: kv-upsert that always writes to Netlify Blobs.
+func UpsertBlob(store upserter) Endpoint {
+	endpoint := Upsert(store)
+	endpoint.Name = "kv-upsert-blob"
+	return endpoint
+}
+
 // versionHeader carries the token that a reader may send back as X-KV-After.
 func versionHeader(written kv.Written) map[string]string {
 	return map[string]string{"X-KV-Version": written.Version}

@@ -157,20 +157,3 @@ func TestReadToken(t *testing.T) {
 	call(t, http.MethodPost, upsertPath, body(`{"key":"e2e/none/","value":{}}`), reader).isExactError(t, http.StatusUnauthorized, "wrong token")
 	call(t, http.MethodPost, deletePath, body(`{"key":"e2e/none/"}`), reader).isExactError(t, http.StatusUnauthorized, "wrong token")
 }
-
-// TestWithoutAStore: with neither store configured every function says what to set.
-func TestWithoutAStore(t *testing.T) {
-	t.Parallel()
-	if os.Getenv("USE_SUPABASE_KV") != "false" {
-		t.Skip("USE_SUPABASE_KV is not false: make test runs this on a platform where it is")
-	}
-	for _, got := range []*answer{
-		call(t, http.MethodPost, upsertPath, body(`{"key":"e2e/none/","value":{}}`)),
-		call(t, http.MethodGet, listPath),
-		call(t, http.MethodGet, getPath+params("key", "e2e/none/")),
-		call(t, http.MethodPost, deletePath, body(`{"key":"e2e/none/"}`)),
-		call(t, http.MethodGet, queryPath),
-	} {
-		got.isError(t, http.StatusServiceUnavailable, "USE_SUPABASE_KV")
-	}
-}

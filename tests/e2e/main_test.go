@@ -7,6 +7,8 @@
 //	KV_API_TOKEN               sent as a bearer token when set; of several, the first
 //	DATABASE_URL               lets tests look into Postgres, and fill it with what would take too long over HTTP
 //	KV_HOST_URL                the local function host: lets tests restart instances, and holds them to times
+//	USE_SUPABASE_KV, KV_MIRROR_WRITES
+//	                           as the functions have them: which store answers, and whether the other one is written too
 //	KV_CACHE, KV_CACHE_MAX_STALE, KV_WARM_KEYS
 //	                           as the functions have them, so that tests of the cache know what to expect
 //	SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY
@@ -64,9 +66,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// needsSupabase skips the test where Netlify Blobs answers.
+func needsSupabase(t testing.TB) {
+	t.Helper()
+	if os.Getenv("USE_SUPABASE_KV") == "false" {
+		t.Skip("Netlify Blobs answers: this test is about what only Supabase can do")
+	}
+}
+
 // database connects to Postgres, and skips the test where there is no way to it.
 func database(t *testing.T) *pgx.Conn {
 	t.Helper()
+	needsSupabase(t)
 	if site.databaseURL == "" {
 		t.Skip("DATABASE_URL is not set: this test looks into Postgres")
 	}

@@ -17,8 +17,24 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
+// Limits are what a store keeps less of than Supabase.
+type Limits struct {
+	// CheckKey refuses keys that the store cannot keep; nil: [kv.ValidateKey].
+	CheckKey func(key string) error
+	// MaxKeyBytes bounds a key; 0: [kv.MaxKeyBytes].
+	MaxKeyBytes int
+	// NoQueries: a query is [kv.CodeNotConfigured].
+	NoQueries bool
+}
+
 // Run tests a store, which may hold other entries and be used by others meanwhile: all keys have a random prefix.
-func Run(t *testing.T, store kv.Store) {
+func Run(t *testing.T, store kv.Store, limits Limits) {
+	if limits.CheckKey == nil {
+		limits.CheckKey = kv.ValidateKey
+	}
+	if limits.MaxKeyBytes == 0 {
+		limits.MaxKeyBytes = kv.MaxKeyBytes
+	}
 	for name, test := range map[string]func(*testing.T, suite){
 		"AValueComesBackAsItWasWritten":         testValues,
 		"AMissingKeyIsNotFound":                 testMissing,
@@ -39,7 +55,7 @@ func Run(t *testing.T, store kv.Store) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			t.Cleanup(cancel)
-			test(t, suite{ctx: ctx, store: store, prefix: "kvtest/" + uuid.NewString() + "/"})
+			test(t, suite{ctx: ctx, store: store, limits: limits, prefix: "kvtest/" + uuid.NewString() + "/"})
 		})
 	}
 }
@@ -47,6 +63,7 @@ func Run(t *testing.T, store kv.Store) {
 type suite struct {
 	ctx    context.Context
 	store  kv.Store
+	limits Limits
 	prefix string
 }
 
@@ -221,9 +238,15 @@ func testConcurrentMembers(t *testing.T, s suite) {
 
 func testList(t *testing.T, s suite) {
 	keys := []string{"%", "*", "A", "\\", "_", "a", "a b", "a%b", "a'b", "a\"b", "aa", "é", "\U0001F600", "\uE000", "__proto__"}
-	for _, key := range keys {
-		s.upsert(t, key, `{}`)
-	}
+	keys = slices.DeleteFunc(keys, func(key string) bool {
+		if s.limits.CheckKey(s.prefix+key) == nil {
+			s.upsert(t, key, `{}`)
+			return false
+		}
+		_, err := s.store.Upsert(s.ctx, kv.Entry{Key: s.prefix + key, Value: `{}`})
+		require.Equal(t, kv.CodeInvalidInput, kv.CodeOf(err), "a key that cannot be kept: %q", key)
+		return true
+	})
 	slices.Sort(keys)
 	require.Equal(t, keys, s.list(t, kv.ListQuery{}).Keys)
 	for _, prefix := range append(keys, "zzz", "\uD7FF") {
@@ -300,6 +323,11 @@ func testFilters(t *testing.T, s suite) {
 }
 
 func testQuery(t *testing.T, s suite) {
+	if s.limits.NoQueries {
+		_, err := s.store.Query(s.ctx, kv.Query{Prefix: s.prefix})
+		require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err))
+		return
+	}
 	x := kv.Index{Key: s.prefix + "z", Member: "m"}
 	s.upsert(t, "a", `{"n":1.50,"word":"apple"}`, x)
 	s.upsert(t, "b", `{"n":"2","word":"apple"}`, x)
@@ -345,7 +373,7 @@ func testLimits(t *testing.T, s suite) {
 	_, err := s.store.Upsert(s.ctx, kv.Entry{Key: s.prefix + "k", Value: deep})
 	require.Equal(t, kv.CodeUnstorableValue, kv.CodeOf(err))
 
-	longest := s.prefix + strings.Repeat("k", kv.MaxKeyBytes-len(s.prefix))
+	longest := s.prefix + strings.Repeat("k", s.limits.MaxKeyBytes-len(s.prefix))
 	_, err = s.store.Upsert(s.ctx, kv.Entry{Key: longest, Value: `{}`, Indexes: []kv.Index{{Key: s.prefix, Member: strings.Repeat("m", kv.MaxKeyBytes-len(s.prefix)-1)}}})
 	require.NoError(t, err, "a key and an index at the limit")
 

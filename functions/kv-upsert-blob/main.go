@@ -1,0 +1,13 @@
+// Command kv-upsert-blob answers POST /.netlify/functions/kv-upsert-blob: it writes one entry to Netlify Blobs, whatever store kv-upsert writes to.
+package main
+
+import (
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"netlify-supabase-kv/pkg/netlify"
+)
+
+func main() {
+	store := netlify.BlobsStoreFromEnv() // once per process; without a way to Blobs, it answers every request 503 and says what to set
+	lambda.Start(netlify.Handle(netlify.UpsertBlob(store)))
+}

@@ -1,0 +1,54 @@
+package blobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Peek reads what a copy has to know of the blob under a key: its etag, "" where there is none, and what the entry was like in
+// Supabase when it was copied here.
+func (s *Store) Peek(ctx context.Context, key string) (etag string, token kv.Token, err error) {
+	etag, known, err := s.head(ctx, key)
+	return etag, known.Token, storeError(ctx, "blobs.Peek", err)
+}
+
+// Read reads an entry for the other store, and the blob's etag; "" where there is none. Indexes are nil where they are not known.
+func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag string, err error) {
+	state = kv.State{Key: key}
+	blob, err := s.client.Get(ctx, key)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return state, "", nil
+	case err == nil && !json.Valid(blob.Value):
+		err = errNotJSON
+	}
+	if err != nil {
+		return state, "", storeError(ctx, "blobs.Read", err)
+	}
+	known := parseMetadata(blob.Metadata)
+	state.Value, state.Created, state.Updated = string(blob.Value), known.Created, known.Updated
+	if known.Dropped == 0 && blob.Metadata != "" {
+		state.Indexes = append([][2]string{}, known.Indexes...)
+	}
+	return state, blob.ETag, nil
+}
+
+// Write makes a blob of an entry of the other store, over the blob with the etag; "" where there is none. It is false where
+// another has come in between.
+func (s *Store) Write(ctx context.Context, state kv.State, over string) (bool, error) {
+	known := metadata{Token: state.Token, Created: state.Created, Updated: state.Updated}
+	known.setIndexes(state.Indexes)
+	_, err := s.client.Set(ctx, state.Key, []byte(state.Value), known.over(over))
+	if errors.Is(err, ErrConditionFailed) {
+		return false, nil
+	}
+	return err == nil, storeError(ctx, "blobs.Write", err)
+}
+
+// Remove deletes a blob. Blobs has no condition for it: whoever removes a copy looks again afterwards.
+func (s *Store) Remove(ctx context.Context, key string) error {
+	return storeError(ctx, "blobs.Remove", s.client.Delete(ctx, key))
+}

@@ -1,0 +1,93 @@
+package blobs
+
+import (
+	"encoding/json"
+	"strings"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// metadata is what a blob's metadata says of its entry, as short as it can be: Blobs keeps 2 kB. Blobs that others wrote have none.
+type metadata struct {
+	// Token is what the entry was like in Supabase when it was copied here; empty where it was written here.
+	Token kv.Token `json:"v,omitempty"`
+	// Created and Updated are microseconds since 1970; 0: nobody knows.
+	Created int64 `json:"c,omitempty"`
+	Updated int64 `json:"u,omitempty"`
+	// Indexes are the entry's key and member pairs.
+	Indexes [][2]string `json:"i,omitempty"`
+	// Dropped is how many indexes the entry has where they do not fit.
+	Dropped int `json:"n,omitempty"`
+}
+
+func parseMetadata(text string) (m metadata) {
+	if json.Unmarshal([]byte(text), &m) != nil {
+		return metadata{}
+	}
+	return m
+}
+
+// setIndexes replaces the indexes, or notes how many there are where they do not fit.
+func (m *metadata) setIndexes(pairs [][2]string) {
+	m.Indexes, m.Dropped = pairs, 0
+	if len(m.text()) > MaxMetadataBytes-reserve {
+		m.Indexes, m.Dropped = nil, len(pairs)
+	}
+}
+
+// reserve is kept for a token and longer times, so that a copy that adds them still fits.
+const reserve = 100
+
+func (m metadata) text() string {
+	text, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return string(text)
+}
+
+// over is a write with the metadata, over the blob with the etag; "" where there is none.
+func (m metadata) over(etag string) SetOptions {
+	return SetOptions{Metadata: m.text(), IfMatch: etag, IfNew: etag == ""}
+}
+
+func pairsOf(indexes []kv.Index) (pairs [][2]string) {
+	seen := map[kv.Index]bool{}
+	for _, index := range indexes {
+		if !seen[index] {
+			seen[index] = true
+			pairs = append(pairs, [2]string{index.Key, index.Member})
+		}
+	}
+	return pairs
+}
+
+// appendMembers adds to the text of an array the members that are not in it. The rest of the text stays as it is. Anything but
+// an array counts as an empty one.
+func appendMembers(text string, members []string) (appended string, grown bool) {
+	var elements []json.RawMessage
+	if json.Unmarshal([]byte(text), &elements) != nil || elements == nil {
+		text, elements = "[]", nil
+	}
+	known := map[string]bool{}
+	for _, element := range elements {
+		var s string
+		if element[0] == '"' && !kv.HasLoneSurrogate(string(element)) && json.Unmarshal(element, &s) == nil {
+			known[s] = true
+		}
+	}
+	const space = " \t\r\n"
+	out := []byte(strings.TrimRight(strings.TrimSuffix(strings.TrimRight(text, space), "]"), space))
+	for _, member := range members {
+		if known[member] {
+			continue
+		}
+		known[member], grown = true, true
+		if len(elements) > 0 {
+			out = append(out, ',')
+		}
+		elements = append(elements, nil)
+		out = kv.AppendString(out, member)
+	}
+	return string(append(out, ']')), grown
+}

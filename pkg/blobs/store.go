@@ -1,0 +1,263 @@
+package blobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Store is a [kv.Store] in Netlify Blobs: each entry is a blob whose text is the value, and each index entry a blob with the
+// array of its members. It answers as the JavaScript functions that it replaces, and loses no member where they did: arrays
+// are changed with conditional writes. It cannot make an entry and its index entries one write, as Supabase does; a write that
+// fails in between returns an error, and repeating it completes it. Queries are [kv.CodeNotConfigured].
+//
+// What Blobs does not keep is in the blob's metadata: times of creation and update, and the entry's indexes where they fit
+// into 2 kB. A list that filters by index fails where one that is asked about did not fit.
+type Store struct {
+	client *Client
+	now    func() time.Time
+}
+
+// parallel bounds how many requests one operation has under way.
+const parallel = 24
+
+// NewStore returns a store of the client's blobs.
+func NewStore(client *Client) *Store { return &Store{client: client, now: time.Now} }
+
+// Write is what an upsert or delete did: the keys that it changed.
+type Write struct {
+	kv.Written
+	Keys []string
+}
+
+// CheckEntry refuses what Blobs cannot keep: an entry or an index under a key that [ValidateKey] refuses.
+func CheckEntry(entry kv.Entry) error {
+	if err := entry.Validate(); err != nil {
+		return err
+	}
+	if err := CheckKey(entry.Key); err != nil {
+		return err
+	}
+	for i, index := range entry.Indexes {
+		if err := ValidateKey(index.Key); err != nil {
+			return kv.Invalid("indexes[%d]: key %v, as long as Netlify Blobs is written", i, err)
+		}
+	}
+	return nil
+}
+
+// CheckKey refuses a key that Blobs cannot keep.
+func CheckKey(key string) error {
+	if err := kv.ValidateKey(key); err != nil {
+		return err
+	}
+	if err := ValidateKey(key); err != nil {
+		return kv.Invalid("key %v, as long as Netlify Blobs is written", err)
+	}
+	return nil
+}
+
+// Upsert implements [kv.Store].
+func (s *Store) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error) {
+	write, err := s.Put(ctx, entry)
+	return write.Written, err
+}
+
+// Put is Upsert that tells which keys it changed; with an error, those until then.
+func (s *Store) Put(ctx context.Context, entry kv.Entry) (Write, error) {
+	if err := CheckEntry(entry); err != nil {
+		return Write{}, err
+	}
+	etag, err := s.putEntry(ctx, entry)
+	if err != nil {
+		return Write{}, storeError(ctx, "blobs.Upsert", err)
+	}
+	write := Write{Written: written(etag), Keys: []string{entry.Key}}
+	grown, err := s.addMembers(ctx, entry.Indexes)
+	write.Keys = append(write.Keys, grown...)
+	return write, storeError(ctx, "blobs.Upsert", err)
+}
+
+// written makes a version of an etag. Reads are strongly consistent: whatever token comes back as After is covered.
+func written(etag string) kv.Written { return kv.Written{Version: "blobs." + strings.Trim(etag, `"`)} }
+
+func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (etag string, err error) {
+	err = untilItHolds(ctx, func() error {
+		at, known, err := s.head(ctx, entry.Key)
+		if err != nil {
+			return err
+		}
+		now := s.now().UnixMicro()
+		known.Token, known.Updated = "", now
+		if at == "" {
+			known.Created = now
+		}
+		if entry.Indexes != nil {
+			known.setIndexes(pairsOf(entry.Indexes))
+		}
+		etag, err = s.client.Set(ctx, entry.Key, []byte(entry.Value), known.over(at))
+		return err
+	})
+	return etag, err
+}
+
+// untilItHolds repeats what ends with [ErrConditionFailed], after pauses that grow and are jittered.
+func untilItHolds(ctx context.Context, attempt func() error) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 5*time.Millisecond, 500*time.Millisecond
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := attempt()
+		if err != nil && !errors.Is(err, ErrConditionFailed) {
+			return struct{}{}, backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(time.Minute))
+	return err
+}
+
+// head reads a blob's etag, "" where there is none, and what its metadata says.
+func (s *Store) head(ctx context.Context, key string) (etag string, m metadata, err error) {
+	blob, err := s.client.Head(ctx, key)
+	if errors.Is(err, ErrNotFound) {
+		return "", metadata{}, nil
+	}
+	return blob.ETag, parseMetadata(blob.Metadata), err
+}
+
+// addMembers adds the members to their index entries, each once, and returns the keys of those that grew.
+func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []string, err error) {
+	members := map[string][]string{}
+	var keys []string
+	for _, index := range indexes {
+		if members[index.Key] == nil {
+			keys = append(keys, index.Key)
+		}
+		members[index.Key] = append(members[index.Key], index.Member)
+	}
+	added := make([]bool, len(keys))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for i, key := range keys {
+		group.Go(func() (err error) {
+			added[i], err = s.addTo(groupCtx, key, members[key])
+			return err
+		})
+	}
+	err = group.Wait()
+	for i, key := range keys {
+		if added[i] {
+			grown = append(grown, key)
+		}
+	}
+	return grown, err
+}
+
+// addTo adds members to one index entry. The entry's own times and indexes stay.
+func (s *Store) addTo(ctx context.Context, key string, members []string) (grown bool, err error) {
+	err = untilItHolds(ctx, func() error {
+		blob, err := s.client.Get(ctx, key)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		known := parseMetadata(blob.Metadata)
+		known.Token = ""
+		if err != nil {
+			known.Created, known.Updated = s.now().UnixMicro(), s.now().UnixMicro()
+		}
+		var text string
+		text, grown = appendMembers(string(blob.Value), members)
+		if !grown {
+			return nil
+		}
+		_, err = s.client.Set(ctx, key, []byte(text), known.over(blob.ETag))
+		return err
+	})
+	return grown, err
+}
+
+// Get implements [kv.Store].
+func (s *Store) Get(ctx context.Context, key string) (string, error) {
+	if err := kv.ValidateKey(key); err != nil {
+		return "", err
+	}
+	if ValidateKey(key) != nil { // nothing can be stored under it
+		return "", storeError(ctx, "blobs.Get", ErrNotFound)
+	}
+	blob, err := s.client.Get(ctx, key)
+	if err != nil {
+		return "", storeError(ctx, "blobs.Get", err)
+	}
+	if !json.Valid(blob.Value) {
+		return "", storeError(ctx, "blobs.Get", errNotJSON)
+	}
+	return string(blob.Value), nil
+}
+
+// Query implements [kv.Store].
+func (s *Store) Query(context.Context, kv.Query) (string, error) {
+	return "", &kv.Error{Code: kv.CodeNotConfigured, Op: "blobs.Query",
+		Message: "kv-query needs Supabase, and Netlify Blobs answers here: set USE_SUPABASE_KV=true once the entries are migrated"}
+}
+
+// Delete implements [kv.Store].
+func (s *Store) Delete(ctx context.Context, key string) (kv.Written, error) {
+	if err := kv.ValidateKey(key); err != nil {
+		return kv.Written{}, err
+	}
+	if ValidateKey(key) != nil { // nothing can be stored under it
+		return written(""), nil
+	}
+	etag, _, err := s.head(ctx, key)
+	if err == nil && etag != "" {
+		err = s.client.Delete(ctx, key)
+	}
+	if err != nil {
+		return kv.Written{}, storeError(ctx, "blobs.Delete", err)
+	}
+	w := written(etag)
+	w.Existed = etag != ""
+	return w, nil
+}
+
+// errNotJSON is a blob that another program wrote.
+var errNotJSON = errors.New("the blob is not JSON")
+
+const messageNoAccess = "Netlify Blobs cannot be reached from here: set NETLIFY_BLOBS_TOKEN and NETLIFY_SITE_ID, or, to answer from Supabase," +
+	" USE_SUPABASE_KV=true with SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
+
+// storeError makes the error of package kv of one of the client's. It is the only place that does.
+func storeError(ctx context.Context, op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *kv.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	e := &kv.Error{Code: kv.CodeDatabaseUnreachable, Op: op, Err: err, Message: "Netlify Blobs could not be reached; try again in a moment"}
+	var answer *Error
+	switch {
+	case errors.Is(err, ErrNotFound):
+		e.Code, e.Message = kv.CodeNotFound, "Key not found"
+	case errors.Is(err, ErrNoAccess):
+		e.Code, e.Message = kv.CodeNotConfigured, messageNoAccess
+	case errors.Is(err, errNotJSON):
+		e.Message = "the blob under the key is not JSON: it was written by something else, and this function cannot answer with it"
+	case errors.Is(err, ErrConditionFailed):
+		e.Message = "others keep changing the same entry in Netlify Blobs; try again in a moment"
+	case errors.As(err, &answer) && slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden}, answer.Status):
+		e.Code, e.Message = kv.CodeNotConfigured, "Netlify Blobs refused the token: NETLIFY_BLOBS_TOKEN must be a personal access token for the site NETLIFY_SITE_ID"
+	case ctx.Err() != nil:
+		e.Code, e.Message = kv.CodeDeadlineExceeded, "the time allowed for the request was over before Netlify Blobs answered; ask for less, or try again"
+	}
+	return e
+}

@@ -1,0 +1,245 @@
+package blobs
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// maxAnswerBytes is the platform's limit for a response (kv_answer_limit).
+const maxAnswerBytes = 6 << 20
+
+// listed is a blob among those that a list may hold.
+type listed struct {
+	Listed
+	metadata         // where it was asked for
+	at       int64   // what the order goes by, unless it is by key
+	value    *string // where values were asked for; nil for one that was deleted meanwhile
+}
+
+// List implements [kv.Store]. Blobs lists keys alone: filters by index and orders by time ask for the metadata of every blob
+// under the prefix.
+func (s *Store) List(ctx context.Context, q kv.ListQuery) (string, error) {
+	q.Order = cmp.Or(q.Order, kv.OrderByKey)
+	if err := q.Validate(); err != nil {
+		return "", err
+	}
+	answer, err := s.list(ctx, q)
+	return answer, storeError(ctx, "blobs.List", err)
+}
+
+func (s *Store) list(ctx context.Context, q kv.ListQuery) (string, error) {
+	var all []*listed
+	for blob, err := range s.client.List(ctx, q.Prefix) {
+		if err != nil {
+			return "", err
+		}
+		all = append(all, &listed{Listed: blob})
+	}
+	byTime := q.Order.Field() != "key"
+	if byTime || len(q.Indexes)+len(q.IndexKeys) > 0 {
+		var err error
+		if all, err = s.readMetadata(ctx, all, q); err != nil {
+			return "", err
+		}
+	}
+	slices.SortFunc(all, func(a, b *listed) int {
+		order := cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.Key, b.Key))
+		if q.Order.Descending() {
+			return -order
+		}
+		return order
+	})
+	return s.answer(ctx, q, rest(all, q))
+}
+
+// readMetadata keeps the blobs that match the filters, with what they are sorted by.
+func (s *Store) readMetadata(ctx context.Context, all []*listed, q kv.ListQuery) (matching []*listed, err error) {
+	err = each(ctx, all, func(ctx context.Context, b *listed) error {
+		etag, known, err := s.head(ctx, b.Key)
+		b.metadata = known
+		if etag == "" {
+			b.ETag = "" // deleted since it was listed
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range all {
+		if b.Dropped > 0 && len(q.Indexes)+len(q.IndexKeys) > 0 {
+			return nil, &kv.Error{Code: kv.CodeNotConfigured, Message: fmt.Sprintf(
+				"an entry under the prefix has %d indexes, more than Netlify Blobs keeps with it: this filter needs Supabase (USE_SUPABASE_KV=true)", b.Dropped)}
+		}
+		if b.ETag == "" || !b.matches(q) {
+			continue
+		}
+		switch q.Order.Field() {
+		case "created":
+			b.at = cmp.Or(b.Created, b.LastModified.UnixMicro())
+		case "updated":
+			b.at = cmp.Or(b.Updated, b.LastModified.UnixMicro())
+		}
+		matching = append(matching, b)
+	}
+	return matching, nil
+}
+
+func (m metadata) matches(q kv.ListQuery) bool {
+	for _, spelled := range q.Indexes {
+		if !slices.ContainsFunc(m.Indexes, func(pair [2]string) bool { return pair[0]+":"+pair[1] == spelled }) {
+			return false
+		}
+	}
+	for _, key := range q.IndexKeys {
+		if !slices.ContainsFunc(m.Indexes, func(pair [2]string) bool { return pair[0] == key }) {
+			return false
+		}
+	}
+	return true
+}
+
+// rest is what follows the cursor or the offset.
+func rest(all []*listed, q kv.ListQuery) []*listed {
+	if q.Offset != nil {
+		return all[min(*q.Offset, len(all)):]
+	}
+	if q.After == nil {
+		return all
+	}
+	from := slices.IndexFunc(all, func(b *listed) bool {
+		order := strings.Compare(b.Key, q.After.Key)
+		if q.After.Micros != nil {
+			order = cmp.Or(cmp.Compare(b.at, *q.After.Micros), order)
+		}
+		if q.Order.Descending() {
+			return order < 0
+		}
+		return order > 0
+	})
+	if from < 0 {
+		return nil
+	}
+	return all[from:]
+}
+
+// answer writes the page that the blobs begin with, as kv_list does: its size is known before a value is read.
+func (s *Store) answer(ctx context.Context, q kv.ListQuery, blobs []*listed) (string, error) {
+	paged := q.Limit != nil || q.Offset != nil || q.After != nil
+	page, err := fitting(q, blobs, paged)
+	if err != nil {
+		return "", err
+	}
+	more := len(page) < len(blobs)
+	cursor := "null"
+	if more && paged {
+		last := page[len(page)-1]
+		c := kv.Cursor{Order: q.Order, Key: last.Key}
+		if q.Order.Field() != "key" {
+			c.Micros = &last.at
+		}
+		cursor = `"` + c.String() + `"`
+	}
+	if q.Values {
+		if err := s.readValues(ctx, page); err != nil {
+			return "", err
+		}
+		page = slices.DeleteFunc(slices.Clone(page), func(b *listed) bool { return b.value == nil })
+	}
+	out := []byte(`{"keys":[`)
+	for i, b := range page {
+		out = kv.AppendString(comma(out, i), b.Key)
+	}
+	out = strconv.AppendInt(append(out, `],"count":`...), int64(len(page)), 10)
+	if q.Values {
+		out = append(out, `,"data":{`...)
+		for i, b := range page {
+			out = append(append(kv.AppendString(comma(out, i), b.Key), ':'), *b.value...)
+		}
+		out = append(out, '}')
+	}
+	if paged {
+		limit, offset := "null", 0
+		if q.Limit != nil {
+			limit = strconv.Itoa(*q.Limit)
+		}
+		if q.Offset != nil {
+			offset = *q.Offset
+		}
+		out = fmt.Appendf(out, `,"pagination":{"limit":%s,"offset":%d,"hasMore":%t,"nextCursor":%s}`, limit, offset, more, cursor)
+	}
+	return string(append(out, '}')), nil
+}
+
+func comma(out []byte, i int) []byte {
+	if i > 0 {
+		return append(out, ',')
+	}
+	return out
+}
+
+// fitting is the part of the blobs that fits into an answer: all of them unless it is a page.
+func fitting(q kv.ListQuery, blobs []*listed, paged bool) ([]*listed, error) {
+	size := int64(0)
+	for i, b := range blobs {
+		if q.Limit != nil && i == *q.Limit {
+			return blobs[:i], nil
+		}
+		key := int64(len(kv.AppendString(nil, b.Key)))
+		if q.Values {
+			size += 2*key + 3 + b.Size
+		} else {
+			size += key + 1
+		}
+		switch {
+		case !paged && size > maxAnswerBytes:
+			return nil, tooLarge("the answer would be larger than the 6 MB of a response: page with limit")
+		case paged && i > 0 && size > kv.MaxPageBytes:
+			return blobs[:i], nil
+		case paged && q.Values && size > maxAnswerBytes:
+			return nil, tooLarge(fmt.Sprintf("the entry %s alone is larger than the 6 MB of a response: list this page without includeValues, and go on with its nextCursor",
+				kv.AppendString(nil, b.Key)))
+		}
+	}
+	return blobs, nil
+}
+
+func tooLarge(message string) error { return &kv.Error{Code: kv.CodeTooLarge, Message: message} }
+
+// readValues reads the blobs' values. One that is gone by now is left without.
+func (s *Store) readValues(ctx context.Context, page []*listed) error {
+	return each(ctx, page, func(ctx context.Context, b *listed) error {
+		blob, err := s.client.Get(ctx, b.Key)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		case !json.Valid(blob.Value):
+			return &kv.Error{Code: kv.CodeDatabaseUnreachable, Err: errNotJSON,
+				Message: fmt.Sprintf("the blob %s is not JSON: it was written by something else; list without includeValues, or delete it", kv.AppendString(nil, b.Key))}
+		}
+		value := string(blob.Value)
+		b.value = &value
+		return nil
+	})
+}
+
+// each does something for every blob, some at a time, and ends with the first error.
+func each(ctx context.Context, blobs []*listed, do func(context.Context, *listed) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for _, b := range blobs {
+		group.Go(func() error { return do(ctx, b) })
+	}
+	return group.Wait()
+}

@@ -1,0 +1,140 @@
+package blobs_test
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/blobs/blobstest"
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/kv/kvtest"
+)
+
+// newStore is a store of its own on the stand-in for hosted Netlify Blobs, reached the way the functions reach it.
+func newStore(t *testing.T) (*blobs.Store, *blobs.Client) {
+	t.Helper()
+	server, err := blobstest.Open(t.TempDir(), blobstest.Options{PageSize: 50})
+	require.NoError(t, err)
+	listening := httptest.NewServer(server)
+	t.Cleanup(func() {
+		listening.Close()
+		require.NoError(t, server.Close())
+	})
+	way := server.Access(listening.URL)
+	access, err := blobs.AccessFromEvent(way.Event, way.SiteID)
+	require.NoError(t, err)
+	client := blobs.NewClient("kv").WithDefault(access)
+	return blobs.NewStore(client), client
+}
+
+func TestBlobsKeepTheContract(t *testing.T) {
+	store, _ := newStore(t)
+	kvtest.Run(t, store, kvtest.Limits{CheckKey: blobs.CheckKey, MaxKeyBytes: blobs.MaxKeyBytes, NoQueries: true})
+}
+
+func TestBlobsOfTheOldFunctionsAreEntries(t *testing.T) {
+	t.Parallel()
+	store, client := newStore(t)
+	ctx := t.Context()
+	for key, text := range map[string]string{"index:s": `["a","b"]`, "s/a": `{"n":1}`, "s/b": `{"n":2}`} { // as setJSON writes them
+		_, err := client.Set(ctx, key, []byte(text), blobs.SetOptions{})
+		require.NoError(t, err)
+	}
+	for _, order := range []kv.Order{"key.asc", "created.asc", "updated.desc"} {
+		answer, err := store.List(ctx, kv.ListQuery{Prefix: "s/", Values: true, Order: order})
+		require.NoError(t, err)
+		require.Contains(t, answer, `"s/a":{"n":1}`)
+	}
+	_, err := store.Upsert(ctx, kv.Entry{Key: "s/c", Value: `{}`, Indexes: []kv.Index{{Key: "index:s", Member: "b"}, {Key: "index:s", Member: "c"}}})
+	require.NoError(t, err)
+	value, err := store.Get(ctx, "index:s")
+	require.NoError(t, err)
+	require.Equal(t, `["a","b","c"]`, value)
+}
+
+func TestABlobThatIsNotJSONIsNamedAndNotCut(t *testing.T) {
+	t.Parallel()
+	store, client := newStore(t)
+	_, err := client.Set(t.Context(), "odd", []byte("\x00\xff not json"), blobs.SetOptions{})
+	require.NoError(t, err)
+	_, err = store.Get(t.Context(), "odd")
+	require.Equal(t, kv.CodeDatabaseUnreachable, kv.CodeOf(err))
+	require.ErrorContains(t, err, "not JSON")
+	_, err = store.List(t.Context(), kv.ListQuery{Values: true})
+	require.ErrorContains(t, err, `"odd" is not JSON`)
+	answer, err := store.List(t.Context(), kv.ListQuery{})
+	require.NoError(t, err)
+	require.Equal(t, `{"keys":["odd"],"count":1}`, answer)
+}
+
+// 2 kB of metadata hold some dozen indexes. More are a clear error of the filter, never a wrong answer.
+func TestMoreIndexesThanFitAreAnErrorOfTheFilterAlone(t *testing.T) {
+	t.Parallel()
+	store, _ := newStore(t)
+	ctx := t.Context()
+	var indexes []kv.Index
+	for i := range 200 {
+		indexes = append(indexes, kv.Index{Key: "index:all", Member: fmt.Sprint("member-", i)})
+	}
+	_, err := store.Upsert(ctx, kv.Entry{Key: "e/many", Value: `{}`, Indexes: indexes})
+	require.NoError(t, err)
+	_, err = store.Upsert(ctx, kv.Entry{Key: "f/few", Value: `{}`, Indexes: indexes[:10]})
+	require.NoError(t, err)
+	_, err = store.List(ctx, kv.ListQuery{Prefix: "e/", Indexes: []string{"index:all:member-1"}})
+	require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err))
+	require.ErrorContains(t, err, "200 indexes")
+	answer, err := store.List(ctx, kv.ListQuery{Prefix: "f/", Indexes: []string{"index:all:member-1"}})
+	require.NoError(t, err)
+	require.Equal(t, `{"keys":["f/few"],"count":1}`, answer)
+	_, err = store.Upsert(ctx, kv.Entry{Key: "e/many", Value: `{}`, Indexes: indexes[:1]})
+	require.NoError(t, err)
+	answer, err = store.List(ctx, kv.ListQuery{Prefix: "e/", IndexKeys: []string{"index:all"}})
+	require.NoError(t, err)
+	require.Equal(t, `{"keys":["e/many"],"count":1}`, answer)
+	value, err := store.Get(ctx, "index:all")
+	require.NoError(t, err)
+	require.Equal(t, 200, strings.Count(value, "member-"))
+}
+
+func TestListsOfBlobsAreBoundedLikeThoseOfSupabase(t *testing.T) {
+	t.Parallel()
+	store, _ := newStore(t)
+	ctx := t.Context()
+	for i := range 7 {
+		_, err := store.Upsert(ctx, kv.Entry{Key: fmt.Sprint("k", i), Value: `["` + strings.Repeat("x", 1<<20) + `"]`})
+		require.NoError(t, err)
+	}
+	_, err := store.List(ctx, kv.ListQuery{Values: true})
+	require.Equal(t, kv.CodeTooLarge, kv.CodeOf(err))
+	limit := 7
+	answer, err := store.List(ctx, kv.ListQuery{Values: true, Limit: &limit})
+	require.NoError(t, err)
+	require.Contains(t, answer, `"keys":["k0","k1","k2","k3"],"count":4`)
+	require.Contains(t, answer, `"hasMore":true`)
+	_, err = store.Upsert(ctx, kv.Entry{Key: "a", Value: `["` + strings.Repeat("x", 7<<20) + `"]`})
+	require.NoError(t, err)
+	_, err = store.List(ctx, kv.ListQuery{Values: true, Limit: &limit})
+	require.Equal(t, kv.CodeTooLarge, kv.CodeOf(err))
+	require.ErrorContains(t, err, `the entry "a" alone`)
+}
+
+func TestNoAccessSaysWhatToSet(t *testing.T) {
+	t.Parallel()
+	store := blobs.NewStore(blobs.NewClient("kv"))
+	_, err := store.Get(t.Context(), "k")
+	require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err))
+	require.ErrorContains(t, err, "NETLIFY_BLOBS_TOKEN")
+	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})
+	require.NoError(t, err)
+	listening := httptest.NewServer(server)
+	t.Cleanup(listening.Close)
+	way := server.Access(listening.URL)
+	store = blobs.NewStore(blobs.NewClient("kv").WithDefault(blobs.Access{SiteID: way.SiteID, APIURL: way.APIURL, APIToken: "wrong"}))
+	_, err = store.Upsert(t.Context(), kv.Entry{Key: "k", Value: `{}`})
+	require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err))
+	require.ErrorContains(t, err, "refused the token")
+}

@@ -1,0 +1,213 @@
+package mirror
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Comparison is how reads are compared.
+type Comparison struct {
+	// Share of the reads, from 0 to 1.
+	Share float64
+	// Budget is how much longer than the first store a compared read may take.
+	Budget time.Duration
+	// Log gets a line for each difference: which keys, missing, extra or different, never the values.
+	Log *slog.Logger
+}
+
+// Compare returns a reader that answers as first does, and asks other as well for a share of the reads. What differs is asked
+// for once more, since a write may have come in between. Queries are not compared: Blobs cannot answer them.
+func Compare(first, other kv.Reader, c Comparison) kv.Reader {
+	return comparing{first, other, c}
+}
+
+type comparing struct {
+	first, other kv.Reader
+	Comparison
+}
+
+func (c comparing) Stats() kv.CacheStats { return c.first.Stats() }
+
+func (c comparing) Query(ctx context.Context, q kv.Query, f kv.Freshness) (kv.Answer, error) {
+	answer, err := c.first.Query(ctx, q, f)
+	answer.Compared = kv.ComparedSkipped
+	return answer, err
+}
+
+func (c comparing) Get(ctx context.Context, key string, f kv.Freshness) (kv.Answer, error) {
+	read := func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.Answer, error) {
+		return from.Get(ctx, key, f)
+	}
+	return c.compare(ctx, "kv-get", f, read, func(body string) contents {
+		if body == "" {
+			return contents{}
+		}
+		return contents{key: json.RawMessage(body)}
+	})
+}
+
+func (c comparing) List(ctx context.Context, q kv.ListQuery, f kv.Freshness) (kv.Answer, error) {
+	read := func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.Answer, error) {
+		return from.List(ctx, q, f)
+	}
+	if q.Order != "" && q.Order.Field() != "key" { // each store has times of its own, and so pages of its own
+		answer, err := c.first.List(ctx, q, f)
+		answer.Compared = kv.ComparedSkipped
+		return answer, err
+	}
+	return c.compare(ctx, "kv-list", f, read, listContents)
+}
+
+type reading func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.Answer, error)
+
+// compare answers from the first store. Both are asked at once; a compared answer comes from the store itself, not from memory.
+func (c comparing) compare(ctx context.Context, function string, f kv.Freshness, read reading, parse func(string) contents) (kv.Answer, error) {
+	if rand.Float64() >= c.Share {
+		answer, err := read(ctx, c.first, f)
+		answer.Compared = kv.ComparedSkipped
+		return answer, err
+	}
+	otherCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	others := make(chan result, 1)
+	go func() { others <- c.ask(otherCtx, c.other, read, parse) }()
+	bypass := f
+	bypass.Bypass = true
+	answer, err := read(ctx, c.first, bypass)
+	if err != nil && kv.CodeOf(err) != kv.CodeNotFound {
+		return answer, err
+	}
+	answer.Compared = kv.ComparedSkipped
+	deadline := time.NewTimer(c.Budget)
+	defer deadline.Stop()
+	select {
+	case <-deadline.C:
+		return answer, err
+	case other := <-others:
+		if other.err != nil {
+			return answer, err
+		}
+		differences := parse(answer.Body).differences(other.contents)
+		if len(differences) > 0 {
+			differences = c.again(otherCtx, deadline, read, parse)
+		}
+		answer.Compared = c.verdict(function, differences)
+		return answer, err
+	}
+}
+
+// result is what a store has.
+type result struct {
+	contents contents
+	err      error
+}
+
+func (c comparing) ask(ctx context.Context, from kv.Reader, read reading, parse func(string) contents) result {
+	answer, err := read(ctx, from, kv.Freshness{Bypass: true})
+	if err != nil && kv.CodeOf(err) != kv.CodeNotFound {
+		return result{err: err}
+	}
+	return result{contents: parse(answer.Body)}
+}
+
+// again asks both stores once more and returns what still differs; nil where there was no time to find out.
+func (c comparing) again(ctx context.Context, deadline *time.Timer, read reading, parse func(string) contents) []difference {
+	found := make(chan []difference, 1)
+	go func() {
+		first, other := c.ask(ctx, c.first, read, parse), c.ask(ctx, c.other, read, parse)
+		if first.err != nil || other.err != nil {
+			found <- nil
+			return
+		}
+		found <- append([]difference{}, first.contents.differences(other.contents)...)
+	}()
+	select {
+	case differences := <-found:
+		return differences
+	case <-deadline.C:
+		return nil
+	}
+}
+
+// verdict logs the differences: nil means that nobody knows, none that the stores are alike.
+func (c comparing) verdict(function string, differences []difference) kv.Compared {
+	if differences == nil {
+		return kv.ComparedSkipped
+	}
+	if len(differences) == 0 {
+		return kv.ComparedMatch
+	}
+	const most = 20
+	c.Log.LogAttrs(context.Background(), slog.LevelWarn, "stores differ", slog.String("function", function),
+		slog.Int("differences", len(differences)), slog.Any("keys", differences[:min(most, len(differences))]))
+	return kv.ComparedDiffers
+}
+
+// difference is a key that the stores do not agree about.
+type difference struct {
+	Key string `json:"key"`
+	// How it is in the other store: missing, extra, or different.
+	How string `json:"how"`
+}
+
+// contents are values by key; a key without its value has nil.
+type contents map[string]json.RawMessage
+
+func listContents(body string) contents {
+	var list struct {
+		Keys []string
+		Data contents
+	}
+	if json.Unmarshal([]byte(body), &list) != nil {
+		return contents{}
+	}
+	found := make(contents, len(list.Keys))
+	for _, key := range list.Keys {
+		found[key] = list.Data[key]
+	}
+	return found
+}
+
+// differences is never nil.
+func (c contents) differences(other contents) []difference {
+	found := []difference{}
+	for key, value := range c {
+		theirs, there := other[key]
+		switch {
+		case !there:
+			found = append(found, difference{key, "missing"})
+		case !sameJSON(value, theirs):
+			found = append(found, difference{key, "different"})
+		}
+	}
+	for key := range other {
+		if _, there := c[key]; !there {
+			found = append(found, difference{key, "extra"})
+		}
+	}
+	slices.SortFunc(found, func(a, b difference) int { return strings.Compare(a.Key, b.Key) })
+	return found
+}
+
+// sameJSON compares texts as JSON values, numbers by their spelling.
+func sameJSON(a, b json.RawMessage) bool {
+	if string(a) == string(b) {
+		return true
+	}
+	var x, y any
+	return decode(a, &x) == nil && decode(b, &y) == nil && reflect.DeepEqual(x, y)
+}
+
+func decode(text json.RawMessage, into *any) error {
+	decoder := json.NewDecoder(strings.NewReader(string(text)))
+	decoder.UseNumber()
+	return decoder.Decode(into)
+}

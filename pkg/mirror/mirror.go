@@ -1,0 +1,103 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Pair is the two stores.
+type Pair struct {
+	Supabase *kv.Supabase
+	Blobs    *blobs.Store
+	// Log gets a line for each write whose copy is not confirmed, with no key in it.
+	Log *slog.Logger
+	// Timeout bounds what a write takes longer for its copy; 0: 5 s.
+	Timeout time.Duration
+}
+
+const (
+	// parallel bounds how many keys of one write are copied at a time.
+	parallel = 8
+	// rounds bounds how often one copy begins again because others keep writing the key; each of them copies it too.
+	rounds = 50
+)
+
+// errUnsettled is a copy that others overtook too often. Its trace stays.
+var errUnsettled = errors.New("others keep changing the entry")
+
+// copied runs the copying that follows a write, and logs what is not confirmed. The caller of the function is not told: the
+// first store has the write, and the trace says that the other may lack it.
+func (p *Pair) copied(ctx context.Context, direction string, do func(context.Context) error) {
+	timeout := p.Timeout
+	if timeout == 0 {
+		timeout = 5 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := do(ctx); err != nil {
+		p.failed(direction, err)
+	}
+}
+
+func (p *Pair) failed(direction string, err error) {
+	p.Log.LogAttrs(context.Background(), slog.LevelError, "mirror failed",
+		slog.String("direction", direction), slog.String("code", string(kv.CodeOf(err))), slog.String("error", err.Error()))
+}
+
+// each copies the traces' keys, some at a time, and goes on with the others where one fails.
+func each(ctx context.Context, traces []kv.Trace, copy func(context.Context, kv.Trace) error) error {
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	failures := make([]error, len(traces))
+	for i, trace := range traces {
+		group.Go(func() error {
+			failures[i] = copy(ctx, trace)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return errors.Join(failures...)
+}
+
+// Repair works off the traces that are left, in the direction that first names. It returns how many there were and how many
+// it removed; an error says why the others stayed.
+func (p *Pair) Repair(ctx context.Context, first First) (found, repaired int, err error) {
+	const batch = 500
+	direction := p.toBlobs
+	if first == FirstBlobs {
+		direction = p.toSupabaseAndForget
+	}
+	var removed atomic.Int64
+	for after := int64(0); ; {
+		traces, listErr := p.Supabase.Traces(ctx, after, batch)
+		if listErr != nil || len(traces) == 0 {
+			return found, int(removed.Load()), errors.Join(err, listErr)
+		}
+		after = traces[len(traces)-1].ID
+		found += len(traces)
+		err = errors.Join(err, each(ctx, traces, func(ctx context.Context, trace kv.Trace) error {
+			if err := direction(ctx, trace); err != nil {
+				return fmt.Errorf("trace %d: %w", trace.ID, err)
+			}
+			removed.Add(1)
+			return nil
+		}))
+	}
+}
+
+// First is the store that answers.
+type First string
+
+const (
+	FirstBlobs    First = "blobs"
+	FirstSupabase First = "supabase"
+)

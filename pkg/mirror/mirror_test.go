@@ -1,0 +1,314 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/blobs/blobstest"
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/kv/kvtest"
+)
+
+func variable(t testing.TB, name string) string {
+	t.Helper()
+	value := os.Getenv(name)
+	if value == "" {
+		t.Fatalf("%s is not set: this test needs a database: run `make test`, or `make up` and `set -a; . .local/env`", name)
+	}
+	return value
+}
+
+// pairTest is the real Supabase and the stand-in for hosted Blobs, with faults on demand.
+type pairTest struct {
+	*Pair
+	t      *testing.T
+	log    *bytes.Buffer
+	prefix string
+	faults string // where they are set
+	way    blobs.Access
+	sql    *pgx.Conn
+}
+
+func newPair(t *testing.T) *pairTest {
+	t.Helper()
+	server, err := blobstest.Open(t.TempDir(), blobstest.Options{PageSize: 200})
+	require.NoError(t, err)
+	listening := httptest.NewServer(server)
+	t.Cleanup(listening.Close)
+	way := server.Access(listening.URL)
+	access, err := blobs.AccessFromEvent(way.Event, way.SiteID)
+	require.NoError(t, err)
+	p := &pairTest{t: t, log: &bytes.Buffer{}, prefix: "mirror/" + uuid.NewString() + "/", faults: listening.URL + blobstest.FaultsPath, way: access}
+	p.Pair = p.instance()
+	p.sql, err = pgx.Connect(t.Context(), variable(t, "DATABASE_URL"))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		for _, table := range []string{"kv_store", "kv_outbox"} {
+			_, err := p.sql.Exec(ctx, "delete from public."+table+" where starts_with(key, $1)", p.prefix)
+			require.NoError(t, err)
+		}
+		_ = p.sql.Close(ctx)
+	})
+	return p
+}
+
+// instance is another instance of the functions: clients of its own, on the same stores.
+func (p *pairTest) instance() *Pair {
+	p.t.Helper()
+	store, err := kv.NewSupabase(variable(p.t, "SUPABASE_URL"), variable(p.t, "SUPABASE_SERVICE_ROLE_KEY"))
+	require.NoError(p.t, err)
+	return &Pair{Supabase: store, Blobs: blobs.NewStore(blobs.NewClient("kv").WithDefault(p.way)), Log: slog.New(slog.NewJSONHandler(&locked{to: p.log}, nil))}
+}
+
+type locked struct {
+	mu sync.Mutex
+	to *bytes.Buffer
+}
+
+func (l *locked) Write(text []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.to.Write(text)
+}
+
+func (p *pairTest) setFaults(f blobstest.Faults) {
+	p.t.Helper()
+	body, err := json.Marshal(f)
+	require.NoError(p.t, err)
+	request, err := http.NewRequest(http.MethodPut, p.faults, bytes.NewReader(body))
+	require.NoError(p.t, err)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(p.t, err)
+	require.NoError(p.t, response.Body.Close())
+	require.Equal(p.t, http.StatusOK, response.StatusCode)
+}
+
+// traces are those that the test's keys left.
+func (p *pairTest) traces() (keys []string) {
+	p.t.Helper()
+	rows, err := p.sql.Query(p.t.Context(), "select key from public.kv_outbox where starts_with(key, $1) order by id", p.prefix)
+	require.NoError(p.t, err)
+	keys, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(p.t, err)
+	return keys
+}
+
+// repair works off the test's own traces: other tests have theirs in the same outbox.
+func (p *pairTest) repair(first First) {
+	p.t.Helper()
+	traces, err := p.Supabase.Traces(p.t.Context(), 0, 100_000)
+	require.NoError(p.t, err)
+	traces = slices.DeleteFunc(traces, func(trace kv.Trace) bool { return !strings.HasPrefix(trace.Key, p.prefix) })
+	direction := p.toBlobs
+	if first == FirstBlobs {
+		direction = p.toSupabaseAndForget
+	}
+	require.NoError(p.t, each(p.t.Context(), traces, direction))
+}
+
+// everything is what a store has under the prefix, values by key.
+func (p *pairTest) everything(store kv.Store) map[string]json.RawMessage {
+	p.t.Helper()
+	text, err := store.List(p.t.Context(), kv.ListQuery{Prefix: p.prefix, Values: true})
+	require.NoError(p.t, err)
+	var list struct{ Data map[string]json.RawMessage }
+	require.NoError(p.t, json.Unmarshal([]byte(text), &list))
+	return list.Data
+}
+
+func (p *pairTest) requireAlike(message string) {
+	p.t.Helper()
+	require.Empty(p.t, contents(p.everything(p.Supabase)).differences(p.everything(p.Blobs)), message)
+}
+
+func first(p *Pair, first First) kv.Store {
+	if first == FirstSupabase {
+		return SupabaseFirst(p)
+	}
+	return BlobsFirst(p)
+}
+
+var directions = []First{FirstSupabase, FirstBlobs}
+
+func TestMirroredStoresKeepTheContract(t *testing.T) {
+	for _, direction := range directions {
+		t.Run(string(direction), func(t *testing.T) {
+			p := newPair(t)
+			kvtest.Run(t, first(p.Pair, direction), kvtest.Limits{
+				CheckKey: blobs.CheckKey, MaxKeyBytes: blobs.MaxKeyBytes, NoQueries: direction == FirstBlobs,
+			})
+		})
+	}
+}
+
+func TestAWriteIsInBothStoresWhenItIsAnswered(t *testing.T) {
+	t.Parallel()
+	for _, direction := range directions {
+		t.Run(string(direction), func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			store := first(p.Pair, direction)
+			ctx := t.Context()
+			index := kv.Index{Key: p.prefix + "index", Member: "a"}
+			upsert := func(key, value string, indexes ...kv.Index) {
+				t.Helper()
+				_, err := store.Upsert(ctx, kv.Entry{Key: p.prefix + key, Value: value, Indexes: indexes})
+				require.NoError(t, err)
+				p.requireAlike("after the upsert of " + key)
+				require.Empty(t, p.traces(), "of "+key)
+			}
+			upsert("a", `{"b":1,"a":1.0}`, index)
+			upsert("a", `{"n":2}`)
+			upsert("b", ` [ ] `, kv.Index{Key: p.prefix + "index", Member: "b"}, kv.Index{Key: p.prefix + "other", Member: "b"})
+			upsert("index", `["replaced"]`)
+			upsert("c", `null`, kv.Index{Key: p.prefix + "index", Member: "c"})
+			upsert("other", `{"no":"array"}`)
+			upsert("d", `{"odd":"\u0000\ud800"}`, kv.Index{Key: p.prefix + "other", Member: "d"})
+			for _, stored := range []kv.Store{p.Supabase, p.Blobs} {
+				value, err := stored.Get(ctx, p.prefix+"index")
+				require.NoError(t, err)
+				require.Equal(t, `["replaced","c"]`, value)
+				list, err := stored.List(ctx, kv.ListQuery{Prefix: p.prefix, IndexKeys: []string{p.prefix + "index"}})
+				require.NoError(t, err)
+				require.Equal(t, fmt.Sprintf(`{"keys":["%[1]sa","%[1]sb","%[1]sc"],"count":3}`, p.prefix), list, "indexes are mirrored too")
+			}
+			for _, key := range []string{"a", "index", "never was"} {
+				_, err := store.Delete(ctx, p.prefix+key)
+				require.NoError(t, err)
+				p.requireAlike("after the delete of " + key)
+				require.Empty(t, p.traces(), "of "+key)
+			}
+			require.Empty(t, p.log.String())
+		})
+	}
+}
+
+// A mirror that fails is nobody's problem but ours: it is logged, it leaves a trace, and repair ends it.
+func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.Timeout = 300 * time.Millisecond
+	store := SupabaseFirst(p.Pair)
+	p.setFaults(blobstest.Faults{ServerError: 1})
+	_, err := store.Upsert(t.Context(), kv.Entry{Key: p.prefix + "a", Value: `{"secret":"value"}`, Indexes: []kv.Index{{Key: p.prefix + "i", Member: "m"}}})
+	require.NoError(t, err, "the caller is answered by Supabase")
+	_, err = store.Delete(t.Context(), p.prefix+"gone")
+	require.NoError(t, err)
+	require.Equal(t, []string{p.prefix + "a", p.prefix + "i", p.prefix + "gone"}, p.traces())
+	require.Contains(t, p.log.String(), `"msg":"mirror failed"`)
+	require.NotContains(t, p.log.String(), "secret")
+	require.NotContains(t, p.log.String(), p.prefix)
+	p.setFaults(blobstest.Faults{})
+	p.repair(FirstSupabase)
+	p.requireAlike("after repair")
+	require.Empty(t, p.traces())
+
+	// Blobs first, the database away: Blobs answers all the same.
+	away := p.instance()
+	away.Supabase, err = kv.NewSupabase("http://127.0.0.1:1", "key")
+	require.NoError(t, err)
+	_, err = BlobsFirst(away).Upsert(t.Context(), kv.Entry{Key: p.prefix + "b", Value: `{}`})
+	require.NoError(t, err)
+	require.Contains(t, p.log.String(), "leave a trace")
+
+	// Blobs first, Blobs failing: the caller is told, and the trace stays, since the write may have arrived.
+	p.setFaults(blobstest.Faults{ServerError: 1})
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err = BlobsFirst(p.Pair).Upsert(ctx, kv.Entry{Key: p.prefix + "c", Value: `{}`})
+	require.Error(t, err)
+	require.Equal(t, []string{p.prefix + "c"}, p.traces())
+}
+
+func TestKeysThatBlobsCannotKeepAreRefusedWhileItIsWritten(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	for _, direction := range directions {
+		store := first(p.Pair, direction)
+		for _, key := range []string{"/lead", "a?b", "a#b", `a\b`, "a%41b", "a/../b", strings.Repeat("k", 601)} {
+			_, err := store.Upsert(t.Context(), kv.Entry{Key: key, Value: `{}`})
+			require.Equal(t, kv.CodeInvalidInput, kv.CodeOf(err), "%s: %q", direction, key)
+			_, err = store.Upsert(t.Context(), kv.Entry{Key: p.prefix + "k", Value: `{}`, Indexes: []kv.Index{{Key: key, Member: "m"}}})
+			require.Equal(t, kv.CodeInvalidInput, kv.CodeOf(err), "%s: index %q", direction, key)
+			written, err := store.Delete(t.Context(), key)
+			require.NoError(t, err, "%s: a delete of what cannot be there", direction)
+			require.False(t, written.Existed)
+		}
+	}
+	require.Empty(t, p.everything(p.Supabase))
+}
+
+// TestRacingWritesEndAlike: several instances write, index and delete the same keys at once, while writes to Blobs arrive late,
+// fail, or lose their answer. None differs after repair.
+func TestRacingWritesEndAlike(t *testing.T) {
+	const keys, instances, callers = 1500, 3, 4
+	for _, direction := range directions {
+		t.Run(string(direction), func(t *testing.T) {
+			p := newPair(t)
+			seed := uint64(time.Now().UnixNano() & 0x7fffffff)
+			t.Logf("seed %d", seed)
+			p.setFaults(blobstest.Faults{Seed: seed, Methods: []string{"PUT", "DELETE"}, Delayed: 0.05, DelayMS: 60, ServerError: 0.05, LostAnswer: 0.02})
+			var failed, racing atomic.Int64
+			var group sync.WaitGroup
+			for i := range instances {
+				pair := p.instance()
+				pair.Timeout = 40 * time.Millisecond // so that a delayed write is given up, and arrives all the same
+				store := first(pair, direction)
+				for c := range callers {
+					random := rand.New(rand.NewPCG(seed, uint64(i*callers+c)))
+					group.Go(func() {
+						for n := range 2 * keys / (instances * callers) * 2 {
+							ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+							key := fmt.Sprintf("%sk%04d", p.prefix, (n*7+random.IntN(4))%keys)
+							var err error
+							switch random.IntN(6) {
+							case 0:
+								_, err = store.Delete(ctx, key)
+							case 1:
+								_, err = store.Upsert(ctx, kv.Entry{Key: key, Value: fmt.Sprintf(`{"i":%d,"n":%d}`, i, n),
+									Indexes: []kv.Index{{Key: fmt.Sprintf("%sx%d", p.prefix, random.IntN(20)), Member: fmt.Sprint(random.IntN(50))}}})
+							default:
+								_, err = store.Upsert(ctx, kv.Entry{Key: key, Value: fmt.Sprintf(`{"i":%d,"c":%d,"n":%d}`, i, c, n)})
+							}
+							cancel()
+							racing.Add(1)
+							if err != nil {
+								failed.Add(1)
+							}
+						}
+					})
+				}
+			}
+			group.Wait()
+			time.Sleep(200 * time.Millisecond) // the last of the late writes
+			p.setFaults(blobstest.Faults{})
+			before := len(contents(p.everything(p.Supabase)).differences(p.everything(p.Blobs)))
+			left := len(p.traces())
+			p.repair(direction)
+			t.Logf("%d writes, %d of them failed; %d keys differed and %d traces were left before repair", racing.Load(), failed.Load(), before, left)
+			require.Positive(t, left, "no write was late or failed: the race proves nothing")
+			p.requireAlike("after repair")
+			require.Empty(t, p.traces())
+			require.Greater(t, len(p.everything(p.Supabase)), keys/3)
+		})
+	}
+}

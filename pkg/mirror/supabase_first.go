@@ -1,0 +1,93 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// SupabaseFirst returns a store that answers as Supabase does and copies every write to Blobs.
+func SupabaseFirst(p *Pair) kv.Store { return supabaseFirst{p.Supabase, p} }
+
+type supabaseFirst struct {
+	*kv.Supabase // reads
+	pair         *Pair
+}
+
+func (s supabaseFirst) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error) {
+	if err := blobs.CheckEntry(entry); err != nil {
+		return kv.Written{}, err
+	}
+	written, traces, err := s.pair.Supabase.UpsertTraced(ctx, entry)
+	if err == nil {
+		s.pair.copied(ctx, "supabase to blobs", func(ctx context.Context) error { return each(ctx, traces, s.pair.toBlobs) })
+	}
+	return written, err
+}
+
+func (s supabaseFirst) Delete(ctx context.Context, key string) (kv.Written, error) {
+	if kv.ValidateKey(key) != nil || blobs.ValidateKey(key) != nil { // Blobs cannot have it
+		return s.pair.Supabase.Delete(ctx, key)
+	}
+	written, traces, err := s.pair.Supabase.DeleteTraced(ctx, key)
+	if err == nil {
+		s.pair.copied(ctx, "supabase to blobs", func(ctx context.Context) error { return each(ctx, traces, s.pair.toBlobs) })
+	}
+	return written, err
+}
+
+// toBlobs copies a key, and removes the trace once the copy is what the entry is.
+//
+// The row's token goes into the blob's metadata, and a blob is written only over the one that was seen, and only if that is
+// older. So a late write finds the blob changed and does nothing. Removing has no condition; what it may have removed too
+// much, or what a late write may have brought back after it, shows in the second look: the entry is not what was copied.
+func (p *Pair) toBlobs(ctx context.Context, trace kv.Trace) error {
+	states, err := p.Supabase.States(ctx, []string{trace.Key})
+	if err != nil {
+		return fmt.Errorf("read the entry: %w", err)
+	}
+	state := states[0]
+	for range rounds {
+		settled, err := p.writeBlob(ctx, state)
+		if err != nil {
+			return err
+		}
+		if !settled {
+			continue
+		}
+		done, now, err := p.Supabase.CopyDone(ctx, trace, state.Token)
+		if err != nil {
+			return fmt.Errorf("confirm the copy: %w", err)
+		}
+		if done {
+			return nil
+		}
+		state = now
+	}
+	return errUnsettled
+}
+
+// writeBlob brings the blob up to the state. It is false where the blob changed in between.
+func (p *Pair) writeBlob(ctx context.Context, state kv.State) (settled bool, err error) {
+	etag, token, err := p.Blobs.Peek(ctx, state.Key)
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("look at the blob: %w", err)
+	case state.Token == "" && etag == "":
+		return true, nil
+	case state.Token == "":
+		if err := p.Blobs.Remove(ctx, state.Key); err != nil {
+			return false, fmt.Errorf("remove the blob: %w", err)
+		}
+		return true, nil
+	case etag != "" && token != "" && !token.Before(state.Token):
+		return true, nil
+	}
+	settled, err = p.Blobs.Write(ctx, state, etag)
+	if err != nil {
+		return false, fmt.Errorf("write the blob: %w", err)
+	}
+	return settled, nil
+}
