@@ -47,7 +47,7 @@ test: check ## test everything on an empty platform of its own, on free ports
 	@$(ON_PLATFORM) --env KV_CACHE_MAX_STALE=0 --env 'KV_WARM_KEYS=e2e/warm/*' -- $(PLAIN) go test -count=1 ./tests/e2e
 	@$(ON_PLATFORM) --env KV_CACHE=off -- $(PLAIN) go test -count=1 ./tests/e2e
 	@go tool covdata textfmt -i=$(COVERAGE)/functions -o=$(COVERAGE)/functions.txt
-	@go run ./scripts/coverage -skip pkg/kv/kvtest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
+	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
 
 # What `make test` runs on its platform; `make up` and `set -a; . .local/env` will do for a look at one of them.
 .PHONY: test-on-platform

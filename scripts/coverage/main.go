@@ -20,13 +20,17 @@ import (
 
 func main() {
 	least := flag.Float64("least", 95, "percentage of statements that must be covered")
-	skip := flag.String("skip", "", "package to leave out: helpers of tests")
+	var skip []string
+	flag.Func("skip", "package to leave out: helpers of tests; may be repeated", func(name string) error {
+		skip = append(skip, name)
+		return nil
+	})
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "Usage: coverage [-least 95] [-skip package] profile…")
+		fmt.Fprintln(flag.CommandLine.Output(), "Usage: coverage [-least 95] [-skip package]… profile…")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	enough, err := report(flag.Args(), *skip, *least)
+	enough, err := report(flag.Args(), skip, *least)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "Error:", err)
 		os.Exit(2)
@@ -42,7 +46,7 @@ type place struct {
 	cover.ProfileBlock
 }
 
-func report(files []string, skip string, least float64) (enough bool, err error) {
+func report(files, skip []string, least float64) (enough bool, err error) {
 	covered := map[place]bool{} // with Count 0, so that the same block of two profiles is one
 	for _, file := range files {
 		profiles, err := cover.ParseProfiles(file)
@@ -50,7 +54,8 @@ func report(files []string, skip string, least float64) (enough bool, err error)
 			return false, fmt.Errorf("read %s: %w", file, err)
 		}
 		for _, profile := range profiles {
-			if skip != "" && strings.HasSuffix(path.Dir(profile.FileName), skip) {
+			in := path.Dir(profile.FileName)
+			if slices.ContainsFunc(skip, func(name string) bool { return strings.HasSuffix(in, name) }) {
 				continue
 			}
 			for _, block := range profile.Blocks {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"netlify-supabase-kv/scripts/platform/internal/blobs"
+	"netlify-supabase-kv/pkg/blobs/blobstest"
 	"netlify-supabase-kv/scripts/platform/internal/bundle"
 	"netlify-supabase-kv/scripts/platform/internal/envfile"
 	"netlify-supabase-kv/scripts/platform/internal/host"
@@ -123,7 +123,7 @@ func (s *supervisor) followDatabase(ctx context.Context) error {
 // startBlobs opens the stand-in for Netlify Blobs.
 func (s *supervisor) startBlobs() error {
 	return s.during(partBlobs, "starting the Blobs stand-in", func() (string, error) {
-		server, err := blobs.Open(s.home.Blobs(), blobs.Options{})
+		server, err := blobstest.Open(s.home.Blobs(), blobstest.Options{})
 		if err != nil {
 			return "", err
 		}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/gofrs/flock"
 
-	"netlify-supabase-kv/scripts/platform/internal/blobs"
+	"netlify-supabase-kv/pkg/blobs/blobstest"
 	"netlify-supabase-kv/scripts/platform/internal/host"
 	"netlify-supabase-kv/scripts/platform/internal/layout"
 	"netlify-supabase-kv/scripts/platform/internal/ports"
@@ -46,7 +46,7 @@ type supervisor struct {
 	cluster *postgres.Cluster
 	rest    rest.PostgREST
 	site    host.Site
-	access  *blobs.Access
+	access  *blobstest.Access
 	host    *host.Host
 	runtime atomic.Pointer[host.Host] // the same, for requests that come while it is being made
 	end     context.CancelFunc

@@ -1,4 +1,4 @@
-package blobs
+package blobstest
 
 import (
 	"encoding/base64"
@@ -18,7 +18,7 @@ func TestJavaScriptClient(t *testing.T) {
 	t.Parallel()
 	modules := os.Getenv("BLOBS_JS_DIR")
 	if modules == "" {
-		root, err := filepath.Abs("../../../..")
+		root, err := filepath.Abs("../../..")
 		require.NoError(t, err)
 		modules = filepath.Join(root, ".local", "npm", "platform", "node_modules")
 	}

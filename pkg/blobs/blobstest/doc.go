@@ -1,5 +1,5 @@
-// Package blobs stands in for hosted Netlify Blobs, which cannot be had locally: an [http.Handler] that the unchanged clients of
-// Netlify Blobs talk to, with the blobs kept as files in one directory.
+// Package blobstest stands in for hosted Netlify Blobs, which cannot be had locally: an [http.Handler] that the unchanged
+// clients of Netlify Blobs talk to, with the blobs kept as files in one directory.
 //
 // It promises what a client may rely on when hosted:
 //   - both ways in: the edge address with the token that functions get in their event, and the API with a personal token, where
@@ -23,4 +23,4 @@
 //   - a lone % in a path is refused with 400 by Go's HTTP server before this package sees it
 //
 // The directory belongs to one [Server] at a time. Faults for tests are switched on through [FaultsPath].
-package blobs
+package blobstest

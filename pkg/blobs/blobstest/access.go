@@ -1,4 +1,4 @@
-package blobs
+package blobstest
 
 import (
 	"crypto/hmac"
