@@ -266,17 +266,17 @@ func TestRacingWritesEndAlike(t *testing.T) {
 			p := newPair(t)
 			seed := uint64(time.Now().UnixNano() & 0x7fffffff)
 			t.Logf("seed %d", seed)
-			p.setFaults(blobstest.Faults{Seed: seed, Methods: []string{"PUT", "DELETE"}, Delayed: 0.05, DelayMS: 60, ServerError: 0.05, LostAnswer: 0.02})
+			p.setFaults(blobstest.Faults{Seed: seed, Methods: []string{"PUT", "DELETE"}, Delayed: 0.05, DelayMS: 250, ServerError: 0.05, LostAnswer: 0.02})
 			var failed, racing atomic.Int64
 			var group sync.WaitGroup
 			for i := range instances {
 				pair := p.instance()
-				pair.Timeout = 40 * time.Millisecond // so that a delayed write is given up, and arrives all the same
+				pair.Timeout = 150 * time.Millisecond // so that a delayed write is given up, and arrives all the same
 				store := first(pair, direction)
 				for c := range callers {
 					random := rand.New(rand.NewPCG(seed, uint64(i*callers+c)))
 					group.Go(func() {
-						for n := range 2 * keys / (instances * callers) * 2 {
+						for n := range 2 * keys / (instances * callers) {
 							ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 							key := fmt.Sprintf("%sk%04d", p.prefix, (n*7+random.IntN(4))%keys)
 							var err error
@@ -299,7 +299,7 @@ func TestRacingWritesEndAlike(t *testing.T) {
 				}
 			}
 			group.Wait()
-			time.Sleep(200 * time.Millisecond) // the last of the late writes
+			time.Sleep(400 * time.Millisecond) // the last of the late writes
 			p.setFaults(blobstest.Faults{})
 			before := len(contents(p.everything(p.Supabase)).differences(p.everything(p.Blobs)))
 			left := len(p.traces())

@@ -506,6 +506,7 @@ func (q randomQueries) order(body map[string]any) func(a, b modelEntry) int {
 
 func sendQuery(t testing.TB, body map[string]any) *answer {
 	t.Helper()
+	needsSupabase(t)
 	text, err := json.Marshal(body)
 	require.NoError(t, err)
 	return call(t, http.MethodPost, queryPath, bodyOf(text))

@@ -19,11 +19,13 @@ import (
 
 func query(t testing.TB, pairs ...string) *answer {
 	t.Helper()
+	needsSupabase(t)
 	return call(t, http.MethodGet, queryPath+params(pairs...))
 }
 
 func postQuery(t testing.TB, text string) *answer {
 	t.Helper()
+	needsSupabase(t)
 	return call(t, http.MethodPost, queryPath, body(text))
 }
 
