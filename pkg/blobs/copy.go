@@ -30,8 +30,12 @@ func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag stri
 	}
 	known := parseMetadata(blob.Metadata)
 	state.Value, state.Created, state.Updated = string(blob.Value), known.Created, known.Updated
-	if known.Dropped == 0 && blob.Metadata != "" {
-		state.Indexes = append([][2]string{}, known.Indexes...)
+	if blob.Metadata != "" { // without it, the blob is one of the JavaScript functions', and nobody knows
+		indexes, err := s.indexesOf(ctx, known)
+		if err != nil {
+			return state, "", storeError(ctx, "blobs.Read", err)
+		}
+		state.Indexes = append([][2]string{}, indexes...)
 	}
 	return state, blob.ETag, nil
 }
@@ -40,7 +44,9 @@ func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag stri
 // another has come in between.
 func (s *Store) Write(ctx context.Context, state kv.State, over string) (bool, error) {
 	known := metadata{Token: state.Token, Created: state.Created, Updated: state.Updated}
-	known.setIndexes(state.Indexes)
+	if err := s.setIndexes(ctx, &known, state.Indexes); err != nil {
+		return false, storeError(ctx, "blobs.Write", err)
+	}
 	_, err := s.client.Set(ctx, state.Key, []byte(state.Value), known.over(over))
 	if errors.Is(err, ErrConditionFailed) {
 		return false, nil

@@ -1,7 +1,12 @@
 package blobs
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
 
 	"netlify-supabase-kv/pkg/kv"
@@ -16,8 +21,8 @@ type metadata struct {
 	Updated int64 `json:"u,omitempty"`
 	// Indexes are the entry's key and member pairs.
 	Indexes [][2]string `json:"i,omitempty"`
-	// Dropped is how many indexes the entry has where they do not fit.
-	Dropped int `json:"n,omitempty"`
+	// Set names the blob that holds the indexes where they do not fit here.
+	Set string `json:"s,omitempty"`
 }
 
 func parseMetadata(text string) (m metadata) {
@@ -27,12 +32,38 @@ func parseMetadata(text string) (m metadata) {
 	return m
 }
 
-// setIndexes replaces the indexes, or notes how many there are where they do not fit.
-func (m *metadata) setIndexes(pairs [][2]string) {
-	m.Indexes, m.Dropped = pairs, 0
-	if len(m.text()) > MaxMetadataBytes-reserve {
-		m.Indexes, m.Dropped = nil, len(pairs)
+// setIndexes replaces the indexes in the metadata. Those that do not fit are written as a blob of their own first.
+func (s *Store) setIndexes(ctx context.Context, m *metadata, pairs [][2]string) error {
+	m.Indexes, m.Set = pairs, ""
+	if len(m.text()) <= MaxMetadataBytes-reserve {
+		return nil
 	}
+	text, err := json.Marshal(pairs)
+	if err != nil {
+		panic(err) // strings
+	}
+	sum := sha256.Sum256(text)
+	m.Indexes, m.Set = nil, hex.EncodeToString(sum[:])
+	_, err = s.indexes.Set(ctx, m.Set, text, SetOptions{IfNew: true})
+	if errors.Is(err, ErrConditionFailed) { // the same set is there already
+		return nil
+	}
+	return err
+}
+
+// indexesOf are the indexes that the metadata speaks of.
+func (s *Store) indexesOf(ctx context.Context, m metadata) (pairs [][2]string, err error) {
+	if m.Set == "" {
+		return m.Indexes, nil
+	}
+	blob, err := s.indexes.Get(ctx, m.Set)
+	if err != nil {
+		return nil, fmt.Errorf("read the indexes of an entry: %w", err)
+	}
+	if err := json.Unmarshal(blob.Value, &pairs); err != nil {
+		return nil, fmt.Errorf("read the indexes of an entry: %w", err)
+	}
+	return pairs, nil
 }
 
 // reserve is kept for a token and longer times, so that a copy that adds them still fits.

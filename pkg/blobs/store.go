@@ -20,18 +20,22 @@ import (
 // are changed with conditional writes. It cannot make an entry and its index entries one write, as Supabase does; a write that
 // fails in between returns an error, and repeating it completes it. Queries are [kv.CodeNotConfigured].
 //
-// What Blobs does not keep is in the blob's metadata: times of creation and update, and the entry's indexes where they fit
-// into 2 kB. A list that filters by index fails where one that is asked about did not fit.
+// What Blobs does not keep is in the blob's metadata: times of creation and update, and the entry's indexes. Where those do
+// not fit into 2 kB, the metadata names a blob of another store that holds them. That is named by its content, so that it never
+// changes; it stays when the entry changes.
 type Store struct {
-	client *Client
-	now    func() time.Time
+	client  *Client
+	indexes *Client // sets of indexes that are too large for metadata, by the hash of their text
+	now     func() time.Time
 }
 
 // parallel bounds how many requests one operation has under way.
 const parallel = 24
 
-// NewStore returns a store of the client's blobs.
-func NewStore(client *Client) *Store { return &Store{client: client, now: time.Now} }
+// NewStore returns a store of the client's blobs, which keeps large sets of indexes in the blobs of the other client.
+func NewStore(client, indexes *Client) *Store {
+	return &Store{client: client, indexes: indexes, now: time.Now}
+}
 
 // Write is what an upsert or delete did: the keys that it changed.
 type Write struct {
@@ -49,7 +53,7 @@ func CheckEntry(entry kv.Entry) error {
 	}
 	for i, index := range entry.Indexes {
 		if err := ValidateKey(index.Key); err != nil {
-			return kv.Invalid("indexes[%d]: key %v, as long as Netlify Blobs is written", i, err)
+			return kv.Invalid("indexes[%d]: %v, as long as Netlify Blobs is written", i, err)
 		}
 	}
 	return nil
@@ -61,7 +65,7 @@ func CheckKey(key string) error {
 		return err
 	}
 	if err := ValidateKey(key); err != nil {
-		return kv.Invalid("key %v, as long as Netlify Blobs is written", err)
+		return kv.Invalid("%v, as long as Netlify Blobs is written", err)
 	}
 	return nil
 }
@@ -102,7 +106,9 @@ func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (etag string, err 
 			known.Created = now
 		}
 		if entry.Indexes != nil {
-			known.setIndexes(pairsOf(entry.Indexes))
+			if err := s.setIndexes(ctx, &known, pairsOf(entry.Indexes)); err != nil {
+				return err
+			}
 		}
 		etag, err = s.client.Set(ctx, entry.Key, []byte(entry.Value), known.over(at))
 		return err

@@ -66,9 +66,15 @@ func (s *Store) list(ctx context.Context, q kv.ListQuery) (string, error) {
 func (s *Store) readMetadata(ctx context.Context, all []*listed, q kv.ListQuery) (matching []*listed, err error) {
 	err = each(ctx, all, func(ctx context.Context, b *listed) error {
 		etag, known, err := s.head(ctx, b.Key)
+		if err != nil {
+			return err
+		}
 		b.metadata = known
 		if etag == "" {
 			b.ETag = "" // deleted since it was listed
+		}
+		if len(q.Indexes)+len(q.IndexKeys) > 0 {
+			b.Indexes, err = s.indexesOf(ctx, known)
 		}
 		return err
 	})
@@ -76,10 +82,6 @@ func (s *Store) readMetadata(ctx context.Context, all []*listed, q kv.ListQuery)
 		return nil, err
 	}
 	for _, b := range all {
-		if b.Dropped > 0 && len(q.Indexes)+len(q.IndexKeys) > 0 {
-			return nil, &kv.Error{Code: kv.CodeNotConfigured, Message: fmt.Sprintf(
-				"an entry under the prefix has %d indexes, more than Netlify Blobs keeps with it: this filter needs Supabase (USE_SUPABASE_KV=true)", b.Dropped)}
-		}
 		if b.ETag == "" || !b.matches(q) {
 			continue
 		}

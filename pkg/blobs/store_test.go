@@ -28,7 +28,7 @@ func newStore(t *testing.T) (*blobs.Store, *blobs.Client) {
 	access, err := blobs.AccessFromEvent(way.Event, way.SiteID)
 	require.NoError(t, err)
 	client := blobs.NewClient("kv").WithDefault(access)
-	return blobs.NewStore(client), client
+	return blobs.NewStore(client, blobs.NewClient("kv-indexes").WithDefault(access)), client
 }
 
 func TestBlobsKeepTheContract(t *testing.T) {
@@ -71,8 +71,8 @@ func TestABlobThatIsNotJSONIsNamedAndNotCut(t *testing.T) {
 	require.Equal(t, `{"keys":["odd"],"count":1}`, answer)
 }
 
-// 2 kB of metadata hold some dozen indexes. More are a clear error of the filter, never a wrong answer.
-func TestMoreIndexesThanFitAreAnErrorOfTheFilterAlone(t *testing.T) {
+// 2 kB of metadata hold some dozen indexes; more are in a blob of their own.
+func TestAnEntryMayHaveMoreIndexesThanFitIntoMetadata(t *testing.T) {
 	t.Parallel()
 	store, _ := newStore(t)
 	ctx := t.Context()
@@ -80,21 +80,26 @@ func TestMoreIndexesThanFitAreAnErrorOfTheFilterAlone(t *testing.T) {
 	for i := range 200 {
 		indexes = append(indexes, kv.Index{Key: "index:all", Member: fmt.Sprint("member-", i)})
 	}
-	_, err := store.Upsert(ctx, kv.Entry{Key: "e/many", Value: `{}`, Indexes: indexes})
-	require.NoError(t, err)
-	_, err = store.Upsert(ctx, kv.Entry{Key: "f/few", Value: `{}`, Indexes: indexes[:10]})
-	require.NoError(t, err)
-	_, err = store.List(ctx, kv.ListQuery{Prefix: "e/", Indexes: []string{"index:all:member-1"}})
-	require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err))
-	require.ErrorContains(t, err, "200 indexes")
-	answer, err := store.List(ctx, kv.ListQuery{Prefix: "f/", Indexes: []string{"index:all:member-1"}})
-	require.NoError(t, err)
-	require.Equal(t, `{"keys":["f/few"],"count":1}`, answer)
-	_, err = store.Upsert(ctx, kv.Entry{Key: "e/many", Value: `{}`, Indexes: indexes[:1]})
-	require.NoError(t, err)
-	answer, err = store.List(ctx, kv.ListQuery{Prefix: "e/", IndexKeys: []string{"index:all"}})
-	require.NoError(t, err)
-	require.Equal(t, `{"keys":["e/many"],"count":1}`, answer)
+	upsert := func(key string, indexes []kv.Index) {
+		t.Helper()
+		_, err := store.Upsert(ctx, kv.Entry{Key: key, Value: `{}`, Indexes: indexes})
+		require.NoError(t, err)
+	}
+	requireKeys := func(want string, q kv.ListQuery) {
+		t.Helper()
+		answer, err := store.List(ctx, q)
+		require.NoError(t, err)
+		require.Equal(t, want, answer)
+	}
+	upsert("many", indexes)
+	upsert("many too", indexes)
+	upsert("few", indexes[:10])
+	requireKeys(`{"keys":["few","many","many too"],"count":3}`, kv.ListQuery{Indexes: []string{"index:all:member-1"}})
+	requireKeys(`{"keys":["many","many too"],"count":2}`, kv.ListQuery{Indexes: []string{"index:all:member-199"}})
+	upsert("many", nil) // absent: they stay
+	requireKeys(`{"keys":["many","many too"],"count":2}`, kv.ListQuery{Indexes: []string{"index:all:member-199"}})
+	upsert("many", indexes[:1])
+	requireKeys(`{"keys":["many too"],"count":1}`, kv.ListQuery{Indexes: []string{"index:all:member-199"}})
 	value, err := store.Get(ctx, "index:all")
 	require.NoError(t, err)
 	require.Equal(t, 200, strings.Count(value, "member-"))
@@ -124,7 +129,7 @@ func TestListsOfBlobsAreBoundedLikeThoseOfSupabase(t *testing.T) {
 
 func TestNoAccessSaysWhatToSet(t *testing.T) {
 	t.Parallel()
-	store := blobs.NewStore(blobs.NewClient("kv"))
+	store := blobs.NewStore(blobs.NewClient("kv"), blobs.NewClient("kv-indexes"))
 	_, err := store.Get(t.Context(), "k")
 	require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err))
 	require.ErrorContains(t, err, "NETLIFY_BLOBS_TOKEN")
@@ -133,7 +138,8 @@ func TestNoAccessSaysWhatToSet(t *testing.T) {
 	listening := httptest.NewServer(server)
 	t.Cleanup(listening.Close)
 	way := server.Access(listening.URL)
-	store = blobs.NewStore(blobs.NewClient("kv").WithDefault(blobs.Access{SiteID: way.SiteID, APIURL: way.APIURL, APIToken: "wrong"}))
+	wrong := blobs.NewClient("kv").WithDefault(blobs.Access{SiteID: way.SiteID, APIURL: way.APIURL, APIToken: "wrong"})
+	store = blobs.NewStore(wrong, wrong)
 	_, err = store.Upsert(t.Context(), kv.Entry{Key: "k", Value: `{}`})
 	require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err))
 	require.ErrorContains(t, err, "refused the token")

@@ -76,7 +76,7 @@ func (p *pairTest) instance() *Pair {
 	p.t.Helper()
 	store, err := kv.NewSupabase(variable(p.t, "SUPABASE_URL"), variable(p.t, "SUPABASE_SERVICE_ROLE_KEY"))
 	require.NoError(p.t, err)
-	return &Pair{Supabase: store, Blobs: blobs.NewStore(blobs.NewClient("kv").WithDefault(p.way)), Log: slog.New(slog.NewJSONHandler(&locked{to: p.log}, nil))}
+	return &Pair{Supabase: store, Blobs: blobs.NewStore(blobs.NewClient("kv").WithDefault(p.way), blobs.NewClient("kv-indexes").WithDefault(p.way)), Log: slog.New(slog.NewJSONHandler(&locked{to: p.log}, nil))}
 }
 
 type locked struct {

@@ -103,14 +103,18 @@ func supabaseFromEnv() (*kv.Supabase, error) {
 	return kv.NewSupabase(os.Getenv("SUPABASE_URL"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
 }
 
-// blobStore is the name of the store that the JavaScript functions used.
-const blobStore = "kv"
+// The names of the stores in Blobs: the one that the JavaScript functions used, and one for what does not fit into its metadata.
+const (
+	blobStore        = "kv"
+	blobStoreIndexes = "kv-indexes"
+)
 
 // blobsFromEnv returns the store in Blobs. The way to it comes with each request's event, else from the environment.
 func blobsFromEnv() *blobs.Store {
-	return blobs.NewStore(blobs.NewClient(blobStore).WithDefault(blobs.Access{
+	access := blobs.Access{
 		SiteID: os.Getenv("NETLIFY_SITE_ID"), APIToken: os.Getenv("NETLIFY_BLOBS_TOKEN"), APIURL: os.Getenv("NETLIFY_BLOBS_API_URL"),
-	}))
+	}
+	return blobs.NewStore(blobs.NewClient(blobStore).WithDefault(access), blobs.NewClient(blobStoreIndexes).WithDefault(access))
 }
 
 func (s stores) answering() kv.Store {

@@ -23,6 +23,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,6 +75,18 @@ func needsSupabase(t testing.TB) {
 		t.Skip("Netlify Blobs answers: this test is about what only Supabase can do")
 	}
 }
+
+// keepable tells whether a key can be stored: while Netlify Blobs is written, its clients' rules hold too.
+func keepable(key string) bool {
+	if os.Getenv("USE_SUPABASE_KV") != "false" && os.Getenv("KV_MIRROR_WRITES") != "true" {
+		return true
+	}
+	segments := strings.Split(key, "/")
+	return len(key) <= 600 && !strings.HasPrefix(key, "/") && !strings.ContainsAny(key, `?#\`) && !escape.MatchString(key) &&
+		!slices.Contains(segments, ".") && !slices.Contains(segments, "..")
+}
+
+var escape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
 // database connects to Postgres, and skips the test where there is no way to it.
 func database(t *testing.T) *pgx.Conn {

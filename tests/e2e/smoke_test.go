@@ -3,6 +3,7 @@ package e2e
 import (
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,8 +27,12 @@ func TestSmoke(t *testing.T) {
 					is(t, http.StatusOK, `{"ok":true,"key":`+quote(key)+`,"timestamp":"now"}`)
 			}
 			write(prefix+"a", odd, `,"sessionId":"s1"`)
-			write(prefix+"b c/%'\"*_\\😀", `[]`, `,"indexes":[{"key":"`+prefix+`index","member":"m:1"}]`)
-			odds := quote(prefix + "b c/%'\"*_\\😀")
+			oddKey := prefix + "b c/%'\"*_\\😀"
+			if !keepable(oddKey) {
+				oddKey = strings.ReplaceAll(oddKey, "\\", "")
+			}
+			write(oddKey, `[]`, `,"indexes":[{"key":"`+prefix+`index","member":"m:1"}]`)
+			odds := quote(oddKey)
 
 			t.Run("List", func(t *testing.T) {
 				call(t, http.MethodGet, via.list+params("prefix", prefix)).
@@ -43,7 +48,7 @@ func TestSmoke(t *testing.T) {
 					is(t, http.StatusOK, `{"keys":[`+odds+`],"count":1}`)
 			})
 			t.Run("ListOddPrefix", func(t *testing.T) {
-				call(t, http.MethodGet, via.list+params("prefix", prefix+"b c/%'\"*_\\😀")).
+				call(t, http.MethodGet, via.list+params("prefix", oddKey)).
 					is(t, http.StatusOK, `{"keys":[`+odds+`],"count":1}`)
 				call(t, http.MethodGet, via.list+params("prefix", prefix+"_")).
 					is(t, http.StatusOK, `{"keys":[],"count":0}`)
@@ -53,10 +58,11 @@ func TestSmoke(t *testing.T) {
 				require.Equal(t, []string{prefix + "a"}, p.Keys)
 				require.True(t, p.Pagination.HasMore)
 				p = call(t, http.MethodGet, via.list+params("prefix", prefix, "limit", "2", "cursor", *p.Pagination.NextCursor)).page(t)
-				require.Equal(t, []string{prefix + "b c/%'\"*_\\😀", prefix + "index"}, p.Keys)
+				require.Equal(t, []string{oddKey, prefix + "index"}, p.Keys)
 				require.False(t, p.Pagination.HasMore)
 			})
 			t.Run("Query", func(t *testing.T) {
+				needsSupabase(t)
 				one := `{"results":[{"key":` + odds + `,"value":[]}],"count":1,"pagination":{"limit":100,"offset":0,"hasMore":false,"nextCursor":null},"timestamp":"now"}`
 				call(t, http.MethodGet, via.query+params("prefix", prefix, "index", prefix+"index:m:1", "index", prefix+"index:none", "match", "any", "select", "key,value")).
 					is(t, http.StatusOK, one)
