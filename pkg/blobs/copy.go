@@ -9,13 +9,14 @@ import (
 )
 
 // Peek reads what a copy has to know of the blob under a key: its etag, "" where there is none, and what the entry was like in
-// Supabase when it was copied here.
+// Supabase when it was copied here; empty where it was written here since.
 func (s *Store) Peek(ctx context.Context, key string) (etag string, token kv.Token, err error) {
 	etag, known, err := s.head(ctx, key)
 	return etag, known.Token, storeError(ctx, "blobs.Peek", err)
 }
 
-// Read reads an entry for the other store, and the blob's etag; "" where there is none. Indexes are nil where they are not known.
+// Read reads an entry for the other store, and the blob's etag; "" where there is none. Its
+// Token is that of [Store.Peek]; Indexes are nil where they are not known.
 func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag string, err error) {
 	state = kv.State{Key: key}
 	blob, err := s.client.Get(ctx, key)
@@ -29,7 +30,7 @@ func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag stri
 		return state, "", storeError(ctx, "blobs.Read", err)
 	}
 	known := parseMetadata(blob.Metadata)
-	state.Value, state.Created, state.Updated = string(blob.Value), known.Created, known.Updated
+	state.Value, state.Created, state.Updated, state.Token = string(blob.Value), known.Created, known.Updated, known.Token
 	if blob.Metadata != "" { // without it, the blob is one of the JavaScript functions', and nobody knows
 		indexes, err := s.indexesOf(ctx, known)
 		if err != nil {
@@ -52,6 +53,23 @@ func (s *Store) Write(ctx context.Context, state kv.State, over string) (bool, e
 		return false, nil
 	}
 	return err == nil, storeError(ctx, "blobs.Write", err)
+}
+
+// WithMembers adds to the text of an array the strings of another one that it lacks.
+func WithMembers(text, other string) string {
+	var elements []json.RawMessage
+	if json.Unmarshal([]byte(other), &elements) != nil {
+		return text
+	}
+	var members []string
+	for _, element := range elements {
+		var member string
+		if element[0] == '"' && !kv.HasLoneSurrogate(string(element)) && json.Unmarshal(element, &member) == nil {
+			members = append(members, member)
+		}
+	}
+	merged, _ := appendMembers(text, members)
+	return merged
 }
 
 // Remove deletes a blob. Blobs has no condition for it: whoever removes a copy looks again afterwards.

@@ -167,7 +167,8 @@ func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []str
 	return grown, err
 }
 
-// addTo adds members to one index entry. The entry's own times and indexes stay.
+// addTo adds members to one index entry. The entry's own times and indexes stay, and so does what it was like in Supabase when
+// it was copied: it is that and more.
 func (s *Store) addTo(ctx context.Context, key string, members []string) (grown bool, err error) {
 	err = untilItHolds(ctx, func() error {
 		blob, err := s.client.Get(ctx, key)
@@ -175,7 +176,6 @@ func (s *Store) addTo(ctx context.Context, key string, members []string) (grown 
 			return err
 		}
 		known := parseMetadata(blob.Metadata)
-		known.Token = ""
 		if err != nil {
 			known.Created, known.Updated = s.now().UnixMicro(), s.now().UnixMicro()
 		}

@@ -39,6 +39,12 @@ func (t Token) Before(other Token) bool {
 	return false
 }
 
+// SameRow tells whether both tokens are of the same write of an entry, so that at most members were added in between.
+func (t Token) SameRow(other Token) bool {
+	mine, theirs := strings.LastIndexByte(string(t), '.'), strings.LastIndexByte(string(other), '.')
+	return mine > 0 && theirs > 0 && t[:mine] == other[:theirs]
+}
+
 // State is an entry as another store is to have it. Token is empty where there is no entry, and then nothing else is set.
 type State struct {
 	Key     string      `json:"key"`
@@ -103,8 +109,8 @@ func (s *Supabase) CopyForget(ctx context.Context, traces []Trace) error {
 
 // Copy makes an entry what state says (no entry, where state.Value is empty), if it is still what expected says. It is false
 // where it is not. Either way it returns what the entry is like now. A state whose Indexes are nil leaves the entry's, and one
-// with zero times leaves those.
-func (s *Supabase) Copy(ctx context.Context, state State, expected Token) (applied bool, now Token, err error) {
+// with zero times leaves those. With added, members were added to the index entry there, and those that only are here stay.
+func (s *Supabase) Copy(ctx context.Context, state State, expected Token, added bool) (applied bool, now Token, err error) {
 	var answer struct {
 		Applied bool
 		Token   Token
@@ -115,10 +121,11 @@ func (s *Supabase) Copy(ctx context.Context, state State, expected Token) (appli
 		Value    *string     `json:"p_value"`
 		Indexes  [][2]string `json:"p_indexes"`
 		IsIndex  bool        `json:"p_is_index"`
+		Add      bool        `json:"p_add"`
 		Created  *int64      `json:"p_created"`
 		Updated  *int64      `json:"p_updated"`
 		Request  uuid.UUID   `json:"p_request"`
-	}{state.Key, expected, orNil(state.Value), state.Indexes, state.IsIndex, orNil(state.Created), orNil(state.Updated), newRequest()}, &answer)
+	}{state.Key, expected, orNil(state.Value), state.Indexes, state.IsIndex, added, orNil(state.Created), orNil(state.Updated), newRequest()}, &answer)
 	return answer.Applied, answer.Token, err
 }
 

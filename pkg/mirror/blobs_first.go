@@ -100,6 +100,9 @@ func (p *Pair) toSupabaseAndForget(ctx context.Context, trace kv.Trace) error {
 //
 // The entry's token was read before the blob is, and the copy is a compare-and-set on it: if another copied a newer blob in
 // between, this copy does not apply, and looks again. If the blob changed after it was read, that shows in the second look.
+//
+// isIndex: members were added to the key. Then only those that are missing are added: while instances of both kinds run, the
+// row may have others that are about to be copied to the blob.
 func (p *Pair) toSupabase(ctx context.Context, trace kv.Trace, isIndex bool) error {
 	expected := trace.Token
 	for range rounds {
@@ -108,7 +111,7 @@ func (p *Pair) toSupabase(ctx context.Context, trace kv.Trace, isIndex bool) err
 			return fmt.Errorf("read the blob: %w", err)
 		}
 		state.IsIndex = isIndex
-		applied, now, err := p.Supabase.Copy(ctx, state, expected)
+		applied, now, err := p.Supabase.Copy(ctx, state, expected, isIndex)
 		if err != nil {
 			return fmt.Errorf("write the entry: %w", err)
 		}

@@ -85,9 +85,24 @@ func (p *Pair) writeBlob(ctx context.Context, state kv.State) (settled bool, err
 	case etag != "" && token != "" && !token.Before(state.Token):
 		return true, nil
 	}
+	if state.IsIndex && etag != "" && (token == "" || token.SameRow(state.Token)) {
+		if state.Value, etag, err = p.withMembersOfBlob(ctx, state); err != nil {
+			return false, err
+		}
+	}
 	settled, err = p.Blobs.Write(ctx, state, etag)
 	if err != nil {
 		return false, fmt.Errorf("write the blob: %w", err)
 	}
 	return settled, nil
+}
+
+// withMembersOfBlob keeps the members that only the blob has: while instances of both kinds run, as during a switch, those are
+// members that an instance with Blobs first has added and is about to copy.
+func (p *Pair) withMembersOfBlob(ctx context.Context, state kv.State) (value, etag string, err error) {
+	blob, etag, err := p.Blobs.Read(ctx, state.Key)
+	if err != nil {
+		return "", "", fmt.Errorf("read the blob: %w", err)
+	}
+	return blobs.WithMembers(state.Value, blob.Value), etag, nil
 }

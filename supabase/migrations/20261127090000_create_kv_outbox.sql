@@ -162,6 +162,24 @@ end
 $$;
 comment on function public.kv_set_members(text, text[]) is 'Makes the members of an index entry these, in this order. The caller holds the entry''s row.';
 
+create function public.kv_add_members(p_key text, p_members text[]) returns void
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    v_known text[] := array(
+        select member from public.kv_member where index_key = p_key
+        union all
+        select public.kv_array_strings(value) from public.kv_store where key = p_key);
+begin
+    -- One by one, each with a place of its own: some are added at a time, in the order of the list.
+    insert into public.kv_member (index_key, member, position)
+    select p_key, member, nextval('public.kv_member_position')
+    from (select member, n from unnest(p_members) with ordinality as m (member, n) where member <> all (v_known) order by n) as added
+    on conflict do nothing;
+end
+$$;
+comment on function public.kv_add_members(text, text[]) is 'Adds to an index entry the members that it does not have, in this order. The caller holds the entry''s row.';
+
 create function public.kv_members_of(p_value text) returns text[]
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
@@ -188,6 +206,7 @@ create function public.kv_mirror_copy(
     p_value    text,
     p_indexes  text[],
     p_is_index boolean,
+    p_add      boolean,
     p_created  bigint,
     p_updated  bigint,
     p_request  uuid
@@ -213,8 +232,10 @@ begin
                 or exists (select from public.kv_posting where index_key = p_key) then
                 v_members := public.kv_members_of(p_value);
             end if;
+            if p_add and v_members is not null and exists (select from public.kv_store where key = p_key and is_index) then
+                perform public.kv_add_members(p_key, v_members);
             -- Where another call creates the entry meanwhile, that one wins, and this one is told to look again.
-            if p_expected = '' then
+            elsif p_expected = '' then
                 insert into public.kv_store (key, value, index_pairs, is_index, created_at, updated_at)
                 values (p_key, case when v_members is null then v_value else '[]' end, coalesce(p_indexes, '{}'), v_members is not null,
                     coalesce(v_created, clock_timestamp()), coalesce(v_updated, clock_timestamp()))
@@ -235,16 +256,18 @@ begin
                     updated_at = coalesce(v_updated, updated_at)
                 where key = p_key;
             end if;
-            if v_members is not null then
+            if v_members is not null and not p_add then
                 perform public.kv_set_members(p_key, v_members);
+            elsif v_members is not null then
+                perform public.kv_add_members(p_key, v_members);
             end if;
         end if;
     end if;
     return json_build_object('applied', true, 'token', public.kv_token(p_key))::text;
 end
 $$;
-comment on function public.kv_mirror_copy(text, text, text, text[], boolean, bigint, bigint, uuid) is
-    'Makes an entry what the other store has (p_value null: no entry), if it is still what p_expected, a token, says.';
+comment on function public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid) is
+    'Makes an entry what the other store has (p_value null: no entry), if it is still what p_expected, a token, says. p_add: members were added there, and those that only are here stay.';
 
 drop function public.kv_upsert(text, text, text[], uuid);
 create function public.kv_upsert(
@@ -364,14 +387,14 @@ comment on function public.kv_delete(text, uuid, boolean) is 'Removes an entry, 
 
 revoke all on function public.kv_store_count_version(), public.kv_lineage(), public.kv_token(text), public.kv_mirror_state(text),
     public.kv_mirror_states(text[]), public.kv_mirror_done(bigint, text, text), public.kv_mirror_begin(text[], uuid),
-    public.kv_mirror_forget(bigint[]), public.kv_traces(bigint, integer), public.kv_set_members(text, text[]), public.kv_members_of(text),
-    public.kv_mirror_copy(text, text, text, text[], boolean, bigint, bigint, uuid), public.kv_written(xid8, boolean, uuid, boolean),
+    public.kv_mirror_forget(bigint[]), public.kv_traces(bigint, integer), public.kv_set_members(text, text[]), public.kv_add_members(text, text[]), public.kv_members_of(text),
+    public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid), public.kv_written(xid8, boolean, uuid, boolean),
     public.kv_upsert(text, text, text[], uuid, boolean), public.kv_delete(text, uuid, boolean)
     from public, anon, authenticated;
 grant execute on function public.kv_store_count_version(), public.kv_lineage(), public.kv_token(text), public.kv_mirror_state(text),
     public.kv_mirror_states(text[]), public.kv_mirror_done(bigint, text, text), public.kv_mirror_begin(text[], uuid),
-    public.kv_mirror_forget(bigint[]), public.kv_traces(bigint, integer), public.kv_set_members(text, text[]), public.kv_members_of(text),
-    public.kv_mirror_copy(text, text, text, text[], boolean, bigint, bigint, uuid), public.kv_written(xid8, boolean, uuid, boolean),
+    public.kv_mirror_forget(bigint[]), public.kv_traces(bigint, integer), public.kv_set_members(text, text[]), public.kv_add_members(text, text[]), public.kv_members_of(text),
+    public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid), public.kv_written(xid8, boolean, uuid, boolean),
     public.kv_upsert(text, text, text[], uuid, boolean), public.kv_delete(text, uuid, boolean)
     to service_role;
 
