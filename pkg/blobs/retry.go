@@ -21,8 +21,8 @@ var defaultRetry = retryPolicy{
 	first: 100 * time.Millisecond, longest: 2 * time.Second, attempt: 10 * time.Second, total: 15 * time.Second,
 }
 
-// retry returns what the first attempt returns that does not end with [passing], or else the last one's error. That is
-// context.DeadlineExceeded also when the attempt alone ran out of time. When the context has ended, the error says so too.
+// retry returns what the first attempt returns that does not end with [passing], or else the last error that was more than
+// the end of an attempt's time; if there was none, context.DeadlineExceeded. When the context has ended, the error says so too.
 func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Context) (T, error)) (none T, _ error) {
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -36,7 +36,9 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 	var last error
 	result, err := backoff.Retry(ctx, func() (T, error) {
 		result, err := once(ctx, min(p.attempt, time.Until(end)/2), attempt)
-		last = err
+		if last == nil || !errors.Is(err, context.DeadlineExceeded) { // the last attempts have little time, and tell only that
+			last = err
+		}
 		var again passing
 		switch {
 		case err == nil:
