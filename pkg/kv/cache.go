@@ -16,7 +16,7 @@ type CacheConfig struct {
 	// MaxBytes bounds the memory that the answers take together, their requests included. An answer that is larger is
 	// not kept.
 	MaxBytes int64
-	// TTL is how long an answer is kept, however often it proves to be current.
+	// TTL is how long an answer is kept after it was loaded, however often it proves to be current since.
 	TTL time.Duration
 	// MaxStale is how old the last look at the change feed may be for an answer to be given from memory without asking
 	// the database. 0: every answer is as new as its request.
@@ -38,6 +38,7 @@ type Cache struct {
 	store  *Supabase
 	config CacheConfig
 	now    func() time.Time
+	large  int // from this size on, an answer is not asked for again just to see whether it still holds
 
 	mu      sync.Mutex
 	answers *simplelru.LRU[string, *kept]
@@ -70,7 +71,7 @@ type CacheStats struct {
 	Bytes         int64 `json:"bytes"`
 }
 
-// largeAnswer is the size from which on an answer is not asked for again just to see whether it still holds.
+// largeAnswer is where loading an answer again costs more than a look at the feed alone and, if need be, another round trip.
 const largeAnswer = 64 << 10
 
 // answerOverhead is about what an answer takes beside its texts.
@@ -103,7 +104,7 @@ func SharedCache(store *Supabase, config CacheConfig) *Cache {
 
 // NewCache returns an empty cache of the store's answers.
 func NewCache(store *Supabase, config CacheConfig) *Cache {
-	c := &Cache{store: store, config: config, now: time.Now}
+	c := &Cache{store: store, config: config, now: time.Now, large: largeAnswer}
 	answers, err := simplelru.NewLRU(max(config.Entries, 1), func(_ string, a *kept) { c.bytes -= a.bytes })
 	if err != nil {
 		panic(err) // only for a size below 1
@@ -154,12 +155,12 @@ func (c *Cache) Stats() CacheStats {
 
 func (c *Cache) read(ctx context.Context, r read, f Freshness) (Answer, error) {
 	began := c.now()
-	known, answer := c.recall(r, f)
+	known, cursor, answer := c.recall(r, f)
 	if answer != nil {
 		return *answer, nil
 	}
-	if known != nil && !f.Bypass && len(known.body) >= largeAnswer {
-		holds, err := c.stillHolds(ctx, r)
+	if known != nil && !f.Bypass && len(known.body) >= c.large {
+		holds, err := c.stillHolds(ctx, r, cursor)
 		if err != nil {
 			return Answer{}, err
 		}
@@ -167,9 +168,9 @@ func (c *Cache) read(ctx context.Context, r read, f Freshness) (Answer, error) {
 			c.count(SourceRevalidated)
 			return Answer{Body: known.body, Tag: known.tag, Source: SourceRevalidated, Database: age(began, c.now())}, nil
 		}
-		known = nil
+		known, cursor = nil, c.position()
 	}
-	loaded, err := c.load(ctx, r, known)
+	loaded, err := c.load(ctx, r, known, cursor)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -181,8 +182,9 @@ func (c *Cache) read(ctx context.Context, r read, f Freshness) (Answer, error) {
 	return loaded, nil
 }
 
-// recall looks into memory: an answer that may be given, or else one that is there but has to be asked about.
-func (c *Cache) recall(r read, f Freshness) (known *kept, answer *Answer) {
+// recall looks into memory: an answer that may be given, or else one that is there but has to be asked about, and the cursor as
+// of which it holds.
+func (c *Cache) recall(r read, f Freshness) (known *kept, cursor string, answer *Answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
@@ -193,18 +195,18 @@ func (c *Cache) recall(r read, f Freshness) (known *kept, answer *Answer) {
 	}
 	unseen := age(c.looked, now)
 	if known == nil || f.Bypass || unseen >= c.config.MaxStale || f.After != "" && !covers(c.cursor, f.After) {
-		return known, nil
+		return known, c.cursor, nil
 	}
 	c.stats.Hits++
-	return known, &Answer{Body: known.body, Tag: known.tag, Source: SourceHit, Age: unseen}
+	return known, c.cursor, &Answer{Body: known.body, Tag: known.tag, Source: SourceHit, Age: unseen}
 }
 
-// stillHolds looks at the feed for an answer in memory.
-func (c *Cache) stillHolds(ctx context.Context, r read) (bool, error) {
+// stillHolds looks at the feed for an answer that holds as of the cursor.
+func (c *Cache) stillHolds(ctx context.Context, r read, cursor string) (bool, error) {
 	began := c.now()
-	cursor := c.position()
 	seen, err := c.store.look(ctx, cursor)
 	if err != nil {
+		r.explain(err)
 		return false, err
 	}
 	c.mu.Lock()
@@ -213,14 +215,13 @@ func (c *Cache) stillHolds(ctx context.Context, r read) (bool, error) {
 	return !seen.touches(r.scope), nil
 }
 
-// load asks the database for an answer, and keeps it. known is what memory has for the request.
-func (c *Cache) load(ctx context.Context, r read, known *kept) (Answer, error) {
+// load asks the database for an answer, and keeps it. known is what memory has for the request as of the cursor.
+func (c *Cache) load(ctx context.Context, r read, known *kept, cursor string) (Answer, error) {
 	if c.isWarming() {
 		body, err := c.store.read(ctx, r)
 		return newAnswer(body, SourceMiss), err
 	}
 	began := c.now()
-	cursor := c.position()
 	body, seen, err := c.store.readSince(ctx, r, cursor)
 	if err != nil {
 		return Answer{}, err
@@ -279,7 +280,7 @@ func (c *Cache) keep(r read, answer Answer, loaded time.Time) {
 	if c.answers.Add(id, a) {
 		c.stats.Evictions++
 	}
-	for c.bytes > c.config.MaxBytes {
+	for c.bytes > c.config.MaxBytes && c.answers.Len() > 0 {
 		c.answers.RemoveOldest()
 		c.stats.Evictions++
 	}

@@ -389,9 +389,12 @@ func newInterleaving(t *testing.T, random *rand.Rand) *interleaving {
 	require.NoError(t, err)
 	_, err = n.store.Upsert(t.Context(), Entry{Key: n.prefix + "y", Value: `{}`, Indexes: []Index{}})
 	require.NoError(t, err)
-	for _, stale := range []time.Duration{0, time.Second, time.Second, 5 * time.Second} {
+	for i, stale := range []time.Duration{0, 0, time.Second, time.Second, 5 * time.Second} {
 		cache := NewCache(n.store, CacheConfig{Entries: 6 + random.IntN(10), MaxBytes: 1 << 20, TTL: 20 * time.Second, MaxStale: stale})
 		cache.now = n.clock.now
+		if i%2 == 1 {
+			cache.large = 1 // these look at the feed first, for every answer
+		}
 		n.caches, n.stales = append(n.caches, cache), append(n.stales, stale)
 	}
 	for range 3 {
@@ -415,8 +418,26 @@ func (n *interleaving) step() {
 		n.transact()
 	case 5:
 		n.clock.pass(time.Duration(n.random.IntN(900)) * time.Millisecond)
+		switch n.random.IntN(100) {
+		case 0:
+			n.burst()
+		case 1:
+			cache := n.caches[n.random.IntN(len(n.caches))]
+			require.NoError(n.t, cache.warm(n.t.Context(), WarmEntries, []string{n.prefix + "k*", n.prefix + "x"}))
+		}
 	default:
 		n.read()
+	}
+}
+
+// burst makes more changes than one look tells of.
+func (n *interleaving) burst() {
+	for _, sql := range []string{
+		"insert into public.kv_store (key, value) select $1 || 'burst/' || i, '0' from generate_series(1, 1100) as i",
+		"delete from public.kv_store where starts_with(key, $1 || 'burst/')",
+	} {
+		_, err := n.writers[0].conn.Exec(n.t.Context(), sql, n.prefix)
+		require.NoError(n.t, err, sql)
 	}
 }
 
@@ -449,6 +470,9 @@ func TestReadersSeeEveryAcknowledgedWriteInTime(t *testing.T) {
 	}
 	for r, stale := range []time.Duration{0, 0, 30 * time.Millisecond, time.Second} {
 		cache := NewCache(store, CacheConfig{Entries: 100, MaxBytes: 1 << 20, TTL: time.Minute, MaxStale: stale})
+		if r%2 == 1 {
+			cache.large = 1
+		}
 		random := rand.New(rand.NewPCG(seed, uint64(100+r)))
 		for range 2 { // two callers of one cache
 			source := rand.New(rand.NewPCG(random.Uint64(), 0))

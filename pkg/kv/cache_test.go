@@ -324,6 +324,71 @@ func TestAnAnswerThatWasLoadingWhileTheCursorMovedIsNotKept(t *testing.T) {
 	c.requireGet("slow", `{"n":2}`, SourceMiss, "kv_get_since")
 }
 
+// Another caller's look may move the cursor between the moment an answer is found in memory and the look that is to confirm it.
+func TestALookConfirmsOnlyWhatHeldAtItsCursor(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = 0 })
+	big := func(n int) string { return fmt.Sprintf(`["%d%s"]`, n, strings.Repeat("x", largeAnswer)) }
+	c.put("big", big(1))
+	c.put("other", `{}`)
+	c.requireGet("big", big(1), SourceMiss, "kv_get_since")
+	looked := make(chan struct{})
+	c.road.block(func(_ http.ResponseWriter, function string, forward func()) {
+		c.road.block(nil)
+		if function == "kv_look" { // on its way when everything else happens
+			c.put("big", big(2))
+			_, err := c.Get(t.Context(), c.prefix+"other", Freshness{})
+			if err != nil {
+				t.Error(err)
+			}
+			close(looked)
+		}
+		forward()
+	})
+	answer, err := c.Get(t.Context(), c.prefix+"big", Freshness{})
+	require.NoError(t, err)
+	<-looked
+	require.True(t, big(2) == answer.Body)
+	c.road.taken()
+
+	// The same in the other order: the cursor moves before the look is sent.
+	known, cursor, _ := c.recall(mustGetRead(t, c.prefix+"big"), Freshness{})
+	require.NotNil(t, known)
+	c.put("big", big(3))
+	_, err = c.Get(t.Context(), c.prefix+"other", Freshness{})
+	require.NoError(t, err)
+	holds, err := c.stillHolds(t.Context(), mustGetRead(t, c.prefix+"big"), cursor)
+	require.NoError(t, err)
+	require.False(t, holds)
+}
+
+func mustGetRead(t *testing.T, key string) read {
+	t.Helper()
+	r, err := getRead(key)
+	require.NoError(t, err)
+	return r
+}
+
+func TestALookForALargeAnswerIsGoodForSmallOnesAndBypassLoads(t *testing.T) {
+	t.Parallel()
+	c := newCacheTest(t, nil)
+	big := `["` + strings.Repeat("x", largeAnswer) + `"]`
+	c.put("big", big)
+	c.put("small", `{}`)
+	c.requireGet("big", big, SourceMiss, "kv_get_since")
+	c.requireGet("small", `{}`, SourceMiss, "kv_get_since")
+	c.clock.pass(time.Second)
+	c.requireGet("big", big, SourceRevalidated, "kv_look")
+	c.requireGet("small", `{}`, SourceHit)
+	c.requireGetWith(Freshness{Bypass: true}, "big", big, SourceBypass, "kv_get_since")
+	almost := `["` + strings.Repeat("x", largeAnswer-5) + `"]`
+	require.Len(t, almost, largeAnswer-1)
+	c.put("almost", almost)
+	c.requireGet("almost", almost, SourceMiss, "kv_get_since")
+	c.clock.pass(time.Second)
+	c.requireGet("almost", almost, SourceRevalidated, "kv_get_since")
+}
+
 func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, nil)
@@ -336,7 +401,15 @@ func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T
 	for name, fault := range map[string]func(w http.ResponseWriter){
 		"Refused":  func(w http.ResponseWriter) { http.Error(w, "", http.StatusServiceUnavailable) },
 		"Nonsense": func(w http.ResponseWriter) { w.Header().Set("Content-Type", answerType); fmt.Fprint(w, "{}\n{}") },
-		"Empty":    func(w http.ResponseWriter) { w.Header().Set("Content-Type", answerType) },
+		"NoFeed": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", answerType)
+			fmt.Fprint(w, `{"cursor":"x"}`+"\n{}")
+		},
+		"NoAnswer": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", answerType)
+			fmt.Fprint(w, `{"cursor":"x","all":false}`)
+		},
+		"Empty": func(w http.ResponseWriter) { w.Header().Set("Content-Type", answerType) },
 		"Cut": func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", answerType)
 			w.Header().Set("Content-Length", "1000")

@@ -19,11 +19,16 @@ type changes struct {
 
 // parseChanges reads a feed's answer. It is not ok for anything else, whose cursor could not be trusted.
 func parseChanges(text string) (c changes, ok bool) {
-	if json.Unmarshal([]byte(text), &c) != nil || c.Cursor == "" {
+	var told struct {
+		Cursor string
+		All    *bool
+		Keys   *[]string
+	}
+	if json.Unmarshal([]byte(text), &told) != nil || told.Cursor == "" || told.All == nil || told.Keys == nil {
 		return changes{}, false
 	}
-	slices.Sort(c.Keys)
-	return c, true
+	slices.Sort(*told.Keys)
+	return changes{told.Cursor, *told.All, *told.Keys}, true
 }
 
 // touches tells whether the change concerns an answer with the scope.

@@ -107,7 +107,7 @@ func (r read) explain(err error) {
 // check finds a body that cannot be an answer: lists and queries are answered with an object.
 func (r read) check(body string) error {
 	if r.function != "kv_get" && !strings.HasSuffix(body, "}") {
-		return &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: r.function}
+		return nonsense(r.function)
 	}
 	return nil
 }

@@ -172,8 +172,11 @@ func (s *Supabase) look(ctx context.Context, cursor string) (changes, error) {
 	if err != nil {
 		return changes{}, err
 	}
-	_, c, err := cutChanges("kv_look", text)
-	return c, err
+	c, ok := parseChanges(text)
+	if !ok {
+		return changes{}, nonsense("kv_look")
+	}
+	return c, nil
 }
 
 // cursorArg is a cursor as JSON: null where there is none yet.
@@ -186,12 +189,16 @@ func cursorArg(cursor string) string {
 
 // cutChanges takes an answer apart: the feed's, a line break, and the rest.
 func cutChanges(op, text string) (rest string, c changes, err error) {
-	feed, rest, _ := strings.Cut(text, "\n")
+	feed, rest, found := strings.Cut(text, "\n")
 	c, ok := parseChanges(feed)
-	if !ok {
-		return "", changes{}, &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: op}
+	if !ok || !found {
+		return "", changes{}, nonsense(op)
 	}
 	return rest, c, nil
+}
+
+func nonsense(op string) *Error {
+	return &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: op}
 }
 
 // send asks a function for a read, in the time and in the words that go with it.

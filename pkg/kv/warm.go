@@ -68,9 +68,7 @@ func (c *Cache) warm(ctx context.Context, with WarmWith, patterns []string) erro
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.observe(c.cursor, seen, began) {
-		return nil
-	}
+	c.observe(c.cursor, seen, began)
 	for i := len(found) - 1; i >= 0; i-- { // what was named first is the last to go
 		c.keep(found[i].read, newAnswer(found[i].body, SourceMiss), began)
 	}

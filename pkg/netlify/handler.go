@@ -71,7 +71,9 @@ func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	response, fits := answer.encode()
 	if !fits {
 		err = &kv.Error{Code: kv.CodeTooLarge, Message: "the answer does not fit into the 6 MB of a response: page with limit, or ask for less"}
-		answer = errorAnswer(err, h.now())
+		refused := errorAnswer(err, h.now())
+		refused.read = answer.read
+		answer = refused
 		answer.Header = h.headers(&request, answer)
 		response, _ = answer.encode()
 	}

@@ -3,7 +3,8 @@
 
 -- Another after a restart, a crash (which resets the statistics) and a promotion, and now after a restore: one that drops and
 -- creates the tables loads rows before the triggers are there, one with --disable-triggers switches them off meanwhile, and
--- either writes the triggers' rows in the catalogue anew. While a trigger is not as it was made, every look has an epoch
+-- either writes the triggers' rows in the catalogue anew. A copy of the database is another one, and a rewritten table another
+-- file. While a trigger is not as it was made, every look has an epoch
 -- of its own, so that no cursor is good for anything. Every write and every look calls this: it reads as little as it can.
 create or replace function public.kv_epoch() returns text
     language plpgsql stable security invoker set search_path = ''
@@ -11,13 +12,14 @@ as $$
 begin
     return (
         select left(md5(concat_ws('/', extract(epoch from pg_postmaster_start_time()), extract(epoch from pg_stat_get_bgwriter_stat_reset_time()),
-            c.timeline_id, t.made,
-            case when not t.logging then random() end)), 16)
+            c.timeline_id, (select oid from pg_database where datname = current_database()), t.made, pg_relation_filenode('public.kv_store'),
+            pg_relation_filenode('public.kv_member'), case when not t.logging then random() end)), 16)
         from pg_control_checkpoint() as c, (
             select sum(hashoidextended(oid, xmin::text::bigint)) as made, count(*) = 7 and bool_and(tgenabled = 'A') as logging
             from pg_trigger
             where tgrelid in ('public.kv_store'::regclass, 'public.kv_member'::regclass, 'public.kv_log'::regclass)
-              and tgname ~ '_log') as t);
+              and tgname in ('kv_store_log', 'kv_store_log_truncate', 'kv_member_log_insert', 'kv_member_log_delete', 'kv_member_log_update',
+                'kv_member_log_truncate', 'kv_log_truncate_log')) as t);
 end
 $$;
 comment on function public.kv_epoch() is 'Changes whenever transaction ids may have been used again or changes gone unlogged: another cluster, a restart, a crash, a restore. See kv_enable_logging.';
@@ -36,7 +38,9 @@ begin
     for v_trigger in
         select t.tgname, t.tgrelid::regclass as relation from pg_trigger as t
         where t.tgrelid in ('public.kv_store'::regclass, 'public.kv_member'::regclass, 'public.kv_log'::regclass)
-          and t.tgname ~ '_log' and t.tgenabled <> 'A'
+          and t.tgname in ('kv_store_log', 'kv_store_log_truncate', 'kv_member_log_insert', 'kv_member_log_delete', 'kv_member_log_update',
+              'kv_member_log_truncate', 'kv_log_truncate_log')
+          and t.tgenabled <> 'A'
     loop
         execute format('alter table %s enable always trigger %I', v_trigger.relation, v_trigger.tgname);
     end loop;

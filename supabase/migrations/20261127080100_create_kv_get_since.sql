@@ -75,13 +75,14 @@ begin
         ), wanted as (
             select key, row_number() over (order by min(n), min(place)) as n from named group by key order by 2 limit p_entries
         ), sized as (
-            select w.key, w.n, s.value, s.is_index,
-                sum(coalesce(s.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end, 0)) over (order by w.n) as total
-            from wanted as w left join lateral (select * from public.kv_store as s where s.key = w.key offset 0) as s on true
+            select *, sum(bytes) over (order by n) as total from (
+                select w.key, w.n, s.value, s.is_index,
+                    coalesce(s.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end, 0) as bytes
+                from wanted as w left join lateral (select * from public.kv_store as s where s.key = w.key offset 0) as s on true) as found
         )
         select coalesce(json_agg(json_build_array(key, coalesce(
             case when is_index then public.kv_index_value(key, value::text) else value::text end, '')) order by n), '[]')::text
-        from sized where total <= p_bytes
+        from sized where total <= p_bytes and bytes <= public.kv_answer_limit() -- what is larger is no answer of kv_get
     );
 end
 $$;

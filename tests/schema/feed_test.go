@@ -34,6 +34,8 @@ func TestCursorsDoNotOutliveARestore(t *testing.T) {
 			create index kv_log_stamp on public.kv_log (stamp);
 			create trigger kv_log_truncate_log after truncate on public.kv_log for each statement execute function public.kv_log_truncate();
 			alter table public.kv_log enable always trigger kv_log_truncate_log`,
+		"TableRewritten": `
+			alter table public.kv_store alter column value type json using '["restored"]'::json`,
 		"LogEmptied": `
 			update public.kv_store set value = '["restored"]';
 			truncate public.kv_log`,
@@ -50,6 +52,8 @@ func TestCursorsDoNotOutliveARestore(t *testing.T) {
 				exec(t, super, statement)
 			}
 			require.True(t, changes(t, conn, before).All, "a cursor from before")
+			exec(t, super, "select public.kv_enable_logging()")
+			require.True(t, changes(t, conn, before).All, "a cursor from before, once the triggers are as they were")
 
 			// And from then on nothing slips by: the triggers are as they were made, or the feed says that it knows nothing.
 			exec(t, super, "select public.kv_enable_logging()")
@@ -59,6 +63,26 @@ func TestCursorsDoNotOutliveARestore(t *testing.T) {
 			requireChanges(t, conn, c, "a")
 		})
 	}
+}
+
+// A database that is a copy of another has cursors of its own: what happened in one says nothing about the other.
+func TestCursorsAreOfOneDatabase(t *testing.T) {
+	t.Parallel()
+	d, copied := newDatabase(t), newDatabase(t) // both are copies of one
+	require.NotEqual(t, one[string](t, d.connect(t), "select public.kv_epoch()"), one[string](t, copied.connect(t), "select public.kv_epoch()"))
+}
+
+// Triggers that others add are theirs.
+func TestTriggersOfOthersDoNotMatterToTheFeed(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	conn, super := d.connect(t), d.superuser(t)
+	exec(t, super, `
+		create function public.audit_login() returns trigger language plpgsql as 'begin return null; end';
+		create trigger my_audit_log after insert on public.kv_store for each row execute function public.audit_login()`)
+	requireChanges(t, conn, changes(t, conn, nil).Cursor)
+	exec(t, super, "select public.kv_enable_logging()")
+	require.Equal(t, "O", one[string](t, super, "select tgenabled::text from pg_trigger where tgname = 'my_audit_log'"))
 }
 
 // While changes may go unlogged, no cursor is good for anything.
