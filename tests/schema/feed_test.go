@@ -35,7 +35,7 @@ func TestCursorsDoNotOutliveARestore(t *testing.T) {
 			create trigger kv_log_truncate_log after truncate on public.kv_log for each statement execute function public.kv_log_truncate();
 			alter table public.kv_log enable always trigger kv_log_truncate_log`,
 		"TableRewritten": `
-			alter table public.kv_store alter column value type json using '["restored"]'::json`,
+			alter table public.kv_member alter column member type text collate "C" using member || ' restored'`,
 		"LogEmptied": `
 			update public.kv_store set value = '["restored"]';
 			truncate public.kv_log`,
