@@ -312,3 +312,42 @@ func TestRacingWritesEndAlike(t *testing.T) {
 		})
 	}
 }
+
+// TestBothStoresMeanTheSame: random operations, applied to both stores, to both mirrored pairs and to a plain model.
+func TestBothStoresMeanTheSame(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	seed := uint64(time.Now().UnixNano() & 0x7fffffff)
+	t.Run("Stores", func(t *testing.T) {
+		kvtest.RunModel(t, map[string]kv.Store{"supabase": p.Supabase, "blobs": p.Blobs}, seed, 100)
+	})
+	for _, direction := range directions {
+		t.Run("Mirrored/"+string(direction), func(t *testing.T) {
+			kvtest.RunModel(t, map[string]kv.Store{"first": both{first(p.Pair, direction), p}}, seed, 60)
+		})
+	}
+}
+
+// both reads from both stores, which must agree.
+type both struct {
+	kv.Store
+	pair *pairTest
+}
+
+func (b both) Get(ctx context.Context, key string) (string, error) {
+	one, err := b.pair.Supabase.Get(ctx, key)
+	other, otherErr := b.pair.Blobs.Get(ctx, key)
+	if one != other || kv.CodeOf(err) != kv.CodeOf(otherErr) {
+		return "", fmt.Errorf("Supabase has %q (%v), Blobs have %q (%v)", one, err, other, otherErr)
+	}
+	return one, err
+}
+
+func (b both) List(ctx context.Context, q kv.ListQuery) (string, error) {
+	one, err := b.pair.Supabase.List(ctx, q)
+	other, otherErr := b.pair.Blobs.List(ctx, q)
+	if one != other {
+		return "", fmt.Errorf("Supabase lists %q (%v), Blobs list %q (%v)", one, err, other, otherErr)
+	}
+	return one, err
+}

@@ -1,0 +1,165 @@
+package mirror
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// deployment is the instances that answer at a moment. While a deploy goes out, those of before and after do.
+type deployment struct {
+	mu     sync.RWMutex
+	stores []kv.Store
+	turn   atomic.Int64
+}
+
+func (d *deployment) any() kv.Store {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.stores[int(d.turn.Add(1))%len(d.stores)]
+}
+
+// roll goes from what there is to what is next: both together for a while, then the next alone.
+func (d *deployment) roll(next ...kv.Store) {
+	d.mu.Lock()
+	before := d.stores
+	d.stores = append(slices.Clone(before), next...)
+	d.mu.Unlock()
+	time.Sleep(600 * time.Millisecond)
+	d.mu.Lock()
+	d.stores = next
+	d.mu.Unlock()
+	time.Sleep(300 * time.Millisecond)
+}
+
+// caller counts up entries of its own through whichever instance answers, and wants to read what it was told was written.
+func (d *deployment) caller(t *testing.T, p *pairTest, number int, stop <-chan struct{}) (written int) {
+	ctx := context.WithoutCancel(t.Context())
+	key := func(n int) string { return fmt.Sprintf("%scaller%d/%d", p.prefix, number, n%5) }
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return n
+		default:
+		}
+		entry := kv.Entry{Key: key(n), Value: fmt.Sprintf(`{"n":%d}`, n), Indexes: []kv.Index{{Key: p.prefix + "index", Member: fmt.Sprintf("c%d-%d", number, n)}}}
+		if _, err := d.any().Upsert(ctx, entry); err != nil {
+			t.Errorf("caller %d, write %d: %v", number, n, err)
+			return n
+		}
+		value, err := d.any().Get(ctx, entry.Key)
+		if err != nil || value != entry.Value {
+			t.Errorf("caller %d was told that %s was written, and reads %q (%v)", number, entry.Value, value, err)
+			return n
+		}
+		if n%7 == 3 {
+			if _, err := d.any().Delete(ctx, key(n)); err != nil {
+				t.Errorf("caller %d, delete %d: %v", number, n, err)
+				return n
+			}
+			if value, err := d.any().Get(ctx, key(n)); kv.CodeOf(err) != kv.CodeNotFound {
+				t.Errorf("caller %d deleted write %d, and reads %q (%v)", number, n, value, err)
+				return n
+			}
+		}
+	}
+}
+
+// TestTheSwitchAndTheWayBackUnderTraffic walks docs/ROLLBACK.md from Blobs to Supabase and back: no caller gets an error, and nothing
+// that was acknowledged is lost.
+func TestTheSwitchAndTheWayBackUnderTraffic(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	for i := range 50 { // from before anybody thought of a switch
+		_, err := p.Blobs.Upsert(ctx, kv.Entry{Key: fmt.Sprintf("%sold/%02d", p.prefix, i), Value: fmt.Sprintf(`{"old":%d}`, i),
+			Indexes: []kv.Index{{Key: p.prefix + "index", Member: fmt.Sprint("old-", i)}}})
+		require.NoError(t, err)
+	}
+	blobsOnly := []kv.Store{p.Blobs, p.instance().Blobs}
+	blobsMirrored := []kv.Store{BlobsFirst(p.instance()), BlobsFirst(p.instance())}
+	supabaseMirrored := []kv.Store{SupabaseFirst(p.instance()), SupabaseFirst(p.instance())}
+
+	d := &deployment{stores: blobsOnly}
+	stop := make(chan struct{})
+	const callers = 4
+	written := make([]int, callers)
+	var group sync.WaitGroup
+	for number := range callers {
+		group.Go(func() { written[number] = d.caller(t, p, number, stop) })
+	}
+	requireAlike := func(step string) {
+		t.Helper()
+		require.Eventually(t, func() bool { return len(p.unlike()) == 0 }, 10*time.Second, 20*time.Millisecond, "%s: %v", step, p.unlike())
+	}
+	time.Sleep(300 * time.Millisecond)
+	d.roll(blobsMirrored...) // 1. mirror on
+	p.copyEverything()       // 2. migrate what nobody wrote since
+	requireAlike("3. verify")
+	d.roll(supabaseMirrored...) // 4. the switch
+	time.Sleep(500 * time.Millisecond)
+	requireAlike("after the switch")
+	d.roll(blobsMirrored...) // 5. the way back
+	time.Sleep(500 * time.Millisecond)
+	requireAlike("after the way back")
+	d.roll(blobsOnly...)
+	close(stop)
+	group.Wait()
+	require.Empty(t, p.log.String(), "every copy was confirmed")
+
+	value, err := p.Blobs.Get(ctx, p.prefix+"index")
+	require.NoError(t, err)
+	var members []string
+	require.NoError(t, json.Unmarshal([]byte(value), &members))
+	for number, n := range written {
+		t.Logf("caller %d wrote %d times", number, n)
+		require.Greater(t, n, 20)
+		for i := range n {
+			require.Contains(t, members, fmt.Sprintf("c%d-%d", number, i), "a member that was acknowledged")
+		}
+	}
+	for i := range 50 {
+		require.Contains(t, members, fmt.Sprint("old-", i))
+		value, err := p.Blobs.Get(ctx, fmt.Sprintf("%sold/%02d", p.prefix, i))
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprintf(`{"old":%d}`, i), value)
+	}
+}
+
+// copyEverything stands in for the migration: each blob is copied as a write of it would be.
+func (p *pairTest) copyEverything() {
+	p.t.Helper()
+	var list struct{ Keys []string }
+	text, err := p.Blobs.List(p.t.Context(), kv.ListQuery{Prefix: p.prefix})
+	require.NoError(p.t, err)
+	require.NoError(p.t, json.Unmarshal([]byte(text), &list))
+	for _, key := range list.Keys {
+		traces, err := p.Supabase.CopyBegin(p.t.Context(), []string{key})
+		require.NoError(p.t, err)
+		require.NoError(p.t, p.follow(p.t.Context(), traces, []string{key}))
+	}
+}
+
+// unlike lists what differs. Members that instances of both kinds added during a switch may be in another order.
+func (p *pairTest) unlike() []difference {
+	sorted := func(c contents) contents {
+		for key, value := range c {
+			var members []string
+			if strings.HasSuffix(key, "/index") && json.Unmarshal(value, &members) == nil {
+				slices.Sort(members)
+				c[key], _ = json.Marshal(members)
+			}
+		}
+		return c
+	}
+	return sorted(p.everything(p.Supabase)).differences(sorted(p.everything(p.Blobs)))
+}
