@@ -45,7 +45,9 @@ test: check ## test everything on an empty platform of its own, on free ports
 	@$(ON_PLATFORM) --dev -- $(PLAIN) $(MAKE) --no-print-directory test-on-platform
 	@$(ON_PLATFORM) --env KV_API_TOKEN=first,second --env KV_READ_TOKEN=reader -- $(PLAIN) go test -count=1 -run 'Token|Smoke' ./tests/e2e
 	@$(ON_PLATFORM) --env KV_CACHE_MAX_STALE=0 --env 'KV_WARM_KEYS=e2e/warm/*' -- $(PLAIN) go test -count=1 ./tests/e2e
-	@$(ON_PLATFORM) --env KV_CACHE=off -- $(PLAIN) go test -count=1 ./tests/e2e
+	@$(ON_PLATFORM) --env KV_CACHE=off --env KV_MIRROR_WRITES=true --env KV_COMPARE_READS=0.3 -- $(PLAIN) go test -count=1 ./tests/e2e
+	@$(ON_PLATFORM) --env USE_SUPABASE_KV=false -- $(PLAIN) go test -count=1 ./tests/e2e
+	@$(ON_PLATFORM) --env USE_SUPABASE_KV=false --env KV_MIRROR_WRITES=true --env KV_COMPARE_READS=0.3 -- $(PLAIN) go test -count=1 ./tests/e2e
 	@go tool covdata textfmt -i=$(COVERAGE)/functions -o=$(COVERAGE)/functions.txt
 	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
 

@@ -645,3 +645,23 @@ func TestACursorCoversWhatWasOverWhenItWasTaken(t *testing.T) {
 		require.False(t, covers(cursor, epoch+".0"), cursor)
 	}
 }
+
+func TestTokensGrow(t *testing.T) {
+	for name, c := range map[string]struct {
+		token, other    Token
+		before, sameRow bool
+	}{
+		"Same":           {"l.5.2", "l.5.2", false, true},
+		"MoreMembers":    {"l.5.2", "l.5.10", true, true},
+		"FewerMembers":   {"l.5.10", "l.5.2", false, true},
+		"LaterVersion":   {"l.5.2", "l.10.0", true, false},
+		"EarlierVersion": {"l.10.0", "l.5.2", false, false},
+		"OtherLineage":   {"l.10.0", "m.5.2", true, false},
+		"None":           {"", "l.5.2", true, false},
+		"BothNone":       {"", "", false, false},
+		"Odd":            {"l.x.2", "l.5.2", true, false},
+	} {
+		require.Equal(t, c.before, c.token.Before(c.other), name)
+		require.Equal(t, c.sameRow, c.token.SameRow(c.other), name)
+	}
+}

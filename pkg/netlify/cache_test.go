@@ -206,3 +206,12 @@ func TestWarmKeysHaveCommasBetweenThem(t *testing.T) {
 	require.Equal(t, []string{"a b", "p/*", "*"}, patternsOf(" a b ,p/*,,*, "))
 	require.Empty(t, patternsOf(" , "))
 }
+
+func TestAComparisonIsToldInAHeader(t *testing.T) {
+	t.Parallel()
+	r := invoke(t, Get(told{answer: kv.Answer{Body: `{}`, Compared: kv.ComparedDiffers}}), event("GET", `"path":"/api/kv/get/k"`))
+	require.Equal(t, "differs", r.Headers["X-KV-Compare"])
+	require.Contains(t, r.Headers["Access-Control-Expose-Headers"], "X-KV-Compare")
+	r = invoke(t, Get(told{answer: kv.Answer{Body: `{}`}}), event("GET", `"path":"/api/kv/get/k"`))
+	require.NotContains(t, r.Headers, "X-KV-Compare")
+}

@@ -1,0 +1,141 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// fixed is a reader that answers what a test tells it to. What stores hold is tested on real ones.
+type fixed struct {
+	bodies []string // one after the other, the last one from then on; "" is not found
+	err    error
+	delay  time.Duration
+	asked  []kv.Freshness
+}
+
+func (r *fixed) read(ctx context.Context, f kv.Freshness) (kv.Answer, error) {
+	r.asked = append(r.asked, f)
+	select {
+	case <-time.After(r.delay):
+	case <-ctx.Done():
+		return kv.Answer{}, ctx.Err()
+	}
+	body := r.bodies[min(len(r.asked)-1, len(r.bodies)-1)]
+	if r.err != nil {
+		return kv.Answer{}, r.err
+	}
+	if body == "" {
+		return kv.Answer{}, &kv.Error{Code: kv.CodeNotFound}
+	}
+	return kv.Answer{Body: body}, nil
+}
+
+func (r *fixed) Get(ctx context.Context, _ string, f kv.Freshness) (kv.Answer, error) {
+	return r.read(ctx, f)
+}
+func (r *fixed) List(ctx context.Context, _ kv.ListQuery, f kv.Freshness) (kv.Answer, error) {
+	return r.read(ctx, f)
+}
+func (r *fixed) Query(ctx context.Context, _ kv.Query, f kv.Freshness) (kv.Answer, error) {
+	return r.read(ctx, f)
+}
+func (r *fixed) Stats() kv.CacheStats { return kv.CacheStats{Hits: 7} }
+
+func TestReadsAreComparedAsJSON(t *testing.T) {
+	t.Parallel()
+	const list = `{"keys":["a","b"],"count":2,"data":{"a":{"x":1,"y":[1.0]},"b":null}}`
+	for name, c := range map[string]struct {
+		first, other []string
+		list         bool
+		want         kv.Compared
+		log          string
+	}{
+		"SameBytes":        {[]string{`{"a":1}`}, []string{`{"a":1}`}, false, kv.ComparedMatch, ""},
+		"OtherSpelling":    {[]string{`{"a":1,"b":"\u00e9"}`}, []string{` {"b":"é", "a":1}`}, false, kv.ComparedMatch, ""},
+		"BothMissing":      {[]string{``}, []string{``}, false, kv.ComparedMatch, ""},
+		"Different":        {[]string{`{"a":1}`}, []string{`{"a":2}`}, false, kv.ComparedDiffers, `[{"key":"the-key","how":"different"}]`},
+		"NumberSpelled":    {[]string{`[1.0]`}, []string{`[1]`}, false, kv.ComparedDiffers, `[{"key":"the-key","how":"different"}]`},
+		"Missing":          {[]string{`{"a":1}`}, []string{``}, false, kv.ComparedDiffers, `[{"key":"the-key","how":"missing"}]`},
+		"Extra":            {[]string{``}, []string{`{"a":1}`}, false, kv.ComparedDiffers, `[{"key":"the-key","how":"extra"}]`},
+		"AWriteInBetween":  {[]string{`{"a":1}`, `{"a":2}`}, []string{`{"a":2}`}, false, kv.ComparedMatch, ""},
+		"ListsAlike":       {[]string{list}, []string{`{"keys":["a","b"],"count":2,"data":{"b":null,"a":{"y":[1.0],"x":1}}}`}, true, kv.ComparedMatch, ""},
+		"ListsWithoutData": {[]string{`{"keys":["a"],"count":1}`}, []string{`{"keys":["a"],"count":1}`}, true, kv.ComparedMatch, ""},
+		"ListsThatDiffer": {[]string{list}, []string{`{"keys":["a","c"],"count":2,"data":{"a":{"x":2},"c":1}}`}, true, kv.ComparedDiffers,
+			`[{"key":"a","how":"different"},{"key":"b","how":"missing"},{"key":"c","how":"extra"}]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log bytes.Buffer
+			first := &fixed{bodies: c.first}
+			reader := Compare(first, &fixed{bodies: c.other}, Comparison{Share: 1, Budget: 5 * time.Second, Log: slog.New(slog.NewJSONHandler(&log, nil))})
+			var answer kv.Answer
+			var err error
+			if c.list {
+				answer, err = reader.List(t.Context(), kv.ListQuery{}, kv.Freshness{After: "v"})
+			} else {
+				answer, err = reader.Get(t.Context(), "the-key", kv.Freshness{After: "v"})
+			}
+			if c.first[0] == "" {
+				require.Equal(t, kv.CodeNotFound, kv.CodeOf(err))
+			} else {
+				require.NoError(t, err)
+				require.Equal(t, c.first[0], answer.Body, "the first store answers")
+			}
+			require.Equal(t, c.want, answer.Compared)
+			require.Equal(t, kv.Freshness{Bypass: true, After: "v"}, first.asked[0], "what is compared is the store, not memory")
+			if c.log == "" {
+				require.Empty(t, log.String())
+				return
+			}
+			var line struct{ Keys json.RawMessage }
+			require.NoError(t, json.Unmarshal(log.Bytes(), &line))
+			require.JSONEq(t, c.log, string(line.Keys))
+			require.NotContains(t, log.String(), `"x"`, "no values")
+		})
+	}
+}
+
+func TestAComparisonIsNeverTheCallersProblem(t *testing.T) {
+	t.Parallel()
+	discard := slog.New(slog.DiscardHandler)
+	same := []string{`{}`}
+	for name, other := range map[string]*fixed{
+		"Slow":    {bodies: same, delay: time.Minute},
+		"Failing": {bodies: same, err: errors.New("away")},
+	} {
+		reader := Compare(&fixed{bodies: same}, other, Comparison{Share: 1, Budget: 30 * time.Millisecond, Log: discard})
+		began := time.Now()
+		answer, err := reader.Get(t.Context(), "k", kv.Freshness{})
+		require.NoError(t, err, name)
+		require.Equal(t, kv.ComparedSkipped, answer.Compared, name)
+		require.Less(t, time.Since(began), 10*time.Second, name)
+	}
+	other := &fixed{bodies: same}
+	none := Compare(&fixed{bodies: same}, other, Comparison{Share: 0, Budget: time.Second, Log: discard})
+	all := Compare(&fixed{bodies: same}, other, Comparison{Share: 1, Budget: time.Second, Log: discard})
+	for name, read := range map[string]func() (kv.Answer, error){
+		"NotAmongTheShare": func() (kv.Answer, error) { return none.Get(t.Context(), "k", kv.Freshness{}) },
+		"Query":            func() (kv.Answer, error) { return all.Query(t.Context(), kv.Query{}, kv.Freshness{}) },
+		"ByTime": func() (kv.Answer, error) {
+			return all.List(t.Context(), kv.ListQuery{Order: "created.asc"}, kv.Freshness{})
+		},
+	} {
+		answer, err := read()
+		require.NoError(t, err, name)
+		require.Equal(t, kv.ComparedSkipped, answer.Compared, name)
+	}
+	require.Empty(t, other.asked)
+	failing := Compare(&fixed{bodies: same, err: errors.New("bug")}, other, Comparison{Share: 1, Budget: time.Second, Log: discard})
+	_, err := failing.Get(t.Context(), "k", kv.Freshness{})
+	require.ErrorContains(t, err, "bug", "an error of the first store is the answer")
+	require.EqualValues(t, 7, all.Stats().Hits)
+}

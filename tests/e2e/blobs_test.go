@@ -1,0 +1,63 @@
+package e2e
+
+import (
+	"net/http"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	upsertBlobPath = "/.netlify/functions/kv-upsert-blob"
+	listBlobPath   = "/.netlify/functions/kv-list-blob"
+)
+
+// TestTheFunctionsForTheWayBackAlwaysUseBlobs, whatever store the others use.
+func TestTheFunctionsForTheWayBackAlwaysUseBlobs(t *testing.T) {
+	needsHost(t)
+	t.Parallel()
+	prefix := newPrefix(t)
+	value := `{"b":1.0,"a":"\u0000"}`
+	call(t, http.MethodPost, upsertBlobPath, body(upsertBody(prefix+"k", value, index{prefix + "i", "m"}))).
+		is(t, http.StatusOK, `{"ok":true,"key":`+quote(prefix+"k")+`,"timestamp":"now"}`)
+	want := `{"keys":[` + quote(prefix+"i") + `,` + quote(prefix+"k") + `],"count":2,"data":{` + quote(prefix+"i") + `:["m"],` + quote(prefix+"k") + `:` + value + `}}`
+	call(t, http.MethodGet, listBlobPath+params("prefix", prefix, "includeValues", "true")).is(t, http.StatusOK, want)
+	call(t, http.MethodPost, upsertBlobPath, body(`{"key":"a?b","value":{}}`)).isError(t, http.StatusBadRequest, "Netlify Blobs")
+	if os.Getenv("USE_SUPABASE_KV") == "false" {
+		list(t, "prefix", prefix, "includeValues", "true").is(t, http.StatusOK, want)
+	} else {
+		require.Empty(t, keys(t, "prefix", prefix), "kv-list reads Supabase")
+	}
+}
+
+// TestWritesAreMirrored: what one store was told, the other has when the write is answered.
+func TestWritesAreMirrored(t *testing.T) {
+	needsHost(t)
+	if os.Getenv("KV_MIRROR_WRITES") != "true" {
+		t.Skip("KV_MIRROR_WRITES is not true")
+	}
+	t.Parallel()
+	prefix := newPrefix(t)
+	blobs := func() *answer {
+		return call(t, http.MethodGet, listBlobPath+params("prefix", prefix, "includeValues", "true"))
+	}
+	upsert(t, prefix+"k", `{"n":1}`, index{prefix + "i", "m"})
+	blobs().is(t, http.StatusOK, string(list(t, "prefix", prefix, "includeValues", "true").body))
+	upsert(t, prefix+"k", `{"n":2}`)
+	blobs().is(t, http.StatusOK, string(list(t, "prefix", prefix, "includeValues", "true").body))
+	for _, key := range []string{"k", "i"} {
+		remove(t, prefix+key, true)
+		blobs().is(t, http.StatusOK, string(list(t, "prefix", prefix, "includeValues", "true").body))
+	}
+	require.Contains(t, []string{"", "match", "skipped"}, get(t, prefix+"k").header.Get("X-KV-Compare"))
+}
+
+// TestQueriesNeedSupabase: Blobs say so.
+func TestQueriesNeedSupabase(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("USE_SUPABASE_KV") != "false" {
+		t.Skip("USE_SUPABASE_KV is not false")
+	}
+	call(t, http.MethodGet, queryPath).isError(t, http.StatusServiceUnavailable, "kv-query needs Supabase")
+}
