@@ -39,7 +39,9 @@ type answer struct {
 }
 
 // run makes attempts at the call until judge has a result or an error that is not [passing].
-func run[T any](ctx context.Context, c *Client, call call, judge func(context.Context, answer, error) (T, error)) (none T, _ error) {
+func run[T any](
+	ctx context.Context, c *Client, call call, judge func(context.Context, answer, error) (T, error),
+) (none T, _ error) {
 	a, err := c.access(ctx)
 	if err != nil {
 		return none, err
@@ -148,10 +150,11 @@ func (a answer) retryAfter(now time.Time) time.Duration {
 	if date, err := http.ParseTime(text); err == nil {
 		return max(0, date.Sub(now))
 	}
-	if reset, err := strconv.ParseInt(a.header.Get("X-RateLimit-Reset"), 10, 64); err == nil && a.status == http.StatusTooManyRequests {
-		return max(0, time.Unix(reset, 0).Sub(now))
+	reset, err := strconv.ParseInt(a.header.Get("X-RateLimit-Reset"), 10, 64)
+	if err != nil || a.status != http.StatusTooManyRequests { // others have it too, and do not mean it
+		return 0
 	}
-	return 0
+	return max(0, time.Unix(reset, 0).Sub(now))
 }
 
 // mayHaveBeenDone tells whether the attempt that ended so could have been carried out.

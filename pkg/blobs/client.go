@@ -103,8 +103,9 @@ func (o SetOptions) header() (http.Header, error) {
 //
 // A write whose answer was lost is repeated. If its condition then fails, the blob is read: value and metadata that are what
 // was sent count as our own success. Two writers of equal blobs can so both be told that they won; who needs to know puts
-// something of its own into the value or the metadata. And if somebody has written on top of ours by then, the condition counts as failed
-// although our write was part of what happened: who repeats a change must see in the value whether it is already there.
+// something of its own into the value or the metadata. And if somebody has written on top of ours by then, the condition
+// counts as failed although our write was part of what happened: who repeats a change must see in the value whether it is
+// already there.
 func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions) (etag string, err error) {
 	call := call{op: "set", method: http.MethodPut, key: key, body: value}
 	if err := ValidateKey(key); err != nil {
@@ -167,7 +168,7 @@ func (c *Client) ours(ctx context.Context, key string, value []byte, o SetOption
 	case bytes.Equal(there.Value, value) && sameMetadata(there.Metadata, o.Metadata):
 		return there.ETag, nil
 	}
-	return "", fmt.Errorf("%w now; an earlier attempt, whose answer was lost, may have been applied and undone", ErrConditionFailed)
+	return "", fmt.Errorf("%w; an earlier attempt, whose answer was lost, may have been applied and undone", ErrConditionFailed)
 }
 
 // Delete removes the blob. It is no error when there was none.

@@ -239,7 +239,8 @@ func TestAnswersThatMeanNoSuccessAreErrors(t *testing.T) {
 			}
 			t.Run(fmt.Sprint(op, code), func(t *testing.T) {
 				t.Parallel()
-				c, asked := script(t, status(code, "Location", "/elsewhere", "X-Nf-Error", "the reason "+token, "X-Nf-Request-Id", "id"), text("x"))
+				answer := status(code, "Location", "/elsewhere", "X-Nf-Error", "the reason "+token, "X-Nf-Request-Id", "id")
+				c, asked := script(t, answer, text("x"))
 				require.Equal(t, &Error{Op: op, Status: code, Message: "the reason …, request id"}, run(t.Context(), c))
 				require.Equal(t, 1, asked())
 			})

@@ -5,9 +5,10 @@
 // with a token from the environment. Through the API, values travel by signed URLs, which the client asks for and which it
 // fetches without the token.
 //
-// What fails for a passing reason is repeated for up to fifteen seconds and within the context: connections, answers that are
-// cut off, 429 (not before the service allows it), 5xx, expired signed URLs. An operation succeeds with the statuses that are
-// known to mean success, and with no other. Errors hold no token, no signed URL and no value.
+// What fails for a passing reason is repeated for up to fifteen seconds and within the context, and an attempt may take half of
+// what is left of them: connections, answers that are cut off, 429 (not before the service allows it), 5xx, expired signed
+// URLs. A wait that is longer than the time left is the caller's: [Error] says how long it is. An operation succeeds with the
+// statuses that are known to mean success, and with no other. Errors hold no token, no signed URL and no value.
 //
 // What a client of this service cannot promise:
 //   - A write without a condition that was repeated may arrive a second time, later, and undo a write that came after it. Who

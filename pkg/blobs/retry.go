@@ -13,13 +13,10 @@ import (
 // retryPolicy repeats what failed for a passing reason, after pauses that double and are jittered by half.
 type retryPolicy struct {
 	first, longest time.Duration // pauses
-	attempt        time.Duration // no attempt takes longer, or than half of the time that is left
-	total          time.Duration // for all attempts and pauses
+	total          time.Duration // for all attempts and pauses; no attempt takes longer than half of what is left
 }
 
-var defaultRetry = retryPolicy{
-	first: 100 * time.Millisecond, longest: 2 * time.Second, attempt: 10 * time.Second, total: 15 * time.Second,
-}
+var defaultRetry = retryPolicy{first: 100 * time.Millisecond, longest: 2 * time.Second, total: 15 * time.Second}
 
 // retry returns what the first attempt returns that does not end with [passing], or else the last error that was more than
 // the end of an attempt's time; if there was none, context.DeadlineExceeded. When the context has ended, the error says so too.
@@ -35,7 +32,7 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = p.first, p.longest, 2
 	var last error
 	result, err := backoff.Retry(ctx, func() (T, error) {
-		result, err := once(ctx, min(p.attempt, time.Until(end)/2), attempt)
+		result, err := once(ctx, time.Until(end)/2, attempt)
 		if last == nil || !errors.Is(err, context.DeadlineExceeded) { // the last attempts have little time, and tell only that
 			last = err
 		}

@@ -17,7 +17,7 @@ import (
 )
 
 // patient repeats quickly and for long enough on a busy machine.
-var patient = retryPolicy{first: time.Millisecond, longest: 20 * time.Millisecond, attempt: 20 * time.Second, total: time.Minute}
+var patient = retryPolicy{first: time.Millisecond, longest: 20 * time.Millisecond, total: time.Minute}
 
 // standIn is a server that behaves as hosted Blobs do.
 type standIn struct {
