@@ -480,10 +480,9 @@ func TestReadersSeeEveryAcknowledgedWriteInTime(t *testing.T) {
 				for time.Now().Before(end) && !t.Failed() {
 					k := source.IntN(len(counts))
 					var f Freshness
-					least, version := counts[k].by(time.Now().Add(-stale))
+					least, _ := counts[k].by(time.Now().Add(-stale))
 					if source.IntN(4) == 0 {
-						least, version = counts[k].by(time.Now())
-						f.After = version
+						least, f.After = counts[k].by(time.Now())
 					}
 					answer, err := cache.Get(t.Context(), fmt.Sprint(prefix, k), f)
 					if err != nil && CodeOf(err) != CodeNotFound {
@@ -528,9 +527,8 @@ func countUp(ctx context.Context, random *rand.Rand, store *Supabase, conn *pgx.
 
 // acknowledged is what one key counted up to, and when that was acknowledged.
 type acknowledged struct {
-	mu   sync.Mutex
-	all  []acknowledgement
-	last int
+	mu  sync.Mutex
+	all []acknowledgement
 }
 
 type acknowledgement struct {
