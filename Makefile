@@ -74,6 +74,11 @@ scale: ## plans of every read at ENTRIES (1,000,000), and how its cost grows fro
 bench: ## measure the functions, on a platform of its own, into .local/bench.json (ARGS=--help)
 	@$(PLATFORM) run -- go run ./scripts/bench --out $(CURDIR)/.local/bench.json $(ARGS)
 
+.PHONY: migrate
+migrate: ## bring Netlify Blobs and Supabase together: make migrate ARGS='repair --first supabase' (ARGS=--help)
+	@if [ -z "$$SUPABASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
+		GOFLAGS=-buildvcs=false go build -o .local/bin/migrate-kv-store ./scripts/migrate-kv-store && exec .local/bin/migrate-kv-store $(ARGS)
+
 .PHONY: export
 export: ## write what a query finds into one file: make export ARGS='--prefix docs/ --out docs.csv' (ARGS=--help)
 	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
