@@ -14,6 +14,8 @@ import (
 type Trace struct {
 	ID  int64  `json:"id"`
 	Key string `json:"key"`
+	// First is the store that was written and answered, "blobs" or "supabase"; only Traces tells.
+	First string `json:"first"`
 	// Token is what the entry was like when the trace was left; CopyBegin and Traces tell.
 	Token Token `json:"token"`
 }

@@ -68,7 +68,10 @@ func each(ctx context.Context, traces []kv.Trace, copy func(context.Context, kv.
 	return errors.Join(failures...)
 }
 
-// Repair works off the traces that are left, in the direction that first names. It returns how many there were and how many
+// errOtherFirst is a trace from before the stores were switched: which of them has the newer entry, only a person can tell.
+var errOtherFirst = errors.New("it was left while the other store answered: compare what both have under the key, write what is right, and delete the row")
+
+// Repair works off the traces that are left, in the direction that first names. It leaves those of the other direction, and returns how many there were and how many
 // it removed; an error says why the others stayed.
 func (p *Pair) Repair(ctx context.Context, first First) (found, repaired int, err error) {
 	const batch = 500
@@ -85,6 +88,9 @@ func (p *Pair) Repair(ctx context.Context, first First) (found, repaired int, er
 		after = traces[len(traces)-1].ID
 		found += len(traces)
 		err = errors.Join(err, each(ctx, traces, func(ctx context.Context, trace kv.Trace) error {
+			if trace.First != string(first) {
+				return fmt.Errorf("trace %d: %w", trace.ID, errOtherFirst)
+			}
 			if err := direction(ctx, trace); err != nil {
 				return fmt.Errorf("trace %d: %w", trace.ID, err)
 			}

@@ -61,9 +61,11 @@ func newPair(t *testing.T) *pairTest {
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
-		for _, table := range []string{"kv_store", "kv_outbox"} {
-			_, err := p.sql.Exec(ctx, "delete from public."+table+" where starts_with(key, $1)", p.prefix)
-			require.NoError(t, err)
+		for _, prefix := range []string{p.prefix, "kvtest/"} { // the second is that of the contract's tests, whose races may leave traces
+			for _, table := range []string{"kv_store", "kv_outbox"} {
+				_, err := p.sql.Exec(ctx, "delete from public."+table+" where starts_with(key, $1)", prefix)
+				require.NoError(t, err)
+			}
 		}
 		_ = p.sql.Close(ctx)
 	})
@@ -219,6 +221,10 @@ func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
 	require.GreaterOrEqual(t, found, 3)
 	require.Zero(t, repaired)
 	p.setFaults(blobstest.Faults{})
+	_, repaired, err = p.Repair(t.Context(), FirstBlobs)
+	require.ErrorIs(t, err, errOtherFirst, "these are copied from Supabase, or by a person")
+	require.Zero(t, repaired)
+	require.Len(t, p.traces(), 3)
 	p.repair(FirstSupabase)
 	p.requireAlike("after repair")
 	require.Empty(t, p.traces())
@@ -277,7 +283,7 @@ func TestRacingWritesEndAlike(t *testing.T) {
 				for c := range callers {
 					random := rand.New(rand.NewPCG(seed, uint64(i*callers+c)))
 					group.Go(func() {
-						for n := range 2 * keys / (instances * callers) {
+						for n := range keys / (instances * callers) {
 							ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 							key := fmt.Sprintf("%sk%04d", p.prefix, (n*7+random.IntN(4))%keys)
 							var err error
@@ -320,11 +326,11 @@ func TestBothStoresMeanTheSame(t *testing.T) {
 	p := newPair(t)
 	seed := uint64(time.Now().UnixNano() & 0x7fffffff)
 	t.Run("Stores", func(t *testing.T) {
-		kvtest.RunModel(t, map[string]kv.Store{"supabase": p.Supabase, "blobs": p.Blobs}, seed, 100)
+		kvtest.RunModel(t, map[string]kv.Store{"supabase": p.Supabase, "blobs": p.Blobs}, seed, 60)
 	})
 	for _, direction := range directions {
 		t.Run("Mirrored/"+string(direction), func(t *testing.T) {
-			kvtest.RunModel(t, map[string]kv.Store{"first": both{first(p.Pair, direction), p}}, seed, 60)
+			kvtest.RunModel(t, map[string]kv.Store{"first": both{first(p.Pair, direction), p}}, seed, 40)
 		})
 	}
 }

@@ -24,11 +24,14 @@ create trigger kv_store_count_version before insert or update on public.kv_store
 create table public.kv_outbox (
     id      bigint generated always as identity,
     key     text collate "C" not null,
+    first   text not null,
     at      timestamptz not null default clock_timestamp(),
     request uuid,
-    constraint kv_outbox_pkey primary key (id)
+    constraint kv_outbox_pkey primary key (id),
+    constraint kv_outbox_first check (first in ('blobs', 'supabase'))
 );
-comment on table public.kv_outbox is 'One row for each write whose copy in the other store is not confirmed: written in the same transaction, removed when the copy is there. What stays is for "verify --repair".';
+comment on table public.kv_outbox is 'One row for each write whose copy in the other store is not confirmed: written in the same transaction, removed when the copy is there. What stays is for migrate-kv-store repair.';
+comment on column public.kv_outbox.first is 'The store that was written and answered; the other one may lack the write.';
 create index kv_outbox_request on public.kv_outbox (request) where request is not null;
 alter table public.kv_outbox enable row level security;
 revoke all on table public.kv_outbox from anon, authenticated;
@@ -106,7 +109,7 @@ as $$
 begin
     perform pg_advisory_xact_lock(hashtextextended(p_request::text, 0));
     if not exists (select from public.kv_outbox where request = p_request) then
-        insert into public.kv_outbox (key, request) select k, p_request from unnest(p_keys) as k;
+        insert into public.kv_outbox (key, first, request) select k, 'blobs', p_request from unnest(p_keys) as k;
     end if;
     return (select coalesce(json_agg(json_build_object('id', id, 'key', key, 'token', public.kv_token(key)) order by id), '[]')::text
             from public.kv_outbox where request = p_request);
@@ -128,11 +131,11 @@ create function public.kv_traces(p_after bigint, p_limit integer) returns public
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    return (select coalesce(json_agg(json_build_object('id', o.id, 'key', o.key, 'token', public.kv_token(o.key)) order by o.id), '[]')::text
-            from (select id, key from public.kv_outbox where id > p_after order by id limit p_limit) as o);
+    return (select coalesce(json_agg(json_build_object('id', o.id, 'key', o.key, 'first', o.first, 'token', public.kv_token(o.key)) order by o.id), '[]')::text
+            from (select id, key, first from public.kv_outbox where id > p_after order by id limit p_limit) as o);
 end
 $$;
-comment on function public.kv_traces(bigint, integer) is 'The traces that are left, from the oldest: [{"id","key","token"},...].';
+comment on function public.kv_traces(bigint, integer) is 'The traces that are left, from the oldest: [{"id","key","first","token"},...].';
 
 create function public.kv_set_members(p_key text, p_members text[]) returns void
     language plpgsql volatile security invoker set search_path = ''
@@ -334,7 +337,7 @@ begin
         end if;
 
         if p_mirror then
-            insert into public.kv_outbox (key, request) select k, p_request from unnest(p_key || v_grown) as k;
+            insert into public.kv_outbox (key, first, request) select k, 'supabase', p_request from unnest(p_key || v_grown) as k;
         end if;
         v_stamp := pg_current_xact_id();
         if random() < 0.01 then
@@ -373,7 +376,7 @@ begin
         delete from public.kv_store where key = p_key;
         v_deleted := found;
         if p_mirror then -- also where there was no entry: the other store may have one
-            insert into public.kv_outbox (key, request) values (p_key, p_request);
+            insert into public.kv_outbox (key, first, request) values (p_key, 'supabase', p_request);
         end if;
         v_stamp := pg_current_xact_id();
         if random() < 0.01 then
