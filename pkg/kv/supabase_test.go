@@ -1,6 +1,7 @@
 package kv_test
 
 import (
+	"context"
 	"os"
 	"testing"
 
@@ -11,6 +12,34 @@ import (
 )
 
 func TestSupabaseKeepsTheContract(t *testing.T) { kvtest.Run(t, kv.LiveStore(t), kvtest.Limits{}) }
+
+// cached is a store whose reads come from a cache that may not be stale.
+type cached struct {
+	*kv.Supabase
+	reads *kv.Cache
+}
+
+func (c cached) Get(ctx context.Context, key string) (string, error) {
+	answer, err := c.reads.Get(ctx, key, kv.Freshness{})
+	return answer.Body, err
+}
+
+func (c cached) List(ctx context.Context, q kv.ListQuery) (string, error) {
+	answer, err := c.reads.List(ctx, q, kv.Freshness{})
+	return answer.Body, err
+}
+
+func (c cached) Query(ctx context.Context, q kv.Query) (string, error) {
+	answer, err := c.reads.Query(ctx, q, kv.Freshness{})
+	return answer.Body, err
+}
+
+func TestACachedStoreKeepsTheContract(t *testing.T) {
+	config := kv.DefaultCache
+	config.MaxStale = 0
+	store := kv.LiveStore(t)
+	kvtest.Run(t, cached{store, kv.NewCache(store, config)}, kvtest.Limits{})
+}
 
 func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
 	for name, address := range map[string]string{
