@@ -39,7 +39,7 @@ func variable(t testing.TB, name string) string {
 type pairTest struct {
 	*Pair
 	t      *testing.T
-	log    *bytes.Buffer
+	log    *log
 	prefix string
 	faults string // where they are set
 	way    blobs.Access
@@ -55,7 +55,7 @@ func newPair(t *testing.T) *pairTest {
 	way := server.Access(listening.URL)
 	access, err := blobs.AccessFromEvent(way.Event, way.SiteID)
 	require.NoError(t, err)
-	p := &pairTest{t: t, log: &bytes.Buffer{}, prefix: "mirror/" + uuid.NewString() + "/", faults: listening.URL + blobstest.FaultsPath, way: access}
+	p := &pairTest{t: t, log: &log{}, prefix: "mirror/" + uuid.NewString() + "/", faults: listening.URL + blobstest.FaultsPath, way: access}
 	p.Pair = p.instance()
 	p.sql, err = pgx.Connect(t.Context(), variable(t, "DATABASE_URL"))
 	require.NoError(t, err)
@@ -77,18 +77,25 @@ func (p *pairTest) instance() *Pair {
 	p.t.Helper()
 	store, err := kv.NewSupabase(variable(p.t, "SUPABASE_URL"), variable(p.t, "SUPABASE_SERVICE_ROLE_KEY"))
 	require.NoError(p.t, err)
-	return &Pair{Supabase: store, Blobs: blobs.NewStore(blobs.NewClient("kv").WithDefault(p.way), blobs.NewClient("kv-indexes").WithDefault(p.way)), Log: slog.New(slog.NewJSONHandler(&locked{to: p.log}, nil))}
+	return &Pair{Supabase: store, Blobs: blobs.NewStore(blobs.NewClient("kv").WithDefault(p.way), blobs.NewClient("kv-indexes").WithDefault(p.way)), Log: slog.New(slog.NewJSONHandler(p.log, nil))}
 }
 
-type locked struct {
-	mu sync.Mutex
-	to *bytes.Buffer
+// log is what all instances of a test write.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
 }
 
-func (l *locked) Write(text []byte) (int, error) {
+func (l *log) Write(text []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.to.Write(text)
+	return l.text.Write(text)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func (p *pairTest) setFaults(f blobstest.Faults) {
