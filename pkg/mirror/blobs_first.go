@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -64,27 +65,28 @@ func (p *Pair) begin(ctx context.Context, keys []string) []kv.Trace {
 	return traces
 }
 
-// follow copies the keys that a write changed and removes all of its traces. Index entries that it did not change are
-// whoever changed them to copy.
+// follow copies the keys that a write changed, of which the first is the entry's own, and removes all of its traces. Index
+// entries that it did not change are whoever changed them to copy.
 func (p *Pair) follow(ctx context.Context, traces []kv.Trace, changed []string) error {
-	var done []kv.Trace
-	var failed error
+	var copying, done []kv.Trace
 	for _, trace := range traces {
-		if !slices.Contains(changed, trace.Key) {
+		if slices.Contains(changed, trace.Key) {
+			copying = append(copying, trace)
+		} else {
 			done = append(done, trace)
 		}
 	}
-	copying := slices.DeleteFunc(slices.Clone(traces), func(t kv.Trace) bool { return !slices.Contains(changed, t.Key) })
-	failed = each(ctx, copying, func(ctx context.Context, trace kv.Trace) error {
+	failed := each(ctx, copying, func(ctx context.Context, trace kv.Trace) error {
 		return p.toSupabase(ctx, trace, trace.Key != changed[0])
 	})
 	if failed == nil {
 		done = traces
 	}
-	if len(done) > 0 {
-		if err := p.Supabase.CopyForget(ctx, done); err != nil {
-			return fmt.Errorf("remove the traces: %w", err)
-		}
+	if len(done) == 0 {
+		return failed
+	}
+	if err := p.Supabase.CopyForget(ctx, done); err != nil {
+		return errors.Join(failed, fmt.Errorf("remove the traces: %w", err))
 	}
 	return failed
 }
