@@ -290,9 +290,9 @@ func TestRacingWritesEndAlike(t *testing.T) {
 				for c := range callers {
 					random := rand.New(rand.NewPCG(seed, uint64(i*callers+c)))
 					group.Go(func() {
-						for n := range keys / (instances * callers) {
+						for n := range 2 * keys / (instances * callers) {
 							ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-							key := fmt.Sprintf("%sk%04d", p.prefix, (n*7+random.IntN(4))%keys)
+							key := fmt.Sprintf("%sk%04d", p.prefix, (n*6+random.IntN(6))%keys)
 							var err error
 							switch random.IntN(6) {
 							case 0:
