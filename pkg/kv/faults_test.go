@@ -94,6 +94,7 @@ func TestWhatIsTransientIsRepeated(t *testing.T) {
 		"BadGateway":          {status: 502, contentType: "text/html", body: "<html>"},
 		"Unavailable":         {status: 503},
 		"GatewayTimeout":      {status: 504, contentType: "text/html", body: "<html>"},
+		"ConnectionLost":      failure(400, ""),
 		"NoDatabase":          failure(503, "PGRST000"),
 		"NoSchemaCache":       failure(503, "PGRST002"),
 		"NoConnectionInPool":  failure(504, "PGRST003"),

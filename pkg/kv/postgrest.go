@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,11 +36,15 @@ func (e *answerError) Error() string {
 	return fmt.Sprintf("status %d, code %q: %s", e.Status, e.Code, message)
 }
 
+// codeConnectionLost, connection_failure, stands for the empty code that PostgREST 12 gives, with status 400, where Postgres ended the
+// connection in the middle of a statement, as after a crash of another backend: no SQLSTATE came with that.
+const codeConnectionLost = "08006"
+
 var (
 	// PostgREST: cannot connect (000–002: docs "Errors", group 0), no connection free in the pool (003).
 	// Postgres: deadlock, lock not available, too many connections, shutting down, crashed, starting up; and
 	// serialization failure, which no function of ours raises.
-	transientCodes    = []string{"PGRST000", "PGRST001", "PGRST002", "PGRST003", "40P01", "55P03", "53300", "57P01", "57P02", "57P03", "40001"}
+	transientCodes    = []string{codeConnectionLost, "PGRST000", "PGRST001", "PGRST002", "PGRST003", "40P01", "55P03", "53300", "57P01", "57P02", "57P03", "40001"}
 	transientStatuses = []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
 )
 
@@ -137,9 +142,12 @@ func readAnswerError(response *http.Response) error {
 		return fmt.Errorf("read the answer with status %d: %w", response.StatusCode, err)
 	}
 	e := &answerError{Status: response.StatusCode, Message: "not an answer of PostgREST"}
-	var fields struct{ Code, Message string }
-	if json.Unmarshal(body, &fields) == nil && fields.Code != "" {
-		e.Code, e.Message = fields.Code, fields.Message
+	var fields struct {
+		Code    *string // a gateway's own errors have none
+		Message string
+	}
+	if json.Unmarshal(body, &fields) == nil && fields.Code != nil {
+		e.Code, e.Message = cmp.Or(*fields.Code, codeConnectionLost), fields.Message
 	}
 	if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
 		e.RetryAfter = time.Duration(seconds) * time.Second
