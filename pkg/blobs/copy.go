@@ -38,7 +38,7 @@ func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag stri
 		}
 		state.Indexes = append([][2]string{}, indexes...)
 	}
-	return state, blob.ETag, nil
+	return state, etagOf(blob), nil
 }
 
 // Write makes a blob of an entry of the other store, over the blob with the etag; "" where there is none. It is false where

@@ -1,6 +1,7 @@
 package blobs
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -77,8 +78,18 @@ func (m metadata) text() string {
 	return string(text)
 }
 
-// over is a write with the metadata, over the blob with the etag; "" where there is none.
+// unknownETag is that of a blob which is read without one, as from the local server of netlify dev. It has no quotes, as others do.
+const unknownETag = "unknown"
+
+// etagOf is the etag of a blob that is there: never empty.
+func etagOf(b Blob) string { return cmp.Or(b.ETag, unknownETag) }
+
+// over is a write with the metadata, over the blob with the etag; "" where there is none. Where the etag is not known, there can
+// be no condition.
 func (m metadata) over(etag string) SetOptions {
+	if etag == unknownETag {
+		return SetOptions{Metadata: m.text()}
+	}
 	return SetOptions{Metadata: m.text(), IfMatch: etag, IfNew: etag == ""}
 }
 

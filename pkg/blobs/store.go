@@ -136,7 +136,10 @@ func (s *Store) head(ctx context.Context, key string) (etag string, m metadata, 
 	if errors.Is(err, ErrNotFound) {
 		return "", metadata{}, nil
 	}
-	return blob.ETag, parseMetadata(blob.Metadata), err
+	if err != nil {
+		return "", metadata{}, err
+	}
+	return etagOf(blob), parseMetadata(blob.Metadata), nil
 }
 
 // addMembers adds the members to their index entries, each once, and returns the keys of those that grew.
@@ -175,16 +178,16 @@ func (s *Store) addTo(ctx context.Context, key string, members []string) (grown 
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		known := parseMetadata(blob.Metadata)
+		known, at := parseMetadata(blob.Metadata), etagOf(blob)
 		if err != nil {
-			known.Created, known.Updated = s.now().UnixMicro(), s.now().UnixMicro()
+			known.Created, known.Updated, at = s.now().UnixMicro(), s.now().UnixMicro(), ""
 		}
 		var text string
 		text, grown = appendMembers(string(blob.Value), members)
 		if !grown {
 			return nil
 		}
-		_, err = s.client.Set(ctx, key, []byte(text), known.over(blob.ETag))
+		_, err = s.client.Set(ctx, key, []byte(text), known.over(at))
 		return err
 	})
 	return grown, err

@@ -2,6 +2,7 @@ package blobs_test
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -125,6 +126,43 @@ func TestListsOfBlobsAreBoundedLikeThoseOfSupabase(t *testing.T) {
 	_, err = store.List(ctx, kv.ListQuery{Values: true, Limit: &limit})
 	require.Equal(t, kv.CodeTooLarge, kv.CodeOf(err))
 	require.ErrorContains(t, err, `the entry "a" alone`)
+}
+
+// The Blobs server of netlify dev gives no etags on reads: entries can be written there all the same, though without a condition.
+func TestBlobsWithoutETagsCanBeWritten(t *testing.T) {
+	t.Parallel()
+	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})
+	require.NoError(t, err)
+	listening := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := httptest.NewRecorder()
+		server.ServeHTTP(answer, r)
+		answer.Header().Del("Etag")
+		for name, values := range answer.Header() {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes())
+	}))
+	t.Cleanup(listening.Close)
+	way := server.Access(listening.URL)
+	access, err := blobs.AccessFromEvent(way.Event, way.SiteID)
+	require.NoError(t, err)
+	client := blobs.NewClient("kv").WithDefault(access)
+	store := blobs.NewStore(client, client)
+	for n := range 3 {
+		entry := kv.Entry{Key: "k", Value: fmt.Sprintf(`{"n":%d}`, n), Indexes: []kv.Index{{Key: "i", Member: fmt.Sprint(n)}}}
+		_, err := store.Upsert(t.Context(), entry)
+		require.NoError(t, err)
+		value, err := store.Get(t.Context(), "k")
+		require.NoError(t, err)
+		require.Equal(t, entry.Value, value)
+	}
+	value, err := store.Get(t.Context(), "i")
+	require.NoError(t, err)
+	require.Equal(t, `["0","1","2"]`, value)
+	written, err := store.Delete(t.Context(), "k")
+	require.NoError(t, err)
+	require.True(t, written.Existed)
 }
 
 func TestNoAccessSaysWhatToSet(t *testing.T) {
