@@ -333,6 +333,10 @@ func TestRacingWritesEndAlike(t *testing.T) {
 func TestBothStoresMeanTheSame(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
+	t.Cleanup(func() { // a copy that took too long
+		_, err := p.sql.Exec(context.WithoutCancel(t.Context()), "delete from public.kv_outbox where starts_with(key, 'model/')")
+		require.NoError(t, err)
+	})
 	seed := uint64(time.Now().UnixNano() & 0x7fffffff)
 	t.Run("Stores", func(t *testing.T) {
 		kvtest.RunModel(t, map[string]kv.Store{"supabase": p.Supabase, "blobs": p.Blobs}, seed, 60)
