@@ -45,7 +45,7 @@ type Cache struct {
 	bytes   int64
 	cursor  string    // everything in answers holds as of it; "" before the first look
 	looked  time.Time // when the look that gave the cursor began
-	warming bool      // Warm is loading: others leave the cursor to it
+	warming bool      // StartWarm is loading: reads leave the cursor to it
 	stats   CacheStats
 }
 

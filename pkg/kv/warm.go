@@ -39,7 +39,7 @@ func (c *Cache) setWarming(warming bool) {
 	c.warming = warming
 }
 
-// warm loads the answers. Nothing else moves the cursor meanwhile.
+// warm loads the answers. No read moves the cursor meanwhile.
 func (c *Cache) warm(ctx context.Context, with WarmWith, patterns []string) error {
 	began := c.now()
 	keys, prefixes := []string{}, []string{}
