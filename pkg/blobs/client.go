@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 )
 
 // Client reads and writes the blobs of one store. It is safe for concurrent use.
@@ -25,6 +26,14 @@ func (c *Client) WithDefault(a Access) *Client {
 	with := *c
 	with.fallback = a
 	return &with
+}
+
+// WithPatience returns a client for work that nobody waits for: it repeats what fails for a passing reason for so long. limited is
+// told when the service turns down a request for a while, which the client waits; it may come from several goroutines.
+func (c *Client) WithPatience(total time.Duration, limited func(wait time.Duration)) *Client {
+	patient := *c
+	patient.retry = retryPolicy{first: 200 * time.Millisecond, longest: 10 * time.Second, total: total, attempt: time.Minute, limited: limited}
+	return &patient
 }
 
 // Blob is what is stored under a key.

@@ -29,16 +29,20 @@ func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag stri
 	if err != nil {
 		return state, "", storeError(ctx, "blobs.Read", err)
 	}
-	known := parseMetadata(blob.Metadata)
-	state.Value, state.Created, state.Updated, state.Token = string(blob.Value), known.Created, known.Updated, known.Token
-	if blob.Metadata != "" { // without it, the blob is one of the JavaScript functions', and nobody knows
-		indexes, err := s.indexesOf(ctx, known)
-		if err != nil {
-			return state, "", storeError(ctx, "blobs.Read", err)
-		}
-		state.Indexes = append([][2]string{}, indexes...)
+	if state, err = s.State(ctx, key, blob); err != nil {
+		return state, "", err
 	}
 	return state, etagOf(blob), nil
+}
+
+// State makes an entry of a blob, whose value is not looked at. Indexes are nil where nobody knows them, as of a blob of the
+// JavaScript functions.
+func (s *Store) State(ctx context.Context, key string, blob Blob) (kv.State, error) {
+	known := parseMetadata(blob.Metadata)
+	state := kv.State{Key: key, Value: string(blob.Value), Created: known.Created, Updated: known.Updated, Token: known.Token}
+	var err error
+	state.Indexes, err = s.indexesOf(ctx, known)
+	return state, storeError(ctx, "blobs.State", err)
 }
 
 // Write makes a blob of an entry of the other store, over the blob with the etag; "" where there is none. It is false where

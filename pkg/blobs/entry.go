@@ -20,8 +20,8 @@ type metadata struct {
 	// Created and Updated are microseconds since 1970; 0: nobody knows.
 	Created int64 `json:"c,omitempty"`
 	Updated int64 `json:"u,omitempty"`
-	// Indexes are the entry's key and member pairs.
-	Indexes [][2]string `json:"i,omitempty"`
+	// Indexes are the entry's key and member pairs; nil: nobody knows.
+	Indexes [][2]string `json:"i,omitzero"`
 	// Set names the blob that holds the indexes where they do not fit here.
 	Set string `json:"s,omitempty"`
 }
@@ -93,7 +93,8 @@ func (m metadata) over(etag string) SetOptions {
 	return SetOptions{Metadata: m.text(), IfMatch: etag, IfNew: etag == ""}
 }
 
-func pairsOf(indexes []kv.Index) (pairs [][2]string) {
+func pairsOf(indexes []kv.Index) [][2]string {
+	pairs := [][2]string{}
 	seen := map[kv.Index]bool{}
 	for _, index := range indexes {
 		if !seen[index] {

@@ -14,6 +14,8 @@ import (
 type retryPolicy struct {
 	first, longest time.Duration // pauses
 	total          time.Duration // for all attempts and pauses; no attempt takes longer than half of what is left
+	attempt        time.Duration // or than this, unless it is 0
+	limited        func(wait time.Duration)
 }
 
 var defaultRetry = retryPolicy{first: 100 * time.Millisecond, longest: 2 * time.Second, total: 15 * time.Second}
@@ -32,7 +34,11 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = p.first, p.longest, 2
 	var last error
 	result, err := backoff.Retry(ctx, func() (T, error) {
-		result, err := once(ctx, time.Until(end)/2, attempt)
+		longest := time.Until(end) / 2
+		if p.attempt > 0 {
+			longest = min(longest, p.attempt)
+		}
+		result, err := once(ctx, longest, attempt)
 		if last == nil || !errors.Is(err, context.DeadlineExceeded) { // the last attempts have little time, and tell only that
 			last = err
 		}
@@ -42,6 +48,9 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 			return result, nil
 		case !errors.As(err, &again):
 			return none, backoff.Permanent(err)
+		case again.wait > 0 && p.limited != nil:
+			p.limited(again.wait)
+			fallthrough
 		case again.wait > 0: // and not all who were told the same at the same moment
 			return none, &backoff.RetryAfterError{Duration: again.wait + rand.N(p.first+1)}
 		}

@@ -105,7 +105,7 @@ func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (etag string, err 
 		if at == "" {
 			known.Created = now
 		}
-		if entry.Indexes != nil {
+		if entry.Indexes != nil || at == "" { // a new entry has none
 			if err := s.setIndexes(ctx, &known, pairsOf(entry.Indexes)); err != nil {
 				return err
 			}

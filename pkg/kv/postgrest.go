@@ -62,7 +62,9 @@ func (e *answerError) meaning() (Code, string) {
 	switch e.Code {
 	case "PT400": // raised by a function, in words for the caller
 		return CodeInvalidInput, e.Message
-	case "PT413": // likewise
+	case "PT409": // likewise
+		return CodeConditionFailed, e.Message
+	case "PT413":
 		return CodeTooLarge, e.Message
 	case "23514": // a check of the table
 		return CodeInvalidInput, "the database refused the key or an index as too long"

@@ -40,6 +40,14 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 	return &Supabase{client: client, retry: defaultRetry, url: u.String(), key: key}, nil
 }
 
+// WithPatience returns a store for work that nobody waits for: it repeats what fails for a passing reason for so long, and leaves a
+// call a minute.
+func (s *Supabase) WithPatience(total time.Duration) *Supabase {
+	patient := *s
+	patient.retry = retryPolicy{first: 100 * time.Millisecond, longest: 5 * time.Second, attempt: time.Minute, total: total}
+	return &patient
+}
+
 // Upsert implements [Store].
 func (s *Supabase) Upsert(ctx context.Context, entry Entry) (Written, error) {
 	written, _, err := s.upsert(ctx, entry, false)
