@@ -161,9 +161,9 @@ func (s *Supabase) DigestsOf(ctx context.Context, keys []string) (digests []Dige
 	return digests, err
 }
 
-// PostingCount is how many postings there are: for each entry one for each distinct pair of its indexes, and one for each distinct
-// index key.
-func (s *Supabase) PostingCount(ctx context.Context) (count int, err error) {
-	err = s.copyCall(ctx, "kv_posting_count", map[string]any{}, &count)
+// StrayPostings is how many postings there are beyond those of the entries' indexes, through which queries may find entries that they
+// should not; below 0: so many lack.
+func (s *Supabase) StrayPostings(ctx context.Context) (count int, err error) {
+	err = s.copyCall(ctx, "kv_stray_postings", map[string]any{}, &count)
 	return count, err
 }

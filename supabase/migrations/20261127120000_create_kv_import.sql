@@ -440,28 +440,30 @@ end
 $$;
 comment on function public.kv_digests(text, integer) is 'kv_digests_of the entries after a key, in key order.';
 
-create function public.kv_posting_count() returns public."application/vnd.kv+json"
+create function public.kv_stray_postings() returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
 as $$
 begin
-    return (select count(*) from public.kv_posting)::text;
+    return (
+        (select count(*) from public.kv_posting)
+        - (select coalesce(sum((select count(*) from public.kv_postings_of(index_pairs))), 0) from public.kv_store where index_pairs <> '{}'))::text;
 end
 $$;
-comment on function public.kv_posting_count() is 'How many postings there are: one for each pair and one for each index key of every entry.';
+comment on function public.kv_stray_postings() is 'How many postings there are beyond those of the entries'' indexes; below 0: so many lack.';
 
 revoke all on function public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid),
     public.kv_import_hold(uuid, boolean), public.kv_import_close(), public.kv_import_members(text, text[]),
     public.kv_import_entry(text, text, text[], boolean, timestamptz, timestamptz, public.kv_import),
     public.kv_import(uuid, text[], text[], text[], boolean[], bigint[], bigint[]), public.kv_import_states(text[]),
     public.kv_import_status(), public.kv_digest_pairs(text[]), public.kv_digests_of(text[]), public.kv_digests(text, integer),
-    public.kv_posting_count()
+    public.kv_stray_postings()
     from public, anon, authenticated;
 grant execute on function public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid),
     public.kv_import_hold(uuid, boolean), public.kv_import_close(), public.kv_import_members(text, text[]),
     public.kv_import_entry(text, text, text[], boolean, timestamptz, timestamptz, public.kv_import),
     public.kv_import(uuid, text[], text[], text[], boolean[], bigint[], bigint[]), public.kv_import_states(text[]),
     public.kv_import_status(), public.kv_digest_pairs(text[]), public.kv_digests_of(text[]), public.kv_digests(text, integer),
-    public.kv_posting_count()
+    public.kv_stray_postings()
     to service_role;
 
 notify pgrst, 'reload schema';

@@ -1,0 +1,186 @@
+package migrate
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// DefaultIndexPrefix is what the keys of index entries begin with.
+const DefaultIndexPrefix = "index:"
+
+// memberPlace is what stands for the member in a rule.
+const memberPlace = "{member}"
+
+// IndexRule says which entry a member of an index names.
+type IndexRule struct {
+	Index string // the key of the index entry
+	Entry string // the key of the entry that a member names, with {member} in it
+}
+
+// ParseIndexRule reads "index:sessions=session:{member}".
+func ParseIndexRule(text string) (IndexRule, error) {
+	index, entry, found := strings.Cut(text, "=")
+	if !found || index == "" || strings.Count(entry, memberPlace) != 1 {
+		return IndexRule{}, fmt.Errorf("an index rule is like index:sessions=session:{member}, got %q", text)
+	}
+	return IndexRule{index, entry}, nil
+}
+
+func (r IndexRule) key(member string) string { return strings.Replace(r.Entry, memberPlace, member, 1) }
+
+// indexEntry is an index entry of the source.
+type indexEntry struct {
+	key     string
+	members []string
+	broken  []bool // whose text no UTF-8 can carry
+}
+
+// parseMembers reads an array of strings; false for anything else.
+func parseMembers(value string) (e indexEntry, ok bool) {
+	var elements []json.RawMessage
+	if !strings.HasPrefix(strings.TrimLeft(value, " \t\r\n"), "[") || json.Unmarshal([]byte(value), &elements) != nil {
+		return e, false
+	}
+	for _, element := range elements {
+		var member string
+		if element[0] != '"' || json.Unmarshal(element, &member) != nil {
+			return e, false
+		}
+		e.members = append(e.members, member)
+		e.broken = append(e.broken, kv.HasLoneSurrogate(string(element)) || strings.Contains(member, "\x00"))
+	}
+	return e, true
+}
+
+// Member is one of an index that names no entry, or more than one.
+type Member struct {
+	Index   string   `json:"index"`
+	Member  string   `json:"member"`
+	Reason  string   `json:"reason"`
+	Entries []string `json:"entries,omitempty"` // that it may name, the first of them
+}
+
+// Indexes are what index entries say of the other entries.
+type Indexes struct {
+	Unresolved []Member // members that name no entry
+	Ambiguous  []Member // members that may name several
+
+	entries []indexEntry
+	is      map[string]bool
+	of      map[string][]pair
+}
+
+// pair is one of an entry's indexes, by its place: there may be millions.
+type pair struct{ index, member uint32 }
+
+// IsIndex tells whether the entry is an index entry.
+func (x *Indexes) IsIndex(key string) bool { return x.is[key] }
+
+// Count is how many index entries there are, with how many members, and how many of these name one entry.
+func (x *Indexes) Count() (entries, members, resolved int) {
+	for _, e := range x.entries {
+		members += len(e.members)
+	}
+	for _, pairs := range x.of {
+		resolved += len(pairs)
+	}
+	return len(x.entries), members, resolved
+}
+
+// Of are the indexes of an entry: not nil.
+func (x *Indexes) Of(key string) [][2]string {
+	pairs := make([][2]string, len(x.of[key]))
+	for i, p := range x.of[key] {
+		pairs[i] = [2]string{x.entries[p.index].key, x.entries[p.index].members[p.member]}
+	}
+	return pairs
+}
+
+// names are what may stand for an entry in an index: its key, and what follows its last colon or slash.
+func names(key string) []string {
+	all := []string{key, key[strings.LastIndexByte(key, ':')+1:], key[strings.LastIndexByte(key, '/')+1:]}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// extract finds which entries the members of the index entries name. keys are sorted.
+func extract(keys []string, entries []indexEntry, rules []IndexRule) *Indexes {
+	x := &Indexes{entries: entries, is: map[string]bool{}, of: map[string][]pair{}}
+	named := map[string][]string{} // by member, the entries that it may name
+	for _, e := range entries {
+		x.is[e.key] = true
+		for _, member := range e.members {
+			named[member] = nil
+		}
+	}
+	for _, key := range keys {
+		if x.is[key] {
+			continue
+		}
+		for _, name := range names(key) {
+			if known, wanted := named[name]; wanted {
+				named[name] = append(known, key)
+			}
+		}
+	}
+	ruled := map[string][]IndexRule{}
+	for _, rule := range rules {
+		ruled[rule.Index] = append(ruled[rule.Index], rule)
+	}
+	for i, e := range entries {
+		seen := map[string]bool{}
+		for m, member := range e.members {
+			if seen[member] {
+				continue
+			}
+			seen[member] = true
+			candidates := named[member]
+			if rules, ok := ruled[e.key]; ok {
+				candidates = follow(rules, member, keys)
+			}
+			x.resolve(uint32(i), uint32(m), candidates)
+		}
+	}
+	return x
+}
+
+// follow are the entries that the rules make of a member.
+func follow(rules []IndexRule, member string, keys []string) (candidates []string) {
+	for _, rule := range rules {
+		key := rule.key(member)
+		if _, found := slices.BinarySearch(keys, key); found && key != rule.Index && !slices.Contains(candidates, key) {
+			candidates = append(candidates, key)
+		}
+	}
+	return candidates
+}
+
+// maxEntries is how many candidates a report names.
+const maxEntries = 5
+
+func (x *Indexes) resolve(index, member uint32, candidates []string) {
+	e := x.entries[index]
+	found := Member{Index: e.key, Member: e.members[member]}
+	switch {
+	case e.broken[member]:
+		found.Reason = "it has a character that no key can have"
+	case found.Member == "":
+		found.Reason = "it is empty"
+	case len(found.Index)+1+len(found.Member) > kv.MaxKeyBytes:
+		found.Reason = fmt.Sprintf("with its index it is longer than %d bytes", kv.MaxKeyBytes)
+	case len(candidates) == 0:
+		found.Reason = "no entry has that key or ends in it"
+	case len(candidates) > 1:
+		found.Reason, found.Entries = "several entries have that name", candidates[:min(len(candidates), maxEntries)]
+		x.Ambiguous = append(x.Ambiguous, found)
+		return
+	default:
+		x.of[candidates[0]] = append(x.of[candidates[0]], pair{index, member})
+		return
+	}
+	x.Unresolved = append(x.Unresolved, found)
+}

@@ -1,0 +1,599 @@
+package migrate
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Progress is told how far a long piece of work is. Its methods may be called by several goroutines.
+type Progress interface {
+	// Stage begins with a name and how many things there are to do.
+	Stage(name string, total int)
+	// Done says that so many more are done, and how many of these failed.
+	Done(n, failed int)
+}
+
+// Target is where entries go.
+type Target struct {
+	Name     string // its address, without a secret
+	Supabase *kv.Supabase
+}
+
+// NewTarget returns a target that waits for a database that restarts.
+func NewTarget(name string, supabase *kv.Supabase) Target {
+	return Target{Name: name, Supabase: supabase.WithPatience(patience)}
+}
+
+// RunOptions say how to migrate.
+type RunOptions struct {
+	Options
+	Dir       string // of the journal and the reports
+	BatchSize int    // entries of one transaction
+	Progress  Progress
+}
+
+const (
+	// DefaultBatchSize is how many entries go into one transaction.
+	DefaultBatchSize = 100
+	// MaxBatchSize keeps a transaction short.
+	MaxBatchSize = 1000
+	// maxBatchBytes bounds the values of a batch, unless one alone is larger.
+	maxBatchBytes = 1 << 20
+	// writers is how many batches are on their way to the database at once.
+	writers = 4
+	// maxPasses bounds how often the source is listed again because something had changed.
+	maxPasses = 5
+	// holdEvery is how often a run says that it is still there; it is believed for a minute.
+	holdEvery = 15 * time.Second
+	// drain is how long a run waits for mirrored writes that are under way.
+	drain = 15 * time.Second
+)
+
+// ErrEmptySource: there is not one blob.
+var ErrEmptySource = errors.New("the source has no blobs at all: a wrong NETLIFY_SITE_ID or --store looks the same as an empty one. Nothing was changed")
+
+// Run brings what the source has and the journal does not into the target, until a list of the source has nothing new. It can be
+// ended at any moment, and run again. The result is also in the directory, as the report that [WriteReport] makes.
+func Run(ctx context.Context, source Source, target Target, o RunOptions) (result Result, err error) {
+	if err := errors.Join(o.Validate(), o.validateBatch()); err != nil {
+		return result, err
+	}
+	status, err := target.Supabase.ImportStatus(ctx)
+	if err != nil {
+		return result, fmt.Errorf("ask the target: %w", err)
+	}
+	journal, begun, err := OpenJournal(o.Dir, Header{
+		Version: journalVersion, Run: uuid.New(), Source: source.Name(), Target: target.Name, Lineage: status.Lineage, Options: o.Options,
+	})
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, journal.Close()) }()
+	r := &run{source: source, target: target, o: o, journal: journal, started: time.Now()}
+	release, err := r.open(ctx)
+	if err != nil {
+		return result, err
+	}
+	defer release()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var holding sync.WaitGroup
+	holding.Go(func() { r.hold(ctx, stop) })
+	defer holding.Wait()
+	defer stop(nil)
+
+	err = r.passes(ctx, begun)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	result = r.result(err)
+	if writeErr := writeJSON(resultPath(o.Dir), result); writeErr != nil {
+		err = errors.Join(err, fmt.Errorf("write the result: %w", writeErr))
+	}
+	return result, err
+}
+
+func (o RunOptions) validateBatch() error {
+	if o.BatchSize < 1 || o.BatchSize > MaxBatchSize {
+		return fmt.Errorf("the batch size must be 1 to %d, got %d", MaxBatchSize, o.BatchSize)
+	}
+	return nil
+}
+
+// run is one run of a migration.
+type run struct {
+	source  Source
+	target  Target
+	o       RunOptions
+	journal *Journal
+	started time.Time
+
+	list    []blobs.Listed
+	indexes *Indexes
+	read    int // blobs read by this run
+	changed int // by the present pass
+	written int // by this run
+
+	mu sync.Mutex // journal and counters
+}
+
+// open makes deletes leave their marks from here on, and waits for the mirrored writes of before, whose deletes left none.
+func (r *run) open(ctx context.Context) (release func(), err error) {
+	supabase := r.target.Supabase
+	if _, err := supabase.ImportOpen(ctx, r.journal.Header.Run); err != nil {
+		return nil, err
+	}
+	release = func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = supabase.ImportHold(ctx, r.journal.Header.Run, true) // else it is over in a minute
+	}
+	for end := time.Now().Add(drain); ; {
+		status, err := supabase.ImportStatus(ctx)
+		if err == nil && status.OutboxSupabase > 0 && time.Now().After(end) {
+			err = fmt.Errorf("%d writes have reached Supabase and may not have reached Blobs: work them off with repair --first supabase, then run again", status.OutboxSupabase)
+		}
+		if err != nil {
+			release()
+			return nil, err
+		}
+		if status.OutboxSupabase == 0 {
+			return release, nil
+		}
+		if err := sleep(ctx, 500*time.Millisecond); err != nil {
+			release()
+			return nil, err
+		}
+	}
+}
+
+// hold keeps other runs away until the context ends.
+func (r *run) hold(ctx context.Context, stop context.CancelCauseFunc) {
+	ticker := time.NewTicker(holdEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if err := r.target.Supabase.ImportHold(ctx, r.journal.Header.Run, false); errors.Is(err, kv.ErrImportTaken) {
+				stop(err)
+				return
+			}
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// passes lists the source until nothing of it is new.
+func (r *run) passes(ctx context.Context, begun bool) error {
+	retry := true // what failed in an earlier run
+	for range maxPasses {
+		if err := r.look(ctx); err != nil {
+			return err
+		}
+		if len(r.list) == 0 && begun {
+			return ErrEmptySource
+		}
+		todo, err := r.todo(ctx, retry)
+		if err != nil {
+			return err
+		}
+		retry, r.changed = false, 0
+		if err := r.pass(ctx, todo); err != nil {
+			return err
+		}
+		if len(todo) == 0 || r.changed == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// look lists the source and reads its index entries.
+func (r *run) look(ctx context.Context) (err error) {
+	r.o.Progress.Stage("listing", -1)
+	if r.list, err = r.source.List(ctx); err != nil {
+		return err
+	}
+	rules, err := r.o.rules()
+	if err != nil {
+		return err
+	}
+	r.indexes, err = readIndexes(ctx, r.source, r.list, r.o.IndexPrefix, rules, r.o.Progress)
+	return err
+}
+
+// work is a key to be done.
+type work struct {
+	blobs.Listed
+	gone bool // the source has it no more
+}
+
+// todo are the keys whose blob or indexes are not what the journal has of them, those that the target lacks although it had them,
+// and those that the source has no more.
+func (r *run) todo(ctx context.Context, retry bool) (todo []work, err error) {
+	listed := make(map[string]bool, len(r.list))
+	var known []blobs.Listed
+	for _, blob := range r.list {
+		listed[blob.Key] = true
+		record, ok := r.journal.Records[blob.Key]
+		switch {
+		case !ok || blob.ETag == "" || record.Revision != blob.ETag || record.Indexes != r.extracted(blob.Key), record.Status == statusFailed && retry:
+			todo = append(todo, work{Listed: blob})
+		case retry && record.Status != statusFailed:
+			known = append(known, blob)
+		}
+	}
+	lost, err := r.lost(ctx, known)
+	if err != nil {
+		return nil, err
+	}
+	for _, blob := range lost {
+		todo = append(todo, work{Listed: blob})
+	}
+	for key, record := range r.journal.Records {
+		if !listed[key] && record.Status != kv.ImportRemoved && record.Status != kv.ImportAbsent && kv.ValidateKey(key) == nil {
+			todo = append(todo, work{Listed: blobs.Listed{Key: key}, gone: true})
+		}
+	}
+	return todo, nil
+}
+
+// extracted is a digest of the indexes that the index entries give an entry.
+func (r *run) extracted(key string) string {
+	if pairs := r.indexes.Of(key); len(pairs) > 0 {
+		return digestPairs(pairs)[:16]
+	}
+	return ""
+}
+
+// lost are those that the journal has as done and the target no more, as after it was emptied.
+func (r *run) lost(ctx context.Context, known []blobs.Listed) (lost []blobs.Listed, err error) {
+	for chunk := range slices.Chunk(known, 1000) {
+		keys := make([]string, len(chunk))
+		for i, blob := range chunk {
+			keys[i] = blob.Key
+		}
+		states, err := r.target.Supabase.ImportStates(ctx, keys)
+		if err != nil {
+			return nil, fmt.Errorf("look at what was imported: %w", err)
+		}
+		for i, state := range states {
+			if state == kv.ImportAbsent {
+				lost = append(lost, chunk[i])
+			}
+		}
+	}
+	return lost, nil
+}
+
+// pass does the work: blobs are read in parallel, put together to batches, and these imported in parallel.
+func (r *run) pass(ctx context.Context, todo []work) error {
+	if len(todo) == 0 {
+		return nil
+	}
+	r.o.Progress.Stage("migrating", len(todo))
+	list := make([]blobs.Listed, len(todo))
+	gone := map[string]bool{}
+	for i, w := range todo {
+		list[i] = w.Listed
+		gone[w.Key] = w.gone
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	items, batches := make(chan one, writers), make(chan []one)
+	group.Go(func() error {
+		defer close(items)
+		return r.source.Read(ctx, list, func(ctx context.Context, item Item) error {
+			o := r.prepare(item, gone[item.Key])
+			select {
+			case items <- o:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	group.Go(func() error {
+		defer close(batches)
+		return r.batch(ctx, items, batches)
+	})
+	for range writers {
+		group.Go(func() error {
+			for batch := range batches {
+				if err := r.write(ctx, batch); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// one is a key on its way.
+type one struct {
+	entry
+	record Record
+	skip   bool // nothing is to be imported
+	gone   bool // and the source has it no more
+}
+
+// prepare makes an entry of what was read.
+func (r *run) prepare(item Item, listedBefore bool) one {
+	o := one{record: Record{Key: item.Key, Revision: item.ETag, Indexes: r.extracted(item.Key)}}
+	if item.Missing {
+		o.gone, o.State = true, kv.State{Key: item.Key}
+		return o
+	}
+	if listedBefore { // it is there again
+		o.record.Revision = ""
+	}
+	// The blob may be newer than the list. Its own etag says what was read, and the next list will have that.
+	if item.Blob.ETag != "" {
+		o.record.Revision = item.Blob.ETag
+	}
+	e, problem := r.o.transform(item, r.indexes)
+	if problem != nil {
+		o.skip, o.record.Status, o.record.Problem = true, statusFailed, problem
+		if problem.Code == CodeSkipped {
+			o.record.Status = CodeSkipped
+		}
+		return o
+	}
+	o.entry, o.record.Problem = e, e.note
+	return o
+}
+
+// batch puts entries together until there are enough, or enough bytes.
+func (r *run) batch(ctx context.Context, items <-chan one, batches chan<- []one) error {
+	var batch []one
+	bytes := 0
+	send := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		select {
+		case batches <- batch:
+			batch, bytes = nil, 0
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for o := range items {
+		if bytes+len(o.Value) > maxBatchBytes {
+			if err := send(); err != nil {
+				return err
+			}
+		}
+		batch, bytes = append(batch, o), bytes+len(o.Value)
+		if len(batch) >= r.o.BatchSize {
+			if err := send(); err != nil {
+				return err
+			}
+		}
+	}
+	if ctx.Err() != nil { // the reading ended early
+		return ctx.Err()
+	}
+	return send()
+}
+
+// write imports a batch and keeps what became of it.
+func (r *run) write(ctx context.Context, batch []one) error {
+	var states []kv.State
+	var importing []int
+	for i, o := range batch {
+		if !o.skip {
+			states, importing = append(states, o.State), append(importing, i)
+		}
+	}
+	done, err := r.importAll(ctx, states)
+	if err != nil {
+		return err
+	}
+	for n, i := range importing {
+		o := &batch[i]
+		o.record.Status = done[n].status
+		if done[n].problem != nil {
+			o.record.Problem = done[n].problem
+		}
+	}
+	for i := range batch {
+		if batch[i].record.Status == kv.ImportLive && !batch[i].gone {
+			if err := r.adopt(ctx, batch[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return r.keep(batch)
+}
+
+func (r *run) keep(batch []one) error {
+	records := make([]Record, len(batch))
+	failed, changed := 0, 0
+	for i, o := range batch {
+		records[i] = o.record
+		switch o.record.Status {
+		case statusFailed:
+			failed++
+		case kv.ImportWritten, kv.ImportRemoved:
+			changed++
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.journal.Append(records); err != nil {
+		return err
+	}
+	r.read, r.changed, r.written = r.read+len(batch), r.changed+changed, r.written+changed
+	r.o.Progress.Done(len(batch), failed)
+	return nil
+}
+
+// outcome is what became of one entry.
+type outcome struct {
+	status  kv.Imported
+	problem *Problem
+}
+
+// importAll imports the states. Those that the database refuses are found by halving, and the others imported without them.
+func (r *run) importAll(ctx context.Context, states []kv.State) ([]outcome, error) {
+	if len(states) == 0 {
+		return nil, nil
+	}
+	done, err := r.target.Supabase.Import(ctx, r.journal.Header.Run, states)
+	switch {
+	case err == nil:
+		outcomes := make([]outcome, len(done))
+		for i, status := range done {
+			outcomes[i].status = status
+		}
+		return outcomes, nil
+	case !entrysFault(ctx, err):
+		return nil, fmt.Errorf("import: %w", err)
+	case len(states) == 1:
+		return []outcome{{statusFailed, &Problem{Key: states[0].Key, Code: CodeRefused, Reason: reasonOf(err), Advice: "change the value in Blobs, and run again"}}}, nil
+	}
+	half := len(states) / 2
+	first, err := r.importAll(ctx, states[:half])
+	if err != nil {
+		return nil, err
+	}
+	second, err := r.importAll(ctx, states[half:])
+	return append(first, second...), err
+}
+
+// entrysFault tells whether an error may be that of one entry, rather than of the database.
+func entrysFault(ctx context.Context, err error) bool {
+	switch kv.CodeOf(err) {
+	case kv.CodeInvalidInput, kv.CodeUnstorableValue, kv.CodeTooLarge:
+		return true
+	case kv.CodeDeadlineExceeded: // the statement's, where it is not our own
+		return ctx.Err() == nil
+	}
+	return false
+}
+
+func reasonOf(err error) string {
+	var known *kv.Error
+	if errors.As(err, &known) {
+		return known.Message
+	}
+	return err.Error()
+}
+
+// adopt gives an entry that somebody wrote meanwhile the indexes that index entries say it has, if the writer did not say which it
+// has: an upsert without indexes leaves an entry's as they are. Only while its value is that of the blob, and with a
+// compare-and-set on what was read.
+func (r *run) adopt(ctx context.Context, o one) error {
+	pairs := r.indexes.Of(o.Key)
+	if len(pairs) == 0 || !slices.EqualFunc(o.Indexes, pairs, func(a, b [2]string) bool { return a == b }) {
+		return nil
+	}
+	states, err := r.target.Supabase.States(ctx, []string{o.Key})
+	if err != nil {
+		return fmt.Errorf("read an entry: %w", err)
+	}
+	now := states[0]
+	lacking := 0
+	for _, p := range pairs {
+		if !slices.Contains(now.Indexes, p) {
+			now.Indexes = append(now.Indexes, p)
+			lacking++
+		}
+	}
+	if now.Token == "" || now.Value != o.Value || lacking == 0 {
+		return nil
+	}
+	if _, _, err = r.target.Supabase.Copy(ctx, now, now.Token, false); err != nil {
+		return fmt.Errorf("give an entry its indexes: %w", err)
+	}
+	return nil // where it did not apply, a newer write has come
+}
+
+// readIndexes reads the index entries among the listed blobs, and finds which entries their members name.
+func readIndexes(ctx context.Context, source Source, list []blobs.Listed, prefix string, rules []IndexRule, progress Progress) (*Indexes, error) {
+	var candidates []blobs.Listed
+	keys := make([]string, len(list))
+	for i, blob := range list {
+		keys[i] = blob.Key
+		if strings.HasPrefix(blob.Key, prefix) {
+			candidates = append(candidates, blob)
+		}
+	}
+	progress.Stage("reading indexes", len(candidates))
+	var mu sync.Mutex
+	var entries []indexEntry
+	known := map[string]string{} // one string for a member of many indexes
+	err := source.Read(ctx, candidates, func(_ context.Context, item Item) error {
+		e, isIndex := indexEntry{}, false
+		if !item.Missing && item.Err == nil && notJSON(item.Blob.Value) == "" {
+			e, isIndex = parseMembers(string(item.Blob.Value))
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if isIndex {
+			e.key = item.Key
+			for i, member := range e.members {
+				if _, ok := known[member]; !ok {
+					known[member] = member
+				}
+				e.members[i] = known[member]
+			}
+			entries = append(entries, e)
+		}
+		progress.Done(1, 0)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(entries, func(a, b indexEntry) int { return strings.Compare(a.key, b.key) })
+	return extract(keys, entries, rules), nil
+}
+
+// digestPairs is kv_digest_pairs: SHA-256 of the distinct pairs in order.
+func digestPairs(pairs [][2]string) string {
+	sorted := slices.Clone(pairs)
+	slices.SortFunc(sorted, func(a, b [2]string) int {
+		if c := strings.Compare(a[0], b[0]); c != 0 {
+			return c
+		}
+		return strings.Compare(a[1], b[1])
+	})
+	sum := sha256.New()
+	for _, p := range slices.Compact(sorted) {
+		for _, text := range p {
+			sum.Write(strconv.AppendInt(nil, int64(len(text)), 10))
+			sum.Write([]byte{':'})
+			sum.Write([]byte(text))
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}

@@ -1,0 +1,242 @@
+package migrate
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"strings"
+	"unicode/utf8"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Options say how entries are made of blobs. They are the same for every run of a migration.
+type Options struct {
+	IndexPrefix string   `json:"index_prefix"`
+	IndexRules  []string `json:"index_rules,omitempty"` // see [ParseIndexRule]
+	// WrapNonJSON stores a blob that is not JSON as {"$blob":<base64>,"contentType":…}; SkipNonJSON leaves it out and calls that
+	// no failure.
+	WrapNonJSON bool `json:"wrap_non_json,omitempty"`
+	SkipNonJSON bool `json:"skip_non_json,omitempty"`
+}
+
+// rules parses the index rules.
+func (o Options) rules() ([]IndexRule, error) {
+	var rules []IndexRule
+	for _, text := range o.IndexRules {
+		rule, err := ParseIndexRule(text)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, rule)
+	}
+	return rules, nil
+}
+
+// Validate checks what can be checked without asking a store.
+func (o Options) Validate() error {
+	if o.IndexPrefix == "" {
+		return fmt.Errorf("the index prefix must not be empty: it is what the keys of index entries begin with, as in %s", DefaultIndexPrefix)
+	}
+	if o.WrapNonJSON && o.SkipNonJSON {
+		return fmt.Errorf("blobs that are not JSON can be wrapped or skipped, not both")
+	}
+	_, err := o.rules()
+	return err
+}
+
+// Problem is why an entry could not be migrated, or what a reader should know of it.
+type Problem struct {
+	Key    string `json:"key"`
+	Code   string `json:"code"`
+	Reason string `json:"reason"`
+	Advice string `json:"advice,omitempty"`
+}
+
+// The codes of problems.
+const (
+	CodeNotJSON     = "not_json"
+	CodeBadKey      = "bad_key"
+	CodeUnreadable  = "unreadable"
+	CodeRefused     = "refused"    // by the database
+	CodeSkipped     = "skipped"    // not JSON, and that was said to be fine
+	CodeWrapped     = "wrapped"    // not JSON, stored in base64
+	CodeNoQueries   = "no_queries" // comparisons and full text do not see the value
+	CodeNoFullText  = "no_full_text"
+	CodeNotFinished = "not_finished"
+)
+
+// entry is what is imported of a blob.
+type entry struct {
+	kv.State
+	note *Problem // nil, or what to know of it
+}
+
+// transform makes the entry of a blob; problem is why there is none.
+func (o Options) transform(item Item, x *Indexes) (e entry, problem *Problem) {
+	if problem := checkItem(item); problem != nil {
+		return e, problem
+	}
+	e.State = kv.State{
+		Key: item.Key, Value: string(item.Blob.Value), Indexes: item.Indexes, IsIndex: x.IsIndex(item.Key),
+		Created: item.Created, Updated: item.Updated,
+	}
+	if !item.LastModified.IsZero() {
+		e.Created, e.Updated = firstOf(e.Created, item.LastModified.UnixMicro()), firstOf(e.Updated, item.LastModified.UnixMicro())
+	}
+	if e.Indexes == nil {
+		e.Indexes = x.Of(item.Key)
+	}
+	if reason := notJSON(item.Blob.Value); reason != "" {
+		switch {
+		case o.WrapNonJSON:
+			e.Value = wrap(item.Blob)
+			e.note = &Problem{Key: item.Key, Code: CodeWrapped, Reason: reason}
+		case o.SkipNonJSON:
+			return e, &Problem{Key: item.Key, Code: CodeSkipped, Reason: reason}
+		default:
+			return e, &Problem{Key: item.Key, Code: CodeNotJSON, Reason: reason,
+				Advice: "it stays in Blobs and in the backup; --wrap-non-json stores it as {\"$blob\": base64}, --skip-non-json leaves it out"}
+		}
+		return e, nil
+	}
+	if !e.IsIndex {
+		e.note = note(item.Key, e.Value)
+	}
+	return e, nil
+}
+
+func firstOf(known, otherwise int64) int64 {
+	if known != 0 {
+		return known
+	}
+	return otherwise
+}
+
+func checkItem(item Item) *Problem {
+	if err := kv.ValidateKey(item.Key); err != nil {
+		return &Problem{Key: strings.ToValidUTF8(item.Key, "\uFFFD"), Code: CodeBadKey, Reason: err.Error(), Advice: "copy the blob to another key, and delete this one"}
+	}
+	if item.Err != nil {
+		if err := blobs.ValidateKey(item.Key); err != nil {
+			return &Problem{Key: item.Key, Code: CodeBadKey, Reason: err.Error() + ": no client can read it under this key", Advice: "nothing can be done from here: tell Netlify's support if its content matters"}
+		}
+		return &Problem{Key: item.Key, Code: CodeUnreadable, Reason: item.Err.Error(), Advice: "run again; if it stays, read the blob with the Netlify CLI"}
+	}
+	return nil
+}
+
+// notJSON says what a value is where it is not JSON.
+func notJSON(value []byte) string {
+	switch {
+	case len(value) == 0:
+		return "the blob is empty"
+	case !utf8.Valid(value):
+		return "the blob is not text in UTF-8"
+	case !json.Valid(value):
+		return "the blob is not JSON, or nested deeper than 10,000 levels"
+	}
+	return ""
+}
+
+// wrap makes JSON of any blob.
+func wrap(blob blobs.Blob) string {
+	out := append([]byte(`{"$blob":"`), base64.StdEncoding.EncodeToString(blob.Value)...)
+	out = append(out, `","contentType":`...)
+	if blob.ContentType == "" {
+		return string(append(out, `null}`...))
+	}
+	return string(append(kv.AppendString(out, strings.ToValidUTF8(blob.ContentType, "\uFFFD")), '}'))
+}
+
+// maxSearchBytes is up to where full text is derived (kv_search_text).
+const maxSearchBytes = 200_000
+
+// note says what queries do not see of a value.
+func note(key, value string) *Problem {
+	if reason := unqueryable(value); reason != "" {
+		return &Problem{Key: key, Code: CodeNoQueries, Reason: reason, Advice: "get, list and indexes have it; where, sort and search of kv-query do not see into it"}
+	}
+	if len(value) > maxSearchBytes {
+		return &Problem{Key: key, Code: CodeNoFullText, Reason: fmt.Sprintf("it is longer than %d bytes", maxSearchBytes), Advice: "search of kv-query does not find it; comparisons do"}
+	}
+	return nil
+}
+
+// The bounds of numeric (Postgres 17, "Numeric Types"): digits before and after the decimal point.
+const (
+	maxDigitsBefore = 131_072
+	maxDigitsAfter  = 16_383
+)
+
+// unqueryable says why jsonb cannot hold a JSON text, as far as that can be told without Postgres; "" where it can.
+func unqueryable(value string) string {
+	switch {
+	case hasEscapedNUL(value):
+		return `it has the character \u0000, which Postgres' jsonb cannot hold`
+	case kv.HasLoneSurrogate(value):
+		return "it has half of a surrogate pair, which Postgres' jsonb cannot hold"
+	case hasHugeNumber(value):
+		return "it has a number that Postgres' jsonb cannot hold"
+	}
+	return ""
+}
+
+func hasEscapedNUL(text string) bool {
+	for i := 0; i+1 < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		if strings.HasPrefix(text[i:], `\u0000`) {
+			return true
+		}
+		i++
+	}
+	return false
+}
+
+func hasHugeNumber(text string) bool {
+	if len(text) < maxDigitsAfter && !strings.ContainsAny(text, "eE") {
+		return false
+	}
+	inString := false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case !inString && (c == '-' || '0' <= c && c <= '9'):
+			end := i + 1
+			for end < len(text) && strings.IndexByte("0123456789.eE+-", text[end]) >= 0 {
+				end++
+			}
+			if isHuge(strings.TrimPrefix(text[i:end], "-")) {
+				return true
+			}
+			i = end - 1
+		}
+	}
+	return false
+}
+
+// isHuge tells whether numeric cannot hold the number.
+func isHuge(number string) bool {
+	mantissa, exponentText, hasExponent := strings.Cut(strings.ToLower(number), "e")
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	exponent := int64(0)
+	if hasExponent {
+		n, ok := new(big.Int).SetString(strings.TrimPrefix(exponentText, "+"), 10)
+		if !ok || !n.IsInt64() || n.Int64() > 1<<30 || n.Int64() < -1<<30 {
+			return true
+		}
+		exponent = n.Int64()
+	}
+	if int64(len(fraction))-exponent > maxDigitsAfter {
+		return true
+	}
+	digits := strings.TrimLeft(whole+fraction, "0") // what is before the point begins with the first digit that counts
+	return digits != "" && int64(len(digits)-len(fraction))+exponent > maxDigitsBefore
+}

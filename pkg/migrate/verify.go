@@ -1,0 +1,396 @@
+package migrate
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// Difference is a key that the two stores do not have alike.
+type Difference struct {
+	Key string `json:"key"`
+	// How: "missing" in Supabase, "extra" in Supabase, or what is "different": value, indexes, or that queries by index miss it
+	// ("postings").
+	How  string `json:"how"`
+	What string `json:"what,omitempty"`
+}
+
+// Verification is what [Verify] found.
+type Verification struct {
+	Source    string       `json:"source"`
+	Target    string       `json:"target"`
+	At        time.Time    `json:"at"`
+	Seconds   float64      `json:"seconds"`
+	Blobs     int          `json:"blobs"`
+	Entries   int          `json:"entries"`
+	Identical int          `json:"identical"`
+	Members   int          `json:"members"` // of index entries, compared with their order
+	Missing   int          `json:"missing"`
+	Extra     int          `json:"extra"`
+	Different int          `json:"different"`
+	Left      []Problem    `json:"left"` // blobs that no entry can be made of
+	Repaired  int          `json:"repaired"`
+	Found     []Difference `json:"differences"`    // at most maxListed
+	Stray     int          `json:"stray_postings"` // see [kv.Supabase.StrayPostings]
+	Finished  bool         `json:"finished"`
+}
+
+// Same tells whether both stores have the same, apart from blobs that were said to be skipped.
+func (v Verification) Same() bool {
+	for _, p := range v.Left {
+		if p.Code != CodeSkipped {
+			return false
+		}
+	}
+	return v.Finished && v.Missing+v.Extra+v.Different == 0 && v.Stray == 0
+}
+
+const (
+	// digestPage is how many entries one call takes the sums of.
+	digestPage = 500
+	// maxListed bounds what a result lists of a kind; the numbers count all.
+	maxListed = 10_000
+)
+
+// rechecks are the pauses before what differs is looked at again: writes may be on their way between the stores.
+var rechecks = []time.Duration{0, 250 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}
+
+// VerifyOptions say how to compare.
+type VerifyOptions struct {
+	Options
+	Dir      string // for the result; "" keeps none
+	Repair   bool   // make Supabase what Blobs is, where they differ
+	Progress Progress
+}
+
+// Verify reads every blob, and compares its SHA-256 with the one that the database makes of its entry. It looks neither at the
+// journal nor at what a run counted. What differs is looked at again, since writes may be on their way.
+func Verify(ctx context.Context, source Source, target Target, o VerifyOptions) (v Verification, err error) {
+	if err := o.Validate(); err != nil {
+		return v, err
+	}
+	c := &comparison{source: source, target: target, o: o, v: Verification{Source: source.Name(), Target: target.Name, At: time.Now().UTC()}}
+	if err := c.all(ctx); err != nil {
+		return c.v, err
+	}
+	for _, pause := range rechecks {
+		if len(c.differing) == 0 || len(c.differing) > maxListed {
+			break
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return c.v, err
+		}
+		if err := c.again(ctx, c.differing); err != nil {
+			return c.v, err
+		}
+	}
+	if o.Repair {
+		if err := c.repair(ctx); err != nil {
+			return c.v, err
+		}
+	}
+	if c.v.Stray, err = target.Supabase.StrayPostings(ctx); err != nil {
+		return c.v, fmt.Errorf("count the postings: %w", err)
+	}
+	c.finish()
+	if o.Dir != "" {
+		if err := writeJSONIn(o.Dir, verificationPath(o.Dir), c.v); err != nil {
+			return c.v, fmt.Errorf("write the result: %w", err)
+		}
+	}
+	return c.v, nil
+}
+
+// comparison is one verification.
+type comparison struct {
+	source  Source
+	target  Target
+	o       VerifyOptions
+	v       Verification
+	indexes *Indexes
+	listed  map[string]blobs.Listed
+
+	mu        sync.Mutex
+	differing map[string]Difference
+	left      map[string]Problem
+}
+
+// all compares everything once: the database's entries page by page in key order, beside the blobs of the same keys.
+func (c *comparison) all(ctx context.Context) error {
+	c.differing, c.left = map[string]Difference{}, map[string]Problem{}
+	c.o.Progress.Stage("listing", -1)
+	list, err := c.source.List(ctx)
+	if err != nil {
+		return err
+	}
+	c.listed = make(map[string]blobs.Listed, len(list))
+	for _, blob := range list {
+		c.listed[blob.Key] = blob
+	}
+	rules, err := c.o.rules()
+	if err != nil {
+		return err
+	}
+	if c.indexes, err = readIndexes(ctx, c.source, list, c.o.IndexPrefix, rules, c.o.Progress); err != nil {
+		return err
+	}
+	_, c.v.Members, _ = c.indexes.Count()
+	c.v.Blobs = len(list)
+	c.o.Progress.Stage("comparing", len(list))
+	for after, rest := "", list; ; {
+		digests, err := c.target.Supabase.Digests(ctx, after, digestPage)
+		if err != nil {
+			return fmt.Errorf("ask the database for its sums: %w", err)
+		}
+		last := len(digests) < digestPage
+		upTo := len(rest)
+		if !last {
+			after = digests[len(digests)-1].Key
+			upTo = countUpTo(rest, after)
+		}
+		c.v.Entries += len(digests)
+		if err := c.compare(ctx, rest[:upTo], digests); err != nil {
+			return err
+		}
+		if rest = rest[upTo:]; last {
+			break
+		}
+	}
+	return nil
+}
+
+// countUpTo is how many blobs have keys up to this one.
+func countUpTo(list []blobs.Listed, key string) int {
+	n, found := slices.BinarySearchFunc(list, key, func(blob blobs.Listed, key string) int { return strings.Compare(blob.Key, key) })
+	if found {
+		n++
+	}
+	return n
+}
+
+// compare holds blobs against the sums of the entries in the same range of keys.
+func (c *comparison) compare(ctx context.Context, list []blobs.Listed, digests []kv.Digest) error {
+	entries := make(map[string]kv.Digest, len(digests))
+	for _, d := range digests {
+		entries[d.Key] = d
+		if _, ok := c.listed[d.Key]; !ok {
+			c.differing[d.Key] = Difference{Key: d.Key, How: "extra"}
+		}
+	}
+	return c.source.Read(ctx, list, func(_ context.Context, item Item) error {
+		digest, exists := entries[item.Key]
+		c.judge(item, digest, exists)
+		c.o.Progress.Done(1, 0)
+		return nil
+	})
+}
+
+// judge says whether a blob and an entry are alike.
+func (c *comparison) judge(item Item, digest kv.Digest, exists bool) {
+	difference, problem := c.differs(item, digest, exists)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.differing, item.Key)
+	delete(c.left, item.Key)
+	switch {
+	case problem != nil:
+		c.left[item.Key] = *problem
+	case difference != nil:
+		c.differing[item.Key] = *difference
+	}
+}
+
+// differs compares. A problem is why there is nothing to compare.
+func (c *comparison) differs(item Item, digest kv.Digest, exists bool) (*Difference, *Problem) {
+	if item.Missing {
+		if exists {
+			return &Difference{Key: item.Key, How: "extra"}, nil
+		}
+		return nil, nil
+	}
+	e, problem := c.o.transform(item, c.indexes)
+	switch {
+	case problem != nil && exists:
+		return &Difference{Key: item.Key, How: "different", What: "value"}, nil
+	case problem != nil:
+		return nil, problem
+	case !exists:
+		return &Difference{Key: item.Key, How: "missing"}, nil
+	}
+	var what []string
+	sum := sha256.Sum256([]byte(e.Value))
+	if hex.EncodeToString(sum[:]) != digest.Value {
+		what = append(what, "value")
+	}
+	if digestPairs(e.Indexes) != digest.Indexes {
+		what = append(what, "indexes")
+	}
+	if digest.Unposted > 0 {
+		what = append(what, "postings")
+	}
+	if what != nil {
+		return &Difference{Key: item.Key, How: "different", What: strings.Join(what, ", ")}, nil
+	}
+	return nil, nil
+}
+
+// again looks at keys once more: at the blob, then at the entry, and counts only what held still meanwhile.
+func (c *comparison) again(ctx context.Context, keys map[string]Difference) error {
+	sorted := sortedKeys(keys)
+	c.o.Progress.Stage("looking again", len(sorted))
+	for chunk := range slices.Chunk(sorted, digestPage) {
+		items := map[string]Item{}
+		list := make([]blobs.Listed, len(chunk))
+		for i, key := range chunk {
+			list[i] = blobs.Listed{Key: key, LastModified: c.listed[key].LastModified}
+		}
+		err := c.source.Read(ctx, list, func(_ context.Context, item Item) error {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			items[item.Key] = item
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		digests, err := c.target.Supabase.DigestsOf(ctx, chunk)
+		if err != nil {
+			return fmt.Errorf("ask the database for its sums: %w", err)
+		}
+		entries := map[string]kv.Digest{}
+		for _, d := range digests {
+			entries[d.Key] = d
+		}
+		for _, key := range chunk {
+			digest, exists := entries[key]
+			c.judge(items[key], digest, exists)
+		}
+		c.o.Progress.Done(len(chunk), 0)
+	}
+	return nil
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// finish counts what is left.
+func (c *comparison) finish() {
+	v := &c.v
+	v.Found = []Difference{}
+	v.Missing, v.Extra, v.Different = 0, 0, 0
+	for _, key := range sortedKeys(c.differing) {
+		d := c.differing[key]
+		switch d.How {
+		case "missing":
+			v.Missing++
+		case "extra":
+			v.Extra++
+		default:
+			v.Different++
+		}
+		if len(v.Found) < maxListed {
+			v.Found = append(v.Found, d)
+		}
+	}
+	v.Left = []Problem{}
+	for _, key := range sortedKeys(c.left) {
+		v.Left = append(v.Left, c.left[key])
+	}
+	v.Identical = max(0, v.Blobs-len(c.left)-v.Missing-v.Different)
+	v.Seconds = time.Since(v.At).Seconds()
+	v.Finished = true
+}
+
+// repair makes the entries that differ what the blobs are, and compares these once more.
+func (c *comparison) repair(ctx context.Context) error {
+	keys := sortedKeys(c.differing)
+	c.o.Progress.Stage("repairing", len(keys))
+	before := len(keys)
+	for _, key := range keys {
+		err := c.settle(ctx, key)
+		if err != nil && !errors.Is(err, errUnsettled) {
+			return fmt.Errorf("repair: %w", err)
+		}
+		c.o.Progress.Done(1, 0)
+	}
+	if err := c.again(ctx, c.differing); err != nil {
+		return err
+	}
+	c.v.Repaired = before - len(c.differing)
+	return nil
+}
+
+// errUnsettled is a key that others keep changing.
+var errUnsettled = errors.New("others keep changing the entry")
+
+// settle copies a key until the blob has not moved, as mirrored writes do: the entry's token is read before the blob is, the copy is
+// a compare-and-set on it, and the blob is looked at again afterwards.
+func (c *comparison) settle(ctx context.Context, key string) error {
+	const rounds = 20
+	for range rounds {
+		states, err := c.target.Supabase.States(ctx, []string{key})
+		if err != nil {
+			return fmt.Errorf("read the entry: %w", err)
+		}
+		item, err := c.readOne(ctx, key)
+		if err != nil {
+			return err
+		}
+		state := kv.State{Key: key}
+		if !item.Missing {
+			e, problem := c.o.transform(item, c.indexes)
+			if problem != nil {
+				return nil // it stays a difference
+			}
+			state = e.State
+		}
+		if strings.Contains(c.differing[key].What, "postings") { // which follow a change of the indexes alone
+			bare := state
+			bare.Indexes = [][2]string{}
+			if _, _, err := c.target.Supabase.Copy(ctx, bare, states[0].Token, false); err != nil {
+				return fmt.Errorf("write the entry: %w", err)
+			}
+			if states, err = c.target.Supabase.States(ctx, []string{key}); err != nil {
+				return fmt.Errorf("read the entry: %w", err)
+			}
+		}
+		applied, _, err := c.target.Supabase.Copy(ctx, state, states[0].Token, false)
+		if err != nil {
+			return fmt.Errorf("write the entry: %w", err)
+		}
+		if !applied {
+			continue
+		}
+		again, err := c.readOne(ctx, key)
+		if err != nil {
+			return err
+		}
+		if again.Missing == item.Missing && again.Blob.ETag == item.Blob.ETag && string(again.Blob.Value) == string(item.Blob.Value) {
+			return nil
+		}
+	}
+	return errUnsettled
+}
+
+func (c *comparison) readOne(ctx context.Context, key string) (got Item, err error) {
+	err = c.source.Read(ctx, []blobs.Listed{{Key: key, LastModified: c.listed[key].LastModified}}, func(_ context.Context, item Item) error {
+		got = item
+		return nil
+	})
+	return got, err
+}
