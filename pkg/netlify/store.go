@@ -136,21 +136,6 @@ func (s stores) pair() *mirror.Pair {
 	return &mirror.Pair{Supabase: s.supabase, Blobs: s.blobs, Log: newLog()}
 }
 
-// PairFromEnv returns both stores, whichever of them answers, for a program that brings them together. A variable that is missing
-// is an error.
-func PairFromEnv(log *slog.Logger) (*mirror.Pair, error) {
-	for _, name := range []string{"NETLIFY_SITE_ID", "NETLIFY_BLOBS_TOKEN"} {
-		if os.Getenv(name) == "" {
-			return nil, badVariable(name + " is not set: a program has no event of Netlify's to get to Blobs with")
-		}
-	}
-	supabase, err := supabaseFromEnv()
-	if err != nil {
-		return nil, err
-	}
-	return &mirror.Pair{Supabase: supabase, Blobs: blobsFromEnv(), Log: log}, nil
-}
-
 func envOr(name, otherwise string) string {
 	if value := os.Getenv(name); value != "" {
 		return value

@@ -1,104 +1,100 @@
-// Command migrate-kv-store brings Netlify Blobs and Supabase together. In this version it repairs what mirrored writes left
-// unconfirmed.
+// Command migrate-kv-store brings the entries of Netlify Blobs into Supabase: it backs up, plans, migrates, verifies and reports;
+// and it repairs what mirrored writes left unconfirmed.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"netlify-supabase-kv/pkg/mirror"
-	"netlify-supabase-kv/pkg/netlify"
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate"
 )
 
-// The exit statuses: 1 when it ran and something is left, 2 when it could not run.
+// The exit statuses: 1 when it ran and something is left, 2 when it could not run or could not end.
 const (
 	exitLeft   = 1
 	exitFailed = 2
 )
 
-// leftError is what a run could not bring to an end.
-type leftError struct{ error }
+// leftError is what a command that ran to its end could not bring in order.
+type leftError struct {
+	error
+	try string
+}
 
 func (e *leftError) Unwrap() error { return e.error }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	err := command().ExecuteContext(ctx)
-	if err == nil {
-		return
-	}
-	fmt.Fprintln(os.Stderr, "Error:", err)
+	interrupted := ctx.Err() != nil
+	stop()
+	os.Exit(exitStatus(err, interrupted, os.Stderr))
+}
+
+// exitStatus says what went wrong and what to do.
+func exitStatus(err error, interrupted bool, stderr io.Writer) int {
 	var left *leftError
-	if errors.As(err, &left) {
-		fmt.Fprintln(os.Stderr, "Try:   the same command again; what is repaired stays repaired")
-		os.Exit(exitLeft)
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &left):
+		fmt.Fprintln(stderr, "Left: ", err)
+		fmt.Fprintln(stderr, "Try:  ", left.try)
+		return exitLeft
+	case interrupted:
+		fmt.Fprintln(stderr, "Interrupted. The same command goes on where it was.")
+		return exitFailed
 	}
-	fmt.Fprintln(os.Stderr, "Try:   migrate-kv-store --help, and docs/ROLLBACK.md")
-	os.Exit(exitFailed)
+	fmt.Fprintln(stderr, "Error:", err)
+	fmt.Fprintln(stderr, "Try:  ", advice(err))
+	return exitFailed
+}
+
+func advice(err error) string {
+	var held *kv.ImportHeld
+	switch {
+	case errors.As(err, &held), errors.Is(err, migrate.ErrBusy):
+		return "migrate-kv-store status"
+	case kv.CodeOf(err) == kv.CodeDatabaseUnreachable:
+		return "the same command again when the database answers; it goes on where it was"
+	}
+	return "migrate-kv-store --help, and docs/MIGRATION.md"
 }
 
 func command() *cobra.Command {
+	var s stores
 	root := &cobra.Command{
 		Use:   "migrate-kv-store",
-		Short: "Bring Netlify Blobs and Supabase together",
-		Long: `Bring Netlify Blobs and Supabase together.
+		Short: "Bring the entries of Netlify Blobs into Supabase",
+		Long: `Bring the entries of Netlify Blobs into Supabase. docs/MIGRATION.md is the way through it:
 
-The stores are those of the environment: SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY; NETLIFY_SITE_ID and
-NETLIFY_BLOBS_TOKEN, a personal access token. NETLIFY_BLOBS_API_URL is for a local Blobs server.`,
+  migrate-kv-store backup --out kv-backup.ndjson.gz
+  migrate-kv-store plan
+  migrate-kv-store run
+  migrate-kv-store verify
+
+Nothing here ever deletes a blob. Every command can be ended at any time and given again.
+
+Exit status: 0, all is well; 1, it ran and something is left, which it says; 2, it could not run or not end.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(repairCommand())
+	s.flags(root.PersistentFlags())
+	root.AddGroup(&cobra.Group{ID: "migrate", Title: "To migrate:"}, &cobra.Group{ID: "keep", Title: "To keep:"})
+	for _, c := range []*cobra.Command{planCommand(&s), runCommand(&s), verifyCommand(&s), statusCommand(&s), reportCommand(&s), closeCommand(&s)} {
+		c.GroupID = "migrate"
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{repairCommand(&s)} {
+		c.GroupID = "keep"
+		root.AddCommand(c)
+	}
 	return root
-}
-
-func repairCommand() *cobra.Command {
-	var first string
-	var asJSON bool
-	c := &cobra.Command{
-		Use:   "repair",
-		Short: "Copy what mirrored writes could not",
-		Long: `Copy what mirrored writes could not, and remove the traces that they left in kv_outbox.
-
-Each key that has a trace is made in the other store what it is in the first. It can run while the site is used, and again.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return repair(c.Context(), mirror.First(first), asJSON, c.OutOrStdout())
-		},
-	}
-	c.Flags().StringVar(&first, "first", "", "the store that answers now: blobs or supabase (required)")
-	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
-	return c
-}
-
-func repair(ctx context.Context, first mirror.First, asJSON bool, out io.Writer) error {
-	if first != mirror.FirstBlobs && first != mirror.FirstSupabase {
-		return fmt.Errorf("--first must be blobs or supabase, got %q", first)
-	}
-	pair, err := netlify.PairFromEnv(slog.New(slog.NewTextHandler(os.Stderr, nil)))
-	if err != nil {
-		return err
-	}
-	found, repaired, err := pair.Repair(ctx, first)
-	if asJSON {
-		_ = json.NewEncoder(out).Encode(map[string]int{"found": found, "repaired": repaired, "left": found - repaired})
-	} else {
-		fmt.Fprintf(out, "%d found, %d repaired, %d left\n", found, repaired, found-repaired)
-	}
-	switch {
-	case err != nil && found == 0:
-		return err
-	case err != nil:
-		return &leftError{fmt.Errorf("%d of %d traces are left: %w", found-repaired, found, err)}
-	}
-	return nil
 }

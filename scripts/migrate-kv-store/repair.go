@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/mirror"
+)
+
+func repairCommand(s *stores) *cobra.Command {
+	var first string
+	c := &cobra.Command{
+		Use:   "repair",
+		Short: "Copy what mirrored writes could not",
+		Long: `Copy what mirrored writes could not, and remove the traces that they left in kv_outbox.
+
+Each key that has a trace is made in the other store what it is in the first. It can run while the site is used, and again.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return s.repair(c, mirror.First(first)) },
+	}
+	c.Flags().StringVar(&first, "first", "", "the store that answers now: blobs or supabase (required)")
+	return c
+}
+
+func (s *stores) repair(c *cobra.Command, first mirror.First) error {
+	if first != mirror.FirstBlobs && first != mirror.FirstSupabase {
+		return fmt.Errorf("--first must be blobs or supabase, got %q", first)
+	}
+	access, err := s.access()
+	if err != nil {
+		return err
+	}
+	target, err := s.target()
+	if err != nil {
+		return err
+	}
+	client := func(name string) *blobs.Client { return blobs.NewClient(name).WithDefault(access) }
+	pair := &mirror.Pair{
+		Supabase: target.Supabase, Blobs: blobs.NewStore(client(s.store), client(s.store+"-indexes")), Log: slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil)),
+	}
+	found, repaired, err := pair.Repair(c.Context(), first)
+	if err != nil && found == 0 {
+		return err
+	}
+	result := map[string]int{"found": found, "repaired": repaired, "left": found - repaired}
+	if printErr := print(s, c, result, func(out io.Writer, r map[string]int) {
+		fmt.Fprintf(out, "%d found, %d repaired, %d left\n", r["found"], r["repaired"], r["left"])
+	}); printErr != nil {
+		return printErr
+	}
+	if err != nil {
+		return &leftError{fmt.Errorf("%d of %d traces are left: %w", found-repaired, found, err), "the same command again; what is repaired stays repaired"}
+	}
+	return nil
+}

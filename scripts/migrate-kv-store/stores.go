@@ -1,0 +1,112 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate"
+)
+
+// stores are the flags that name the two stores. No flag has a secret as its default: help would print it.
+type stores struct {
+	site, token, apiURL, store string
+	supabaseURL, supabaseKey   string
+	parallel                   int
+	decodeKeys                 bool
+	quiet, asJSON              bool
+}
+
+func (s *stores) flags(f *pflag.FlagSet) {
+	f.StringVar(&s.site, "site", "", "id of the Netlify site [NETLIFY_SITE_ID]")
+	f.StringVar(&s.token, "token", "", "personal access token of Netlify; better in the environment [NETLIFY_BLOBS_TOKEN]")
+	f.StringVar(&s.apiURL, "api-url", "", "where the token is good; for a local Blobs server [NETLIFY_BLOBS_API_URL] (default "+blobs.DefaultAPIURL+")")
+	f.StringVar(&s.store, "store", "kv", "the store in Blobs")
+	f.StringVar(&s.supabaseURL, "supabase-url", "", "address of the Supabase project [SUPABASE_URL]")
+	f.StringVar(&s.supabaseKey, "supabase-key", "", "its service_role or secret key; better in the environment [SUPABASE_SERVICE_ROLE_KEY]")
+	f.IntVar(&s.parallel, "parallel", 16, "blobs read at once, 1 to 64; less where Netlify limits the rate")
+	f.BoolVar(&s.decodeKeys, "decode-keys", false, "listed keys are percent-encoded, as the local server of @netlify/blobs gives them")
+	f.BoolVarP(&s.quiet, "quiet", "q", false, "no progress, no summary")
+	f.BoolVar(&s.asJSON, "json", false, "print the result as JSON on standard output")
+}
+
+// setting is a flag's value, or the environment's.
+func setting(value, name string) string {
+	return cmp.Or(value, strings.TrimSpace(os.Getenv(name)))
+}
+
+func (s *stores) access() (blobs.Access, error) {
+	a := blobs.Access{
+		SiteID: setting(s.site, "NETLIFY_SITE_ID"), APIToken: setting(s.token, "NETLIFY_BLOBS_TOKEN"), APIURL: setting(s.apiURL, "NETLIFY_BLOBS_API_URL"),
+	}
+	switch {
+	case a.SiteID == "":
+		return a, errors.New("NETLIFY_SITE_ID is not set: set it, or --site, to the id of the site (Site configuration, General)")
+	case a.APIToken == "":
+		return a, errors.New("NETLIFY_BLOBS_TOKEN is not set: set it to a personal access token (User settings, Applications)")
+	case s.store == "":
+		return a, errors.New("--store must not be empty")
+	case s.parallel < 1 || s.parallel > 64:
+		return a, fmt.Errorf("--parallel must be 1 to 64, got %d", s.parallel)
+	}
+	return a, nil
+}
+
+func (s *stores) source() (*migrate.BlobsSource, error) {
+	access, err := s.access()
+	if err != nil {
+		return nil, err
+	}
+	source := migrate.NewBlobsSource(access, s.store, s.store+"-indexes", s.parallel)
+	source.DecodeKeys = s.decodeKeys
+	return source, nil
+}
+
+// hasTarget tells whether a Supabase project is named.
+func (s *stores) hasTarget() bool { return setting(s.supabaseURL, "SUPABASE_URL") != "" }
+
+func (s *stores) target() (migrate.Target, error) {
+	url, key := setting(s.supabaseURL, "SUPABASE_URL"), setting(s.supabaseKey, "SUPABASE_SERVICE_ROLE_KEY")
+	switch {
+	case url == "":
+		return migrate.Target{}, errors.New("SUPABASE_URL is not set: set it, or --supabase-url, to the address of the Supabase project")
+	case key == "":
+		return migrate.Target{}, errors.New("SUPABASE_SERVICE_ROLE_KEY is not set: set it to the project's service_role or secret key")
+	}
+	supabase, err := kv.NewSupabase(url, key)
+	if err != nil {
+		return migrate.Target{}, err
+	}
+	return migrate.NewTarget(strings.TrimRight(url, "/"), supabase), nil
+}
+
+// both returns source and target.
+func (s *stores) both() (*migrate.BlobsSource, migrate.Target, error) {
+	source, err := s.source()
+	if err != nil {
+		return nil, migrate.Target{}, err
+	}
+	target, err := s.target()
+	return source, target, err
+}
+
+// transformFlags are those that say how entries are made of blobs.
+func transformFlags(c *cobra.Command, o *migrate.Options) {
+	f := c.Flags()
+	f.StringVar(&o.IndexPrefix, "index-prefix", migrate.DefaultIndexPrefix, "what the keys of index entries begin with")
+	f.StringArrayVar(&o.IndexRules, "index-rule", nil, "which entry a member of an index names, as in 'index:sessions=session:{member}'; repeatable")
+	f.BoolVar(&o.WrapNonJSON, "wrap-non-json", false, `store blobs that are not JSON as {"$blob":<base64>,"contentType":…}`)
+	f.BoolVar(&o.SkipNonJSON, "skip-non-json", false, "leave out blobs that are not JSON, and do not call it a failure")
+	c.MarkFlagsMutuallyExclusive("wrap-non-json", "skip-non-json")
+}
+
+func dirFlag(c *cobra.Command, dir *string) {
+	c.Flags().StringVar(dir, "dir", "kv-migration", "where the journal and the reports are")
+}
