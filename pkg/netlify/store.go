@@ -2,7 +2,6 @@ package netlify
 
 import (
 	"context"
-	"log/slog"
 	"os"
 	"strconv"
 	"time"
