@@ -94,31 +94,31 @@ const maxBytesAtOnce = 32 << 20
 
 // Read implements [Source].
 func (s *BlobsSource) Read(ctx context.Context, list []blobs.Listed, each func(context.Context, Item) error) error {
-	group, ctx := errgroup.WithContext(ctx)
+	group, within := errgroup.WithContext(ctx)
 	group.SetLimit(s.Parallel)
 	memory := semaphore.NewWeighted(maxBytesAtOnce)
 	var failed atomic.Int64
 	for _, listed := range list {
 		weight := min(listed.Size, maxBytesAtOnce)
-		if memory.Acquire(ctx, weight) != nil {
+		if memory.Acquire(within, weight) != nil {
 			break
 		}
 		group.Go(func() error {
 			defer memory.Release(weight)
-			if err := s.gate.enter(ctx); err != nil {
+			if err := s.gate.enter(within); err != nil {
 				return err
 			}
-			item := s.read(ctx, listed)
+			item := s.read(within, listed)
 			s.gate.leave()
 			switch {
-			case ctx.Err() != nil:
-				return ctx.Err()
+			case within.Err() != nil:
+				return within.Err()
 			case item.Err == nil:
 				failed.Store(0)
 			case refused(item.Err) || blobs.ValidateKey(listed.Key) == nil && failed.Add(1) > maxFailuresInARow:
 				return fmt.Errorf("read the blobs: %w", explain(item.Err))
 			}
-			return each(ctx, item)
+			return each(within, item)
 		})
 	}
 	if err := group.Wait(); err != nil {

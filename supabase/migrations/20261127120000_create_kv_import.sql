@@ -421,8 +421,10 @@ begin
             'value', encode(sha256(convert_to(case when s.is_index then public.kv_index_value(s.key, s.value::text) else s.value::text end, 'UTF8')), 'hex'),
             'indexes', public.kv_digest_pairs(s.index_pairs),
             'unposted', case when s.index_pairs = '{}' then 0 else (
+                -- With limit, each is a look into the index: not exists would be planned as a join that reads the whole table.
                 select count(*) from public.kv_postings_of(s.index_pairs) as p
-                where not exists (select from public.kv_posting as q where q.index_key = p.index_key and q.member = p.member and q.key = s.key)) end,
+                where (select true from public.kv_posting as q
+                       where q.index_key = p.index_key and q.member = p.member and q.key = s.key limit 1) is null) end,
             'is_index', s.is_index,
             'document', s.is_index or s.document is not null,
             'search', s.is_index or s.search is not null) order by s.key), '[]')::text
