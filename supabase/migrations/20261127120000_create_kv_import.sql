@@ -305,14 +305,22 @@ begin
     elsif v_value is null then
         delete from public.kv_store where key = p_key;
         return 'removed';
-    elsif v_row.implicit or v_row.is_index <> (v_members is not null)
-        or v_row.value::text <> (case when v_members is null then p_value else '[]' end)
+    elsif v_members is not null and v_row.is_index then
+        -- Without its value, which is [] already: writing that would end its members (kv_store_clear_index).
+        update public.kv_store
+        set implicit = false, index_pairs = coalesce(p_indexes, index_pairs), created_at = coalesce(p_created, created_at),
+            updated_at = coalesce(p_updated, updated_at)
+        where key = p_key and (implicit or index_pairs <> p_indexes or created_at <> p_created or updated_at <> p_updated)
+        returning version into v_version;
+        v_changed := found;
+        v_version := coalesce(v_version, v_row.version);
+    elsif v_members is not null or v_row.is_index or v_row.value::text <> p_value
         or p_indexes <> v_row.index_pairs or p_created <> v_row.created_at or p_updated <> v_row.updated_at
     then
         update public.kv_store
-        set value = case when v_members is null then v_value when is_index then value else '[]' end,
-            is_index = v_members is not null, implicit = false, index_pairs = coalesce(p_indexes, index_pairs),
-            created_at = coalesce(p_created, created_at), updated_at = coalesce(p_updated, updated_at)
+        set value = case when v_members is null then v_value else '[]' end, is_index = v_members is not null,
+            index_pairs = coalesce(p_indexes, index_pairs), created_at = coalesce(p_created, created_at),
+            updated_at = coalesce(p_updated, updated_at)
         where key = p_key
         returning version into v_version;
     else

@@ -1,0 +1,380 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/blobs/blobstest"
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/mirror"
+)
+
+func TestEveryEntryArrivesAsItIs(t *testing.T) {
+	m := newMigration(t)
+	m.seed(1050)
+	odd := map[string]string{
+		"order":                      `{"b":1,"a":2,"b":3}`,
+		"numbers":                    `{"a":1.0,"b":-0,"c":12345678901234567890,"d":1e400}`,
+		"nul":                        `{"a":"\u0000"}`,
+		"half":                       `["\ud800"]`,
+		"spaces":                     " {\n \"a\" : 1 }\t",
+		"a scalar":                   `"text"`,
+		"null":                       `null`,
+		"quotes \"' & <tag> | `tick": `{}`,
+		"Ünïcödé/日本/😀":               `{"text":"日本 😀 \u2028"}`,
+		strings.Repeat("k", 600):     `{}`,
+		"__proto__":                  `{"__proto__":1}`,
+		"a":                          `1`,
+		"a/b":                        `2`,
+		"large":                      `{"text":"` + strings.Repeat("0123456789", 500_000) + `"}`,
+		"index:odd":                  `[ "a" , "a/b" ]`,
+		"index:repeated":             `["null","null"]`,
+		"index:empty":                `[]`,
+		"index:no array":             `{"a":["b"]}`,
+		"index:numbers":              `[1,2]`,
+		"index:strange":              `["","\ud800","nobody"]`,
+	}
+	for key, value := range odd {
+		m.set(key, value)
+	}
+	result := m.run()
+	require.Zero(t, result.Failed, result.Failures)
+	require.Equal(t, 1055+len(odd), result.Blobs)
+	v := m.requireIdentical()
+	require.Equal(t, result.Blobs, v.Entries)
+	for key, value := range odd {
+		require.Equal(t, value, m.value(key), key)
+	}
+	require.Equal(t, [][2]string{{"index:by2", "00007"}, {"index:by3", "00007"}}, m.indexesOf("sessions/00007"))
+	require.Equal(t, [][2]string{{"index:odd", "a"}}, m.indexesOf("a"))
+	require.Equal(t, [][2]string{{"index:repeated", "null"}}, m.indexesOf("null"))
+
+	found, err := m.supabase.List(t.Context(), kv.ListQuery{Indexes: []string{"index:by2:00007"}})
+	require.NoError(t, err)
+	require.Contains(t, found, `"keys":["sessions/00007"]`)
+	report, err := WriteReport(m.dir)
+	require.NoError(t, err)
+	require.Equal(t, 3, report.Run.UnresolvedCount+report.Run.AmbiguousCount, "%v %v", report.Run.Unresolved, report.Run.Ambiguous)
+	page, err := os.ReadFile(filepath.Join(m.dir, ReportMarkdown))
+	require.NoError(t, err)
+	for _, text := range []string{"1,075", "nobody", `\u0000`, "half of a surrogate pair", "Postgres' jsonb cannot hold", "4.8 MiB", "Keep the blobs until " + time.Now().Add(keepBlobs).UTC().Format(time.DateOnly)} {
+		require.Contains(t, string(page), text)
+	}
+}
+
+func TestASecondRunPicksUpOnlyWhatChanged(t *testing.T) {
+	m := newMigration(t)
+	m.seed(300)
+	require.Equal(t, 305, m.run().Written)
+	again := m.run()
+	require.Zero(t, again.Read, "nothing had changed")
+
+	m.set("sessions/00001", `{"changed":true}`)
+	m.set("sessions/new", `{"new":true}`)
+	m.remove("sessions/00002")
+	m.set("index:by0", `["00000","new"]`)
+	second := m.run()
+	require.Less(t, second.Read, 200)
+	require.Equal(t, `{"changed":true}`, m.value("sessions/00001"))
+	require.Equal(t, `{"new":true}`, m.value("sessions/new"))
+	require.Empty(t, m.value("sessions/00002"), "its blob is gone, and nobody but the migration wrote it")
+	require.Equal(t, `["00000","new"]`, m.value("index:by0"))
+	require.Equal(t, [][2]string{{"index:by0", "new"}}, m.indexesOf("sessions/new"))
+	m.requireIdentical()
+}
+
+func TestWhatTheTargetLostComesAgain(t *testing.T) {
+	m := newMigration(t)
+	m.seed(20)
+	m.run()
+	m.exec("delete from public.kv_store where key = 'sessions/00003'")
+	require.Equal(t, 1, m.run().Written)
+	m.requireIdentical()
+}
+
+func TestANewerWriteIsLeftAlone(t *testing.T) {
+	m := newMigration(t)
+	m.seed(5)
+	m.set("index:live", `["00001","old"]`)
+	_, err := m.supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{"live":1}`, Indexes: []kv.Index{{Key: "index:live", Member: "first"}}})
+	require.NoError(t, err)
+	result := m.run()
+	require.Equal(t, 1, result.Statuses[kv.ImportLive])
+	require.Equal(t, `{"live":1}`, m.value("sessions/00001"))
+	require.Equal(t, `["00001","old","first"]`, m.value("index:live"), "imported members come before live ones")
+
+	_, err = m.supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00002", Value: `{"live":2}`, Indexes: []kv.Index{{Key: "index:live", Member: "second"}}})
+	require.NoError(t, err)
+	m.set("sessions/00002", `{"blob":2}`)
+	m.set("index:live", `["old","00003"]`)
+	m.run()
+	require.Equal(t, `{"live":2}`, m.value("sessions/00002"), "somebody wrote it after the import")
+	require.Equal(t, `["old","00003","first","second"]`, m.value("index:live"))
+
+	_, err = m.supabase.Upsert(t.Context(), kv.Entry{Key: "index:live", Value: `[]`})
+	require.NoError(t, err)
+	_, err = m.supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00002", Value: `{}`, Indexes: []kv.Index{{Key: "index:live", Member: "third"}}})
+	require.NoError(t, err)
+	m.set("index:live", `["old","00004"]`)
+	m.run()
+	require.Equal(t, `["third"]`, m.value("index:live"), "somebody emptied the index entry itself")
+}
+
+func TestWhatCallersDeletedStaysDeleted(t *testing.T) {
+	m := newMigration(t)
+	m.seed(5)
+	m.run()
+	for _, key := range []string{"sessions/00001", "not there yet", "index:by1"} {
+		_, err := m.supabase.Delete(t.Context(), key)
+		require.NoError(t, err)
+	}
+	m.set("sessions/00001", `{"older":"than the delete, as far as anybody can tell"}`)
+	m.set("not there yet", `{}`)
+	m.set("index:by1", `["00000"]`)
+	result := m.run()
+	require.Equal(t, 3, result.Statuses[kv.ImportDeleted])
+	for _, key := range []string{"sessions/00001", "not there yet", "index:by1"} {
+		require.Empty(t, m.value(key), key)
+	}
+	_, err := m.supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00003", Value: `{}`, Indexes: []kv.Index{{Key: "index:by1", Member: "anew"}}})
+	require.NoError(t, err)
+	m.set("index:by1", `["00000","00002"]`)
+	m.run()
+	require.Equal(t, `["anew"]`, m.value("index:by1"), "the members from before the delete do not come back")
+
+	require.NoError(t, m.supabase.ImportClose(t.Context()))
+	var marks int
+	require.NoError(t, m.sql.QueryRow(t.Context(), "select count(*) from public.kv_import").Scan(&marks))
+	require.Zero(t, marks)
+	_, err = m.supabase.Delete(t.Context(), "sessions/00003")
+	require.NoError(t, err)
+	require.NoError(t, m.sql.QueryRow(t.Context(), "select count(*) from public.kv_import").Scan(&marks))
+	require.Zero(t, marks, "no migration is open")
+}
+
+func TestAnEntryThatWasWrittenMeanwhileGetsItsIndexes(t *testing.T) {
+	m := newMigration(t)
+	m.seed(5)
+	pair := &mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard}
+	store := mirror.BlobsFirst(pair)
+	_, err := store.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{"hot":1}`}) // its indexes stay as they are
+	require.NoError(t, err)
+	_, err = store.Upsert(t.Context(), kv.Entry{Key: "sessions/00002", Value: `{"hot":2}`, Indexes: []kv.Index{}}) // and these go
+	require.NoError(t, err)
+	m.run()
+	require.Equal(t, `{"hot":1}`, m.value("sessions/00001"))
+	require.Len(t, m.indexesOf("sessions/00001"), 2)
+	require.Empty(t, m.indexesOf("sessions/00002"))
+	m.requireIdentical()
+}
+
+func TestABadEntryDoesNotHoldUpTheOthers(t *testing.T) {
+	m := newMigration(t)
+	m.seed(150)
+	m.set("deep", strings.Repeat("[", 9000)+strings.Repeat("]", 9000))
+	m.exec("alter table public.kv_store add constraint picky check (value::text not like '%\"n\":77,%'); update pg_class set relname = relname where relname = 'kv_store'")
+	result := m.run()
+	require.Equal(t, 1, result.Failed, result.Failures)
+	require.Equal(t, "sessions/00077", result.Failures[0].Key)
+	require.Equal(t, CodeRefused, result.Failures[0].Code)
+	v := m.verify()
+	require.Equal(t, 1, v.Missing)
+	require.Equal(t, v.Blobs-1, v.Identical)
+
+	m.exec("alter table public.kv_store drop constraint picky; update pg_class set relname = relname where relname = 'kv_store'")
+	require.Equal(t, 1, m.run().Written, "what failed is tried again")
+	m.requireIdentical()
+}
+
+func TestBlobsThatAreNotJSON(t *testing.T) {
+	m := newMigration(t)
+	m.set("json", `{}`)
+	m.set("empty", "")
+	m.set("text", "hello")
+	m.set("binary", "\xff\x00")
+	result := m.run()
+	require.Equal(t, 3, result.Failed)
+	require.Equal(t, CodeNotJSON, result.Failures[0].Code)
+	v := m.verify()
+	require.Len(t, v.Left, 3)
+	require.False(t, v.Same())
+
+	_, err := Run(t.Context(), m.source(), m.target(), RunOptions{Options: Options{IndexPrefix: "index:", WrapNonJSON: true}, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	require.ErrorContains(t, err, "options was", "a journal is of one set of options")
+	m.dir, m.o.WrapNonJSON = t.TempDir(), true
+	result = m.run()
+	require.Zero(t, result.Failed)
+	require.Equal(t, `{"$blob":"/wA=","contentType":"application/octet-stream"}`, strings.ReplaceAll(m.value("binary"), "null", `"application/octet-stream"`))
+	require.Contains(t, m.value("empty"), `{"$blob":"",`)
+	m.requireIdentical()
+
+	m.empty(t)
+	m.dir, m.o = t.TempDir(), Options{IndexPrefix: "index:", SkipNonJSON: true}
+	result = m.run()
+	require.Zero(t, result.Failed)
+	require.Equal(t, 3, result.Statuses[CodeSkipped])
+	v = m.requireIdentical()
+	require.Len(t, v.Left, 3)
+}
+
+func TestAFaultyNetworkOnlyTakesLonger(t *testing.T) {
+	m := newMigration(t)
+	m.seed(400)
+	m.faults(&blobstest.Faults{Seed: 1, ServerError: 0.05, CutOff: 0.05, LostAnswer: 0.05, ExpiredURL: 0.05, Delayed: 0.05, DelayMS: 50, RateLimited: 0.01, RetryAfterSeconds: 1})
+	result := m.run()
+	require.Zero(t, result.Failed, result.Failures)
+	m.requireIdentical()
+	counts := m.faults(nil)
+	for _, fault := range []string{"server_error", "cut_off", "lost_answer", "expired_url", "rate_limited"} {
+		require.NotZero(t, counts[fault], fault)
+	}
+}
+
+func TestOnlyOneRunAtATime(t *testing.T) {
+	m := newMigration(t)
+	m.seed(3)
+	m.run()
+	header := Header{Version: journalVersion, Source: m.source().Name(), Target: "test", Options: m.o}
+	j, begun, err := OpenJournal(m.dir, header)
+	require.NoError(t, err)
+	require.False(t, begun)
+	_, err = m.tryRun()
+	require.ErrorIs(t, err, ErrBusy, "another run in this directory")
+	require.NoError(t, j.Close())
+
+	_, err = m.supabase.ImportOpen(t.Context(), j.Header.Run)
+	require.NoError(t, err)
+	dir := m.dir
+	m.dir = t.TempDir()
+	var held *kv.ImportHeld
+	_, err = m.tryRun()
+	require.ErrorAs(t, err, &held, "a run from another directory")
+	require.Greater(t, held.For, 30*time.Second)
+	require.ErrorContains(t, m.supabase.ImportClose(t.Context()), kv.ErrImportTaken.Error())
+
+	require.NoError(t, m.supabase.ImportHold(t.Context(), j.Header.Run, true))
+	m.run()
+	_, err = m.supabase.Import(t.Context(), j.Header.Run, []kv.State{{Key: "late", Value: "{}"}})
+	require.ErrorIs(t, err, kv.ErrImportTaken, "a batch of the run from before")
+	m.dir = dir
+	m.run() // takes it over in turn
+	m.requireIdentical()
+}
+
+func TestWhatIsAnotherMigrationIsSaid(t *testing.T) {
+	m := newMigration(t)
+	m.seed(3)
+	m.run()
+	other := newSite(t)
+	other.set("a", "{}")
+	_, err := Run(t.Context(), other.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	require.ErrorContains(t, err, "its source was Netlify Blobs of the site")
+	_, err = Run(t.Context(), m.source(), NewTarget("elsewhere", m.supabase), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	require.ErrorContains(t, err, "its target was test, and is elsewhere now")
+	m.exec("create table public.kv_store_new (like public.kv_store including all); insert into public.kv_store_new select * from public.kv_store")
+	m.exec("alter table public.kv_store rename to kv_store_old; alter table public.kv_store_new rename to kv_store; update pg_class set relname = relname where relname = 'kv_store'")
+	_, err = m.tryRun()
+	require.ErrorContains(t, err, "is not the one that this migration began with")
+}
+
+func TestAnEmptySourceIsNoMigration(t *testing.T) {
+	m := newMigration(t)
+	_, err := m.tryRun()
+	require.ErrorIs(t, err, ErrEmptySource)
+	_, err = Plan(t.Context(), m.source(), nil, PlanOptions{Options: m.o, Progress: noProgress{}})
+	require.ErrorIs(t, err, ErrEmptySource)
+}
+
+func TestAWrongTokenEndsAtOnce(t *testing.T) {
+	m := newMigration(t)
+	m.set("a", "{}")
+	m.access.APIToken = "wrong"
+	start := time.Now()
+	_, err := m.tryRun()
+	require.ErrorContains(t, err, "NETLIFY_BLOBS_TOKEN must be a personal access token with access to the site")
+	require.NotContains(t, err.Error(), "wrong")
+	require.Less(t, time.Since(start), 20*time.Second)
+}
+
+func TestARunWaitsForMirroredWritesThatAreUnderWay(t *testing.T) {
+	m := newMigration(t)
+	m.set("a", "{}")
+	_, traces, err := m.supabase.DeleteTraced(t.Context(), "a") // its copy, the removal of the blob, is not there yet
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() {
+		time.Sleep(time.Second)
+		done <- errors.Join(m.client.Delete(context.Background(), "a"), m.supabase.CopyForget(context.Background(), traces))
+	}()
+	m.set("b", "{}")
+	m.run()
+	require.NoError(t, <-done)
+	require.Empty(t, m.value("a"))
+	require.Equal(t, "{}", m.value("b"))
+}
+
+func TestAnInterruptedRunGoesOn(t *testing.T) {
+	m := newMigration(t)
+	m.seed(600)
+	ctx, cancel := context.WithCancel(t.Context())
+	progress := &cancelAfter{n: 200, cancel: cancel}
+	result, err := Run(ctx, m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 20, Progress: progress})
+	require.ErrorIs(t, err, context.Canceled)
+	require.False(t, result.Finished)
+	require.Less(t, result.Read, 605)
+	next := m.run()
+	require.Less(t, next.Read, 605, "what the journal has is not read again")
+	m.requireIdentical()
+}
+
+// cancelAfter ends a run in the middle.
+type cancelAfter struct {
+	noProgress
+	n      int
+	cancel func()
+	name   string
+}
+
+func (c *cancelAfter) Stage(name string, _ int) { c.name = name }
+func (c *cancelAfter) Done(n, _ int) {
+	if c.name == "migrating" {
+		if c.n -= n; c.n < 0 {
+			c.cancel()
+		}
+	}
+}
+
+func TestAPlanTouchesNothing(t *testing.T) {
+	m := newMigration(t)
+	m.seed(50)
+	m.set("text", "hello")
+	target := m.target()
+	result, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
+	require.NoError(t, err)
+	require.Equal(t, 55, result.Statuses[plannedStatus])
+	require.Equal(t, 1, result.Failed)
+	require.Equal(t, 100, result.Resolved)
+	status, err := m.supabase.ImportStatus(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, status.Entries)
+	require.Nil(t, status.Run)
+	list, err := m.source().List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 56)
+	for _, blob := range list {
+		got, err := m.client.Get(t.Context(), blob.Key)
+		require.NoError(t, err)
+		require.Empty(t, got.Metadata, fmt.Sprint(blob.Key))
+	}
+	_, err = os.Stat(filepath.Join(m.dir, journalFile))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
