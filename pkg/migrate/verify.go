@@ -61,8 +61,8 @@ const (
 	maxListed = 10_000
 )
 
-// rechecks are the pauses before what differs is looked at again: writes may be on their way between the stores.
-var rechecks = []time.Duration{0, 250 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}
+// usualRechecks are the pauses before what differs is looked at again: writes may be on their way between the stores.
+var usualRechecks = []time.Duration{0, 250 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}
 
 // VerifyOptions say how to compare.
 type VerifyOptions struct {
@@ -70,6 +70,8 @@ type VerifyOptions struct {
 	Dir      string // for the result; "" keeps none
 	Repair   bool   // make Supabase what Blobs is, where they differ
 	Progress Progress
+
+	rechecks []time.Duration // nil: the usual
 }
 
 // Verify reads every blob, and compares its SHA-256 with the one that the database makes of its entry. It looks neither at the
@@ -82,7 +84,11 @@ func Verify(ctx context.Context, source Source, target Target, o VerifyOptions) 
 	if err := c.all(ctx); err != nil {
 		return c.v, err
 	}
-	for _, pause := range rechecks {
+	pauses := o.rechecks
+	if pauses == nil {
+		pauses = usualRechecks
+	}
+	for _, pause := range pauses {
 		if len(c.differing) == 0 || len(c.differing) > maxListed {
 			break
 		}

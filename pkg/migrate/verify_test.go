@@ -1,0 +1,118 @@
+package migrate
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/mirror"
+)
+
+func TestDamageIsFoundEveryTime(t *testing.T) {
+	m := newMigration(t)
+	m.seed(60)
+	m.set("deep/one:00001", `{"a":[1,2,3]}`)
+	m.run()
+	m.requireIdentical()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	key := func() string { return fmt.Sprintf("sessions/%05d", random.IntN(60)) }
+	damages := map[string]struct {
+		how, what string
+		plant     func(key string)
+	}{
+		"one byte": {"different", "value", func(key string) {
+			m.exec(`update public.kv_store set value = replace(value::text, '1.0', '1.1')::json where key = $1`, key)
+		}},
+		"a space": {"different", "value", func(key string) {
+			m.exec(`update public.kv_store set value = replace(value::text, ', ', ',')::json where key = $1`, key)
+		}},
+		"a lost key":   {"missing", "", func(key string) { m.exec("delete from public.kv_store where key = $1", key) }},
+		"an extra key": {"extra", "", func(key string) { m.exec("insert into public.kv_store (key, value) values ($1, '{}')", key+"x") }},
+		"a renamed key": {"", "", func(key string) {
+			m.exec("update public.kv_store set key = key || 'y' where key = $1", key)
+		}},
+		"a swapped member of the entry": {"different", "indexes", func(key string) {
+			m.exec(`update public.kv_store set index_pairs[1][2] = '00099' where key = $1`, key)
+		}},
+		"a lost index of the entry": {"different", "indexes", func(key string) {
+			m.exec(`update public.kv_store set index_pairs = index_pairs[1:1] where key = $1`, key)
+		}},
+		"a posting that lacks": {"different", "postings", func(key string) {
+			m.exec(`delete from public.kv_posting where key = $1 and (index_key, member) in (select index_key, member from public.kv_posting where key = $1 limit 1)`, key)
+		}},
+		"two swapped members of an index": {"different", "value", func(string) {
+			m.exec(`with two as (select member, position, lead(member, 1) over w as other, row_number() over w as n from public.kv_member where index_key = 'index:by1' window w as (order by position))
+				update public.kv_member as k set position = (select position from public.kv_member where index_key = 'index:by1' and member = case when k.member = two.member then two.other else two.member end)
+				from two where two.n = 3 and k.index_key = 'index:by1' and k.member in (two.member, two.other)`)
+		}},
+		"a lost member of an index": {"different", "value", func(string) {
+			m.exec(`delete from public.kv_member where (index_key, member) in (select index_key, member from public.kv_member where index_key = 'index:by2' limit 1)`)
+		}},
+		"an extra member of an index": {"different", "value", func(string) {
+			m.exec(`insert into public.kv_member (index_key, member) values ('index:by3', 'nobody')`)
+		}},
+	}
+	for name, damage := range damages {
+		for range 3 {
+			damage.plant(key())
+			v := m.look(false)
+			require.False(t, v.Same(), name)
+			if damage.how != "" {
+				require.Len(t, v.Found, 1, name)
+				require.Equal(t, damage.how, v.Found[0].How, name)
+				require.Equal(t, damage.what, v.Found[0].What, name)
+			}
+			repaired := m.look(true)
+			require.True(t, repaired.Same(), "%s: %v", name, repaired.Found)
+			require.NotZero(t, repaired.Repaired, name)
+			require.True(t, m.look(false).Same(), name)
+		}
+	}
+	m.exec(`insert into public.kv_posting (index_key, member, key) values ('index:by1', '', 'nobody')`)
+	v := m.look(false)
+	require.False(t, v.Same(), "a posting that no entry has")
+	require.Equal(t, 1, v.Stray)
+}
+
+// look verifies where nobody writes: once more is enough.
+func (m *migration) look(repair bool) Verification {
+	m.t.Helper()
+	v, err := Verify(m.t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Repair: repair, Progress: noProgress{}, rechecks: []time.Duration{0}})
+	require.NoError(m.t, err)
+	return v
+}
+
+func TestVerifyWaitsForWritesThatAreUnderWay(t *testing.T) {
+	m := newMigration(t)
+	m.seed(20)
+	m.run()
+	store := mirror.BlobsFirst(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	m.set("sessions/00001", `{"a":"copy that is late"}`)
+	late := make(chan error, 1)
+	go func() {
+		time.Sleep(time.Second)
+		_, err := store.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{"a":"copy that is late"}`})
+		late <- err
+	}()
+	m.requireIdentical()
+	require.NoError(t, <-late)
+}
+
+func TestThePagesOfAVerificationMissNothing(t *testing.T) {
+	m := newMigration(t)
+	m.seed(digestPage + 20)
+	m.run()
+	v := m.requireIdentical()
+	require.Equal(t, digestPage+25, v.Entries)
+	m.exec("insert into public.kv_store (key, value) values ('~last', '{}'), ('!first', '{}')")
+	v = m.look(false)
+	require.Equal(t, 2, v.Extra)
+	m.set("~~missing", "{}")
+	require.Equal(t, 1, m.look(false).Missing)
+}
