@@ -40,7 +40,7 @@ type Record struct {
 	Key      string `json:"k"`
 	Revision string `json:"r,omitempty"` // of the blob: its etag
 	Indexes  string `json:"x,omitempty"` // digest of the indexes that were extracted
-	// Status is a [kv.Imported], or "failed".
+	// Status is a [kv.Imported], or "failed", or "importing".
 	Status  kv.Imported `json:"s"`
 	Problem *Problem    `json:"p,omitempty"` // why it failed, or what to know of it
 }
@@ -48,8 +48,11 @@ type Record struct {
 // statusFailed is the status of what could not be migrated, and why is its problem.
 const statusFailed kv.Imported = "failed"
 
-// Journal is what a migration has done, in a file that only grows. A batch is in the database before it is in the journal, so what
-// a crash keeps out of it is done again, which changes nothing.
+// statusImporting is the status of what may be in the database or not: it is kept before a batch is sent.
+const statusImporting kv.Imported = "importing"
+
+// Journal is what a migration has done, in a file that only grows. It has that a batch is on its way before it is, and what became of
+// it afterwards; so what a crash leaves open is known, and done again, which changes nothing where it was done.
 type Journal struct {
 	Header  Header
 	Records map[string]Record

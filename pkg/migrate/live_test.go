@@ -83,7 +83,7 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 			written++
 		}
 	}
-	require.Greater(t, written, 100)
+	require.Greater(t, written, 30, "there was traffic")
 	var live []string
 	require.NoError(t, json.Unmarshal([]byte(m.value("index:live")), &live))
 	require.Equal(t, []string{"old 1", "old 2"}, live[:2])

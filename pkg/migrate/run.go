@@ -243,7 +243,7 @@ func (r *run) todo(ctx context.Context, retry bool) (todo []work, err error) {
 		listed[blob.Key] = true
 		record, ok := r.journal.Records[blob.Key]
 		switch {
-		case !ok || blob.ETag == "" || record.Revision != blob.ETag || record.Indexes != r.extracted(blob.Key), record.Status == statusFailed && retry:
+		case !ok || record.Status == statusImporting || blob.ETag == "" || record.Revision != blob.ETag || record.Indexes != r.extracted(blob.Key), record.Status == statusFailed && retry:
 			todo = append(todo, work{Listed: blob})
 		case retry && record.Status != statusFailed:
 			known = append(known, blob)
@@ -413,6 +413,9 @@ func (r *run) write(ctx context.Context, batch []one) error {
 			states, importing = append(states, o.State), append(importing, i)
 		}
 	}
+	if err := r.intend(states); err != nil {
+		return err
+	}
 	done, err := r.importAll(ctx, states)
 	if err != nil {
 		return err
@@ -432,6 +435,17 @@ func (r *run) write(ctx context.Context, batch []one) error {
 		}
 	}
 	return r.keep(batch)
+}
+
+// intend keeps that the entries are on their way.
+func (r *run) intend(states []kv.State) error {
+	records := make([]Record, len(states))
+	for i, state := range states {
+		records[i] = Record{Key: state.Key, Status: statusImporting}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.journal.Append(records)
 }
 
 func (r *run) keep(batch []one) error {
