@@ -59,6 +59,36 @@ func (s *Store) Write(ctx context.Context, state kv.State, over string) (bool, e
 	return err == nil, storeError(ctx, "blobs.Write", err)
 }
 
+// WriteBlob writes a blob as a backup has it, over the blob with the etag; "" where there is none. indexes are those of its entry:
+// where the metadata names the blob that holds them, that is written too. It is false where another has come in between.
+func (s *Store) WriteBlob(ctx context.Context, key string, blob Blob, indexes [][2]string, over string) (bool, error) {
+	if set := parseMetadata(blob.Metadata).Set; set != "" {
+		known := metadata{}
+		if err := s.writeSet(ctx, &known, indexes); err != nil {
+			return false, storeError(ctx, "blobs.WriteBlob", err)
+		}
+		if known.Set != set {
+			return false, storeError(ctx, "blobs.WriteBlob", errors.New("the indexes are not those that the metadata names"))
+		}
+	}
+	o := SetOptions{Metadata: blob.Metadata, IfMatch: over, IfNew: over == ""}
+	if over == unknownETag {
+		o.IfMatch = ""
+	}
+	_, err := s.client.Set(ctx, key, blob.Value, o)
+	if errors.Is(err, ErrConditionFailed) {
+		return false, nil
+	}
+	return err == nil, storeError(ctx, "blobs.WriteBlob", err)
+}
+
+// ETagOf is what [Store.Write] and [Store.WriteBlob] take for the etag of a blob that was read: never empty, also where the service
+// gives none.
+func ETagOf(b Blob) string { return etagOf(b) }
+
+// SameMetadata tells whether clients read the same: {} is none.
+func SameMetadata(a, b string) bool { return sameMetadata(a, b) }
+
 // WithMembers adds to the text of an array the strings of another one that it lacks.
 func WithMembers(text, other string) string {
 	var elements []json.RawMessage

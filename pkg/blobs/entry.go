@@ -39,6 +39,11 @@ func (s *Store) setIndexes(ctx context.Context, m *metadata, pairs [][2]string) 
 	if len(m.text()) <= MaxMetadataBytes-reserve {
 		return nil
 	}
+	return s.writeSet(ctx, m, pairs)
+}
+
+// writeSet puts the indexes into a blob of their own, which the metadata names.
+func (s *Store) writeSet(ctx context.Context, m *metadata, pairs [][2]string) error {
 	text, err := json.Marshal(pairs)
 	if err != nil {
 		panic(err) // strings
