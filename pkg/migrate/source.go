@@ -25,6 +25,7 @@ type Item struct {
 	// Indexes are the entry's, where the blob says so; nil: nobody knows. Token is that of [kv.State].
 	Indexes          [][2]string
 	Created, Updated int64 // microseconds since 1970, 0: the blob does not say
+	IsIndex          bool  // it is known to be an index entry
 	Err              error // why it cannot be read
 }
 

@@ -80,7 +80,7 @@ func (o Options) transform(item Item, x *Indexes) (e entry, problem *Problem) {
 		return e, problem
 	}
 	e.State = kv.State{
-		Key: item.Key, Value: string(item.Blob.Value), Indexes: item.Indexes, IsIndex: x.IsIndex(item.Key),
+		Key: item.Key, Value: string(item.Blob.Value), Indexes: item.Indexes, IsIndex: item.IsIndex || x.IsIndex(item.Key),
 		Created: item.Created, Updated: item.Updated,
 	}
 	if !item.LastModified.IsZero() {

@@ -1,0 +1,423 @@
+package migrate
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// A backup is one gzip file of lines, each a JSON object: a header, one line for each entry, and a manifest with the SHA-256 of all
+// lines before it. `gunzip` and any JSON reader get everything out of it.
+const (
+	backupFormat  = "netlify-supabase-kv-backup"
+	backupVersion = 1 // changes when older programs could not read a backup
+	// maxBackupLine bounds a line in bytes, and so what a reader of the file has to hold.
+	maxBackupLine = 256 << 20
+)
+
+// BackupOf is the store that a backup was made of.
+type BackupOf string
+
+// The stores.
+const (
+	OfBlobs    BackupOf = "blobs"
+	OfSupabase BackupOf = "supabase"
+)
+
+// backupHeader is the first line.
+type backupHeader struct {
+	Format  string    `json:"format"`
+	Version int       `json:"version"`
+	Of      BackupOf  `json:"of"`
+	Source  string    `json:"source"`
+	At      time.Time `json:"at"` // of the beginning
+}
+
+func (h backupHeader) check() error {
+	switch {
+	case h.Format != backupFormat:
+		return fmt.Errorf("it is no backup: its format is %q, not %q", h.Format, backupFormat)
+	case h.Version != backupVersion:
+		return fmt.Errorf("its version is %d, and this program reads version %d: use the program that wrote it, or a newer one", h.Version, backupVersion)
+	case h.Of != OfBlobs && h.Of != OfSupabase:
+		return fmt.Errorf("it is of %q, which is neither %s nor %s", h.Of, OfBlobs, OfSupabase)
+	}
+	return nil
+}
+
+// backupLine is an entry. Its key is first, so that a line can be told without reading its value.
+type backupLine struct {
+	Key         string   `json:"key"`
+	ETag        string   `json:"etag,omitempty"`        // of a blob, as [BlobsSource] gives it
+	Token       kv.Token `json:"token,omitempty"`       // of an entry in Supabase
+	ContentType string   `json:"contentType,omitempty"` // as the service gave it
+	Metadata    string   `json:"metadata,omitempty"`    // the JSON text of a blob's, byte for byte
+	// LastModified is what the list of the blobs said.
+	LastModified time.Time   `json:"last_modified,omitzero"`
+	Indexes      [][2]string `json:"indexes,omitzero"` // null: nobody knows
+	IsIndex      bool        `json:"is_index,omitempty"`
+	Created      int64       `json:"created,omitempty"` // microseconds since 1970; 0: nobody knows
+	Updated      int64       `json:"updated,omitempty"`
+	Size         int64       `json:"size"`   // bytes of the value
+	SHA256       string      `json:"sha256"` // of the value, in hexadecimal
+	// One of these is the value: Text where it is UTF-8, else Base64.
+	Text   *string `json:"value,omitempty"`
+	Base64 *string `json:"base64,omitempty"`
+
+	value []byte
+}
+
+func hexSHA256(value []byte) string {
+	sum := sha256.Sum256(value)
+	return hex.EncodeToString(sum[:])
+}
+
+// setValue takes the value with what is said of it.
+func (l *backupLine) setValue(value []byte) {
+	l.value, l.Size, l.SHA256 = value, int64(len(value)), hexSHA256(value)
+	if utf8.Valid(value) {
+		text := string(value)
+		l.Text = &text
+		return
+	}
+	encoded := base64.StdEncoding.EncodeToString(value)
+	l.Base64 = &encoded
+}
+
+// readValue checks the value against what the line says of it.
+func (l *backupLine) readValue() (err error) {
+	switch {
+	case (l.Text == nil) == (l.Base64 == nil):
+		return errors.New("it must have value or base64, and not both")
+	case l.Text != nil:
+		l.value = []byte(*l.Text)
+	default:
+		if l.value, err = base64.StdEncoding.Strict().DecodeString(*l.Base64); err != nil {
+			return fmt.Errorf("base64 cannot be decoded: %w", err)
+		}
+	}
+	switch {
+	case int64(len(l.value)) != l.Size:
+		return fmt.Errorf("the value has %d bytes, and the line says %d", len(l.value), l.Size)
+	case hexSHA256(l.value) != l.SHA256:
+		return errors.New("the value does not have the SHA-256 that the line says")
+	}
+	l.Text, l.Base64 = nil, nil // the memory is better used
+	return nil
+}
+
+// listed is the line as a list of blobs has it. Its etag changes with the entry, whichever store it was of.
+func (l *backupLine) listed() blobs.Listed {
+	listed := blobs.Listed{Key: l.Key, ETag: l.ETag, Size: l.Size, LastModified: l.LastModified}
+	if l.Token != "" {
+		listed.ETag = string(l.Token)
+	}
+	return listed
+}
+
+// item is the line as a [Source] reads it.
+func (l *backupLine) item() Item {
+	listed := l.listed()
+	return Item{
+		Listed: listed, Blob: blobs.Blob{Value: l.value, ETag: listed.ETag, Metadata: l.Metadata, ContentType: l.ContentType},
+		Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated,
+	}
+}
+
+// state is the line as Supabase had it.
+func (l *backupLine) state() kv.State {
+	return kv.State{Key: l.Key, Token: l.Token, Value: string(l.value), Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated}
+}
+
+// backupManifest is the last line. A file without one is not whole.
+type backupManifest struct {
+	Entries int       `json:"entries"`
+	Bytes   int64     `json:"bytes"`  // of all values
+	SHA256  string    `json:"sha256"` // of all lines before, each with its line feed
+	Ended   time.Time `json:"ended"`
+	// Unreadable are blobs that were there and are not in the backup.
+	Unreadable []Problem `json:"unreadable,omitempty"`
+}
+
+// manifestStart tells a manifest from an entry.
+const manifestStart = `{"manifest":`
+
+type manifestLine struct {
+	Manifest *backupManifest `json:"manifest"`
+}
+
+// backupWriter writes lines. It is safe for concurrent use.
+type backupWriter struct {
+	mu      sync.Mutex
+	buffer  *bufio.Writer
+	gzip    *gzip.Writer
+	sum     hash.Hash
+	entries int
+	bytes   int64
+}
+
+func newBackupWriter(out io.Writer) *backupWriter {
+	w := &backupWriter{buffer: bufio.NewWriterSize(out, 1<<16), sum: sha256.New()}
+	w.gzip = gzip.NewWriter(w.buffer)
+	return w
+}
+
+// encodeLine makes a line of v.
+func encodeLine(v any) ([]byte, error) {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(v)
+	return out.Bytes(), err
+}
+
+func (w *backupWriter) write(line []byte) error {
+	w.sum.Write(line)
+	_, err := w.gzip.Write(line)
+	return err
+}
+
+func (w *backupWriter) header(h backupHeader) error {
+	line, err := encodeLine(h)
+	if err != nil {
+		return err
+	}
+	return w.write(line)
+}
+
+// errTooLarge is an entry that no reader of the backup would take.
+var errTooLarge = fmt.Errorf("its line in the backup would be longer than %d bytes", maxBackupLine)
+
+// entry writes one. Its key, metadata and indexes are UTF-8.
+func (w *backupWriter) entry(l *backupLine) error {
+	line, err := encodeLine(l)
+	if err != nil {
+		return err
+	}
+	if len(line) > maxBackupLine {
+		return errTooLarge
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.entries++
+	w.bytes += l.Size
+	return w.write(line)
+}
+
+// finish writes the manifest and ends the file.
+func (w *backupWriter) finish(unreadable []Problem) (backupManifest, error) {
+	m := backupManifest{Entries: w.entries, Bytes: w.bytes, SHA256: hex.EncodeToString(w.sum.Sum(nil)), Ended: time.Now().UTC(), Unreadable: unreadable}
+	line, err := encodeLine(manifestLine{&m})
+	if err != nil {
+		return m, err
+	}
+	_, err = w.gzip.Write(line)
+	return m, errors.Join(err, w.gzip.Close(), w.buffer.Flush())
+}
+
+// eachLine hands out the lines of a gzip file, without their line feeds. A line is good until the next. Errors name the line.
+func eachLine(ctx context.Context, file io.Reader, limit int, each func(number int, line []byte) error) error {
+	unzipped, err := gzip.NewReader(bufio.NewReaderSize(file, 1<<16))
+	if err != nil {
+		return fmt.Errorf("it is empty, cut off or no gzip file: %w", err)
+	}
+	lines := bufio.NewReaderSize(unzipped, 1<<16)
+	var line []byte
+	for number := 1; ; number++ {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		line, err = appendLine(lines, line[:0], limit)
+		if errors.Is(err, io.EOF) && len(line) == 0 {
+			return nil
+		}
+		if err == nil {
+			err = each(number, line)
+		}
+		if err != nil {
+			return &lineError{number, err}
+		}
+	}
+}
+
+// appendLine reads up to a line feed, which it leaves out. [io.EOF] with nothing read is the end.
+func appendLine(r *bufio.Reader, line []byte, limit int) ([]byte, error) {
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case len(line) > limit:
+			return line, fmt.Errorf("it is longer than %d bytes", limit)
+		case err == nil:
+			return line[:len(line)-1], nil
+		case errors.Is(err, io.EOF) && len(line) == 0:
+			return line, io.EOF
+		case errors.Is(err, io.EOF):
+			return line, errors.New("it ends in the middle")
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return line, errors.New("the file ends in the middle of it, or just before: it was cut off")
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return line, fmt.Errorf("it cannot be unpacked: %w", err)
+		}
+	}
+}
+
+// lineError is what is wrong with a line, counted from 1.
+type lineError struct {
+	number int
+	error
+}
+
+func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.number, e.error) }
+func (e *lineError) Unwrap() error { return e.error }
+
+// unmarshalLine reads exactly one JSON value that has no other fields than v.
+func unmarshalLine(line []byte, v any) error {
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(v); err != nil {
+		return fmt.Errorf("it is not what was expected: %w", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows its JSON")
+	}
+	return nil
+}
+
+// lineKey is the key of an entry's line.
+func lineKey(line []byte) (key string, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	for _, want := range []json.Token{json.Delim('{'), "key"} {
+		if got, err := decoder.Token(); err != nil || got != want {
+			return "", errors.New("it does not begin with a key")
+		}
+	}
+	got, err := decoder.Token()
+	key, ok := got.(string)
+	if err != nil || !ok || key == "" {
+		return "", errors.New("it does not begin with a key")
+	}
+	return key, nil
+}
+
+// parseEntry reads the line of an entry, and checks its value.
+func parseEntry(line []byte) (*backupLine, error) {
+	key, err := lineKey(line)
+	if err != nil {
+		return nil, err
+	}
+	var l backupLine
+	if err := unmarshalLine(line, &l); err != nil {
+		return nil, err
+	}
+	if l.Key != key {
+		return nil, errors.New("it has two keys")
+	}
+	if err := l.readValue(); err != nil {
+		return nil, fmt.Errorf("the entry %q: %w", l.Key, err)
+	}
+	return &l, nil
+}
+
+// backupReader checks the lines of a backup, in their order.
+type backupReader struct {
+	header   *backupHeader
+	manifest *backupManifest
+	sum      hash.Hash
+	seen     map[string]struct{}
+	bytes    int64
+	each     func(*backupLine) error // may be nil
+}
+
+// errNoManifest is a file that was not written to its end.
+var errNoManifest = errors.New("it has no manifest at its end: it is incomplete, as of a backup that was ended, and parts of it may be missing")
+
+// readBackup checks everything, and hands out every entry. What it has handed out is only known to be right once it returns nil.
+func readBackup(ctx context.Context, file io.Reader, limit int, each func(*backupLine) error) (*backupReader, error) {
+	r := &backupReader{sum: sha256.New(), seen: map[string]struct{}{}, each: each}
+	if err := eachLine(ctx, file, limit, r.line); err != nil {
+		return nil, err
+	}
+	switch {
+	case r.header == nil:
+		return nil, errors.New("it is empty")
+	case r.manifest == nil:
+		return nil, errNoManifest
+	}
+	return r, nil
+}
+
+func (r *backupReader) line(number int, line []byte) error {
+	if r.manifest != nil {
+		return errors.New("something follows the manifest")
+	}
+	if number > 1 && bytes.HasPrefix(line, []byte(manifestStart)) {
+		return r.end(line)
+	}
+	r.sum.Write(line)
+	r.sum.Write([]byte{'\n'})
+	if number == 1 {
+		return r.begin(line)
+	}
+	entry, err := parseEntry(line)
+	if err != nil {
+		return err
+	}
+	if _, twice := r.seen[entry.Key]; twice {
+		return fmt.Errorf("the key %q was there before", entry.Key)
+	}
+	r.seen[entry.Key] = struct{}{}
+	r.bytes += entry.Size
+	if r.each == nil {
+		return nil
+	}
+	return r.each(entry)
+}
+
+// begin reads the header. One of another version may have other fields, and is told by its version.
+func (r *backupReader) begin(line []byte) error {
+	h := &backupHeader{}
+	if err := json.Unmarshal(line, h); err != nil {
+		return fmt.Errorf("it is no header of a backup: %w", err)
+	}
+	if err := h.check(); err != nil {
+		return err
+	}
+	r.header = h
+	return unmarshalLine(line, h)
+}
+
+// end holds what was read against the manifest.
+func (r *backupReader) end(line []byte) error {
+	var m manifestLine
+	if err := unmarshalLine(line, &m); err != nil {
+		return err
+	}
+	switch {
+	case m.Manifest == nil:
+		return errors.New("the manifest is empty")
+	case m.Manifest.Entries != len(r.seen):
+		return fmt.Errorf("there are %d entries, and the manifest says %d", len(r.seen), m.Manifest.Entries)
+	case m.Manifest.Bytes != r.bytes:
+		return fmt.Errorf("the values have %d bytes, and the manifest says %d", r.bytes, m.Manifest.Bytes)
+	case m.Manifest.SHA256 != hex.EncodeToString(r.sum.Sum(nil)):
+		return errors.New("the lines before do not have the SHA-256 that the manifest says")
+	}
+	r.manifest = m.Manifest
+	return nil
+}
