@@ -1,0 +1,661 @@
+package migrate
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/blobs/blobstest"
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// blobsStore is the entries of a site as a source and as a place to restore to.
+type blobsStore struct {
+	*BlobsSource
+	site *site
+}
+
+func newBlobsStore(t testing.TB) *blobsStore {
+	t.Helper()
+	s := newSite(t)
+	return &blobsStore{s.source(), s}
+}
+
+func (s *blobsStore) set(t testing.TB, key, value, metadata string) {
+	t.Helper()
+	_, err := s.Client.Set(t.Context(), key, []byte(value), blobs.SetOptions{Metadata: metadata})
+	require.NoError(t, err)
+}
+
+func (s *blobsStore) upsert(t testing.TB, key, value string, indexes ...kv.Index) {
+	t.Helper()
+	_, err := s.Store.Upsert(t.Context(), kv.Entry{Key: key, Value: value, Indexes: indexes})
+	require.NoError(t, err)
+}
+
+// everything is what is stored: value and metadata by key.
+func (s *blobsStore) everything(t testing.TB) map[string][2]string {
+	t.Helper()
+	all := map[string][2]string{}
+	for listed, err := range s.Client.List(t.Context(), "") {
+		require.NoError(t, err)
+		blob, err := s.Client.Get(t.Context(), listed.Key)
+		require.NoError(t, err, listed.Key)
+		all[listed.Key] = [2]string{string(blob.Value), blob.Metadata}
+	}
+	return all
+}
+
+// longKey is as long as Blobs allows.
+var longKey = "long/" + strings.Repeat("k", 595)
+
+// odd are values that something on the way might change.
+var odd = map[string]string{
+	"odd/emoji 👍/🇨🇭":   `{"👍":"🇨🇭"}`,
+	`odd/"quotes' & <`: ` { "a" : "<&>\u2028` + "\u2028" + `" } `,
+	"odd/spaces  ":     "[ ]\n",
+	"odd/nul":          `{"a":"\u0000"}`,
+	"odd/huge":         `[1e400,-0,1.0,12345678901234567890]`,
+	"odd/twice":        `{"a":1,"a":2}`,
+	"odd/surrogate":    `["\ud800"]`,
+	"odd/null":         `null`,
+	longKey:            `{}`,
+}
+
+// entries puts JSON of all kinds into a site, also as the JavaScript functions wrote it: without metadata, their indexes in arrays.
+func (s *blobsStore) entries(t testing.TB) {
+	t.Helper()
+	for key, value := range odd {
+		s.set(t, key, value, "")
+	}
+	s.set(t, "large", `{"a":"`+strings.Repeat("large ", 5<<20/6)+`"}`, "")
+	for i := range 120 {
+		s.set(t, fmt.Sprintf("session:%03d", i), fmt.Sprintf(`{"n":%d}`, i), `{"of":"others"}`)
+	}
+	s.set(t, "index:sessions", `["001","002","nobody"]`, "")
+	s.upsert(t, "own", `{"own":true}`, kv.Index{Key: "index:own", Member: "b"}, kv.Index{Key: "index:own", Member: "a,\"{}\\"})
+	var many []kv.Index
+	for i := range 100 {
+		many = append(many, kv.Index{Key: "index:many", Member: fmt.Sprintf("member %03d of those that do not fit into metadata", i)})
+	}
+	s.upsert(t, "many", `{"many":true}`, many...)
+}
+
+// others puts in what is no JSON.
+func (s *blobsStore) others(t testing.TB) {
+	t.Helper()
+	s.set(t, "other/empty", "", "")
+	s.set(t, "other/binary", "\x00\xff\xfe{\n}\r\n", `{"a":" b "}`)
+	s.set(t, "other/text", "no JSON\nat all", "")
+}
+
+func backUp(t testing.TB, s Source) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
+	result, err := Backup(t.Context(), s, file, BackupOptions{})
+	require.NoError(t, err)
+	checked, err := CheckBackup(t.Context(), file)
+	require.NoError(t, err)
+	require.Equal(t, result, checked)
+	return file
+}
+
+var restoreOptions = RestoreOptions{Options: Options{IndexPrefix: DefaultIndexPrefix}, Parallel: 4}
+
+func TestABackupOfBlobsBringsEveryByteBack(t *testing.T) {
+	t.Parallel()
+	from, to := newBlobsStore(t), newBlobsStore(t)
+	from.entries(t)
+	from.others(t)
+	file := backUp(t, from)
+	require.NoFileExists(t, file+".partial")
+	want := from.everything(t)
+
+	dry := restoreOptions
+	dry.DryRun = true
+	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, dry)
+	require.NoError(t, err)
+	require.Equal(t, [3]int{len(want), 0, 0}, [3]int{result.Written, result.Same, result.Different})
+	require.Empty(t, to.everything(t))
+
+	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	require.NoError(t, err)
+	require.Equal(t, [3]int{len(want), 0, 0}, [3]int{result.Written, result.Same, result.Different})
+	require.Equal(t, want, to.everything(t))
+	blob, err := to.Client.Get(t.Context(), "many")
+	require.NoError(t, err)
+	state, err := to.Store.State(t.Context(), "many", blob)
+	require.NoError(t, err, "the blob that holds its indexes is there too")
+	require.Len(t, state.Indexes, 100)
+
+	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	require.NoError(t, err)
+	require.Equal(t, [3]int{0, len(want), 0}, [3]int{result.Written, result.Same, result.Different}, "again")
+}
+
+func TestABackupOfBlobsBecomesEntriesInSupabase(t *testing.T) {
+	t.Parallel()
+	from, d := newBlobsStore(t), newDatabase(t)
+	from.entries(t)
+	file := backUp(t, from)
+	result, err := RestoreSupabase(t.Context(), file, d.target(), restoreOptions)
+	require.NoError(t, err)
+	require.Equal(t, len(from.everything(t)), result.Written)
+	v, err := Verify(t.Context(), from, d.target(), VerifyOptions{Options: restoreOptions.Options, Progress: silence{}})
+	require.NoError(t, err)
+	require.True(t, v.Same(), "%+v", v.Found)
+	require.Equal(t, result.Written, v.Identical)
+
+	result, err = RestoreSupabase(t.Context(), file, d.target(), restoreOptions)
+	require.NoError(t, err)
+	require.Equal(t, [2]int{0, v.Identical}, [2]int{result.Written, result.Same}, "again")
+}
+
+// The file in the place of the store: planned, migrated and verified as the store itself.
+func TestABackupIsASource(t *testing.T) {
+	t.Parallel()
+	from, d := newBlobsStore(t), newDatabase(t)
+	from.entries(t)
+	source, err := NewBackupSource(t.Context(), backUp(t, from))
+	require.NoError(t, err)
+	target, dir := d.target(), t.TempDir()
+	plan, err := Plan(t.Context(), source, &target, PlanOptions{Options: restoreOptions.Options, Progress: silence{}})
+	require.NoError(t, err)
+	result, err := Run(t.Context(), source, target, RunOptions{Options: restoreOptions.Options, Dir: dir, BatchSize: 10, Progress: silence{}})
+	require.NoError(t, err)
+	require.Equal(t, plan.Statuses[plannedStatus], result.Statuses[kv.ImportWritten])
+	require.Equal(t, plan.Resolved, result.Resolved)
+	for _, of := range []Source{source, from} {
+		v, err := Verify(t.Context(), of, target, VerifyOptions{Options: restoreOptions.Options, Progress: silence{}})
+		require.NoError(t, err)
+		require.True(t, v.Same(), "%+v", v.Found)
+	}
+	var got []Item
+	require.NoError(t, source.Read(t.Context(), []blobs.Listed{{Key: "own"}, {Key: "never was"}}, func(_ context.Context, item Item) error {
+		got = append(got, item)
+		return nil
+	}))
+	require.Len(t, got, 2)
+	require.Equal(t, `{"own":true}`, string(got[0].Blob.Value))
+	require.True(t, got[1].Missing)
+	failure := errors.New("enough")
+	require.Equal(t, failure, source.Read(t.Context(), source.list, func(context.Context, Item) error { return failure }))
+}
+
+func (d *database) digests(t testing.TB) []kv.Digest {
+	t.Helper()
+	digests, err := d.supabase.Digests(t.Context(), "", 10_000)
+	require.NoError(t, err)
+	return digests
+}
+
+// entries puts in what Supabase can have: indexes whose members came one by one, an index entry of any name, and odd values.
+func (d *database) entries(t testing.TB) {
+	t.Helper()
+	upsert := func(key, value string, indexes ...kv.Index) {
+		t.Helper()
+		_, err := d.supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: value, Indexes: indexes})
+		require.NoError(t, err)
+	}
+	for key, value := range odd {
+		upsert(key, value, kv.Index{Key: "of any name", Member: key[:5]})
+	}
+	for i := range 250 { // more than a page
+		upsert(fmt.Sprintf("e%03d", i), fmt.Sprintf(`{"n":%d}`, i), kv.Index{Key: "index:e", Member: fmt.Sprint(i % 7)})
+	}
+	upsert("large", `{"a":"`+strings.Repeat("large ", 5<<20/6)+`"}`)
+	upsert("index:plain", `["an","array"]`)
+	upsert("index:mixed", `[1,{"a":2}]`)
+}
+
+func TestABackupOfSupabaseBringsItBack(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.entries(t)
+	before := d.digests(t)
+	times := d.times(t)
+	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
+	backup, err := BackupSupabase(t.Context(), d.target(), file, BackupOptions{})
+	require.NoError(t, err)
+	require.Equal(t, len(before), backup.Entries)
+
+	d.empty(t)
+	result, err := RestoreSupabase(t.Context(), file, d.target(), RestoreOptions{Parallel: 4})
+	require.NoError(t, err)
+	require.Equal(t, len(before), result.Written)
+	require.Equal(t, before, d.digests(t))
+	require.Equal(t, times, d.times(t))
+	stray, err := d.supabase.StrayPostings(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, stray)
+	_, err = d.supabase.Upsert(t.Context(), kv.Entry{Key: "new", Value: `{}`, Indexes: []kv.Index{{Key: "of any name", Member: "new"}}})
+	require.NoError(t, err)
+	value, err := d.supabase.Get(t.Context(), "of any name")
+	require.NoError(t, err)
+	require.Regexp(t, `^\["odd/.*,"new"\]$|^\["long/.*,"new"\]$`, value, "members go on where they were")
+	require.NoError(t, d.sql.QueryRow(t.Context(), "delete from public.kv_store where key = 'new' returning 'done'").Scan(&value))
+
+	// Into Blobs, and from there back: what differs is the member that was added.
+	to := newBlobsStore(t)
+	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	require.NoError(t, err)
+	require.Equal(t, len(before), result.Written)
+	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	require.NoError(t, err)
+	require.Equal(t, len(before), result.Same)
+	v, err := Verify(t.Context(), to, d.target(), VerifyOptions{Options: restoreOptions.Options, Progress: silence{}})
+	require.NoError(t, err)
+	require.Equal(t, []Difference{{Key: "of any name", How: "different", What: "value"}}, v.Found)
+}
+
+// times are those of creation and update.
+func (d *database) times(t testing.TB) (text string) {
+	t.Helper()
+	require.NoError(t, d.sql.QueryRow(t.Context(), "select string_agg(concat_ws(' ', key, created_at, updated_at), ',' order by key) from public.kv_store").Scan(&text))
+	return text
+}
+
+func TestABackupOfAnEmptyDatabase(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
+	_, err := BackupSupabase(t.Context(), d.target(), file, BackupOptions{})
+	require.NoError(t, err)
+	result, err := RestoreSupabase(t.Context(), file, d.target(), RestoreOptions{Parallel: 1})
+	require.NoError(t, err)
+	require.Zero(t, result.Written)
+}
+
+func TestRestoringIntoSupabaseLeavesWhatDiffers(t *testing.T) {
+	t.Parallel()
+	from, d := newBlobsStore(t), newDatabase(t)
+	from.set(t, "a", `{"a":1}`, "")
+	from.set(t, "b", `{"b":1}`, "")
+	from.set(t, "c", `{"c":1}`, "")
+	from.others(t)
+	file := backUp(t, from)
+	for key, value := range map[string]string{"a": `{"a":1}`, "b": `{"b":2}`, "d": `{}`} {
+		_, err := d.supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: value})
+		require.NoError(t, err)
+	}
+	result, err := RestoreSupabase(t.Context(), file, d.target(), restoreOptions)
+	require.ErrorIs(t, err, ErrLeft)
+	require.Equal(t, [3]int{1, 1, 1}, [3]int{result.Written, result.Same, result.Different})
+	require.Equal(t, []string{"b"}, result.Differing)
+	require.Equal(t, 3, result.Failed, "%+v", result.Failures)
+	for _, problem := range result.Failures {
+		require.Equal(t, CodeNotJSON, problem.Code)
+	}
+	overwrite := restoreOptions
+	overwrite.Overwrite, overwrite.SkipNonJSON = true, true
+	result, err = RestoreSupabase(t.Context(), file, d.target(), overwrite)
+	require.NoError(t, err)
+	require.Equal(t, [4]int{1, 2, 0, 3}, [4]int{result.Written, result.Same, result.Different, result.Skipped})
+	for key, want := range map[string]string{"a": `{"a":1}`, "b": `{"b":1}`, "c": `{"c":1}`, "d": `{}`} {
+		value, err := d.supabase.Get(t.Context(), key)
+		require.NoError(t, err)
+		require.Equal(t, want, value)
+	}
+
+	// A write that comes after the comparison stays, although everything is to be written over.
+	r := &supabaseRestore{restore: &restore{o: overwrite}, target: d.target(), indexes: &Indexes{}}
+	r.o.Progress = silence{}
+	digests, err := d.supabase.DigestsOf(t.Context(), []string{"a"})
+	require.NoError(t, err)
+	_, err = d.supabase.Upsert(t.Context(), kv.Entry{Key: "a", Value: `{"newer":1}`})
+	require.NoError(t, err)
+	require.NoError(t, r.one(t.Context(), kv.State{Key: "a", Value: `{"old":1}`, Indexes: [][2]string{}}, digests[0], true))
+	require.NoError(t, r.one(t.Context(), kv.State{Key: "a", Value: `{"old":1}`, Indexes: [][2]string{}}, kv.Digest{}, false))
+	require.NoError(t, r.one(t.Context(), kv.State{Key: "a", Value: `{"newer":1}`, Indexes: [][2]string{}}, kv.Digest{}, false))
+	require.Equal(t, [3]int{0, 1, 2}, [3]int{r.result.Written, r.result.Same, r.result.Different})
+	value, err := d.supabase.Get(t.Context(), "a")
+	require.NoError(t, err)
+	require.Equal(t, `{"newer":1}`, value)
+}
+
+func TestRestoringIntoBlobsLeavesWhatDiffers(t *testing.T) {
+	t.Parallel()
+	from, to := newBlobsStore(t), newBlobsStore(t)
+	from.set(t, "a", `{"a":1}`, `{"m":1}`)
+	from.set(t, "b", `{"b":1}`, "")
+	from.set(t, "c", `{"c":1}`, `{"m":1}`)
+	from.set(t, "d", `{"d":1}`, "")
+	file := backUp(t, from)
+	to.set(t, "a", `{"a":1}`, `{"m":1}`)
+	to.set(t, "b", `{"b":2}`, "")
+	to.set(t, "c", `{"c":1}`, `{"m":2}`)
+	to.set(t, "e", `{}`, "")
+	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	require.ErrorIs(t, err, ErrLeft)
+	require.Equal(t, [3]int{1, 1, 2}, [3]int{result.Written, result.Same, result.Different})
+	require.Equal(t, []string{"b", "c"}, result.Differing)
+	overwrite := restoreOptions
+	overwrite.Overwrite = true
+	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, overwrite)
+	require.NoError(t, err)
+	require.Equal(t, [3]int{2, 2, 0}, [3]int{result.Written, result.Same, result.Different})
+	want := from.everything(t)
+	want["e"] = [2]string{`{}`, ""}
+	require.Equal(t, want, to.everything(t), "nothing is deleted")
+
+	// Written after the list, and after the comparison.
+	r := &blobsRestore{restore: &restore{o: overwrite}, target: to.BlobsSource, of: OfBlobs, there: map[string]bool{}}
+	r.o.Progress = silence{}
+	before, err := to.Client.Get(t.Context(), "b")
+	require.NoError(t, err)
+	to.set(t, "b", `{"newer":1}`, "")
+	line := &backupLine{Key: "b", value: []byte(`{"old":1}`)}
+	require.NoError(t, r.one(t.Context(), line))
+	require.NoError(t, r.put(t.Context(), line, before.ETag))
+	require.NoError(t, to.Client.Delete(t.Context(), "b"))
+	require.NoError(t, r.put(t.Context(), line, before.ETag))
+	require.Equal(t, [3]int{0, 0, 3}, [3]int{r.result.Written, r.result.Same, r.result.Different})
+	_, err = to.Client.Get(t.Context(), "b")
+	require.ErrorIs(t, err, blobs.ErrNotFound)
+}
+
+func TestKeysThatBlobsCannotKeepAreReported(t *testing.T) {
+	t.Parallel()
+	d, to := newDatabase(t), newBlobsStore(t)
+	bad := []string{"/lead", "a?b", "a#b", `a\b`, "a%41b", "a/../b", strings.Repeat("k", 601)}
+	for _, key := range append([]string{"good"}, bad...) {
+		_, err := d.supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: `{}`})
+		require.NoError(t, err)
+	}
+	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
+	_, err := BackupSupabase(t.Context(), d.target(), file, BackupOptions{})
+	require.NoError(t, err)
+	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	require.ErrorIs(t, err, ErrLeft)
+	require.Equal(t, [2]int{1, len(bad)}, [2]int{result.Written, result.Failed})
+	for _, problem := range result.Failures {
+		require.Equal(t, CodeBadKey, problem.Code)
+		require.Contains(t, bad, problem.Key)
+	}
+}
+
+// fake is a source whose blobs are in memory.
+type fake struct {
+	items []Item
+	each  func(n int) error // before each item
+}
+
+func (f *fake) Name() string { return "fake" }
+
+func (f *fake) List(context.Context) (list []blobs.Listed, err error) {
+	for _, item := range f.items {
+		list = append(list, item.Listed)
+	}
+	return list, nil
+}
+
+func (f *fake) Read(ctx context.Context, _ []blobs.Listed, each func(context.Context, Item) error) error {
+	for n, item := range f.items {
+		if f.each != nil {
+			if err := f.each(n); err != nil {
+				return err
+			}
+		}
+		if err := each(ctx, item); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func fakeItem(key, value string) Item {
+	return Item{Listed: blobs.Listed{Key: key, Size: int64(len(value))}, Blob: blobs.Blob{Value: []byte(value), ETag: "e"}}
+}
+
+func TestABackupThatEndsEarlyLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "backup")
+	source := &fake{items: []Item{fakeItem("a", "{}"), fakeItem("b", "{}")}}
+	ctx, cancel := context.WithCancel(t.Context())
+	source.each = func(n int) error {
+		if n == 1 {
+			require.FileExists(t, file+".partial")
+			cancel()
+		}
+		return nil
+	}
+	_, err := Backup(ctx, source, file, BackupOptions{})
+	require.ErrorIs(t, err, context.Canceled)
+	failure := errors.New("the source fails")
+	source.each = func(int) error { return failure }
+	_, err = Backup(t.Context(), source, file, BackupOptions{})
+	require.ErrorIs(t, err, failure)
+	_, err = Backup(t.Context(), &fake{}, file, BackupOptions{})
+	require.ErrorIs(t, err, ErrEmptySource)
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	// A file that is there stays as it is, whatever happens.
+	require.NoError(t, os.WriteFile(file, []byte("mine"), 0o600))
+	_, err = Backup(t.Context(), source, file, BackupOptions{Force: true})
+	require.ErrorIs(t, err, failure)
+	source.each = nil
+	_, err = Backup(t.Context(), source, file, BackupOptions{})
+	require.ErrorContains(t, err, "exists")
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, "mine", string(text))
+	source.each = func(int) error { return nil }
+	_, err = Backup(t.Context(), source, file, BackupOptions{Force: true})
+	require.NoError(t, err)
+	_, err = CheckBackup(t.Context(), file)
+	require.NoError(t, err)
+
+	// It comes while the backup is written.
+	late := filepath.Join(dir, "late")
+	source.each = func(int) error { return os.WriteFile(late, []byte("mine"), 0o600) }
+	_, err = Backup(t.Context(), source, late, BackupOptions{})
+	require.ErrorContains(t, err, "exists")
+	require.NoFileExists(t, late+".partial")
+	_, err = Backup(t.Context(), source, dir, BackupOptions{Force: true})
+	require.ErrorContains(t, err, "not a file")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "other.partial"), nil, 0o600))
+	_, err = Backup(t.Context(), source, filepath.Join(dir, "other"), BackupOptions{})
+	require.ErrorContains(t, err, "another backup")
+}
+
+func TestWhatCannotBeReadIsReportedInTheFile(t *testing.T) {
+	t.Parallel()
+	unreadable := fakeItem("b", "")
+	unreadable.Err = errors.New("status 500")
+	strange := fakeItem("c", "{}")
+	strange.Blob.Metadata = "\"\xff\""
+	gone := fakeItem("d", "")
+	gone.Missing = true
+	file := filepath.Join(t.TempDir(), "backup")
+	source := &fake{items: []Item{fakeItem("a", "{}"), unreadable, strange, gone, fakeItem("\xff", "{}")}}
+	result, err := Backup(t.Context(), source, file, BackupOptions{})
+	require.ErrorIs(t, err, ErrLeft)
+	require.Equal(t, 1, result.Entries)
+	require.False(t, result.Complete())
+	checked, err := CheckBackup(t.Context(), file)
+	require.NoError(t, err)
+	require.Equal(t, result, checked)
+	var keys []string
+	for _, problem := range checked.Unreadable {
+		keys = append(keys, problem.Key)
+	}
+	require.Equal(t, []string{"b", "c", "\uFFFD"}, keys)
+}
+
+func TestABackupEndsWhereBlobsStayAway(t *testing.T) {
+	t.Parallel()
+	from := newBlobsStore(t)
+	from.set(t, "a", "{}", "")
+	from.site.faults(&blobstest.Faults{ServerError: 1})
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	file := filepath.Join(t.TempDir(), "backup")
+	_, err := Backup(ctx, from, file, BackupOptions{})
+	require.Error(t, err)
+	require.NoFileExists(t, file)
+	require.NoFileExists(t, file+".partial")
+}
+
+// small is a backup of a few entries, and what is in it.
+func small(t testing.TB) (zipped []byte, text string) {
+	t.Helper()
+	binary := fakeItem("k/2", "\x00\xff")
+	binary.Blob.Metadata, binary.Blob.ContentType, binary.Indexes = `{"m":1}`, "application/octet-stream", [][2]string{{"i", "m"}}
+	file := filepath.Join(t.TempDir(), "backup")
+	_, err := Backup(t.Context(), &fake{items: []Item{fakeItem("k/1", `{"a":"é"}`), binary, fakeItem("k/3", "")}}, file, BackupOptions{})
+	require.NoError(t, err)
+	zipped, err = os.ReadFile(file)
+	require.NoError(t, err)
+	return zipped, unzip(t, zipped)
+}
+
+func unzip(t testing.TB, zipped []byte) string {
+	t.Helper()
+	r, err := gzip.NewReader(bytes.NewReader(zipped))
+	require.NoError(t, err)
+	text, err := io.ReadAll(r)
+	require.NoError(t, err)
+	return string(text)
+}
+
+func zip(text string) []byte {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, _ = w.Write([]byte(text))
+	_ = w.Close()
+	return out.Bytes()
+}
+
+// contentOf is everything that a reader hands out, apart from when the backup ended: only gzip's own sum is over that.
+func contentOf(ctx context.Context, zipped []byte, limit int) (string, error) {
+	var out strings.Builder
+	r, err := readBackup(ctx, bytes.NewReader(zipped), limit, func(l *backupLine) error {
+		item := l.item()
+		fmt.Fprintf(&out, "%q %q %v %v %v %v\n", item.Blob, l.Token, item.Listed, item.Indexes, item.Created, item.Updated)
+		return nil
+	})
+	if err == nil {
+		r.manifest.Ended = time.Time{}
+		fmt.Fprintf(&out, "%v %v", *r.header, *r.manifest)
+	}
+	return out.String(), err
+}
+
+func TestDamageAnywhereIsFound(t *testing.T) {
+	t.Parallel()
+	zipped, text := small(t)
+	want, err := contentOf(t.Context(), zipped, maxBackupLine)
+	require.NoError(t, err)
+	harmless := 0
+	for i := range zipped {
+		for _, flip := range []byte{0x01, 0x20, 0x80, 0xff} {
+			damaged := bytes.Clone(zipped)
+			damaged[i] ^= flip
+			got, err := contentOf(t.Context(), damaged, maxBackupLine)
+			if err == nil {
+				harmless++
+				require.Equal(t, want, got, "byte %d", i)
+			}
+		}
+		_, err := contentOf(t.Context(), zipped[:i], maxBackupLine)
+		require.Error(t, err, "cut off after %d bytes", i)
+	}
+	require.Less(t, harmless, 4*10, "of gzip's header alone")
+
+	// Inside of gzip nothing but our own sums finds it.
+	for i := range text {
+		for _, flip := range []byte{0x01, 0x02, 0x20} {
+			damaged := []byte(text)
+			damaged[i] ^= flip
+			got, err := contentOf(t.Context(), zip(string(damaged)), maxBackupLine)
+			if err == nil {
+				require.Equal(t, want, got, "byte %d", i)
+			}
+		}
+		_, err := contentOf(t.Context(), zip(text[:i]), maxBackupLine)
+		require.Error(t, err, "cut off after %d bytes", i)
+	}
+}
+
+func TestDamageIsNamed(t *testing.T) {
+	t.Parallel()
+	_, text := small(t)
+	lines := strings.SplitAfter(text, "\n")
+	replace := func(old, new string) string {
+		require.Contains(t, text, old)
+		return strings.Replace(text, old, new, 1)
+	}
+	for name, tt := range map[string]struct {
+		text, want string
+	}{
+		"Empty":            {"", "it is empty"},
+		"NoManifest":       {strings.Join(lines[:4], ""), "it has no manifest"},
+		"TornLine":         {text[:len(text)-10], "line 5: it ends in the middle"},
+		"OtherFormat":      {replace(backupFormat, "x"), `line 1: it is no backup: its format is "x"`},
+		"OtherVersion":     {replace(`"version":1`, `"version":2,"new":1`), "line 1: its version is 2"},
+		"OtherStore":       {replace(`"of":"blobs"`, `"of":"x"`), "line 1: it is of"},
+		"HeaderNoJSON":     {"x" + text, "line 1: it is no header"},
+		"EntryTwice":       {strings.Join([]string{lines[0], lines[1], lines[1], lines[4]}, ""), `line 3: the key "k/1" was there before`},
+		"EntryLost":        {strings.Join([]string{lines[0], lines[1], lines[4]}, ""), "line 3: there are 1 entries, and the manifest says 3"},
+		"OtherOrder":       {strings.Join([]string{lines[0], lines[2], lines[1], lines[3], lines[4]}, ""), "line 5: the lines before do not have the SHA-256"},
+		"OtherValue":       {replace("é", "è"), "line 2: the entry \"k/1\": the value does not have the SHA-256"},
+		"OtherMetadata":    {replace(`{\"m\":1}`, `{\"m\":2}`), "line 5: the lines before do not have the SHA-256"},
+		"OtherSize":        {replace(`"size":10`, `"size":11`), "the value has 10 bytes, and the line says 11"},
+		"BadBase64":        {replace(`"base64":"AP8="`, `"base64":"AP9="`), "line 3: the entry \"k/2\": base64 cannot be decoded"},
+		"NoValue":          {replace(`,"base64":"AP8="`, ``), "line 3: the entry \"k/2\": it must have value or base64"},
+		"UnknownField":     {replace(`"base64"`, `"base65"`), "line 3: it is not what was expected"},
+		"NoKey":            {replace(`{"key":"k/2"`, `{"kex":"k/2"`), "line 3: it does not begin with a key"},
+		"TwoKeys":          {replace(`"etag":"e"`, `"key":"e"`), "line 2: it has two keys"},
+		"BytesOfManifest":  {replace(`"bytes":12`, `"bytes":13`), "line 5: the values have 12 bytes"},
+		"EmptyManifest":    {strings.Join(lines[:4], "") + "{\"manifest\":null}\n", "line 5: the manifest is empty"},
+		"AfterManifest":    {text + lines[1], "line 6: something follows the manifest"},
+		"AfterAnEntry":     {replace("}\n{\"key\":\"k/2\"", "}{}\n{\"key\":\"k/2\""), "line 2: something follows its JSON"},
+		"LongLine":         {replace("é", strings.Repeat("e", 3000)), "line 2: it is longer than 2000 bytes"},
+		"NotAnObjectThere": {lines[0] + "[]\n", "line 2: it does not begin with a key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := contentOf(t.Context(), zip(tt.text), 2000)
+			require.ErrorContains(t, err, tt.want)
+		})
+	}
+	_, err := contentOf(t.Context(), []byte(text), 2000)
+	require.ErrorContains(t, err, "no gzip file")
+}
+
+func TestNothingIsRestoredOfADamagedFile(t *testing.T) {
+	t.Parallel()
+	to := newBlobsStore(t)
+	zipped, _ := small(t)
+	file := filepath.Join(t.TempDir(), "backup")
+	require.NoError(t, os.WriteFile(file, zipped[:len(zipped)-1], 0o600))
+	_, err := RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	require.ErrorContains(t, err, "cut off")
+	require.Empty(t, to.everything(t))
+	require.NoError(t, os.WriteFile(file, zipped, 0o600))
+	source, err := NewBackupSource(t.Context(), file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, zip("another"), 0o600))
+	require.ErrorContains(t, source.Read(t.Context(), source.list, nil), "was changed after it was checked")
+	_, err = Backup(t.Context(), source, file+"2", BackupOptions{})
+	require.ErrorContains(t, err, "copy the file")
+	bad := restoreOptions
+	bad.Parallel = 0
+	require.NoError(t, os.WriteFile(file, zipped, 0o600))
+	_, err = RestoreBlobs(t.Context(), file, to.BlobsSource, bad)
+	require.ErrorContains(t, err, "must be 1 to 64, got 0")
+}

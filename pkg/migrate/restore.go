@@ -1,0 +1,461 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
+)
+
+// RestoreOptions say how to restore.
+type RestoreOptions struct {
+	// Options say how entries of Supabase are made of blobs. They count only where a backup of Blobs goes into Supabase.
+	Options
+	Overwrite bool     // also entries that are there and differ
+	DryRun    bool     // only count what would be done
+	Parallel  int      // entries under way at once: 1 to [MaxRestoreParallel]
+	Progress  Progress // may be nil
+}
+
+const (
+	// DefaultRestoreParallel is for a service in use.
+	DefaultRestoreParallel = 8
+	// MaxRestoreParallel bounds the requests under way.
+	MaxRestoreParallel = 64
+)
+
+func (o RestoreOptions) validate(of BackupOf) error {
+	if o.Parallel < 1 || o.Parallel > MaxRestoreParallel {
+		return fmt.Errorf("the entries under way at once must be 1 to %d, got %d", MaxRestoreParallel, o.Parallel)
+	}
+	if of == OfSupabase { // its entries need nothing made of them
+		return nil
+	}
+	return o.Options.Validate()
+}
+
+// RestoreResult is what a restore did; of a dry run, what it would have done.
+type RestoreResult struct {
+	Backup  BackupResult `json:"backup"`
+	Target  string       `json:"target"`
+	DryRun  bool         `json:"dry_run,omitempty"`
+	Written int          `json:"written"` // entries that were missing, and with Overwrite those that differed
+	Same    int          `json:"same"`    // entries that were there already, with the same value and indexes or metadata
+	// Differing are keys whose entries differ and were left as they are: at most maxListed of them, in order. The number is of all.
+	Different int      `json:"different"`
+	Differing []string `json:"differing"`
+	// Failures are entries that the store cannot keep; at most maxListed of them. Failed counts all.
+	Failed   int       `json:"failed"`
+	Failures []Problem `json:"failures"`
+	Skipped  int       `json:"skipped"` // not JSON, and that was said to be fine
+}
+
+// RestoreBlobs brings the entries of a backup into Netlify Blobs: of a backup of Blobs the bytes and the metadata of each blob, of
+// one of Supabase what mirrored writes would have made of its entries. Content types are not restored: the service sets its own.
+//
+// Nothing is written unless the whole file is in order. Missing entries are written; those that differ are left and listed, unless
+// o.Overwrite. Every write is conditional on what was seen before, so that one that comes meanwhile stays. Nothing is deleted. It can
+// be ended and run again. The error is [ErrLeft] where entries differ or cannot be kept.
+func RestoreBlobs(ctx context.Context, file string, target *BlobsSource, o RestoreOptions) (RestoreResult, error) {
+	source, r, err := openRestore(ctx, file, target.Name(), o)
+	if err != nil {
+		return RestoreResult{}, err
+	}
+	to := &blobsRestore{restore: r, target: target, of: source.Result.Of}
+	r.o.Progress.Stage("listing", -1)
+	list, err := target.List(ctx)
+	if err != nil {
+		return r.result, err
+	}
+	to.there = make(map[string]bool, len(list))
+	for _, blob := range list {
+		to.there[blob.Key] = true
+	}
+	return r.run(ctx, source, 1, to.write)
+}
+
+// RestoreSupabase is [RestoreBlobs] into Supabase. Entries are made of a backup of Blobs as [Run] makes them, with the indexes that the
+// backup's index entries say they have; those of a backup of Supabase are what they were.
+func RestoreSupabase(ctx context.Context, file string, target Target, o RestoreOptions) (RestoreResult, error) {
+	source, r, err := openRestore(ctx, file, target.Name, o)
+	if err != nil {
+		return RestoreResult{}, err
+	}
+	to := &supabaseRestore{restore: r, target: target, indexes: &Indexes{}}
+	if _, err := target.Supabase.ImportStatus(ctx); err != nil {
+		return r.result, fmt.Errorf("ask the target: %w", err)
+	}
+	if source.Result.Of == OfBlobs {
+		rules, err := o.rules()
+		if err != nil {
+			return r.result, err
+		}
+		if to.indexes, err = readIndexes(ctx, source, source.list, o.IndexPrefix, rules, r.o.Progress); err != nil {
+			return r.result, err
+		}
+	}
+	return r.run(ctx, source, restoreChunk, to.write)
+}
+
+func openRestore(ctx context.Context, file, target string, o RestoreOptions) (*BackupSource, *restore, error) {
+	o.Progress = orSilence(o.Progress)
+	o.Progress.Stage("checking the backup", -1)
+	source, err := NewBackupSource(ctx, file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := o.validate(source.Result.Of); err != nil {
+		return nil, nil, err
+	}
+	return source, &restore{o: o, result: RestoreResult{
+		Backup: source.Result, Target: target, DryRun: o.DryRun, Differing: []string{}, Failures: []Problem{},
+	}}, nil
+}
+
+// restore is one that is under way.
+type restore struct {
+	o RestoreOptions
+
+	mu     sync.Mutex
+	result RestoreResult
+	inARow int // entries that could not be written
+}
+
+const (
+	// restoreChunk is how many entries one call compares.
+	restoreChunk = 50
+	// restoreBytes bounds the values of such a chunk, unless one alone is larger.
+	restoreBytes = 1 << 20
+)
+
+// run reads the file, and has its entries written in chunks, several at a time.
+func (r *restore) run(ctx context.Context, source *BackupSource, chunk int, write func(context.Context, []*backupLine) error) (RestoreResult, error) {
+	r.o.Progress.Stage("restoring", source.Result.Entries)
+	err := r.chunks(ctx, source, chunk, write)
+	slices.Sort(r.result.Differing)
+	if err == nil && r.result.Different+r.result.Failed > 0 {
+		err = fmt.Errorf("%w: %d entries differ from the backup and were left, %d cannot be restored", ErrLeft, r.result.Different, r.result.Failed)
+	}
+	return r.result, err
+}
+
+func (r *restore) chunks(ctx context.Context, source *BackupSource, chunk int, write func(context.Context, []*backupLine) error) error {
+	all := make(map[string]blobs.Listed, len(source.list))
+	for _, listed := range source.list {
+		all[listed.Key] = listed
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(r.o.Parallel)
+	memory := semaphore.NewWeighted(maxBytesAtOnce)
+	var lines []*backupLine
+	bytes := int64(0)
+	send := func() error {
+		batch, weight := lines, min(bytes, maxBytesAtOnce)
+		lines, bytes = nil, 0
+		if err := memory.Acquire(groupCtx, weight); err != nil {
+			return err
+		}
+		group.Go(func() error {
+			defer memory.Release(weight)
+			return write(groupCtx, batch)
+		})
+		return nil
+	}
+	err := source.scan(groupCtx, all, func(l *backupLine) error {
+		lines, bytes = append(lines, l), bytes+l.Size
+		if len(lines) < chunk && bytes < restoreBytes {
+			return nil
+		}
+		return send()
+	})
+	if err == nil && len(lines) > 0 {
+		err = send()
+	}
+	if failed := group.Wait(); failed != nil {
+		return failed
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// written, same, differs and failed each count an entry.
+func (r *restore) written() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.result.Written++
+	r.inARow = 0
+	r.o.Progress.Done(1, 0)
+}
+
+func (r *restore) same() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.result.Same++
+	r.o.Progress.Done(1, 0)
+}
+
+func (r *restore) differs(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.result.Different++
+	if len(r.result.Differing) < maxListed {
+		r.result.Differing = append(r.result.Differing, key)
+	}
+	r.o.Progress.Done(1, 0)
+}
+
+func (r *restore) failed(p Problem) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.Code == CodeSkipped {
+		r.result.Skipped++
+		r.o.Progress.Done(1, 0)
+		return
+	}
+	r.result.Failed++
+	if len(r.result.Failures) < maxListed {
+		r.result.Failures = append(r.result.Failures, p)
+	}
+	r.o.Progress.Done(1, 1)
+}
+
+// tooMany counts an entry that was refused, and tells whether so many were in a row that it must be the service.
+func (r *restore) tooMany() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inARow++
+	return r.inARow > maxFailuresInARow
+}
+
+// supabaseRestore writes into Supabase.
+type supabaseRestore struct {
+	*restore
+	target  Target
+	indexes *Indexes
+}
+
+func (r *supabaseRestore) write(ctx context.Context, lines []*backupLine) error {
+	var states []kv.State
+	var keys []string
+	for _, l := range lines {
+		e, problem := r.o.transform(l.item(), r.indexes)
+		if problem != nil {
+			r.failed(*problem)
+			continue
+		}
+		states, keys = append(states, e.State), append(keys, e.Key)
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	digests, err := r.target.Supabase.DigestsOf(ctx, keys)
+	if err != nil {
+		return fmt.Errorf("ask the database for its sums: %w", err)
+	}
+	there := make(map[string]kv.Digest, len(digests))
+	for _, d := range digests {
+		there[d.Key] = d
+	}
+	for _, state := range states {
+		digest, exists := there[state.Key]
+		if err := r.one(ctx, state, digest, exists); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// one restores an entry that was seen to be missing, the same, or different.
+func (r *supabaseRestore) one(ctx context.Context, state kv.State, digest kv.Digest, exists bool) error {
+	switch {
+	case !exists:
+		return r.copy(ctx, state, "")
+	case hexSHA256([]byte(state.Value)) == digest.Value && digestPairs(state.Indexes) == digest.Indexes:
+		r.same()
+		return nil
+	case !r.o.Overwrite:
+		r.differs(state.Key)
+		return nil
+	}
+	now, err := r.now(ctx, state.Key)
+	switch {
+	case err != nil:
+		return err
+	case now.Token != "" && (hexSHA256([]byte(now.Value)) != digest.Value || digestPairs(now.Indexes) != digest.Indexes):
+		r.settle(now, state) // it is not what was compared
+		return nil
+	}
+	return r.copy(ctx, state, now.Token)
+}
+
+func (r *supabaseRestore) now(ctx context.Context, key string) (kv.State, error) {
+	states, err := r.target.Supabase.States(ctx, []string{key})
+	if err != nil {
+		return kv.State{}, fmt.Errorf("read an entry: %w", err)
+	}
+	return states[0], nil
+}
+
+// copy writes over what the token says. Where another write has come meanwhile, that one stays.
+func (r *supabaseRestore) copy(ctx context.Context, state kv.State, over kv.Token) error {
+	if r.o.DryRun {
+		r.written()
+		return nil
+	}
+	applied, _, err := r.target.Supabase.Copy(ctx, state, over, false)
+	switch {
+	case err == nil && applied:
+		r.written()
+		return nil
+	case err == nil:
+		now, err := r.now(ctx, state.Key)
+		if err == nil {
+			r.settle(now, state)
+		}
+		return err
+	case !entrysFault(ctx, err):
+		return fmt.Errorf("write an entry: %w", err)
+	case r.tooMany():
+		return fmt.Errorf("the database refuses one entry after the other: %w", err)
+	}
+	r.failed(Problem{Key: state.Key, Code: CodeRefused, Reason: reasonOf(err), Advice: "it stays in the backup"})
+	return nil
+}
+
+// settle counts what another has written meanwhile.
+func (r *supabaseRestore) settle(now, state kv.State) {
+	if now.Token != "" && now.Value == state.Value && digestPairs(now.Indexes) == digestPairs(state.Indexes) {
+		r.same()
+		return
+	}
+	r.differs(state.Key)
+}
+
+// blobsRestore writes into Blobs.
+type blobsRestore struct {
+	*restore
+	target *BlobsSource
+	of     BackupOf
+	there  map[string]bool // what the list had
+}
+
+func (r *blobsRestore) write(ctx context.Context, lines []*backupLine) error {
+	for _, l := range lines {
+		err := r.one(ctx, l)
+		switch {
+		case err == nil:
+			continue
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case refused(err) || r.tooMany():
+			return fmt.Errorf("write the blobs: %w", explain(err))
+		}
+		r.failed(Problem{Key: l.Key, Code: CodeRefused, Reason: err.Error(), Advice: "restore again; it stays in the backup"})
+	}
+	return nil
+}
+
+// one restores a blob. An error is that of this blob, or of the service.
+func (r *blobsRestore) one(ctx context.Context, l *backupLine) error {
+	if err := blobs.ValidateKey(l.Key); err != nil {
+		r.failed(Problem{Key: l.Key, Code: CodeBadKey, Reason: err.Error() + ": Netlify Blobs cannot keep it", Advice: "it stays in the backup; restore it into Supabase"})
+		return nil
+	}
+	if err := r.target.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer r.target.gate.leave()
+	if !r.there[l.Key] {
+		return r.put(ctx, l, "")
+	}
+	return r.compare(ctx, l, r.o.Overwrite)
+}
+
+// compare looks at the blob that is there, and writes over it if that is wanted.
+func (r *blobsRestore) compare(ctx context.Context, l *backupLine, overwrite bool) error {
+	blob, err := r.target.Client.Get(ctx, l.Key)
+	if errors.Is(err, blobs.ErrNotFound) {
+		return r.put(ctx, l, "")
+	}
+	if err != nil {
+		return err
+	}
+	same, err := r.alike(ctx, l, blob)
+	switch {
+	case err != nil:
+		return err
+	case same:
+		r.same()
+		return nil
+	case !overwrite:
+		r.differs(l.Key)
+		return nil
+	}
+	return r.put(ctx, l, blobs.ETagOf(blob))
+}
+
+// alike compares what is restored: the metadata of a blob, but of an entry of Supabase the indexes alone.
+func (r *blobsRestore) alike(ctx context.Context, l *backupLine, blob blobs.Blob) (bool, error) {
+	if string(blob.Value) != string(l.value) {
+		return false, nil
+	}
+	if r.of == OfBlobs {
+		return blobs.SameMetadata(blob.Metadata, l.Metadata), nil
+	}
+	state, err := r.target.Store.State(ctx, l.Key, blob)
+	return err == nil && digestPairs(state.Indexes) == digestPairs(l.Indexes), err
+}
+
+// put writes over the blob with the etag; "" where there was none. Where another write has come meanwhile, that one stays.
+func (r *blobsRestore) put(ctx context.Context, l *backupLine, over string) error {
+	if r.o.DryRun {
+		r.written()
+		return nil
+	}
+	var applied bool
+	var err error
+	if r.of == OfSupabase {
+		applied, err = r.target.Store.Write(ctx, l.state(), over)
+	} else {
+		applied, err = r.target.Store.WriteBlob(ctx, l.Key, blobs.Blob{Value: l.value, Metadata: l.Metadata}, l.Indexes, over)
+	}
+	switch {
+	case err != nil:
+		return err
+	case applied:
+		r.written()
+		return nil
+	}
+	return r.lost(ctx, l)
+}
+
+// lost looks at what another has written meanwhile; what it removed stays removed.
+func (r *blobsRestore) lost(ctx context.Context, l *backupLine) error {
+	blob, err := r.target.Client.Get(ctx, l.Key)
+	if errors.Is(err, blobs.ErrNotFound) {
+		r.differs(l.Key)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	same, err := r.alike(ctx, l, blob)
+	switch {
+	case err != nil:
+		return err
+	case same:
+		r.same()
+	default:
+		r.differs(l.Key)
+	}
+	return nil
+}
