@@ -377,4 +377,3 @@ func TestAPlanTouchesNothing(t *testing.T) {
 	_, err = os.Stat(filepath.Join(m.dir, journalFile))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
-

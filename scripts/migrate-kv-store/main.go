@@ -92,7 +92,7 @@ Exit status: 0, all is well; 1, it ran and something is left, which it says; 2, 
 		c.GroupID = "migrate"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{repairCommand(&s)} {
+	for _, c := range []*cobra.Command{backupCommand(&s), restoreCommand(&s), repairCommand(&s)} {
 		c.GroupID = "keep"
 		root.AddCommand(c)
 	}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"netlify-supabase-kv/pkg/migrate"
+)
+
+func backupCommand(s *stores) *cobra.Command {
+	var out, from, check string
+	var o migrate.BackupOptions
+	c := &cobra.Command{
+		Use:   "backup",
+		Short: "Write every entry of a store into one file",
+		Long: `Write every entry of a store into one compressed file of JSON lines, each with the SHA-256 of its value, and a manifest at its
+end. The file gets its name when it is whole; until then it is <file>.partial.
+
+It can run while the site is used: each entry is as it was when it was read. --check reads a file and says whether it is
+whole.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if check != "" {
+				return s.checkBackup(c, check)
+			}
+			return s.backup(c, from, out, o)
+		},
+	}
+	c.Flags().StringVarP(&out, "out", "o", "kv-backup-"+time.Now().Format(time.DateOnly)+".ndjson.gz", "the file to write")
+	c.Flags().StringVar(&from, "from", "blobs", "the store: blobs or supabase")
+	c.Flags().BoolVar(&o.Force, "force", false, "write over a file that exists")
+	c.Flags().StringVar(&check, "check", "", "read this backup instead, and say whether it is whole")
+	return c
+}
+
+func (s *stores) backup(c *cobra.Command, from, out string, o migrate.BackupOptions) (err error) {
+	bar := s.progress(c.ErrOrStderr())
+	o.Progress = bar
+	var result migrate.BackupResult
+	switch from {
+	case "blobs":
+		source, sourceErr := s.source()
+		if sourceErr != nil {
+			return sourceErr
+		}
+		result, err = migrate.Backup(c.Context(), source, out, o)
+	case "supabase":
+		target, targetErr := s.target()
+		if targetErr != nil {
+			return targetErr
+		}
+		result, err = migrate.BackupSupabase(c.Context(), target, out, o)
+	default:
+		return fmt.Errorf("--from must be blobs or supabase, got %q", from)
+	}
+	bar.close()
+	if err != nil && !errors.Is(err, migrate.ErrLeft) {
+		return err
+	}
+	if printErr := print(s, c, result, sayBackup); printErr != nil {
+		return printErr
+	}
+	if err != nil {
+		return &leftError{err, "the same command again with another --out; the file has all the others"}
+	}
+	return nil
+}
+
+func (s *stores) checkBackup(c *cobra.Command, file string) error {
+	result, err := migrate.CheckBackup(c.Context(), file)
+	if err != nil {
+		return err
+	}
+	return print(s, c, result, sayBackup)
+}
+
+func sayBackup(out io.Writer, r migrate.BackupResult) {
+	fmt.Fprintf(out, "backup        %s: %s\n", r.File, humanize.IBytes(uint64(r.Size)))
+	fmt.Fprintf(out, "of            %s, %s\n", r.Source, r.At.UTC().Format(time.RFC3339))
+	fmt.Fprintf(out, "entries       %s with %s, in %s\n", count(r.Entries), humanize.IBytes(uint64(r.Bytes)), lasted(r.Seconds))
+	fmt.Fprintf(out, "sha256        %s\n", r.SHA256)
+	for _, problem := range r.Unreadable {
+		fmt.Fprintf(out, "  left out %q: %s\n", problem.Key, problem.Reason)
+	}
+}
+
+func restoreCommand(s *stores) *cobra.Command {
+	var to string
+	o := migrate.RestoreOptions{Parallel: migrate.DefaultRestoreParallel}
+	c := &cobra.Command{
+		Use:   "restore <file>",
+		Short: "Bring the entries of a backup into a store",
+		Long: `Bring the entries of a backup into a store, whichever it was made of. Nothing is written unless the whole file is in order.
+
+Entries that are missing are written. Those that are there and differ are left and listed, unless --overwrite. Nothing is
+deleted, and what is written meanwhile stays. It can be ended and given again.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return s.restore(c, args[0], to, o) },
+	}
+	c.Flags().StringVar(&to, "to", "", "the store: blobs or supabase (required)")
+	c.Flags().BoolVar(&o.Overwrite, "overwrite", false, "also entries that are there and differ")
+	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would be done; nothing is written")
+	transformFlags(c, &o.Options)
+	return c
+}
+
+func (s *stores) restore(c *cobra.Command, file, to string, o migrate.RestoreOptions) (err error) {
+	bar := s.progress(c.ErrOrStderr())
+	o.Progress = bar
+	var result migrate.RestoreResult
+	switch to {
+	case "blobs":
+		target, targetErr := s.source()
+		if targetErr != nil {
+			return targetErr
+		}
+		result, err = migrate.RestoreBlobs(c.Context(), file, target, o)
+	case "supabase":
+		target, targetErr := s.target()
+		if targetErr != nil {
+			return targetErr
+		}
+		result, err = migrate.RestoreSupabase(c.Context(), file, target, o)
+	default:
+		return fmt.Errorf("--to must be blobs or supabase, got %q", to)
+	}
+	bar.close()
+	if err != nil && !errors.Is(err, migrate.ErrLeft) {
+		return err
+	}
+	if printErr := print(s, c, result, sayRestore); printErr != nil {
+		return printErr
+	}
+	if err != nil {
+		return &leftError{err, "--overwrite for those that differ, if the backup is right"}
+	}
+	return nil
+}
+
+func sayRestore(out io.Writer, r migrate.RestoreResult) {
+	verb := "restored"
+	if r.DryRun {
+		verb = "to restore"
+	}
+	fmt.Fprintf(out, "%-13s %s into %s; %s were there already, %s skipped\n", verb, count(r.Written), r.Target, count(r.Same), count(r.Skipped))
+	fmt.Fprintf(out, "left          %s that differ, %s that cannot be restored\n", count(r.Different), count(r.Failed))
+	const shown = 10
+	for _, key := range r.Differing[:min(shown, len(r.Differing))] {
+		fmt.Fprintf(out, "  differs %q\n", key)
+	}
+	for _, problem := range r.Failures[:min(shown, len(r.Failures))] {
+		fmt.Fprintf(out, "  cannot restore %q: %s\n", problem.Key, problem.Reason)
+	}
+}
