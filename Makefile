@@ -49,7 +49,7 @@ test: check ## test everything on an empty platform of its own, on free ports
 	@$(ON_PLATFORM) --env USE_SUPABASE_KV=false -- $(PLAIN) go test -count=1 ./tests/e2e
 	@$(ON_PLATFORM) --env USE_SUPABASE_KV=false --env KV_MIRROR_WRITES=true --env KV_COMPARE_READS=0.3 -- $(PLAIN) go test -count=1 ./tests/e2e
 	@go tool covdata textfmt -i=$(COVERAGE)/functions -o=$(COVERAGE)/functions.txt
-	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
+	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest -skip pkg/migrate/migratetest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
 
 # What `make test` runs on its platform; `make up` and `set -a; . .local/env` will do for a look at one of them.
 .PHONY: test-on-platform

@@ -21,7 +21,7 @@ func writeFile(name string, content []byte) (err error) {
 		}
 	}()
 	_, err = temporary.Write(content)
-	if err = errors.Join(err, temporary.Chmod(0o644), temporary.Sync(), temporary.Close()); err != nil {
+	if err = errors.Join(err, temporary.Chmod(0o600), temporary.Sync(), temporary.Close()); err != nil {
 		return err
 	}
 	return os.Rename(temporary.Name(), name)
@@ -37,7 +37,7 @@ func writeJSON(name string, v any) error {
 
 // writeJSONIn makes the directory first.
 func writeJSONIn(dir, name string, v any) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	return writeJSON(name, v)

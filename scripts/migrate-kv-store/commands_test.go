@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/blobs/blobstest"
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate"
+	"netlify-supabase-kv/pkg/migrate/migratetest"
+)
+
+// program is the command beside a site and an empty database.
+type program struct {
+	t        *testing.T
+	client   *blobs.Client
+	database *migratetest.Database
+	dir      string
+}
+
+func newProgram(t *testing.T) *program {
+	t.Helper()
+	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})
+	require.NoError(t, err)
+	listening := httptest.NewServer(server)
+	t.Cleanup(listening.Close)
+	a := server.Access(listening.URL)
+	p := &program{t: t, database: migratetest.NewDatabase(t), dir: filepath.Join(t.TempDir(), "migration")}
+	p.client = blobs.NewClient("kv").WithDefault(blobs.Access{SiteID: a.SiteID, APIURL: a.APIURL, APIToken: a.APIToken})
+	for name, value := range map[string]string{
+		"NETLIFY_SITE_ID": a.SiteID, "NETLIFY_BLOBS_TOKEN": a.APIToken, "NETLIFY_BLOBS_API_URL": a.APIURL,
+		"SUPABASE_URL": p.database.URL, "SUPABASE_SERVICE_ROLE_KEY": p.database.Key, "USE_SUPABASE_KV": "",
+	} {
+		t.Setenv(name, value)
+	}
+	return p
+}
+
+func (p *program) set(key, value string) {
+	p.t.Helper()
+	_, err := p.client.Set(p.t.Context(), key, []byte(value), blobs.SetOptions{})
+	require.NoError(p.t, err)
+}
+
+// do wants an exit status and returns what was printed.
+func (p *program) do(status int, args ...string) string {
+	p.t.Helper()
+	out, err := run(p.t, args...)
+	var stderr bytes.Buffer
+	require.Equal(p.t, status, exitStatus(err, false, &stderr), "%v: %s %s", args, out, &stderr)
+	for _, secret := range []string{os.Getenv("NETLIFY_BLOBS_TOKEN"), p.database.Key} {
+		require.NotContains(p.t, out+stderr.String(), secret)
+	}
+	return out + stderr.String()
+}
+
+func TestTheWayThroughAMigration(t *testing.T) {
+	p := newProgram(t)
+	for i := range 120 {
+		p.set(fmt.Sprintf("session:%03d", i), fmt.Sprintf(`{"n":%d}`, i))
+	}
+	p.set("index:sessions", `["001","002","gone"]`)
+	p.set("other/001", `{}`)
+	p.set("text", "hello")
+	backup := filepath.Join(t.TempDir(), "backup.ndjson.gz")
+
+	require.Contains(t, p.do(0, "backup", "--out", backup), "entries       123 with")
+	require.Contains(t, p.do(2, "backup", "--out", backup), "exists")
+	require.Contains(t, p.do(0, "backup", "--check", backup), "sha256")
+	require.Contains(t, p.do(0, "status", "--dir", p.dir), "none is open")
+	require.Contains(t, p.do(2, "report", "--dir", p.dir), "nothing to report")
+
+	plan := p.do(1, "plan", "--dir", p.dir)
+	require.Contains(t, plan, "would migrate 122, skip 0, fail 1")
+	require.Contains(t, plan, "1 name an entry, 1 may name several, 1 name none")
+	rule := []string{"--dir", p.dir, "--index-rule", "index:sessions=session:{member}", "--wrap-non-json"}
+	require.Contains(t, p.do(0, append([]string{"run", "--dry-run"}, rule...)...), "2 name an entry, 0 may name several, 1 name none")
+	require.Contains(t, p.do(0, "status"), "0 entries")
+
+	require.Contains(t, p.do(0, append([]string{"run"}, rule...)...), "123 migrated")
+	require.Contains(t, p.do(2, "run", "--dir", p.dir), "its options was")
+	require.Contains(t, p.do(0, "verify", "--dir", p.dir), "identical     123")
+	require.Contains(t, p.do(0, "status", "--dir", p.dir), "last verify")
+	require.Contains(t, p.do(0, "report", "--dir", p.dir), "# Migration report")
+	require.FileExists(t, filepath.Join(p.dir, migrate.ReportJSON))
+	require.FileExists(t, filepath.Join(p.dir, migrate.ReportMarkdown))
+
+	_, err := p.database.SQL.Exec(t.Context(), "update public.kv_store set value = '{}' where key = 'session:007'")
+	require.NoError(t, err)
+	require.Contains(t, p.do(1, "verify", "--dir", p.dir), `different "session:007": value`)
+	var v migrate.Verification
+	out, err := run(t, "verify", "--dir", p.dir, "--json")
+	require.Error(t, err)
+	require.NoError(t, json.Unmarshal([]byte(out), &v))
+	require.Equal(t, 1, v.Different)
+	t.Setenv("USE_SUPABASE_KV", "true")
+	require.Contains(t, p.do(2, "verify", "--dir", p.dir, "--repair"), "would undo them")
+	t.Setenv("USE_SUPABASE_KV", "false")
+	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--repair"), "repaired      1")
+	require.Empty(t, p.do(0, "verify", "--dir", p.dir, "--quiet"))
+
+	require.Contains(t, p.do(0, "close"), "closed")
+	require.Contains(t, p.do(0, "status"), "none is open")
+
+	_, err = p.database.SQL.Exec(t.Context(), "delete from public.kv_store where key in ('session:001', 'session:002')")
+	require.NoError(t, err)
+	require.Contains(t, p.do(0, "restore", backup, "--to", "supabase", "--index-rule", "index:sessions=session:{member}", "--wrap-non-json"), "restored      2")
+	require.Contains(t, p.do(0, "verify", "--dir", p.dir), "identical     123")
+	require.NoError(t, p.client.Delete(t.Context(), "session:003"))
+	p.set("session:004", `{"newer":true}`)
+	require.Contains(t, p.do(1, "restore", backup, "--to", "blobs"), `differs "session:004"`)
+	_, err = p.client.Get(t.Context(), "session:003")
+	require.NoError(t, err)
+	require.Contains(t, p.do(0, "backup", "--from", "supabase", "--out", backup+"2"), "entries       123")
+}
+
+func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
+	p := newProgram(t)
+	for want, args := range map[string][]string{
+		"--to must be blobs or supabase":        {"restore", "nothing"},
+		"--from must be blobs or supabase":      {"backup", "--from", "disk"},
+		"an index rule is like":                 {"run", "--index-rule", "index:a"},
+		"the index prefix must not be empty":    {"plan", "--index-prefix", ""},
+		"the batch size must be 1 to":           {"run", "--batch-size", "0"},
+		"--parallel must be 1 to 64":            {"run", "--parallel", "0"},
+		"the source has no blobs at all":        {"run", "--dir", p.dir},
+		"unknown flag":                          {"run", "--fast"},
+		"unknown command":                       {"migrate"},
+		"SUPABASE_URL must be an address like ": {"run", "--supabase-url", "supabase"},
+		"cannot be used":                        {"backup", "--check", filepath.Join("..", "..", "go.mod")},
+	} {
+		require.Contains(t, p.do(2, args...), want)
+	}
+	status, err := p.database.Supabase.ImportStatus(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, status.Entries)
+}
+
+func TestExitStatusesSayWhatToDo(t *testing.T) {
+	for _, c := range []struct {
+		err         error
+		interrupted bool
+		status      int
+		text        string
+	}{
+		{nil, false, 0, ""},
+		{&leftError{errors.New("some are left"), "again"}, false, 1, "Left:  some are left\nTry:   again\n"},
+		{errors.New("x"), true, 2, "Interrupted. The same command goes on where it was.\n"},
+		{&kv.ImportHeld{}, false, 2, "migrate-kv-store status"},
+		{&kv.Error{Code: kv.CodeDatabaseUnreachable}, false, 2, "when the database answers"},
+		{errors.New("x"), false, 2, "--help"},
+	} {
+		var stderr bytes.Buffer
+		require.Equal(t, c.status, exitStatus(c.err, c.interrupted, &stderr))
+		require.Contains(t, stderr.String(), c.text)
+	}
+}
