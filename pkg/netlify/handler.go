@@ -126,6 +126,8 @@ func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
 		"Access-Control-Allow-Origin":   "*",
 		"Access-Control-Expose-Headers": exposedHeaders,
 		"Content-Type":                  "application/json",
+		// A value that looks like a page is not to be shown as one, also where somebody opens the address itself.
+		"X-Content-Type-Options": "nosniff",
 	}
 	methods := strings.Join(append(h.endpoint.Methods, http.MethodOptions), ", ")
 	switch {

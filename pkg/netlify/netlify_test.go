@@ -87,6 +87,7 @@ func invokeHandler(t testing.TB, h *Handler, event string) response {
 	var r response
 	require.NoError(t, json.Unmarshal(raw, &r), "the response must be JSON: %s", raw)
 	require.Equal(t, "*", r.Headers["Access-Control-Allow-Origin"])
+	require.Equal(t, "nosniff", r.Headers["X-Content-Type-Options"])
 	return r
 }
 

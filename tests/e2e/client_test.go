@@ -148,6 +148,9 @@ func (a *answer) keepsPromises() error {
 	if got := a.header.Values("Access-Control-Allow-Origin"); len(got) != 1 || got[0] != "*" {
 		wrong("Access-Control-Allow-Origin must be *, got %q", got)
 	}
+	if got := a.header.Get("X-Content-Type-Options"); got != "nosniff" {
+		wrong("X-Content-Type-Options must be nosniff, got %q", got)
+	}
 	preflight := strings.HasPrefix(a.request, http.MethodOptions)
 	exposed := strings.ToLower(strings.Join(a.header.Values("Access-Control-Expose-Headers"), ","))
 	for name := range a.header {
