@@ -33,6 +33,29 @@ check: ## formatting, vet, staticcheck, and that go.mod is tidy
 	@go tool staticcheck ./...
 	@go mod tidy -diff
 
+# The scanners are pinned here, not in go.mod: the functions need nothing of the hundred modules that they are made of. They
+# are built once and kept.
+GOSEC = gosec@v2.30.0
+GOVULNCHECK = govulncheck@v1.9.0
+TOOLS = $(CURDIR)/.local/tools
+
+$(TOOLS)/$(GOSEC):
+	@mkdir -p $(TOOLS) && GOFLAGS=-buildvcs=false GOBIN=$(TOOLS) go install github.com/securego/gosec/v2/cmd/$(GOSEC) && mv -f $(TOOLS)/gosec $@
+
+$(TOOLS)/$(GOVULNCHECK):
+	@mkdir -p $(TOOLS) && GOFLAGS=-buildvcs=false GOBIN=$(TOOLS) go install golang.org/x/vuln/cmd/$(GOVULNCHECK) && mv -f $(TOOLS)/govulncheck $@
+
+# Programs of whoever runs them, on their own machine: they read files that are named to them (G122, G304, G703), start programs
+# (G204), make files that others may read unless they hold a secret (G301, G302, G306), ignore what closing says (G104), convert
+# ports and process ids (G115) and roll dice (G404).
+GOSEC_SCRIPTS = scripts/.*:G104,G115,G122,G204,G301,G302,G304,G306,G404,G703
+
+.PHONY: lint
+lint: check $(TOOLS)/$(GOSEC) $(TOOLS)/$(GOVULNCHECK) ## check, and the code and its dependencies scanned for security: gosec, govulncheck (asks vuln.go.dev)
+	@$(TOOLS)/$(GOSEC) -quiet -nosec-require-rules -nosec-require-justification -exclude-rules='$(GOSEC_SCRIPTS)' ./...
+	@echo 'gosec found nothing'
+	@$(TOOLS)/$(GOVULNCHECK) ./... || { status=$$?; test $$status -eq 3 || echo 'govulncheck could not ask its database of vulnerabilities (vuln.go.dev, or GOVULNDB): the dependencies were NOT checked. All before it passed.'; exit $$status; }
+
 COVERAGE = $(CURDIR)/.local/coverage
 
 # An empty platform of its own, whose functions count what is covered; the command does not inherit that.

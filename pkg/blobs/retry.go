@@ -52,7 +52,7 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 			p.limited(again.wait)
 			fallthrough
 		case again.wait > 0: // and not all who were told the same at the same moment
-			return none, &backoff.RetryAfterError{Duration: again.wait + rand.N(p.first+1)}
+			return none, &backoff.RetryAfterError{Duration: again.wait + rand.N(p.first+1)} // #nosec G404 -- jitter
 		}
 		return none, err
 	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(max(time.Until(end), 1))) // 0 would be for ever

@@ -70,7 +70,7 @@ type reading func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.Answe
 
 // compare answers from the first store. Both are asked at once; a compared answer comes from the store itself, not from memory.
 func (c comparing) compare(ctx context.Context, function string, f kv.Freshness, read reading, parse func(string) contents) (kv.Answer, error) {
-	if rand.Float64() >= c.Share {
+	if rand.Float64() >= c.Share { // #nosec G404 -- a sample
 		answer, err := read(ctx, c.first, f)
 		answer.Compared = kv.ComparedSkipped
 		return answer, err
