@@ -138,6 +138,10 @@ func (t *postgrestTransport) RoundTrip(r *http.Request) (*http.Response, error) 
 // maxErrorBytes bounds how much of an error is read: PostgREST's are short, and a gateway's page tells nothing.
 const maxErrorBytes = 64 << 10
 
+// maxRetryAfter bounds how many seconds a Retry-After is taken to ask for. It is beyond the time of any request, and a
+// number that anybody may send does not overflow.
+const maxRetryAfter = 3600
+
 func readAnswerError(response *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxErrorBytes))
 	if err := errors.Join(err, response.Body.Close()); err != nil {
@@ -152,7 +156,7 @@ func readAnswerError(response *http.Response) error {
 		e.Code, e.Message = cmp.Or(*fields.Code, codeConnectionLost), fields.Message
 	}
 	if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
-		e.RetryAfter = time.Duration(seconds) * time.Second
+		e.RetryAfter = time.Duration(min(seconds, maxRetryAfter)) * time.Second
 	}
 	return e
 }

@@ -1,0 +1,207 @@
+package kv
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+// FuzzChanges: a feed's answer is understood whole or not at all, and no key that it names is missed.
+func FuzzChanges(f *testing.F) {
+	f.Add(`{"cursor":"e/1/3:5:4","all":false,"keys":["b","a","a/b"]}`+"\n{}", "a")
+	f.Add(`{"cursor":"e/1/3:5:","all":true,"keys":[]}`+"\n", "")
+	f.Add(`{"cursor":"e","all":null,"keys":null}`, "x")
+	f.Fuzz(func(t *testing.T, text, key string) {
+		rest, c, err := cutChanges("kv_get", text)
+		if err != nil {
+			require.Equal(t, CodeDatabaseUnreachable, CodeOf(err))
+			require.NotContains(t, err.Error(), text[:min(len(text), 40)]+"\x00")
+			return
+		}
+		require.True(t, strings.HasSuffix(text, "\n"+rest))
+		require.NotEmpty(t, c.Cursor)
+		require.Equal(t, c.All || slices.Contains(c.Keys, key), c.touches(scope{text: key, one: true}))
+		under := func(k string) bool { return strings.HasPrefix(k, key) }
+		require.Equal(t, c.All || slices.ContainsFunc(c.Keys, under), c.touches(scope{text: key}))
+	})
+}
+
+// FuzzCovers: a version that a caller made up, or one of another database, is never taken for one that was seen.
+func FuzzCovers(f *testing.F) {
+	for _, seed := range [][2]string{{"e/1/3:9:4,5", "e.4"}, {"e/1/3:9:4,5", "e.8"}, {"e/1/3:9:", "e.9"}, {"e/1/3:9:", "f.1"}, {"", ""}, {"e//::", "e."}, {"e/1/3:9:4", "e.04"}, {"e/1/3:9:4", "e.+4"}} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, cursor, version string) {
+		if !covers(cursor, version) {
+			return
+		}
+		epoch, stamp, found := strings.Cut(version, ".")
+		require.True(t, found && strings.HasPrefix(cursor, epoch+"/"))
+		require.Empty(t, strings.Trim(stamp, "0123456789"))
+		running := strings.Split(cursor[strings.LastIndex(cursor, ":")+1:], ",")
+		require.NotContains(t, running, strings.TrimLeft(stamp, "0"))
+	})
+}
+
+// FuzzStrings: what is written as a JSON string says the same, and half of a surrogate pair is found wherever one is.
+func FuzzStrings(f *testing.F) {
+	for _, text := range []string{"", "a\"\\/\b\f\n\r\t\x00\x1f\x7f\u2028é😀", "\xff", "\\ud800", `\ud83d\ude00`, `\ud800\ud83d\ude00`, `\\ud800`, `\ude00\ud83d`, "\ufffd", `\ufffd`, `\ud83d\u0041`} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		written := AppendString(nil, text)
+		require.True(t, json.Valid(written))
+		require.False(t, HasLoneSurrogate(string(written)), "there are none in UTF-8")
+		if utf8.ValidString(text) {
+			var back string
+			require.NoError(t, json.Unmarshal(written, &back))
+			require.Equal(t, text, back)
+		}
+
+		quoted := `"` + text + `"` // a string with whatever escapes the text has
+		var decoded string
+		if !utf8.ValidString(text) || json.Unmarshal([]byte(quoted), &decoded) != nil {
+			return
+		}
+		if strings.Contains(text, "\ufffd") || strings.Contains(strings.ToLower(text), `\ufffd`) {
+			return // Go writes the same for half a pair
+		}
+		require.Equal(t, strings.Contains(decoded, "\ufffd"), HasLoneSurrogate(quoted), "%s", quoted)
+	})
+}
+
+// FuzzDepth: the levels that are counted without a parser are those that a parser finds.
+func FuzzDepth(f *testing.F) {
+	for _, text := range []string{`{}`, `[[],{"a":[1]}]`, `{"[":"]\"["}`, `"\\"`, `null`, `[["\\\"["]]`, strings.Repeat("[", 50) + strings.Repeat("]", 50)} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if !json.Valid([]byte(text)) {
+			return
+		}
+		deepest, level := 0, 0
+		for decoder := json.NewDecoder(strings.NewReader(text)); ; {
+			token, err := decoder.Token()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil { // a number that no float holds, which is JSON all the same
+				return
+			}
+			switch token {
+			case json.Delim('{'), json.Delim('['):
+				level++
+				deepest = max(deepest, level)
+			case json.Delim('}'), json.Delim(']'):
+				level--
+			}
+		}
+		require.Equal(t, deepest, depth(text))
+	})
+}
+
+// roundTrip is a function that answers requests.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// FuzzAnswersOfPostgREST: whatever answers in the place of PostgREST, a caller is told one of few fixed sentences, and nothing
+// but what our own functions say in words for the caller.
+func FuzzAnswersOfPostgREST(f *testing.F) {
+	for _, seed := range []struct {
+		status                 int
+		mediaType, retry, body string
+	}{
+		{200, answerType, "", "{}"}, {200, "text/html", "", "<h1>maintenance</h1>"}, {500, "application/json", "", `{"code":"40P01","message":"deadlock on host db.example"}`},
+		{400, "application/json; charset=utf-8", "", `{"code":"22P02","message":"invalid input syntax: \"secret\""}`}, {400, "application/json", "", `{"code":"PT400","message":"for the caller"}`},
+		{429, "", "3", "slow down"}, {503, "", "99999999999", "{"}, {401, "", "", `{"message":"Invalid API key"}`}, {400, "application/json", "", `{"code":""}`}, {404, ";;", "-1", `{"code":1}`}, {503, "", "9223372037", ""},
+	} {
+		f.Add(seed.status, seed.mediaType, seed.retry, seed.body)
+	}
+	f.Fuzz(func(t *testing.T, status int, mediaType, retry, body string) {
+		if status < 200 || status > 599 {
+			return
+		}
+		transport := &postgrestTransport{base: roundTrip(func(*http.Request) (*http.Response, error) {
+			header := http.Header{"Content-Type": {mediaType}, "Retry-After": {retry}}
+			return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body))}, nil
+		})}
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, schemePrefix+"https://db.example/rest/v1/rpc/kv_get", nil)
+		require.NoError(t, err)
+		response, err := transport.RoundTrip(request)
+		if err == nil {
+			require.Equal(t, http.StatusOK, status)
+			text, err := io.ReadAll(response.Body)
+			require.NoError(t, err)
+			require.Equal(t, body, string(text), "an answer passes untouched")
+			return
+		}
+		e := interpret(t.Context(), "kv_get", err)
+		require.Contains(t, []Code{CodeInvalidInput, CodeTooLarge, CodeUnstorableValue, CodeDeadlineExceeded, CodeNotConfigured, CodeDatabaseUnreachable}, e.Code)
+		var answer *answerError
+		require.ErrorAs(t, err, &answer)
+		require.GreaterOrEqual(t, answer.RetryAfter, time.Duration(0))
+		require.LessOrEqual(t, answer.RetryAfter, time.Hour)
+		if answer.Code != "PT400" && answer.Code != "PT413" {
+			require.Contains(t, []string{
+				messageUnreachable, messageFailed, messageNonsense, messageRefused, messageDeadline, "the database refused the key or an index as too long",
+				"the database cannot store the value", "the database lacks the kv_* functions: apply supabase/migrations (supabase db push)",
+			}, e.Message)
+		}
+		if strings.HasPrefix(answer.Code, "22") && len(answer.Message) > 80 {
+			require.NotContains(t, e.Error(), answer.Message, "it may quote a value, which the log must not have")
+		}
+	})
+}
+
+// FuzzProjects: an address or a key that cannot be one is refused before it is used, and not repeated to the caller.
+func FuzzProjects(f *testing.F) {
+	for _, seed := range [][2]string{{"https://x.supabase.co/", "key"}, {"x.supabase.co", "key"}, {" http://[::1]:1 ", " k\n"}, {"http://%zz", ""}, {"https://u:p@host", "é"}, {"ftp://x", "k"}, {"https://x/?q#f", "k"}} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, address, key string) {
+		store, err := NewSupabase(address, key)
+		if err == nil {
+			require.NotNil(t, store)
+			return
+		}
+		require.Equal(t, CodeNotConfigured, CodeOf(err))
+		var e *Error
+		require.ErrorAs(t, err, &e)
+		if secret := strings.TrimSpace(key); len(secret) > 30 {
+			require.NotContains(t, err.Error(), secret)
+		}
+		if len(address) > 40 {
+			require.NotContains(t, e.Message, address)
+		}
+	})
+}
+
+// FuzzTokensOfEntries: the order of tokens is that of their numbers, and what is no token is no later than any.
+func FuzzTokensOfEntries(f *testing.F) {
+	f.Add(int64(1), int64(2), int64(1), int64(3), "..")
+	f.Add(int64(2), int64(0), int64(1), int64(3), "a.x.2")
+	f.Add(int64(-1), int64(0), int64(-1), int64(0), "")
+	f.Fuzz(func(t *testing.T, version, members, otherVersion, otherMembers int64, nonsense string) {
+		token := func(version, members int64) Token { return Token(fmt.Sprintf("lineage.%d.%d", version, members)) }
+		a, b := token(version, members), token(otherVersion, otherMembers)
+		order := cmp.Or(cmp.Compare(version, otherVersion), cmp.Compare(members, otherMembers))
+		require.Equal(t, order < 0, a.Before(b))
+		require.Equal(t, order > 0, b.Before(a))
+		require.Equal(t, version == otherVersion, a.SameRow(b))
+		if !strings.HasPrefix(nonsense, "lineage.") {
+			require.True(t, Token(nonsense).Before(a), "what cannot be compared is written over")
+			require.False(t, a.SameRow(Token(nonsense)))
+		}
+	})
+}
