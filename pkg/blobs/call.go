@@ -139,22 +139,30 @@ func (a answer) message() string {
 
 // retryAfter is how long the service asks to wait, 0 if it does not: Retry-After in seconds or as a date, and with 429 also
 // X-RateLimit-Reset, a second in Unix time (retry.ts in @netlify/blobs). Dates are held against the service's own clock.
+// It is at most maxRetryAfter.
 func (a answer) retryAfter(now time.Time) time.Duration {
+	return min(max(0, a.askedToWait(now)), maxRetryAfter)
+}
+
+// maxRetryAfter is beyond the time of any request.
+const maxRetryAfter = time.Hour
+
+func (a answer) askedToWait(now time.Time) time.Duration {
 	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
 		now = date
 	}
 	text := a.header.Get("Retry-After")
 	if seconds, err := strconv.Atoi(text); err == nil {
-		return max(0, time.Duration(seconds)*time.Second)
+		return time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second // a larger number could overflow
 	}
 	if date, err := http.ParseTime(text); err == nil {
-		return max(0, date.Sub(now))
+		return date.Sub(now)
 	}
 	reset, err := strconv.ParseInt(a.header.Get("X-RateLimit-Reset"), 10, 64)
 	if err != nil || a.status != http.StatusTooManyRequests { // others have it too, and do not mean it
 		return 0
 	}
-	return max(0, time.Unix(reset, 0).Sub(now))
+	return time.Unix(reset, 0).Sub(now)
 }
 
 // mayHaveBeenDone tells whether the attempt that ended so could have been carried out.
