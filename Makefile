@@ -84,6 +84,16 @@ test-on-platform:
 	go test -count=1 ./tests/e2e
 	KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 go test -count=1 ./tests/e2e
 
+# Each package is built once for all of its targets. What a target fails with is kept in the package's testdata/fuzz, where
+# `go test` finds it from then on.
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (3s); with SUPABASE_URL set, against the database too
+	@for dir in $$(grep -rl '^func Fuzz' --include='*_test.go' $(or $(PACKAGES),functions pkg scripts tests) | xargs -n 1 dirname | sort -u); do \
+		binary=$(CURDIR)/.local/fuzz/$$(echo $$dir | tr / -).test && mkdir -p .local/fuzz && go test -c -fuzz=. -o $$binary ./$$dir && \
+		( cd $$dir && for target in $$($$binary -test.list '^Fuzz'); do echo "$$dir $$target" && \
+			$$binary -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(or $(FUZZTIME),3s) \
+				-test.fuzzcachedir "$$(go env GOCACHE)/fuzz/kv/$$dir" || exit 1; done ) || exit 1; done
+
 .PHONY: e2e
 e2e: ## the end-to-end tests against KV_BASE_URL, or against what `make up` started
 	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; go test -count=1 -v ./tests/e2e
