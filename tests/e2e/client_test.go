@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -176,10 +177,53 @@ func (a *answer) keepsPromises() error {
 			problems = append(problems, a.errorProblems()...)
 		}
 	}
+	for _, name := range a.tells() {
+		wrong("an answer must not hold what %s says", name)
+	}
 	if problems == nil {
 		return nil
 	}
 	return fmt.Errorf("%v\nwhich breaks what every answer promises:\n- %s", a, strings.Join(problems, "\n- "))
+}
+
+// secrets are what the environment of the functions and of their database holds and no answer may: text by name. Short ones,
+// as tokens of tests are, could be part of any text.
+var secrets = func() map[string]string {
+	found := map[string]string{}
+	keep := func(name, text string) {
+		if len(text) >= 12 {
+			found[name] = text
+		}
+	}
+	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_ANON_KEY", "SUPABASE_JWT_SECRET", "NETLIFY_BLOBS_TOKEN"} {
+		keep(name, os.Getenv(name))
+	}
+	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN"} {
+		for _, token := range strings.Split(os.Getenv(name), ",") {
+			keep(name, strings.TrimSpace(token))
+		}
+	}
+	for _, name := range []string{"SUPABASE_URL", "DATABASE_URL", "DATABASE_ADMIN_URL", "NETLIFY_BLOBS_API_URL"} {
+		if u, err := url.Parse(os.Getenv(name)); err == nil {
+			keep("the host of "+name, u.Host)
+			password, _ := u.User.Password()
+			keep("the password of "+name, password)
+		}
+	}
+	return found
+}()
+
+// tells names the secrets that an answer holds.
+func (a *answer) tells() (told []string) {
+	var text bytes.Buffer
+	_ = a.header.Write(&text) // to memory
+	text.Write(a.body)
+	for name, secret := range secrets {
+		if bytes.Contains(text.Bytes(), []byte(secret)) {
+			told = append(told, name)
+		}
+	}
+	return told
 }
 
 func (a *answer) errorProblems() (problems []string) {

@@ -11,8 +11,8 @@
 //	                           as the functions have them: which store answers, and whether the other one is written too
 //	KV_CACHE, KV_CACHE_MAX_STALE, KV_WARM_KEYS
 //	                           as the functions have them, so that tests of the cache know what to expect
-//	SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY
-//	                           let tests knock at PostgREST
+//	SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY, SUPABASE_JWT_SECRET
+//	                           let tests knock at PostgREST; no answer may hold a secret of these
 //	E2E_SMOKE=1                (or -short) only the tests named TestSmoke…: small values and few requests, for `netlify dev`
 //
 // Every test works under a random key prefix and deletes what it wrote. A test that needs what a site does not offer is

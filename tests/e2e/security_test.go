@@ -6,21 +6,29 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 )
 
-// knock sends a request to PostgREST with a key, or with none.
-func knock(t *testing.T, key, method, path, text string) *answer {
+// outsider is somebody who knocks at PostgREST: with the project's public key and a token of their own, or without.
+type outsider struct{ key, token string }
+
+// knock sends a request to PostgREST.
+func knock(t *testing.T, by outsider, method, path, text string) *answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, site.supabaseURL+"/rest/v1"+path, bytes.NewReader([]byte(text)))
 	require.NoError(t, err)
-	if key != "" {
-		req.Header.Set("apikey", key)
-		req.Header.Set("Authorization", "Bearer "+key)
+	if by.key != "" {
+		req.Header.Set("apikey", by.key)
+	}
+	if by.token != "" {
+		req.Header.Set("Authorization", "Bearer "+by.token)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Prefer", "return=representation")
@@ -32,92 +40,146 @@ func knock(t *testing.T, key, method, path, text string) *answer {
 	return &answer{request: method + " " + path, status: res.StatusCode, header: res.Header, body: body}
 }
 
-// TestOutsidersGetNothing: with the public key of a project, or none, PostgREST gives no way to an entry.
+// TestOutsidersGetNothing: with the public key of a project, a signed-in user's token, a token that nobody signed, or nothing,
+// PostgREST gives no way to an entry.
 func TestOutsidersGetNothing(t *testing.T) {
-	if site.supabaseURL == "" || site.anonKey == "" || site.serviceKey == "" {
-		t.Skip("SUPABASE_URL, SUPABASE_ANON_KEY and SUPABASE_SERVICE_ROLE_KEY are not all set: this test knocks at PostgREST")
+	db := database(t)
+	secret := os.Getenv("SUPABASE_JWT_SECRET")
+	if site.supabaseURL == "" || site.anonKey == "" || site.serviceKey == "" || secret == "" {
+		t.Skip("SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY and SUPABASE_JWT_SECRET are not all set: this test knocks at PostgREST")
 	}
 	t.Parallel()
 	prefix := newPrefix(t)
 	key := prefix + "k"
 	upsert(t, key, `{"secret":"top"}`, index{prefix + "i", "member-of-i"})
 
-	// What there is to knock at, as PostgREST tells it to the service role.
-	described := knock(t, site.serviceKey, http.MethodGet, "/", "")
-	require.Equal(t, http.StatusOK, described.status, "%v", described)
-	var api struct {
-		Paths map[string]map[string]struct {
-			Parameters []struct {
-				Name, In string
-				Schema   struct {
-					Properties map[string]struct{ Type, Format string }
-				}
-			}
-		}
+	// What there is to knock at, as the database tells it: overloads too, and what PostgREST's own description leaves out.
+	type function struct {
+		Name    string
+		Names   []string
+		Types   []string
+		Trigger bool
 	}
-	require.NoError(t, json.Unmarshal(described.body, &api))
-	require.Contains(t, api.Paths, "/kv_store")
-	require.Contains(t, api.Paths, "/rpc/kv_upsert")
+	rows, err := db.Query(t.Context(), `select f.proname::text, coalesce(f.proargnames[1:f.pronargs], '{}'), array(select format_type(a, null) from unnest(f.proargtypes) with ordinality as u(a, n) order by n),
+			f.prorettype = 'trigger'::regtype
+		from pg_proc f where f.pronamespace = 'public'::regnamespace and ($1 or f.proname like 'kv\_%')
+			and not exists (select from pg_depend d where d.objid = f.oid and d.deptype = 'e')`, site.hostURL != "")
+	require.NoError(t, err)
+	functions, err := pgx.CollectRows(rows, pgx.RowToStructByPos[function])
+	require.NoError(t, err)
+	require.Greater(t, len(functions), 40)
+	type table struct{ Name, Column string }
+	rows, err = db.Query(t.Context(), `select c.relname::text, (select a.attname::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+				and a.attgenerated = '' and a.attidentity = '' order by a.attnum limit 1)
+		from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f') and ($1 or c.relname like 'kv\_%')`, site.hostURL != "")
+	require.NoError(t, err)
+	tables, err := pgx.CollectRows(rows, pgx.RowToStructByPos[table])
+	require.NoError(t, err)
+	require.Greater(t, len(tables), 3)
+	rows, err = db.Query(t.Context(), `select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind = 'S' and ($1 or relname like 'kv\_%')`, site.hostURL != "")
+	require.NoError(t, err)
+	sequences, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.NotEmpty(t, sequences)
 
-	for name, outsider := range map[string]string{"Anon": site.anonKey, "NoKey": "", "BadKey": "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.x"} {
+	in := func(seconds int64) jwt.MapClaims {
+		return jwt.MapClaims{"role": "service_role", "exp": time.Now().Unix() + seconds}
+	}
+	sign := func(method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
+		token, err := jwt.NewWithClaims(method, claims).SignedString(key)
+		require.NoError(t, err)
+		return token
+	}
+	user := jwt.MapClaims{"role": "authenticated", "aud": "authenticated", "sub": "00000000-0000-0000-0000-000000000001", "exp": time.Now().Unix() + 3600}
+	anybody := []int{http.StatusUnauthorized}
+	for name, c := range map[string]struct {
+		by       outsider
+		statuses []int
+		code     string // of Postgres, where it is asked at all: the role may not
+	}{
+		"Anon":            {outsider{site.anonKey, site.anonKey}, anybody, "42501"},
+		"AnonKeyAlone":    {outsider{site.anonKey, ""}, anybody, "42501"},
+		"SignedIn":        {outsider{site.anonKey, sign(jwt.SigningMethodHS256, []byte(secret), user)}, []int{http.StatusForbidden}, "42501"},
+		"NoKey":           {outsider{}, anybody, ""},
+		"NoKeyButAToken":  {outsider{"", site.serviceKey}, anybody, ""},
+		"KeyOfAnother":    {outsider{"eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.x", ""}, anybody, ""},
+		"SignedByAnother": {outsider{site.anonKey, sign(jwt.SigningMethodHS256, []byte("x"+secret), in(3600))}, anybody, ""},
+		"NotSigned":       {outsider{site.anonKey, sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, in(3600))}, anybody, ""},
+		"Expired":         {outsider{site.anonKey, sign(jwt.SigningMethodHS256, []byte(secret), in(-3600))}, anybody, ""},
+	} {
 		t.Run(name, func(t *testing.T) {
 			refused := func(a *answer) {
 				t.Helper()
 				require.NotContains(t, string(a.body), "top", "%v", a)
 				require.NotContains(t, string(a.body), "member-of-i", "%v", a)
-				require.Contains(t, []int{http.StatusUnauthorized, http.StatusForbidden}, a.status, "%v", a)
+				require.Contains(t, c.statuses, a.status, "%v", a)
+				if c.code != "" {
+					var e struct{ Code string }
+					require.NoError(t, json.Unmarshal(a.body, &e), "%v", a)
+					require.Equal(t, c.code, e.Code, "%v", a)
+				}
 			}
-			for path, methods := range api.Paths {
-				if rpc, ok := strings.CutPrefix(path, "/rpc/"); ok && strings.HasPrefix(rpc, "kv_") {
-					arguments := map[string]any{}
-					for _, p := range methods["post"].Parameters {
-						for name, property := range p.Schema.Properties {
-							arguments[name] = argument(key, property.Type, property.Format)
-						}
-					}
-					text, err := json.Marshal(arguments)
-					require.NoError(t, err)
-					refused(knock(t, outsider, http.MethodPost, path, string(text)))
+			for _, f := range functions {
+				arguments := map[string]any{}
+				for i, name := range f.Names {
+					arguments[name] = argument(key, f.Types[i])
+				}
+				text, err := json.Marshal(arguments)
+				require.NoError(t, err)
+				a := knock(t, c.by, http.MethodPost, "/rpc/"+f.Name, string(text))
+				if f.Trigger && c.code != "" { // which PostgREST does not know
+					require.Equal(t, http.StatusNotFound, a.status, "%v", a)
 					continue
 				}
-				if !strings.HasPrefix(path, "/kv_") {
-					continue
-				}
-				refused(knock(t, outsider, http.MethodGet, path, ""))
-				refused(knock(t, outsider, http.MethodGet, path+"?select=count", ""))
-				refused(knock(t, outsider, http.MethodPost, path, `{}`))
+				refused(a)
+			}
+			for _, table := range tables {
+				path, where := "/"+table.Name, "/"+table.Name+"?"+table.Column+"=not.is.null"
+				refused(knock(t, c.by, http.MethodGet, path, ""))
+				refused(knock(t, c.by, http.MethodGet, path+"?select=count", ""))
+				refused(knock(t, c.by, http.MethodGet, where, ""))
+				refused(knock(t, c.by, http.MethodPost, path, `{}`))
+				refused(knock(t, c.by, http.MethodPost, path, `{"`+table.Column+`":null}`))
+				refused(knock(t, c.by, http.MethodPatch, where, `{"`+table.Column+`":null}`))
+				refused(knock(t, c.by, http.MethodDelete, where, ""))
 			}
 			where := "/kv_store?key=eq." + url.QueryEscape(key)
-			refused(knock(t, outsider, http.MethodPost, "/kv_store", `{"key":`+quote(prefix+"new")+`,"value":{}}`))
-			refused(knock(t, outsider, http.MethodPatch, where, `{"value":{}}`))
-			refused(knock(t, outsider, http.MethodDelete, where, ""))
-			refused(knock(t, outsider, http.MethodPut, where, `{"key":`+quote(key)+`,"value":{}}`))
-			refused(knock(t, outsider, http.MethodPost, "/rpc/kv_upsert", `{"p_key":`+quote(key)+`,"p_value":"{}"}`))
-			refused(knock(t, outsider, http.MethodPost, "/rpc/kv_get", `{"p_key":`+quote(key)+`}`))
-			refused(knock(t, outsider, http.MethodGet, "/rpc/kv_get?p_key="+url.QueryEscape(key), ""))
-			refused(knock(t, outsider, http.MethodPost, "/rpc/kv_delete", `{"p_key":`+quote(key)+`}`))
+			refused(knock(t, c.by, http.MethodPut, where, `{"key":`+quote(key)+`,"value":{}}`))
+			refused(knock(t, c.by, http.MethodGet, "/rpc/kv_get?p_key="+url.QueryEscape(key), ""))
+			if c.code == "" {
+				return
+			}
+			for _, name := range sequences {
+				if a := knock(t, c.by, http.MethodGet, "/"+name, ""); a.status != http.StatusNotFound { // before PostgREST 13 they have an address
+					refused(a)
+				}
+			}
+			// The catalog and Postgres' own functions have none at all.
+			for _, path := range []string{"/pg_class", "/pg_roles", "/rpc/nextval", "/rpc/setval", "/rpc/pg_read_file", "/rpc/set_config", "/rpc/query_to_xml"} {
+				require.Equal(t, http.StatusNotFound, knock(t, c.by, http.MethodGet, path, "").status, path)
+			}
 		})
 	}
 	holds(t, key, `{"secret":"top"}`)
 	require.Equal(t, prefixed(prefix, "i", "k"), keys(t, "prefix", prefix), "nothing was written or deleted")
 }
 
-// argument makes up a value for a parameter that PostgREST describes.
-func argument(key, kind, format string) any {
+// argument makes up a value for a parameter of a type.
+func argument(key, kind string) any {
 	switch {
-	case kind == "integer", kind == "number":
+	case strings.HasSuffix(kind, "[]"):
+		return []any{}
+	case kind == "integer", kind == "bigint", kind == "smallint", kind == "numeric", kind == "double precision":
 		return 1
 	case kind == "boolean":
 		return false
-	case kind == "array", strings.HasSuffix(format, "[]"):
-		return []any{}
-	case strings.HasPrefix(format, "json"):
+	case kind == "json", kind == "jsonb":
 		return map[string]any{}
-	case format == "uuid":
+	case kind == "uuid":
 		return "00000000-0000-0000-0000-000000000000"
-	case strings.HasPrefix(format, "timestamp"):
+	case strings.HasPrefix(kind, "timestamp"):
 		return "2026-01-01T00:00:00Z"
-	case format == "xid8", format == "bigint":
+	case kind == "xid8":
 		return "1"
 	}
 	return key
@@ -149,4 +211,99 @@ func TestGrants(t *testing.T) {
 			require.Empty(t, found, "there must be none")
 		})
 	}
+}
+
+// injections are texts that mean something to one of the layers below: SQL, its quoting, the arrays and documents of Postgres,
+// the addresses and filters of PostgREST, and patterns.
+var injections = []string{
+	`'; drop table public.kv_member; --`, `' or '1'='1`, `\'; select pg_sleep(20); --`, `$$; select pg_sleep(20); $$`, `") or true --`, `%`, `_`, `*`, `\`, `"`, `'`, `''`,
+	`{"a","b"}`, `{}`, `{`, `}`, `,`, `a),or(key.neq.x`, `eq.x`, `key=eq.x&select=*`, `not.is.null`, `../kv_member`, `/rpc/kv_delete?p_key=x`, `%27%20or%201=1--`, `%00`, `null`, `NULL`, `true`,
+	`1 union (table pg_authid)`, `(select current_user)`, `${PATH}`, `$HOME`, `{{env}}`, `%s%n`, `:p_key`, `$1`, `E'\x27'`, `U&'\0027'`, `a'||pg_sleep(20)||'b`,
+	`--`, `/*`, `*/`, `;`, "line\nbreak\r\nX-Evil: 1", "\u2028", `a & b | !c <-> d:*`, `'a':*`, `lax $.a`, `$.**`, `<script>alert(1)</script>`, `=cmd|' /C calc'!A0`,
+}
+
+// TestNoTextReachesSQL puts each of them into every part of every request. Each is taken literally or refused, nothing waits for a
+// pg_sleep, and no answer shows what the request has no right to or did not ask for.
+func TestNoTextReachesSQL(t *testing.T) {
+	needsSupabase(t)
+	t.Parallel()
+	prefix := newPrefix(t)
+	canary := prefix + "canary"
+	upsert(t, canary, `{"canary":"sings"}`, index{prefix + "index", "canary"})
+	texts := injections
+	if site.hostURL == "" || os.Getenv("KV_MIRROR_WRITES") == "true" || os.Getenv("KV_CACHE_MAX_STALE") != "" {
+		texts = texts[:4] // 60 requests each: not to a site that others use, and once is enough where the SQL is the same
+	}
+	for _, text := range texts {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			ask := func(method, path string, options ...option) *answer {
+				t.Helper()
+				start := time.Now()
+				a := call(t, method, path, append(options, fresh)...)
+				require.Less(t, time.Since(start), 15*time.Second, "%v", a)
+				require.Contains(t, []int{http.StatusOK, http.StatusBadRequest, http.StatusNotFound}, a.status, "%v", a)
+				require.Empty(t, a.header.Get("X-Evil"), "%v", a)
+				require.NotContains(t, string(a.body), "sings", "%v", a)
+				require.NotContains(t, string(a.body), "SCRAM-SHA", "%v", a)
+				require.NotContains(t, string(a.body), "/bin", "%v", a)
+				return a
+			}
+
+			// A key, a member and a value are what they are.
+			key, value := prefix+"keys/"+text, `{"text":`+quote(text)+`,`+quote(text)+`:[`+quote(text)+`]}`
+			if keepable(key) {
+				upsert(t, key, value, index{prefix + "index/" + text, text})
+				holds(t, key, value)
+				require.Equal(t, []string{key}, keys(t, "prefix", key, "index", prefix+"index/"+text+":"+text))
+				require.Equal(t, []string{key}, keys(t, "prefix", prefix+"keys/", "indexKey", prefix+"index/"+text))
+			}
+			within := `"prefix":` + quote(prefix+"keys/")
+			if keepable(key) {
+				var found struct{ Count int }
+				a := ask(http.MethodPost, queryPath, body(`{`+within+`,"where":[{"path":"text","op":"eq","value":`+quote(text)+`}]}`))
+				require.NoError(t, json.Unmarshal(a.body, &found))
+				require.Equal(t, 1, found.Count, "%v", a)
+			}
+
+			// Everywhere else it finds nothing, or is refused.
+			require.NotContains(t, keys(t, "prefix", text), canary)
+			for _, name := range []string{"prefix", "index", "indexKey", "sortBy", "sortOrder", "limit", "offset", "cursor", "includeValues"} {
+				ask(http.MethodGet, listPath+params("prefix", prefix+"none/", name, text))
+			}
+			ask(http.MethodGet, getPath+params("key", text))
+			ask(http.MethodGet, getPath+"/"+url.PathEscape(text))
+			for _, name := range []string{"prefix", "index", "indexKey", "match", "q", "search", "where", "range", "select", "sort", "limit", "offset", "cursor", "aggregate", "groupBy", "format", "indexes", "indexKeys"} {
+				if name != "prefix" {
+					ask(http.MethodGet, queryPath+params("prefix", prefix+"none/", name, text))
+				} else {
+					ask(http.MethodGet, queryPath+params(name, prefix+"none/"+text))
+				}
+			}
+			ask(http.MethodGet, queryPath+params("prefix", prefix+"none/", "range", text+":1..2"))
+			ask(http.MethodGet, queryPath+params("prefix", prefix+"none/", "range", "a:"+text+".."))
+			ask(http.MethodGet, queryPath+params("prefix", prefix+"none/", "aggregate", "sum:"+text))
+			ask(http.MethodGet, queryPath+params("prefix", prefix+"none/", "groupBy", "index:"+text, "aggregate", "count"))
+			for _, part := range []string{
+				`"where":[{"path":"canary","op":"ne","value":` + quote(text) + `},{"path":` + quote(text) + `,"op":"exists"}]`, `"where":[{"path":"canary","op":` + quote(text) + `,"value":1}]`,
+				`"where":[{"path":` + quote("/"+text) + `,"op":"in","value":[` + quote(text) + `]}]`, `"where":[{"path":"a","op":"contains","value":{` + quote(text) + `:` + quote(text) + `}}]`,
+				`"search":` + quote(text), `"search":` + quote(`"`+text+`"*`), `"sort":[{"path":` + quote(text) + `,"order":"desc"}]`, `"sort":[{"path":"a","order":` + quote(text) + `}]`,
+				`"select":[` + quote("value."+text) + `,"key"]`, `"select":[` + quote(text) + `]`, `"indexes":{"any":[{"key":` + quote(text) + `,"member":` + quote(text) + `}]}`,
+				`"indexes":{"none":[{"key":` + quote(text) + `,"member":` + quote(text) + `}],"all":[` + quote(text+":"+text) + `]}`, `"indexKeys":{"all":[` + quote(text) + `]}`,
+				`"aggregate":[{"op":"sum","path":` + quote(text) + `}],"groupBy":` + quote(text), `"aggregate":[{"op":` + quote(text) + `}]`, `"cursor":` + quote(text), `"format":` + quote(text), `"groupBy":` + quote(text),
+			} {
+				ask(http.MethodPost, queryPath, body(`{`+within+`,`+part+`}`))
+			}
+			for name, text := range map[string]string{"X-KV-After": text, "If-None-Match": text, "X-KV-Cache": text} {
+				if !strings.ContainsAny(text, "\r\n\u2028") {
+					ask(http.MethodGet, getPath+params("key", prefix+"none"), header(name, text))
+				}
+			}
+			if keepable(key) {
+				remove(t, key, true)
+			}
+			ask(http.MethodDelete, deletePath+params("key", prefix+"none/"+text))
+		})
+	}
+	t.Cleanup(func() { holds(t, canary, `{"canary":"sings"}`) })
 }
