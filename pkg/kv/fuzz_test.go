@@ -49,7 +49,7 @@ func FuzzCovers(f *testing.F) {
 		require.True(t, found && strings.HasPrefix(cursor, epoch+"/"))
 		require.Empty(t, strings.Trim(stamp, "0123456789"))
 		running := strings.Split(cursor[strings.LastIndex(cursor, ":")+1:], ",")
-		require.NotContains(t, running, strings.TrimLeft(stamp, "0"))
+		require.NotContains(t, running, cmp.Or(strings.TrimLeft(stamp, "0"), "0"))
 	})
 }
 
