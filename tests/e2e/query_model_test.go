@@ -541,9 +541,11 @@ func queryAll(t testing.TB, body map[string]any) (keys, values []string) {
 		case !p.Pagination.HasMore:
 			return keys, values
 		case p.Pagination.NextCursor != nil:
+			delete(body, "offset") // the first page may be one that was kept from before the path became fast
 			body["cursor"] = *p.Pagination.NextCursor
 		default:
 			require.Equal(t, "no_cursor", p.Notices[0].Code)
+			delete(body, "cursor")
 			body["offset"] = len(keys)
 		}
 		require.NotEmpty(t, p.Results)
