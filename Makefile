@@ -92,7 +92,7 @@ fuzz: ## run every fuzz target for FUZZTIME (3s); with SUPABASE_URL set, against
 	@for dir in $$(grep -rl '^func Fuzz' --include='*_test.go' $(or $(PACKAGES),functions pkg scripts tests) | xargs -n 1 dirname | sort -u); do \
 		binary=$(CURDIR)/.local/fuzz/$$(echo $$dir | tr / -).test && mkdir -p .local/fuzz && go test -c -fuzz=. -o $$binary ./$$dir && \
 		( cd $$dir && for target in $$($$binary -test.list '^Fuzz'); do echo "$$dir $$target" && \
-			$$binary -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(or $(FUZZTIME),3s) \
+			$$binary -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(or $(FUZZTIME),3s) -test.fuzzminimizetime 500ms \
 				-test.fuzzcachedir "$$(go env GOCACHE)/fuzz/kv/$$dir" || exit 1; done ) || exit 1; done
 
 .PHONY: e2e
