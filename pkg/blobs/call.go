@@ -78,6 +78,9 @@ func (c *Client) attempt(ctx context.Context, a Access, call call) (answer, erro
 		return answer{}, passing{error: fmt.Errorf("blobs: %s: %w", call.op, err), unknown: true}
 	}
 	got.op, got.signed, got.secrets = call.op, signed, []string{u.String(), a.token()}
+	if signed && u.RawQuery != "" {
+		got.secrets = append(got.secrets, u.RawQuery) // the signature, wherever the rest of the address is left out
+	}
 	return got, nil
 }
 
@@ -131,6 +134,7 @@ func (a answer) message() string {
 	if id := a.header.Get("X-Nf-Request-Id"); id != "" {
 		text += ", request " + id
 	}
+	text = strings.ToValidUTF8(text, "") // first: what is left when bytes are taken out could be a secret
 	for _, secret := range a.secrets {
 		text = strings.ReplaceAll(text, secret, "…")
 	}

@@ -398,12 +398,16 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = io.WriteString(w, address+token+"the-secret-value")
 	}
+	parts := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Nf-Error", "signature of "+r.URL.RawQuery+", token "+token[:3]+"\xae"+token[3:])
+		w.WriteHeader(http.StatusBadRequest)
+	}
 	cut := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "100")
 		_, _ = io.WriteString(w, "the-secret-value")
 	}
 	for name, then := range map[string]http.HandlerFunc{
-		"Quoted": quotes, "Lost": lost, "Cut": cut, "Hung": hung, "Refused": status(503), "Redirected": status(302, "Location", "/?"+signature),
+		"Quoted": quotes, "QuotedInPart": parts, "Lost": lost, "Cut": cut, "Hung": hung, "Refused": status(503), "Redirected": status(302, "Location", "/?"+signature),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
