@@ -412,7 +412,8 @@ create function public.kv_digest_pairs(p_pairs text[]) returns text
 as $$
 begin
     return encode(sha256(convert_to(coalesce((
-        select string_agg(concat(octet_length(index_key), ':', index_key, octet_length(member), ':', member), '' order by index_key, member)
+        select string_agg(concat(octet_length(index_key), ':', index_key, octet_length(member), ':', member), ''
+            order by index_key collate "C", member collate "C")
         from (select distinct index_key, member from public.kv_pairs(p_pairs)) as p), ''), 'UTF8')), 'hex');
 end
 $$;

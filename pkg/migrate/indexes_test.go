@@ -1,0 +1,76 @@
+package migrate
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func indexOf(t *testing.T, key, value string) indexEntry {
+	t.Helper()
+	e, ok := parseMembers(value)
+	require.True(t, ok, value)
+	e.key = key
+	return e
+}
+
+func TestAMemberNamesAnEntryByItsKeyOrByTheEndOfIt(t *testing.T) {
+	for _, c := range []struct {
+		name, member string
+		keys         []string
+		names        string // "" for none
+		ambiguous    bool
+	}{
+		{"its key", "a", []string{"a", "b"}, "a", false},
+		{"after a colon", "a", []string{"s:a", "s:b"}, "s:a", false},
+		{"after a slash", "a", []string{"s/a"}, "s/a", false},
+		{"after the last of either", "a", []string{"s:t/a"}, "s:t/a", false},
+		{"after the last colon, with a slash in it", "2026/01", []string{"day:2026/01"}, "day:2026/01", false},
+		{"not a part in the middle", "t", []string{"s:t:a", "t/x"}, "", false},
+		{"not a part of a segment", "a", []string{"s:ba"}, "", false},
+		{"two ends", "a", []string{"s:a", "t:a"}, "", true},
+		{"a key and an end", "a", []string{"a", "s:a"}, "", true},
+		{"one entry by two names", "a:b", []string{"a:b"}, "a:b", false},
+		{"not an index entry", "x", []string{"index:x"}, "", false},
+		{"case counts", "A", []string{"s:a"}, "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			entries := []indexEntry{{key: "index:x", members: []string{c.member}, broken: []bool{false}}}
+			keys := append(slices.Clone(c.keys), "index:x")
+			slices.Sort(keys)
+			x := extract(keys, entries, nil)
+			for _, key := range keys {
+				want := [][2]string{}
+				if key == c.names {
+					want = [][2]string{{"index:x", c.member}}
+				}
+				require.Equal(t, want, x.Of(key), key)
+			}
+			require.Equal(t, c.ambiguous, len(x.Ambiguous) == 1, x.Ambiguous)
+			require.Equal(t, !c.ambiguous && c.names == "", len(x.Unresolved) == 1, x.Unresolved)
+		})
+	}
+}
+
+func TestARuleSaysWhichEntryAMemberNames(t *testing.T) {
+	rule, err := ParseIndexRule("index:s=session:{member}:v1")
+	require.NoError(t, err)
+	keys := []string{"index:s", "other:a", "session:a:v1"}
+	x := extract(keys, []indexEntry{indexOf(t, "index:s", `["a","b","a"]`)}, []IndexRule{rule})
+	require.Equal(t, [][2]string{{"index:s", "a"}}, x.Of("session:a:v1"), "once, and not the other that ends in a")
+	require.Equal(t, "b", x.Unresolved[0].Member)
+	for _, bad := range []string{"", "a", "=x{member}", "index:s=session", "index:s={member}{member}"} {
+		_, err := ParseIndexRule(bad)
+		require.ErrorContains(t, err, "is like index:sessions=session:{member}", bad)
+	}
+}
+
+func TestOnlyArraysOfStringsAreIndexes(t *testing.T) {
+	for value, is := range map[string]bool{
+		`[]`: true, ` ["a"] `: true, `["a",1]`: false, `[null]`: false, `{"a":1}`: false, `"a"`: false, `null`: false, `[["a"]]`: false,
+	} {
+		_, ok := parseMembers(value)
+		require.Equal(t, is, ok, value)
+	}
+}
