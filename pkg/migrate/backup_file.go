@@ -28,6 +28,8 @@ const (
 	backupVersion = 1 // changes when older programs could not read a backup
 	// maxBackupLine bounds a line in bytes, and so what a reader of the file has to hold.
 	maxBackupLine = 256 << 20
+	// maxPlainKey is how far into a line its key is looked for before a decoder is; longer ones are rare.
+	maxPlainKey = 1 << 10
 )
 
 // BackupOf is the store that a backup was made of.
@@ -299,8 +301,14 @@ func unmarshalLine(line []byte, v any) error {
 	return nil
 }
 
-// lineKey is the key of an entry's line.
+// lineKey is the key of an entry's line. Most need no decoder, which would cost more than unpacking the line does.
 func lineKey(line []byte) (key string, err error) {
+	if rest, ok := bytes.CutPrefix(line, []byte(`{"key":"`)); ok {
+		end := bytes.IndexAny(rest[:min(len(rest), maxPlainKey)], "\\\"")
+		if end > 0 && rest[end] == '"' && utf8.Valid(rest[:end]) {
+			return string(rest[:end]), nil
+		}
+	}
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	for _, want := range []json.Token{json.Delim('{'), "key"} {
 		if got, err := decoder.Token(); err != nil || got != want {
