@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -635,6 +636,41 @@ func TestDamageIsNamed(t *testing.T) {
 	}
 	_, err := contentOf(t.Context(), []byte(text), 2000)
 	require.ErrorContains(t, err, "no gzip file")
+}
+
+// stopper ends a restore once so many entries are done.
+type stopper struct {
+	silence
+	left atomic.Int64
+	stop context.CancelFunc
+}
+
+func (s *stopper) Done(int, int) {
+	if s.left.Add(-1) == 0 {
+		s.stop()
+	}
+}
+
+func TestARestoreThatWasEndedGoesOn(t *testing.T) {
+	t.Parallel()
+	from, to := newBlobsStore(t), newBlobsStore(t)
+	from.entries(t)
+	file := backUp(t, from)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	o := restoreOptions
+	s := &stopper{stop: cancel}
+	s.left.Store(20)
+	o.Progress = s
+	_, err := RestoreBlobs(ctx, file, to.BlobsSource, o)
+	require.ErrorIs(t, err, context.Canceled)
+	some := len(to.everything(t))
+	require.GreaterOrEqual(t, some, 20)
+	require.Less(t, some, len(from.everything(t)))
+	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, result.Same, some, "a write that was under way may have come later")
+	require.Equal(t, from.everything(t), to.everything(t))
 }
 
 func TestNothingIsRestoredOfADamagedFile(t *testing.T) {
