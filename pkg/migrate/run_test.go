@@ -337,7 +337,6 @@ func TestAnInterruptedRunGoesOn(t *testing.T) {
 
 // cancelAfter ends a run in the middle.
 type cancelAfter struct {
-	noProgress
 	n      int
 	cancel func()
 	name   string
