@@ -32,14 +32,15 @@ func (e *ImportHeld) Error() string {
 	return "another run of the migration is at work on this database; if it was killed, it is out of the way in " + e.For.String()
 }
 
-// ImportOpen opens the migration for a run, or takes over one that no run holds. Until [Supabase.ImportClose] deletes leave marks.
-// It returns the database's lineage. The error is an [*ImportHeld] where another run is at work.
-func (s *Supabase) ImportOpen(ctx context.Context, run uuid.UUID) (lineage string, err error) {
+// ImportOpen opens the migration for a run, or takes over one that no other run holds. From here on only this session imports, which
+// is the process at work. Until [Supabase.ImportClose] deletes leave marks. It returns the database's lineage. The error is an
+// [*ImportHeld] where another run is at work.
+func (s *Supabase) ImportOpen(ctx context.Context, run, session uuid.UUID) (lineage string, err error) {
 	var answer struct {
 		Lineage string
 		Held    int `json:"held_seconds"`
 	}
-	if err := s.copyCall(ctx, "kv_import_open", map[string]any{"p_run": run}, &answer); err != nil {
+	if err := s.copyCall(ctx, "kv_import_open", map[string]any{"p_run": run, "p_session": session}, &answer); err != nil {
 		return "", err
 	}
 	if answer.Held > 0 {
@@ -49,8 +50,8 @@ func (s *Supabase) ImportOpen(ctx context.Context, run uuid.UUID) (lineage strin
 }
 
 // ImportHold keeps other runs away for another minute; with release it lets them in at once. [ErrImportTaken] if one has taken over.
-func (s *Supabase) ImportHold(ctx context.Context, run uuid.UUID, release bool) error {
-	_, err := s.call(ctx, "kv_import_hold", map[string]any{"p_run": run, "p_release": release})
+func (s *Supabase) ImportHold(ctx context.Context, session uuid.UUID, release bool) error {
+	_, err := s.call(ctx, "kv_import_hold", map[string]any{"p_session": session, "p_release": release})
 	return importError(err)
 }
 
@@ -70,8 +71,8 @@ func importError(err error) error {
 // Import writes the entries as the source has them, all or none, and says of each what became of it. Their keys are distinct. Of a
 // state, Value is empty where the source has no such entry any more; Indexes nil leave those of the row; IsIndex: its value may be
 // an array of members. Values that Postgres refuses are [CodeUnstorableValue] or [CodeInvalidInput], for all of them.
-func (s *Supabase) Import(ctx context.Context, run uuid.UUID, states []State) (done []Imported, err error) {
-	args := importArgs{Run: run}
+func (s *Supabase) Import(ctx context.Context, session uuid.UUID, states []State) (done []Imported, err error) {
+	args := importArgs{Session: session}
 	for _, state := range states {
 		args.Keys = append(args.Keys, state.Key)
 		args.Values = append(args.Values, orNil(state.Value))
@@ -98,7 +99,7 @@ func (s *Supabase) Import(ctx context.Context, run uuid.UUID, states []State) (d
 }
 
 type importArgs struct {
-	Run     uuid.UUID `json:"p_run"`
+	Session uuid.UUID `json:"p_session"`
 	Keys    []string  `json:"p_keys"`
 	Values  []*string `json:"p_values"`
 	Indexes []*string `json:"p_indexes"`

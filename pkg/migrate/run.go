@@ -83,7 +83,7 @@ func Run(ctx context.Context, source Source, target Target, o RunOptions) (resul
 		return result, err
 	}
 	defer func() { err = errors.Join(err, journal.Close()) }()
-	r := &run{source: source, target: target, o: o, journal: journal, started: time.Now()}
+	r := &run{source: source, target: target, o: o, journal: journal, session: uuid.New(), started: time.Now()}
 	release, err := r.open(ctx)
 	if err != nil {
 		return result, err
@@ -120,6 +120,7 @@ type run struct {
 	target  Target
 	o       RunOptions
 	journal *Journal
+	session uuid.UUID
 	started time.Time
 
 	list    []blobs.Listed
@@ -134,13 +135,13 @@ type run struct {
 // open makes deletes leave their marks from here on, and waits for the mirrored writes of before, whose deletes left none.
 func (r *run) open(ctx context.Context) (release func(), err error) {
 	supabase := r.target.Supabase
-	if _, err := supabase.ImportOpen(ctx, r.journal.Header.Run); err != nil {
+	if _, err := supabase.ImportOpen(ctx, r.journal.Header.Run, r.session); err != nil {
 		return nil, err
 	}
 	release = func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		_ = supabase.ImportHold(ctx, r.journal.Header.Run, true) // else it is over in a minute
+		_ = supabase.ImportHold(ctx, r.session, true) // else it is over in a minute
 	}
 	for end := time.Now().Add(drain); ; {
 		status, err := supabase.ImportStatus(ctx)
@@ -170,7 +171,7 @@ func (r *run) hold(ctx context.Context, stop context.CancelCauseFunc) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if err := r.target.Supabase.ImportHold(ctx, r.journal.Header.Run, false); errors.Is(err, kv.ErrImportTaken) {
+			if err := r.target.Supabase.ImportHold(ctx, r.session, false); errors.Is(err, kv.ErrImportTaken) {
 				stop(err)
 				return
 			}
@@ -481,7 +482,7 @@ func (r *run) importAll(ctx context.Context, states []kv.State) ([]outcome, erro
 	if len(states) == 0 {
 		return nil, nil
 	}
-	done, err := r.target.Supabase.Import(ctx, r.journal.Header.Run, states)
+	done, err := r.target.Supabase.Import(ctx, r.session, states)
 	switch {
 	case err == nil:
 		outcomes := make([]outcome, len(done))

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/blobs/blobstest"
@@ -250,7 +251,8 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	require.ErrorIs(t, err, ErrBusy, "another run in this directory")
 	require.NoError(t, j.Close())
 
-	_, err = m.supabase.ImportOpen(t.Context(), j.Header.Run)
+	session := uuid.New()
+	_, err = m.supabase.ImportOpen(t.Context(), j.Header.Run, session)
 	require.NoError(t, err)
 	dir := m.dir
 	m.dir = t.TempDir()
@@ -260,12 +262,18 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	require.Greater(t, held.For, 30*time.Second)
 	require.ErrorContains(t, m.supabase.ImportClose(t.Context()), kv.ErrImportTaken.Error())
 
-	require.NoError(t, m.supabase.ImportHold(t.Context(), j.Header.Run, true))
+	require.NoError(t, m.supabase.ImportHold(t.Context(), session, true))
 	m.run()
-	_, err = m.supabase.Import(t.Context(), j.Header.Run, []kv.State{{Key: "late", Value: "{}"}})
+	_, err = m.supabase.Import(t.Context(), session, []kv.State{{Key: "late", Value: "{}"}})
 	require.ErrorIs(t, err, kv.ErrImportTaken, "a batch of the run from before")
 	m.dir = dir
 	m.run() // takes it over in turn
+	_, err = m.supabase.ImportOpen(t.Context(), j.Header.Run, session)
+	require.NoError(t, err)
+	_, err = m.supabase.ImportOpen(t.Context(), j.Header.Run, uuid.New())
+	require.NoError(t, err, "the same run, as after it was killed")
+	_, err = m.supabase.Import(t.Context(), session, []kv.State{{Key: "late", Value: "{}"}})
+	require.ErrorIs(t, err, kv.ErrImportTaken, "a batch of the process that was killed")
 	m.requireIdentical()
 }
 

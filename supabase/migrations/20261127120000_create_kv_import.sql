@@ -11,6 +11,7 @@ comment on column public.kv_store.implicit is 'True of an index entry that exist
 create table public.kv_migration (
     one        boolean not null default true,
     run        uuid not null,
+    session    uuid not null,
     opened_at  timestamptz not null default clock_timestamp(),
     held_until timestamptz not null,
     constraint kv_migration_pkey primary key (one),
@@ -18,6 +19,7 @@ create table public.kv_migration (
 );
 comment on table public.kv_migration is 'Its one row is the migration that is open; see kv_import_open and kv_import_close.';
 comment on column public.kv_migration.run is 'Who imports: a journal of migrate-kv-store.';
+comment on column public.kv_migration.session is 'The process that is at work for the run: what an earlier one sent and is late is refused.';
 comment on column public.kv_migration.held_until is 'Until then no other run may take over; prolonged while one is at work.';
 
 create table public.kv_import (
@@ -194,7 +196,7 @@ $$;
 
 -- Whoever deletes looks for an open migration, and holds the table until its transaction ends. So when this has its lock, every
 -- later delete leaves a mark, and the earlier ones have ended.
-create function public.kv_import_open(p_run uuid) returns public."application/vnd.kv+json"
+create function public.kv_import_open(p_run uuid, p_session uuid) returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s'
 as $$
 declare
@@ -205,19 +207,19 @@ begin
     if v_open.run <> p_run and v_open.held_until > clock_timestamp() then
         return json_build_object('held_seconds', ceil(extract(epoch from v_open.held_until - clock_timestamp())))::text;
     end if;
-    insert into public.kv_migration (run, held_until) values (p_run, clock_timestamp() + interval '1 minute')
-    on conflict (one) do update set run = excluded.run, held_until = excluded.held_until;
+    insert into public.kv_migration (run, session, held_until) values (p_run, p_session, clock_timestamp() + interval '1 minute')
+    on conflict (one) do update set run = excluded.run, session = excluded.session, held_until = excluded.held_until;
     return json_build_object('lineage', public.kv_lineage(), 'opened_at', (select opened_at from public.kv_migration))::text;
 end
 $$;
-comment on function public.kv_import_open(uuid) is 'Opens the migration, or takes it over from a run that no longer holds it: {"lineage","opened_at"}. Where another run is at work: {"held_seconds"}.';
+comment on function public.kv_import_open(uuid, uuid) is 'Opens the migration, or takes it over from a run that no longer holds it: {"lineage","opened_at"}. Where another run is at work: {"held_seconds"}.';
 
-create function public.kv_import_hold(p_run uuid, p_release boolean default false) returns public."application/vnd.kv+json"
+create function public.kv_import_hold(p_session uuid, p_release boolean default false) returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
     update public.kv_migration set held_until = clock_timestamp() + case when p_release then interval '0' else interval '1 minute' end
-    where run = p_run;
+    where session = p_session;
     if not found then
         raise exception using errcode = 'PT409', message = 'another run has taken over the migration, or it was closed';
     end if;
@@ -338,7 +340,7 @@ comment on function public.kv_import_entry(text, text, text[], boolean, timestam
     'Imports one entry whose row of kv_import the caller holds; what it returns: see kv_import.';
 
 create function public.kv_import(
-    p_run      uuid,
+    p_session  uuid,
     p_keys     text[],
     p_values   text[],
     p_indexes  text[],
@@ -353,7 +355,7 @@ declare
     v_n      integer;
     v_done   text[] := array_fill(null::text, array[cardinality(p_keys)]);
 begin
-    if not exists (select from public.kv_migration where run = p_run) then
+    if not exists (select from public.kv_migration where session = p_session) then
         raise exception using errcode = 'PT409', message = 'another run has taken over the migration, or it was closed';
     end if;
     insert into public.kv_import (key) select k from unnest(p_keys) as k order by k collate "C"
@@ -366,6 +368,9 @@ begin
             p_is_index[v_n], to_timestamp(0) + p_created[v_n] * interval '1 microsecond',
             to_timestamp(0) + p_updated[v_n] * interval '1 microsecond', v_known);
     end loop;
+    if random() < 0.1 then
+        perform public.kv_prune_log();
+    end if;
     return to_json(v_done)::text;
 end
 $$;
@@ -462,14 +467,14 @@ end
 $$;
 comment on function public.kv_stray_postings() is 'How many postings there are beyond those of the entries'' indexes; below 0: so many lack.';
 
-revoke all on function public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid),
+revoke all on function public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid, uuid),
     public.kv_import_hold(uuid, boolean), public.kv_import_close(), public.kv_import_members(text, text[]),
     public.kv_import_entry(text, text, text[], boolean, timestamptz, timestamptz, public.kv_import),
     public.kv_import(uuid, text[], text[], text[], boolean[], bigint[], bigint[]), public.kv_import_states(text[]),
     public.kv_import_status(), public.kv_digest_pairs(text[]), public.kv_digests_of(text[]), public.kv_digests(text, integer),
     public.kv_stray_postings()
     from public, anon, authenticated;
-grant execute on function public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid),
+grant execute on function public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid, uuid),
     public.kv_import_hold(uuid, boolean), public.kv_import_close(), public.kv_import_members(text, text[]),
     public.kv_import_entry(text, text, text[], boolean, timestamptz, timestamptz, public.kv_import),
     public.kv_import(uuid, text[], text[], text[], boolean[], bigint[], bigint[]), public.kv_import_states(text[]),
