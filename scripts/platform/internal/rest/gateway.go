@@ -21,10 +21,11 @@ const prefix = "/rest/v1"
 // maxBody bounds a request. A value of a few megabytes is the largest thing that is sent.
 const maxBody = 64 << 20
 
-// Gateway stands in for the API gateway of a Supabase project, for /rest/v1 alone.
+// Gateway stands in for the API gateway of a Supabase project, for /rest/v1 alone. Tests can have it misbehave: see [Fault].
 type Gateway struct {
 	keys    Keys
 	forward *httputil.ReverseProxy
+	faults  faults
 }
 
 // NewGateway forwards to PostgREST at target.
@@ -67,6 +68,10 @@ func cut(path string) string {
 
 // ServeHTTP asks for a key, then forwards.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == controlPath {
+		g.serveControl(w, r)
+		return
+	}
 	if r.URL.Path != prefix && !strings.HasPrefix(r.URL.Path, prefix+"/") {
 		refuse(w, http.StatusNotFound, "no Route matched with those values")
 		return
@@ -89,6 +94,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	setBody(r, body)
+	if fault, turn, hit := g.faults.next(); hit {
+		g.misbehave(w, r, fault, turn)
+		return
+	}
 	g.forward.ServeHTTP(w, r)
 }
 

@@ -232,7 +232,8 @@ func (s *supervisor) writeEnv() error {
 		envfile.Pair{Key: "NETLIFY_BLOBS_TOKEN", Value: s.access.APIToken},
 		envfile.Pair{Key: "NETLIFY_BLOBS_API_URL", Value: s.access.APIURL},
 		envfile.Pair{Key: "NETLIFY_BLOBS_EVENT", Value: s.access.Event},
-		envfile.Pair{Key: "PLATFORM_LOGS", Value: s.home.Logs()})
+		envfile.Pair{Key: "PLATFORM_LOGS", Value: s.home.Logs()},
+		envfile.Pair{Key: "PLATFORM_STATE", Value: s.home.State()}) // which names the processes, for tests that end them
 	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN"} { // whoever calls the functions needs them
 		if token := s.spec.Functions[name]; token != "" {
 			pairs = append(pairs, envfile.Pair{Key: name, Value: token})
