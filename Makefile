@@ -112,6 +112,10 @@ scale: ## plans of every read at ENTRIES (1,000,000), and how its cost grows fro
 bench: ## measure the functions, on a platform of its own, into .local/bench.json (ARGS=--help)
 	@$(PLATFORM) run -- go run ./scripts/bench --out $(CURDIR)/.local/bench.json $(ARGS)
 
+.PHONY: load
+load: ## 1,000 users at once for a minute, on a platform of its own, into .local/load.json (ARGS=--help)
+	@$(PLATFORM) run -- go run ./tests/load --out $(CURDIR)/.local/load.json $(ARGS)
+
 .PHONY: migrate
 migrate: ## bring Netlify Blobs and Supabase together: make migrate ARGS='repair --first supabase' (ARGS=--help)
 	@if [ -z "$$SUPABASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
