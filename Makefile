@@ -116,6 +116,10 @@ bench: ## measure the functions, on a platform of its own, into .local/bench.jso
 load: ## 1,000 users at once for a minute, on a platform of its own, into .local/load.json (ARGS=--help)
 	@$(PLATFORM) run -- go run ./tests/load --out $(CURDIR)/.local/load.json $(ARGS)
 
+.PHONY: faults
+faults: ## break a platform of its own in many ways under load, and check what clients saw, into .local/faults.json (ARGS=--help)
+	@$(PLATFORM) run --instances 4 -- go run ./tests/faults --out $(CURDIR)/.local/faults.json $(ARGS)
+
 .PHONY: migrate
 migrate: ## bring Netlify Blobs and Supabase together: make migrate ARGS='repair --first supabase' (ARGS=--help)
 	@if [ -z "$$SUPABASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \

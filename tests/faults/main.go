@@ -1,0 +1,196 @@
+// Command faults breaks the local platform in many ways, one after the other, while clients read and write, and checks that every
+// history they saw is one that a correct store could have given. `make faults` gives it a platform of its own. It knows the HTTP
+// contract, and of the platform what tells it where to strike.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit statuses: 1 when it ran and a promise did not hold, 2 when it could not run.
+const (
+	exitBroken = 1
+	exitFailed = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "Error:", err)
+	if errors.Is(err, errBroken) {
+		os.Exit(exitBroken)
+	}
+	fmt.Fprintln(os.Stderr, "Try:   make faults, which starts a platform of its own")
+	os.Exit(exitFailed)
+}
+
+// errBroken is the end of a run that showed a promise to be broken; it has been printed.
+var errBroken = errors.New("promises were broken")
+
+type flags struct {
+	settings
+	seconds float64
+	only    []string
+	list    bool
+	out     string
+}
+
+func command() *cobra.Command {
+	var f flags
+	c := &cobra.Command{
+		Use:   "faults",
+		Short: "Break the platform under load, and check what the clients saw",
+		Long: `Breaks the platform in one way after the other, while clients read and write a few entries through the functions, and checks
+the history of what they did and saw:
+
+  - It is linearizable: there is one order of all operations on an entry in which each took effect between its request and
+    its answer. A write without an answer may have taken effect, or may at any later time. Reads with Cache-Control: no-cache,
+    and kv-list, see what was written last; other reads may be a second old, but not older than a write that they name in
+    X-KV-After. So no acknowledged write is lost, none is applied twice, and no read is older than it may be.
+  - No entry mixes two writes, and an entry, its indexes and their members are always those of one write.
+  - Errors are 502 database_unreachable or 504 deadline_exceeded, and nobody waits longer than a minute.
+  - Everything works again within --recover-within of the end of the fault.
+
+Random choices come from --seed; --only repeats one fault. What happens at the same time is up to the machine, so a seed repeats the
+load but not its every turn. Where a promise is broken, the whole history goes beside --out.`,
+		Example: `  make faults ARGS='--only kill-postgres,drop-reply --seed 42'
+  make faults ARGS='--list'`,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), c.OutOrStdout()) },
+	}
+	s := c.Flags()
+	s.Uint64Var(&f.seed, "seed", uint64(time.Now().UnixNano()&0x7fffffff), "of the random choices")
+	s.StringSliceVar(&f.only, "only", nil, "the `faults` to run, with commas between them (default: all)")
+	s.Float64Var(&f.seconds, "seconds", 5, "how long a fault lasts")
+	s.IntVar(&f.clients, "clients", 16, "clients at the same time; each sends about ten requests a second")
+	s.IntVar(&f.entries, "entries", 6, "entries that they share")
+	s.DurationVar(&f.recoverWithin, "recover-within", 20*time.Second, "how long it may take until everything works again")
+	s.BoolVar(&f.list, "list", false, "name the faults, and do nothing")
+	s.StringVar(&f.out, "out", "", "a file for the results as JSON")
+	return c
+}
+
+// results is the JSON document of a run.
+type results struct {
+	At      time.Time  `json:"at"`
+	Seed    uint64     `json:"seed"`
+	Clients int        `json:"clients"`
+	Hold    float64    `json:"hold_s"`
+	Faults  []*outcome `json:"faults"`
+}
+
+func (f *flags) run(ctx context.Context, out io.Writer) error {
+	if f.list {
+		t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		for _, fault := range faults {
+			fmt.Fprintf(t, "%s\t%s\n", fault.Name, fault.What)
+		}
+		return t.Flush()
+	}
+	list, err := chosen(f.only)
+	if err != nil {
+		return err
+	}
+	if f.seconds <= 0 || f.clients < 1 || f.entries < 1 {
+		return errors.New("--seconds, --clients and --entries must be over 0")
+	}
+	f.hold = time.Duration(f.seconds * float64(time.Second))
+	p, err := newPlatform()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "faults     %d, each for about %s under %d clients, seed %d\n\n", len(list), f.hold, f.clients, f.seed)
+	r := results{At: time.Now().UTC(), Seed: f.seed, Clients: f.clients, Hold: f.seconds}
+	fmt.Fprintf(out, "%-16s %8s %7s %7s %6s %7s %6s %6s %9s %9s  %s\n", "fault", "requests", "writes", "unknown", "reads", "bounded", "after", "lists", "slowest s", "recovery", "errors")
+	broken := 0
+	for _, fault := range list {
+		o, err := run(ctx, p, fault, f.settings)
+		if err != nil {
+			return errors.Join(err, f.write(r))
+		}
+		r.Faults = append(r.Faults, o)
+		fmt.Fprintf(out, "%-16s %8d %7d %7d %6d %7d %6d %6d %9.1f %7.2f s  %s\n", o.Fault, o.Requests, o.Writes, o.Unknown, o.Reads["now"], o.Reads["bounded"],
+			o.Reads["after"], o.Snapshots, o.Slowest, o.Recovery, o.errors())
+		broken += len(o.Violations)
+		if err := f.report(out, o); err != nil {
+			return err
+		}
+	}
+	if err := f.write(r); err != nil {
+		return err
+	}
+	if broken > 0 {
+		return fmt.Errorf("%w: %d times; again with --seed %d", errBroken, broken, f.seed)
+	}
+	fmt.Fprintf(out, "\nEvery history is linearizable; no acknowledged write was lost, no entry torn, no index half applied.\n")
+	return nil
+}
+
+// errors lists the errors of a line.
+func (o *outcome) errors() string {
+	if len(o.Errors) == 0 {
+		return "none"
+	}
+	var parts []string
+	for _, what := range sortedKeys(o.Errors) {
+		parts = append(parts, fmt.Sprintf("%d x %s", o.Errors[what], what))
+	}
+	return fmt.Sprintf("%s (the soonest after %.1f s)", strings.Join(parts, ", "), o.Soonest)
+}
+
+// maxPrinted bounds how many violations of one fault are printed; the file has all.
+const maxPrinted = 10
+
+// report prints what was broken, and keeps the history of it.
+func (f *flags) report(out io.Writer, o *outcome) error {
+	for i, v := range o.Violations {
+		if i == maxPrinted {
+			fmt.Fprintf(out, "    … and %d more\n", len(o.Violations)-i)
+			break
+		}
+		fmt.Fprintf(out, "    %s\n", v)
+	}
+	if len(o.Violations) == 0 || f.out == "" {
+		return nil
+	}
+	file := strings.TrimSuffix(f.out, filepath.Ext(f.out)) + "-" + o.Fault + ".json"
+	slices.SortFunc(o.history.Ops, func(a, b op) int { return int(a.Call - b.Call) })
+	fmt.Fprintf(out, "    the history: %s\n", file)
+	return writeJSON(file, o.history)
+}
+
+func (f *flags) write(r results) error {
+	if f.out == "" {
+		return nil
+	}
+	return writeJSON(f.out, r)
+}
+
+func writeJSON(file string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(text, '\n'), 0o644)
+}
