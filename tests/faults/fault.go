@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,9 +36,11 @@ var faults = []fault{
 	{Name: "kill-postgres", What: "kill -9 of Postgres, twice", Break: killPart("postgres")},
 	{Name: "crash-backend", What: "kill -9 of a connection's process in Postgres, after which it restarts all, twice", Break: crashBackend},
 	{Name: "cut-connections", What: "PostgREST's connections to Postgres are ended again and again", Break: cutConnections},
-	{Name: "kill-functions", What: "kill -9 of an instance every 250 ms", Break: killFunctions, Excuses: instanceEnded},
+	{Name: "kill-functions", What: "kill -9 of an instance that works, again and again", Break: killFunctions, Excuses: instanceEnded},
 	{Name: "pause-postgrest", What: "PostgREST stands still (SIGSTOP, then SIGCONT)", Break: pausePart("postgrest")},
 	{Name: "pause-postgres", What: "every process of Postgres stands still", Break: pausePart("postgres")},
+	{Name: "stall-postgrest", What: "PostgREST stands still for 13 s, longer than an attempt of a function", Hold: 13 * time.Second, Break: pausePart("postgrest")},
+	{Name: "stall-postgres", What: "so does every process of Postgres", Hold: 13 * time.Second, Break: pausePart("postgres")},
 	{Name: "pause-functions", What: "every instance stands still", Break: pauseFunctions},
 	{Name: "reset", What: "half of the requests to the gateway end in a TCP reset", Break: gatewayDoes(gatewayFault{Kind: "reset", Share: 0.5})},
 	{Name: "latency", What: "the gateway takes 200 ms longer", Break: gatewayDoes(gatewayFault{Kind: "delay", Share: 1, Delay: 200})},
@@ -45,6 +48,7 @@ var faults = []fault{
 	{Name: "outage", What: "the same for 20 s, longer than the functions try again", Hold: 20 * time.Second, Break: gatewayDoes(gatewayFault{Kind: "status", Share: 1, Status: 503})},
 	{Name: "garbage", What: "half of the gateway's answers are pages, noise, of another program, or cut", Break: gatewayDoes(gatewayFault{Kind: "garbage", Share: 0.5})},
 	{Name: "drop-reply", What: "half of the answers are lost after the commit", Break: gatewayDoes(gatewayFault{Kind: "drop", Share: 0.5})},
+	{Name: "late-request", What: "a third of the requests end in a reset, and arrive up to 6 s later all the same", Break: gatewayDoes(gatewayFault{Kind: "late", Share: 0.33, Delay: 6000})},
 	{Name: "fill-pool", What: "other clients hold every connection of PostgREST", Break: fillPool},
 }
 
@@ -142,18 +146,30 @@ func cutConnections(ctx context.Context, p *platform, hold time.Duration, random
 }
 
 func killFunctions(ctx context.Context, p *platform, hold time.Duration, random *rand.Rand) error {
+	working := 0
 	for end := time.Now().Add(hold); time.Now().Before(end); {
 		all, err := p.instances(ctx)
 		if err != nil {
 			return err
 		}
+		all = slices.DeleteFunc(all, func(in instance) bool { return !in.Busy })
+		if len(all) == 0 {
+			if err := sleep(ctx, time.Millisecond); err != nil {
+				return err
+			}
+			continue
+		}
 		in := all[random.IntN(len(all))]
 		if err := kill(in.PID); err != nil && !errors.Is(err, process.ErrorProcessNotRunning) {
 			return fmt.Errorf("kill %s: %w", in.Name, err)
 		}
-		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+		working++
+		if err := sleep(ctx, time.Duration(random.IntN(200))*time.Millisecond); err != nil {
 			return err
 		}
+	}
+	if working == 0 {
+		return errors.New("no instance was at work")
 	}
 	return nil
 }

@@ -98,6 +98,7 @@ type instance struct {
 	Function string
 	Name     string
 	PID      int
+	Busy     bool
 }
 
 // instances lists those that run and can be called by the clients of the load.

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -21,7 +23,7 @@ const controlPath = "/_platform/fault"
 type Fault struct {
 	Kind   FaultKind `json:"kind"`
 	Share  float64   `json:"share"`            // of the requests, over 0 and up to 1
-	Delay  int       `json:"delay,omitempty"`  // of FaultDelay, in milliseconds
+	Delay  int       `json:"delay,omitempty"`  // of FaultDelay, and at most of FaultLate, in milliseconds
 	Status int       `json:"status,omitempty"` // of FaultStatus
 	Seed   uint64    `json:"seed,omitempty"`   // which requests are hit, for one order of arrival
 }
@@ -29,12 +31,13 @@ type Fault struct {
 // FaultKind says what happens to a request.
 type FaultKind string
 
-// The faults. Reset and drop end the connection with a TCP reset.
+// The faults. Reset, drop and late end the connection with a TCP reset.
 const (
 	FaultDelay   FaultKind = "delay"   // it is forwarded later
 	FaultStatus  FaultKind = "status"  // it is answered with a status and a page, and not forwarded
 	FaultReset   FaultKind = "reset"   // the connection is reset, and nothing is forwarded
 	FaultDrop    FaultKind = "drop"    // it is forwarded, PostgREST answers, and the connection is reset instead of passing that on
+	FaultLate    FaultKind = "late"    // the connection is reset, and the request arrives all the same, after a random delay
 	FaultGarbage FaultKind = "garbage" // the answer is none of PostgREST's, or is cut in the middle; by turns forwarded and not
 )
 
@@ -42,13 +45,13 @@ func (f Fault) validate() error {
 	switch {
 	case !(f.Share > 0 && f.Share <= 1):
 		return fmt.Errorf("share must be over 0 and up to 1, got %v", f.Share)
-	case f.Kind == FaultDelay && f.Delay <= 0:
+	case (f.Kind == FaultDelay || f.Kind == FaultLate) && f.Delay <= 0:
 		return fmt.Errorf("delay must be over 0, got %d", f.Delay)
 	case f.Kind == FaultStatus && (f.Status < 400 || f.Status > 599):
 		return fmt.Errorf("status must be 400 to 599, got %d", f.Status)
 	}
 	switch f.Kind {
-	case FaultDelay, FaultStatus, FaultReset, FaultDrop, FaultGarbage:
+	case FaultDelay, FaultStatus, FaultReset, FaultDrop, FaultLate, FaultGarbage:
 		return nil
 	}
 	return fmt.Errorf("there is no fault %q", f.Kind)
@@ -63,7 +66,7 @@ type faults struct {
 	hits   int
 }
 
-// next tells whether the next request is hit, and how many were before it.
+// next tells whether the next request is hit, and how many were before it. The delay of FaultLate is chosen for it.
 func (f *faults) next() (fault Fault, turn int, hit bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -71,7 +74,11 @@ func (f *faults) next() (fault Fault, turn int, hit bool) {
 		return Fault{}, 0, false
 	}
 	f.hits++
-	return f.fault, f.hits - 1, true
+	fault = f.fault
+	if fault.Kind == FaultLate {
+		fault.Delay = 1 + f.random.IntN(fault.Delay)
+	}
+	return fault, f.hits - 1, true
 }
 
 func (f *faults) set(fault Fault) {
@@ -137,6 +144,10 @@ func (g *Gateway) misbehave(w http.ResponseWriter, r *http.Request, fault Fault,
 	case FaultDrop:
 		g.forward.ServeHTTP(newKept(), r)
 		reset(w)
+	case FaultLate:
+		late := r.Clone(context.WithoutCancel(r.Context())) // the body is in memory
+		time.AfterFunc(time.Duration(fault.Delay)*time.Millisecond, func() { g.forward.ServeHTTP(newKept(), late) })
+		reset(w)
 	case FaultGarbage:
 		g.garble(w, r, turn)
 	}
@@ -161,7 +172,8 @@ func (g *Gateway) garble(w http.ResponseWriter, r *http.Request, turn int) {
 		panic(http.ErrAbortHandler) // closes the connection without the rest
 	case 3: // noise that says it is what was asked for
 		g.forward.ServeHTTP(newKept(), r)
-		w.Header().Set("Content-Type", r.Header.Get("Accept"))
+		wanted, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
+		w.Header().Set("Content-Type", wanted)
 		_, _ = w.Write([]byte{0xff, 0xfe, 0x00, 0x1f, 0x8b, '<', '%'})
 	}
 }

@@ -19,7 +19,7 @@ func ask(t *testing.T, url, key string) (*http.Response, string, error) {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/rest/v1/rpc/f", strings.NewReader(`{"a":1}`))
 	require.NoError(t, err)
 	req.Header.Set("Apikey", key)
-	req.Header.Set("Accept", "application/vnd.kv+json")
+	req.Header.Set("Accept", "application/vnd.kv+json, application/json;q=0.5")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, "", err
@@ -71,6 +71,11 @@ func TestFaults(t *testing.T) {
 	require.True(t, errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF), "%v", err)
 	require.Equal(t, before+1, reached.Load(), "PostgREST has answered")
 
+	order(http.MethodPut, `{"kind":"late","delay":50,"share":1}`)
+	_, _, err = ask(t, front.URL, keys.ServiceRole)
+	require.True(t, errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF), "%v", err)
+	require.Eventually(t, func() bool { return reached.Load() == before+2 }, 5*time.Second, time.Millisecond, "it arrives all the same")
+
 	order(http.MethodPut, `{"kind":"delay","delay":80,"share":1}`)
 	began := time.Now()
 	fine()
@@ -118,6 +123,7 @@ func TestFaultsAreRefused(t *testing.T) {
 		"AnonKey":      {http.MethodPut, keys.Anon, `{"kind":"reset","share":1}`, 401},
 		"UnknownKind":  {http.MethodPut, keys.ServiceRole, `{"kind":"fire","share":1}`, 400},
 		"NoShare":      {http.MethodPut, keys.ServiceRole, `{"kind":"reset"}`, 400},
+		"NeverLate":    {http.MethodPut, keys.ServiceRole, `{"kind":"late","share":1}`, 400},
 		"NoDelay":      {http.MethodPut, keys.ServiceRole, `{"kind":"delay","share":1}`, 400},
 		"GoodStatus":   {http.MethodPut, keys.ServiceRole, `{"kind":"status","status":200,"share":1}`, 400},
 		"NotJSON":      {http.MethodPut, keys.ServiceRole, `reset`, 400},
