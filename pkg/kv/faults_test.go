@@ -188,9 +188,50 @@ func TestAnAttemptThatRepeatsAWriteNamesTheSameRequest(t *testing.T) {
 	require.NotEqual(t, g.requests[0]["p_request"], g.requests[3]["p_request"], "another write is another request")
 }
 
-func TestAnUnreadableAnswerToAWriteIsAnError(t *testing.T) {
-	_, err := newGateway(t, value(`not json`)).store(t).Upsert(t.Context(), Entry{Key: "k", Value: `{}`})
-	require.Equal(t, CodeDatabaseUnreachable, CodeOf(err))
+func TestAnAnswerThatIsNotUnderstoodIsAskedForAgain(t *testing.T) {
+	const feed = `{"cursor":"e/1/1:2:","all":false,"keys":[]}`
+	for name, c := range map[string]struct {
+		good string
+		ask  func(ctx context.Context, s *Supabase) error
+	}{
+		"Upsert": {`{"version":"v"}`, func(ctx context.Context, s *Supabase) error {
+			_, err := s.Upsert(ctx, Entry{Key: "k", Value: `{}`})
+			return err
+		}},
+		"Delete": {`{"version":"v","deleted":true}`, func(ctx context.Context, s *Supabase) error {
+			_, err := s.Delete(ctx, "k")
+			return err
+		}},
+		"List": {`{"keys":[],"count":0}`, func(ctx context.Context, s *Supabase) error {
+			_, err := s.List(ctx, ListQuery{})
+			return err
+		}},
+		"Look": {feed, func(ctx context.Context, s *Supabase) error {
+			_, err := s.look(ctx, "")
+			return err
+		}},
+		"Cached": {feed + "\n{}", func(ctx context.Context, s *Supabase) error {
+			_, err := NewCache(s, DefaultCache).Get(ctx, "k", Freshness{})
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGateway(t, value("\xff\xfe\x00<%"), value(""), value(c.good))
+			require.NoError(t, c.ask(t.Context(), g.store(t)))
+			require.Equal(t, 3, g.asked())
+
+			for _, bad := range []string{"not json", "", "\xff\xfe\x00<%"} {
+				err := c.ask(t.Context(), newGateway(t, value(bad)).store(t))
+				var e *Error
+				require.ErrorAs(t, err, &e)
+				require.Equal(t, CodeDatabaseUnreachable, e.Code)
+				require.Equal(t, messageNonsense, e.Message)
+			}
+		})
+	}
+	_, err := newGateway(t, value(`{"ok":true}`)).store(t).Upsert(t.Context(), Entry{Key: "k", Value: `{}`})
+	require.Equal(t, CodeDatabaseUnreachable, CodeOf(err), "a write without a version is not known to be one")
 }
 
 func TestNobodyListeningEndsInDatabaseUnreachable(t *testing.T) {
@@ -268,6 +309,7 @@ func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
 		"ShuttingDown":    failure(500, "57P01"),
 		"CutOff":          {status: 200, contentType: answerType, body: `{"a":`, cut: true},
 		"AnotherSitePage": {status: 200, contentType: "text/html", body: "<html>"},
+		"EmptyAnswer":     value(""),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -289,7 +331,6 @@ func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
 		"TooLarge":         {failure(413, "PT413"), CodeTooLarge, "m of PT413"},
 		"NumberTooLarge":   {failure(400, "22003"), CodeInvalidInput, messageQueryValue},
 		"NoSuchFunction":   {failure(404, "PGRST202"), CodeNotConfigured, "the database lacks the kv_* functions: apply supabase/migrations (supabase db push)"},
-		"EmptyAnswer":      {value(""), CodeDatabaseUnreachable, messageNonsense},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

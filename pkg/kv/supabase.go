@@ -106,17 +106,21 @@ func newRequest() uuid.UUID {
 }
 
 func (s *Supabase) write(ctx context.Context, function string, args any) (Written, []Trace, error) {
-	text, err := s.call(ctx, function, args)
-	if err != nil {
-		return Written{}, nil, err
-	}
-	var answer struct {
+	type written struct {
 		Version string
 		Deleted bool
 		Outbox  []Trace
 	}
-	if err := json.Unmarshal([]byte(text), &answer); err != nil {
-		return Written{}, nil, &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: function, Err: err}
+	var answer written
+	_, err := s.callWith(ctx, s.retry, function, args, func(text string) error {
+		answer = written{} // nothing of an earlier answer
+		if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Version == "" {
+			return &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: function, Err: err}
+		}
+		return nil
+	})
+	if err != nil {
+		return Written{}, nil, err
 	}
 	return Written{Version: answer.Version, Existed: answer.Deleted}, answer.Outbox, nil
 }
@@ -154,37 +158,36 @@ func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
 
 // read asks for one answer.
 func (s *Supabase) read(ctx context.Context, r read) (string, error) {
-	body, err := s.send(ctx, r, r.function, r.args)
-	if err != nil {
-		return "", err
-	}
-	return body, r.check(body)
+	return s.send(ctx, r, r.function, r.args, r.check)
 }
 
 // readSince asks for one answer, and for what changed since the cursor: both from one snapshot, in one round trip.
-func (s *Supabase) readSince(ctx context.Context, r read, cursor string) (string, changes, error) {
-	text, err := s.send(ctx, r, r.function+"_since", `{"p_cursor":`+cursorArg(cursor)+`,`+strings.TrimPrefix(r.args, "{"))
+func (s *Supabase) readSince(ctx context.Context, r read, cursor string) (body string, c changes, err error) {
+	args := `{"p_cursor":` + cursorArg(cursor) + `,` + strings.TrimPrefix(r.args, "{")
+	_, err = s.send(ctx, r, r.function+"_since", args, func(text string) error {
+		var err error
+		if body, c, err = cutChanges(r.function, text); err != nil {
+			return err
+		}
+		return r.check(body)
+	})
 	if err != nil {
 		return "", changes{}, err
 	}
-	body, c, err := cutChanges(r.function, text)
-	if err != nil {
-		return "", changes{}, err
-	}
-	return body, c, r.check(body)
+	return body, c, nil
 }
 
 // look asks what changed since the cursor.
 func (s *Supabase) look(ctx context.Context, cursor string) (changes, error) {
-	text, err := s.call(ctx, "kv_look", json.RawMessage(`{"p_cursor":`+cursorArg(cursor)+`}`))
-	if err != nil {
-		return changes{}, err
-	}
-	c, ok := parseChanges(text)
-	if !ok {
-		return changes{}, nonsense("kv_look")
-	}
-	return c, nil
+	var c changes
+	_, err := s.callWith(ctx, s.retry, "kv_look", json.RawMessage(`{"p_cursor":`+cursorArg(cursor)+`}`), func(text string) (err error) {
+		var ok bool
+		if c, ok = parseChanges(text); !ok {
+			return nonsense("kv_look")
+		}
+		return nil
+	})
+	return c, err
 }
 
 // cursorArg is a cursor as JSON: null where there is none yet.
@@ -210,7 +213,7 @@ func nonsense(op string) *Error {
 }
 
 // send asks a function for a read, in the time and in the words that go with it.
-func (s *Supabase) send(ctx context.Context, r read, function, args string) (string, error) {
+func (s *Supabase) send(ctx context.Context, r read, function, args string, understand func(string) error) (string, error) {
 	retry := s.retry
 	if r.within > 0 {
 		var cancel context.CancelFunc
@@ -218,7 +221,7 @@ func (s *Supabase) send(ctx context.Context, r read, function, args string) (str
 		defer cancel()
 		retry = retry.whole()
 	}
-	text, err := s.callWith(ctx, retry, function, json.RawMessage(args))
+	text, err := s.callWith(ctx, retry, function, json.RawMessage(args), understand)
 	r.explain(err)
 	return text, err
 }
@@ -227,12 +230,17 @@ func (s *Supabase) send(ctx context.Context, r read, function, args string) (str
 //
 // It goes through From(…).Insert(…) because the client's Rpc takes no context and keeps an error for every later call.
 func (s *Supabase) call(ctx context.Context, function string, args any) (string, error) {
-	return s.callWith(ctx, s.retry, function, args)
+	return s.callWith(ctx, s.retry, function, args, func(string) error { return nil })
 }
 
-func (s *Supabase) callWith(ctx context.Context, retry retryPolicy, function string, args any) (string, error) {
+// callWith also asks again where an answer came that understand refuses: whatever gave it may have got well, and what is asked
+// may be asked twice.
+func (s *Supabase) callWith(ctx context.Context, retry retryPolicy, function string, args any, understand func(string) error) (string, error) {
 	text, err := retry.do(ctx, func(ctx context.Context) (string, error) {
 		text, _, err := s.client.From("rpc/"+function).Insert(args, false, "", "representation", "").ExecuteStringWithContext(ctx)
+		if err == nil {
+			err = understand(text)
+		}
 		return text, err
 	})
 	if err != nil {
@@ -245,7 +253,10 @@ func (s *Supabase) callWith(ctx context.Context, retry retryPolicy, function str
 func interpret(ctx context.Context, function string, err error) *Error {
 	e := &Error{Code: CodeDatabaseUnreachable, Message: messageUnreachable, Op: function, Err: err}
 	var answer *answerError
+	var refused *Error
 	switch {
+	case errors.As(err, &refused): // the answer came, and was not understood
+		e = refused
 	case errors.As(err, &answer):
 		e.Code, e.Message = answer.meaning()
 	case ctx.Err() != nil:
