@@ -30,7 +30,7 @@ type op struct {
 	Existed bool          `json:"existed,omitempty"`
 	Call    time.Duration `json:"call"`
 	Return  time.Duration `json:"return"`
-	Unknown bool          `json:"unknown,omitempty"` // a write without an answer: it may have taken effect, or may at any later time
+	Unknown bool          `json:"unknown,omitempty"` // a write or remove without an answer: it may have taken effect, or may at any later time
 	Bound   time.Duration `json:"bound,omitempty"`   // how old what was read may be
 	After   string        `json:"after,omitempty"`   // the write that what was read may not be older than
 }
@@ -137,14 +137,15 @@ func checkKey(key string, ops []op) []violation {
 			writes[o.ID] = o
 		}
 	}
-	read := map[string]bool{}
 	for _, o := range ops {
 		if o.Do != actRead {
 			continue
 		}
-		read[o.ID] = true
-		if _, written := writes[o.ID]; o.ID != "" && !written {
+		switch w, written := writes[o.ID]; {
+		case o.ID != "" && !written:
 			found = append(found, violation{tornEntry, key, "nobody wrote it: " + o.String()})
+		case written && w.Call > o.Return:
+			found = append(found, violation{noOrder, key, fmt.Sprintf("it was read before it was written: %s; %s", o, w)})
 		}
 		if o.After != "" {
 			found = append(found, checkAfter(key, o, writes, ops)...)
@@ -153,33 +154,76 @@ func checkKey(key string, ops []op) []violation {
 	if len(found) > 0 {
 		return found
 	}
-	var operations []porcupine.Operation
-	for _, o := range ops {
-		end := int64(o.Return)
-		if o.Unknown {
-			if o.Do == actRead || o.Do == actWrite && !read[o.ID] {
-				continue // whether it took effect makes no difference to anything that was seen
-			}
-			end = math.MaxInt64
-		}
-		operations = append(operations, porcupine.Operation{ClientId: o.Client, Input: o, Call: int64(o.from(writes)), Return: end})
+	if v, plain := explain(key, ops, writes); plain {
+		return []violation{v}
 	}
-	switch porcupine.CheckOperationsTimeout(register, operations, checkTime) {
+	// Removals without an answer make the search long, and most of them explain nothing: first as if none had taken effect.
+	result := porcupine.CheckOperationsTimeout(register, operations(ops, writes, false), checkTime)
+	if result != porcupine.Ok {
+		result = porcupine.CheckOperationsTimeout(register, operations(ops, writes, true), checkTime)
+	}
+	switch result {
 	case porcupine.Illegal:
-		return []violation{explain(key, ops, writes)}
+		return []violation{{noOrder, key, fmt.Sprintf("%d operations", len(ops))}}
 	case porcupine.Unknown:
-		return []violation{{notChecked, key, fmt.Sprintf("%d operations", len(operations))}}
+		return []violation{{notChecked, key, fmt.Sprintf("%d operations", len(ops))}}
 	}
 	return nil
+}
+
+// operations puts a key's operations into porcupine's words, each with the earliest and the latest moment at which it can have taken
+// effect, and as few as there can be, since the search may take a time that is exponential in those that overlap.
+//
+// Each value is of one write, so between that write and the last read that saw it nothing else was written. Let first be the earliest
+// end among them, and last be the latest beginning. If last comes before first, all can have taken effect at one moment between these
+// (wherever an order has them, it can be narrowed to that), and one write stands for them. Otherwise the value was there from first to
+// last: a write at first, and a read at last. (Gibbons and Korach, Testing Shared Memories, 1997.)
+func operations(ops []op, writes map[string]op, removals bool) (list []porcupine.Operation) {
+	add := func(o op, call, end int64) {
+		list = append(list, porcupine.Operation{ClientId: max(o.Client, 0), Input: o, Call: call, Return: end})
+	}
+	first, last, seen := map[string]int64{}, map[string]int64{}, map[string]bool{}
+	for id, w := range writes {
+		first[id], last[id] = w.until(), int64(w.Call)
+	}
+	for _, o := range ops {
+		switch {
+		case o.Do == actRead && o.Unknown || o.Do == actWrite:
+		case o.Do == actRead && o.ID != "":
+			seen[o.ID] = true
+			first[o.ID], last[o.ID] = min(first[o.ID], o.until()), max(last[o.ID], int64(o.from(writes)))
+		case o.Do == actRead || removals || !o.Unknown:
+			add(o, int64(o.from(writes)), o.until())
+		}
+	}
+	for id, w := range writes {
+		switch begin, end := last[id], first[id]; {
+		case w.Unknown && !seen[id]: // whether it took effect makes no difference to anything that was seen
+		case begin <= end:
+			add(w, begin, end)
+		default:
+			add(w, end, end)
+			add(op{Do: actRead, Key: w.Key, ID: id}, begin, begin)
+		}
+	}
+	return list
+}
+
+// until is the latest moment at which the operation can have taken effect.
+func (o op) until() int64 {
+	if o.Unknown {
+		return math.MaxInt64
+	}
+	return int64(o.Return)
 }
 
 // from is the earliest moment whose state the operation may show or change.
 func (o op) from(writes map[string]op) time.Duration {
 	from := o.Call - o.Bound
-	if after, ok := writes[o.After]; ok && o.Do == actRead {
-		from = max(from, after.Call)
+	if o.Do == actRead {
+		from = max(from, writes[o.After].Call)
 	}
-	return max(from, 0)
+	return min(max(from, 0), o.Return)
 }
 
 // checkAfter finds a read that is older than the write it named, where that can be told for sure.
@@ -200,15 +244,12 @@ func older(id string, called time.Duration, writes map[string]op, ops []op) bool
 	return !slices.ContainsFunc(ops, func(o op) bool { return o.Do == actRemove && (o.Unknown || o.Return >= called) })
 }
 
-// explain names the plainest reason why there is no order: a write that was acknowledged before the read could begin, and after what
+// explain finds the plainest reason why there can be no order: a write that was acknowledged before the read could begin, and after what
 // the read saw. A last look at everything is what tells a lost write from one that was not seen yet.
-func explain(key string, ops []op, writes map[string]op) violation {
+func explain(key string, ops []op, writes map[string]op) (v violation, plain bool) {
 	for _, read := range ops {
-		if read.Do != actRead {
+		if read.Do != actRead || read.Unknown {
 			continue
-		}
-		if w, written := writes[read.ID]; written && w.Call > read.Return {
-			return violation{noOrder, key, fmt.Sprintf("it was read before it was written: %s; %s", read, w)}
 		}
 		for _, w := range writes {
 			if w.Unknown || w.Return >= read.from(writes) || w.ID == read.ID || !older(read.ID, w.Call, writes, ops) {
@@ -218,10 +259,10 @@ func explain(key string, ops []op, writes map[string]op) violation {
 			if read.Client == lastLook {
 				promise = lostWrite
 			}
-			return violation{promise, key, fmt.Sprintf("%s, with up to %s allowed, after %s", read, read.Bound, w)}
+			return violation{promise, key, fmt.Sprintf("%s, with up to %s allowed, after %s", read, read.Bound, w)}, true
 		}
 	}
-	return violation{noOrder, key, fmt.Sprintf("%d operations", len(ops))}
+	return violation{}, false
 }
 
 // lastLook is the client that reads everything once it is quiet.

@@ -50,6 +50,7 @@ type flags struct {
 	seconds float64
 	only    []string
 	list    bool
+	again   string
 	out     string
 }
 
@@ -84,6 +85,7 @@ load but not its every turn. Where a promise is broken, the whole history goes b
 	s.IntVar(&f.entries, "entries", 6, "entries that they share")
 	s.DurationVar(&f.recoverWithin, "recover-within", 20*time.Second, "how long it may take until everything works again")
 	s.BoolVar(&f.list, "list", false, "name the faults, and do nothing")
+	s.StringVar(&f.again, "check", "", "a history that a run has kept: check it again, and do nothing else")
 	s.StringVar(&f.out, "out", "", "a file for the results as JSON")
 	return c
 }
@@ -104,6 +106,9 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 			fmt.Fprintf(t, "%s\t%s\n", fault.Name, fault.What)
 		}
 		return t.Flush()
+	}
+	if f.again != "" {
+		return checkAgain(f.again, out)
 	}
 	list, err := chosen(f.only)
 	if err != nil {
@@ -141,6 +146,27 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("%w: %d times; again with --seed %d", errBroken, broken, f.seed)
 	}
 	fmt.Fprintf(out, "\nEvery history is linearizable; no acknowledged write was lost, no entry torn, no index half applied.\n")
+	return nil
+}
+
+// checkAgain reads a history that report has kept.
+func checkAgain(file string, out io.Writer) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var h history
+	if err := json.Unmarshal(text, &h); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	found := h.check()
+	for _, v := range found {
+		fmt.Fprintln(out, v)
+	}
+	if len(found) > 0 {
+		return fmt.Errorf("%w: %d times", errBroken, len(found))
+	}
+	fmt.Fprintf(out, "%d operations and %d lists: nothing is wrong\n", len(h.Ops), len(h.Snapshots))
 	return nil
 }
 
