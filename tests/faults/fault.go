@@ -23,6 +23,10 @@ type fault struct {
 	Break func(ctx context.Context, p *platform, hold time.Duration, random *rand.Rand) error
 	// Excuses, if not nil, tells which errors no function gave that are the fault's doing: an instance that was killed cannot answer.
 	Excuses func(failure) bool
+	// Fails: some requests cannot but fail, and without an error nothing has been broken.
+	Fails bool
+	// Lacks, if not nil, says what this machine lacks for it.
+	Lacks func() string
 	// Hold is how long it lasts where that is not the flag's to say.
 	Hold time.Duration
 }
@@ -45,11 +49,12 @@ var faults = []fault{
 	{Name: "reset", What: "half of the requests to the gateway end in a TCP reset", Break: gatewayDoes(gatewayFault{Kind: "reset", Share: 0.5})},
 	{Name: "latency", What: "the gateway takes 200 ms longer", Break: gatewayDoes(gatewayFault{Kind: "delay", Share: 1, Delay: 200})},
 	{Name: "unavailable", What: "the gateway answers everything with 503", Break: gatewayDoes(gatewayFault{Kind: "status", Share: 1, Status: 503})},
-	{Name: "outage", What: "the same for 20 s, longer than the functions try again", Hold: 20 * time.Second, Break: gatewayDoes(gatewayFault{Kind: "status", Share: 1, Status: 503})},
+	{Name: "outage", What: "the same for 20 s, longer than the functions try again", Fails: true, Hold: 20 * time.Second, Break: gatewayDoes(gatewayFault{Kind: "status", Share: 1, Status: 503})},
 	{Name: "garbage", What: "half of the gateway's answers are pages, noise, of another program, or cut", Break: gatewayDoes(gatewayFault{Kind: "garbage", Share: 0.5})},
 	{Name: "drop-reply", What: "half of the answers are lost after the commit", Break: gatewayDoes(gatewayFault{Kind: "drop", Share: 0.5})},
-	{Name: "late-request", What: "a third of the requests end in a reset, and arrive up to 6 s later all the same", Break: gatewayDoes(gatewayFault{Kind: "late", Share: 0.33, Delay: 6000})},
+	{Name: "late-request", What: "a third of the requests end in a reset, and arrive up to 6 s later all the same", Hold: 15 * time.Second, Break: gatewayDoes(gatewayFault{Kind: "late", Share: 0.33, Delay: 6000})},
 	{Name: "fill-pool", What: "other clients hold every connection of PostgREST", Break: fillPool},
+	{Name: "full-disk", What: "the disk of kv_store and kv_log is full", Fails: true, Lacks: lacksDisk, Break: fillDisk},
 }
 
 // instanceEnded is what the host says where a function could not.

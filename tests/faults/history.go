@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -157,18 +158,42 @@ func checkKey(key string, ops []op) []violation {
 	if v, plain := explain(key, ops, writes); plain {
 		return []violation{v}
 	}
-	// Removals without an answer make the search long, and most of them explain nothing: first as if none had taken effect.
-	result := porcupine.CheckOperationsTimeout(register, operations(ops, writes, false), checkTime)
-	if result != porcupine.Ok {
-		result = porcupine.CheckOperationsTimeout(register, operations(ops, writes, true), checkTime)
-	}
-	switch result {
+	switch search(ops, writes) {
 	case porcupine.Illegal:
-		return []violation{{noOrder, key, fmt.Sprintf("%d operations", len(ops))}}
+		return []violation{{noOrder, key, fmt.Sprintf("of %d operations, the first that cannot be: %s", len(ops), culprit(ops, writes))}}
 	case porcupine.Unknown:
 		return []violation{{notChecked, key, fmt.Sprintf("%d operations", len(ops))}}
 	}
 	return nil
+}
+
+// search looks for an order. Removals without an answer make that long, and most of them explain nothing: first as if none had taken
+// effect.
+func search(ops []op, writes map[string]op) porcupine.CheckResult {
+	result := porcupine.CheckOperationsTimeout(register, operations(ops, writes, false), checkTime)
+	if result != porcupine.Ok {
+		result = porcupine.CheckOperationsTimeout(register, operations(ops, writes, true), checkTime)
+	}
+	return result
+}
+
+// culprit is the operation with whose end the history became one that has no order: before it, there was one.
+func culprit(ops []op, writes map[string]op) op {
+	byEnd := slices.Clone(ops)
+	slices.SortFunc(byEnd, func(a, b op) int { return cmp.Compare(a.Return, b.Return) })
+	at := sort.Search(len(byEnd)-1, func(i int) bool { return search(until(byEnd[i].Return, ops), writes) == porcupine.Illegal })
+	return byEnd[at]
+}
+
+// until is what had been seen of a history at a moment: what was under way then has no answer yet.
+func until(moment time.Duration, ops []op) (seen []op) {
+	for _, o := range ops {
+		o.Unknown = o.Unknown || o.Return > moment
+		if o.Call <= moment {
+			seen = append(seen, o)
+		}
+	}
+	return seen
 }
 
 // operations puts a key's operations into porcupine's words, each with the earliest and the latest moment at which it can have taken
@@ -183,8 +208,10 @@ func operations(ops []op, writes map[string]op, removals bool) (list []porcupine
 		list = append(list, porcupine.Operation{ClientId: max(o.Client, 0), Input: o, Call: call, Return: end})
 	}
 	first, last, seen := map[string]int64{}, map[string]int64{}, map[string]bool{}
-	for id, w := range writes {
-		first[id], last[id] = w.until(), int64(w.Call)
+	for _, w := range ops {
+		if w.Do == actWrite {
+			first[w.ID], last[w.ID] = w.until(), int64(w.Call)
+		}
 	}
 	for _, o := range ops {
 		switch {
@@ -196,8 +223,10 @@ func operations(ops []op, writes map[string]op, removals bool) (list []porcupine
 			add(o, int64(o.from(writes)), o.until())
 		}
 	}
-	for id, w := range writes {
+	for _, w := range ops {
+		id := w.ID
 		switch begin, end := last[id], first[id]; {
+		case w.Do != actWrite:
 		case w.Unknown && !seen[id]: // whether it took effect makes no difference to anything that was seen
 		case begin <= end:
 			add(w, begin, end)

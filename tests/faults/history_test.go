@@ -106,6 +106,18 @@ func TestManyWritesWithoutAnAnswer(t *testing.T) {
 	require.NotEmpty(t, inOrder(lost...).check())
 }
 
+func TestTheFirstImpossibleOperationIsNamed(t *testing.T) {
+	t.Parallel()
+	found := inOrder(write("a", 1*s, 2*s), remove(true, 3*s, 4*s), read("", 5*s, 6*s), write("b", 6*s, 7*s), remove(true, 7*s, 8*s),
+		write("c", 9*s, 10*s), read("", 11*s, 12*s), remove(true, 13*s, 14*s), read("", 15*s, 16*s), write("d", 17*s, 18*s), read("d", 19*s, 20*s)).check()
+	require.Len(t, found, 1)
+	require.Contains(t, found[0].Text, "from 11s to 12s")
+	found = inOrder(write("a", 1*s, 2*s), but(remove(false, 2*s, 3*s), unknown), read("a", 4*s, 5*s), read("", 6*s, 7*s), read("a", 8*s, 9*s), read("", 10*s, 11*s)).check()
+	require.Len(t, found, 1)
+	require.Equal(t, noOrder, found[0].Promise)
+	require.Contains(t, found[0].Text, "from 8s to 9s")
+}
+
 func TestSnapshots(t *testing.T) {
 	t.Parallel()
 	ops := []op{write("a", 1*s, 2*s), write("b", 3*s, 4*s), but(write("c", 4*s, 5*s), unknown)}

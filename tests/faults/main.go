@@ -127,6 +127,10 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 	fmt.Fprintf(out, "%-16s %8s %7s %7s %6s %7s %6s %6s %9s %9s  %s\n", "fault", "requests", "writes", "unknown", "reads", "bounded", "after", "lists", "slowest s", "recovery", "errors")
 	broken := 0
 	for _, fault := range list {
+		if fault.Lacks != nil && fault.Lacks() != "" {
+			fmt.Fprintf(out, "%-16s not done: it needs %s\n", fault.Name, fault.Lacks())
+			continue
+		}
 		o, err := run(ctx, p, fault, f.settings)
 		if err != nil {
 			return errors.Join(err, f.write(r))

@@ -67,6 +67,9 @@ func run(ctx context.Context, p *platform, f fault, s settings) (*outcome, error
 	}
 	o := l.outcome(ended)
 	o.Fault, o.What, o.Seed = f.Name, f.What, s.seed
+	if f.Fails && len(o.Errors) == 0 {
+		return nil, fmt.Errorf("%s: nothing failed, so nothing was broken", f.Name)
+	}
 	o.Violations = l.history.check()
 	if o.Recovery > s.recoverWithin.Seconds() {
 		o.Violations = append(o.Violations, violation{Promise: notRecovered, Text: fmt.Sprintf("%.1f s after the fault had ended", o.Recovery)})
