@@ -67,6 +67,11 @@ func fillDisk(ctx context.Context, p *platform, hold time.Duration, _ *rand.Rand
 	if err := move(ctx, conn, diskName); err != nil {
 		return err
 	}
+	for _, table := range onDisk { // without the room that old rows have left in it
+		if _, err := conn.Exec(ctx, "vacuum full public."+table); err != nil {
+			return err
+		}
+	}
 	ballast := filepath.Join(dir, "ballast")
 	defer undo(func() error { return os.Remove(ballast) })
 	if err := fill(ballast); err != nil {
