@@ -77,7 +77,7 @@ test: check ## test everything on an empty platform of its own, on free ports
 # What `make test` runs on its platform; `make up` and `set -a; . .local/env` will do for a look at one of them.
 .PHONY: test-on-platform
 test-on-platform:
-	go test -count=1 ./tests/docs
+	go test -count=1 ./tests/docs ./tests/load ./tests/faults
 	go test -count=1 -race -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
 	go test -count=1 -race ./scripts/...
 	go test -count=1 -race ./tests/schema
