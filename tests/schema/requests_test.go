@@ -75,8 +75,21 @@ func TestADeleteSentAgainIsAppliedOnce(t *testing.T) {
 	require.Equal(t, `{"v":2}`, get(t, conn, "k"))
 
 	require.True(t, *parseWritten(t, one[string](t, conn, deleteAs, "i", requestID(2))).Deleted, "it never arrived")
-	require.False(t, *parseWritten(t, one[string](t, conn, deleteAs, "none", requestID(3))).Deleted)
-	require.False(t, *parseWritten(t, one[string](t, conn, deleteAs, "none", requestID(3))).Deleted)
+	missed := one[string](t, conn, deleteAs, "none", requestID(3))
+	require.False(t, *parseWritten(t, missed).Deleted)
+	require.Equal(t, missed, one[string](t, conn, deleteAs, "none", requestID(3)))
+}
+
+// TestADeleteThatFoundNothingIsAppliedOnce: what was written after its answer stays where it arrives again.
+func TestADeleteThatFoundNothingIsAppliedOnce(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	first := one[string](t, conn, deleteAs, "k", requestID(1))
+	require.False(t, *parseWritten(t, first).Deleted)
+	upsert(t, conn, "k", `{"v":1}`, nil)
+	require.Equal(t, first, one[string](t, conn, deleteAs, "k", requestID(1)))
+	require.Equal(t, `{"v":1}`, get(t, conn, "k"))
+	require.True(t, *parseWritten(t, one[string](t, conn, deleteAs, "k", requestID(2))).Deleted, "another request")
 }
 
 // The repeat finds its first attempt however long the log is.
