@@ -3,41 +3,65 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"regexp"
 	"runtime"
+	"runtime/pprof"
+	"slices"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/schollz/progressbar/v3"
+	"github.com/shirou/gopsutil/v4/mem"
 	"github.com/spf13/cobra"
 
-	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/scripts/bench/internal/bench"
+)
+
+// The exit statuses: 1 when it ran and a promise does not hold, 2 when it could not run.
+const (
+	exitBroken = 1
+	exitFailed = 2
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "Error:", err)
-		os.Exit(1)
+	err := command().ExecuteContext(ctx)
+	if err == nil {
+		return
 	}
+	fmt.Fprintln(os.Stderr, "Error:", err)
+	if errors.As(err, new(brokenError)) {
+		os.Exit(exitBroken)
+	}
+	os.Exit(exitFailed)
+}
+
+// brokenError says how many promises do not hold.
+type brokenError struct{ broken, all int }
+
+func (e brokenError) Error() string {
+	return fmt.Sprintf("%d of %d promises do not hold on this machine: see the last table", e.broken, e.all)
 }
 
 type flags struct {
-	requests int
-	seed     uint64
-	out      string
+	parts                    []string
+	entries, concurrency     []int
+	rounds, requests, starts int
+	seed                     uint64
+	out, from, compare, docs string
+	functions, profile, only string
 }
+
+// parts are what can be measured.
+var parts = []string{"operations", "stores", "cold", "cache"}
 
 func command() *cobra.Command {
 	var f flags
@@ -46,89 +70,310 @@ func command() *cobra.Command {
 		Short: "Measure the functions on a running platform",
 		Long: `Measure what the functions take inside an invocation, with what they are compared to in the same run.
 
-It writes and deletes entries under "bench/" in the Supabase project that SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY
-name. "make bench" starts an empty one for it.`,
+It writes and deletes entries under "bench/" in the Supabase project that SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY and
+DATABASE_URL name, and in Netlify Blobs. "make bench" starts empty ones for it.`,
+		Example: `  make bench
+  make bench SCALE=full
+  make bench ARGS='--parts operations --entries 10000 --rounds 200 --compare old.json'
+  make bench ARGS='--docs docs'`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
-		RunE: func(c *cobra.Command, _ []string) error { return run(c.Context(), f, c.OutOrStdout()) },
+		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr()) },
 	}
-	c.Flags().IntVar(&f.requests, "requests", 20_000, "requests of each load")
-	c.Flags().Uint64Var(&f.seed, "seed", uint64(time.Now().UnixNano()&0x7fffffff), "repeats a load")
-	c.Flags().StringVar(&f.out, "out", "", "a file for the results as JSON")
+	s := c.Flags()
+	s.StringSliceVar(&f.parts, "parts", parts, "what to measure")
+	s.StringVar(&f.only, "only", "", "measure only the operations whose names match this regular expression")
+	s.IntSliceVar(&f.entries, "entries", []int{10_000, 100_000}, "how many entries the store holds, one size after the other")
+	s.IntSliceVar(&f.concurrency, "concurrency", []int{1, 10}, "how many calls at a time")
+	s.IntVar(&f.rounds, "rounds", 500, "calls of each operation in each way; of the slow ones fewer")
+	s.IntVar(&f.requests, "requests", 20_000, "requests of each load of the cache")
+	s.IntVar(&f.starts, "starts", 50, "starts of each function")
+	s.Uint64Var(&f.seed, "seed", uint64(time.Now().UnixNano()&0x7fffffff), "repeats the requests of a run")
+	s.StringVar(&f.functions, "functions", "", "folder with <function>/bootstrap to start (default: what KV_HOST_URL runs)")
+	s.StringVar(&f.out, "out", "", "a file for the results as JSON")
+	s.StringVar(&f.from, "from", "", "show the results in this file instead of measuring")
+	s.StringVar(&f.compare, "compare", "", "a file with older results to compare with")
+	s.StringVar(&f.docs, "docs", "", "folder whose BENCHMARKS.md gets the tables and plots")
+	s.StringVar(&f.profile, "cpuprofile", "", "a file for a profile of this process, for go tool pprof")
 	return c
 }
 
-// results is the JSON document of a run.
-type results struct {
-	At    time.Time           `json:"at"`
-	CPUs  int                 `json:"cpus"`
-	Go    string              `json:"go"`
-	Seed  uint64              `json:"seed"`
-	Cache []bench.CacheResult `json:"cache"`
+func (f flags) check() error {
+	for name, n := range map[string]int{"rounds": f.rounds - 9, "requests": f.requests - 99, "starts": f.starts} {
+		if n < 1 {
+			return fmt.Errorf("--%s is too small to tell anything", name)
+		}
+	}
+	for _, n := range f.entries {
+		if err := bench.CheckEntries(n); err != nil {
+			return fmt.Errorf("--entries: %w", err)
+		}
+	}
+	for _, n := range f.concurrency {
+		if n < 1 || n > 50 {
+			return fmt.Errorf("--concurrency must be 1 to 50, got %d", n)
+		}
+	}
+	for _, part := range f.parts {
+		if !slices.Contains(parts, part) {
+			return fmt.Errorf("--parts must be of %v, got %q", parts, part)
+		}
+	}
+	if _, err := regexp.Compile(f.only); err != nil {
+		return fmt.Errorf("--only: %w", err)
+	}
+	if len(f.entries) == 0 || len(f.concurrency) == 0 {
+		return errors.New("--entries and --concurrency need a number")
+	}
+	return nil
 }
 
-func run(ctx context.Context, f flags, out io.Writer) error {
-	if f.requests < 100 {
-		return fmt.Errorf("--requests must be at least 100, got %d", f.requests)
+func (f flags) run(ctx context.Context, out, progress io.Writer) (err error) {
+	if err := f.check(); err != nil {
+		return err
 	}
-	store, err := kv.NewSupabase(os.Getenv("SUPABASE_URL"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
-	if err != nil {
-		return fmt.Errorf("%w\nTry:   make bench, which starts a platform of its own", err)
-	}
-	r := results{At: time.Now().UTC(), CPUs: runtime.NumCPU(), Go: runtime.Version(), Seed: f.seed}
-	for _, load := range bench.CacheLoads(f.requests, f.seed) {
-		result, err := runCacheLoad(ctx, store, load)
-		if err != nil {
-			return fmt.Errorf("%s: %w", load.Name, err)
+	var older bench.Results
+	if f.compare != "" { // first: a run takes minutes, and a wrong name would be found out after it
+		if older, err = bench.Read(f.compare); err != nil {
+			return err
 		}
-		r.Cache = append(r.Cache, result)
 	}
-	printCache(out, r)
+	var r bench.Results
+	if f.from != "" {
+		r, err = bench.Read(f.from)
+	} else {
+		r, err = f.measure(ctx, progress)
+	}
+	if err != nil {
+		return err
+	}
 	if f.out != "" {
-		if err := write(f.out, r); err != nil {
+		if err := r.Write(f.out); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(out, "%s, seed %d\n", r.Machine, r.Seed)
+	tables := r.Tables()
+	if f.compare != "" {
+		tables = append([]bench.Table{bench.Compare(older, r)}, tables...)
+	}
+	for _, t := range tables {
+		if err := t.Print(out); err != nil {
+			return err
+		}
+	}
+	if f.docs != "" {
+		if err := r.WriteDocs(f.docs); err != nil {
 			return err
 		}
 	}
 	return kept(r)
 }
 
-// kept is an error where a promise of docs/CACHE.md does not hold.
-func kept(r results) error {
-	for _, c := range r.Cache {
-		if c.HitToMiss > maxHitToMiss {
-			return fmt.Errorf("%s: an answer from memory takes %.3f times one from the database, and %.2f is promised", c.Load.Name, c.HitToMiss, maxHitToMiss)
+// kept is an error where a promise does not hold.
+func kept(r bench.Results) error {
+	targets := r.Targets()
+	broken := 0
+	for _, t := range targets {
+		if !t.Met {
+			broken++
 		}
-		if c.Load.Name == bench.HotKeys && c.HitRatio < minHitRatio {
-			return fmt.Errorf("%s: %.0f %% were answered from memory, and %.0f %% are promised", c.Load.Name, 100*c.HitRatio, 100*minHitRatio)
-		}
+	}
+	if broken > 0 {
+		return brokenError{broken, len(targets)}
 	}
 	return nil
 }
 
-// What is promised, at p50 and for the hot keys.
-const (
-	maxHitToMiss = 0.05
-	minHitRatio  = 0.80
-)
+// measure runs the parts that were asked for.
+func (f flags) measure(ctx context.Context, progress io.Writer) (r bench.Results, err error) {
+	r = bench.Results{At: time.Now().UTC(), Seed: f.seed}
+	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL"} {
+		if os.Getenv(name) == "" {
+			return r, fmt.Errorf("%s is not set\nTry:   make bench, which starts a platform of its own", name)
+		}
+	}
+	project, err := bench.Open(ctx, bench.Project{URL: os.Getenv("SUPABASE_URL"), Key: os.Getenv("SUPABASE_SERVICE_ROLE_KEY"),
+		Database: os.Getenv("DATABASE_URL"), Site: os.Getenv("KV_BASE_URL")})
+	if err != nil {
+		return r, err
+	}
+	defer project.Close()
+	if r.Machine, err = machine(ctx, project); err != nil {
+		return r, err
+	}
+	if f.profile != "" {
+		file, err := os.Create(f.profile)
+		if err != nil {
+			return r, err
+		}
+		defer func() { _ = file.Close() }()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return r, err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	m := measurement{flags: f, project: project, progress: progress, results: &r}
+	if m.conn, err = project.Connect(ctx); err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, m.conn.Close(context.WithoutCancel(ctx))) }()
+	return r, m.run(ctx)
+}
 
-func write(file string, r results) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+// measurement is a run that is going on.
+type measurement struct {
+	flags
+	project  *bench.Project
+	conn     *pgx.Conn
+	progress io.Writer
+	results  *bench.Results
+}
+
+func (m measurement) run(ctx context.Context) error {
+	if slices.Contains(m.parts, "operations") {
+		undo, err := bench.IndexScores(ctx, m.conn)
+		if err != nil {
+			return fmt.Errorf("make ranges fast: %w", err)
+		}
+		defer func() { _ = undo(context.WithoutCancel(ctx)) }()
+		for _, entries := range m.entries {
+			if err := m.filled(ctx, entries, m.operations); err != nil {
+				return err
+			}
+		}
+	}
+	if slices.Contains(m.parts, "stores") || slices.Contains(m.parts, "cold") {
+		if err := m.filled(ctx, slices.Min(m.entries), m.deployed); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(m.parts, "cache") {
+		return m.cache(ctx)
+	}
+	return nil
+}
+
+// filled does something with a store of so many entries, which are gone afterwards.
+func (m measurement) filled(ctx context.Context, entries int, do func(context.Context, bench.Data) error) (err error) {
+	d := bench.Data{Prefix: prefix(), Entries: entries}
+	defer func() { err = errors.Join(err, m.remove(context.WithoutCancel(ctx), d.Prefix)) }()
+	m.say("filling    %d entries", entries)
+	if err := d.Fill(ctx, m.conn); err != nil {
+		return fmt.Errorf("fill: %w", err)
+	}
+	return do(ctx, d)
+}
+
+func (m measurement) operations(ctx context.Context, d bench.Data) error {
+	only := regexp.MustCompile(m.only)
+	for _, concurrency := range m.concurrency {
+		for _, op := range bench.Operations() {
+			if !only.MatchString(op.Name) {
+				continue
+			}
+			m.say("measuring  %s, %d at a time, %d entries", op.Name, concurrency, d.Entries)
+			result, err := m.project.Measure(ctx, d, op, m.rounds, concurrency, m.seed)
+			if err != nil {
+				return err
+			}
+			m.results.Operations = append(m.results.Operations, result)
+			if err := m.remove(ctx, d.Prefix+"new/"); err != nil {
+				return err
+			}
+		}
+	}
+	m.say("measuring  %d operations, %d entries", thousand, d.Entries)
+	result, err := m.project.MeasureThousand(ctx, d, thousand, m.seed)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(text, '\n'), 0o644)
+	m.results.Thousand = append(m.results.Thousand, result)
+	return nil
 }
 
-func runCacheLoad(ctx context.Context, store *kv.Supabase, load bench.CacheLoad) (result bench.CacheResult, err error) {
-	prefix := "bench/" + uuid.NewString() + "/"
-	defer func() { err = errors.Join(err, remove(context.WithoutCancel(ctx), prefix)) }()
+// thousand is how many operations are promised to take a time together.
+const thousand = 1000
+
+// deployed measures what is about the functions as they are deployed.
+func (m measurement) deployed(ctx context.Context, d bench.Data) error {
+	if err := m.stores(ctx, d); err != nil {
+		return fmt.Errorf("both stores: %w", err)
+	}
+	if !slices.Contains(m.parts, "cold") {
+		return nil
+	}
+	var programs map[string]string
+	var err error
+	switch host := os.Getenv("KV_HOST_URL"); {
+	case m.functions != "":
+		programs, err = bench.BinariesIn(m.functions)
+	case host == "":
+		m.say("left out   cold starts: neither KV_HOST_URL nor --functions says where the functions are")
+		return nil
+	case runtime.GOOS != "linux":
+		m.say("left out   cold starts: the host's programs are found on Linux alone; --functions names them elsewhere")
+		return nil
+	default:
+		programs, err = bench.Binaries(ctx, host)
+	}
+	if err != nil {
+		return err
+	}
+	m.say("measuring  %d starts of %d functions", m.starts, len(programs))
+	m.results.Cold, err = bench.MeasureCold(ctx, programs, d, m.starts, m.seed)
+	return err
+}
+
+// stores measures Blobs beside Supabase.
+func (m measurement) stores(ctx context.Context, d bench.Data) (err error) {
+	if !slices.Contains(m.parts, "stores") {
+		return nil
+	}
+	if os.Getenv("NETLIFY_BLOBS_TOKEN") == "" {
+		m.say("left out   Netlify Blobs: NETLIFY_BLOBS_TOKEN is not set")
+		return nil
+	}
+	defer func() { err = errors.Join(err, m.project.EmptyBlobs(context.WithoutCancel(ctx), d)) }()
+	m.say("filling    %d entries into Blobs", d.Entries)
+	if err := m.project.FillBlobs(ctx, d); err != nil {
+		return err
+	}
+	m.say("measuring  both stores, %d entries", d.Entries)
+	if m.results.Stores, err = m.project.MeasureStores(ctx, d, m.rounds, m.seed); err != nil {
+		return err
+	}
+	return m.remove(ctx, d.Prefix+"new/")
+}
+
+func (m measurement) cache(ctx context.Context) error {
+	for _, load := range bench.CacheLoads(m.requests, m.seed) {
+		m.say("measuring  the cache: %s", load.Name)
+		result, err := m.cacheLoad(ctx, load)
+		if err != nil {
+			return fmt.Errorf("%s: %w", load.Name, err)
+		}
+		m.results.Cache = append(m.results.Cache, result)
+	}
+	return nil
+}
+
+func (m measurement) cacheLoad(ctx context.Context, load bench.CacheLoad) (result bench.CacheResult, err error) {
+	prefix := prefix()
+	defer func() { err = errors.Join(err, m.remove(context.WithoutCancel(ctx), prefix)) }()
 	bar := progressbar.NewOptions(load.Requests, progressbar.OptionSetWriter(terminal()), progressbar.OptionSetDescription(load.Name),
 		progressbar.OptionThrottle(200*time.Millisecond), progressbar.OptionClearOnFinish(), progressbar.OptionShowCount())
 	defer func() { err = errors.Join(err, bar.Finish()) }()
-	return load.Run(ctx, store, prefix, func(done int) { _ = bar.Set(done) })
+	return load.Run(ctx, m.project.Store(), prefix, func(done int) { _ = bar.Set(done) })
 }
+
+func (m measurement) remove(ctx context.Context, prefix string) error {
+	return bench.Remove(ctx, m.conn, prefix)
+}
+
+func (m measurement) say(line string, args ...any) { fmt.Fprintf(m.progress, line+"\n", args...) }
+
+// prefix is that of all that a part writes.
+func prefix() string { return "bench/" + uuid.NewString() + "/" }
 
 // terminal is where progress is shown: nowhere, unless somebody is looking.
 func terminal() io.Writer {
@@ -138,39 +383,11 @@ func terminal() io.Writer {
 	return os.Stderr
 }
 
-// remove deletes what a benchmark wrote, in one statement where there is a way to the database.
-func remove(ctx context.Context, prefix string) error {
-	address := os.Getenv("DATABASE_URL")
-	if address == "" {
-		fmt.Fprintf(os.Stderr, "DATABASE_URL is not set: the entries under %s stay\n", prefix)
-		return nil
+func machine(ctx context.Context, p *bench.Project) (m bench.Machine, err error) {
+	m = bench.Machine{CPUs: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version()}
+	if memory, err := mem.VirtualMemoryWithContext(ctx); err == nil {
+		m.MemoryGB = int((memory.Total + 1<<29) >> 30)
 	}
-	conn, err := pgx.Connect(ctx, address)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	_, err = conn.Exec(ctx, "delete from public.kv_store where starts_with(key, $1)", prefix)
-	return err
-}
-
-func printCache(out io.Writer, r results) {
-	fmt.Fprintf(out, "The cache of kv-get, ms inside the invocation (%d CPUs, %s, seed %d)\n\n", r.CPUs, r.Go, r.Seed)
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "load\thit ratio\t\tcalls\tmean\tp50\tp95\tp99\t")
-	for _, c := range r.Cache {
-		first := fmt.Sprintf("%s\t%.1f %%", c.Load.Name, 100*c.HitRatio)
-		for _, row := range []struct {
-			name string
-			l    bench.Latency
-		}{{"with the cache", c.Cached}, {"from memory", c.Hits}, {"from the database", c.Misses}, {"without a cache", c.Uncached}} {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%.3f\t%.3f\t%.3f\t%.3f\t\n", first, row.name, row.l.Calls, row.l.Mean, row.l.P50, row.l.P95, row.l.P99)
-			first = "\t"
-		}
-	}
-	_ = w.Flush()
-	for _, c := range r.Cache {
-		fmt.Fprintf(out, "\n%s: from memory takes %.4f times what the database takes (p50; at most %.2f is promised)", c.Load.Name, c.HitToMiss, maxHitToMiss)
-	}
-	fmt.Fprintln(out)
+	m.Postgres, m.PostgREST, err = p.Versions(ctx)
+	return m, err
 }

@@ -55,7 +55,7 @@ func (l CacheLoad) Run(ctx context.Context, store *kv.Supabase, prefix string, p
 	key := func(i int) string { return fmt.Sprintf("%s%06d", prefix, i) }
 	upsert := newInstance(netlify.Upsert(store))
 	write := func(i int) error {
-		_, err := upsert.invoke(ctx, event("POST", nil, map[string]any{"key": key(i), "value": entryOf(random)}))
+		_, err := upsert.invoke(ctx, post(map[string]any{"key": key(i), "value": entryOf(random)}).event())
 		return err
 	}
 	for i := range l.Keys {
@@ -81,11 +81,11 @@ func (l CacheLoad) Run(ctx context.Context, store *kv.Supabase, prefix string, p
 			}
 			continue
 		}
-		get := event("GET", map[string]string{"key": key(i)}, nil)
+		event := get(map[string]string{"key": key(i)}).event()
 		readers := []instance{cached[random.IntN(len(cached))], uncached}
 		first := random.IntN(2)
 		for _, which := range []int{first, 1 - first} {
-			r, err := readers[which].invoke(ctx, get)
+			r, err := readers[which].invoke(ctx, event)
 			if err != nil {
 				return CacheResult{}, err
 			}
@@ -102,10 +102,8 @@ func (l CacheLoad) Run(ctx context.Context, store *kv.Supabase, prefix string, p
 		}
 	}
 	result := CacheResult{Load: l, Cached: summarize(with), Hits: summarize(hits), Misses: summarize(misses), Uncached: summarize(without)}
-	result.HitRatio = float64(len(hits)) / float64(max(len(with), 1))
-	if result.Misses.P50 > 0 {
-		result.HitToMiss = result.Hits.P50 / result.Misses.P50
-	}
+	result.HitRatio = ratio(float64(len(hits)), float64(len(with)))
+	result.HitToMiss = ratio(result.Hits.P50, result.Misses.P50)
 	return result, nil
 }
 

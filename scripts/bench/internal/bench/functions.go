@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"os"
 	"time"
 
 	"netlify-supabase-kv/pkg/kv"
@@ -23,6 +25,7 @@ func newInstance(endpoint netlify.Endpoint) instance {
 type reply struct {
 	took   time.Duration
 	source kv.Source
+	body   string
 }
 
 // invoke sends an event and times the answer, which must be 200.
@@ -44,22 +47,77 @@ func (i instance) invoke(ctx context.Context, event []byte) (reply, error) {
 	if response.StatusCode != http.StatusOK {
 		return reply{}, fmt.Errorf("the function answered %d %.200s", response.StatusCode, response.Body)
 	}
-	return reply{took, kv.Source(response.Headers["X-KV-Cache"])}, nil
+	return reply{took, kv.Source(response.Headers["X-KV-Cache"]), response.Body}, nil
 }
 
-// event is what Netlify sends for a request.
-func event(method string, params map[string]string, body any) []byte {
-	e := map[string]any{"httpMethod": method, "queryStringParameters": params}
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			panic(err) // only for values that no benchmark makes
-		}
-		e["body"] = string(text)
+// request is one request to a function.
+type request struct {
+	method string
+	params map[string]string
+	body   []byte // JSON, where there is one
+	bypass bool   // not from memory
+}
+
+// post is a request with a body of JSON.
+func post(body any) request {
+	text, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // only for values that no benchmark makes
+	}
+	return request{method: http.MethodPost, body: text}
+}
+
+func get(params map[string]string) request {
+	return request{method: http.MethodGet, params: params}
+}
+
+func (r request) fresh() request {
+	r.bypass = true
+	return r
+}
+
+func (r request) query() string {
+	values := url.Values{}
+	for name, value := range r.params {
+		values.Set(name, value)
+	}
+	return values.Encode()
+}
+
+// event is what Netlify sends for a request: with as many headers as a browser and the platform add, each of them twice, since
+// reading the event is a part of what a function does.
+func (r request) event() []byte {
+	header := map[string]string{
+		"host": "site.netlify.app", "user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+		"accept": "application/json, text/plain, */*", "accept-language": "en-US,en;q=0.5", "accept-encoding": "gzip, br",
+		"content-type": "application/json", "origin": "https://site.netlify.app", "referer": "https://site.netlify.app/app",
+		"x-forwarded-for": "203.0.113.7, 198.51.100.1", "x-forwarded-proto": "https", "x-language": "en", "x-country": "DE",
+		"x-nf-client-connection-ip": "203.0.113.7", "x-nf-request-id": "01JD000000000000000000000A", "x-nf-deploy-id": "0", "x-nf-deploy-context": "production",
+		"x-nf-account-id": "0", "x-nf-account-tier": "account_type_pro", "x-nf-site-id": os.Getenv("NETLIFY_SITE_ID"), "via": "https/2 Netlify",
+	}
+	if r.bypass {
+		header["x-kv-cache"] = "bypass"
+	}
+	e := map[string]any{
+		"httpMethod": r.method, "path": "/.netlify/functions/kv", "rawUrl": "https://site.netlify.app/.netlify/functions/kv?" + r.query(), "rawQuery": r.query(),
+		"headers": header, "multiValueHeaders": several(header),
+		"queryStringParameters": r.params, "multiValueQueryStringParameters": several(r.params),
+		"body": nil, "isBase64Encoded": r.body == nil, "blobs": os.Getenv("NETLIFY_BLOBS_EVENT"),
+	}
+	if r.body != nil {
+		e["body"] = string(r.body)
 	}
 	raw, err := json.Marshal(e)
 	if err != nil {
 		panic(err)
 	}
 	return raw
+}
+
+func several(single map[string]string) map[string][]string {
+	several := make(map[string][]string, len(single))
+	for name, value := range single {
+		several[name] = []string{value}
+	}
+	return several
 }

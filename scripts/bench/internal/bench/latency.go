@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -23,8 +24,25 @@ func summarize(calls []time.Duration) Latency {
 	for _, took := range sorted {
 		sum += took
 	}
-	at := func(share float64) float64 { return milliseconds(sorted[int(share*float64(len(sorted)-1))]) }
-	return Latency{Calls: len(sorted), Mean: milliseconds(sum) / float64(len(sorted)), P50: at(0.50), P95: at(0.95), P99: at(0.99)}
+	return Latency{
+		Calls: len(sorted), Mean: milliseconds(sum / time.Duration(len(sorted))),
+		P50: milliseconds(percentile(sorted, 0.50)), P95: milliseconds(percentile(sorted, 0.95)), P99: milliseconds(percentile(sorted, 0.99)),
+	}
 }
 
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// percentile is the smallest of the sorted values that the share of them does not exceed (nearest rank).
+func percentile(sorted []time.Duration, share float64) time.Duration {
+	rank := int(math.Ceil(share * float64(len(sorted))))
+	return sorted[min(max(rank, 1), len(sorted))-1]
+}
+
+// milliseconds keeps four digits after the point: an answer from memory takes some hundredths.
+func milliseconds(d time.Duration) float64 { return math.Round(float64(d)/100) / 10_000 }
+
+// ratio is 0 where there is nothing to divide by.
+func ratio(of, by float64) float64 {
+	if by == 0 {
+		return 0
+	}
+	return of / by
+}

@@ -1,0 +1,195 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ColdResult is what the first request to a new instance waits for.
+type ColdResult struct {
+	Function string  `json:"function"`
+	Bytes    int64   `json:"bytes"`  // of the binary
+	Ready    Latency `json:"ready"`  // from the start of the process until it asks for work
+	Answer   Latency `json:"answer"` // until its first answer is there, which the store gave
+}
+
+// Binaries finds the programs that the host runs, by function. They are what Netlify's bundler made, and the host knows their
+// processes.
+func Binaries(ctx context.Context, host string) (map[string]string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, host+"/_platform/instances", nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	var list struct {
+		Instances []struct {
+			Function string
+			PID      int
+		}
+	}
+	if err := json.NewDecoder(response.Body).Decode(&list); err != nil {
+		return nil, fmt.Errorf("read the host's instances: %w", err)
+	}
+	binaries := map[string]string{}
+	for _, in := range list.Instances {
+		if in.PID == 0 {
+			continue
+		}
+		program, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(in.PID), "exe"))
+		if err != nil {
+			return nil, fmt.Errorf("find the program of %s: %w", in.Function, err)
+		}
+		binaries[in.Function] = program
+	}
+	return binaries, nil
+}
+
+// BinariesIn finds the programs in a folder that holds <function>/bootstrap for each.
+func BinariesIn(dir string) (map[string]string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*", "bootstrap"))
+	if err != nil || len(files) == 0 {
+		return nil, errors.Join(err, fmt.Errorf("no <function>/bootstrap in %s", dir))
+	}
+	binaries := map[string]string{}
+	for _, file := range files {
+		binaries[filepath.Base(filepath.Dir(file))] = file
+	}
+	return binaries, nil
+}
+
+// firstRequest is what a new instance is asked first.
+func firstRequest(function string, d Data, random *rand.Rand) request {
+	for _, op := range Operations() {
+		if op.Function == strings.TrimSuffix(function, "-blob") {
+			return op.request(d, random, d.Prefix+"new/cold")
+		}
+	}
+	return post(map[string]string{"key": d.Prefix + "new/none"}) // kv-delete
+}
+
+// coldLimit is when a start counts as failed.
+const coldLimit = 10 * time.Second
+
+// MeasureCold starts every program so many times, in turns, and gives it one request. To the programs it is the Lambda Runtime API.
+func MeasureCold(ctx context.Context, binaries map[string]string, d Data, starts int, seed uint64) ([]ColdResult, error) {
+	random := rand.New(rand.NewPCG(seed, 4))
+	ready, answered := map[string][]time.Duration{}, map[string][]time.Duration{}
+	var functions []string
+	for function := range binaries {
+		functions = append(functions, function)
+	}
+	slices.Sort(functions)
+	for range starts {
+		random.Shuffle(len(functions), func(i, j int) { functions[i], functions[j] = functions[j], functions[i] })
+		for _, function := range functions {
+			event := firstRequest(function, d, random).event()
+			begun, done, err := start(ctx, binaries[function], function, event)
+			if err != nil {
+				return nil, fmt.Errorf("start %s: %w", function, err)
+			}
+			ready[function], answered[function] = append(ready[function], begun), append(answered[function], done)
+		}
+	}
+	slices.Sort(functions)
+	var results []ColdResult
+	for _, function := range functions {
+		info, err := os.Stat(binaries[function])
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, ColdResult{function, info.Size(), summarize(ready[function]), summarize(answered[function])})
+	}
+	return results, nil
+}
+
+// start runs one instance for one request.
+func start(ctx context.Context, program, function string, event []byte) (ready, answered time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, coldLimit)
+	defer cancel()
+	var began time.Time
+	asked, answers := make(chan time.Duration, 2), make(chan outcome, 1)
+	runtimeAPI := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		since := time.Since(began)
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/runtime/invocation/next") && len(asked) == 0:
+			asked <- since
+			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "1")
+			w.Header().Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(time.Now().Add(coldLimit).UnixMilli(), 10))
+			_, _ = w.Write(event)
+		case strings.HasSuffix(r.URL.Path, "/runtime/invocation/next"): // it is done, and is ended next
+			<-r.Context().Done()
+		case strings.HasSuffix(r.URL.Path, "/response"):
+			body, err := io.ReadAll(r.Body)
+			answers <- outcome{time.Since(began), body, err}
+			w.WriteHeader(http.StatusAccepted)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer runtimeAPI.Close()
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Env = []string{
+		"AWS_LAMBDA_RUNTIME_API=" + strings.TrimPrefix(runtimeAPI.URL, "http://"), "AWS_LAMBDA_FUNCTION_NAME=" + function,
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=1024", "AWS_LAMBDA_FUNCTION_VERSION=$LATEST", "USE_SUPABASE_KV=true",
+	}
+	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "NETLIFY_SITE_ID", "NETLIFY_BLOBS_TOKEN", "NETLIFY_BLOBS_API_URL", "GOCOVERDIR"} {
+		cmd.Env = append(cmd.Env, name+"="+os.Getenv(name))
+	}
+	began = time.Now()
+	if err := cmd.Start(); err != nil {
+		return 0, 0, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	}()
+	select {
+	case o := <-answers:
+		return <-asked, o.after, o.check()
+	case err := <-ended:
+		ended <- err
+		return 0, 0, fmt.Errorf("it ended before it answered: %w", err)
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
+}
+
+// outcome is an instance's answer.
+type outcome struct {
+	after time.Duration
+	body  []byte
+	err   error
+}
+
+func (o outcome) check() error {
+	if o.err != nil {
+		return o.err
+	}
+	response, err := decode[struct {
+		StatusCode int
+		Body       string
+	}](o.body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("it answered %d %.200s", response.StatusCode, response.Body)
+	}
+	return err
+}

@@ -1,0 +1,139 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Data is a store filled for measuring. What is asked of it finds as much at any size: an owner has 100 entries, a word and a
+// range of 100 scores are found in 100 of them, and 100 keys share all but their last two digits. None of this has to do with the
+// order of the keys.
+type Data struct {
+	Prefix  string
+	Entries int
+}
+
+// Sizes of a [Data]: what is asked for is found in so many entries.
+const (
+	found       = 100
+	fewestTotal = 1000
+)
+
+// CheckEntries says why a store cannot be filled with so many entries.
+func CheckEntries(n int) error {
+	if n < fewestTotal || n%found != 0 || n > 9_999_900 {
+		return fmt.Errorf("entries must be hundreds, from %d to 9999900, got %d", fewestTotal, n)
+	}
+	return nil
+}
+
+func (d Data) key(i int) string     { return fmt.Sprintf("%sdoc/%07d", d.Prefix, i) }
+func (d Data) ownerIndex() string   { return d.Prefix + "owner" }
+func (d Data) typeIndex() string    { return d.Prefix + "type" }
+func (d Data) groups() int          { return d.Entries / found }
+func (d Data) any(r *rand.Rand) int { return r.IntN(d.Entries) + 1 }
+
+// hundred is a prefix that 100 keys have.
+func (d Data) hundred(r *rand.Rand) string {
+	return fmt.Sprintf("%sdoc/%05d", d.Prefix, 1+r.IntN(d.groups()-1))
+}
+
+// word is one that 100 entries have.
+func (d Data) word(r *rand.Rand) string { return fmt.Sprintf("benchword%d", r.IntN(d.groups())) }
+
+// scorePath is where an entry has a number of its own, from 0 on; a path that nobody else's entries have, since it is made fast.
+const scorePath = "benchScore"
+
+// Fill writes the entries. It is one statement, so that a million of them take minutes instead of an hour.
+func (d Data) Fill(ctx context.Context, conn *pgx.Conn) error {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if _, err := tx.Exec(ctx, "set local statement_timeout = 0"); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `insert into public.kv_store (key, value, is_index) values ($1, '[]', true), ($2, '[]', true)`, d.ownerIndex(), d.typeIndex()); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `
+		insert into public.kv_member (index_key, member)
+		select $1, 'o' || i from generate_series(0, $3::integer / 100 - 1) as i union all select $2, 't' || i from generate_series(0, 9) as i`,
+		d.ownerIndex(), d.typeIndex(), d.Entries); err != nil {
+		return err
+	}
+	// i times a prime, modulo how many there are, is another order of the same numbers.
+	if _, err := tx.Exec(ctx, `
+		insert into public.kv_store (key, value, index_pairs)
+		select $1 || 'doc/' || lpad(i::text, 7, '0'),
+			json_build_object(
+				'user', 'user-' || lpad((i * 7919 % n)::text, 7, '0'), '`+scorePath+`', i * 104729 % n, 'active', true,
+				'title', 'What a session of an app keeps benchword' || i * 1299709 % n % (n / 100), 'tags', json_build_array('draft', 'mobile', 'beta'),
+				'body', 'Some sentences of text, as people write them into a form, and a few more words to make up for a size that is usual.'),
+			array[array[$2, 'o' || i * 7919 % n % (n / 100)], array[$3, 't' || i % 10]]
+		from (select $4::bigint as n) as size, generate_series(1::bigint, n) as i`, d.Prefix, d.ownerIndex(), d.typeIndex(), d.Entries); err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return err
+	}
+	return settle(ctx, conn)
+}
+
+// settle does what the database does by itself after a while, so that it does not do it while something is measured.
+func settle(ctx context.Context, conn *pgx.Conn) error {
+	for _, statement := range []string{"vacuum (analyze) public.kv_store", "vacuum (analyze) public.kv_posting", "vacuum (analyze) public.kv_member", "vacuum (analyze) public.kv_log"} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Remove deletes every entry under a prefix, and has the database forget them, so that what is measured next does not pay for it.
+func Remove(ctx context.Context, conn *pgx.Conn, prefix string) error {
+	deleted, err := conn.Exec(ctx, "delete from public.kv_store where key >= $1 and key < public.kv_prefix_end($1)", prefix)
+	if err != nil || deleted.RowsAffected() == 0 {
+		return err
+	}
+	return settle(ctx, conn)
+}
+
+// IndexScores makes ranges of scores fast, and returns what undoes it.
+func IndexScores(ctx context.Context, conn *pgx.Conn) (undo func(context.Context) error, err error) {
+	if _, err := conn.Exec(ctx, "select public.kv_index_path($1)", scorePath); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		_, err := conn.Exec(ctx, "select public.kv_unindex_path($1)", scorePath)
+		return err
+	}, nil
+}
+
+// valueOf is a value like those that Fill writes, which no query finds.
+func (d Data) valueOf(r *rand.Rand) map[string]any {
+	return map[string]any{
+		"user": fmt.Sprintf("user-%07d", r.IntN(d.Entries)), scorePath: -1, "active": true,
+		"title": "What a session of an app keeps", "tags": []string{"draft", "mobile", "beta"},
+		"body": "Some sentences of text, as people write them into a form, and a few more words to make up for a size that is usual.",
+	}
+}
+
+// largeValue is one of about a megabyte: a thousand of a kilobyte.
+func (d Data) largeValue(r *rand.Rand) map[string]any {
+	parts := make([]map[string]any, 1000)
+	for i := range parts {
+		parts[i] = map[string]any{"n": r.IntN(1_000_000), "text": strings.Repeat("a line of a document, as long as people write them; ", 18), "done": i%2 == 0}
+	}
+	return map[string]any{"parts": parts}
+}
+
+// pairs are two indexes for a new entry.
+func (d Data) pairs(r *rand.Rand) [][2]string {
+	return [][2]string{{d.ownerIndex(), fmt.Sprintf("o%d", r.IntN(d.groups()))}, {d.typeIndex(), fmt.Sprintf("t%d", r.IntN(10))}}
+}

@@ -1,0 +1,100 @@
+package bench
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+)
+
+// Operation is one thing that people do with the store, and how it is asked for.
+type Operation struct {
+	Name     string
+	Function string // that answers it
+	// One in so many rounds is run, since it takes so much longer than others; 0: each.
+	Rarely int
+	// writes: every way gets a key of its own.
+	writes bool
+	// request makes the request; for writes, of the key.
+	request func(d Data, r *rand.Rand, key string) request
+	// answer is a part of every answer.
+	answer string
+	// table makes the plain request to a table that comes closest; nil where none comes close.
+	table func(d Data, q request, key string) tableRequest
+}
+
+// tableRequest is a request to PostgREST that calls no function.
+type tableRequest struct {
+	method, path string
+	body         any
+}
+
+// Names of the operations that promises are about.
+const (
+	OpUpsert = "upsert"
+	OpGet    = "get"
+	OpList   = "list of 100 with values"
+	OpIndex  = "query by index"
+)
+
+// Operations are what is measured.
+func Operations() []Operation {
+	return []Operation{
+		{Name: OpUpsert, Function: "kv-upsert", writes: true, request: upsertRequest(Data.valueOf), answer: `"ok":true`, table: insertRow},
+		{Name: "upsert of an entry that exists", Function: "kv-upsert", request: func(d Data, r *rand.Rand, _ string) request {
+			return upsertRequest(Data.valueOf)(d, r, fmt.Sprintf("%supdated/%03d", d.Prefix, r.IntN(200)))
+		}, answer: `"ok":true`},
+		{Name: "upsert of 1 MB", Function: "kv-upsert", Rarely: 20, writes: true, request: upsertRequest(Data.largeValue), answer: `"ok":true`, table: insertRow},
+		{Name: OpGet, Function: "kv-get", request: func(d Data, r *rand.Rand, _ string) request {
+			return get(map[string]string{"key": d.key(d.any(r))})
+		}, answer: `"exists":true`, table: func(_ Data, q request, _ string) tableRequest {
+			return tableRequest{http.MethodGet, "kv_store?select=value&key=eq." + url.QueryEscape(q.params["key"]), nil}
+		}},
+		{Name: OpList, Function: "kv-list", request: func(d Data, r *rand.Rand, _ string) request {
+			return get(map[string]string{"prefix": d.hundred(r), "includeValues": "true", "limit": "100"})
+		}, answer: `"count":100`, table: selectRows("key,value")},
+		{Name: "list of 100 keys", Function: "kv-list", request: func(d Data, r *rand.Rand, _ string) request {
+			return get(map[string]string{"prefix": d.hundred(r), "limit": "100"})
+		}, answer: `"count":100`, table: selectRows("key")},
+		{Name: OpIndex, Function: "kv-query", request: func(d Data, r *rand.Rand, _ string) request {
+			return get(map[string]string{"index": fmt.Sprintf("%s:o%d", d.ownerIndex(), r.IntN(d.groups()))})
+		}, answer: `"count":100`},
+		{Name: "query by range", Function: "kv-query", request: func(d Data, r *rand.Rand, _ string) request {
+			from := r.IntN(d.Entries - found)
+			return get(map[string]string{"range": fmt.Sprintf("%s:%d..%d", scorePath, from, from+found-1)})
+		}, answer: `"count":100`},
+		{Name: "full text", Function: "kv-query", request: func(d Data, r *rand.Rand, _ string) request {
+			return get(map[string]string{"q": d.word(r)})
+		}, answer: `"count":100`},
+		{Name: "aggregate", Function: "kv-query", request: func(d Data, r *rand.Rand, _ string) request {
+			return get(map[string]string{"index": fmt.Sprintf("%s:o%d", d.ownerIndex(), r.IntN(d.groups())), "aggregate": "avg:" + scorePath})
+		}, answer: `"aggregates":`},
+		{Name: "count of a tenth", Function: "kv-query", Rarely: 2, request: func(d Data, r *rand.Rand, _ string) request {
+			return get(map[string]string{"index": fmt.Sprintf("%s:t%d", d.typeIndex(), r.IntN(10)), "aggregate": "count"})
+		}, answer: `"aggregates":`},
+	}
+}
+
+func upsertRequest(value func(Data, *rand.Rand) map[string]any) func(Data, *rand.Rand, string) request {
+	return func(d Data, r *rand.Rand, key string) request {
+		var indexes []map[string]string
+		for _, pair := range d.pairs(r) {
+			indexes = append(indexes, map[string]string{"key": pair[0], "member": pair[1]})
+		}
+		return post(map[string]any{"key": key, "value": value(d, r), "indexes": indexes})
+	}
+}
+
+// insertRow is the plainest way to write an entry: no indexes, and no word of what the row became.
+func insertRow(_ Data, q request, key string) tableRequest {
+	return tableRequest{http.MethodPost, "kv_store", map[string]any{"key": key, "value": fieldOf(q.body, "value")}}
+}
+
+func selectRows(columns string) func(Data, request, string) tableRequest {
+	return func(_ Data, q request, _ string) tableRequest {
+		prefix := q.params["prefix"]
+		end := prefix[:len(prefix)-1] + string(prefix[len(prefix)-1]+1) // a digit, and what follows it in ASCII
+		return tableRequest{http.MethodGet, "kv_store?order=key&limit=100&select=" + columns +
+			"&key=gte." + url.QueryEscape(prefix) + "&key=lt." + url.QueryEscape(end), nil}
+	}
+}

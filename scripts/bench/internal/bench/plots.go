@@ -1,0 +1,158 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"image/color"
+	"slices"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+// Plot is a picture for the documentation.
+type Plot struct {
+	Name, Title string
+	SVG         []byte
+}
+
+// Plots draws what there are results for.
+func (r Results) Plots() (plots []Plot, err error) {
+	add := func(name, title string, draw func(*plot.Plot) error) {
+		if err != nil {
+			return
+		}
+		var svg []byte
+		if svg, err = picture(title, draw); err == nil {
+			plots = append(plots, Plot{name, title, svg})
+		}
+	}
+	if sizes := r.sizes(); len(sizes) > 0 {
+		most := sizes[len(sizes)-1]
+		add("operations", "p50 and p95 of the functions, one call at a time", func(p *plot.Plot) error { return r.drawSpans(p, sizes) })
+		add("ways", fmt.Sprintf("The same call three ways at %s entries, p50", thousands(most)), func(p *plot.Plot) error {
+			return drawBars(p, r.smallNames(), []Way{WaySQL, WayPostgREST, WayFunction}, func(name string, way Way) float64 {
+				o, _ := r.find(name, most, 1)
+				return o.Ways[way].P50
+			})
+		})
+	}
+	if len(r.Stores) > 0 {
+		add("stores", "Before and after: the functions on Netlify Blobs and on Supabase, p50", func(p *plot.Plot) error {
+			return drawBars(p, namesOf(r.Stores), []Way{WayBlobs, WaySupabase}, func(name string, way Way) float64 {
+				i := slices.IndexFunc(r.Stores, func(o OperationResult) bool { return o.Operation == name })
+				return r.Stores[i].Ways[way].P50
+			})
+		})
+	}
+	return plots, err
+}
+
+// smallNames leaves out what would make everything else too small to see.
+func (r Results) smallNames() (names []string) {
+	for _, op := range Operations() {
+		if op.Rarely == 0 && slices.Contains(r.names(), op.Name) {
+			names = append(names, op.Name)
+		}
+	}
+	return names
+}
+
+func namesOf(results []OperationResult) (names []string) {
+	for _, o := range results {
+		names = append(names, o.Operation)
+	}
+	return names
+}
+
+// series are the colours, told apart also by those who see few.
+var series = []color.Color{
+	color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff}, color.RGBA{R: 0xe6, G: 0x9f, B: 0x00, A: 0xff}, color.RGBA{R: 0x00, G: 0x9e, B: 0x73, A: 0xff},
+	color.RGBA{R: 0xcc, G: 0x79, B: 0xa7, A: 0xff},
+}
+
+func picture(title string, fill func(*plot.Plot) error) ([]byte, error) {
+	p := plot.New()
+	sans := font.Font{Typeface: "Liberation", Variant: "Sans"}
+	for _, style := range []*draw.TextStyle{&p.Title.TextStyle, &p.Legend.TextStyle, &p.Y.Label.TextStyle, &p.Y.Tick.Label, &p.X.Tick.Label} {
+		style.Font = font.From(sans, style.Font.Size)
+	}
+	p.Title.Text, p.Title.Padding = title, vg.Points(8)
+	p.Y.Label.Text = "ms"
+	p.Legend.Top = true
+	if err := fill(p); err != nil {
+		return nil, err
+	}
+	p.X.Tick.Label.Rotation = 0.35
+	p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = draw.XRight, draw.YTop
+	canvas := vgsvg.New(22*vg.Centimeter, 11*vg.Centimeter)
+	p.Draw(draw.Crop(draw.New(canvas), vg.Points(20), -vg.Points(8), 0, 0))
+	var svg bytes.Buffer
+	_, err := canvas.WriteTo(&svg)
+	return svg.Bytes(), err
+}
+
+// span is a p50, and from there to the p95.
+type span struct {
+	plotter.XYs
+	plotter.YErrors
+}
+
+// drawSpans shows each operation at each size: a dot at p50, and a line from it to p95, on a scale of powers of ten.
+func (r Results) drawSpans(p *plot.Plot, sizes []int) error {
+	names := r.names()
+	for i, entries := range sizes {
+		var s span
+		for n, name := range names {
+			o, ok := r.find(name, entries, 1)
+			if l := o.Ways[WayFunction]; ok && l.P50 > 0 {
+				x := float64(n) + (float64(i)-float64(len(sizes)-1)/2)*0.18
+				s.XYs = append(s.XYs, plotter.XY{X: x, Y: l.P50})
+				s.YErrors = append(s.YErrors, struct{ Low, High float64 }{0, max(l.P95-l.P50, 0)})
+			}
+		}
+		dots, err := plotter.NewScatter(s.XYs)
+		if err != nil {
+			return err
+		}
+		lines, err := plotter.NewYErrorBars(s)
+		if err != nil {
+			return err
+		}
+		dots.Color, dots.Shape, dots.Radius = series[i%len(series)], draw.CircleGlyph{}, vg.Points(3.5)
+		lines.Color, lines.Width = series[i%len(series)], vg.Points(1.5)
+		p.Add(lines, dots)
+		p.Legend.Add(thousands(entries)+" entries", dots)
+	}
+	p.NominalX(names...)
+	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	p.Add(plotter.NewGrid())
+	return nil
+}
+
+// drawBars shows the ways beside each other.
+func drawBars(p *plot.Plot, names []string, ways []Way, value func(name string, way Way) float64) error {
+	width := vg.Points(12)
+	p.Add(plotter.NewGrid())
+	for i, way := range ways {
+		var values plotter.Values
+		for _, name := range names {
+			values = append(values, value(name, way))
+		}
+		bars, err := plotter.NewBarChart(values, width)
+		if err != nil {
+			return err
+		}
+		bars.Color, bars.LineStyle.Width = series[i], 0
+		bars.Offset = width * vg.Length(float64(i)-float64(len(ways)-1)/2)
+		p.Add(bars)
+		p.Legend.Add(string(way), bars)
+	}
+	p.NominalX(names...)
+	p.Y.Min = 0
+	return nil
+}

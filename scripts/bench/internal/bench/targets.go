@@ -1,0 +1,69 @@
+package bench
+
+import "fmt"
+
+// Target is a number that is promised, and what was measured.
+type Target struct {
+	What     string
+	Limit    string
+	Measured string
+	Met      bool
+}
+
+// What is promised.
+const (
+	maxUpsertMean   = 50.0 // ms
+	maxListMean     = 100.0
+	maxIndexMean    = 30.0
+	maxThousand     = 10.0 // seconds
+	minHitRatio     = 0.80 // of the hot keys
+	maxHitToMiss    = 0.05 // at p50
+	maxToPostgREST  = 1.10 // at p50
+	maxUpsertInsert = 1.6  // an upsert with two indexes to a plain insert, at p50
+	maxBinary       = 12e6 // bytes
+	maxCold         = 15.0 // ms at p50
+)
+
+// Targets compares what was measured with what is promised.
+func (r Results) Targets() (targets []Target) {
+	add := func(met bool, what, limit, measured string, args ...any) {
+		targets = append(targets, Target{what, limit, fmt.Sprintf(measured, args...), met})
+	}
+	for _, entries := range r.sizes() {
+		at := fmt.Sprintf(" at %s entries", thousands(entries))
+		for _, mean := range []struct {
+			operation string
+			most      float64
+		}{{OpUpsert, maxUpsertMean}, {OpList, maxListMean}, {OpIndex, maxIndexMean}} {
+			if o, ok := r.find(mean.operation, entries, 1); ok {
+				l := o.Ways[WayFunction]
+				add(l.Mean < mean.most, mean.operation+at+", mean", fmt.Sprintf("< %.0f ms", mean.most), "%.2f ms", l.Mean)
+			}
+		}
+		for _, operation := range []string{OpUpsert, OpGet, OpList, OpIndex} {
+			if o, ok := r.find(operation, entries, 1); ok {
+				toCall := o.Ratio(WayFunction, WayPostgREST)
+				add(toCall <= maxToPostgREST, operation+at+", p50 over that of the same call to PostgREST", fmt.Sprintf("≤ %.2f", maxToPostgREST), "%.2f", toCall)
+			}
+		}
+		if o, ok := r.find(OpUpsert, entries, 1); ok {
+			toInsert := o.Ratio(WayFunction, WayTable)
+			add(toInsert <= maxUpsertInsert, "upsert with two indexes"+at+", p50 over that of a plain insert through PostgREST", fmt.Sprintf("≤ %.1f", maxUpsertInsert), "%.2f", toInsert)
+		}
+	}
+	for _, t := range r.Thousand {
+		each := t.Seconds / float64(t.Operations) * 1000
+		add(each < maxThousand, fmt.Sprintf("1,000 operations at %s entries, one after the other", thousands(t.Entries)), fmt.Sprintf("< %.0f s", maxThousand), "%.2f s", each)
+	}
+	for _, c := range r.Cache {
+		if c.Load.Name == HotKeys {
+			add(c.HitRatio > minHitRatio, c.Load.Name+", answered from memory", fmt.Sprintf("> %.0f %%", 100*minHitRatio), "%.1f %%", 100*c.HitRatio)
+		}
+		add(c.HitToMiss <= maxHitToMiss, c.Load.Name+", p50 from memory over that from the database", fmt.Sprintf("≤ %.2f", maxHitToMiss), "%.3f", c.HitToMiss)
+	}
+	for _, c := range r.Cold {
+		add(float64(c.Bytes) < maxBinary, c.Function+", size of the binary", fmt.Sprintf("< %.0f MB", maxBinary/1e6), "%.1f MB", float64(c.Bytes)/1e6)
+		add(c.Answer.P50 < maxCold, c.Function+", p50 from the start of the process to its first answer", fmt.Sprintf("< %.0f ms", maxCold), "%.1f ms", c.Answer.P50)
+	}
+	return targets
+}
