@@ -2,7 +2,6 @@ package netlify
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -88,7 +87,7 @@ func (h *Handler) answer(ctx context.Context, event []byte, request *Request) (a
 			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 		}
 	}()
-	if err := json.Unmarshal(event, request); err != nil {
+	if err := decodeEvent(event, request); err != nil {
 		return nil, kv.Invalid("the event must be an HTTP request as Netlify sends it")
 	}
 	switch {
