@@ -92,10 +92,12 @@ func checkSpelling(names, known []string) error {
 }
 
 // sameName tells whether two names differ in case, - and _ alone.
-func sameName(a, b string) bool {
-	plain := func(name string) string { return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name)) }
-	return plain(a) == plain(b)
-}
+func sameName(a, b string) bool { return plainName(a) == plainName(b) }
+
+func plainName(name string) string { return dashes.Replace(strings.ToLower(name)) }
+
+// dashes is made once: each field of a body is compared with all that are known.
+var dashes = strings.NewReplacer("-", "", "_", "")
 
 // eachField visits the fields of the text of an object in order, also those that it has twice.
 func eachField(text []byte, visit func(name string, value json.RawMessage) error) error {
