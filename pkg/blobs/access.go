@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 )
 
 // DefaultAPIURL is where Netlify's API is.
@@ -69,12 +70,24 @@ type accessKey struct{}
 
 // WithAccess gives the requests under ctx their access. One that is not usable leaves them the client's default.
 func WithAccess(ctx context.Context, a Access) context.Context {
-	return context.WithValue(ctx, accessKey{}, a)
+	return context.WithValue(ctx, accessKey{}, func() Access { return a })
+}
+
+// WithEvent is [WithAccess] with that of [AccessFromEvent], which is read when a request asks for it: where Supabase answers, none
+// does. One that cannot be read leaves them the client's default.
+func WithEvent(ctx context.Context, field, siteID string) context.Context {
+	return context.WithValue(ctx, accessKey{}, sync.OnceValue(func() Access {
+		a, _ := AccessFromEvent(field, siteID) // not usable where there is an error
+		return a
+	}))
 }
 
 // access returns how a request under ctx gets to the blobs, or [ErrNoAccess].
 func (c *Client) access(ctx context.Context) (Access, error) {
-	a, _ := ctx.Value(accessKey{}).(Access)
+	var a Access
+	if given, ok := ctx.Value(accessKey{}).(func() Access); ok {
+		a = given()
+	}
 	if !a.Usable() {
 		a = c.fallback
 	}

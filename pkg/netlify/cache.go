@@ -88,8 +88,8 @@ func logWarmStart(err error) {
 
 // freshness is what the request's headers ask of the cache.
 func freshness(r *Request) kv.Freshness {
-	f := kv.Freshness{After: r.Header("X-KV-After"), Bypass: strings.EqualFold(strings.TrimSpace(r.Header("X-KV-Cache")), "bypass")}
-	for _, directive := range strings.Split(r.Header("Cache-Control"), ",") {
+	f := kv.Freshness{After: r.Header(headerAfter), Bypass: strings.EqualFold(strings.TrimSpace(r.Header(headerCache)), "bypass")}
+	for _, directive := range strings.Split(r.Header(headerCacheControl), ",") {
 		if strings.EqualFold(strings.TrimSpace(directive), "no-cache") {
 			f.Bypass = true
 		}
@@ -115,7 +115,7 @@ func cached(r *Request, read kv.Answer, answer *Answer) *Answer {
 	// Weak: the same content comes with another timestamp each time.
 	tag := `"` + read.Tag + `"`
 	header["ETag"] = "W/" + tag
-	if r.HTTPMethod == http.MethodGet && matches(r.Header("If-None-Match"), tag) {
+	if r.HTTPMethod == http.MethodGet && matches(r.Header(headerIfNoneMatch), tag) {
 		answer.Status, answer.Body = http.StatusNotModified, nil
 	}
 	return answer

@@ -96,7 +96,7 @@ func (h *Handler) answer(ctx context.Context, event []byte, request *Request) (a
 	case request.HTTPMethod == http.MethodOptions:
 		return &Answer{Status: http.StatusOK}, nil
 	}
-	if err := h.access.check(request.Header("Authorization"), h.endpoint.Reads); err != nil {
+	if err := h.access.check(request.Header(headerAuthorization), h.endpoint.Reads); err != nil {
 		return nil, err
 	}
 	return h.endpoint.Run(withBlobs(ctx, request), request)
@@ -108,11 +108,7 @@ func withBlobs(ctx context.Context, request *Request) context.Context {
 	if request.Blobs == "" {
 		return ctx
 	}
-	access, err := blobs.AccessFromEvent(request.Blobs, request.Header("X-Nf-Site-Id"))
-	if err != nil {
-		return ctx
-	}
-	return blobs.WithAccess(ctx, access)
+	return blobs.WithEvent(ctx, request.Blobs, request.Header(headerSiteID))
 }
 
 // exposedHeaders are what a browser's script may read of an answer.

@@ -9,16 +9,22 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/aws/aws-lambda-go/events"
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Request is the event that Netlify invokes a function with: API Gateway's (version 1) and some fields of its own.
+// Request is what is used of the event that Netlify invokes a function with: API Gateway's (version 1) and some fields of its own.
 type Request struct {
-	events.APIGatewayProxyRequest
+	HTTPMethod                      string              `json:"httpMethod"`
+	Path                            string              `json:"path"`
+	Headers                         headers             `json:"headers"`
+	MultiValueHeaders               headers             `json:"multiValueHeaders"`
+	QueryStringParameters           map[string]string   `json:"queryStringParameters"`
+	MultiValueQueryStringParameters map[string][]string `json:"multiValueQueryStringParameters"`
+	Body                            string              `json:"body"`
+	IsBase64Encoded                 bool                `json:"isBase64Encoded"`
 	// RawURL is the address as the browser sent it, also where a redirect led to the function.
 	RawURL string `json:"rawUrl"`
 	// Blobs is how to reach Netlify Blobs, where Netlify gives the function a way.
@@ -27,9 +33,9 @@ type Request struct {
 	now func() time.Time // the handler's clock
 }
 
-// asEver makes the next version of encoding/json, which reads an event three times as fast and a megabyte of body six times, take
-// what the present one takes.
-var asEver = jsonv2.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsonv2.MatchCaseInsensitiveNames(true))
+// asEver makes the next version of encoding/json, which reads a body of a megabyte in a sixth of the time, take what the present one
+// takes, but for names in another case, which no event has.
+var asEver = jsonv2.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 // decodeEvent reads an event.
 func decodeEvent(event []byte, r *Request) error { return jsonv2.Unmarshal(event, r, asEver) }
@@ -37,17 +43,13 @@ func decodeEvent(event []byte, r *Request) error { return jsonv2.Unmarshal(event
 // Timestamp is the time for the answer, as JavaScript's toISOString writes it.
 func (r *Request) Timestamp() string { return timestamp(r.now()) }
 
-// Header returns the first value of a header, whose name is matched in any case.
-func (r *Request) Header(name string) string {
-	for key, value := range r.Headers {
-		if strings.EqualFold(key, name) {
-			return value
-		}
+// Header returns the first value of a header.
+func (r *Request) Header(which header) string {
+	if value := r.Headers[which]; value != nil {
+		return *value
 	}
-	for key, values := range r.MultiValueHeaders {
-		if strings.EqualFold(key, name) && len(values) > 0 {
-			return values[0]
-		}
+	if value := r.MultiValueHeaders[which]; value != nil {
+		return *value
 	}
 	return ""
 }
