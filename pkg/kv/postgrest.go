@@ -122,8 +122,10 @@ func newTransport() *http.Transport {
 type postgrestTransport struct{ base http.RoundTripper }
 
 func (t *postgrestTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.URL.Scheme = strings.TrimPrefix(r.URL.Scheme, schemePrefix)
+	address := *r.URL
+	address.Scheme = strings.TrimPrefix(address.Scheme, schemePrefix)
+	r = r.WithContext(r.Context()) // a copy that shares the headers, which nobody changes from here on
+	r.URL = &address
 	response, err := t.base.RoundTrip(r)
 	if err != nil {
 		return nil, err
