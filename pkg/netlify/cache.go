@@ -143,9 +143,10 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 
 // serverTiming says where the time went, for the browser's developer tools.
 func serverTiming(read *kv.Answer, total time.Duration) string {
-	timing := fmt.Sprintf("total;dur=%.3f", milliseconds(total))
+	timing := make([]byte, 0, 80)
 	if read != nil {
-		timing = fmt.Sprintf("cache;desc=%s, db;dur=%.3f, ", read.Source, milliseconds(read.Database)) + timing
+		timing = append(append(append(timing, "cache;desc="...), read.Source...), ", db;dur="...)
+		timing = append(strconv.AppendFloat(timing, milliseconds(read.Database), 'f', 3, 64), ", "...)
 	}
-	return timing
+	return string(strconv.AppendFloat(append(timing, "total;dur="...), milliseconds(total), 'f', 3, 64))
 }

@@ -62,7 +62,8 @@ type queryAnswer struct {
 // answer writes what the store answered to q.
 func (f exportFormat) answer(body string, q kv.Query, r *Request) (*Answer, error) {
 	if f.name == "json" {
-		text := append([]byte(strings.TrimSuffix(body, "}")), `,"timestamp":`...)
+		text := append(make([]byte, 0, len(body)+64), strings.TrimSuffix(body, "}")...)
+		text = append(text, `,"timestamp":`...)
 		return &Answer{Status: http.StatusOK, Body: append(kv.AppendString(text, r.Timestamp()), '}')}, nil
 	}
 	var a queryAnswer
