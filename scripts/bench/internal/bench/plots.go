@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"image/color"
 	"slices"
+	"strconv"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
@@ -129,9 +130,22 @@ func (r Results) drawSpans(p *plot.Plot, sizes []int) error {
 		p.Legend.Add(thousands(entries)+" entries", dots)
 	}
 	p.NominalX(names...)
-	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
+	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, logTicks(p.Y.Min, p.Y.Max)
 	p.Add(plotter.NewGrid())
 	return nil
+}
+
+// logTicks are at 1, 2 and 5 times the powers of ten, each with its number.
+func logTicks(least, most float64) (ticks plot.ConstantTicks) {
+	for power := 0.001; power <= most; power *= 10 {
+		for _, times := range []float64{1, 2, 5} {
+			if at := power * times; at >= least && at <= most {
+				ticks = append(ticks, plot.Tick{Value: at, Label: strconv.FormatFloat(at, 'g', 3, 64)})
+			}
+		}
+	}
+	return ticks
 }
 
 // drawBars shows the ways beside each other.
@@ -153,6 +167,6 @@ func drawBars(p *plot.Plot, names []string, ways []Way, value func(name string, 
 		p.Legend.Add(string(way), bars)
 	}
 	p.NominalX(names...)
-	p.Y.Min = 0
+	p.X.Min, p.X.Max, p.Y.Min = -0.5, float64(len(names))-0.5, 0
 	return nil
 }
