@@ -38,17 +38,10 @@ func main() {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "Error:", err)
-	if errors.As(err, new(brokenError)) {
+	if bench.IsBroken(err) {
 		os.Exit(exitBroken)
 	}
 	os.Exit(exitFailed)
-}
-
-// brokenError says how many promises do not hold.
-type brokenError struct{ broken, all int }
-
-func (e brokenError) Error() string {
-	return fmt.Sprintf("%d of %d promises do not hold on this machine: see the last table", e.broken, e.all)
 }
 
 type flags struct {
@@ -121,9 +114,6 @@ func (f flags) check() error {
 	if _, err := regexp.Compile(f.only); err != nil {
 		return fmt.Errorf("--only: %w", err)
 	}
-	if len(f.entries) == 0 || len(f.concurrency) == 0 {
-		return errors.New("--entries and --concurrency need a number")
-	}
 	return nil
 }
 
@@ -166,22 +156,7 @@ func (f flags) run(ctx context.Context, out, progress io.Writer) (err error) {
 			return err
 		}
 	}
-	return kept(r)
-}
-
-// kept is an error where a promise does not hold.
-func kept(r bench.Results) error {
-	targets := r.Targets()
-	broken := 0
-	for _, t := range targets {
-		if !t.Met {
-			broken++
-		}
-	}
-	if broken > 0 {
-		return brokenError{broken, len(targets)}
-	}
-	return nil
+	return r.Kept()
 }
 
 // measure runs the parts that were asked for.

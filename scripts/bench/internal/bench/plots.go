@@ -131,6 +131,7 @@ func (r Results) drawSpans(p *plot.Plot, sizes []int) error {
 	}
 	p.NominalX(names...)
 	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
+	p.Y.Min, p.Y.Max = p.Y.Min/1.2, p.Y.Max*1.2
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, logTicks(p.Y.Min, p.Y.Max)
 	p.Add(plotter.NewGrid())
 	return nil

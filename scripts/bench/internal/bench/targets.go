@@ -1,6 +1,9 @@
 package bench
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Target is a number that is promised, and what was measured.
 type Target struct {
@@ -23,6 +26,31 @@ const (
 	maxBinary       = 12e6 // bytes
 	maxCold         = 15.0 // ms at p50
 )
+
+// brokenError says how many promises do not hold.
+type brokenError struct{ broken, all int }
+
+func (e brokenError) Error() string {
+	return fmt.Sprintf("%d of %d promises do not hold on this machine: see the last table", e.broken, e.all)
+}
+
+// IsBroken tells whether the error is that of a run in which promises did not hold.
+func IsBroken(err error) bool { return errors.As(err, new(brokenError)) }
+
+// Kept is an error where a promise does not hold.
+func (r Results) Kept() error {
+	targets := r.Targets()
+	broken := 0
+	for _, t := range targets {
+		if !t.Met {
+			broken++
+		}
+	}
+	if broken > 0 {
+		return brokenError{broken, len(targets)}
+	}
+	return nil
+}
 
 // Targets compares what was measured with what is promised.
 func (r Results) Targets() (targets []Target) {
