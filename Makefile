@@ -109,8 +109,16 @@ scale: ## plans of every read at ENTRIES (1,000,000), and how its cost grows fro
 		go test -count=1 -timeout 60m -v -run 'Plans|CostsDoNotGrow' ./tests/schema
 
 .PHONY: bench
-bench: ## measure the functions, on a platform of its own, into .local/bench.json (ARGS=--help)
-	@$(PLATFORM) run -- go run ./scripts/bench --out $(CURDIR)/.local/bench.json $(ARGS)
+bench: ## measure the functions, on a platform of its own, into .local/bench.json (SCALE=full: a million entries too; ARGS=--help)
+	@$(PLATFORM) run -- go run ./scripts/bench --out $(CURDIR)/.local/bench.json \
+		$(if $(filter full,$(SCALE)),--entries 10000$(comma)100000$(comma)1000000) $(ARGS)
+
+comma = ,
+
+.PHONY: benchstat
+benchstat: ## time single steps of the Go code into .local/benchstat.txt; OLD=file compares with such a file
+	@mkdir -p .local && go test -run '^$$' -bench . -benchtime 0.2s -count 10 ./pkg/netlify ./pkg/kv >.local/benchstat.txt || { cat .local/benchstat.txt; exit 1; }
+	@go tool benchstat $(OLD) .local/benchstat.txt
 
 .PHONY: load
 load: ## 1,000 users at once for a minute, on a platform of its own, into .local/load.json (ARGS=--help)
