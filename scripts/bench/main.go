@@ -257,8 +257,9 @@ func (m measurement) operations(ctx context.Context, d bench.Data) error {
 			}
 		}
 	}
-	m.say("measuring  %d operations, %d entries", thousand, d.Entries)
-	result, err := m.project.MeasureThousand(ctx, d, thousand, m.seed)
+	operations := min(thousand, 10*m.rounds)
+	m.say("measuring  %d operations, %d entries", operations, d.Entries)
+	result, err := m.project.MeasureThousand(ctx, d, operations, m.seed)
 	if err != nil {
 		return err
 	}
@@ -266,11 +267,14 @@ func (m measurement) operations(ctx context.Context, d bench.Data) error {
 	return nil
 }
 
-// thousand is how many operations are promised to take a time together.
+// thousand is how many operations are promised to take a time together. Fewer stand for them in a short run.
 const thousand = 1000
 
 // deployed measures what is about the functions as they are deployed.
-func (m measurement) deployed(ctx context.Context, d bench.Data) error {
+func (m measurement) deployed(ctx context.Context, d bench.Data) (err error) {
+	if os.Getenv("NETLIFY_BLOBS_TOKEN") != "" {
+		defer func() { err = errors.Join(err, m.project.EmptyBlobs(context.WithoutCancel(ctx), d)) }()
+	}
 	if err := m.stores(ctx, d); err != nil {
 		return fmt.Errorf("both stores: %w", err)
 	}
@@ -278,7 +282,6 @@ func (m measurement) deployed(ctx context.Context, d bench.Data) error {
 		return nil
 	}
 	var programs map[string]string
-	var err error
 	switch host := os.Getenv("KV_HOST_URL"); {
 	case m.functions != "":
 		programs, err = bench.BinariesIn(m.functions)
@@ -308,7 +311,6 @@ func (m measurement) stores(ctx context.Context, d bench.Data) (err error) {
 		m.say("left out   Netlify Blobs: NETLIFY_BLOBS_TOKEN is not set")
 		return nil
 	}
-	defer func() { err = errors.Join(err, m.project.EmptyBlobs(context.WithoutCancel(ctx), d)) }()
 	m.say("filling    %d entries into Blobs", d.Entries)
 	if err := m.project.FillBlobs(ctx, d); err != nil {
 		return err
