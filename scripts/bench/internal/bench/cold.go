@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -123,10 +124,10 @@ func MeasureCold(ctx context.Context, binaries map[string]string, d Data, starts
 func start(ctx context.Context, program, function string, event []byte) (ready, answered time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, coldLimit)
 	defer cancel()
-	var began time.Time
+	var began atomic.Pointer[time.Time]
 	asked, answers := make(chan time.Duration, 2), make(chan outcome, 1)
 	runtimeAPI := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		since := time.Since(began)
+		since := time.Since(*began.Load())
 		switch {
 		case strings.HasSuffix(r.URL.Path, "/runtime/invocation/next") && len(asked) == 0:
 			asked <- since
@@ -137,7 +138,7 @@ func start(ctx context.Context, program, function string, event []byte) (ready, 
 			<-r.Context().Done()
 		case strings.HasSuffix(r.URL.Path, "/response"):
 			body, err := io.ReadAll(r.Body)
-			answers <- outcome{time.Since(began), body, err}
+			answers <- outcome{time.Since(*began.Load()), body, err}
 			w.WriteHeader(http.StatusAccepted)
 		default:
 			http.NotFound(w, r)
@@ -152,7 +153,8 @@ func start(ctx context.Context, program, function string, event []byte) (ready, 
 	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "NETLIFY_SITE_ID", "NETLIFY_BLOBS_TOKEN", "NETLIFY_BLOBS_API_URL", "GOCOVERDIR"} {
 		cmd.Env = append(cmd.Env, name+"="+os.Getenv(name))
 	}
-	began = time.Now()
+	now := time.Now()
+	began.Store(&now)
 	if err := cmd.Start(); err != nil {
 		return 0, 0, err
 	}
