@@ -91,6 +91,7 @@ func TestQueryPlansReadLittle(t *testing.T) {
 		{"NestedGroups", `"terms":[{"spelled":"status:s4"},{"spelled":"type:t1"},{"spelled":"tag:few"}],"filter":["or",["and",1,2],3]`, 105, 3 * few},
 		{"None", `"terms":[{"spelled":"status:s4"}],"filter":["not",1]`, 400, 150},
 		{"RangeOnAFastPath", `"where":[{"path":["score"],"op":"gte","value":1000},{"path":["score"],"op":"lt","value":1100}]`, sample + 400, 0},
+		{"RangeOfAPercent", fmt.Sprintf(`"where":[{"path":["score"],"op":"gte","value":0},{"path":["score"],"op":"lt","value":%d}]`, n/100), sample + min(float64(n)/100*2+300, 13_000), 0},
 		{"RangeSortedByTheFastPath", `"where":[{"path":["score"],"op":"gte","value":1000}],` + byScore, 205, 0},
 		{"FastPathDeepPage", byScore + fmt.Sprintf(`,"after":{"position":[0,%d],"key":"tenant5/"}`, n/2), 205, 0},
 		{"BroadRange", `"where":[{"path":["score"],"op":"gte","value":` + fmt.Sprint(n/2) + `}]`, sample + 600, 0},
