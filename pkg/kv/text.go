@@ -1,7 +1,7 @@
 package kv
 
 // AppendString appends s as a JSON string with no more escapes than needed, as JSON.stringify and Postgres write it.
-func AppendString(dst []byte, s string) []byte {
+func AppendString[T string | []byte](dst []byte, s T) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
 	from := 0

@@ -65,7 +65,7 @@ func (a *Answer) encode() (response []byte, ok bool) {
 
 	// The quotes of the body's JSON are what is escaped: counting them is far quicker than growing a large answer.
 	size := len(head) + len(a.Body) + bytes.Count(a.Body, quote) + bytes.Count(a.Body, backslash) + 64
-	response = kv.AppendString(append(make([]byte, 0, size), head...), string(a.Body))
+	response = kv.AppendString(append(make([]byte, 0, size), head...), a.Body)
 	response = append(response, `,"isBase64Encoded":false}`...)
 	if len(response) <= maxResponseBytes {
 		return response, true
