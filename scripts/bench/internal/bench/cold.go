@@ -75,11 +75,16 @@ func BinariesIn(dir string) (map[string]string, error) {
 	return binaries, nil
 }
 
-// firstRequest is what a new instance is asked first.
+// firstRequest is what a new instance is asked first: of a list or a query one entry, since what a large answer takes is no part of
+// the start.
 func firstRequest(function string, d Data, random *rand.Rand) request {
 	for _, op := range Operations() {
 		if op.Function == strings.TrimSuffix(function, "-blob") {
-			return op.request(d, random, d.Prefix+"new/cold")
+			first := op.request(d, random, d.Prefix+"new/cold")
+			if function != "kv-get" && first.params != nil {
+				first.params["limit"] = "1"
+			}
+			return first
 		}
 	}
 	return post(map[string]string{"key": d.Prefix + "new/none"}) // kv-delete
