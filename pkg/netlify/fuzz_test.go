@@ -161,7 +161,7 @@ func eventOf(t *testing.T, method, path, query, headers string, body []byte, enc
 
 func requestOf(t *testing.T, event string) *Request {
 	var r Request
-	require.NoError(t, json.Unmarshal([]byte(event), &r))
+	require.NoError(t, decodeEvent([]byte(event), &r))
 	return &r
 }
 
