@@ -200,15 +200,15 @@ func (r *run) passes(ctx context.Context, begun bool) error {
 		if len(r.list) == 0 && begun {
 			return ErrEmptySource
 		}
-		todo, err := r.todo(ctx, retry)
+		todo, gone, err := r.todo(ctx, retry)
 		if err != nil {
 			return err
 		}
 		retry, r.changed = false, 0
-		if err := r.pass(ctx, todo); err != nil {
+		if err := r.pass(ctx, todo, gone); err != nil {
 			return err
 		}
-		if len(todo) == 0 || r.changed == 0 {
+		if r.changed == 0 {
 			return nil
 		}
 	}
@@ -229,15 +229,9 @@ func (r *run) look(ctx context.Context) (err error) {
 	return err
 }
 
-// work is a key to be done.
-type work struct {
-	blobs.Listed
-	gone bool // the source has it no more
-}
-
 // todo are the keys whose blob or indexes are not what the journal has of them, those that the target lacks although it had them,
-// and those that the source has no more.
-func (r *run) todo(ctx context.Context, retry bool) (todo []work, err error) {
+// and, gone, those that the source has no more.
+func (r *run) todo(ctx context.Context, retry bool) (todo []blobs.Listed, gone map[string]bool, err error) {
 	listed := make(map[string]bool, len(r.list))
 	var known []blobs.Listed
 	for _, blob := range r.list {
@@ -245,24 +239,23 @@ func (r *run) todo(ctx context.Context, retry bool) (todo []work, err error) {
 		record, ok := r.journal.Records[blob.Key]
 		switch {
 		case !ok || record.Status == statusImporting || blob.ETag == "" || record.Revision != blob.ETag || record.Indexes != r.extracted(blob.Key), record.Status == statusFailed && retry:
-			todo = append(todo, work{Listed: blob})
+			todo = append(todo, blob)
 		case retry && record.Status != statusFailed:
 			known = append(known, blob)
 		}
 	}
 	lost, err := r.lost(ctx, known)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, blob := range lost {
-		todo = append(todo, work{Listed: blob})
-	}
+	todo, gone = append(todo, lost...), map[string]bool{}
 	for key, record := range r.journal.Records {
 		if !listed[key] && record.Status != kv.ImportRemoved && record.Status != kv.ImportAbsent && kv.ValidateKey(key) == nil {
-			todo = append(todo, work{Listed: blobs.Listed{Key: key}, gone: true})
+			todo = append(todo, blobs.Listed{Key: key})
+			gone[key] = true
 		}
 	}
-	return todo, nil
+	return todo, gone, nil
 }
 
 // extracted is a digest of the indexes that the index entries give an entry.
@@ -294,22 +287,16 @@ func (r *run) lost(ctx context.Context, known []blobs.Listed) (lost []blobs.List
 }
 
 // pass does the work: blobs are read in parallel, put together to batches, and these imported in parallel.
-func (r *run) pass(ctx context.Context, todo []work) error {
+func (r *run) pass(ctx context.Context, todo []blobs.Listed, gone map[string]bool) error {
 	if len(todo) == 0 {
 		return nil
 	}
 	r.o.Progress.Stage("migrating", len(todo))
-	list := make([]blobs.Listed, len(todo))
-	gone := map[string]bool{}
-	for i, w := range todo {
-		list[i] = w.Listed
-		gone[w.Key] = w.gone
-	}
 	group, ctx := errgroup.WithContext(ctx)
 	items, batches := make(chan one, writers), make(chan []one)
 	group.Go(func() error {
 		defer close(items)
-		return r.source.Read(ctx, list, func(ctx context.Context, item Item) error {
+		return r.source.Read(ctx, todo, func(ctx context.Context, item Item) error {
 			o := r.prepare(item, gone[item.Key])
 			select {
 			case items <- o:

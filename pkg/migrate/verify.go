@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
 )
@@ -152,26 +154,47 @@ func (c *comparison) all(ctx context.Context) error {
 	_, c.v.Members, _ = c.indexes.Count()
 	c.v.Blobs = len(list)
 	c.o.Progress.Stage("comparing", len(list))
-	for after, rest := "", list; ; {
-		digests, err := c.target.Supabase.Digests(ctx, after, digestPage)
+	group, ctx := errgroup.WithContext(ctx)
+	pages := make(chan []kv.Digest, 1)
+	group.Go(func() error {
+		defer close(pages)
+		return c.digests(ctx, pages)
+	})
+	group.Go(func() error {
+		rest := list
+		for page := range pages {
+			upTo := len(rest)
+			if len(page) == digestPage {
+				upTo = countUpTo(rest, page[len(page)-1].Key)
+			}
+			c.v.Entries += len(page)
+			if err := c.compare(ctx, rest[:upTo], page); err != nil {
+				return err
+			}
+			rest = rest[upTo:]
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// digests asks the database for the sums of all entries, one page ahead of the comparison. The last page is not full.
+func (c *comparison) digests(ctx context.Context, pages chan<- []kv.Digest) error {
+	for after := ""; ; {
+		page, err := c.target.Supabase.Digests(ctx, after, digestPage)
 		if err != nil {
 			return fmt.Errorf("ask the database for its sums: %w", err)
 		}
-		last := len(digests) < digestPage
-		upTo := len(rest)
-		if !last {
-			after = digests[len(digests)-1].Key
-			upTo = countUpTo(rest, after)
+		select {
+		case pages <- page:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		c.v.Entries += len(digests)
-		if err := c.compare(ctx, rest[:upTo], digests); err != nil {
-			return err
+		if len(page) < digestPage {
+			return nil
 		}
-		if rest = rest[upTo:]; last {
-			break
-		}
+		after = page[len(page)-1].Key
 	}
-	return nil
 }
 
 // countUpTo is how many blobs have keys up to this one.
