@@ -133,6 +133,11 @@ migrate: ## bring Netlify Blobs and Supabase together: make migrate ARGS='repair
 	@if [ -z "$$SUPABASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
 		GOFLAGS=-buildvcs=false go build -o .local/bin/migrate-kv-store ./scripts/migrate-kv-store && exec .local/bin/migrate-kv-store $(ARGS)
 
+.PHONY: migrate-scale
+migrate-scale: ## migrate ENTRIES (100,000), each in INDEXES (2) of 20 indexes, and say how long it took and in what memory
+	@$(PLATFORM) run -- env MIGRATE_TEST_ENTRIES=$(or $(ENTRIES),100000) MIGRATE_TEST_INDEXES=$(or $(INDEXES),2) \
+		go test -count=1 -timeout 60m -v -run ManyEntries ./scripts/migrate-kv-store
+
 .PHONY: export
 export: ## write what a query finds into one file: make export ARGS='--prefix docs/ --out docs.csv' (ARGS=--help)
 	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
