@@ -74,11 +74,12 @@ test: check ## test everything on an empty platform of its own, on free ports
 	@go tool covdata textfmt -i=$(COVERAGE)/functions -o=$(COVERAGE)/functions.txt
 	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest -skip pkg/migrate/migratetest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
 
+# One package at a time (-p 1): some measure staleness and races, and are not to wait for another's load.
 # What `make test` runs on its platform; `make up` and `set -a; . .local/env` will do for a look at one of them.
 .PHONY: test-on-platform
 test-on-platform:
 	go test -count=1 ./tests/docs ./tests/load ./tests/faults
-	go test -count=1 -race -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
+	go test -count=1 -race -p 1 -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
 	go test -count=1 -race ./scripts/...
 	go test -count=1 -race ./tests/schema
 	go test -count=1 ./tests/e2e

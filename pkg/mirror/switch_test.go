@@ -21,6 +21,8 @@ type deployment struct {
 	mu     sync.RWMutex
 	stores []kv.Store
 	turn   atomic.Int64
+	// calls is held by every caller for as long as its writes are under way, so that the stores can be compared between them.
+	calls sync.RWMutex
 }
 
 func (d *deployment) any() kv.Store {
@@ -44,35 +46,46 @@ func (d *deployment) roll(next ...kv.Store) {
 
 // caller counts up entries of its own through whichever instance answers, and wants to read what it was told was written.
 func (d *deployment) caller(t *testing.T, p *pairTest, number int, stop <-chan struct{}) (written int) {
-	ctx := context.WithoutCancel(t.Context())
-	key := func(n int) string { return fmt.Sprintf("%scaller%d/%d", p.prefix, number, n%5) }
 	for n := 0; ; n++ {
 		select {
 		case <-stop:
 			return n
 		default:
 		}
-		entry := kv.Entry{Key: key(n), Value: fmt.Sprintf(`{"n":%d}`, n), Indexes: []kv.Index{{Key: p.prefix + "index", Member: fmt.Sprintf("c%d-%d", number, n)}}}
-		if _, err := d.any().Upsert(ctx, entry); err != nil {
-			t.Errorf("caller %d, write %d: %v", number, n, err)
+		if !d.call(t, p, number, n) {
 			return n
-		}
-		value, err := d.any().Get(ctx, entry.Key)
-		if err != nil || value != entry.Value {
-			t.Errorf("caller %d was told that %s was written, and reads %q (%v)", number, entry.Value, value, err)
-			return n
-		}
-		if n%7 == 3 {
-			if _, err := d.any().Delete(ctx, key(n)); err != nil {
-				t.Errorf("caller %d, delete %d: %v", number, n, err)
-				return n
-			}
-			if value, err := d.any().Get(ctx, key(n)); kv.CodeOf(err) != kv.CodeNotFound {
-				t.Errorf("caller %d deleted write %d, and reads %q (%v)", number, n, value, err)
-				return n
-			}
 		}
 	}
+}
+
+// call writes, reads, and sometimes deletes one entry. It is false where that failed.
+func (d *deployment) call(t *testing.T, p *pairTest, number, n int) bool {
+	d.calls.RLock()
+	defer d.calls.RUnlock()
+	ctx := context.WithoutCancel(t.Context())
+	key := fmt.Sprintf("%scaller%d/%d", p.prefix, number, n%5)
+	entry := kv.Entry{Key: key, Value: fmt.Sprintf(`{"n":%d}`, n), Indexes: []kv.Index{{Key: p.prefix + "index", Member: fmt.Sprintf("c%d-%d", number, n)}}}
+	if _, err := d.any().Upsert(ctx, entry); err != nil {
+		t.Errorf("caller %d, write %d: %v", number, n, err)
+		return false
+	}
+	value, err := d.any().Get(ctx, key)
+	if err != nil || value != entry.Value {
+		t.Errorf("caller %d was told that %s was written, and reads %q (%v)", number, entry.Value, value, err)
+		return false
+	}
+	if n%7 != 3 {
+		return true
+	}
+	if _, err := d.any().Delete(ctx, key); err != nil {
+		t.Errorf("caller %d, delete %d: %v", number, n, err)
+		return false
+	}
+	if value, err := d.any().Get(ctx, key); kv.CodeOf(err) != kv.CodeNotFound {
+		t.Errorf("caller %d deleted write %d, and reads %q (%v)", number, n, value, err)
+		return false
+	}
+	return true
 }
 
 // TestTheSwitchAndTheWayBackUnderTraffic walks docs/ROLLBACK.md from Blobs to Supabase and back: no caller gets an error, and nothing
@@ -94,12 +107,22 @@ func TestTheSwitchAndTheWayBackUnderTraffic(t *testing.T) {
 	const callers = 4
 	written := make([]int, callers)
 	var group sync.WaitGroup
+	t.Cleanup(func() { // where the test ends early
+		select {
+		case <-stop:
+		default:
+			close(stop)
+		}
+		group.Wait()
+	})
 	for number := range callers {
 		group.Go(func() { written[number] = d.caller(t, p, number, stop) })
 	}
 	requireAlike := func(step string) {
 		t.Helper()
-		require.Eventually(t, func() bool { return len(p.unlike()) == 0 }, 10*time.Second, 20*time.Millisecond, "%s: %v", step, p.unlike())
+		d.calls.Lock()
+		defer d.calls.Unlock()
+		require.Empty(t, p.unlike(), step)
 	}
 	time.Sleep(300 * time.Millisecond)
 	d.roll(blobsMirrored...) // 1. mirror on
