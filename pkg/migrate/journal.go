@@ -64,19 +64,19 @@ type Journal struct {
 // ErrBusy: another run has the directory.
 var ErrBusy = errors.New("another run is at work in this directory")
 
-// OpenJournal opens the journal of a directory, and begins one where there is none: then begun is true. The header has to be the one that
-// it was begun with, apart from its Run; what is different is said. The directory is nobody else's until Close.
-func OpenJournal(dir string, header Header) (j *Journal, begun bool, err error) {
+// OpenJournal opens the journal of a directory, and begins one where there is none. The header has to be the one that it was begun
+// with, apart from its Run; what is different is said. The directory is nobody else's until Close.
+func OpenJournal(dir string, header Header) (j *Journal, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, false, fmt.Errorf("make the directory of the journal: %w", err)
+		return nil, fmt.Errorf("make the directory of the journal: %w", err)
 	}
 	lock := flock.New(filepath.Join(dir, lockFile))
 	locked, err := lock.TryLock()
 	if err != nil {
-		return nil, false, fmt.Errorf("lock the journal: %w", err)
+		return nil, fmt.Errorf("lock the journal: %w", err)
 	}
 	if !locked {
-		return nil, false, fmt.Errorf("%w: %s", ErrBusy, dir)
+		return nil, fmt.Errorf("%w: %s", ErrBusy, dir)
 	}
 	defer func() {
 		if err != nil {
@@ -85,7 +85,7 @@ func OpenJournal(dir string, header Header) (j *Journal, begun bool, err error) 
 	}()
 	file, err := os.OpenFile(filepath.Join(dir, journalFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, false, fmt.Errorf("open the journal: %w", err)
+		return nil, fmt.Errorf("open the journal: %w", err)
 	}
 	defer func() {
 		if err != nil {
@@ -94,23 +94,23 @@ func OpenJournal(dir string, header Header) (j *Journal, begun bool, err error) 
 	}()
 	known, records, whole, err := readJournal(file)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	j = &Journal{Header: header, Records: records, file: file, lock: lock}
 	if known == nil {
-		return j, true, j.begin(dir)
+		return j, j.begin(dir)
 	}
 	if err := known.check(header); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	j.Header = *known
 	if err := file.Truncate(whole); err != nil { // a torn last line
-		return nil, false, fmt.Errorf("repair the journal: %w", err)
+		return nil, fmt.Errorf("repair the journal: %w", err)
 	}
 	if _, err := file.Seek(whole, io.SeekStart); err != nil {
-		return nil, false, fmt.Errorf("open the journal: %w", err)
+		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	return j, false, nil
+	return j, nil
 }
 
 // ReadJournal reads the journal of a directory without holding it; nil where there is none.
@@ -189,14 +189,10 @@ func readLine(line []byte, number int, header **Header, records map[string]Recor
 
 // check says what is different now.
 func (h Header) check(now Header) error {
-	differs := func(what string, was, is any) error {
-		return fmt.Errorf("this directory is of another migration: its %s was %v, and is %v now. Go on with what it was, or use another --dir", what, was, is)
+	if err := h.checkStores(now.Source, now.Target); err != nil {
+		return err
 	}
 	switch {
-	case h.Source != now.Source:
-		return differs("source", h.Source, now.Source)
-	case h.Target != now.Target:
-		return differs("target", h.Target, now.Target)
 	case now.Lineage != "" && h.Lineage != now.Lineage:
 		return fmt.Errorf("the database at %s is not the one that this migration began with: it was replaced or restored. Use another --dir to migrate into it from the start", now.Target)
 	case !reflect.DeepEqual(h.Options, now.Options):
@@ -205,6 +201,21 @@ func (h Header) check(now Header) error {
 		return differs("options", string(was), string(is))
 	}
 	return nil
+}
+
+// checkStores says which of the stores is another one now.
+func (h Header) checkStores(source, target string) error {
+	switch {
+	case h.Source != source:
+		return differs("source", h.Source, source)
+	case h.Target != target:
+		return differs("target", h.Target, target)
+	}
+	return nil
+}
+
+func differs(what, was, is string) error {
+	return fmt.Errorf("this directory is of another migration: its %s was %s, and is %s now. Go on with what it was, or use another --dir", what, was, is)
 }
 
 // Append keeps records, also through a crash that comes after it returned.

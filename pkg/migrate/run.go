@@ -76,7 +76,7 @@ func Run(ctx context.Context, source Source, target Target, o RunOptions) (resul
 	if err != nil {
 		return result, fmt.Errorf("ask the target: %w", err)
 	}
-	journal, begun, err := OpenJournal(o.Dir, Header{
+	journal, err := OpenJournal(o.Dir, Header{
 		Version: journalVersion, Run: uuid.New(), Source: source.Name(), Target: target.Name, Lineage: status.Lineage, Options: o.Options,
 	})
 	if err != nil {
@@ -96,7 +96,7 @@ func Run(ctx context.Context, source Source, target Target, o RunOptions) (resul
 	defer holding.Wait()
 	defer stop(nil)
 
-	err = r.passes(ctx, begun)
+	err = r.passes(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
@@ -191,13 +191,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // passes lists the source until nothing of it is new.
-func (r *run) passes(ctx context.Context, begun bool) error {
+func (r *run) passes(ctx context.Context) error {
 	retry := true // what failed in an earlier run
 	for range maxPasses {
 		if err := r.look(ctx); err != nil {
 			return err
 		}
-		if len(r.list) == 0 && begun {
+		if len(r.list) == 0 { // else all that earlier runs wrote would be taken for deleted
 			return ErrEmptySource
 		}
 		todo, gone, err := r.todo(ctx, retry)

@@ -244,9 +244,8 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	m.seed(3)
 	m.run()
 	header := Header{Version: journalVersion, Source: m.source().Name(), Target: "test", Options: m.o}
-	j, begun, err := OpenJournal(m.dir, header)
+	j, err := OpenJournal(m.dir, header)
 	require.NoError(t, err)
-	require.False(t, begun)
 	_, err = m.tryRun()
 	require.ErrorIs(t, err, ErrBusy, "another run in this directory")
 	require.NoError(t, j.Close())
@@ -299,6 +298,35 @@ func TestAnEmptySourceIsNoMigration(t *testing.T) {
 	require.ErrorIs(t, err, ErrEmptySource)
 	_, err = Plan(t.Context(), m.source(), nil, PlanOptions{Options: m.o, Progress: noProgress{}})
 	require.ErrorIs(t, err, ErrEmptySource)
+}
+
+func TestAnEmptyStoreRemovesNothing(t *testing.T) {
+	m := newMigration(t)
+	m.seed(20)
+	m.run()
+	entries := func() int {
+		status, err := m.supabase.ImportStatus(t.Context())
+		require.NoError(t, err)
+		return status.Entries
+	}
+	before := entries()
+	other := NewBlobsSource(m.access, "kvv", "kvv-indexes", 16)
+	_, err := Run(t.Context(), other, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	require.ErrorContains(t, err, "its source was Netlify Blobs of the site")
+	require.ErrorContains(t, err, "store kvv now")
+	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Dir: m.dir, Repair: true, Progress: noProgress{}})
+	require.ErrorContains(t, err, "store kvv now")
+	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Repair: true, Progress: noProgress{}})
+	require.ErrorIs(t, err, ErrEmptySource)
+
+	list, err := m.source().List(t.Context())
+	require.NoError(t, err)
+	for _, blob := range list { // the same store, as when the token has lost its access: the service answers 404
+		m.remove(blob.Key)
+	}
+	_, err = m.tryRun()
+	require.ErrorIs(t, err, ErrEmptySource)
+	require.Equal(t, before, entries())
 }
 
 func TestAWrongTokenEndsAtOnce(t *testing.T) {

@@ -41,7 +41,6 @@ type Source interface {
 
 // BlobsSource is Netlify Blobs.
 type BlobsSource struct {
-	Site   string
 	Client *blobs.Client // of the store that has the entries
 	Store  *blobs.Store  // the same
 	// Parallel is how many blobs are read at once, while the service does not ask for less.
@@ -49,12 +48,19 @@ type BlobsSource struct {
 	// DecodeKeys takes listed keys as percent-encoded, as the local server of @netlify/blobs gives them.
 	DecodeKeys bool
 
+	name string
 	gate *gate
 }
 
+// usualStore is the one that the functions read and write.
+const usualStore = "kv"
+
 // NewBlobsSource returns a source that waits as long as need be where the service limits its rate. access is the way to it.
 func NewBlobsSource(access blobs.Access, store, indexes string, parallel int) *BlobsSource {
-	s := &BlobsSource{Site: access.SiteID, Parallel: parallel, gate: newGate(parallel)}
+	s := &BlobsSource{name: "Netlify Blobs of the site " + access.SiteID, Parallel: parallel, gate: newGate(parallel)}
+	if store != usualStore {
+		s.name += ", store " + store
+	}
 	client := func(name string) *blobs.Client {
 		return blobs.NewClient(name).WithDefault(access).WithPatience(patience, s.gate.limit)
 	}
@@ -64,7 +70,7 @@ func NewBlobsSource(access blobs.Access, store, indexes string, parallel int) *B
 }
 
 // Name implements [Source].
-func (s *BlobsSource) Name() string { return "Netlify Blobs of the site " + s.Site }
+func (s *BlobsSource) Name() string { return s.name }
 
 // List implements [Source].
 func (s *BlobsSource) List(ctx context.Context) ([]blobs.Listed, error) {

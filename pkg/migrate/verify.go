@@ -82,6 +82,11 @@ func Verify(ctx context.Context, source Source, target Target, o VerifyOptions) 
 	if err := o.Validate(); err != nil {
 		return v, err
 	}
+	if o.Dir != "" {
+		if err := checkDir(o.Dir, source, target); err != nil {
+			return v, err
+		}
+	}
 	c := &comparison{source: source, target: target, o: o, v: Verification{Source: source.Name(), Target: target.Name, At: time.Now().UTC()}}
 	if err := c.all(ctx); err != nil {
 		return c.v, err
@@ -118,6 +123,15 @@ func Verify(ctx context.Context, source Source, target Target, o VerifyOptions) 
 	return c.v, nil
 }
 
+// checkDir refuses a directory whose runs were between other stores: above all, nothing is to be repaired from these.
+func checkDir(dir string, source Source, target Target) error {
+	journal, err := ReadJournal(dir)
+	if err != nil || journal == nil {
+		return err
+	}
+	return journal.Header.checkStores(source.Name(), target.Name)
+}
+
 // comparison is one verification.
 type comparison struct {
 	source  Source
@@ -139,6 +153,9 @@ func (c *comparison) all(ctx context.Context) error {
 	list, err := c.source.List(ctx)
 	if err != nil {
 		return err
+	}
+	if len(list) == 0 { // else all that Supabase has would be extra, and a repair would remove it
+		return ErrEmptySource
 	}
 	c.listed = make(map[string]blobs.Listed, len(list))
 	for _, blob := range list {
