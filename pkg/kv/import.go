@@ -25,6 +25,9 @@ const (
 // ErrImportTaken: another run has taken the migration over, or it was closed.
 var ErrImportTaken = errors.New("another run has taken over the migration, or it was closed")
 
+// ErrImportAtWork: a run is at work, so the migration stays open.
+var ErrImportAtWork = errors.New("a run of the migration is at work: end it first; one that was killed is out of the way in a minute")
+
 // ImportHeld is another run that is at work.
 type ImportHeld struct{ For time.Duration }
 
@@ -55,10 +58,13 @@ func (s *Supabase) ImportHold(ctx context.Context, session uuid.UUID, release bo
 	return importError(err)
 }
 
-// ImportClose ends the migration: what it knew of the keys is forgotten.
+// ImportClose ends the migration: what it knew of the keys is forgotten. [ErrImportAtWork] if it cannot be ended now.
 func (s *Supabase) ImportClose(ctx context.Context) error {
 	_, err := s.call(ctx, "kv_import_close", map[string]any{})
-	return importError(err)
+	if CodeOf(err) == CodeConditionFailed {
+		return ErrImportAtWork
+	}
+	return err
 }
 
 func importError(err error) error {

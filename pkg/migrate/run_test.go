@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/blobs/blobstest"
@@ -127,6 +129,67 @@ func TestANewerWriteIsLeftAlone(t *testing.T) {
 	m.set("index:live", `["old","00004"]`)
 	m.run()
 	require.Equal(t, `["third"]`, m.value("index:live"), "somebody emptied the index entry itself")
+}
+
+func TestAnIndexEntryThatIsMadeMeanwhileGetsItsImportedMembers(t *testing.T) {
+	m := newMigration(t)
+	m.set("index:x", `["a","b"]`)
+	live, err := pgx.ConnectConfig(t.Context(), m.sql.Config())
+	require.NoError(t, err)
+	defer live.Close(context.Background())
+	tx, err := live.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `select public.kv_upsert('new', '{}', '{{index:x,new}}')`)
+	require.NoError(t, err)
+	committed := make(chan error, 1)
+	go func() {
+		for waiting := 0; waiting == 0; time.Sleep(10 * time.Millisecond) { // for the import, which waits for this
+			if err := m.sql.QueryRow(t.Context(), "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'").Scan(&waiting); err != nil {
+				committed <- errors.Join(err, tx.Rollback(context.Background()))
+				return
+			}
+		}
+		committed <- tx.Commit(context.Background())
+	}()
+	result, err := m.tryRun()
+	require.NoError(t, <-committed)
+	require.NoError(t, err)
+	require.Equal(t, 1, result.Statuses[kv.ImportWritten])
+	require.Equal(t, `["a","b","new"]`, m.value("index:x"))
+}
+
+func TestClosingAndDeletingDoNotWaitForEachOther(t *testing.T) {
+	m := newMigration(t)
+	m.set("a", `{}`)
+	m.run()
+	connect := func() *pgx.Conn {
+		c, err := pgx.ConnectConfig(t.Context(), m.sql.Config())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close(context.Background()) })
+		return c
+	}
+	waiting := func(n int) {
+		require.Eventually(t, func() bool {
+			var found int
+			require.NoError(t, m.sql.QueryRow(t.Context(), "select count(*) from pg_locks where not granted and relation = 'public.kv_migration'::regclass").Scan(&found))
+			return found == n
+		}, 4*time.Second, 10*time.Millisecond)
+	}
+	first, closing, second := connect(), connect(), connect()
+	tx, err := first.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `select public.kv_delete('x')`)
+	require.NoError(t, err)
+	var closed, deleted error
+	var group sync.WaitGroup
+	group.Go(func() { _, closed = closing.Exec(t.Context(), `select public.kv_import_close()`) })
+	waiting(1)
+	group.Go(func() { _, deleted = second.Exec(t.Context(), `select public.kv_delete('y')`) })
+	waiting(2)
+	require.NoError(t, tx.Commit(t.Context()))
+	group.Wait()
+	require.NoError(t, closed)
+	require.NoError(t, deleted)
 }
 
 func TestWhatCallersDeletedStaysDeleted(t *testing.T) {
@@ -259,7 +322,7 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	_, err = m.tryRun()
 	require.ErrorAs(t, err, &held, "a run from another directory")
 	require.Greater(t, held.For, 30*time.Second)
-	require.ErrorContains(t, m.supabase.ImportClose(t.Context()), kv.ErrImportTaken.Error())
+	require.ErrorIs(t, m.supabase.ImportClose(t.Context()), kv.ErrImportAtWork)
 
 	require.NoError(t, m.supabase.ImportHold(t.Context(), session, true))
 	m.run()
