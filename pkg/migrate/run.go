@@ -511,8 +511,8 @@ func reasonOf(err error) string {
 }
 
 // adopt gives an entry that somebody wrote meanwhile the indexes that index entries say it has, if the writer did not say which it
-// has: an upsert without indexes leaves an entry's as they are. Only while its value is that of the blob, and with a
-// compare-and-set on what was read.
+// has: an upsert without indexes leaves an entry's as they are. Only where it is the copy of the blob as that is now, which still
+// says nothing of its indexes; and with a compare-and-set on what was read before the blob.
 func (r *run) adopt(ctx context.Context, o one) error {
 	pairs := r.indexes.Of(o.Key)
 	if len(pairs) == 0 || !slices.EqualFunc(o.Indexes, pairs, func(a, b [2]string) bool { return a == b }) {
@@ -523,6 +523,13 @@ func (r *run) adopt(ctx context.Context, o one) error {
 		return fmt.Errorf("read an entry: %w", err)
 	}
 	now := states[0]
+	item, err := readOne(ctx, r.source, o.Key)
+	if err != nil {
+		return err
+	}
+	if now.Token == "" || now.Value != o.Value || item.Indexes != nil || item.Updated == 0 || item.Updated != now.Updated {
+		return nil
+	}
 	lacking := 0
 	for _, p := range pairs {
 		if !slices.Contains(now.Indexes, p) {
@@ -530,7 +537,7 @@ func (r *run) adopt(ctx context.Context, o one) error {
 			lacking++
 		}
 	}
-	if now.Token == "" || now.Value != o.Value || lacking == 0 {
+	if lacking == 0 {
 		return nil
 	}
 	if _, _, err = r.target.Supabase.Copy(ctx, now, now.Token, false); err != nil {

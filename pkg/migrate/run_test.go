@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/blobs/blobstest"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/mirror"
@@ -238,6 +239,42 @@ func TestAnEntryThatWasWrittenMeanwhileGetsItsIndexes(t *testing.T) {
 	require.Len(t, m.indexesOf("sessions/00001"), 2)
 	require.Empty(t, m.indexesOf("sessions/00002"))
 	m.requireIdentical()
+}
+
+// between is a source that does something after a blob was read, and before it is handed out.
+type between struct {
+	*BlobsSource
+	key string
+	do  func()
+}
+
+func (s *between) Read(ctx context.Context, list []blobs.Listed, each func(context.Context, Item) error) error {
+	return s.BlobsSource.Read(ctx, list, func(ctx context.Context, item Item) error {
+		if do := s.do; item.Key == s.key && do != nil {
+			s.do = nil
+			do()
+		}
+		return each(ctx, item)
+	})
+}
+
+func TestIndexesThatWereTakenAwayMeanwhileStayAway(t *testing.T) {
+	for name, first := range map[string]func(*mirror.Pair) kv.Store{"BlobsFirst": mirror.BlobsFirst, "SupabaseFirst": mirror.SupabaseFirst} {
+		t.Run(name, func(t *testing.T) {
+			m := newMigration(t)
+			m.set("doc:1", `{"a":1}`)
+			m.set("index:active", `["1"]`)
+			store := first(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+			source := &between{m.source(), "doc:1", func() { // the same value, other indexes
+				_, err := store.Upsert(t.Context(), kv.Entry{Key: "doc:1", Value: `{"a":1}`, Indexes: []kv.Index{{Key: "index:archived", Member: "1"}}})
+				require.NoError(t, err)
+			}}
+			_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
+			require.NoError(t, err)
+			require.Equal(t, [][2]string{{"index:archived", "1"}}, m.indexesOf("doc:1"))
+			m.requireIdentical()
+		})
+	}
 }
 
 func TestABadEntryDoesNotHoldUpTheOthers(t *testing.T) {

@@ -433,8 +433,14 @@ func (c *comparison) settle(ctx context.Context, key string) error {
 	return errUnsettled
 }
 
-func (c *comparison) readOne(ctx context.Context, key string) (got Item, err error) {
-	err = c.source.Read(ctx, []blobs.Listed{{Key: key, LastModified: c.listed[key].LastModified}}, func(_ context.Context, item Item) error {
+func (c *comparison) readOne(ctx context.Context, key string) (Item, error) {
+	item, err := readOne(ctx, c.source, key)
+	item.LastModified = c.listed[key].LastModified
+	return item, err
+}
+
+func readOne(ctx context.Context, source Source, key string) (got Item, err error) {
+	err = source.Read(ctx, []blobs.Listed{{Key: key}}, func(_ context.Context, item Item) error {
 		got = item
 		return nil
 	})
