@@ -66,6 +66,9 @@ const (
 // ErrEmptySource: there is not one blob.
 var ErrEmptySource = errors.New("the source has no blobs at all: a wrong NETLIFY_SITE_ID or --store looks the same as an empty one. Nothing was changed")
 
+// ErrClosed: what the database knew of the rows and of deletes is gone, so a further run could bring back what callers deleted.
+var ErrClosed = errors.New("the migration of this directory was closed. To begin another one, which takes what Supabase has for newer and brings what it lacks, use another --dir")
+
 // Run brings what the source has and the journal does not into the target, until a list of the source has nothing new. It can be
 // ended at any moment, and run again. The result is also in the directory, as the report that [WriteReport] makes.
 func Run(ctx context.Context, source Source, target Target, o RunOptions) (result Result, err error) {
@@ -83,7 +86,10 @@ func Run(ctx context.Context, source Source, target Target, o RunOptions) (resul
 		return result, err
 	}
 	defer func() { err = errors.Join(err, journal.Close()) }()
-	r := &run{source: source, target: target, o: o, journal: journal, session: uuid.New(), started: time.Now()}
+	if status.Run == nil && len(journal.Records) > 0 {
+		return result, ErrClosed
+	}
+	r := &run{source: source, target: target, o: o, journal: journal, started: time.Now()}
 	release, err := r.open(ctx)
 	if err != nil {
 		return result, err
@@ -120,7 +126,6 @@ type run struct {
 	target  Target
 	o       RunOptions
 	journal *Journal
-	session uuid.UUID
 	started time.Time
 
 	list    []blobs.Listed
@@ -130,12 +135,15 @@ type run struct {
 	written int // by this run
 
 	mu sync.Mutex // journal and counters
+
+	opening sync.Mutex
+	session uuid.UUID // of the present pass: what an earlier one sent and is late is refused
 }
 
 // open makes deletes leave their marks from here on, and waits for the mirrored writes of before, whose deletes left none.
 func (r *run) open(ctx context.Context) (release func(), err error) {
 	supabase := r.target.Supabase
-	if _, err := supabase.ImportOpen(ctx, r.journal.Header.Run, r.session); err != nil {
+	if err := r.begin(ctx); err != nil {
 		return nil, err
 	}
 	release = func() {
@@ -162,6 +170,18 @@ func (r *run) open(ctx context.Context) (release func(), err error) {
 	}
 }
 
+// begin opens the migration with a new session.
+func (r *run) begin(ctx context.Context) error {
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	session := uuid.New()
+	_, err := r.target.Supabase.ImportOpen(ctx, r.journal.Header.Run, session)
+	if err == nil {
+		r.session = session
+	}
+	return err
+}
+
 // hold keeps other runs away until the context ends.
 func (r *run) hold(ctx context.Context, stop context.CancelCauseFunc) {
 	ticker := time.NewTicker(holdEvery)
@@ -171,7 +191,10 @@ func (r *run) hold(ctx context.Context, stop context.CancelCauseFunc) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if err := r.target.Supabase.ImportHold(ctx, r.session, false); errors.Is(err, kv.ErrImportTaken) {
+			r.opening.Lock()
+			err := r.target.Supabase.ImportHold(ctx, r.session, false)
+			r.opening.Unlock()
+			if errors.Is(err, kv.ErrImportTaken) {
 				stop(err)
 				return
 			}
@@ -193,7 +216,12 @@ func sleep(ctx context.Context, d time.Duration) error {
 // passes lists the source until nothing of it is new.
 func (r *run) passes(ctx context.Context) error {
 	retry := true // what failed in an earlier run
-	for range maxPasses {
+	for n := range maxPasses {
+		if n > 0 {
+			if err := r.begin(ctx); err != nil {
+				return err
+			}
+		}
 		if err := r.look(ctx); err != nil {
 			return err
 		}

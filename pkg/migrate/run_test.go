@@ -376,6 +376,46 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	m.requireIdentical()
 }
 
+func TestWhatAnEarlierPassSentIsRefusedWhenItIsLate(t *testing.T) {
+	m := newMigration(t)
+	m.set("a", `1`)
+	var sessions []uuid.UUID
+	source := &between{BlobsSource: m.source(), key: "a"}
+	var reading func()
+	reading = func() {
+		var session uuid.UUID
+		require.NoError(t, m.sql.QueryRow(t.Context(), "select session from public.kv_migration").Scan(&session))
+		sessions = append(sessions, session)
+		if len(sessions) == 1 {
+			source.do = reading
+			m.set("a", `2`)
+			return
+		}
+		_, err := m.supabase.Import(t.Context(), sessions[0], []kv.State{{Key: "a", Value: `1`}})
+		require.ErrorIs(t, err, kv.ErrImportTaken)
+	}
+	source.do = reading
+	_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	require.NoError(t, err)
+	require.Len(t, sessions, 2)
+	require.Equal(t, `2`, m.value("a"))
+}
+
+func TestAClosedMigrationIsNotGoneOnWith(t *testing.T) {
+	m := newMigration(t)
+	m.seed(3)
+	m.run()
+	require.NoError(t, m.supabase.ImportClose(t.Context()))
+	_, err := m.supabase.Delete(t.Context(), "sessions/00001")
+	require.NoError(t, err)
+	_, err = m.tryRun()
+	require.ErrorIs(t, err, ErrClosed)
+	require.Empty(t, m.value("sessions/00001"))
+	m.dir = t.TempDir()
+	m.run()
+	m.requireIdentical()
+}
+
 func TestWhatIsAnotherMigrationIsSaid(t *testing.T) {
 	m := newMigration(t)
 	m.seed(3)
