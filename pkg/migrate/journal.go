@@ -57,8 +57,9 @@ type Journal struct {
 	Header  Header
 	Records map[string]Record
 
-	file *os.File
-	lock *flock.Flock
+	file   *os.File
+	lock   *flock.Flock
+	failed error // of an earlier write, which may have left a part of a line: nothing is to follow it
 }
 
 // ErrBusy: another run has the directory.
@@ -234,6 +235,9 @@ func (j *Journal) Append(records []Record) error {
 }
 
 func (j *Journal) write(lines ...any) error {
+	if j.failed != nil {
+		return j.failed
+	}
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	for _, line := range lines {
@@ -241,13 +245,14 @@ func (j *Journal) write(lines ...any) error {
 			return fmt.Errorf("write the journal: %w", err)
 		}
 	}
-	if _, err := j.file.Write(out.Bytes()); err != nil {
-		return fmt.Errorf("write the journal: %w", err)
+	_, err := j.file.Write(out.Bytes())
+	if err == nil {
+		err = j.file.Sync()
 	}
-	if err := j.file.Sync(); err != nil {
-		return fmt.Errorf("write the journal: %w", err)
+	if err != nil {
+		j.failed = fmt.Errorf("write the journal: %w", err)
 	}
-	return nil
+	return j.failed
 }
 
 // Close lets others have the directory.

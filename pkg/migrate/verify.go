@@ -2,8 +2,6 @@ package migrate
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -234,75 +232,90 @@ func (c *comparison) compare(ctx context.Context, list []blobs.Listed, digests [
 	}
 	return c.source.Read(ctx, list, func(_ context.Context, item Item) error {
 		digest, exists := entries[item.Key]
-		c.judge(item, digest, exists)
+		c.judge(c.sums(item), digest, exists)
 		c.o.Progress.Done(1, 0)
 		return nil
 	})
 }
 
+// sums are what a blob's entry is to have, without its value.
+type sums struct {
+	key            string
+	missing        bool     // there is no blob
+	problem        *Problem // why no entry can be made of it
+	value, indexes string   // as in [kv.Digest]
+}
+
+func (c *comparison) sums(item Item) sums {
+	if item.Missing {
+		return sums{key: item.Key, missing: true}
+	}
+	e, problem := c.o.transform(item, c.indexes)
+	if problem != nil {
+		return sums{key: item.Key, problem: problem}
+	}
+	return sums{key: item.Key, value: hexSHA256([]byte(e.Value)), indexes: digestPairs(e.Indexes)}
+}
+
 // judge says whether a blob and an entry are alike.
-func (c *comparison) judge(item Item, digest kv.Digest, exists bool) {
-	difference, problem := c.differs(item, digest, exists)
+func (c *comparison) judge(blob sums, digest kv.Digest, exists bool) {
+	difference := blob.differs(digest, exists)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.differing, item.Key)
-	delete(c.left, item.Key)
+	delete(c.differing, blob.key)
+	delete(c.left, blob.key)
 	switch {
-	case problem != nil:
-		c.left[item.Key] = *problem
 	case difference != nil:
-		c.differing[item.Key] = *difference
+		c.differing[blob.key] = *difference
+	case blob.problem != nil:
+		c.left[blob.key] = *blob.problem
 	}
 }
 
-// differs compares. A problem is why there is nothing to compare.
-func (c *comparison) differs(item Item, digest kv.Digest, exists bool) (*Difference, *Problem) {
-	if item.Missing {
-		if exists {
-			return &Difference{Key: item.Key, How: "extra"}, nil
-		}
-		return nil, nil
-	}
-	e, problem := c.o.transform(item, c.indexes)
+// differs compares.
+func (blob sums) differs(digest kv.Digest, exists bool) *Difference {
 	switch {
-	case problem != nil && exists:
-		return &Difference{Key: item.Key, How: "different", What: "value"}, nil
-	case problem != nil:
-		return nil, problem
+	case blob.missing && exists:
+		return &Difference{Key: blob.key, How: "extra"}
+	case blob.problem != nil && exists:
+		return &Difference{Key: blob.key, How: "different", What: "value"}
+	case blob.missing || blob.problem != nil:
+		return nil
 	case !exists:
-		return &Difference{Key: item.Key, How: "missing"}, nil
+		return &Difference{Key: blob.key, How: "missing"}
 	}
 	var what []string
-	sum := sha256.Sum256([]byte(e.Value))
-	if hex.EncodeToString(sum[:]) != digest.Value {
+	if blob.value != digest.Value {
 		what = append(what, "value")
 	}
-	if digestPairs(e.Indexes) != digest.Indexes {
+	if blob.indexes != digest.Indexes {
 		what = append(what, "indexes")
 	}
 	if digest.Unposted > 0 {
 		what = append(what, "postings")
 	}
 	if what != nil {
-		return &Difference{Key: item.Key, How: "different", What: strings.Join(what, ", ")}, nil
+		return &Difference{Key: blob.key, How: "different", What: strings.Join(what, ", ")}
 	}
-	return nil, nil
+	return nil
 }
 
-// again looks at keys once more: at the blob, then at the entry, and counts only what held still meanwhile.
+// again looks at keys once more: at the blob, then at the entry.
 func (c *comparison) again(ctx context.Context, keys map[string]Difference) error {
 	sorted := sortedKeys(keys)
 	c.o.Progress.Stage("looking again", len(sorted))
 	for chunk := range slices.Chunk(sorted, digestPage) {
-		items := map[string]Item{}
+		read := map[string]sums{}
 		list := make([]blobs.Listed, len(chunk))
 		for i, key := range chunk {
-			list[i] = blobs.Listed{Key: key, LastModified: c.listed[key].LastModified}
+			list[i] = c.listed[key]
+			list[i].Key = key
 		}
 		err := c.source.Read(ctx, list, func(_ context.Context, item Item) error {
+			blob := c.sums(item)
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			items[item.Key] = item
+			read[item.Key] = blob
 			return nil
 		})
 		if err != nil {
@@ -318,7 +331,7 @@ func (c *comparison) again(ctx context.Context, keys map[string]Difference) erro
 		}
 		for _, key := range chunk {
 			digest, exists := entries[key]
-			c.judge(items[key], digest, exists)
+			c.judge(read[key], digest, exists)
 		}
 		c.o.Progress.Done(len(chunk), 0)
 	}
