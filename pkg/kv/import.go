@@ -36,26 +36,21 @@ func (e *ImportHeld) Error() string {
 }
 
 // ImportOpen opens the migration for a run, or takes over one that no other run holds. From here on only this session imports, which
-// is the process at work. Until [Supabase.ImportClose] deletes leave marks. It returns the database's lineage. The error is an
-// [*ImportHeld] where another run is at work.
-func (s *Supabase) ImportOpen(ctx context.Context, run, session uuid.UUID) (lineage string, err error) {
-	var answer struct {
-		Lineage string
-		Held    int `json:"held_seconds"`
+// is the process at work. Until [Supabase.ImportClose] deletes leave marks. The error is an [*ImportHeld] where another run is at work.
+func (s *Supabase) ImportOpen(ctx context.Context, run, session uuid.UUID) error {
+	var seconds int
+	err := s.copyCall(ctx, "kv_import_open", map[string]any{"p_run": run, "p_session": session}, &seconds)
+	if err == nil && seconds > 0 {
+		return &ImportHeld{For: time.Duration(seconds) * time.Second}
 	}
-	if err := s.copyCall(ctx, "kv_import_open", map[string]any{"p_run": run, "p_session": session}, &answer); err != nil {
-		return "", err
-	}
-	if answer.Held > 0 {
-		return "", &ImportHeld{For: time.Duration(answer.Held) * time.Second}
-	}
-	return answer.Lineage, nil
+	return err
 }
 
 // ImportHold keeps other runs away for another minute; with release it lets them in at once. [ErrImportTaken] if one has taken over.
-func (s *Supabase) ImportHold(ctx context.Context, session uuid.UUID, release bool) error {
-	_, err := s.call(ctx, "kv_import_hold", map[string]any{"p_session": session, "p_release": release})
-	return importError(err)
+// It returns how many writes from before the migration was opened may not have reached the source: their deletes left no mark.
+func (s *Supabase) ImportHold(ctx context.Context, session uuid.UUID, release bool) (pending int, err error) {
+	err = s.copyCall(ctx, "kv_import_hold", map[string]any{"p_session": session, "p_release": release}, &pending)
+	return pending, importError(err)
 }
 
 // ImportClose ends the migration: what it knew of the keys is forgotten. [ErrImportAtWork] if it cannot be ended now.
@@ -128,15 +123,14 @@ func (s *Supabase) ImportStates(ctx context.Context, keys []string) (states []Im
 
 // ImportStatus is where the migration of a database is.
 type ImportStatus struct {
-	Lineage        string     `json:"lineage"`
-	Run            *uuid.UUID `json:"run"` // nil: none is open
-	OpenedAt       *time.Time `json:"opened_at"`
-	AtWork         bool       `json:"at_work"`
-	Entries        int        `json:"entries"`
-	Imported       int        `json:"imported"` // rows that are as they were imported
-	Deleted        int        `json:"deleted"`  // keys that callers deleted since it was opened
-	Outbox         int        `json:"outbox"`   // traces of mirrored writes that are left
-	OutboxSupabase int        `json:"outbox_supabase"`
+	Lineage  string     `json:"lineage"`
+	Run      *uuid.UUID `json:"run"` // nil: none is open
+	OpenedAt *time.Time `json:"opened_at"`
+	AtWork   bool       `json:"at_work"`
+	Entries  int        `json:"entries"`
+	Imported int        `json:"imported"` // rows that are as they were imported
+	Deleted  int        `json:"deleted"`  // keys that callers deleted since it was opened
+	Outbox   int        `json:"outbox"`   // traces of mirrored writes that are left
 }
 
 // ImportStatus counts.

@@ -28,7 +28,7 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_SERVICE_ROLE_KEY holds characters that no key has: paste it again"}
 	}
 	u, err := url.Parse(strings.TrimRight(strings.TrimSpace(projectURL), "/"))
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+	if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_URL must be an address like https://<project>.supabase.co"}
 	}
 	client, err := supabase.NewClient(viaPostgREST(u), key, &supabase.ClientOptions{

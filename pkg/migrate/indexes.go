@@ -72,6 +72,7 @@ type Indexes struct {
 	entries []indexEntry
 	is      map[string]bool
 	of      map[string][]pair
+	settled int // members of entries that say so themselves
 }
 
 // pair is one of an entry's indexes, by its place: there may be millions.
@@ -88,6 +89,7 @@ func (x *Indexes) Count() (entries, members, resolved int) {
 	for _, pairs := range x.of {
 		resolved += len(pairs)
 	}
+	resolved += x.settled
 	return len(x.entries), members, resolved
 }
 
@@ -107,8 +109,9 @@ func names(key string) []string {
 	return slices.Compact(all)
 }
 
-// extract finds which entries the members of the index entries name. keys are sorted.
-func extract(keys []string, entries []indexEntry, rules []IndexRule) *Indexes {
+// extract finds which entries the members of the index entries name. keys are sorted. own are the indexes of entries that say
+// themselves which they have; where members are ambiguous, the others are what they may name.
+func extract(keys []string, entries []indexEntry, rules []IndexRule, own map[string][][2]string) *Indexes {
 	x := &Indexes{entries: entries, is: map[string]bool{}, of: map[string][]pair{}}
 	named := map[string][]string{} // by member, the entries that it may name
 	for _, e := range entries {
@@ -142,10 +145,29 @@ func extract(keys []string, entries []indexEntry, rules []IndexRule) *Indexes {
 			if rules, ok := ruled[e.key]; ok {
 				candidates = follow(rules, member, keys)
 			}
+			if len(candidates) > 1 {
+				var settled bool
+				if candidates, settled = others(candidates, [2]string{e.key, member}, own); settled {
+					x.settled++
+					continue
+				}
+			}
 			x.resolve(uint32(i), uint32(m), candidates)
 		}
 	}
 	return x
+}
+
+// others are the candidates that do not say themselves which indexes they have. settled: one does, and has this one.
+func others(candidates []string, pair [2]string, own map[string][][2]string) (rest []string, settled bool) {
+	for _, key := range candidates {
+		indexes, says := own[key]
+		if !says {
+			rest = append(rest, key)
+		}
+		settled = settled || slices.Contains(indexes, pair)
+	}
+	return rest, settled
 }
 
 // follow are the entries that the rules make of a member.

@@ -167,7 +167,7 @@ From {{.Source}}{{if .Target}} to Supabase at {{.Target}}{{end}}.
 |---|---|
 {{range differences .Found}}| {{code .Key}} | {{.How}}{{if .What}}: {{.What}}{{end}} |
 {{end}}{{more (len .Found)}}
-What to do: run again, then verify. What still differs, ` + "`verify --repair`" + ` makes what the blobs are, while Blobs answers.
+What to do: run again, then verify. What still differs, ` + "`verify --repair --first blobs`" + ` makes what the blobs are; only while Blobs answers.
 {{end}}{{end}}
 {{- define "findings"}}{{if .Failures}}
 ### What failed

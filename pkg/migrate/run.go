@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -149,21 +150,19 @@ func (r *run) open(ctx context.Context) (release func(), err error) {
 	release = func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		_ = supabase.ImportHold(ctx, r.session, true) // else it is over in a minute
+		_, _ = supabase.ImportHold(ctx, r.session, true) // else it is over in a minute
 	}
 	for end := time.Now().Add(drain); ; {
-		status, err := supabase.ImportStatus(ctx)
-		if err == nil && status.OutboxSupabase > 0 && time.Now().After(end) {
-			err = fmt.Errorf("%d writes have reached Supabase and may not have reached Blobs: work them off with repair --first supabase, then run again", status.OutboxSupabase)
+		pending, err := supabase.ImportHold(ctx, r.session, false)
+		switch {
+		case err == nil && pending == 0:
+			return release, nil
+		case err == nil && time.Now().After(end):
+			err = fmt.Errorf("%d writes have reached Supabase and may not have reached Blobs: work them off with repair --first supabase, then run again", pending)
+		case err == nil:
+			err = sleep(ctx, 500*time.Millisecond)
 		}
 		if err != nil {
-			release()
-			return nil, err
-		}
-		if status.OutboxSupabase == 0 {
-			return release, nil
-		}
-		if err := sleep(ctx, 500*time.Millisecond); err != nil {
 			release()
 			return nil, err
 		}
@@ -175,7 +174,7 @@ func (r *run) begin(ctx context.Context) error {
 	r.opening.Lock()
 	defer r.opening.Unlock()
 	session := uuid.New()
-	_, err := r.target.Supabase.ImportOpen(ctx, r.journal.Header.Run, session)
+	err := r.target.Supabase.ImportOpen(ctx, r.journal.Header.Run, session)
 	if err == nil {
 		r.session = session
 	}
@@ -192,7 +191,7 @@ func (r *run) hold(ctx context.Context, stop context.CancelCauseFunc) {
 			return
 		case <-ticker.C:
 			r.opening.Lock()
-			err := r.target.Supabase.ImportHold(ctx, r.session, false)
+			_, err := r.target.Supabase.ImportHold(ctx, r.session, false)
 			r.opening.Unlock()
 			if errors.Is(err, kv.ErrImportTaken) {
 				stop(err)
@@ -294,7 +293,8 @@ func (r *run) extracted(key string) string {
 	return ""
 }
 
-// lost are those that the journal has as done and the target no more, as after it was emptied.
+// lost are those that the journal has as done and the target no more, as after it was emptied. What others wrote or deleted since
+// goes into the journal.
 func (r *run) lost(ctx context.Context, known []blobs.Listed) (lost []blobs.Listed, err error) {
 	for chunk := range slices.Chunk(known, 1000) {
 		keys := make([]string, len(chunk))
@@ -305,10 +305,19 @@ func (r *run) lost(ctx context.Context, known []blobs.Listed) (lost []blobs.List
 		if err != nil {
 			return nil, fmt.Errorf("look at what was imported: %w", err)
 		}
+		var now []Record
 		for i, state := range states {
-			if state == kv.ImportAbsent {
+			record := r.journal.Records[chunk[i].Key]
+			switch {
+			case state == kv.ImportAbsent:
 				lost = append(lost, chunk[i])
+			case state != kv.ImportedUnchanged && record.Status != state: // live or deleted since
+				record.Status = state
+				now = append(now, record)
 			}
+		}
+		if err := r.journal.Append(now); err != nil {
+			return nil, err
 		}
 	}
 	return lost, nil
@@ -325,7 +334,10 @@ func (r *run) pass(ctx context.Context, todo []blobs.Listed, gone map[string]boo
 	group.Go(func() error {
 		defer close(items)
 		return r.source.Read(ctx, todo, func(ctx context.Context, item Item) error {
-			o := r.prepare(item, gone[item.Key])
+			o, err := r.prepare(ctx, item, gone[item.Key])
+			if err != nil {
+				return err
+			}
 			select {
 			case items <- o:
 				return nil
@@ -360,11 +372,11 @@ type one struct {
 }
 
 // prepare makes an entry of what was read.
-func (r *run) prepare(item Item, listedBefore bool) one {
+func (r *run) prepare(ctx context.Context, item Item, listedBefore bool) (one, error) {
 	o := one{record: Record{Key: item.Key, Revision: item.ETag, Indexes: r.extracted(item.Key)}}
 	if item.Missing {
 		o.gone, o.State = true, kv.State{Key: item.Key}
-		return o
+		return o, nil
 	}
 	if listedBefore { // it is there again
 		o.record.Revision = ""
@@ -379,10 +391,55 @@ func (r *run) prepare(item Item, listedBefore bool) one {
 		if problem.Code == CodeSkipped {
 			o.record.Status = CodeSkipped
 		}
-		return o
+		return o, nil
 	}
 	o.entry, o.record.Problem = e, e.note
-	return o
+	r.mu.Lock()
+	before, known := r.journal.Records[item.Key]
+	r.mu.Unlock()
+	if item.Indexes != nil || !known || before.Revision != o.record.Revision {
+		return o, nil
+	}
+	// Only index entries have changed. A member that another entry has brought along since is that one's.
+	var err error
+	o.State.Indexes, err = withoutClaimed(ctx, r.target, item.Key, o.State.Indexes)
+	return o, err
+}
+
+// withoutClaimed leaves out the pairs that the target has for other entries, but for those that it has for this one too.
+func withoutClaimed(ctx context.Context, target Target, key string, pairs [][2]string) ([][2]string, error) {
+	states, err := target.Supabase.States(ctx, []string{key})
+	if err != nil {
+		return nil, fmt.Errorf("read an entry: %w", err)
+	}
+	kept := [][2]string{}
+	for _, p := range pairs {
+		if !slices.Contains(states[0].Indexes, p) {
+			claimed, err := isClaimed(ctx, target, key, p)
+			if err != nil {
+				return nil, err
+			}
+			if claimed {
+				continue
+			}
+		}
+		kept = append(kept, p)
+	}
+	return kept, nil
+}
+
+// isClaimed tells whether the target has the pair for another entry than this one.
+func isClaimed(ctx context.Context, target Target, key string, p [2]string) (bool, error) {
+	limit := 2
+	text, err := target.Supabase.List(ctx, kv.ListQuery{Indexes: []string{p[0] + ":" + p[1]}, Limit: &limit})
+	if err != nil {
+		return false, fmt.Errorf("look for an index: %w", err)
+	}
+	var list struct{ Keys []string }
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return false, fmt.Errorf("look for an index: %w", err)
+	}
+	return slices.ContainsFunc(list.Keys, func(other string) bool { return other != key }), nil
 }
 
 // batch puts entries together until there are enough, or enough bytes.
@@ -612,7 +669,43 @@ func readIndexes(ctx context.Context, source Source, list []blobs.Listed, prefix
 		return nil, err
 	}
 	slices.SortFunc(entries, func(a, b indexEntry) int { return strings.Compare(a.key, b.key) })
-	return extract(keys, entries, rules), nil
+	x := extract(keys, entries, rules, nil)
+	if len(x.Ambiguous) == 0 || len(x.Ambiguous) > maxListed {
+		return x, nil
+	}
+	own, err := readOwn(ctx, source, list, x.Ambiguous)
+	if err != nil {
+		return nil, err
+	}
+	return extract(keys, entries, rules, own), nil
+}
+
+// readOwn reads the entries that ambiguous members may name, and returns the indexes of those that say themselves which they have, as
+// whatever was written since the JavaScript functions went.
+func readOwn(ctx context.Context, source Source, list []blobs.Listed, ambiguous []Member) (map[string][][2]string, error) {
+	named := map[string]bool{}
+	for _, member := range ambiguous {
+		for _, key := range member.Entries {
+			named[key] = true
+		}
+	}
+	var candidates []blobs.Listed
+	for _, blob := range list {
+		if named[blob.Key] {
+			candidates = append(candidates, blob)
+		}
+	}
+	var mu sync.Mutex
+	own := map[string][][2]string{}
+	err := source.Read(ctx, candidates, func(_ context.Context, item Item) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if item.Indexes != nil {
+			own[item.Key] = item.Indexes
+		}
+		return nil
+	})
+	return own, err
 }
 
 // digestPairs is kv_digest_pairs: SHA-256 of the distinct pairs in order.

@@ -351,7 +351,7 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	require.NoError(t, j.Close())
 
 	session := uuid.New()
-	_, err = m.supabase.ImportOpen(t.Context(), j.Header.Run, session)
+	err = m.supabase.ImportOpen(t.Context(), j.Header.Run, session)
 	require.NoError(t, err)
 	dir := m.dir
 	m.dir = t.TempDir()
@@ -361,15 +361,16 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	require.Greater(t, held.For, 30*time.Second)
 	require.ErrorIs(t, m.supabase.ImportClose(t.Context()), kv.ErrImportAtWork)
 
-	require.NoError(t, m.supabase.ImportHold(t.Context(), session, true))
+	_, err = m.supabase.ImportHold(t.Context(), session, true)
+	require.NoError(t, err)
 	m.run()
 	_, err = m.supabase.Import(t.Context(), session, []kv.State{{Key: "late", Value: "{}"}})
 	require.ErrorIs(t, err, kv.ErrImportTaken, "a batch of the run from before")
 	m.dir = dir
 	m.run() // takes it over in turn
-	_, err = m.supabase.ImportOpen(t.Context(), j.Header.Run, session)
+	err = m.supabase.ImportOpen(t.Context(), j.Header.Run, session)
 	require.NoError(t, err)
-	_, err = m.supabase.ImportOpen(t.Context(), j.Header.Run, uuid.New())
+	err = m.supabase.ImportOpen(t.Context(), j.Header.Run, uuid.New())
 	require.NoError(t, err, "the same run, as after it was killed")
 	_, err = m.supabase.Import(t.Context(), session, []kv.State{{Key: "late", Value: "{}"}})
 	require.ErrorIs(t, err, kv.ErrImportTaken, "a batch of the process that was killed")
@@ -551,4 +552,27 @@ func TestAPlanTouchesNothing(t *testing.T) {
 	}
 	_, err = os.Stat(filepath.Join(m.dir, journalFile))
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestLiveEntriesOfTheSameNameChangeNobodysIndexes(t *testing.T) {
+	m := newMigration(t)
+	m.set("users/42", `{"name":"ada"}`)
+	m.set("user:6", `{"name":"bob"}`)
+	m.set("index:users", `["42"]`)
+	m.run()
+	store := mirror.BlobsFirst(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	for _, entry := range []kv.Entry{
+		{Key: "orders/42", Value: `{}`, Indexes: []kv.Index{{Key: "index:orders", Member: "42"}}}, // ends as users/42 does
+		{Key: "session:78", Value: `{}`, Indexes: []kv.Index{{Key: "index:by", Member: "6"}}},     // a member that user:6 ends in
+	} {
+		_, err := store.Upsert(t.Context(), entry)
+		require.NoError(t, err)
+	}
+	for range 2 {
+		m.requireIdentical()
+		m.run()
+		require.Equal(t, [][2]string{{"index:users", "42"}}, m.indexesOf("users/42"))
+		require.Equal(t, [][2]string{{"index:orders", "42"}}, m.indexesOf("orders/42"))
+		require.Empty(t, m.indexesOf("user:6"))
+	}
 }

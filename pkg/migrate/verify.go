@@ -305,7 +305,7 @@ func (c *comparison) again(ctx context.Context, keys map[string]Difference) erro
 	sorted := sortedKeys(keys)
 	c.o.Progress.Stage("looking again", len(sorted))
 	for chunk := range slices.Chunk(sorted, digestPage) {
-		read := map[string]sums{}
+		read, unsaid := map[string]sums{}, map[string][][2]string{} // unsaid: indexes that only index entries tell of
 		list := make([]blobs.Listed, len(chunk))
 		for i, key := range chunk {
 			list[i] = c.listed[key]
@@ -316,6 +316,9 @@ func (c *comparison) again(ctx context.Context, keys map[string]Difference) erro
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			read[item.Key] = blob
+			if item.Indexes == nil && !item.Missing && blob.problem == nil {
+				unsaid[item.Key] = c.indexes.Of(item.Key)
+			}
 			return nil
 		})
 		if err != nil {
@@ -331,11 +334,41 @@ func (c *comparison) again(ctx context.Context, keys map[string]Difference) erro
 		}
 		for _, key := range chunk {
 			digest, exists := entries[key]
-			c.judge(read[key], digest, exists)
+			blob := read[key]
+			if pairs, ok := unsaid[key]; ok && exists && blob.indexes != digest.Indexes {
+				settled, err := c.undecidable(ctx, key, pairs)
+				if err != nil {
+					return err
+				}
+				if settled {
+					blob.indexes = digest.Indexes
+				}
+			}
+			c.judge(blob, digest, exists)
 		}
 		c.o.Progress.Done(len(chunk), 0)
 	}
 	return nil
+}
+
+// undecidable tells whether an entry has other indexes than index entries say only because of members that other entries brought
+// along: whether it had those too, its blob does not tell.
+func (c *comparison) undecidable(ctx context.Context, key string, expected [][2]string) (bool, error) {
+	states, err := c.target.Supabase.States(ctx, []string{key})
+	if err != nil {
+		return false, fmt.Errorf("read an entry: %w", err)
+	}
+	has := states[0].Indexes
+	for _, p := range slices.Concat(expected, has) {
+		if slices.Contains(expected, p) && slices.Contains(has, p) {
+			continue
+		}
+		claimed, err := isClaimed(ctx, c.target, key, p)
+		if err != nil || !claimed {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 func sortedKeys[V any](m map[string]V) []string {

@@ -103,9 +103,9 @@ func TestTheWayThroughAMigration(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(out), &v))
 	require.Equal(t, 1, v.Different)
 	t.Setenv("USE_SUPABASE_KV", "true")
-	require.Contains(t, p.do(2, "verify", "--dir", p.dir, "--repair"), "would undo them")
+	require.Contains(t, p.do(2, "verify", "--dir", p.dir, "--repair", "--first", "blobs"), "would undo them")
 	t.Setenv("USE_SUPABASE_KV", "false")
-	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--repair"), "repaired      1")
+	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--repair", "--first", "blobs"), "repaired      1")
 	require.Empty(t, p.do(0, "verify", "--dir", p.dir, "--quiet"))
 
 	require.Contains(t, p.do(0, "close"), "closed")
@@ -127,6 +127,7 @@ func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
 	p := newProgram(t)
 	for want, args := range map[string][]string{
 		"--to must be blobs or supabase":        {"restore", "nothing"},
+		"say so with --first blobs":             {"verify", "--repair"},
 		"--from must be blobs or supabase":      {"backup", "--from", "disk"},
 		"an index rule is like":                 {"run", "--index-rule", "index:a"},
 		"the index prefix must not be empty":    {"plan", "--index-prefix", ""},

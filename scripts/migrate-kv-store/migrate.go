@@ -112,6 +112,7 @@ func (s *stores) run(c *cobra.Command, o migrate.RunOptions) error {
 
 func verifyCommand(s *stores) *cobra.Command {
 	var o migrate.VerifyOptions
+	var first string
 	c := &cobra.Command{
 		Use:   "verify",
 		Short: "Compare both stores anew, by SHA-256",
@@ -124,10 +125,11 @@ Without flags for it, entries are made of blobs as the runs with this --dir made
 	}
 	transformFlags(c, &o.Options)
 	dirFlag(c, &o.Dir)
-	c.Flags().BoolVar(&o.Repair, "repair", false, "make Supabase what Blobs is where they differ; only while Blobs answers")
+	c.Flags().BoolVar(&o.Repair, "repair", false, "make Supabase what Blobs is where they differ; with --first blobs")
+	c.Flags().StringVar(&first, "first", "", "the store that answers now; --repair is for blobs alone")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if o.Repair && os.Getenv("USE_SUPABASE_KV") == "true" {
-			return errors.New("USE_SUPABASE_KV is true here: while Supabase answers, its entries are the newer ones, and --repair would undo them. See repair --first supabase")
+		if o.Repair && (first != "blobs" || os.Getenv("USE_SUPABASE_KV") == "true") {
+			return errors.New("--repair makes Supabase what Blobs is, so it is only for while Blobs answers: say so with --first blobs. While Supabase answers (USE_SUPABASE_KV=true) its entries are the newer ones, and this would undo them")
 		}
 		if err := optionsOfRuns(c, o.Dir, &o.Options); err != nil {
 			return err
@@ -167,7 +169,7 @@ func (s *stores) verify(c *cobra.Command, o migrate.VerifyOptions) error {
 		return err
 	}
 	if !v.Same() {
-		return &leftError{errors.New("the stores are not identical"), "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; run again, then verify, then verify --repair"}
+		return &leftError{errors.New("the stores are not identical"), "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; run again, then verify; while Blobs answers, verify --repair --first blobs mends what is left"}
 	}
 	return nil
 }

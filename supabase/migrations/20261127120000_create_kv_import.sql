@@ -85,7 +85,9 @@ create function public.kv_hold_import(p_key text) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
-    insert into public.kv_import (key) select p_key from public.kv_migration on conflict (key) do update set key = excluded.key;
+    if exists (select from public.kv_migration) then -- a statement of its own: kv_migration is locked before kv_import
+        insert into public.kv_import (key) values (p_key) on conflict (key) do update set key = excluded.key;
+    end if;
 end
 $$;
 comment on function public.kv_hold_import(text) is 'While a migration is open: keeps kv_import away from the key until the transaction ends. Before any lock of kv_store.';
@@ -94,7 +96,9 @@ create function public.kv_mark_deleted(p_key text) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
-    insert into public.kv_import (key, deleted) select p_key, true from public.kv_migration on conflict (key) do update set deleted = true;
+    if exists (select from public.kv_migration) then -- as in kv_hold_import
+        insert into public.kv_import (key, deleted) values (p_key, true) on conflict (key) do update set deleted = true;
+    end if;
 end
 $$;
 comment on function public.kv_mark_deleted(text) is 'While a migration is open: kv_import will not bring the entry back. Before any lock of kv_store, or after kv_hold_import.';
@@ -205,14 +209,14 @@ begin
     lock table public.kv_migration in access exclusive mode;
     select * into v_open from public.kv_migration;
     if v_open.run <> p_run and v_open.held_until > clock_timestamp() then
-        return json_build_object('held_seconds', ceil(extract(epoch from v_open.held_until - clock_timestamp())))::text;
+        return ceil(extract(epoch from v_open.held_until - clock_timestamp()))::text;
     end if;
     insert into public.kv_migration (run, session, held_until) values (p_run, p_session, clock_timestamp() + interval '1 minute')
     on conflict (one) do update set run = excluded.run, session = excluded.session, held_until = excluded.held_until;
-    return json_build_object('lineage', public.kv_lineage(), 'opened_at', (select opened_at from public.kv_migration))::text;
+    return '0';
 end
 $$;
-comment on function public.kv_import_open(uuid, uuid) is 'Opens the migration, or takes it over from a run that no longer holds it: {"lineage","opened_at"}. Where another run is at work: {"held_seconds"}.';
+comment on function public.kv_import_open(uuid, uuid) is 'Opens the migration, or takes it over from a run that no longer holds it: the answer is 0. Where another run is at work: for how many seconds it holds it.';
 
 create function public.kv_import_hold(p_session uuid, p_release boolean default false) returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = ''
@@ -223,19 +227,20 @@ begin
     if not found then
         raise exception using errcode = 'PT409', message = 'another run has taken over the migration, or it was closed';
     end if;
-    return '';
+    return (select count(*) from public.kv_outbox
+            where first = 'supabase' and at < (select opened_at from public.kv_migration))::text;
 end
 $$;
-comment on function public.kv_import_hold(uuid, boolean) is 'Keeps other runs away for another minute, or lets them in at once.';
+comment on function public.kv_import_hold(uuid, boolean) is 'Keeps other runs away for another minute, or lets them in at once. The answer is how many writes from before the migration was opened may not have reached the source.';
 
 create function public.kv_import_close() returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s'
 as $$
 begin
+    lock table public.kv_migration in access exclusive mode;
     if exists (select from public.kv_migration where held_until > clock_timestamp()) then
         raise exception using errcode = 'PT409', message = 'a run of the migration is at work';
     end if;
-    lock table public.kv_migration in access exclusive mode;
     delete from public.kv_migration;
     truncate public.kv_import;
     return '';
@@ -286,8 +291,9 @@ begin
     if p_is_index then
         v_members := public.kv_members_of(p_value);
     end if;
-    select * into v_row from public.kv_store where key = p_key for update;
-    if not found then
+    loop
+        select * into v_row from public.kv_store where key = p_key for update;
+        exit when found;
         if p_known.deleted then
             return 'deleted';
         elsif v_value is null then
@@ -297,9 +303,10 @@ begin
         values (p_key, case when v_members is null then v_value else '[]' end, coalesce(p_indexes, '{}'), v_members is not null,
             coalesce(p_created, clock_timestamp()), coalesce(p_updated, clock_timestamp()))
         on conflict do nothing returning version into v_version;
-        if not found then
-            return 'live';
-        end if;
+        exit when found; -- else another call has made the entry meanwhile, perhaps by adding a member: look at that
+    end loop;
+    if v_version is not null then
+        null; -- it is new
     elsif v_row.version is distinct from p_known.version and (not v_row.implicit or p_known.deleted) then
         return 'live';
     elsif v_members is null and v_row.is_index and exists (select from public.kv_member where index_key = p_key and position > 0) then
@@ -395,7 +402,7 @@ $$;
 comment on function public.kv_import_states(text[]) is 'What became of keys: imported (and unchanged since), live, deleted, absent.';
 
 create function public.kv_import_status() returns public."application/vnd.kv+json"
-    language plpgsql stable security invoker set search_path = ''
+    language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
 as $$
 begin
     return json_build_object(
@@ -406,8 +413,7 @@ begin
         'entries', (select count(*) from public.kv_store),
         'imported', (select count(*) from public.kv_import as i join public.kv_store as s using (key) where s.version = i.version),
         'deleted', (select count(*) from public.kv_import where deleted),
-        'outbox', (select count(*) from public.kv_outbox),
-        'outbox_supabase', (select count(*) from public.kv_outbox where first = 'supabase'))::text;
+        'outbox', (select count(*) from public.kv_outbox))::text;
 end
 $$;
 comment on function public.kv_import_status() is 'Where the migration is, with counts of entries, of those that are as they were imported, of deletes since it was opened, and of traces in the outbox.';
