@@ -43,7 +43,7 @@ func TestACachedStoreKeepsTheContract(t *testing.T) {
 
 func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
 	for name, address := range map[string]string{
-		"empty": "", "no scheme": "secret.supabase.co", "other scheme": "ftp://secret.example", "broken": "http://secret\x00", "no host": "https://",
+		"empty": "", "no scheme": "secret.supabase.co", "other scheme": "ftp://secret.example", "broken": "http://secret\x00", "no host": "https://", "a password": "https://me:secret@p.supabase.co",
 	} {
 		_, err := kv.NewSupabase(address, "key")
 		require.Equal(t, kv.CodeNotConfigured, kv.CodeOf(err), name)
