@@ -1,0 +1,222 @@
+package migrate
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/mirror"
+)
+
+// operations are all that can be asked of this package, each with the error alone.
+func (m *migration) operations(blobsBackup, supabaseBackup string) map[string]func() error {
+	ctx := m.t.Context()
+	restore := RestoreOptions{Options: m.o, Overwrite: true, Parallel: 2}
+	target := m.target()
+	return map[string]func() error{
+		"plan": func() error {
+			_, err := Plan(ctx, m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
+			return err
+		},
+		"run": func() error { _, err := m.tryRun(); return err },
+		"verify": func() error {
+			_, err := Verify(ctx, m.source(), target, VerifyOptions{Options: m.o, Dir: m.dir, Repair: true, Progress: noProgress{}, rechecks: usualRechecks[:1]})
+			return err
+		},
+		"status": func() error { _, err := ReadStatus(ctx, m.dir, &target); return err },
+		"backup of Supabase": func() error {
+			_, err := BackupSupabase(ctx, target, filepath.Join(m.t.TempDir(), "b.gz"), BackupOptions{})
+			return err
+		},
+		"restore of Blobs":    func() error { _, err := RestoreSupabase(ctx, blobsBackup, target, restore); return err },
+		"restore of Supabase": func() error { _, err := RestoreSupabase(ctx, supabaseBackup, target, restore); return err },
+	}
+}
+
+// TestWhateverTheDatabaseLacksIsSaid takes away one function after the other, and wants whoever needs it to say so.
+func TestWhateverTheDatabaseLacksIsSaid(t *testing.T) {
+	m := newMigration(t)
+	m.seed(10)
+	m.run()
+	dir := t.TempDir()
+	blobsBackup, supabaseBackup := filepath.Join(dir, "blobs.gz"), filepath.Join(dir, "supabase.gz")
+	_, err := Backup(t.Context(), m.source(), blobsBackup, BackupOptions{})
+	require.NoError(t, err)
+	_, err = BackupSupabase(t.Context(), m.target(), supabaseBackup, BackupOptions{})
+	require.NoError(t, err)
+	operations := m.operations(blobsBackup, supabaseBackup)
+	for function, needed := range map[string][]string{
+		"kv_import_status":  {"plan", "run", "status", "backup of Supabase", "restore of Blobs"},
+		"kv_import_open":    {"run"},
+		"kv_import_hold":    {"run"},
+		"kv_import_states":  {"run"},
+		"kv_import":         {"run"},
+		"kv_digests":        {"verify", "backup of Supabase"},
+		"kv_digests_of":     {"verify", "restore of Blobs"},
+		"kv_stray_postings": {"verify"},
+		"kv_mirror_states":  {"verify", "backup of Supabase", "restore of Supabase"},
+		"kv_mirror_copy":    {"verify", "restore of Supabase"},
+	} {
+		m.set("sessions/00001", `{"changed":"`+function+`"}`) // there is something to do for each
+		m.exec("update public.kv_store set value = $1::text::json where key = 'sessions/00002'", `{"damaged":"`+function+`"}`)
+		_, err := m.sql.Exec(t.Context(), "alter function public."+function+" rename to away")
+		require.NoError(t, err)
+		for _, name := range needed {
+			require.ErrorContains(t, operations[name](), "the database lacks the kv_* functions", "%s without %s", name, function)
+		}
+		_, err = m.sql.Exec(t.Context(), "alter function public.away rename to "+function)
+		require.NoError(t, err)
+	}
+	for _, name := range []string{"run", "verify", "status", "backup of Supabase"} {
+		require.NoError(t, operations[name](), name)
+	}
+	m.requireIdentical()
+}
+
+func TestBadOptionsAreSaidBeforeAnythingIsDone(t *testing.T) {
+	m := newMigration(t)
+	m.seed(3)
+	file := filepath.Join(t.TempDir(), "b.gz")
+	_, err := Backup(t.Context(), m.source(), file, BackupOptions{})
+	require.NoError(t, err)
+	for want, o := range map[string]Options{
+		"the index prefix must not be empty": {},
+		"an index rule is like":              {IndexPrefix: "index:", IndexRules: []string{"index:a"}},
+		"not both":                           {IndexPrefix: "index:", WrapNonJSON: true, SkipNonJSON: true},
+	} {
+		m.o = o
+		operations := m.operations(file, file)
+		for _, name := range []string{"plan", "run", "verify", "restore of Blobs"} {
+			require.ErrorContains(t, operations[name](), want, name)
+		}
+	}
+	_, err = os.Stat(filepath.Join(m.dir, journalFile))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestADirectoryThatCannotBeWrittenIsSaid(t *testing.T) {
+	m := newMigration(t)
+	m.seed(3)
+	good := m.dir
+	m.dir = filepath.Join(good, "file")
+	require.NoError(t, os.WriteFile(m.dir, nil, 0o600))
+	operations := m.operations("", "")
+	require.ErrorContains(t, operations["run"](), "make the directory of the journal")
+	require.ErrorContains(t, operations["plan"](), "write the result")
+	require.Error(t, operations["verify"]())
+	require.Error(t, operations["status"]())
+
+	m.dir = filepath.Join(good, "journal is a directory")
+	require.NoError(t, os.MkdirAll(filepath.Join(m.dir, journalFile), 0o700))
+	operations = m.operations("", "")
+	require.ErrorContains(t, operations["run"](), "open the journal")
+	require.ErrorContains(t, operations["status"](), "read the journal")
+
+	m.dir = filepath.Join(good, "lock is a directory")
+	require.NoError(t, os.MkdirAll(filepath.Join(m.dir, lockFile), 0o700))
+	require.ErrorContains(t, m.operations("", "")["run"](), "lock the journal")
+
+	m.dir = filepath.Join(good, "result is a directory")
+	require.NoError(t, os.MkdirAll(resultPath(m.dir), 0o700))
+	require.ErrorContains(t, m.operations("", "")["run"](), "write the result")
+	_, err := WriteReport(m.dir)
+	require.ErrorContains(t, err, "run.json")
+}
+
+func TestTheStatusSaysWhatIsKnown(t *testing.T) {
+	m := newMigration(t)
+	status, err := ReadStatus(t.Context(), m.dir, nil)
+	require.NoError(t, err)
+	require.Equal(t, Status{}, status)
+	_, err = WriteReport(m.dir)
+	require.ErrorIs(t, err, ErrNoReport)
+
+	m.seed(3)
+	m.set("text", "hello")
+	m.run()
+	_, err = Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
+	require.NoError(t, err)
+	target := m.target()
+	status, err = ReadStatus(t.Context(), m.dir, &target)
+	require.NoError(t, err)
+	require.True(t, status.Journal.Ours)
+	require.False(t, status.Database.AtWork)
+	require.Equal(t, 8, status.Journal.Keys)
+	require.Equal(t, map[kv.Imported]int{kv.ImportWritten: 7, statusFailed: 1}, status.Statuses)
+	require.Equal(t, 7, status.Database.Imported)
+	require.True(t, status.Results.Run.Finished)
+	require.Len(t, status.Results.Verification.Left, 1)
+
+	report, err := WriteReport(m.dir)
+	require.NoError(t, err)
+	report.Run.Finished, report.Run.Stopped = false, "the network was away"
+	report.Verification.Found = []Difference{{Key: "a`b|c", How: "different", What: "value"}}
+	report.Run.Ambiguous, report.Run.AmbiguousCount = []Member{{Index: "index:a", Member: "m", Entries: []string{"x:m", "y:m"}}}, maxShown+1
+	page, err := report.Markdown()
+	require.NoError(t, err)
+	for _, text := range []string{"It stopped: the network was away", `aˋb\|c`, "`x:m`, `y:m`", "report.json has more"} {
+		require.Contains(t, page, text)
+	}
+
+	file, err := os.OpenFile(filepath.Join(m.dir, journalFile), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = file.WriteString("{}\n{}\n")
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+	_, err = ReadStatus(t.Context(), m.dir, nil)
+	require.ErrorContains(t, err, "of the journal is damaged")
+	_, err = m.tryRun()
+	require.ErrorContains(t, err, "move the directory away")
+}
+
+func TestARunThatLostTheMigrationStops(t *testing.T) {
+	m := newMigration(t)
+	m.seed(300)
+	taken := &takeOver{m: m}
+	_, err := Run(t.Context(), m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 5, Progress: taken})
+	require.ErrorIs(t, err, kv.ErrImportTaken)
+	m.run()
+	m.requireIdentical()
+}
+
+// takeOver lets another session in, in the middle of a run.
+type takeOver struct {
+	m    *migration
+	name string
+}
+
+func (o *takeOver) Stage(name string, _ int) { o.name = name }
+func (o *takeOver) Done(int, int) {
+	if o.name == "migrating" {
+		o.name = ""
+		o.m.exec("update public.kv_migration set session = gen_random_uuid()")
+	}
+}
+
+func TestARepairOfEntriesThatOthersKeepChangingEnds(t *testing.T) {
+	m := newMigration(t)
+	m.seed(3)
+	m.run()
+	store := mirror.BlobsFirst(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = store.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{}`})
+			}
+		}
+	}()
+	m.exec("update public.kv_store set value = '{\"damaged\":true}' where key = 'sessions/00002'")
+	repaired := m.look(true)
+	close(stop)
+	<-done
+	require.NotZero(t, repaired.Repaired)
+	m.requireIdentical()
+}
