@@ -145,7 +145,6 @@ type Digest struct {
 	Value    string `json:"value"`    // of the text that a reader gets, in hexadecimal
 	Indexes  string `json:"indexes"`  // of the pairs; see kv_digest_pairs
 	Unposted int    `json:"unposted"` // postings that lack: queries by index miss the entry
-	IsIndex  bool   `json:"is_index"`
 	Document bool   `json:"document"` // queries can look into the value
 	Search   bool   `json:"search"`   // full text finds it
 }

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	}
 	fmt.Println("running")
 	_, err = Run(context.Background(), NewBlobsSource(c.Access, "kv", "kv-indexes", 16), NewTarget("test", supabase),
-		RunOptions{Options: defaults, Dir: c.Dir, BatchSize: 10, Progress: noProgress{}})
+		RunOptions{Options: defaults, Dir: c.Dir, BatchSize: 10, Progress: silence{}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -18,12 +18,12 @@ func (m *migration) operations(blobsBackup, supabaseBackup string) map[string]fu
 	target := m.target()
 	return map[string]func() error{
 		"plan": func() error {
-			_, err := Plan(ctx, m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
+			_, err := Plan(ctx, m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: silence{}})
 			return err
 		},
 		"run": func() error { _, err := m.tryRun(); return err },
 		"verify": func() error {
-			_, err := Verify(ctx, m.source(), target, VerifyOptions{Options: m.o, Dir: m.dir, Repair: true, Progress: noProgress{}, rechecks: usualRechecks[:1]})
+			_, err := Verify(ctx, m.source(), target, VerifyOptions{Options: m.o, Dir: m.dir, Repair: true, Progress: silence{}, rechecks: usualRechecks[:1]})
 			return err
 		},
 		"status": func() error { _, err := ReadStatus(ctx, m.dir, &target); return err },
@@ -137,7 +137,7 @@ func TestTheStatusSaysWhatIsKnown(t *testing.T) {
 	m.seed(3)
 	m.set("text", "hello")
 	m.run()
-	_, err = Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
+	_, err = Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Dir: m.dir, Progress: silence{}})
 	require.NoError(t, err)
 	target := m.target()
 	status, err = ReadStatus(t.Context(), m.dir, &target)

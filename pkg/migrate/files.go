@@ -27,20 +27,16 @@ func writeFile(name string, content []byte) (err error) {
 	return os.Rename(temporary.Name(), name)
 }
 
+// writeJSON writes a result, and makes its directory if need be.
 func writeJSON(name string, v any) error {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	return writeFile(name, append(text, '\n'))
-}
-
-// writeJSONIn makes the directory first.
-func writeJSONIn(dir, name string, v any) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
-	return writeJSON(name, v)
+	return writeFile(name, append(text, '\n'))
 }
 
 // readJSON reads a file into v; false where there is none.

@@ -66,7 +66,7 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 	}
 	for i := range 6 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(200+300*i)*time.Millisecond)
-		_, _ = Run(ctx, m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 10, Progress: noProgress{}})
+		_, _ = Run(ctx, m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 10, Progress: silence{}})
 		cancel()
 	}
 	m.run()

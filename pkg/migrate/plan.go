@@ -82,7 +82,7 @@ func Plan(ctx context.Context, source Source, target *Target, o PlanOptions) (Re
 	// A run reads every blob and writes it, a verification reads them again: about three times what reading them took.
 	result.EstimatedSeconds = 3 * result.Seconds
 	if o.Dir != "" {
-		if err := writeJSONIn(o.Dir, planPath(o.Dir), result); err != nil {
+		if err := writeJSON(planPath(o.Dir), result); err != nil {
 			return result, fmt.Errorf("write the result: %w", err)
 		}
 	}

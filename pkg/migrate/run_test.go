@@ -207,7 +207,7 @@ func (m *migration) waitForLocks(n int, closed <-chan error) {
 	m.t.Helper()
 	for found := 0; found < n && len(closed) == 0; {
 		time.Sleep(5 * time.Millisecond)
-		require.NoError(m.t, m.sql.QueryRow(m.t.Context(), "select count(*) from pg_locks where not granted and relation = 'public.kv_migration'::regclass").Scan(&found))
+		require.NoError(m.t, m.sql.QueryRow(m.t.Context(), "select count(*) from pg_locks where not granted and relation = 'public.kv_migration'::regclass and database = (select oid from pg_database where datname = current_database())").Scan(&found))
 	}
 }
 
@@ -286,7 +286,7 @@ func TestIndexesThatWereTakenAwayMeanwhileStayAway(t *testing.T) {
 				_, err := store.Upsert(t.Context(), kv.Entry{Key: "doc:1", Value: `{"a":1}`, Indexes: []kv.Index{{Key: "index:archived", Member: "1"}}})
 				require.NoError(t, err)
 			})}
-			_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
+			_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: silence{}})
 			require.NoError(t, err)
 			require.Equal(t, [][2]string{{"index:archived", "1"}}, m.indexesOf("doc:1"))
 			m.requireIdentical()
@@ -325,7 +325,7 @@ func TestBlobsThatAreNotJSON(t *testing.T) {
 	require.Len(t, v.Left, 3)
 	require.False(t, v.Same())
 
-	_, err := Run(t.Context(), m.source(), m.target(), RunOptions{Options: Options{IndexPrefix: "index:", WrapNonJSON: true}, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	_, err := Run(t.Context(), m.source(), m.target(), RunOptions{Options: Options{IndexPrefix: "index:", WrapNonJSON: true}, Dir: m.dir, BatchSize: 1, Progress: silence{}})
 	require.ErrorContains(t, err, "options was", "a journal is of one set of options")
 	m.dir, m.o.WrapNonJSON = t.TempDir(), true
 	result = m.run()
@@ -413,7 +413,7 @@ func TestWhatAnEarlierPassSentIsRefusedWhenItIsLate(t *testing.T) {
 		require.ErrorIs(t, err, kv.ErrImportTaken)
 	}
 	source.do = reading
-	_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: silence{}})
 	require.NoError(t, err)
 	require.Len(t, sessions, 2)
 	require.Equal(t, `2`, m.value("a"))
@@ -440,9 +440,9 @@ func TestWhatIsAnotherMigrationIsSaid(t *testing.T) {
 	m.run()
 	other := newSite(t)
 	other.set("a", "{}")
-	_, err := Run(t.Context(), other.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	_, err := Run(t.Context(), other.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: silence{}})
 	require.ErrorContains(t, err, "its source was Netlify Blobs of the site")
-	_, err = Run(t.Context(), m.source(), NewTarget("elsewhere", m.supabase), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	_, err = Run(t.Context(), m.source(), NewTarget("elsewhere", m.supabase), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: silence{}})
 	require.ErrorContains(t, err, "its target was test, and is elsewhere now")
 	m.exec("create table public.kv_store_new (like public.kv_store including all); insert into public.kv_store_new select * from public.kv_store")
 	m.exec("alter table public.kv_store rename to kv_store_old; alter table public.kv_store_new rename to kv_store; update pg_class set relname = relname where relname = 'kv_store'")
@@ -454,7 +454,7 @@ func TestAnEmptySourceIsNoMigration(t *testing.T) {
 	m := newMigration(t)
 	_, err := m.tryRun()
 	require.ErrorIs(t, err, ErrEmptySource)
-	_, err = Plan(t.Context(), m.source(), nil, PlanOptions{Options: m.o, Progress: noProgress{}})
+	_, err = Plan(t.Context(), m.source(), nil, PlanOptions{Options: m.o, Progress: silence{}})
 	require.ErrorIs(t, err, ErrEmptySource)
 }
 
@@ -469,12 +469,12 @@ func TestAnEmptyStoreRemovesNothing(t *testing.T) {
 	}
 	before := entries()
 	other := NewBlobsSource(m.access, "kvv", "kvv-indexes", 16)
-	_, err := Run(t.Context(), other, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	_, err := Run(t.Context(), other, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: silence{}})
 	require.ErrorContains(t, err, "its source was Netlify Blobs of the site")
 	require.ErrorContains(t, err, "store kvv now")
-	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Dir: m.dir, Repair: true, Progress: noProgress{}})
+	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Dir: m.dir, Repair: true, Progress: silence{}})
 	require.ErrorContains(t, err, "store kvv now")
-	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Repair: true, Progress: noProgress{}})
+	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Repair: true, Progress: silence{}})
 	require.ErrorIs(t, err, ErrEmptySource)
 
 	list, err := m.source().List(t.Context())
@@ -550,7 +550,7 @@ func TestAPlanTouchesNothing(t *testing.T) {
 	m.seed(50)
 	m.set("text", "hello")
 	target := m.target()
-	result, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
+	result, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: silence{}})
 	require.NoError(t, err)
 	require.Equal(t, 55, result.Statuses[plannedStatus])
 	require.Equal(t, 1, result.Failed)

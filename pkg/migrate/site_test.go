@@ -107,12 +107,6 @@ func (s *site) faults(f *blobstest.Faults) (counts map[string]int) {
 	return state.Counts
 }
 
-// noProgress is where nobody looks.
-type noProgress struct{}
-
-func (noProgress) Stage(string, int) {}
-func (noProgress) Done(int, int)     {}
-
 // defaults are the options that the program has without flags.
 var defaults = Options{IndexPrefix: DefaultIndexPrefix}
 
@@ -140,12 +134,12 @@ func (m *migration) run() Result {
 }
 
 func (m *migration) tryRun() (Result, error) {
-	return Run(m.t.Context(), m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
+	return Run(m.t.Context(), m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: silence{}})
 }
 
 func (m *migration) verify() Verification {
 	m.t.Helper()
-	v, err := Verify(m.t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Progress: noProgress{}})
+	v, err := Verify(m.t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Progress: silence{}})
 	require.NoError(m.t, err)
 	return v
 }

@@ -57,15 +57,14 @@ type Problem struct {
 
 // The codes of problems.
 const (
-	CodeNotJSON     = "not_json"
-	CodeBadKey      = "bad_key"
-	CodeUnreadable  = "unreadable"
-	CodeRefused     = "refused"    // by the database
-	CodeSkipped     = "skipped"    // not JSON, and that was said to be fine
-	CodeWrapped     = "wrapped"    // not JSON, stored in base64
-	CodeNoQueries   = "no_queries" // comparisons and full text do not see the value
-	CodeNoFullText  = "no_full_text"
-	CodeNotFinished = "not_finished"
+	CodeNotJSON    = "not_json"
+	CodeBadKey     = "bad_key"
+	CodeUnreadable = "unreadable"
+	CodeRefused    = "refused"    // by the database
+	CodeSkipped    = "skipped"    // not JSON, and that was said to be fine
+	CodeWrapped    = "wrapped"    // not JSON, stored in base64
+	CodeNoQueries  = "no_queries" // comparisons and full text do not see the value
+	CodeNoFullText = "no_full_text"
 )
 
 // entry is what is imported of a blob.

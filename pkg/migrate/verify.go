@@ -114,7 +114,7 @@ func Verify(ctx context.Context, source Source, target Target, o VerifyOptions) 
 	}
 	c.finish()
 	if o.Dir != "" {
-		if err := writeJSONIn(o.Dir, verificationPath(o.Dir), c.v); err != nil {
+		if err := writeJSON(verificationPath(o.Dir), c.v); err != nil {
 			return c.v, fmt.Errorf("write the result: %w", err)
 		}
 	}

@@ -83,7 +83,7 @@ func TestDamageIsFoundEveryTime(t *testing.T) {
 // look verifies where nobody writes: once more is enough.
 func (m *migration) look(repair bool) Verification {
 	m.t.Helper()
-	v, err := Verify(m.t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Repair: repair, Progress: noProgress{}, rechecks: []time.Duration{0}})
+	v, err := Verify(m.t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Repair: repair, Progress: silence{}, rechecks: []time.Duration{0}})
 	require.NoError(m.t, err)
 	return v
 }

@@ -103,30 +103,6 @@ end
 $$;
 comment on function public.kv_mark_deleted(text) is 'While a migration is open: kv_import will not bring the entry back. Before any lock of kv_store, or after kv_hold_import.';
 
-create or replace function public.kv_delete(p_key text, p_request uuid default null, p_mirror boolean default false)
-    returns public."application/vnd.kv+json"
-    language plpgsql volatile security invoker set search_path = ''
-as $$
-declare
-    v_stamp   xid8 := public.kv_begin_request(p_request);
-    v_deleted boolean := v_stamp is not null;
-begin
-    if v_stamp is null then
-        perform public.kv_mark_deleted(p_key);
-        delete from public.kv_store where key = p_key;
-        v_deleted := found;
-        if p_mirror then -- also where there was no entry: the other store may have one
-            insert into public.kv_outbox (key, first, request) values (p_key, 'supabase', p_request);
-        end if;
-        v_stamp := pg_current_xact_id();
-        if random() < 0.01 then
-            perform public.kv_prune_log();
-        end if;
-    end if;
-    return public.kv_written(v_stamp, v_deleted, p_request, p_mirror);
-end
-$$;
-
 create or replace function public.kv_mirror_copy(
     p_key      text,
     p_expected text,
@@ -445,7 +421,6 @@ begin
                 select count(*) from public.kv_postings_of(s.index_pairs) as p
                 where (select true from public.kv_posting as q
                        where q.index_key = p.index_key and q.member = p.member and q.key = s.key limit 1) is null) end,
-            'is_index', s.is_index,
             'document', s.is_index or s.document is not null,
             'search', s.is_index or s.search is not null) order by s.key), '[]')::text
         from public.kv_store as s where s.key = any (p_keys));

@@ -1,6 +1,8 @@
 -- A delete that found no entry left nothing in the log, so the same request was applied again where it arrived once more, as
 -- after a lost reply or late: it then removed an entry that had been written, and acknowledged, since. Now the log has such a
 -- request too, with what came of it, so that a repetition gets the first answer.
+--
+-- And while a migration is open, a delete leaves the mark that kv_import looks for.
 
 alter table public.kv_log add column missed boolean;
 comment on column public.kv_log.missed is 'True: the request was a delete, and there was no entry. Nothing changed.';
