@@ -21,7 +21,7 @@ func TestDamageIsFoundEveryTime(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	key := func() string { return fmt.Sprintf("sessions/%05d", random.IntN(60)) }
+	key := func() string { return fmt.Sprintf("sessions/%05d", 2+random.IntN(58)) } // 00001 is ambiguous, and in no index
 	damages := map[string]struct {
 		how, what string
 		plant     func(key string)
