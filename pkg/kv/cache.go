@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -60,15 +61,35 @@ type kept struct {
 
 // CacheStats counts what a cache did since it was made, but for Entries and Bytes, which are what it holds now.
 type CacheStats struct {
-	Hits          int64 `json:"hits"`          // answers from memory, without the database
-	Misses        int64 `json:"misses"`        // answers that the database had to give
-	Revalidations int64 `json:"revalidations"` // answers in memory that the database confirmed
-	Bypasses      int64 `json:"bypasses"`      // answers that callers wanted from the database
-	Invalidations int64 `json:"invalidations"` // answers dropped because something changed
-	Resets        int64 `json:"resets"`        // looks at the feed after which everything was dropped
-	Evictions     int64 `json:"evictions"`     // answers dropped for room
-	Entries       int64 `json:"entries"`
-	Bytes         int64 `json:"bytes"`
+	Hits          int64 // answers from memory, without the database
+	Misses        int64 // answers that the database had to give
+	Revalidations int64 // answers in memory that the database confirmed
+	Bypasses      int64 // answers that callers wanted from the database
+	Invalidations int64 // answers dropped because something changed
+	Resets        int64 // looks at the feed after which everything was dropped
+	Evictions     int64 // answers dropped for room
+	Entries       int64
+	Bytes         int64
+}
+
+// Each calls what for every counter, in the order of the fields, by the name that it has in the log and in answers.
+func (s CacheStats) Each(what func(name string, n int64)) {
+	what("hits", s.Hits)
+	what("misses", s.Misses)
+	what("revalidations", s.Revalidations)
+	what("bypasses", s.Bypasses)
+	what("invalidations", s.Invalidations)
+	what("resets", s.Resets)
+	what("evictions", s.Evictions)
+	what("entries", s.Entries)
+	what("bytes", s.Bytes)
+}
+
+// LogValue implements [slog.LogValuer].
+func (s CacheStats) LogValue() slog.Value {
+	attributes := make([]slog.Attr, 0, 9)
+	s.Each(func(name string, n int64) { attributes = append(attributes, slog.Int64(name, n)) })
+	return slog.GroupValue(attributes...)
 }
 
 // largeAnswer is where loading an answer again costs more than a look at the feed alone and, if need be, another round trip.

@@ -32,7 +32,7 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_URL must be an address like https://<project>.supabase.co"}
 	}
 	client, err := supabase.NewClient(viaPostgREST(u), key, &supabase.ClientOptions{
-		Headers: map[string]string{"Accept": answerType + ", application/json;q=0.5"},
+		Headers: map[string]string{"Accept": answerType},
 	})
 	if err != nil {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_SERVICE_ROLE_KEY must be set", Err: err}

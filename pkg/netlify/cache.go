@@ -2,7 +2,6 @@ package netlify
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -134,8 +133,14 @@ func matches(ifNoneMatch, tag string) bool {
 
 // cacheStats are the counters as a dictionary of structured fields (RFC 9651).
 func cacheStats(s kv.CacheStats) string {
-	return fmt.Sprintf("hits=%d, misses=%d, revalidations=%d, bypasses=%d, invalidations=%d, resets=%d, evictions=%d, entries=%d, bytes=%d",
-		s.Hits, s.Misses, s.Revalidations, s.Bypasses, s.Invalidations, s.Resets, s.Evictions, s.Entries, s.Bytes)
+	text := make([]byte, 0, 160)
+	s.Each(func(name string, n int64) {
+		if len(text) > 0 {
+			text = append(text, ", "...)
+		}
+		text = strconv.AppendInt(append(append(text, name...), '='), n, 10)
+	})
+	return string(text)
 }
 
 // milliseconds is a time for Server-Timing and the log.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,13 +125,12 @@ func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
 		// A value that looks like a page is not to be shown as one, also where somebody opens the address itself.
 		"X-Content-Type-Options": "nosniff",
 	}
-	methods := strings.Join(append(h.endpoint.Methods, http.MethodOptions), ", ")
 	switch {
 	case request.HTTPMethod == http.MethodOptions:
-		header["Access-Control-Allow-Methods"] = methods
+		header["Access-Control-Allow-Methods"] = h.methods()
 		header["Access-Control-Allow-Headers"] = "Content-Type, Authorization, Cache-Control, If-None-Match, X-KV-After, X-KV-Cache"
 	case answer.Status == http.StatusMethodNotAllowed:
-		header["Allow"] = methods
+		header["Allow"] = h.methods()
 	}
 	if h.endpoint.Reads {
 		header["Cache-Control"] = "no-cache"
@@ -141,6 +141,10 @@ func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
 	}
 	maps.Copy(header, answer.Header)
 	return header
+}
+
+func (h *Handler) methods() string {
+	return strings.Join(append(slices.Clone(h.endpoint.Methods), http.MethodOptions), ", ")
 }
 
 // logRequest writes one line, with no key, value or token in it.

@@ -2,7 +2,6 @@ package netlify
 
 import (
 	"bytes"
-	"fmt"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -31,34 +30,17 @@ type headers [headerCount]*string
 
 // UnmarshalJSONFrom reads an event's headers or multiValueHeaders, whose names are in any case: the first value of each.
 func (h *headers) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	if d.PeekKind() == 'n' {
-		return d.SkipValue()
-	}
-	if begin, err := d.ReadToken(); err != nil || begin.Kind() != '{' {
-		return wrongHeaders(err)
-	}
-	for d.PeekKind() != '}' {
-		name, err := d.ReadValue()
-		if err != nil {
-			return wrongHeaders(err)
-		}
+	return readMembers(d, func(name jsontext.Value) error {
 		which := headerNamed(name)
 		if which == headerCount {
-			if err := d.SkipValue(); err != nil {
-				return wrongHeaders(err)
-			}
-			continue
+			return d.SkipValue()
 		}
-		value, err := firstValue(d)
-		if err != nil {
-			return wrongHeaders(err)
+		values, err := readStrings(d, nil)
+		if h[which] == nil && len(values) > 0 {
+			h[which] = &values[0]
 		}
-		if h[which] == nil {
-			h[which] = value
-		}
-	}
-	_, err := d.ReadToken()
-	return err
+		return err
+	})
 }
 
 // headerNamed finds a header by the JSON text of its name; headerCount where it is another one.
@@ -73,40 +55,4 @@ func headerNamed(text jsontext.Value) header {
 		}
 	}
 	return headerCount
-}
-
-// firstValue reads a string, or an array of them; nil where there is none.
-func firstValue(d *jsontext.Decoder) (value *string, err error) {
-	switch d.PeekKind() {
-	case '"':
-		text, err := d.ReadToken()
-		if err != nil {
-			return nil, err
-		}
-		s := text.String()
-		return &s, nil
-	case '[':
-		if _, err := d.ReadToken(); err != nil {
-			return nil, err
-		}
-		for d.PeekKind() != ']' {
-			next, err := firstValue(d)
-			if err != nil {
-				return nil, err
-			}
-			if value == nil {
-				value = next
-			}
-		}
-		_, err := d.ReadToken()
-		return value, err
-	}
-	return nil, d.SkipValue()
-}
-
-func wrongHeaders(err error) error {
-	if err == nil {
-		return fmt.Errorf("headers must be an object")
-	}
-	return fmt.Errorf("read the headers: %w", err)
 }
