@@ -84,7 +84,7 @@ test-on-platform:
 	go test -count=1 -race ./tests/schema
 	go test -count=1 ./tests/e2e
 	KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 go test -count=1 ./tests/e2e
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=1s
+	@$(MAKE) --no-print-directory fuzz
 
 # Each package is built once for all of its targets. What a target fails with is kept in the package's testdata/fuzz, where
 # `go test` finds it from then on.

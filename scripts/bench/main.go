@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"netlify-supabase-kv/scripts/bench/internal/bench"
+	"netlify-supabase-kv/scripts/bench/report"
 )
 
 // The exit statuses: 1 when it ran and a promise does not hold, 2 when it could not run.
@@ -144,7 +145,7 @@ func (f flags) run(ctx context.Context, out, progress io.Writer) (err error) {
 	fmt.Fprintf(out, "%s, seed %d\n", r.Machine, r.Seed)
 	tables := r.Tables()
 	if f.compare != "" {
-		tables = append([]bench.Table{bench.Compare(older, r)}, tables...)
+		tables = append([]report.Table{bench.Compare(older, r)}, tables...)
 	}
 	for _, t := range tables {
 		if err := t.Print(out); err != nil {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -169,4 +171,24 @@ func TestTornValues(t *testing.T) {
 		}
 	}
 	require.Greater(t, len(value("f/k/0", "c1-1")), 64_000)
+}
+
+func TestTheDocumentationShowsARun(t *testing.T) {
+	t.Parallel()
+	r := results{Clients: 16, Hold: 5, Seed: 7, Faults: []*outcome{
+		{Fault: "kill-postgres", Requests: 1234, Writes: 432, Slowest: 6.04, Recovery: 0.512, Errors: map[string]int{"502 database_unreachable": 3}},
+		{Fault: "latency", Requests: 900, Writes: 300, Violations: []violation{{}}},
+	}}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "BENCHMARKS.md")
+	require.NoError(t, os.WriteFile(file, []byte("<!-- bench: faults -->\n<!-- /bench -->\n"), 0o600))
+	require.NoError(t, r.writeDocs(dir))
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for _, line := range []string{
+		"16 clients, each fault for 5 s, seed 7.", "| kill-postgres | 3 x 502 database_unreachable | 1,234 | 432 | 6.0 | 0.51 | 0 |",
+		"| latency | no error | 900 | 300 | 0.0 | 0.00 | 1 |",
+	} {
+		require.Contains(t, string(text), line)
+	}
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"netlify-supabase-kv/scripts/bench/report"
 )
 
 // The exit statuses: 1 when it ran and a promise did not hold, 2 when it could not run.
@@ -52,6 +54,7 @@ type flags struct {
 	list    bool
 	again   string
 	out     string
+	docs    string
 }
 
 func command() *cobra.Command {
@@ -87,6 +90,7 @@ load but not its every turn. Where a promise is broken, the whole history goes b
 	s.BoolVar(&f.list, "list", false, "name the faults, and do nothing")
 	s.StringVar(&f.again, "check", "", "a history that a run has kept: check it again, and do nothing else")
 	s.StringVar(&f.out, "out", "", "a file for the results as JSON")
+	s.StringVar(&f.docs, "docs", "", "folder whose BENCHMARKS.md gets the table")
 	return c
 }
 
@@ -97,6 +101,18 @@ type results struct {
 	Clients int        `json:"clients"`
 	Hold    float64    `json:"hold_s"`
 	Faults  []*outcome `json:"faults"`
+}
+
+// writeDocs puts the results into BENCHMARKS.md in dir (see [report.WriteDocs]).
+func (r results) writeDocs(dir string) error {
+	t := report.Table{Title: "What was broken, under load", Texts: 2,
+		Header: []string{"fault", "what callers were told", "requests", "acknowledged writes", "slowest, s", "recovery, s", "broken promises"}}
+	for _, o := range r.Faults {
+		t.Rows = append(t.Rows, []string{o.Fault, o.told(), report.Thousands(o.Requests), report.Thousands(o.Writes), fmt.Sprintf("%.1f", o.Slowest),
+			fmt.Sprintf("%.2f", o.Recovery), fmt.Sprint(len(o.Violations))})
+	}
+	text := fmt.Sprintf("%d clients, each fault for %g s, seed %d.\n\n", r.Clients, r.Hold, r.Seed)
+	return report.WriteDocs(dir, map[string]string{"faults": text + report.Markdown(t)}, nil)
 }
 
 func (f *flags) run(ctx context.Context, out io.Writer) error {
@@ -146,6 +162,11 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 	if err := f.write(r); err != nil {
 		return err
 	}
+	if f.docs != "" {
+		if err := r.writeDocs(f.docs); err != nil {
+			return err
+		}
+	}
 	if broken > 0 {
 		return fmt.Errorf("%w: %d times; again with --seed %d", errBroken, broken, f.seed)
 	}
@@ -177,13 +198,21 @@ func checkAgain(file string, out io.Writer) error {
 // errors lists the errors of a line.
 func (o *outcome) errors() string {
 	if len(o.Errors) == 0 {
-		return "none"
+		return o.told()
+	}
+	return fmt.Sprintf("%s (the soonest after %.1f s)", o.told(), o.Soonest)
+}
+
+// told is what callers were told instead of an answer.
+func (o *outcome) told() string {
+	if len(o.Errors) == 0 {
+		return "no error"
 	}
 	var parts []string
 	for _, what := range sortedKeys(o.Errors) {
 		parts = append(parts, fmt.Sprintf("%d x %s", o.Errors[what], what))
 	}
-	return fmt.Sprintf("%s (the soonest after %.1f s)", strings.Join(parts, ", "), o.Soonest)
+	return strings.Join(parts, ", ")
 }
 
 // maxPrinted bounds how many violations of one fault are printed; the file has all.

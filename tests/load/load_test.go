@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -93,4 +95,28 @@ func TestGrowthIsToldFromFillingUp(t *testing.T) {
 	require.Equal(t, 7.0, leaks.Start)
 	require.Equal(t, 90.0, leaks.End)
 	require.Equal(t, 62.0, filled.Most)
+}
+
+func TestTheDocumentationShowsARun(t *testing.T) {
+	t.Parallel()
+	r := results{Users: 1000, Think: 4, Duration: 60, CPUs: 2, Seed: 7, Requests: 15_000, Rate: 250.2,
+		Kinds:     []latency{{"kv-get", 7000, 5, 50, 60, 90, 120}},
+		Windows:   []latency{{"0s to 5s", 1200, 9, 90, 100, 200, 300}, {"5s to 10s", 1300, 6, 60, 70, 95, 130}},
+		Instances: []instance{{Name: "kv-get/0", Requests: 3500, Start: 10, Most: 14.25, End: 12}}}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "BENCHMARKS.md")
+	require.NoError(t, os.WriteFile(file, []byte("<!-- bench: load -->\n<!-- /bench -->\n<!-- bench: plot load -->\n<!-- /bench -->\n"), 0o600))
+	require.NoError(t, r.writeDocs(dir))
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for _, line := range []string{
+		"1,000 users for 1m0s, a request each every 4s on average, 2 CPUs, seed 7: 15,000 requests, 250 a second, 0 errors.",
+		"| kv-get | 7,000 | 5.00 | 50.0 | 60.0 | 90.0 | 120.0 |", "| 5s to 10s | 1,300 | 6.00 |", "| kv-get/0 | 3,500 | 10.0 | 14.2 | 12.0 |",
+		"(benchmarks/load.svg)",
+	} {
+		require.Contains(t, string(text), line)
+	}
+	svg, err := os.ReadFile(filepath.Join(dir, "benchmarks", "load.svg"))
+	require.NoError(t, err)
+	require.Contains(t, string(svg), ">p99<")
 }

@@ -55,6 +55,7 @@ type flags struct {
 	seed     uint64
 	maxRSS   int
 	out      string
+	docs     string
 }
 
 func command() *cobra.Command {
@@ -86,6 +87,7 @@ It writes entries under "load/" and deletes them at the end.`,
 	s.Uint64Var(&f.seed, "seed", uint64(time.Now().UnixNano()&0x7fffffff), "repeats the users' requests")
 	s.IntVar(&f.maxRSS, "max-rss", 128, "MB that an instance may take; the platform gives it 1,024")
 	s.StringVar(&f.out, "out", "", "a file for the results as JSON")
+	s.StringVar(&f.docs, "docs", "", "folder whose BENCHMARKS.md gets the tables and a plot")
 	return c
 }
 
@@ -140,9 +142,13 @@ func run(ctx context.Context, f flags, out, progress io.Writer) error {
 	r := results{At: time.Now().UTC(), CPUs: runtime.NumCPU(), Go: runtime.Version(), Seed: f.seed, Users: f.users, Think: f.think.Seconds(),
 		Duration: f.duration.Seconds(), Requests: seen.total.Requests, Rate: seen.total.Rate, Errors: seen.errors,
 		Kinds: seen.kindLatencies(), Windows: seen.windowLatencies(f.window), Instances: instances}
-	r.print(out)
-	if err := write(f.out, r); err != nil {
+	if err := errors.Join(r.print(out), write(f.out, r)); err != nil {
 		return err
+	}
+	if f.docs != "" {
+		if err := r.writeDocs(f.docs); err != nil {
+			return err
+		}
 	}
 	broken := append(seen.broken(), memoryErrs...)
 	if len(broken) > 0 {

@@ -8,10 +8,14 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg/draw"
+
+	"netlify-supabase-kv/scripts/bench/report"
 )
 
 // kinds are the kinds of requests, in the order of the table.
@@ -53,7 +57,8 @@ func (s *seen) add(r *vegeta.Result) {
 	}
 	s.total.Add(r)
 	s.kinds[kind].Add(r)
-	window := int(r.Timestamp.Sub(s.began) / s.site.window)
+	// What begins at the very end belongs to the last window.
+	window := int(min(r.Timestamp.Sub(s.began), s.site.duration-1) / s.site.window)
 	for len(s.windows) <= window {
 		s.windows = append(s.windows, &vegeta.Metrics{})
 	}
@@ -133,23 +138,74 @@ func (s *seen) windowLatencies(window time.Duration) (lines []latency) {
 	return lines
 }
 
-func (r results) print(out io.Writer) {
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for _, table := range []struct {
-		of    string
-		lines []latency
-	}{{"requests", r.Kinds}, {"begun", r.Windows}} {
-		fmt.Fprintf(t, "\n%s\tnumber\tp50 ms\tp90\tp95\tp99\tmax\t\n", table.of)
-		for _, l := range table.lines {
-			fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t\n", l.Of, l.Requests, l.P50, l.P90, l.P95, l.P99, l.Max)
+// tables are what is printed and what the documentation shows.
+func (r results) tables() []report.Table {
+	latencies := func(title string, lines []latency) report.Table {
+		t := report.Table{Title: title, Texts: 1, Header: []string{"", "requests", "p50", "p90", "p95", "p99", "longest"}}
+		for _, l := range lines {
+			t.Rows = append(t.Rows, []string{l.Of, report.Thousands(int(l.Requests)), report.Millis(l.P50), report.Millis(l.P90), report.Millis(l.P95),
+				report.Millis(l.P99), report.Millis(l.Max)})
 		}
-		_ = t.Flush()
+		return t
 	}
-	if len(r.Instances) > 0 {
-		fmt.Fprint(t, "\ninstance\trequests\tMB at start\tmost\tat the end\t\n")
-	}
+	memory := report.Table{Title: "Memory of the instances, MB", Texts: 1, Header: []string{"", "requests", "at the start", "most", "at the end"}}
+	mb := func(v float64) string { return fmt.Sprintf("%.1f", v) }
 	for _, in := range r.Instances {
-		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.1f\t\n", in.Name, in.Requests, in.Start, in.Most, in.End)
+		memory.Rows = append(memory.Rows, []string{in.Name, report.Thousands(in.Requests), mb(in.Start), mb(in.Most), mb(in.End)})
 	}
-	_ = t.Flush()
+	return []report.Table{latencies("Requests, ms", r.Kinds), latencies("By when they began, ms", r.Windows), memory}
+}
+
+func (r results) print(out io.Writer) error {
+	for _, t := range r.tables() {
+		if len(t.Rows) == 0 {
+			continue
+		}
+		if err := t.Print(out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeDocs puts the results into BENCHMARKS.md in dir (see [report.WriteDocs]).
+func (r results) writeDocs(dir string) error {
+	const title = "Latency over time under load"
+	svg, err := report.Picture(title, "ms", r.draw)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("%s users for %s, a request each every %s on average, %d CPUs, seed %d: %s requests, %.0f a second, %d errors.\n\n",
+		report.Thousands(r.Users), seconds(r.Duration), seconds(r.Think), r.CPUs, r.Seed, report.Thousands(int(r.Requests)), r.Rate, r.Errors)
+	return report.WriteDocs(dir, map[string]string{"load": text + report.Markdown(r.tables()...)}, []report.Plot{{Name: "load", Title: title, SVG: svg}})
+}
+
+func seconds(s float64) string { return time.Duration(s * float64(time.Second)).String() }
+
+// draw shows p50, p95 and p99 of each window.
+func (r results) draw(p *plot.Plot) error {
+	p.Add(plotter.NewGrid())
+	for i, of := range []struct {
+		name string
+		ms   func(latency) float64
+	}{{"p50", func(l latency) float64 { return l.P50 }}, {"p95", func(l latency) float64 { return l.P95 }}, {"p99", func(l latency) float64 { return l.P99 }}} {
+		var points plotter.XYs
+		for n, window := range r.Windows {
+			points = append(points, plotter.XY{X: float64(n), Y: of.ms(window)})
+		}
+		line, dots, err := plotter.NewLinePoints(points)
+		if err != nil {
+			return err
+		}
+		line.Color, dots.Color, dots.Shape = report.Color(i), report.Color(i), draw.CircleGlyph{}
+		p.Add(line, dots)
+		p.Legend.Add(of.name, line)
+	}
+	var names []string
+	for _, window := range r.Windows {
+		names = append(names, window.Of)
+	}
+	p.NominalX(names...)
+	p.Y.Min = 0
+	return nil
 }

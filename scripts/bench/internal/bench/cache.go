@@ -8,6 +8,7 @@ import (
 
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/netlify"
+	"netlify-supabase-kv/scripts/bench/report"
 )
 
 // CacheLoad is a mix of kv-get and kv-upsert.
@@ -28,7 +29,7 @@ const HotKeys = "hot keys"
 func CacheLoads(requests int, seed uint64) []CacheLoad {
 	keys := min(10_000, requests/2)
 	return []CacheLoad{
-		{Name: fmt.Sprintf("Zipf over %s keys", thousands(keys)), Keys: keys, Zipf: 1.1, Writes: 0.05, Requests: requests, Instances: 2, Seed: seed},
+		{Name: fmt.Sprintf("Zipf over %s keys", report.Thousands(keys)), Keys: keys, Zipf: 1.1, Writes: 0.05, Requests: requests, Instances: 2, Seed: seed},
 		{Name: HotKeys, Keys: 20, Writes: 0.05, Requests: requests, Instances: 2, Seed: seed},
 	}
 }

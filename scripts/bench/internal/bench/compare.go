@@ -1,11 +1,15 @@
 package bench
 
-import "fmt"
+import (
+	"fmt"
+
+	"netlify-supabase-kv/scripts/bench/report"
+)
 
 // Compare sets the results beside older ones: how many times what it took then an operation takes now. The last column compares
 // the ratios to the same call to PostgREST, from which most of a difference between machines is gone.
-func Compare(older, newer Results) Table {
-	t := Table{Title: "Compared with the results of " + older.At.Format("2006-01-02 15:04") + ", new over old", Texts: 3,
+func Compare(older, newer Results) report.Table {
+	t := report.Table{Title: "Compared with the results of " + older.At.Format("2006-01-02 15:04") + ", new over old", Texts: 3,
 		Header: []string{"", "entries", "at a time", "old p50", "new p50", "p50", "p95", "p99", "/ PostgREST"}}
 	if older.Machine != newer.Machine {
 		t.Notes = append(t.Notes, "The machines differ: "+older.Machine.String()+" then, "+newer.Machine.String()+" now.")
@@ -14,19 +18,19 @@ func Compare(older, newer Results) Table {
 		if a.P50 == 0 || b.P50 == 0 {
 			return // measured in one of them alone
 		}
-		t.Rows = append(t.Rows, []string{name, entries, concurrency, ms(a.P50), ms(b.P50), times(b.P50 / a.P50), times(ratio(b.P95, a.P95)), times(ratio(b.P99, a.P99)), rest})
+		t.Rows = append(t.Rows, []string{name, entries, concurrency, report.Millis(a.P50), report.Millis(b.P50), times(b.P50 / a.P50), times(ratio(b.P95, a.P95)), times(ratio(b.P99, a.P99)), rest})
 	}
 	for _, b := range newer.Operations {
 		if a, ok := older.find(b.Operation, b.Entries, b.Concurrency); ok {
-			row(b.Operation, thousands(b.Entries), fmt.Sprint(b.Concurrency), a.Ways[WayFunction], b.Ways[WayFunction],
+			row(b.Operation, report.Thousands(b.Entries), fmt.Sprint(b.Concurrency), a.Ways[WayFunction], b.Ways[WayFunction],
 				times(ratio(b.Ratio(WayFunction, WayPostgREST), a.Ratio(WayFunction, WayPostgREST))))
 		}
 	}
 	for _, b := range newer.Stores {
 		for _, a := range older.Stores {
 			if a.Operation == b.Operation && a.Entries == b.Entries {
-				row(b.Operation+" on Blobs", thousands(b.Entries), "1", a.Ways[WayBlobs], b.Ways[WayBlobs], "–")
-				row(b.Operation+" as deployed", thousands(b.Entries), "1", a.Ways[WaySupabase], b.Ways[WaySupabase], "–")
+				row(b.Operation+" on Blobs", report.Thousands(b.Entries), "1", a.Ways[WayBlobs], b.Ways[WayBlobs], "–")
+				row(b.Operation+" as deployed", report.Thousands(b.Entries), "1", a.Ways[WaySupabase], b.Ways[WaySupabase], "–")
 			}
 		}
 	}
@@ -40,8 +44,8 @@ func Compare(older, newer Results) Table {
 	for _, b := range newer.Cache {
 		for _, a := range older.Cache {
 			if a.Load.Name == b.Load.Name {
-				row("from memory, "+b.Load.Name, thousands(b.Load.Keys), "1", a.Hits, b.Hits, "–")
-				row("from the database, "+b.Load.Name, thousands(b.Load.Keys), "1", a.Misses, b.Misses, "–")
+				row("from memory, "+b.Load.Name, report.Thousands(b.Load.Keys), "1", a.Hits, b.Hits, "–")
+				row("from the database, "+b.Load.Name, report.Thousands(b.Load.Keys), "1", a.Misses, b.Misses, "–")
 			}
 		}
 	}

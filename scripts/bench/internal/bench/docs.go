@@ -1,96 +1,34 @@
 package bench
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
+
+	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// WriteDocs puts the tables and plots into the documentation: BENCHMARKS.md, between lines like "<!-- bench: cold -->" and
-// "<!-- /bench -->", and plots beside it. What people wrote around them stays.
+// WriteDocs puts the tables and plots into BENCHMARKS.md in dir (see [report.WriteDocs]).
 func (r Results) WriteDocs(dir string) error {
-	file := filepath.Join(dir, "BENCHMARKS.md")
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s must be there: the tables go between its lines \"<!-- bench: … -->\"", file)
-	} else if err != nil {
-		return err
-	}
 	plots, err := r.Plots()
 	if err != nil {
 		return err
 	}
-	parts := r.docParts()
-	if err := os.MkdirAll(filepath.Join(dir, "benchmarks"), 0o755); err != nil {
-		return err
-	}
-	for _, plot := range plots {
-		if err := os.WriteFile(filepath.Join(dir, "benchmarks", plot.Name+".svg"), plot.SVG, 0o644); err != nil {
-			return err
-		}
-		parts["plot "+plot.Name] = fmt.Sprintf("![%s](benchmarks/%s.svg)\n", plot.Title, plot.Name)
-	}
-	replaced, err := replaceParts(string(text), parts)
-	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return os.WriteFile(file, []byte(replaced), 0o644)
+	return report.WriteDocs(dir, r.docParts(), plots)
 }
 
 // docParts are the parts of the documentation, but for the plots.
 func (r Results) docParts() map[string]string {
 	parts := map[string]string{"machine": fmt.Sprintf("Measured on %s: %s. Seed %d.\n", r.At.Format("2006-01-02"), r.Machine, r.Seed)}
-	join := func(tables ...Table) string {
-		var texts []string
-		for _, t := range tables {
-			if len(t.Rows) > 0 {
-				texts = append(texts, t.Markdown())
-			}
-		}
-		return strings.Join(texts, "\n")
-	}
-	parts["targets"] = join(r.TargetsTable())
-	parts["operations"] = join(r.OperationsTables()...)
-	parts["stores"] = join(r.StoresTable())
-	parts["cold"] = join(r.ColdTable())
-	parts["cache"] = join(r.CacheTable())
+	parts["targets"] = report.Markdown(r.TargetsTable())
+	parts["operations"] = report.Markdown(r.OperationsTables()...)
+	parts["stores"] = report.Markdown(r.StoresTable())
+	parts["cold"] = report.Markdown(r.ColdTable())
+	parts["cache"] = report.Markdown(r.CacheTable())
 	if sizes := r.sizes(); len(sizes) > 0 {
-		parts["ways"] = join(r.WaysTable(sizes[len(sizes)-1]))
+		parts["ways"] = report.Markdown(r.WaysTable(sizes[len(sizes)-1]))
 		parts["growth"] = ""
 		if len(sizes) > 1 {
-			parts["growth"] = join(r.GrowthTable())
+			parts["growth"] = report.Markdown(r.GrowthTable())
 		}
 	}
 	return parts
-}
-
-const (
-	partBegin = "<!-- bench: "
-	partEnd   = "<!-- /bench -->"
-)
-
-// replaceParts fills the parts of a text. A part that there is nothing for keeps what it has: a run may leave something out.
-func replaceParts(text string, parts map[string]string) (string, error) {
-	var b strings.Builder
-	for {
-		before, rest, found := strings.Cut(text, partBegin)
-		b.WriteString(before)
-		if !found {
-			return b.String(), nil
-		}
-		name, rest, named := strings.Cut(rest, " -->\n")
-		old, rest, ended := strings.Cut(rest, partEnd)
-		if !named || !ended || strings.Contains(old, partBegin) {
-			return "", fmt.Errorf("%q has no end %q", partBegin+strings.SplitN(name, "\n", 2)[0], partEnd)
-		}
-		part := old
-		if parts[name] != "" {
-			part = "\n" + parts[name] + "\n"
-		}
-		b.WriteString(partBegin + name + " -->\n" + part + partEnd)
-		text = rest
-	}
 }

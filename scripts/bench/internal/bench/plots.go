@@ -1,41 +1,33 @@
 package bench
 
 import (
-	"bytes"
 	"fmt"
-	"image/color"
 	"slices"
 	"strconv"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
+
+	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// Plot is a picture for the documentation.
-type Plot struct {
-	Name, Title string
-	SVG         []byte
-}
-
 // Plots draws what there are results for.
-func (r Results) Plots() (plots []Plot, err error) {
+func (r Results) Plots() (plots []report.Plot, err error) {
 	add := func(name, title string, draw func(*plot.Plot) error) {
 		if err != nil {
 			return
 		}
 		var svg []byte
-		if svg, err = picture(title, draw); err == nil {
-			plots = append(plots, Plot{name, title, svg})
+		if svg, err = report.Picture(title, "ms", draw); err == nil {
+			plots = append(plots, report.Plot{Name: name, Title: title, SVG: svg})
 		}
 	}
 	if sizes := r.sizes(); len(sizes) > 0 {
 		most := sizes[len(sizes)-1]
 		add("operations", "p50 and p95 of the functions, one call at a time", func(p *plot.Plot) error { return r.drawSpans(p, sizes) })
-		add("ways", fmt.Sprintf("The same call three ways at %s entries, p50", thousands(most)), func(p *plot.Plot) error {
+		add("ways", fmt.Sprintf("The same call three ways at %s entries, p50", report.Thousands(most)), func(p *plot.Plot) error {
 			return drawBars(p, r.smallNames(), []Way{WaySQL, WayPostgREST, WayFunction}, func(name string, way Way) float64 {
 				o, _ := r.find(name, most, 1)
 				return o.Ways[way].P50
@@ -70,33 +62,6 @@ func namesOf(results []OperationResult) (names []string) {
 	return names
 }
 
-// series are the colours, told apart also by those who see few.
-var series = []color.Color{
-	color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff}, color.RGBA{R: 0xe6, G: 0x9f, B: 0x00, A: 0xff}, color.RGBA{R: 0x00, G: 0x9e, B: 0x73, A: 0xff},
-	color.RGBA{R: 0xcc, G: 0x79, B: 0xa7, A: 0xff},
-}
-
-func picture(title string, fill func(*plot.Plot) error) ([]byte, error) {
-	p := plot.New()
-	sans := font.Font{Typeface: "Liberation", Variant: "Sans"}
-	for _, style := range []*draw.TextStyle{&p.Title.TextStyle, &p.Legend.TextStyle, &p.Y.Label.TextStyle, &p.Y.Tick.Label, &p.X.Tick.Label} {
-		style.Font = font.From(sans, style.Font.Size)
-	}
-	p.Title.Text, p.Title.Padding = title, vg.Points(8)
-	p.Y.Label.Text = "ms"
-	p.Legend.Top = true
-	if err := fill(p); err != nil {
-		return nil, err
-	}
-	p.X.Tick.Label.Rotation = 0.35
-	p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = draw.XRight, draw.YTop
-	canvas := vgsvg.New(22*vg.Centimeter, 11*vg.Centimeter)
-	p.Draw(draw.Crop(draw.New(canvas), vg.Points(20), -vg.Points(8), 0, 0))
-	var svg bytes.Buffer
-	_, err := canvas.WriteTo(&svg)
-	return svg.Bytes(), err
-}
-
 // span is a p50, and from there to the p95.
 type span struct {
 	plotter.XYs
@@ -124,10 +89,10 @@ func (r Results) drawSpans(p *plot.Plot, sizes []int) error {
 		if err != nil {
 			return err
 		}
-		dots.Color, dots.Shape, dots.Radius = series[i%len(series)], draw.CircleGlyph{}, vg.Points(3.5)
-		lines.Color, lines.Width = series[i%len(series)], vg.Points(1.5)
+		dots.Color, dots.Shape, dots.Radius = report.Color(i), draw.CircleGlyph{}, vg.Points(3.5)
+		lines.Color, lines.Width = report.Color(i), vg.Points(1.5)
 		p.Add(lines, dots)
-		p.Legend.Add(thousands(entries)+" entries", dots)
+		p.Legend.Add(report.Thousands(entries)+" entries", dots)
 	}
 	p.NominalX(names...)
 	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
@@ -162,7 +127,7 @@ func drawBars(p *plot.Plot, names []string, ways []Way, value func(name string, 
 		if err != nil {
 			return err
 		}
-		bars.Color, bars.LineStyle.Width = series[i], 0
+		bars.Color, bars.LineStyle.Width = report.Color(i), 0
 		bars.Offset = width * vg.Length(float64(i)-float64(len(ways)-1)/2)
 		p.Add(bars)
 		p.Legend.Add(string(way), bars)

@@ -3,11 +3,13 @@ package bench
 import (
 	"fmt"
 	"slices"
+
+	"netlify-supabase-kv/scripts/bench/report"
 )
 
 // TargetsTable is what is promised, and whether it holds.
-func (r Results) TargetsTable() Table {
-	t := Table{Title: "What is promised", Texts: 1, Header: []string{"", "promised", "measured", "holds"}}
+func (r Results) TargetsTable() report.Table {
+	t := report.Table{Title: "What is promised", Texts: 1, Header: []string{"", "promised", "measured", "holds"}}
 	for _, target := range r.Targets() {
 		t.Rows = append(t.Rows, []string{target.What, target.Limit, target.Measured, yes(target.Met)})
 	}
@@ -15,17 +17,17 @@ func (r Results) TargetsTable() Table {
 }
 
 // OperationsTable is how long the functions take for one size and concurrency.
-func (r Results) OperationsTable(entries, concurrency int) Table {
-	t := Table{
-		Title: fmt.Sprintf("%s entries, %s at a time, ms", thousands(entries), callers(concurrency)), Texts: 1,
+func (r Results) OperationsTable(entries, concurrency int) report.Table {
+	t := report.Table{
+		Title: fmt.Sprintf("%s entries, %s at a time, ms", report.Thousands(entries), callers(concurrency)), Texts: 1,
 		Header: []string{"", "calls", "mean", "p50", "p95", "p99", "/ PostgREST", "/ SQL", "miss", "hosted", "table", "/ table"},
 	}
 	for _, name := range r.names() {
 		if o, ok := r.find(name, entries, concurrency); ok {
 			l := o.Ways[WayFunction]
-			t.Rows = append(t.Rows, []string{name, fmt.Sprint(l.Calls), ms(l.Mean), ms(l.P50), ms(l.P95), ms(l.P99),
+			t.Rows = append(t.Rows, []string{name, fmt.Sprint(l.Calls), report.Millis(l.Mean), report.Millis(l.P50), report.Millis(l.P95), report.Millis(l.P99),
 				times(o.Ratio(WayFunction, WayPostgREST)), times(o.Ratio(WayFunction, WaySQL)),
-				ms(o.Ways[WayCache].P50), ms(o.Ways[WayHost].P50), ms(o.Ways[WayTable].P50), times(o.Ratio(WayFunction, WayTable))})
+				report.Millis(o.Ways[WayCache].P50), report.Millis(o.Ways[WayHost].P50), report.Millis(o.Ways[WayTable].P50), times(o.Ratio(WayFunction, WayTable))})
 		}
 	}
 	return t
@@ -39,7 +41,7 @@ func callers(n int) string {
 }
 
 // OperationsTables are those of every size and concurrency.
-func (r Results) OperationsTables() (tables []Table) {
+func (r Results) OperationsTables() (tables []report.Table) {
 	for _, entries := range r.sizes() {
 		var concurrencies []int
 		for _, o := range r.Operations {
@@ -56,8 +58,8 @@ func (r Results) OperationsTables() (tables []Table) {
 }
 
 // WaysTable takes apart where the time goes, one call at a time.
-func (r Results) WaysTable(entries int) Table {
-	t := Table{Title: fmt.Sprintf("Where the time goes at %s entries, p50 in ms", thousands(entries)), Texts: 1,
+func (r Results) WaysTable(entries int) report.Table {
+	t := report.Table{Title: fmt.Sprintf("Where the time goes at %s entries, p50 in ms", report.Thousands(entries)), Texts: 1,
 		Header: []string{"", "SQL", "PostgREST", "function", "PostgREST adds", "function adds", "host adds"}}
 	for _, name := range r.names() {
 		o, ok := r.find(name, entries, 1)
@@ -73,59 +75,59 @@ func (r Results) WaysTable(entries int) Table {
 		if host > 0 {
 			hop = fmt.Sprintf("%.2f", host-under)
 		}
-		t.Rows = append(t.Rows, []string{name, ms(sql), ms(rest), ms(function), fmt.Sprintf("%.2f", rest-sql), fmt.Sprintf("%.2f", function-rest), hop})
+		t.Rows = append(t.Rows, []string{name, report.Millis(sql), report.Millis(rest), report.Millis(function), fmt.Sprintf("%.2f", rest-sql), fmt.Sprintf("%.2f", function-rest), hop})
 	}
 	return t
 }
 
 // GrowthTable compares the smallest size with the largest.
-func (r Results) GrowthTable() Table {
+func (r Results) GrowthTable() report.Table {
 	sizes := r.sizes()
 	least, most := sizes[0], sizes[len(sizes)-1]
-	t := Table{Title: "What more entries cost, p50 in ms, one call at a time", Texts: 1, Header: []string{"", thousands(least), thousands(most), "ratio"}}
+	t := report.Table{Title: "What more entries cost, p50 in ms, one call at a time", Texts: 1, Header: []string{"", report.Thousands(least), report.Thousands(most), "ratio"}}
 	for _, name := range r.names() {
 		before, ok := r.find(name, least, 1)
 		after, too := r.find(name, most, 1)
 		if ok && too {
 			a, b := before.Ways[WayFunction].P50, after.Ways[WayFunction].P50
-			t.Rows = append(t.Rows, []string{name, ms(a), ms(b), times(ratio(b, a))})
+			t.Rows = append(t.Rows, []string{name, report.Millis(a), report.Millis(b), times(ratio(b, a))})
 		}
 	}
 	return t
 }
 
 // StoresTable compares the functions on Netlify Blobs with those on Supabase.
-func (r Results) StoresTable() Table {
-	t := Table{Title: "Before and after, ms", Texts: 1,
+func (r Results) StoresTable() report.Table {
+	t := report.Table{Title: "Before and after, ms", Texts: 1,
 		Header: []string{"", "Blobs mean", "p50", "p95", "p99", "Supabase mean", "p50", "p95", "p99", "Blobs / Supabase"}}
 	for _, o := range r.Stores {
 		b, s := o.Ways[WayBlobs], o.Ways[WaySupabase]
-		t.Rows = append(t.Rows, []string{o.Operation, ms(b.Mean), ms(b.P50), ms(b.P95), ms(b.P99), ms(s.Mean), ms(s.P50), ms(s.P95), ms(s.P99), times(o.Ratio(WayBlobs, WaySupabase))})
+		t.Rows = append(t.Rows, []string{o.Operation, report.Millis(b.Mean), report.Millis(b.P50), report.Millis(b.P95), report.Millis(b.P99), report.Millis(s.Mean), report.Millis(s.P50), report.Millis(s.P95), report.Millis(s.P99), times(o.Ratio(WayBlobs, WaySupabase))})
 	}
 	return t
 }
 
 // ColdTable is what the first request to a new instance waits for.
-func (r Results) ColdTable() Table {
-	t := Table{Title: "A new instance, ms from the start of the process", Texts: 1,
+func (r Results) ColdTable() report.Table {
+	t := report.Table{Title: "A new instance, ms from the start of the process", Texts: 1,
 		Header: []string{"", "binary", "starts", "ready p50", "p95", "first answer mean", "p50", "p95", "p99"}}
 	for _, c := range r.Cold {
 		t.Rows = append(t.Rows, []string{c.Function, fmt.Sprintf("%.1f MB", float64(c.Bytes)/1e6), fmt.Sprint(c.Answer.Calls),
-			ms(c.Ready.P50), ms(c.Ready.P95), ms(c.Answer.Mean), ms(c.Answer.P50), ms(c.Answer.P95), ms(c.Answer.P99)})
+			report.Millis(c.Ready.P50), report.Millis(c.Ready.P95), report.Millis(c.Answer.Mean), report.Millis(c.Answer.P50), report.Millis(c.Answer.P95), report.Millis(c.Answer.P99)})
 	}
 	return t
 }
 
 // CacheTable is what the cache of kv-get saves.
-func (r Results) CacheTable() Table {
-	t := Table{Title: "kv-get with its cache and without, ms", Texts: 2, Header: []string{"load", "", "from memory", "calls", "mean", "p50", "p95", "p99"}}
+func (r Results) CacheTable() report.Table {
+	t := report.Table{Title: "kv-get with its cache and without, ms", Texts: 2, Header: []string{"load", "", "from memory", "calls", "mean", "p50", "p95", "p99"}}
 	for _, c := range r.Cache {
 		first, share := c.Load.Name, fmt.Sprintf("%.1f %%", 100*c.HitRatio)
 		for _, row := range []struct {
 			name string
 			l    Latency
 		}{{"with the cache", c.Cached}, {"from memory", c.Hits}, {"from the database", c.Misses}, {"without a cache", c.Uncached}} {
-			t.Rows = append(t.Rows, []string{first, row.name, share, fmt.Sprint(row.l.Calls), ms(row.l.Mean), ms(row.l.P50), ms(row.l.P95), ms(row.l.P99)})
+			t.Rows = append(t.Rows, []string{first, row.name, share, fmt.Sprint(row.l.Calls), report.Millis(row.l.Mean), report.Millis(row.l.P50), report.Millis(row.l.P95), report.Millis(row.l.P99)})
 			first, share = "", ""
 		}
 	}
@@ -133,7 +135,7 @@ func (r Results) CacheTable() Table {
 }
 
 // Tables are all that there is something to say in.
-func (r Results) Tables() (tables []Table) {
+func (r Results) Tables() (tables []report.Table) {
 	tables = append(tables, r.OperationsTables()...)
 	if sizes := r.sizes(); len(sizes) > 0 {
 		tables = append(tables, r.WaysTable(sizes[len(sizes)-1]))
@@ -141,7 +143,7 @@ func (r Results) Tables() (tables []Table) {
 			tables = append(tables, r.GrowthTable())
 		}
 	}
-	for _, t := range []Table{r.StoresTable(), r.ColdTable(), r.CacheTable(), r.TargetsTable()} {
+	for _, t := range []report.Table{r.StoresTable(), r.ColdTable(), r.CacheTable(), r.TargetsTable()} {
 		if len(t.Rows) > 0 {
 			tables = append(tables, t)
 		}

@@ -3,6 +3,8 @@ package bench
 import (
 	"errors"
 	"fmt"
+
+	"netlify-supabase-kv/scripts/bench/report"
 )
 
 // Target is a number that is promised, and what was measured.
@@ -58,7 +60,7 @@ func (r Results) Targets() (targets []Target) {
 		targets = append(targets, Target{what, limit, fmt.Sprintf(measured, args...), met})
 	}
 	for _, entries := range r.sizes() {
-		at := fmt.Sprintf(" at %s entries", thousands(entries))
+		at := fmt.Sprintf(" at %s entries", report.Thousands(entries))
 		for _, mean := range []struct {
 			operation string
 			most      float64
@@ -81,7 +83,7 @@ func (r Results) Targets() (targets []Target) {
 	}
 	for _, t := range r.Thousand {
 		each := t.Seconds / float64(t.Operations) * 1000
-		add(each < maxThousand, fmt.Sprintf("1,000 operations at %s entries, one after the other", thousands(t.Entries)), fmt.Sprintf("< %.0f s", maxThousand), "%.2f s", each)
+		add(each < maxThousand, fmt.Sprintf("1,000 operations at %s entries, one after the other", report.Thousands(t.Entries)), fmt.Sprintf("< %.0f s", maxThousand), "%.2f s", each)
 	}
 	for _, c := range r.Cache {
 		if c.Load.Name == HotKeys {

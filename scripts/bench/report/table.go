@@ -1,4 +1,5 @@
-package bench
+// Package report writes what a measurement found: tables for a terminal, and tables and plots into the documentation.
+package report
 
 import (
 	"fmt"
@@ -68,8 +69,8 @@ func (t Table) Markdown() string {
 	return b.String()
 }
 
-// thousands writes a number with commas.
-func thousands(n int) string {
+// Thousands writes a number with commas.
+func Thousands(n int) string {
 	text := strconv.Itoa(n)
 	for i := len(text) - 3; i > 0; i -= 3 {
 		text = text[:i] + "," + text[i:]
@@ -77,8 +78,8 @@ func thousands(n int) string {
 	return text
 }
 
-// ms writes milliseconds so that three digits or more tell something.
-func ms(v float64) string {
+// Millis writes milliseconds so that three digits or more tell something; a dash for 0, which stands for none.
+func Millis(v float64) string {
 	switch {
 	case v == 0:
 		return "–"
@@ -88,18 +89,4 @@ func ms(v float64) string {
 		return fmt.Sprintf("%.2f", v)
 	}
 	return fmt.Sprintf("%.1f", v)
-}
-
-func times(ratio float64) string {
-	if ratio == 0 {
-		return "–"
-	}
-	return fmt.Sprintf("%.2f", ratio)
-}
-
-func yes(met bool) string {
-	if met {
-		return "yes"
-	}
-	return "**no**"
 }

@@ -1,0 +1,78 @@
+package report
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// WriteDocs puts parts, Markdown by name, and plots into the documentation: BENCHMARKS.md in dir, between lines like
+// "<!-- bench: cold -->" and "<!-- /bench -->" (a plot's part is "plot <name>"), with the plots' files beside it. What people
+// wrote around them stays, and so does a part that nothing is given for.
+func WriteDocs(dir string, parts map[string]string, plots []Plot) error {
+	file := filepath.Join(dir, "BENCHMARKS.md")
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s must be there: the tables go between its lines \"<!-- bench: … -->\"", file)
+	} else if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "benchmarks"), 0o755); err != nil {
+		return err
+	}
+	parts = maps.Clone(parts)
+	for _, plot := range plots {
+		if err := os.WriteFile(filepath.Join(dir, "benchmarks", plot.Name+".svg"), plot.SVG, 0o644); err != nil {
+			return err
+		}
+		parts["plot "+plot.Name] = fmt.Sprintf("![%s](benchmarks/%s.svg)\n", plot.Title, plot.Name)
+	}
+	replaced, err := replaceParts(string(text), parts)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return os.WriteFile(file, []byte(replaced), 0o644)
+}
+
+// Markdown writes the tables that have rows.
+func Markdown(tables ...Table) string {
+	var texts []string
+	for _, t := range tables {
+		if len(t.Rows) > 0 {
+			texts = append(texts, t.Markdown())
+		}
+	}
+	return strings.Join(texts, "\n")
+}
+
+const (
+	partBegin = "<!-- bench: "
+	partEnd   = "<!-- /bench -->"
+)
+
+// replaceParts fills the parts of a text. A part that there is nothing for keeps what it has: a run may leave something out.
+func replaceParts(text string, parts map[string]string) (string, error) {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(text, partBegin)
+		b.WriteString(before)
+		if !found {
+			return b.String(), nil
+		}
+		name, rest, named := strings.Cut(rest, " -->\n")
+		old, rest, ended := strings.Cut(rest, partEnd)
+		if !named || !ended || strings.Contains(old, partBegin) {
+			return "", fmt.Errorf("%q has no end %q", partBegin+strings.SplitN(name, "\n", 2)[0], partEnd)
+		}
+		part := old
+		if parts[name] != "" {
+			part = "\n" + parts[name] + "\n"
+		}
+		b.WriteString(partBegin + name + " -->\n" + part + partEnd)
+		text = rest
+	}
+}
