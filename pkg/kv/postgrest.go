@@ -111,7 +111,7 @@ func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		ForceAttemptHTTP2:   true,
-		DisableCompression:  true, // no gateway compresses a media type of our own, and reading the wish takes PostgREST time
+		DisableCompression:  true, // PostgREST takes time to read the wish, and gateways compress media types they know, which ours is not
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 		TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConnsPerHost: 16,

@@ -149,6 +149,10 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 
 	const list = "select public.kv_list($1, $2, $3, null, $4, $5, $6, $7, $8, $9)"
 	none := []string{}
+	twoIndexes := 2500.0
+	if n/500 >= 1000 { // neither list is rare: they are merged, with 50 postings of the one for each of the other
+		twoIndexes = 2*1000 + 101*51
+	}
 	for _, c := range []struct {
 		name      string
 		sql       string
@@ -171,7 +175,7 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 		{"OneIndexDeepPage", list, []any{"", true, 100, "key", false, middle, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
 		{"PrefixAndIndex", list, []any{"doc/00012", true, 100, "key", false, nil, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
 		{"IndexKey", list, []any{"", true, 100, "key", false, nil, nil, none, []string{"owner"}}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
-		{"TwoIndexes", list, []any{"", true, 100, "key", false, nil, nil, []string{"type:t7", "owner:u7"}, none}, map[string]float64{"kv_store": 300, "kv_posting": 2500}},
+		{"TwoIndexes", list, []any{"", true, 100, "key", false, nil, nil, []string{"type:t7", "owner:u7"}, none}, map[string]float64{"kv_store": 300, "kv_posting": twoIndexes}},
 		{"NoSuchIndex", list, []any{"", true, 100, "key", false, nil, nil, []string{"no:such"}, none}, nil},
 		{"Upsert", "select public.kv_upsert($1, $2, $3)", []any{middle, `{"a":1}`, [][]string{{"type", "t1"}, {"owner", "u1"}}},
 			map[string]float64{"kv_store": 10, "kv_posting": 10}},
@@ -204,11 +208,12 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	xmax := strings.Split(snapshot, ":")[1]
 	// The same, had a transaction been open from before the first of the million until now.
 	longOpen := fmt.Sprintf("%s/%d/3:%s:3", epoch, ms, xmax)
+	ofLong := min(one[float64](t, conn, "select count(*)::float from public.kv_log where stamp = '3'"), 1001)
 	for name, cursor := range map[string]string{"Look": cursor, "LookWithALongTransactionOpen": longOpen} {
 		t.Run(name, func(t *testing.T) {
 			p := d.plansOf(t, "select public.kv_look($1)", cursor)
 			require.Contains(t, p.answer, key(5))
-			p.requireReads(t, "kv_log", 200) // the long transaction alone has some hundred
+			p.requireReads(t, "kv_log", 100+ofLong)
 			require.True(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Index == "kv_log_stamp" }))
 		})
 	}
