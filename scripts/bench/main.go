@@ -55,7 +55,7 @@ type flags struct {
 }
 
 // parts are what can be measured.
-var parts = []string{"operations", "stores", "cold", "cache"}
+var parts = []string{"storage", "operations", "stores", "cold", "cache"}
 
 func command() *cobra.Command {
 	var f flags
@@ -206,6 +206,11 @@ type measurement struct {
 }
 
 func (m measurement) run(ctx context.Context) error {
+	if slices.Contains(m.parts, "storage") {
+		if err := m.storage(ctx); err != nil {
+			return fmt.Errorf("storage: %w", err)
+		}
+	}
 	if slices.Contains(m.parts, "operations") {
 		undo, err := bench.IndexScores(ctx, m.conn)
 		if err != nil {
@@ -227,6 +232,15 @@ func (m measurement) run(ctx context.Context) error {
 		return m.cache(ctx)
 	}
 	return nil
+}
+
+func (m measurement) storage(ctx context.Context) (err error) {
+	entries := slices.Min(m.entries)
+	prefix := "bench/" + uuid.NewString()[:8] + "/" // keys as long as people's
+	defer func() { err = errors.Join(err, m.remove(context.WithoutCancel(ctx), prefix)) }()
+	m.say("measuring  the storage of %d entries", entries)
+	m.results.Storage, err = bench.MeasureStorage(ctx, m.conn, prefix, entries)
+	return err
 }
 
 // filled does something with a store of so many entries, which are gone afterwards.

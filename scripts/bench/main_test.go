@@ -60,6 +60,10 @@ func TestARun(t *testing.T) {
 	require.Len(t, r.Stores, 4)
 	require.Len(t, r.Cache, 2)
 	require.Len(t, r.Thousand, 1)
+	require.Len(t, r.Storage, 3)
+	for _, s := range r.Storage {
+		require.Greater(t, s.Times(), 1.0, "values of %d bytes", s.Value())
+	}
 	require.Positive(t, r.Machine.CPUs)
 	require.NotEmpty(t, r.Machine.Postgres)
 	require.NotEmpty(t, r.Machine.PostgREST)

@@ -22,6 +22,7 @@ func (r Results) docParts() map[string]string {
 	parts["operations"] = report.Markdown(r.OperationsTables()...)
 	parts["stores"] = report.Markdown(r.StoresTable())
 	parts["cold"] = report.Markdown(r.ColdTable())
+	parts["storage"] = report.Markdown(r.StorageTable())
 	parts["cache"] = report.Markdown(r.CacheTable())
 	if sizes := r.sizes(); len(sizes) > 0 {
 		parts["ways"] = report.Markdown(r.WaysTable(sizes[len(sizes)-1]))

@@ -19,6 +19,7 @@ type Results struct {
 	Stores     []OperationResult `json:"stores,omitempty"`
 	Cold       []ColdResult      `json:"cold,omitempty"`
 	Cache      []CacheResult     `json:"cache,omitempty"`
+	Storage    []StorageResult   `json:"storage,omitempty"`
 }
 
 // Machine is the shape of what was measured on.

@@ -143,7 +143,7 @@ func (r Results) Tables() (tables []report.Table) {
 			tables = append(tables, r.GrowthTable())
 		}
 	}
-	for _, t := range []report.Table{r.StoresTable(), r.ColdTable(), r.CacheTable(), r.TargetsTable()} {
+	for _, t := range []report.Table{r.StoresTable(), r.ColdTable(), r.CacheTable(), r.StorageTable(), r.TargetsTable()} {
 		if len(t.Rows) > 0 {
 			tables = append(tables, t)
 		}

@@ -27,6 +27,7 @@ const (
 	maxUpsertInsert = 1.6  // an upsert with two indexes to a plain insert, at p50
 	maxBinary       = 12e6 // bytes
 	maxCold         = 15.0 // ms at p50
+	maxStorage      = 4.0  // times the JSON
 )
 
 // brokenError says how many promises do not hold.
@@ -94,6 +95,9 @@ func (r Results) Targets() (targets []Target) {
 	for _, c := range r.Cold {
 		add(float64(c.Bytes) < maxBinary, c.Function+", size of the binary", fmt.Sprintf("< %.0f MB", maxBinary/1e6), "%.1f MB", float64(c.Bytes)/1e6)
 		add(c.Answer.P50 < maxCold, c.Function+", p50 from the start of the process to its first answer", fmt.Sprintf("< %.0f ms", maxCold), "%.1f ms", c.Answer.P50)
+	}
+	for _, s := range r.Storage {
+		add(s.Times() <= maxStorage, fmt.Sprintf("storage of values of %s bytes with two indexes, times the JSON", report.Thousands(s.Value())), fmt.Sprintf("≤ %.0f", maxStorage), "%.2f", s.Times())
 	}
 	return targets
 }
