@@ -14,29 +14,51 @@ var asEver = jsonv2.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.All
 // decodeEvent reads an event.
 func decodeEvent(event []byte, r *Request) error { return jsonv2.Unmarshal(event, r, asEver) }
 
-// params are query parameters. Read without reflection, which took as long as the rest of the event where caches are cold.
+// params are query parameters: nil for one that is given as null. Read without reflection, which took as long as the rest of the
+// event where caches are cold.
 type params map[string][]string
 
 // UnmarshalJSONFrom reads an event's queryStringParameters or multiValueQueryStringParameters.
 func (p *params) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	if *p == nil && d.PeekKind() == '{' {
+	if d.PeekKind() == 'n' {
+		*p = nil
+		return d.SkipValue()
+	}
+	if *p == nil {
 		*p = params{}
 	}
 	return readMembers(d, func(name jsontext.Value) error {
-		text, err := jsontext.AppendUnquote(nil, name)
-		if err != nil {
-			return err
-		}
-		(*p)[string(text)], err = readStrings(d, nil)
+		text, _ := jsontext.AppendUnquote(nil, name) // an error says that it put U+FFFD where half a surrogate pair was
+		values, err := readParam(d)
+		(*p)[string(text)] = values
 		return err
 	})
 }
 
-// readMembers reads an object, or null: the name of each member, whose value is left to read.
-func readMembers(d *jsontext.Decoder, read func(name jsontext.Value) error) error {
-	if d.PeekKind() == 'n' {
-		return d.SkipValue()
+// readParam reads what a query parameter may be: a string, an array of strings, or null.
+func readParam(d *jsontext.Decoder) ([]string, error) {
+	switch d.PeekKind() {
+	case '"', '[':
+		values := []string{}
+		err := eachElement(d, func() error {
+			if kind := d.PeekKind(); kind != '"' && kind != 'n' {
+				return fmt.Errorf("a query parameter must be a string, got %v", kind)
+			}
+			value, err := readString(d)
+			if err == nil && value != nil {
+				values = append(values, *value)
+			}
+			return err
+		})
+		return values, err
+	case 'n':
+		return nil, d.SkipValue()
 	}
+	return nil, fmt.Errorf("a query parameter must be a string, got %v", d.PeekKind())
+}
+
+// readMembers reads an object: the name of each member, valid until the value is read, which is left to read.
+func readMembers(d *jsontext.Decoder, read func(name jsontext.Value) error) error {
 	if begin, err := d.ReadToken(); err != nil {
 		return err
 	} else if begin.Kind() != '{' {
@@ -55,27 +77,32 @@ func readMembers(d *jsontext.Decoder, read func(name jsontext.Value) error) erro
 	return err
 }
 
-// readStrings reads a string, or those in an array; what is neither is left out.
-func readStrings(d *jsontext.Decoder, values []string) ([]string, error) {
-	switch d.PeekKind() {
-	case '"':
-		text, err := d.ReadToken()
-		if err != nil {
-			return nil, err
-		}
-		return append(values, text.String()), nil
-	case '[':
-		if _, err := d.ReadToken(); err != nil {
-			return nil, err
-		}
-		for d.PeekKind() != ']' {
-			var err error
-			if values, err = readStrings(d, values); err != nil {
-				return nil, err
-			}
-		}
-		_, err := d.ReadToken()
-		return values, err
+// eachElement has every element of an array read, or the one value that is no array.
+func eachElement(d *jsontext.Decoder, read func() error) error {
+	if d.PeekKind() != '[' {
+		return read()
 	}
-	return values, d.SkipValue()
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	for d.PeekKind() != ']' {
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	_, err := d.ReadToken()
+	return err
+}
+
+// readString reads a string; nil where the value is something else.
+func readString(d *jsontext.Decoder) (*string, error) {
+	if d.PeekKind() != '"' {
+		return nil, d.SkipValue()
+	}
+	text, err := d.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	value := text.String()
+	return &value, nil
 }

@@ -30,14 +30,24 @@ type headers [headerCount]*string
 
 // UnmarshalJSONFrom reads an event's headers or multiValueHeaders, whose names are in any case: the first value of each.
 func (h *headers) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() == 'n' {
+		return d.SkipValue()
+	}
 	return readMembers(d, func(name jsontext.Value) error {
 		which := headerNamed(name)
 		if which == headerCount {
 			return d.SkipValue()
 		}
-		values, err := readStrings(d, nil)
-		if h[which] == nil && len(values) > 0 {
-			h[which] = &values[0]
+		var first *string
+		err := eachElement(d, func() error {
+			value, err := readString(d)
+			if first == nil {
+				first = value
+			}
+			return err
+		})
+		if first != nil {
+			h[which] = first
 		}
 		return err
 	})

@@ -2,6 +2,8 @@ package netlify
 
 import (
 	"encoding/json"
+	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -107,7 +109,7 @@ func requireSameEvent(t testing.TB, text []byte) {
 		want apiGatewayRequest
 	)
 	var fields map[string]json.RawMessage
-	if json.Unmarshal(text, &want) != nil || decodeEvent(text, &got) != nil || json.Unmarshal(text, &fields) != nil {
+	if json.Unmarshal(text, &fields) != nil {
 		return
 	}
 	for name := range fields { // encoding/json takes names in any case
@@ -115,17 +117,29 @@ func requireSameEvent(t testing.TB, text []byte) {
 			return
 		}
 	}
+	var wrong *json.UnmarshalTypeError
+	wantErr, gotErr := json.Unmarshal(text, &want), decodeEvent(text, &got)
+	if errors.As(wantErr, &wrong) && strings.Contains(strings.ToLower(wrong.Field), "querystringparameters") &&
+		wrong.Value != "array" && wrong.Value != "string" { // one or several values are welcome in either
+		require.Error(t, gotErr, "%q", text)
+	}
+	if wantErr != nil {
+		return
+	}
+	require.NoError(t, gotErr, "%q", text)
 	require.Equal(t, []any{want.HTTPMethod, want.Path, want.Body, want.IsBase64Encoded, want.RawURL, want.Blobs},
 		[]any{got.HTTPMethod, got.Path, got.Body, got.IsBase64Encoded, got.RawURL, got.Blobs}, "%q", text)
-	given := want.MultiValueQueryStringParameters
-	for name, value := range want.QueryStringParameters {
-		require.Equal(t, withoutEmpty([]string{value}), withoutEmpty(got.QueryStringParameters[name]), "%s of %q", name, text)
-		if len(given[name]) == 0 {
-			given = with(given, name, []string{value})
+	names := []iter.Seq[string]{maps.Keys(want.QueryStringParameters), maps.Keys(want.MultiValueQueryStringParameters),
+		maps.Keys(got.QueryStringParameters), maps.Keys(got.MultiValueQueryStringParameters)}
+	for _, some := range names {
+		for name := range some {
+			values := want.MultiValueQueryStringParameters[name]
+			if values == nil {
+				values = []string{want.QueryStringParameters[name]}
+			}
+			require.Equal(t, withoutEmpty(values), got.Params(name), "%q of %q", name, text)
+			require.Equal(t, withoutEmpty([]string{want.QueryStringParameters[name]}), withoutEmpty(got.QueryStringParameters[name]), "%q of %q", name, text)
 		}
-	}
-	for name, values := range given {
-		require.Equal(t, withoutEmpty(values), got.Params(name), "%s of %q", name, text)
 	}
 	for which, name := range headerNames {
 		if values := want.values(name); len(values) == 1 && values[0] != "" { // of several, any will do
@@ -143,15 +157,6 @@ func withoutEmpty(values []string) (kept []string) {
 	return kept
 }
 
-func with(m map[string][]string, name string, values []string) map[string][]string {
-	m = maps.Clone(m)
-	if m == nil {
-		m = map[string][]string{}
-	}
-	m[name] = values
-	return m
-}
-
 var oddEvents = append([]string{
 	`{"httpMethod":"GET","headers":{"Authorization":"b","A":"c","a\u0075thorization":"d"},"queryStringParameters":null,"isBase64Encoded":true,"body":null}`,
 	`{"multiValueHeaders":{"a":["b",null],"X-KV-AFTER":["v","w"],"cache-control":[],"if-none-match":null},"headers":null}`,
@@ -159,10 +164,22 @@ var oddEvents = append([]string{
 	`{"headers":{"x-kv-cache":"\ud800\u0000"},"path":"\ud800","queryStringParameters":{"a":"\udc00","a":"b"}}`,
 	`{"HTTPMETHOD":"GET","Headers":{"x-kv-cache":"bypass"},"rawurl":"x","BLOBS":"y","multiValueQueryStringParameters":{"a":[]}}`,
 	`{"queryStringParameters":{"a":"b","c":"d","e":"","f":null},"multiValueQueryStringParameters":{"a":["b","c",""],"e":null,"\u0063":["\ud83d\ude00"],"g":[null,"h"]}}`,
-	`{"queryStringParameters":{"a":1}}`, `{"queryStringParameters":[]}`, `{"multiValueQueryStringParameters":{"a":"b","c":[["d"]]}}`,
+	`{"headers":{"AuthoriZAtion":"first","A\u0075thoriZAtion":"second"}}`, `{"queryStringParameters":{"a":1}}`, `{"queryStringParameters":{"a":"b"},"multiValueQueryStringParameters":{"a":[null]}}`,
+	`{"queryStringParameters":{"a":"b"},"multiValueQueryStringParameters":{"a":[]}}`, `{"queryStringParameters":{"a":"b"},"queryStringParameters":null}`,
+	`{"queryStringParameters":{"\ud800":"x"}}`, "{\"queryStringParameters\":{\"\xff\":\"x\"}}", `{"multiValueQueryStringParameters":{"limit":{}}}`, `{"queryStringParameters":[]}`, `{"multiValueQueryStringParameters":{"a":"b","c":[["d"]]}}`,
 	`{"httpMethod":"GET","requestContext":{"authorizer":{"a":[1,{"b":null}]},"identity":{"sourceIp":"::1"},"requestTimeEpoch":1}}`,
 	`{"httpMethod":"GET","body":"\ud800","isBase64Encoded":false,"httpMethod":"POST"}`, `{"headers":[]}`, `{"headers":{"x-kv-after":1}}`, `{"headers":{"a":{}}}`,
 }, oddBodies...)
+
+// What a caller asked for is not left out because it cannot be understood.
+func TestParametersOfAWrongTypeAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, field := range []string{"queryStringParameters", "multiValueQueryStringParameters"} {
+		for _, value := range []string{`[]`, `"a"`, `1`, `{"a":1}`, `{"a":true}`, `{"a":{}}`, `{"a":["b",1]}`, `{"a":[["b"]]}`, `{"a":["b",{}]}`} {
+			require.Error(t, decodeEvent([]byte(`{"`+field+`":`+value+`}`), &Request{}), "%s: %s", field, value)
+		}
+	}
+}
 
 func TestAnEventIsReadAsEver(t *testing.T) {
 	t.Parallel()

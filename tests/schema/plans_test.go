@@ -208,12 +208,13 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	xmax := strings.Split(snapshot, ":")[1]
 	// The same, had a transaction been open from before the first of the million until now.
 	longOpen := fmt.Sprintf("%s/%d/3:%s:3", epoch, ms, xmax)
-	ofLong := min(one[float64](t, conn, "select count(*)::float from public.kv_log where stamp = '3'"), 1001)
+	exec(t, conn, "delete from public.kv_log where stamp = '3'") // how many there are depends on how many transactions there were
+	exec(t, conn, "insert into public.kv_log (stamp, key) select '3', 'key/' || i from generate_series(1, 100) as i")
 	for name, cursor := range map[string]string{"Look": cursor, "LookWithALongTransactionOpen": longOpen} {
 		t.Run(name, func(t *testing.T) {
 			p := d.plansOf(t, "select public.kv_look($1)", cursor)
 			require.Contains(t, p.answer, key(5))
-			p.requireReads(t, "kv_log", 100+ofLong)
+			p.requireReads(t, "kv_log", 200) // the long transaction alone has a hundred
 			require.True(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Index == "kv_log_stamp" }))
 		})
 	}
