@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -368,4 +369,24 @@ func TestAnInvalidQueryIsNotAsked(t *testing.T) {
 	_, err := g.store(t).Query(t.Context(), Query{Limit: -1})
 	require.Equal(t, CodeInvalidInput, CodeOf(err))
 	require.Zero(t, g.asked())
+}
+
+// Each header takes PostgREST time.
+func TestACallHasNoMoreHeadersThanItNeeds(t *testing.T) {
+	t.Parallel()
+	var got http.Header
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Clone()
+		w.Header().Set("Content-Type", answerType)
+		_, _ = io.WriteString(w, `"value"`)
+	}))
+	t.Cleanup(server.Close)
+	s, err := NewSupabase(server.URL, "key")
+	require.NoError(t, err)
+	_, err = s.Get(t.Context(), "a")
+	require.NoError(t, err)
+	require.Equal(t, http.Header{
+		"Accept": {answerType}, "Content-Type": {"application/json"}, "Content-Profile": {"public"}, "Apikey": {"key"}, "Authorization": {"Bearer key"},
+		"Content-Length": {"13"}, "User-Agent": got["User-Agent"],
+	}, got)
 }

@@ -5,7 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"net/http"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,6 +142,14 @@ func TestTheLogSaysHowAReadWasAnswered(t *testing.T) {
 	require.EqualValues(t, 1000, line.AgeMS)
 	require.EqualValues(t, 1, line.DatabaseMS)
 	require.Equal(t, told{}.Stats(), line.CacheStats)
+}
+
+func TestEveryCounterIsTold(t *testing.T) {
+	t.Parallel()
+	counted := map[string]int64{}
+	told{}.Stats().Each(func(name string, n int64) { counted[name] = n })
+	require.Len(t, counted, reflect.TypeFor[kv.CacheStats]().NumField())
+	require.NotContains(t, slices.Collect(maps.Values(counted)), int64(0), "each of told's is another number")
 }
 
 func TestTheCacheIsWhatTheEnvironmentAsksFor(t *testing.T) {

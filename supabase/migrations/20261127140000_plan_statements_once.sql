@@ -75,7 +75,8 @@ declare
     v_stamp  xid8 := public.kv_begin_request(p_request);
     v_key    text;
     v_arrays text[] := '{}';
-    v_pairs  text[] := p_indexes;
+    v_pairs  text[] := p_indexes; -- without those that a stored array has
+    v_grown  text[];
     v_base   bigint;
 begin
     if v_stamp is null then
@@ -117,24 +118,20 @@ begin
                 from public.kv_pairs(p_indexes) as a
                 where not exists (select from stored as s where s.key = a.index_key and s.member = a.member);
             end if;
-            insert into public.kv_member (index_key, member, position)
-            select index_key, member, v_base + min(ordinal)
-            from public.kv_pairs(v_pairs)
-            group by index_key, member
-            order by index_key, member
-            on conflict do nothing;
+            with added as (
+                insert into public.kv_member (index_key, member, position)
+                select index_key, member, v_base + min(ordinal)
+                from public.kv_pairs(v_pairs)
+                group by index_key, member
+                order by index_key, member
+                on conflict do nothing
+                returning index_key
+            )
+            select array_agg(distinct index_key) into v_grown from added;
         end if;
 
-        if p_mirror then -- the entry, and the indexes that have grown: those with a member that has a place of this call's
-            insert into public.kv_outbox (key, first, request)
-            select k, 'supabase', p_request
-            from unnest(p_key || array(
-                select distinct a.index_key
-                from public.kv_pairs(v_pairs) as a
-                where exists (
-                    select from public.kv_member as m
-                    where m.index_key = a.index_key and m.member = a.member and m.position > v_base and m.position <= v_base + 1000 offset 0)
-                order by 1)) as k;
+        if p_mirror then
+            insert into public.kv_outbox (key, first, request) select k, 'supabase', p_request from unnest(p_key || v_grown) as k;
         end if;
         v_stamp := pg_current_xact_id();
         if random() < 0.01 then

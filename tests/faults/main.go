@@ -133,6 +133,9 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 	if f.seconds <= 0 || f.clients < 1 || f.entries < 1 {
 		return errors.New("--seconds, --clients and --entries must be over 0")
 	}
+	if f.docs != "" && len(list) < len(faults) {
+		return errors.New("--docs is for a run of all faults: leave --only out")
+	}
 	f.hold = time.Duration(f.seconds * float64(time.Second))
 	p, err := newPlatform()
 	if err != nil {

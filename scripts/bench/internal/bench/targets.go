@@ -74,12 +74,12 @@ func (r Results) Targets() (targets []Target) {
 		for _, operation := range []string{OpUpsert, OpGet, OpList, OpIndex} {
 			if o, ok := r.find(operation, entries, 1); ok {
 				toCall := o.Ratio(WayFunction, WayPostgREST)
-				add(toCall > 0 && toCall <= maxToPostgREST, operation+at+", p50 over that of the same call to PostgREST", fmt.Sprintf("≤ %.2f", maxToPostgREST), "%.2f", toCall)
+				add(toCall > 0 && toCall <= maxToPostgREST, operation+at+", p50 over that of the same call to PostgREST", fmt.Sprintf("≤ %.2f", maxToPostgREST), "%.3f", toCall)
 			}
 		}
 		if o, ok := r.find(OpUpsert, entries, 1); ok {
 			toInsert := o.Ratio(WayFunction, WayTable)
-			add(toInsert > 0 && toInsert <= maxUpsertInsert, "upsert with two indexes"+at+", p50 over that of a plain insert through PostgREST", fmt.Sprintf("≤ %.1f", maxUpsertInsert), "%.2f", toInsert)
+			add(toInsert > 0 && toInsert <= maxUpsertInsert, "upsert with two indexes"+at+", p50 over that of a plain insert through PostgREST", fmt.Sprintf("≤ %.1f", maxUpsertInsert), "%.3f", toInsert)
 		}
 	}
 	for _, t := range r.Thousand {
