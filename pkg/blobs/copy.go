@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"netlify-supabase-kv/pkg/kv"
 )
@@ -91,19 +92,38 @@ func SameMetadata(a, b string) bool { return sameMetadata(a, b) }
 
 // WithMembers adds to the text of an array the strings of another one that it lacks.
 func WithMembers(text, other string) string {
-	var elements []json.RawMessage
-	if json.Unmarshal([]byte(other), &elements) != nil {
+	members, isArray := membersOf(other)
+	if !isArray {
 		return text
 	}
-	var members []string
+	merged, _ := appendMembers(text, members)
+	return merged
+}
+
+// HasMembers tells whether the text of an array has all strings of another one. What is no array has none, and is in none.
+func HasMembers(text, other string) bool {
+	members, isArray := membersOf(text)
+	wanted, areArrays := membersOf(other)
+	known := map[string]bool{}
+	for _, member := range members {
+		known[member] = true
+	}
+	return isArray && areArrays && !slices.ContainsFunc(wanted, func(member string) bool { return !known[member] })
+}
+
+// membersOf are the strings of an array that Postgres can hold.
+func membersOf(text string) (members []string, isArray bool) {
+	var elements []json.RawMessage
+	if json.Unmarshal([]byte(text), &elements) != nil || elements == nil {
+		return nil, false
+	}
 	for _, element := range elements {
 		var member string
 		if element[0] == '"' && !kv.HasLoneSurrogate(string(element)) && json.Unmarshal(element, &member) == nil {
 			members = append(members, member)
 		}
 	}
-	merged, _ := appendMembers(text, members)
-	return merged
+	return members, true
 }
 
 // Remove deletes a blob. Blobs has no condition for it: whoever removes a copy looks again afterwards.

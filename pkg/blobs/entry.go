@@ -118,11 +118,9 @@ func appendMembers(text string, members []string) (appended string, grown bool) 
 		text, elements = "[]", nil
 	}
 	known := map[string]bool{}
-	for _, element := range elements {
-		var s string
-		if element[0] == '"' && !kv.HasLoneSurrogate(string(element)) && json.Unmarshal(element, &s) == nil {
-			known[s] = true
-		}
+	present, _ := membersOf(text)
+	for _, member := range present {
+		known[member] = true
 	}
 	const space = " \t\r\n"
 	out := []byte(strings.TrimRight(strings.TrimSuffix(strings.TrimRight(text, space), "]"), space))

@@ -104,13 +104,17 @@ func (p *Pair) toSupabaseAndForget(ctx context.Context, trace kv.Trace) error {
 // between, this copy does not apply, and looks again. If the blob changed after it was read, that shows in the second look.
 //
 // isIndex: members were added to the key. Then only those that are missing are added: while instances of both kinds run, the
-// row may have others that are about to be copied to the blob.
+// row may have others that are about to be copied to the blob. And a blob that has only got more members since it was read need not
+// be read once more: whoever added them copies them.
 func (p *Pair) toSupabase(ctx context.Context, trace kv.Trace, isIndex bool) error {
-	expected := trace.Token
+	expected, copied := trace.Token, ""
 	for range rounds {
 		state, etag, err := p.Blobs.Read(ctx, trace.Key)
 		if err != nil {
 			return fmt.Errorf("read the blob: %w", err)
+		}
+		if copied != "" && blobs.HasMembers(state.Value, copied) {
+			return nil
 		}
 		state.IsIndex = isIndex
 		applied, now, err := p.Supabase.Copy(ctx, state, expected, isIndex)
@@ -127,6 +131,9 @@ func (p *Pair) toSupabase(ctx context.Context, trace kv.Trace, isIndex bool) err
 		}
 		if again == etag {
 			return nil
+		}
+		if isIndex {
+			copied = state.Value
 		}
 	}
 	return errUnsettled
