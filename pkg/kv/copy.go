@@ -76,8 +76,8 @@ func (s *Supabase) States(ctx context.Context, keys []string) (states []State, e
 	return states, err
 }
 
-// CopyDone removes a trace, if the entry is still what was copied. It is false where that has changed meanwhile; then it
-// returns what it is now.
+// CopyDone removes a trace, if the entry is still what was copied, or an index entry that has got more members since: whoever added
+// those copies them. It is false where the entry has changed otherwise; then it returns what it is now.
 func (s *Supabase) CopyDone(ctx context.Context, trace Trace, copied Token) (bool, State, error) {
 	text, err := s.call(ctx, "kv_mirror_done", map[string]any{"p_id": trace.ID, "p_key": trace.Key, "p_token": copied})
 	if err != nil || text == "" {
@@ -111,7 +111,8 @@ func (s *Supabase) CopyForget(ctx context.Context, traces []Trace) error {
 
 // Copy makes an entry what state says (no entry, where state.Value is empty), if it is still what expected says. It is false
 // where it is not. Either way it returns what the entry is like now. A state whose Indexes are nil leaves the entry's, and one
-// with zero times leaves those. With added, members were added to the index entry there, and those that only are here stay.
+// with zero times leaves those. With added, members were added to the index entry there: those that only are here stay, and it may
+// have got more of them than expected says.
 func (s *Supabase) Copy(ctx context.Context, state State, expected Token, added bool) (applied bool, now Token, err error) {
 	var answer struct {
 		Applied bool

@@ -371,3 +371,55 @@ func (b both) List(ctx context.Context, q kv.ListQuery) (string, error) {
 	}
 	return one, err
 }
+
+// Many callers add to one index at a time. Each copies what it added, and need not wait until nobody else does.
+func TestACopyOfMembersMayComeAfterOthers(t *testing.T) {
+	t.Parallel()
+	p, ctx := newPair(t), t.Context()
+	index := p.prefix + "index"
+	add := func(member string) {
+		_, err := p.Supabase.Upsert(ctx, kv.Entry{Key: p.prefix + "entry/" + member, Value: "1", Indexes: []kv.Index{{Key: index, Member: member}}})
+		require.NoError(t, err)
+	}
+	requireValue := func(want string) {
+		t.Helper()
+		value, err := p.Supabase.Get(ctx, index)
+		require.NoError(t, err)
+		require.Equal(t, want, value)
+	}
+	add("a")
+	traces, err := p.Supabase.CopyBegin(ctx, []string{index})
+	require.NoError(t, err)
+	before := traces[0].Token
+	add("b")
+	copyOf := func(value string, expected kv.Token, added bool) (applied bool, now kv.Token) {
+		applied, now, err := p.Supabase.Copy(ctx, kv.State{Key: index, Value: value, IsIndex: true}, expected, added)
+		require.NoError(t, err)
+		return applied, now
+	}
+	for what, tt := range map[string]struct {
+		value string
+		added bool
+	}{"what replaces it": {`["a","c"]`, false}, "its removal": {"", true}, "a plain value": {`{"a":1}`, true}} {
+		applied, _ := copyOf(tt.value, before, tt.added)
+		require.False(t, applied, "%s comes after a member that was added since", what)
+		requireValue(`["a","b"]`)
+	}
+	applied, now := copyOf(`["a","c"]`, before, true)
+	require.True(t, applied, "members join those that were added since")
+	requireValue(`["a","b","c"]`)
+
+	add("d")
+	done, _, err := p.Supabase.CopyDone(ctx, traces[0], now)
+	require.NoError(t, err)
+	require.True(t, done, "d is for whoever added it")
+
+	_, err = p.Supabase.Upsert(ctx, kv.Entry{Key: index, Value: `["x"]`})
+	require.NoError(t, err)
+	applied, _ = copyOf(`["e"]`, now, true)
+	require.False(t, applied, "the index was replaced since")
+	done, state, err := p.Supabase.CopyDone(ctx, traces[0], now)
+	require.NoError(t, err)
+	require.False(t, done, "the index was replaced since")
+	require.Equal(t, `["x"]`, state.Value)
+}

@@ -56,7 +56,8 @@ begin
         end if;
         perform from public.kv_store where key = p_key for update;
         if public.kv_token(p_key) <> p_expected
-            and not (p_add and public.kv_token_row(public.kv_token(p_key)) = public.kv_token_row(p_expected)) then
+            and not (p_add and public.kv_token_row(public.kv_token(p_key)) = public.kv_token_row(p_expected)
+                and public.kv_members_of(p_value) is not null) then
             return json_build_object('applied', false, 'token', public.kv_token(p_key))::text;
         end if;
         if v_value is null then
@@ -102,6 +103,6 @@ begin
 end
 $$;
 comment on function public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid) is
-    'Makes an entry what the other store has (p_value null: no entry), if it is still what p_expected, a token, says. p_add: members were added there, and those that only are here stay; then it may have got more members since.';
+    'Makes an entry what the other store has (p_value null: no entry), if it is still what p_expected, a token, says. p_add: members were added there, and those that only are here stay; then, where p_value is an array of members, it may have got more of them since.';
 
 notify pgrst, 'reload schema';
