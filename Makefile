@@ -45,10 +45,10 @@ $(TOOLS)/$(GOSEC):
 $(TOOLS)/$(GOVULNCHECK):
 	@mkdir -p $(TOOLS) && GOFLAGS=-buildvcs=false GOBIN=$(TOOLS) go install golang.org/x/vuln/cmd/$(GOVULNCHECK) && mv -f $(TOOLS)/govulncheck $@
 
-# Programs of whoever runs them, on their own machine, and the package that is one of them: they read files that are named to them (G122, G304, G703), start programs
-# (G204), make files that others may read unless they hold a secret (G301, G302, G306), ignore what closing says (G104), convert
-# ports and process ids (G115) and roll dice (G404).
-GOSEC_SCRIPTS = (scripts|pkg/migrate)/.*:G104,G115,G122,G204,G301,G302,G304,G306,G404,G703
+# Programs of whoever runs them, on their own machine, and the package that is one of them: they read files that are named to them
+# (G122, G304, G703), ask addresses that the environment names (G704), start programs (G204), make files that others may read unless
+# they hold a secret (G301, G302, G306), ignore what closing says (G104), convert ports and process ids (G115) and roll dice (G404).
+GOSEC_SCRIPTS = (scripts|tests|pkg/migrate)/.*:G104,G115,G122,G204,G301,G302,G304,G306,G404,G703,G704
 
 .PHONY: lint
 lint: check $(TOOLS)/$(GOSEC) $(TOOLS)/$(GOVULNCHECK) ## check, and the code and its dependencies scanned for security: gosec, govulncheck (asks vuln.go.dev)
