@@ -113,12 +113,11 @@ func pairsOf(indexes []kv.Index) [][2]string {
 // appendMembers adds to the text of an array the members that are not in it. The rest of the text stays as it is. Anything but
 // an array counts as an empty one.
 func appendMembers(text string, members []string) (appended string, grown bool) {
-	var elements []json.RawMessage
-	if json.Unmarshal([]byte(text), &elements) != nil || elements == nil {
-		text, elements = "[]", nil
+	present, isArray := membersOf(text)
+	if !isArray {
+		text = "[]"
 	}
 	known := map[string]bool{}
-	present, _ := membersOf(text)
 	for _, member := range present {
 		known[member] = true
 	}
@@ -129,10 +128,9 @@ func appendMembers(text string, members []string) (appended string, grown bool) 
 			continue
 		}
 		known[member], grown = true, true
-		if len(elements) > 0 {
+		if out[len(out)-1] != '[' {
 			out = append(out, ',')
 		}
-		elements = append(elements, nil)
 		out = kv.AppendString(out, member)
 	}
 	return string(append(out, ']')), grown
