@@ -44,26 +44,38 @@ func DieOf(cmd *exec.Cmd, signal syscall.Signal) {
 
 // startOf reads the start time in clock ticks since boot, and the boot it counts from.
 func startOf(pid int) (string, bool) {
-	state, ticks, _, ok := stat(pid)
-	if !ok || state == 'Z' || state == 'X' {
+	p, ok := stat(pid)
+	if !ok || p.gone() {
 		return "", false
 	}
-	return bootID() + "/" + ticks, true
+	return bootID() + "/" + p.ticks, true
 }
 
-// stat reads the fields of /proc/<pid>/stat that matter here. The program's name, in parentheses, may hold anything.
-func stat(pid int) (state byte, ticks string, parent int, ok bool) {
+// status is what matters here of /proc/<pid>/stat, see proc_pid_stat(5).
+type status struct {
+	state   string // of the first thread
+	parent  int
+	threads int
+	ticks   string // when it started
+}
+
+// gone tells whether nothing of the process is left but its exit status. A zombie with other threads is not: until the last of them
+// has ended, the process keeps its files, ports and locks.
+func (s status) gone() bool { return s.state == "X" || s.state == "Z" && s.threads <= 1 }
+
+func stat(pid int) (status, bool) {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, "", 0, false
+		return status{}, false
 	}
-	end := bytes.LastIndexByte(content, ')')
+	end := bytes.LastIndexByte(content, ')') // of the program's name, which may hold anything
 	fields := strings.Fields(string(content[end+1:]))
 	if end < 0 || len(fields) < 20 {
-		return 0, "", 0, false
+		return status{}, false
 	}
-	parent, err = strconv.Atoi(fields[1])
-	return fields[0][0], fields[19], parent, err == nil
+	parent, parentErr := strconv.Atoi(fields[1])
+	threads, threadsErr := strconv.Atoi(fields[17])
+	return status{state: fields[0], parent: parent, threads: threads, ticks: fields[19]}, parentErr == nil && threadsErr == nil
 }
 
 var bootID = sync.OnceValue(func() string {
@@ -120,7 +132,7 @@ func (r *reaper) sweep() {
 		if err != nil || r.ours[pid] {
 			continue
 		}
-		if state, _, parent, ok := stat(pid); ok && parent == self && state == 'Z' {
+		if p, ok := stat(pid); ok && p.parent == self && p.gone() {
 			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 		}
 	}

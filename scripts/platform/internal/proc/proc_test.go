@@ -3,14 +3,19 @@
 package proc
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/stretchr/testify/require"
 )
 
@@ -37,6 +42,60 @@ func TestEndKillsWhoDoesNotListen(t *testing.T) {
 	process.End(200 * time.Millisecond)
 	require.False(t, process.Alive())
 	<-waited
+}
+
+// TestWhoIsGoneHoldsNothing: the first thread of a killed process can be a zombie while others still hold its ports and locks.
+func TestWhoIsGoneHoldsNothing(t *testing.T) {
+	if file := os.Getenv("PROC_HOLD"); file != "" {
+		hold(t, file)
+		return
+	}
+	file := filepath.Join(t.TempDir(), "lock")
+	for range 10 {
+		cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), "PROC_HOLD="+file)
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, Start(cmd))
+		line, err := bufio.NewReader(out).ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, "held\n", line)
+		process, alive := Identify(cmd.Process.Pid)
+		require.True(t, alive)
+		require.NoError(t, Kill(process.PID))
+		require.True(t, process.WaitGone(t.Context()))
+		lock := flock.New(file)
+		free, err := lock.TryLock()
+		require.NoError(t, err)
+		require.True(t, free, "a process that is gone holds no lock")
+		require.NoError(t, lock.Close())
+		_ = cmd.Wait()
+	}
+}
+
+// hold locks the file, says so, and waits to be killed; with memory and threads, so that dying takes a while.
+func hold(t *testing.T, file string) {
+	lock := flock.New(file)
+	held, err := lock.TryLock()
+	require.NoError(t, err)
+	require.True(t, held)
+	memory := make([]byte, 128<<20)
+	for i := 0; i < len(memory); i += os.Getpagesize() {
+		memory[i] = 1
+	}
+	for range 20 {
+		go func() {
+			runtime.LockOSThread()
+			for {
+				time.Sleep(time.Millisecond)
+			}
+		}()
+	}
+	time.Sleep(50 * time.Millisecond)
+	fmt.Println("held")
+	time.Sleep(time.Minute)
+	runtime.KeepAlive(memory)
+	runtime.KeepAlive(lock)
 }
 
 func TestChildIsStartedAgainUntilTheEnd(t *testing.T) {
