@@ -138,8 +138,8 @@ load: ## 1,000 users at once for a minute, on a platform of its own, into .local
 	@$(PLATFORM) run -- go run ./tests/load --out $(CURDIR)/.local/load.json $(ARGS)
 
 .PHONY: faults
-faults: ## break a platform of its own in many ways under load, and check what clients saw, into .local/faults.json (ARGS=--help)
-	@$(PLATFORM) run --instances 4 -- go run ./tests/faults --out $(CURDIR)/.local/faults.json $(ARGS)
+faults: ## break a platform of its own in many ways under load, and check what clients saw, into .local/faults.json (MIRROR=true: with mirrored writes; ARGS=--help)
+	@$(PLATFORM) run --instances 4 $(if $(filter true,$(MIRROR)),--env KV_MIRROR_WRITES=true) -- go run ./tests/faults --out $(CURDIR)/.local/faults.json $(ARGS)
 
 .PHONY: migrate
 migrate: ## bring Netlify Blobs and Supabase together: make migrate ARGS='repair --first supabase' (ARGS=--help)

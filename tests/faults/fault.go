@@ -54,6 +54,9 @@ var faults = []fault{
 	{Name: "drop-reply", What: "half of the answers are lost after the commit", Break: gatewayDoes(gatewayFault{Kind: "drop", Share: 0.5})},
 	{Name: "late-request", What: "a third of the requests end in a reset, and arrive up to 6 s later all the same", Hold: 15 * time.Second, Break: gatewayDoes(gatewayFault{Kind: "late", Share: 0.33, Delay: 6000})},
 	{Name: "fill-pool", What: "other clients hold every connection of PostgREST", Break: fillPool},
+	{Name: "blobs-unavailable", What: "Blobs answer everything with 5xx", Lacks: lacksMirror, Break: blobsDo(blobsFault{ServerError: 1})},
+	{Name: "blobs-errors", What: "a third of the requests to Blobs fail, of another third the answer is lost", Lacks: lacksMirror, Break: blobsDo(blobsFault{ServerError: 0.33, LostAnswer: 0.33})},
+	{Name: "blobs-slow", What: "Blobs take up to the 5 s that a write waits for its copy, and longer", Lacks: lacksMirror, Break: blobsDo(blobsFault{Delayed: 0.5, Delay: 3000})},
 	{Name: "full-disk", What: "the disk of kv_store and kv_log is full", Fails: true, Lacks: lacksDisk, Break: fillDisk},
 }
 

@@ -72,6 +72,8 @@ the history of what they did and saw:
   - No entry mixes two writes, and an entry, its indexes and their members are always those of one write.
   - Errors are 502 database_unreachable or 504 deadline_exceeded, and nobody waits longer than a minute.
   - Everything works again within --recover-within of the end of the fault.
+  - Where writes are mirrored (make faults MIRROR=true), "migrate-kv-store repair" brings what no copy was made of to Blobs, and
+    both stores are the same then.
 
 Random choices come from --seed; --only repeats one fault. What happens at the same time is up to the machine, so a seed repeats the
 load but not its every turn. Where a promise is broken, the whole history goes beside --out.`,
@@ -111,8 +113,16 @@ func (r results) writeDocs(dir string) error {
 		t.Rows = append(t.Rows, []string{o.Fault, o.told(), report.Thousands(o.Requests), report.Thousands(o.Writes), fmt.Sprintf("%.1f", o.Slowest),
 			fmt.Sprintf("%.2f", o.Recovery), fmt.Sprint(len(o.Violations))})
 	}
+	name := "faults"
+	if mirrored() {
+		name = "faults mirrored"
+		t.Header = append(t.Header, "copies repaired")
+		for i, o := range r.Faults {
+			t.Rows[i] = append(t.Rows[i], fmt.Sprint(o.Repaired))
+		}
+	}
 	text := fmt.Sprintf("%d clients, each fault for %g s, seed %d.\n\n", r.Clients, r.Hold, r.Seed)
-	return report.WriteDocs(dir, map[string]string{"faults": text + report.Markdown(t)}, nil)
+	return report.WriteDocs(dir, map[string]string{name: text + report.Markdown(t)}, nil)
 }
 
 func (f *flags) run(ctx context.Context, out io.Writer) error {
@@ -143,11 +153,11 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "faults     %d, each for about %s under %d clients, seed %d\n\n", len(list), f.hold, f.clients, f.seed)
 	r := results{At: time.Now().UTC(), Seed: f.seed, Clients: f.clients, Hold: f.seconds}
-	fmt.Fprintf(out, "%-16s %8s %7s %7s %6s %7s %6s %6s %9s %9s  %s\n", "fault", "requests", "writes", "unknown", "reads", "bounded", "after", "lists", "slowest s", "recovery", "errors")
+	fmt.Fprintf(out, "%-17s %8s %7s %7s %6s %7s %6s %6s %9s %9s  %s\n", "fault", "requests", "writes", "unknown", "reads", "bounded", "after", "lists", "slowest s", "recovery", "errors")
 	broken := 0
 	for _, fault := range list {
 		if fault.Lacks != nil && fault.Lacks() != "" {
-			fmt.Fprintf(out, "%-16s not done: it needs %s\n", fault.Name, fault.Lacks())
+			fmt.Fprintf(out, "%-17s not done: it needs %s\n", fault.Name, fault.Lacks())
 			continue
 		}
 		o, err := run(ctx, p, fault, f.settings)
@@ -155,8 +165,8 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 			return errors.Join(err, f.write(r))
 		}
 		r.Faults = append(r.Faults, o)
-		fmt.Fprintf(out, "%-16s %8d %7d %7d %6d %7d %6d %6d %9.1f %7.2f s  %s\n", o.Fault, o.Requests, o.Writes, o.Unknown, o.Reads["now"], o.Reads["bounded"],
-			o.Reads["after"], o.Snapshots, o.Slowest, o.Recovery, o.errors())
+		fmt.Fprintf(out, "%-17s %8d %7d %7d %6d %7d %6d %6d %9.1f %7.2f s  %s%s\n", o.Fault, o.Requests, o.Writes, o.Unknown, o.Reads["now"], o.Reads["bounded"],
+			o.Reads["after"], o.Snapshots, o.Slowest, o.Recovery, o.errors(), o.copies())
 		broken += len(o.Violations)
 		if err := f.report(out, o); err != nil {
 			return err
@@ -204,6 +214,14 @@ func (o *outcome) errors() string {
 		return o.told()
 	}
 	return fmt.Sprintf("%s (the soonest after %.1f s)", o.told(), o.Soonest)
+}
+
+// copies says what repair had to do, where writes are mirrored.
+func (o *outcome) copies() string {
+	if !mirrored() {
+		return ""
+	}
+	return fmt.Sprintf("; %d copies repaired", o.Repaired)
 }
 
 // told is what callers were told instead of an answer.

@@ -21,13 +21,14 @@ type platform struct {
 	base, host          string // the functions, and the host's control routes
 	gateway, key        string // between the functions and PostgREST
 	database, superuser string
+	blobsFaults         string // where the stand-in for Blobs takes its faults
 	stateFile           string
 	client              *http.Client
 	maxStale            time.Duration
 }
 
 // variables are what `platform run` sets.
-var variables = []string{"KV_BASE_URL", "KV_HOST_URL", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL", "DATABASE_ADMIN_URL", "PLATFORM_STATE"}
+var variables = []string{"KV_BASE_URL", "KV_HOST_URL", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL", "DATABASE_ADMIN_URL", "PLATFORM_STATE", "NETLIFY_BLOBS_API_URL"}
 
 func newPlatform() (*platform, error) {
 	for _, name := range variables {
@@ -39,8 +40,9 @@ func newPlatform() (*platform, error) {
 	return &platform{
 		base: env("KV_BASE_URL"), host: env("KV_HOST_URL"), gateway: env("SUPABASE_URL"), key: os.Getenv("SUPABASE_SERVICE_ROLE_KEY"),
 		database: os.Getenv("DATABASE_URL"), superuser: os.Getenv("DATABASE_ADMIN_URL"), stateFile: os.Getenv("PLATFORM_STATE"),
-		client:   &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: hangAfter + 10*time.Second},
-		maxStale: time.Second,
+		blobsFaults: env("NETLIFY_BLOBS_API_URL") + "/_platform/blobs/faults",
+		client:      &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: hangAfter + 10*time.Second},
+		maxStale:    time.Second,
 	}, nil
 }
 

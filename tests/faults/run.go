@@ -26,6 +26,7 @@ type outcome struct {
 	Soonest    float64        `json:"soonest_error_s,omitempty"`
 	Slowest    float64        `json:"slowest_s"`
 	Recovery   float64        `json:"recovery_s"`
+	Repaired   int            `json:"repaired_copies,omitempty"` // keys whose copy in the other store was missing or old, where writes are mirrored
 	Violations []violation    `json:"violations"`
 	history    *history
 }
@@ -65,7 +66,14 @@ func run(ctx context.Context, p *platform, f fault, s settings) (*outcome, error
 	if err := l.lookAtEverything(ctx); err != nil {
 		return nil, err
 	}
+	repaired := 0
+	if mirrored() {
+		if repaired, err = l.settle(ctx); err != nil {
+			return nil, err
+		}
+	}
 	o := l.outcome(ended)
+	o.Repaired = repaired
 	o.Fault, o.What, o.Seed = f.Name, f.What, s.seed
 	if f.Fails && len(o.Errors) == 0 {
 		return nil, fmt.Errorf("%s: nothing failed, so nothing was broken", f.Name)

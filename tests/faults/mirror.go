@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+)
+
+// mirrored tells whether the functions copy their writes to Blobs.
+func mirrored() bool { return os.Getenv("KV_MIRROR_WRITES") == "true" }
+
+// lacksMirror is for faults that break nothing else.
+func lacksMirror() string {
+	if !mirrored() {
+		return "mirrored writes: make faults MIRROR=true"
+	}
+	return ""
+}
+
+// blobsFault is what the stand-in for Blobs is told to do to a share of the requests.
+type blobsFault struct {
+	Seed        uint64  `json:"seed"`
+	ServerError float64 `json:"server_error"`
+	LostAnswer  float64 `json:"lost_answer"`
+	Delayed     float64 `json:"delayed"`
+	Delay       int     `json:"delay_ms"`
+}
+
+func blobsDo(f blobsFault) func(context.Context, *platform, time.Duration, *rand.Rand) error {
+	return func(ctx context.Context, p *platform, hold time.Duration, random *rand.Rand) error {
+		f := f
+		f.Seed = random.Uint64()
+		body, err := json.Marshal(f)
+		if err != nil {
+			return err
+		}
+		if err := p.order(ctx, http.MethodPut, p.blobsFaults, body, nil); err != nil {
+			return err
+		}
+		slept := sleep(ctx, hold)
+		var told struct{ Counts map[string]int }
+		err = p.order(context.WithoutCancel(ctx), http.MethodGet, p.blobsFaults, nil, &told)
+		if err == nil && len(told.Counts) == 0 {
+			err = errors.New("the fault of Blobs hit no request")
+		}
+		return errors.Join(slept, err, p.order(context.WithoutCancel(ctx), http.MethodDelete, p.blobsFaults, nil, nil))
+	}
+}
+
+const storesDiffer = "the two stores differ after a repair"
+
+// settleWithin is how long it may take until both stores are the same: what was sent during a fault may still arrive.
+const settleWithin = 20 * time.Second
+
+// settle does what whoever runs a site does after trouble, `migrate-kv-store repair`, and looks whether both stores are the same then.
+// It gives the number of keys that had to be repaired. The load is over.
+func (l *load) settle(ctx context.Context) (repaired int, err error) {
+	for deadline := time.Now().Add(settleWithin); ; {
+		n, left, err := repair(ctx)
+		if err != nil {
+			return repaired, err
+		}
+		repaired += n
+		key, difference, err := l.difference(ctx)
+		if err != nil {
+			return repaired, err
+		}
+		if left > 0 && difference == "" {
+			difference = fmt.Sprintf("%d traces are left", left)
+		}
+		if difference == "" {
+			return repaired, nil
+		}
+		if time.Now().After(deadline) {
+			l.violates(storesDiffer, key, "%s", difference)
+			return repaired, nil
+		}
+		if err := sleep(ctx, time.Second); err != nil {
+			return repaired, err
+		}
+	}
+}
+
+func repair(ctx context.Context) (repaired, left int, err error) {
+	cmd := exec.CommandContext(ctx, "go", "run", "./scripts/migrate-kv-store", "repair", "--first", "supabase", "--json", "--quiet")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, runErr := cmd.Output() // it fails also where something is left, which it says
+	var told struct{ Repaired, Left int }
+	if err := json.Unmarshal(out, &told); err != nil {
+		return 0, 0, fmt.Errorf("migrate-kv-store repair: %w", errors.Join(runErr, err, errors.New(strings.TrimSpace(stderr.String()))))
+	}
+	return told.Repaired, told.Left, nil
+}
+
+// difference names a key that the stores have different things under, as kv-list and kv-list-blob tell, and what they are.
+func (l *load) difference(ctx context.Context) (key, what string, err error) {
+	supabase, err := l.listed(ctx, listPath)
+	if err != nil {
+		return "", "", err
+	}
+	blobs, err := l.listed(ctx, listPath+"-blob")
+	if err != nil {
+		return "", "", err
+	}
+	all := maps.Clone(supabase)
+	maps.Copy(all, blobs)
+	for _, key := range sortedKeys(all) {
+		if supabase[key] != blobs[key] {
+			return key, fmt.Sprintf("Supabase has %.80q, Blobs %.80q", supabase[key], blobs[key]), nil
+		}
+	}
+	return "", "", nil
+}
+
+// listed gives what a store has, entries byte for byte. The members of an index have no order here.
+func (l *load) listed(ctx context.Context, path string) (map[string]string, error) {
+	var told struct{ Data map[string]json.RawMessage }
+	if err := l.platform.order(ctx, http.MethodGet, l.platform.base+path+"?includeValues=true&prefix="+url.QueryEscape(l.prefix), nil, &told); err != nil {
+		return nil, err
+	}
+	texts := map[string]string{}
+	for key, text := range told.Data {
+		texts[key] = string(text)
+		if strings.HasPrefix(key, l.prefix+"x/") {
+			var members []string
+			if err := json.Unmarshal(text, &members); err != nil {
+				return nil, fmt.Errorf("%s: the members of %s: %w", path, key, err)
+			}
+			slices.Sort(members)
+			texts[key] = fmt.Sprint(members)
+		}
+	}
+	return texts, nil
+}
