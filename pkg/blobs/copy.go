@@ -24,7 +24,7 @@ func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag stri
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return state, "", nil
-	case err == nil && !json.Valid(blob.Value):
+	case err == nil && !isJSON(blob.Value):
 		err = errNotJSON
 	}
 	if err != nil {

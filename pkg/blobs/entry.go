@@ -57,12 +57,18 @@ func (s *Store) writeSet(ctx context.Context, m *metadata, pairs [][2]string) er
 	return err
 }
 
+// errIndexesGone is an entry whose metadata names a blob with its indexes that is not there.
+var errIndexesGone = errors.New("the blob with the indexes of an entry is gone")
+
 // indexesOf are the indexes that the metadata speaks of.
 func (s *Store) indexesOf(ctx context.Context, m metadata) (pairs [][2]string, err error) {
 	if m.Set == "" {
 		return m.Indexes, nil
 	}
 	blob, err := s.indexes.Get(ctx, m.Set)
+	if errors.Is(err, ErrNotFound) { // the entry is there, so this is nobody's "not found"
+		return nil, errIndexesGone
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the indexes of an entry: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
@@ -205,7 +206,7 @@ func (s *Store) Get(ctx context.Context, key string) (string, error) {
 	if err != nil {
 		return "", storeError(ctx, "blobs.Get", err)
 	}
-	if !json.Valid(blob.Value) {
+	if !isJSON(blob.Value) {
 		return "", storeError(ctx, "blobs.Get", errNotJSON)
 	}
 	return string(blob.Value), nil
@@ -240,6 +241,10 @@ func (s *Store) Delete(ctx context.Context, key string) (kv.Written, error) {
 // errNotJSON is a blob that another program wrote.
 var errNotJSON = errors.New("the blob is not JSON")
 
+// isJSON tells whether a blob can be answered as it is. Unlike [json.Valid], it does not take any bytes inside a string: JSON is
+// UTF-8 (RFC 8259, section 8.1).
+func isJSON(blob []byte) bool { return utf8.Valid(blob) && json.Valid(blob) }
+
 const messageNoAccess = "Netlify Blobs cannot be reached from here: set NETLIFY_BLOBS_TOKEN and NETLIFY_SITE_ID, or, to answer from Supabase," +
 	" USE_SUPABASE_KV=true with SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
 
@@ -261,6 +266,8 @@ func storeError(ctx context.Context, op string, err error) error {
 		e.Code, e.Message = kv.CodeNotConfigured, messageNoAccess
 	case errors.Is(err, errNotJSON):
 		e.Message = "the blob under the key is not JSON: it was written by something else, and this function cannot answer with it"
+	case errors.Is(err, errIndexesGone):
+		e.Message = "the blob that keeps the indexes of an entry is gone from Netlify Blobs: write the entry again, with its indexes"
 	case errors.Is(err, ErrConditionFailed):
 		e.Message = "others keep changing the same entry in Netlify Blobs; try again in a moment"
 	case errors.As(err, &answer) && slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden}, answer.Status):

@@ -3,7 +3,6 @@ package blobs
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -226,7 +225,7 @@ func (s *Store) readValues(ctx context.Context, page []*listed) error {
 			return nil
 		case err != nil:
 			return err
-		case !json.Valid(blob.Value):
+		case !isJSON(blob.Value):
 			return &kv.Error{Code: kv.CodeDatabaseUnreachable, Err: errNotJSON,
 				Message: fmt.Sprintf("the blob %s is not JSON: it was written by something else; list without includeValues, or delete it", kv.AppendString(nil, b.Key))}
 		}

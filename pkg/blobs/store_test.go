@@ -70,12 +70,21 @@ func TestABlobThatIsNotJSONIsNamedAndNotCut(t *testing.T) {
 	answer, err := store.List(t.Context(), kv.ListQuery{})
 	require.NoError(t, err)
 	require.Equal(t, `{"keys":["odd"],"count":1}`, answer)
+
+	_, err = client.Set(t.Context(), "odd", []byte("[\"caf\xe9\"]"), blobs.SetOptions{}) // encoding/json would take it
+	require.NoError(t, err)
+	_, err = store.Get(t.Context(), "odd")
+	require.ErrorContains(t, err, "not JSON", "JSON is UTF-8")
+	_, err = store.List(t.Context(), kv.ListQuery{Values: true})
+	require.ErrorContains(t, err, `"odd" is not JSON`)
+	_, _, err = store.Read(t.Context(), "odd")
+	require.ErrorContains(t, err, "not JSON")
 }
 
 // 2 kB of metadata hold some dozen indexes; more are in a blob of their own.
 func TestAnEntryMayHaveMoreIndexesThanFitIntoMetadata(t *testing.T) {
 	t.Parallel()
-	store, _ := newStore(t)
+	store, client := newStore(t)
 	ctx := t.Context()
 	var indexes []kv.Index
 	for i := range 200 {
@@ -104,6 +113,11 @@ func TestAnEntryMayHaveMoreIndexesThanFitIntoMetadata(t *testing.T) {
 	value, err := store.Get(ctx, "index:all")
 	require.NoError(t, err)
 	require.Equal(t, 200, strings.Count(value, "member-"))
+
+	withoutSets := blobs.NewStore(client, client)
+	_, err = withoutSets.List(ctx, kv.ListQuery{Indexes: []string{"index:all:member-199"}})
+	require.Equal(t, kv.CodeDatabaseUnreachable, kv.CodeOf(err), "a list is never told that a key is not found")
+	require.ErrorContains(t, err, "the blob with the indexes of an entry is gone")
 }
 
 func TestListsOfBlobsAreBoundedLikeThoseOfSupabase(t *testing.T) {

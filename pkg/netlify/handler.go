@@ -2,6 +2,7 @@ package netlify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -70,7 +71,8 @@ func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	answer.Header["Server-Timing"] = serverTiming(answer.read, took)
 	response, fits := answer.encode()
 	if !fits {
-		err = &kv.Error{Code: kv.CodeTooLarge, Message: "the answer does not fit into the 6 MB of a response: page with limit, or ask for less"}
+		err = &kv.Error{Code: kv.CodeTooLarge, Message: "the answer does not fit into the 6 MB of a response, with its quotes and backslashes escaped:" +
+			" page with limit, leave values out, or keep a large value in parts"}
 		refused := errorAnswer(err, h.now())
 		refused.read = answer.read
 		answer = refused
@@ -168,7 +170,21 @@ func (h *Handler) logRequest(ctx context.Context, request *Request, answer *Answ
 	}
 	if answer.Status >= 500 {
 		level = slog.LevelError
-		attributes = append(attributes, slog.String("error", err.Error()))
+		attributes = append(attributes, slog.String("error", causeOf(err)))
 	}
 	h.log.LogAttrs(ctx, level, "request", attributes...)
+}
+
+// causeOf is what the log says of an error. Where it has a cause, that and what was being done: the message is for the caller, and may
+// name a key.
+func causeOf(err error) string {
+	var e *kv.Error
+	switch {
+	case !errors.As(err, &e) || e.Err == nil:
+		return err.Error()
+	case e.Op == "":
+		return e.Err.Error()
+	default:
+		return e.Op + ": " + e.Err.Error()
+	}
 }

@@ -357,6 +357,14 @@ func TestTheLogHoldsNoKeyValueOrToken(t *testing.T) {
 	invokeHandler(t, h, `{"httpMethod":"POST","headers":{"authorization":"Bearer the-token"},"body":"{\"key\":\"the-key\",\"value\":[\"the-value\"]}"}`)
 	require.Contains(t, log.String(), `"status":200`)
 	require.NotContains(t, log.String(), "the-")
+
+	log.Reset()
+	h.endpoint.Run = func(context.Context, *Request) (*Answer, error) {
+		return nil, &kv.Error{Code: kv.CodeDatabaseUnreachable, Op: "store.List", Err: errors.New("it is not JSON"), Message: "the entry the-key is not JSON"}
+	}
+	invokeHandler(t, h, `{"httpMethod":"POST","headers":{"authorization":"Bearer the-token"},"body":"{}"}`)
+	require.Contains(t, log.String(), `"error":"store.List: it is not JSON"`)
+	require.NotContains(t, log.String(), "the-", "a caller's message may name a key, and is not logged")
 }
 
 func TestAnAnswerThatDoesNotFitIsSentAsBase64OrRefused(t *testing.T) {

@@ -159,7 +159,11 @@ func newCSVWriter(q kv.Query) *csvWriter {
 			w.columns = append(w.columns, "group")
 		}
 		for _, a := range q.Aggregates {
-			w.columns = append(w.columns, strings.TrimSuffix(a.Op+":"+a.Name, ":"))
+			column := strings.TrimSuffix(a.Op+":"+a.Name, ":")
+			w.columns = append(w.columns, column)
+			if leavesOut(a.Op) {
+				w.columns = append(w.columns, column+" excluded")
+			}
 		}
 		w.cells = func(text json.RawMessage) ([]string, error) { return aggregateCells(text, q.GroupBy != nil) }
 	default:
@@ -222,11 +226,16 @@ func resultCells(text json.RawMessage, columns []string) ([]string, error) {
 	return cells, nil
 }
 
+// leavesOut tells whether an aggregate says how many values it could not use.
+func leavesOut(op string) bool { return op != "count" && op != "distinct" }
+
 func aggregateCells(text json.RawMessage, grouped bool) ([]string, error) {
 	var row struct {
 		Group      json.RawMessage `json:"group"`
 		Aggregates []struct {
-			Value json.RawMessage `json:"value"`
+			Op       string          `json:"op"`
+			Value    json.RawMessage `json:"value"`
+			Excluded json.RawMessage `json:"excluded"`
 		} `json:"aggregates"`
 	}
 	if err := json.Unmarshal(text, &row); err != nil {
@@ -238,6 +247,9 @@ func aggregateCells(text json.RawMessage, grouped bool) ([]string, error) {
 	}
 	for _, aggregate := range row.Aggregates {
 		cells = append(cells, cell(aggregate.Value))
+		if leavesOut(aggregate.Op) {
+			cells = append(cells, cell(aggregate.Excluded))
+		}
 	}
 	return cells, nil
 }

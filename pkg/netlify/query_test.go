@@ -361,8 +361,8 @@ func TestAggregatesAreExported(t *testing.T) {
 		`"groups":[{"group":"=x","aggregates":[{"op":"count","value":2},{"op":"sum","path":"a","value":1,"excluded":0}]},` +
 		`{"group":null,"absent":true,"aggregates":[{"op":"count","value":1},{"op":"sum","path":"a","value":null,"excluded":0}]}]}`
 	ask := `"aggregate":[{"op":"count"},{"op":"sum","path":"a"}]`
-	require.Equal(t, "count,sum:a\r\n3,1.50\r\n", export(t, `{"format":"csv",`+ask+`}`, answer).Body)
-	require.Equal(t, "group,count,sum:a\r\n'=x,2,1\r\n,1,\r\n", export(t, `{"format":"csv","groupBy":"g",`+ask+`}`, answer).Body)
+	require.Equal(t, "count,sum:a,sum:a excluded\r\n3,1.50,1\r\n", export(t, `{"format":"csv",`+ask+`}`, answer).Body)
+	require.Equal(t, "group,count,sum:a,sum:a excluded\r\n'=x,2,1,0\r\n,1,,0\r\n", export(t, `{"format":"csv","groupBy":"g",`+ask+`}`, answer).Body)
 	require.Equal(t, `{"aggregates":[{"op":"count","value":3},{"op":"sum","path":"a","value":1.50,"excluded":1}]}`+"\n",
 		export(t, `{"format":"ndjson",`+ask+`}`, answer).Body)
 }

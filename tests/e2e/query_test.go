@@ -226,20 +226,23 @@ func TestQueryBoundsAreSaid(t *testing.T) {
 	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
 		select $1 || lpad(i::text, 5, '0'), json_build_object('text', 'apple', 'n', i) from generate_series(1, 10001) as i`, prefix)
 	require.NoError(t, err)
-	notices := func(a *answer) (codes []string) {
-		var p queryPage
-		require.NoError(t, json.Unmarshal(a.body, &p))
-		for _, notice := range p.Notices {
-			codes = append(codes, notice.Code)
-		}
-		return codes
-	}
-	require.Equal(t, []string{"ranked_first", "no_cursor"}, notices(query(t, "prefix", prefix, "q", "apple", "sort", "relevance")))
-	require.Empty(t, notices(query(t, "prefix", prefix, "aggregate", "count", "groupBy", "text")))
+	require.Equal(t, []string{"ranked_first", "no_cursor"}, notices(t, query(t, "prefix", prefix, "q", "apple", "sort", "relevance")))
+	require.Empty(t, notices(t, query(t, "prefix", prefix, "aggregate", "count", "groupBy", "text")))
 	a := query(t, "prefix", prefix, "aggregate", "count", "groupBy", "n")
-	require.Equal(t, []string{"groups_cut"}, notices(a))
+	require.Equal(t, []string{"groups_cut"}, notices(t, a))
 	require.Equal(t, 10_000, strings.Count(string(a.body), `"group":`))
 	require.True(t, strings.HasPrefix(string(a.body), `{"aggregates":[{"op":"count","value":10001}]`), "the aggregates are of everything")
+}
+
+// notices are the codes of an answer's notices.
+func notices(t *testing.T, a *answer) (codes []string) {
+	t.Helper()
+	var p queryPage
+	require.NoError(t, json.Unmarshal(a.body, &p))
+	for _, notice := range p.Notices {
+		codes = append(codes, notice.Code)
+	}
+	return codes
 }
 
 func TestQueryPagesStayWhileEntriesCome(t *testing.T) {
@@ -408,4 +411,24 @@ func TestQueryEndsAfterTenSeconds(t *testing.T) {
 	}
 	a.isError(t, http.StatusGatewayTimeout, "kv_index_path")
 	require.Less(t, took, 14*time.Second, "the query is not begun again")
+}
+
+// TestTextThatIsCutSaysSo: min and max of text are bounded, and never look whole where they are not.
+func TestTextThatIsCutSaysSo(t *testing.T) {
+	needsSupabase(t)
+	t.Parallel()
+	prefix := newPrefix(t)
+	long := strings.Repeat("ä", 200)
+	upsert(t, prefix+"1", `{"t":`+quote(long)+`}`)
+	ask := []string{"prefix", prefix, "aggregate", "max:t"}
+	query(t, ask...).is(t, http.StatusOK, `{"aggregates":[{"op":"max","path":"t","value":`+quote(long)+`,"excluded":0}],"timestamp":"now"}`)
+
+	upsert(t, prefix+"2", `{"t":`+quote(long+"ö")+`}`)
+	a := query(t, ask...)
+	require.Contains(t, string(a.body), `{"op":"max","path":"t","value":`+quote(long)+`,"cut":true,"excluded":0}`)
+	require.Equal(t, []string{"text_cut"}, notices(t, a))
+	require.Equal(t, []string{"text_cut"}, notices(t, query(t, append(ask, "groupBy", "x")...)))
+	a = query(t, append(ask, "format", "csv")...)
+	require.Equal(t, "max:t,max:t excluded\r\n"+long+",0\r\n", string(a.body))
+	require.Equal(t, "text_cut", a.header.Get("X-KV-Notice"))
 }

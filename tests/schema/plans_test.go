@@ -2,6 +2,8 @@ package schema
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -135,6 +137,28 @@ const fillLog = `
 	insert into public.kv_log (stamp, key)
 	select (3 + i * (now_at - 4) / n)::text::xid8, 'key/' || i % 1000
 	from (select $1::bigint as n, pg_current_xact_id()::text::bigint as now_at) as x, generate_series(1, x.n) as i`
+
+// An array of pairs is kept out of line where it is long, and then all of it is read whenever a pair is named by its number. A warm
+// session's upsert did that for each of a thousand.
+func TestAnUpsertReadsItsIndexesInOnePass(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	var indexes pairs
+	for i := range 1000 {
+		member := ""
+		for part := range 28 { // 900 bytes that hardly compress
+			sum := md5.Sum(fmt.Append(nil, i, part))
+			member += hex.EncodeToString(sum[:])
+		}
+		indexes = append(indexes, []string{"i", member})
+	}
+	p := d.plansOf(t, "select public.kv_upsert('e', '{}', $1)", indexes.parameter())
+	most := 0.0
+	for _, n := range p.nodes {
+		most = max(most, n.Blocks+n.BlocksIn)
+	}
+	require.Less(t, most, 100_000.0, "blocks of one statement")
+}
 
 // Everything that a caller waits for reads about as many rows as its answer has, at any size of the tables.
 func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
