@@ -7,28 +7,15 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"time"
+
+	"netlify-supabase-kv/pkg/kv"
 )
 
 // httpClient is shared by all clients, for its connections. It follows no redirects: the service sends none, and a write that
 // was redirected could become a read that succeeds.
 var httpClient = &http.Client{
-	Transport:     newTransport(),
+	Transport:     kv.NewTransport(),
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
-// newTransport keeps connections for less time than any gateway does, because an instance that was frozen cannot see that the
-// other side has closed one. It asks for nothing to be compressed: gateways give what they compress another etag.
-func newTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		ForceAttemptHTTP2:   true,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
-		TLSHandshakeTimeout: 5 * time.Second,
-		MaxIdleConnsPerHost: 16,
-		IdleConnTimeout:     50 * time.Second,
-		DisableCompression:  true,
-	}
 }
 
 // exchange sends one request and reads the whole answer. Its errors are those of the connection and of the context, without

@@ -42,7 +42,7 @@ func BenchmarkStore(b *testing.B) {
 	})
 	b.Run("Plain", func(b *testing.B) {
 		store := benchProject(b, value)
-		client := &http.Client{Transport: newTransport()}
+		client := &http.Client{Transport: NewTransport()}
 		b.ReportAllocs()
 		for b.Loop() {
 			request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, store.url+"/rest/v1/rpc/kv_get", strings.NewReader(`{"p_key":"docs/1"}`))

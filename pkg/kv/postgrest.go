@@ -94,7 +94,7 @@ func (e *answerError) meaning() (Code, string) {
 const schemePrefix = "kv+"
 
 var register = sync.OnceFunc(func() {
-	transport := &postgrestTransport{base: newTransport()}
+	transport := &postgrestTransport{base: NewTransport()}
 	http.DefaultTransport.(*http.Transport).RegisterProtocol(schemePrefix+"http", transport)
 	http.DefaultTransport.(*http.Transport).RegisterProtocol(schemePrefix+"https", transport)
 })
@@ -105,17 +105,18 @@ func viaPostgREST(u *url.URL) string {
 	return schemePrefix + u.String()
 }
 
-// newTransport keeps connections for less time than any gateway does, because an instance that was frozen cannot see
-// that the other side has closed one.
-func newTransport() *http.Transport {
+// NewTransport returns a transport for an instance that may be frozen between two requests: it keeps connections for less time than any
+// gateway does, because such an instance cannot see that the other side has closed one. It asks for nothing to be compressed: PostgREST
+// takes time to read the wish, and gateways give what they compress another etag.
+func NewTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		ForceAttemptHTTP2:   true,
-		DisableCompression:  true, // PostgREST takes time to read the wish, and gateways compress media types they know, which ours is not
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 		TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     50 * time.Second,
+		DisableCompression:  true,
 	}
 }
 
