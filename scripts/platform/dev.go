@@ -144,7 +144,7 @@ func startNetlifyDev(ctx context.Context, p *supervisor.Platform, cli string, pl
 	cmd.WaitDelay = 2 * time.Second
 	site := &devSite{
 		address: fmt.Sprintf("http://localhost:%d", plan.Dev), output: output, cmd: cmd, ended: make(chan error, 1),
-		close: func() { lines.Close(); log.Close() },
+		close: func() { lines.Close(); log.Close(); os.RemoveAll(p.Home.Temporary()) },
 	}
 	step := p.Out.Step("starting netlify dev")
 	defer step.Drop()
@@ -231,7 +231,12 @@ func devEnv(p *supervisor.Platform) ([]string, error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, err
 	}
-	env := os.Environ()
+	// It leaves the programs that it builds there: at each start one of 13 MB for each function.
+	temporary := p.Home.Temporary()
+	if err := errors.Join(os.RemoveAll(temporary), os.MkdirAll(temporary, 0o700)); err != nil {
+		return nil, err
+	}
+	env := append(os.Environ(), "TMPDIR="+temporary, "TEMP="+temporary, "TMP="+temporary)
 	// Moving the home moves Go's caches, so they are named.
 	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOENV"} {
 		value, err := goEnv(name)

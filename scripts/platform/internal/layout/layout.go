@@ -101,6 +101,9 @@ func (h Home) Postgres() string { return filepath.Join(h.Dir, "postgres") }
 // Blobs is the folder of the Blobs stand-in.
 func (h Home) Blobs() string { return filepath.Join(h.Dir, "blobs") }
 
+// Temporary is the folder of what netlify dev needs while it runs.
+func (h Home) Temporary() string { return filepath.Join(h.Dir, "tmp") }
+
 // Logs is the folder of the log files.
 func (h Home) Logs() string { return filepath.Join(h.Dir, "log") }
 
