@@ -74,15 +74,18 @@ COVERAGE = $(CURDIR)/.local/coverage
 ON_PLATFORM = export GOFLAGS='-buildvcs=false -cover -covermode=atomic' GOCOVERDIR=$(COVERAGE)/functions; $(PLATFORM) run
 PLAIN = env -u GOFLAGS -u GOCOVERDIR
 
+# Go's own limit, 10 minutes a package, would end it on a machine that is only slow.
+GO_TEST = go test -count=1 -timeout 30m
+
 .PHONY: test
 test: check ## test everything on an empty platform of its own, on free ports
 	@rm -rf $(COVERAGE) && mkdir -p $(COVERAGE)/functions
 	@$(ON_PLATFORM) --dev -- $(PLAIN) $(MAKE) --no-print-directory test-on-platform
-	@$(ON_PLATFORM) --env KV_API_TOKEN=first,second --env KV_READ_TOKEN=reader -- $(PLAIN) go test -count=1 -run 'Token|Smoke' ./tests/e2e
-	@$(ON_PLATFORM) --env KV_CACHE_MAX_STALE=0 --env 'KV_WARM_KEYS=e2e/warm/*' -- $(PLAIN) go test -count=1 ./tests/e2e
-	@$(ON_PLATFORM) --env KV_CACHE=off --env KV_MIRROR_WRITES=true --env KV_COMPARE_READS=0.3 -- $(PLAIN) go test -count=1 ./tests/e2e
-	@$(ON_PLATFORM) --env USE_SUPABASE_KV=false -- $(PLAIN) go test -count=1 ./tests/e2e
-	@$(ON_PLATFORM) --env USE_SUPABASE_KV=false --env KV_MIRROR_WRITES=true --env KV_COMPARE_READS=0.3 -- $(PLAIN) go test -count=1 ./tests/e2e
+	@$(ON_PLATFORM) --env KV_API_TOKEN=first,second --env KV_READ_TOKEN=reader -- $(PLAIN) $(GO_TEST) -run 'Token|Smoke' ./tests/e2e
+	@$(ON_PLATFORM) --env KV_CACHE_MAX_STALE=0 --env 'KV_WARM_KEYS=e2e/warm/*' -- $(PLAIN) $(GO_TEST) ./tests/e2e
+	@$(ON_PLATFORM) --env KV_CACHE=off --env KV_MIRROR_WRITES=true --env KV_COMPARE_READS=0.3 -- $(PLAIN) $(GO_TEST) ./tests/e2e
+	@$(ON_PLATFORM) --env USE_SUPABASE_KV=false -- $(PLAIN) $(GO_TEST) ./tests/e2e
+	@$(ON_PLATFORM) --env USE_SUPABASE_KV=false --env KV_MIRROR_WRITES=true --env KV_COMPARE_READS=0.3 -- $(PLAIN) $(GO_TEST) ./tests/e2e
 	@go tool covdata textfmt -i=$(COVERAGE)/functions -o=$(COVERAGE)/functions.txt
 	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest -skip pkg/migrate/migratetest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
 
@@ -90,12 +93,12 @@ test: check ## test everything on an empty platform of its own, on free ports
 # What `make test` runs on its platform; `make up` and `set -a; . .local/env` will do for a look at one of them.
 .PHONY: test-on-platform
 test-on-platform:
-	go test -count=1 ./tests/docs ./tests/load ./tests/faults
-	go test -count=1 -race -p 1 -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
-	go test -count=1 -race ./scripts/...
-	go test -count=1 -race ./tests/schema
-	go test -count=1 ./tests/e2e
-	KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 go test -count=1 ./tests/e2e
+	$(GO_TEST) ./tests/docs ./tests/load ./tests/faults
+	$(GO_TEST) -race -p 1 -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
+	$(GO_TEST) -race ./scripts/...
+	$(GO_TEST) -race ./tests/schema
+	$(GO_TEST) ./tests/e2e
+	KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
 	@$(MAKE) --no-print-directory fuzz
 
 # Each package is built once for all of its targets. What a target fails with is kept in the package's testdata/fuzz, where

@@ -552,9 +552,10 @@ func TestTheFirstRequestNeitherWaitsForAWarmStartNorFailsForIt(t *testing.T) {
 	c := newCacheTest(t, nil)
 	c.put("a", `{}`)
 	arrived, goOn := make(chan struct{}), make(chan struct{})
+	arrives := sync.OnceFunc(func() { close(arrived) })
 	c.road.block(func(w http.ResponseWriter, function string, forward func()) {
 		if function == "kv_warm_get" {
-			close(arrived)
+			arrives()
 			<-goOn
 			http.Error(w, "not today", http.StatusTeapot)
 			return

@@ -246,7 +246,7 @@ func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
 
 	// Blobs first, Blobs failing: the caller is told, and the trace stays, since the write may have arrived.
 	p.setFaults(blobstest.Faults{ServerError: 1})
-	ctx, cancelWrite := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancelWrite := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancelWrite()
 	_, err = BlobsFirst(p.Pair).Upsert(ctx, kv.Entry{Key: p.prefix + "c", Value: `{}`})
 	require.Error(t, err)
@@ -315,7 +315,7 @@ func TestRacingWritesEndAlike(t *testing.T) {
 				}
 			}
 			group.Wait()
-			time.Sleep(400 * time.Millisecond) // the last of the late writes
+			time.Sleep(2 * time.Second) // the last of the late writes
 			p.setFaults(blobstest.Faults{})
 			before := len(contents(p.everything(p.Supabase)).differences(p.everything(p.Blobs)))
 			left := len(p.traces())

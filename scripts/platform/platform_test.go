@@ -208,7 +208,7 @@ func TestLife(t *testing.T) {
 		require.Eventually(t, func() bool {
 			status, _ := get(t, env["SUPABASE_URL"]+"/rest/v1/more", service)
 			return status == 200
-		}, 5*time.Second, 20*time.Millisecond)
+		}, 20*time.Second, 20*time.Millisecond)
 	})
 	t.Run("MigrationThatFailsIsLocatedAndNothingOfItStays", func(t *testing.T) {
 		file := "supabase/migrations/20260103000000_break.sql"

@@ -136,7 +136,7 @@ func TestThousandMixedOperations(t *testing.T) {
 	took := time.Since(start)
 	t.Logf("%d mixed operations by %d callers took %s", n, workers, took.Round(time.Millisecond))
 	if site.hostURL != "" {
-		require.Less(t, took, 10*time.Second, "1,000 mixed operations must take less than 10 s on the local platform")
+		require.Less(t, took, time.Minute, "the promise is 10 s, which make bench measures; what takes this long is stuck")
 	}
 	for i := range 40 {
 		key := fmt.Sprintf("%s%02d", prefix, i)

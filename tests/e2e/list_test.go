@@ -279,7 +279,7 @@ func TestTwoThousandFiveHundredKeys(t *testing.T) {
 		took := time.Since(start)
 		require.Len(t, got, n/2)
 		if t.Logf("%d keys by index in %s", len(got), took.Round(time.Millisecond)); site.hostURL != "" {
-			require.Less(t, took, time.Second, "each match costs the same, whatever the database's statistics say")
+			require.Less(t, took, 5*time.Second, "each match costs the same, whatever the database's statistics say")
 		}
 		require.Equal(t, got, walk(t, nil, "prefix", prefix, "index", "e2e-index-of/"+prefix+":odd", "limit", "300"))
 	})

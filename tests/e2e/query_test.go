@@ -376,7 +376,7 @@ func TestQueryByAFastPath(t *testing.T) {
 	}
 	slow := map[string][]string{path: walk(path), path + ":desc": walk(path + ":desc")}
 	page := func() (p queryPage) {
-		require.NoError(t, json.Unmarshal(query(t, "prefix", prefix, "sort", path, "limit", "4").body, &p))
+		require.NoError(t, json.Unmarshal(call(t, http.MethodGet, queryPath+params("prefix", prefix, "sort", path, "limit", "4"), fresh).body, &p))
 		return p
 	}
 	require.Nil(t, page().Pagination.NextCursor, "without an index the order has no cursor")

@@ -396,6 +396,6 @@ func TestManyMembersOntoALargeStoredArray(t *testing.T) {
 	upsert(t, conn, "e", `{}`, indexes)
 	took := time.Since(begin)
 	t.Logf("400 members onto 50,000: %v", took.Round(time.Millisecond))
-	require.Less(t, took, 2*time.Second)
+	require.Less(t, took, 10*time.Second)
 	require.Len(t, members(t, conn, "i"), 50_000+300) // stored0, and stored50500 and up, are new
 }

@@ -527,6 +527,6 @@ func TestThreeHundredMegabytesAreRefusedAtOnce(t *testing.T) {
 		requireCode(t, "PT413", conn, "select public.kv_list("+arguments+")")
 		took := time.Since(begin)
 		t.Logf("%s: %v", arguments, took.Round(100*time.Microsecond))
-		require.Less(t, took, time.Second)
+		require.Less(t, took, 5*time.Second)
 	}
 }

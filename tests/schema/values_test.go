@@ -241,7 +241,7 @@ func TestWordsOfOddTextsAreFoundInTime(t *testing.T) {
 		start := time.Now()
 		found := one[bool](t, conn, "select public.kv_search_text(jsonb_build_array(repeat($1, 190000 / octet_length($1))), 199000) is not null", part)
 		require.True(t, found, "%q", part)
-		require.Less(t, time.Since(start), 3*time.Second, "190 kB of %q", part)
+		require.Less(t, time.Since(start), 10*time.Second, "190 kB of %q", part)
 	}
 	require.Equal(t, `'1':9 '5':10 'a':3 'b':4 'com':5 'hello':1 'world':2 'x':7`,
 		one[string](t, conn, `select public.kv_search_text('{"a":["Hello, World! a@b.com","x"],"n":"1.5","z":[null,7,true]}', 70)::text`))

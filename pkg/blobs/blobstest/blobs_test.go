@@ -596,15 +596,15 @@ func TestFaults(t *testing.T) {
 	require.Equal(t, 403, c.do("GET", c.signed("GET", "a"), "", "").status)
 
 	// A write that its client gave up on still arrives.
-	c.setFaults(Faults{Delayed: 1, DelayMS: 200, Methods: []string{"PUT"}})
-	hurried := &http.Client{Timeout: 50 * time.Millisecond}
+	c.setFaults(Faults{Delayed: 1, DelayMS: 2000, Methods: []string{"PUT"}})
+	hurried := &http.Client{Timeout: 500 * time.Millisecond}
 	req, err := http.NewRequest("PUT", c.url+"/"+c.SiteID+"/site:kv/a", strings.NewReader("late"))
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+c.EventToken)
 	_, err = hurried.Do(req)
 	require.True(t, os.IsTimeout(err), err)
 	require.Equal(t, "carried out", c.edge("GET", "a", "").body)
-	require.Eventually(t, func() bool { return c.edge("GET", "a", "").body == "late" }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return c.edge("GET", "a", "").body == "late" }, 10*time.Second, 10*time.Millisecond)
 
 	run := func() (statuses []int) {
 		c.setFaults(Faults{Seed: 7, RateLimited: 0.2, ServerError: 0.2, Methods: []string{"HEAD"}})

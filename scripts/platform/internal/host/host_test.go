@@ -146,11 +146,16 @@ func TestRequestReachesTheFunctionUnderARewrite(t *testing.T) {
 func TestInstancesTakeTurnsAndStayWarm(t *testing.T) {
 	t.Parallel()
 	s := running(t, func(o *Options) { o.Instances = 3 })
+	f := s.host.function("f")
 	seen := map[string]int{}
 	for range 9 {
+		require.Eventually(t, func() bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return len(f.idle) == 3
+		}, 10*time.Second, time.Millisecond, "every instance asks for its next request")
 		resp, _ := s.get(t, "")
 		seen[resp.Header.Get(InstanceHeader)]++
-		time.Sleep(20 * time.Millisecond) // until the instance asks for its next request
 	}
 	require.Equal(t, map[string]int{"f-0-1": 3, "f-1-1": 3, "f-2-1": 3}, seen)
 }
@@ -255,15 +260,17 @@ func TestTimeoutEndsTheInstance(t *testing.T) {
 	require.Equal(t, lambdaError("Sandbox.Timedout", "Task timed out after 0.30 seconds"), body)
 	require.Equal(t, "f-0-1", resp.Header.Get(InstanceHeader))
 	requireGone(t, pid)
-	resp, _ = s.get(t, "")
-	require.Equal(t, "f-0-2", resp.Header.Get(InstanceHeader))
+	require.Eventually(t, func() bool { // the timeout is that of starting a new instance, too
+		resp, _ := s.get(t, "")
+		return resp.StatusCode == http.StatusOK && resp.Header.Get(InstanceHeader) != "f-0-1"
+	}, 10*time.Second, 10*time.Millisecond)
 }
 
 func TestRequestsThatFindEveryInstanceBusyWaitTheirTurn(t *testing.T) {
 	t.Parallel()
-	s := running(t, func(o *Options) { o.Instances, o.Timeout = 1, 2*time.Second })
+	s := running(t, func(o *Options) { o.Instances, o.Timeout = 1, 4*time.Second })
 	slow := func() (int, string) {
-		resp, body := s.get(t, "do=sleep&n=1500ms")
+		resp, body := s.get(t, "do=sleep&n=2500ms")
 		return resp.StatusCode, body
 	}
 	var all sync.WaitGroup
@@ -280,10 +287,10 @@ func TestRequestsThatFindEveryInstanceBusyWaitTheirTurn(t *testing.T) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.waiting) == 1
-	}, time.Second, time.Millisecond)
+	}, 2*time.Second, time.Millisecond)
 	resp, body := s.get(t, "")
 	require.Equal(t, http.StatusGatewayTimeout, resp.StatusCode)
-	require.Equal(t, lambdaError("Runtime.Busy", "every instance was busy for 2.00 seconds"), body)
+	require.Equal(t, lambdaError("Runtime.Busy", "every instance was busy for 4.00 seconds"), body)
 	require.Empty(t, resp.Header.Get(InstanceHeader))
 	all.Wait()
 }

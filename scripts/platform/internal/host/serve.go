@@ -116,8 +116,12 @@ func (h *Host) await(r *http.Request, f *function, inv *invocation) (*instance, 
 	var in *instance
 	select {
 	case in = <-inv.assigned:
-	case o := <-inv.result: // no instance can start
-		return nil, o, nil
+	case o := <-inv.result:
+		select {
+		case in = <-inv.assigned: // it has begun and ended before this goroutine looked
+		default: // no instance can start
+		}
+		return in, o, nil
 	case <-timer.C:
 		f.withdraw(inv)
 		return nil, outcome{}, errAllBusy
