@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -100,6 +101,40 @@ func (x *Indexes) Of(key string) [][2]string {
 		pairs[i] = [2]string{x.entries[p.index].key, x.entries[p.index].members[p.member]}
 	}
 	return pairs
+}
+
+// Kind is how many members of an index name entries whose keys are alike.
+type Kind struct {
+	Index   string `json:"index"`
+	Entries string `json:"entries"` // their keys, with {member} in them, as in an [IndexRule]
+	Members int    `json:"members"`
+}
+
+// Mixed are the kinds of entries that an index names where there is more than one: a member stays when its entry is deleted, and then
+// fits whatever other entry ends in it. In the order of the indexes, those with the most members first.
+func (x *Indexes) Mixed() []Kind {
+	counts := map[uint32]map[string]int{}
+	for key, pairs := range x.of {
+		for _, p := range pairs {
+			if counts[p.index] == nil {
+				counts[p.index] = map[string]int{}
+			}
+			counts[p.index][strings.TrimSuffix(key, x.entries[p.index].members[p.member])+memberPlace]++
+		}
+	}
+	mixed := []Kind{}
+	for index, kinds := range counts {
+		if len(kinds) < 2 {
+			continue
+		}
+		for entries, members := range kinds {
+			mixed = append(mixed, Kind{x.entries[index].key, entries, members})
+		}
+	}
+	slices.SortFunc(mixed, func(a, b Kind) int {
+		return cmp.Or(strings.Compare(a.Index, b.Index), cmp.Compare(b.Members, a.Members), strings.Compare(a.Entries, b.Entries))
+	})
+	return mixed
 }
 
 // names are what may stand for an entry in an index: its key, and what follows its last colon or slash.

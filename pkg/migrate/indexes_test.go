@@ -66,6 +66,16 @@ func TestARuleSaysWhichEntryAMemberNames(t *testing.T) {
 	}
 }
 
+func TestAnIndexThatNamesEntriesOfSeveralKindsIsShown(t *testing.T) {
+	keys := []string{"a:4", "index:plain", "index:s", "old/3", "session:1", "session:2"}
+	x := extract(keys, []indexEntry{indexOf(t, "index:plain", `["session:1","4"]`), indexOf(t, "index:s", `["1","2","3","gone"]`)}, nil, nil)
+	require.Equal(t, []Kind{
+		{"index:plain", "a:{member}", 1}, {"index:plain", "{member}", 1},
+		{"index:s", "session:{member}", 2}, {"index:s", "old/{member}", 1},
+	}, x.Mixed())
+	require.Empty(t, extract(keys, []indexEntry{indexOf(t, "index:s", `["1","2"]`)}, nil, nil).Mixed())
+}
+
 func TestOnlyArraysOfStringsAreIndexes(t *testing.T) {
 	for value, is := range map[string]bool{
 		`[]`: true, ` ["a"] `: true, `["a",1]`: false, `[null]`: false, `{"a":1}`: false, `"a"`: false, `null`: false, `[["a"]]`: false,

@@ -98,6 +98,7 @@ var reportPage = template.Must(template.New("report").Funcs(template.FuncMap{
 		return all[:min(len(all), maxShown)]
 	},
 	"members":     func(all []Member) []Member { return all[:min(len(all), maxShown)] },
+	"kinds":       func(all []Kind) []Kind { return all[:min(len(all), maxShown)] },
 	"differences": func(all []Difference) []Difference { return all[:min(len(all), maxShown)] },
 	"cell":        cell,
 	"more": func(n int) string {
@@ -178,8 +179,15 @@ What to do: run again, then verify. What still differs, ` + "`verify --repair --
 {{end}}{{more .Failed}}{{end}}
 ### Indexes
 
-{{number .IndexEntries}} index entries with {{number .Members}} members; {{number .Resolved}} of these name an entry, which has the index now.
-{{if .AmbiguousCount}}
+{{number .IndexEntries}} index entries with {{number .Members}} members; {{number .Resolved}} of these name an entry, which {{if .Plan}}gets{{else}}has{{end}} the index.
+{{if .MixedCount}}
+Some indexes name entries of more than one kind. A member stays when its entry is deleted, and then fits any other entry that ends in
+it: look whether all of these are meant. If not, say which with a rule.
+
+| index | entries | members |
+|---|---|---:|
+{{range kinds .Mixed}}| {{code .Index}} | {{code .Entries}} | {{number .Members}} |
+{{end}}{{more .MixedCount}}{{end}}{{if .AmbiguousCount}}
 {{number .AmbiguousCount}} members may name several entries, and none of these has the index. Name the right one with a rule, as in
 ` + "`--index-rule 'index:sessions=session:{member}'`" + `.
 

@@ -370,6 +370,9 @@ func (r *blobsRestore) one(ctx context.Context, l *backupLine) error {
 		r.failed(Problem{Key: l.Key, Code: CodeBadKey, Reason: err.Error() + ": Netlify Blobs cannot keep it", Advice: "it stays in the backup; restore it into Supabase"})
 		return nil
 	}
+	if original, wrapped := unwrap(string(l.value)); wrapped && r.of == OfSupabase {
+		l.value = original // what a run has made JSON of goes back as it was
+	}
 	if err := r.target.gate.enter(ctx); err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ type Result struct {
 	Unresolved       []Member  `json:"unresolved"`
 	AmbiguousCount   int       `json:"ambiguous_count"`
 	Ambiguous        []Member  `json:"ambiguous"`
+	MixedCount       int       `json:"mixed_count"`
+	Mixed            []Kind    `json:"mixed"` // kinds of entries of the indexes that name more than one
 	Largest          []Sized   `json:"largest"`
 	KeepBlobsUntil   time.Time `json:"keep_blobs_until,omitzero"`
 	EstimatedSeconds float64   `json:"estimated_seconds,omitempty"` // of a plan: for a run and a verification
@@ -103,6 +105,8 @@ func (r *Result) add(list []blobs.Listed, x *Indexes) {
 	}
 	r.IndexEntries, r.Members, r.Resolved = x.Count()
 	r.UnresolvedCount, r.AmbiguousCount = len(x.Unresolved), len(x.Ambiguous)
+	mixed := x.Mixed()
+	r.MixedCount, r.Mixed = len(mixed), mixed[:min(len(mixed), maxListed)]
 	r.Unresolved, r.Ambiguous = x.Unresolved[:min(len(x.Unresolved), maxListed)], x.Ambiguous[:min(len(x.Ambiguous), maxListed)]
 }
 

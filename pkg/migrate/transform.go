@@ -150,6 +150,19 @@ func wrap(blob blobs.Blob) string {
 	return string(append(kv.AppendString(out, strings.ToValidUTF8(blob.ContentType, "\uFFFD")), '}'))
 }
 
+// unwrap gives the blob that wrap has made this of; false where it has not.
+func unwrap(value string) ([]byte, bool) {
+	var wrapped struct {
+		Content     []byte `json:"$blob"`
+		ContentType string `json:"contentType"`
+	}
+	if !strings.HasPrefix(value, `{"$blob":"`) || json.Unmarshal([]byte(value), &wrapped) != nil {
+		return nil, false
+	}
+	blob := blobs.Blob{Value: wrapped.Content, ContentType: wrapped.ContentType}
+	return blob.Value, notJSON(blob.Value) != "" && wrap(blob) == value
+}
+
 // maxSearchBytes is up to where full text is derived (kv_search_text).
 const maxSearchBytes = 200_000
 

@@ -298,6 +298,9 @@ func sayBlobs(out io.Writer, r migrate.Result) {
 func sayIndexes(out io.Writer, r migrate.Result) {
 	fmt.Fprintf(out, "indexes       %s with %s members: %s name an entry, %s may name several, %s name none\n",
 		count(r.IndexEntries), count(r.Members), count(r.Resolved), count(r.AmbiguousCount), count(r.UnresolvedCount))
+	if r.MixedCount > 0 {
+		fmt.Fprintln(out, "              some name entries of several kinds: look into the report whether that is meant")
+	}
 }
 
 func sayVerification(out io.Writer, v migrate.Verification) {
