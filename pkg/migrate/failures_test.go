@@ -223,3 +223,22 @@ func TestARepairOfEntriesThatOthersKeepChangingEnds(t *testing.T) {
 	require.NotZero(t, repaired.Repaired)
 	m.requireIdentical()
 }
+
+func TestAResultThatCannotBeKeptIsToldFirst(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	dir := filepath.Join(file, "kv-migration") // no directory can be made in a file, whoever tries
+	_, err := Plan(t.Context(), unread{}, nil, PlanOptions{Options: restoreOptions.Options, Dir: dir, Progress: silence{}})
+	require.ErrorContains(t, err, "the result has to go there")
+	_, err = Verify(t.Context(), unread{}, Target{}, VerifyOptions{Options: restoreOptions.Options, Dir: dir, Progress: silence{}})
+	require.ErrorContains(t, err, "the result has to go there")
+
+	dir = filepath.Join(t.TempDir(), "a", "b")
+	require.NoError(t, canWrite(dir))
+	require.NoDirExists(t, filepath.Dir(dir), "looking leaves nothing behind")
+}
+
+// unread is a source that must not be read.
+type unread struct{ Source }
+
+func (unread) Name() string { return "unread" }

@@ -39,6 +39,18 @@ func writeJSON(name string, v any) error {
 	return writeFile(name, append(text, '\n'))
 }
 
+// canWrite finds out whether a directory, or what it would be made in, can be written to, before hours are spent on what goes there.
+func canWrite(dir string) error {
+	for _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && filepath.Dir(dir) != dir; _, err = os.Stat(dir) {
+		dir = filepath.Dir(dir)
+	}
+	probe, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return fmt.Errorf("the result has to go there: %w", err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
 // readJSON reads a file into v; false where there is none.
 func readJSON(name string, v any) (bool, error) {
 	text, err := os.ReadFile(name)

@@ -33,6 +33,11 @@ func Plan(ctx context.Context, source Source, target *Target, o PlanOptions) (Re
 	if err != nil {
 		return result, err
 	}
+	if o.Dir != "" {
+		if err := canWrite(o.Dir); err != nil {
+			return result, err
+		}
+	}
 	if target != nil {
 		result.Target = target.Name
 		if _, err := target.Supabase.ImportStatus(ctx); err != nil {

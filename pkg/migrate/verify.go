@@ -81,7 +81,7 @@ func Verify(ctx context.Context, source Source, target Target, o VerifyOptions) 
 		return v, err
 	}
 	if o.Dir != "" {
-		if err := checkDir(o.Dir, source, target); err != nil {
+		if err := errors.Join(checkDir(o.Dir, source, target), canWrite(o.Dir)); err != nil {
 			return v, err
 		}
 	}

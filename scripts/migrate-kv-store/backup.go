@@ -50,7 +50,7 @@ func (s *stores) backup(c *cobra.Command, from, out string, o migrate.BackupOpti
 		}
 		result, err = migrate.Backup(c.Context(), source, out, o)
 	case "supabase":
-		target, targetErr := s.target()
+		target, targetErr := s.target(c.Context())
 		if targetErr != nil {
 			return targetErr
 		}
@@ -121,7 +121,7 @@ func (s *stores) restore(c *cobra.Command, file, to string, o migrate.RestoreOpt
 		}
 		result, err = migrate.RestoreBlobs(c.Context(), file, target, o)
 	case "supabase":
-		target, targetErr := s.target()
+		target, targetErr := s.target(c.Context())
 		if targetErr != nil {
 			return targetErr
 		}

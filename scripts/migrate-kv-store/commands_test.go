@@ -108,7 +108,8 @@ func TestTheWayThroughAMigration(t *testing.T) {
 	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--repair", "--first", "blobs"), "repaired      1")
 	require.Empty(t, p.do(0, "verify", "--dir", p.dir, "--quiet"))
 
-	require.Contains(t, p.do(0, "close"), "closed")
+	require.Contains(t, p.do(0, "close"), "The migration is closed.")
+	require.Contains(t, p.do(0, "close"), "No migration was open")
 	require.Contains(t, p.do(0, "status"), "none is open")
 
 	_, err = p.database.SQL.Exec(t.Context(), "delete from public.kv_store where key in ('session:001', 'session:002')")
@@ -146,6 +147,13 @@ func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
 	require.Zero(t, status.Entries)
 }
 
+func TestAWrongAddressIsToldAtOnce(t *testing.T) {
+	p := newProgram(t)
+	for command, address := range map[string]string{"plan": "http://127.0.0.1:1", "close": os.Getenv("SUPABASE_URL") + "/rest/v1"} {
+		require.Contains(t, p.do(2, command, "--supabase-url", address), address+" does not answer as a Supabase project")
+	}
+}
+
 func TestExitStatusesSayWhatToDo(t *testing.T) {
 	for _, c := range []struct {
 		err         error
@@ -158,6 +166,7 @@ func TestExitStatusesSayWhatToDo(t *testing.T) {
 		{errors.New("x"), true, 2, "Interrupted. The same command goes on where it was.\n"},
 		{&kv.ImportHeld{}, false, 2, "migrate-kv-store status"},
 		{&kv.Error{Code: kv.CodeDatabaseUnreachable}, false, 2, "when the database answers"},
+		{&silentError{"https://x.example", &kv.Error{Code: kv.CodeDatabaseUnreachable}}, false, 2, "look whether SUPABASE_URL"},
 		{errors.New("x"), false, 2, "--help"},
 	} {
 		var stderr bytes.Buffer

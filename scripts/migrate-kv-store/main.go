@@ -67,7 +67,10 @@ func exitStatus(err error, interrupted bool, stderr io.Writer) int {
 
 func advice(err error) string {
 	var held *kv.ImportHeld
+	var silent *silentError
 	switch {
+	case errors.As(err, &silent):
+		return "look whether SUPABASE_URL (or --supabase-url) is the project's address, as in https://<project>.supabase.co; if it is, the same command again when it answers"
 	case errors.As(err, &held), errors.Is(err, migrate.ErrBusy):
 		return "migrate-kv-store status"
 	case kv.CodeOf(err) == kv.CodeDatabaseUnreachable:

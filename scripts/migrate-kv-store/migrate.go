@@ -38,7 +38,7 @@ func (s *stores) plan(c *cobra.Command, o migrate.PlanOptions) error {
 	}
 	var target *migrate.Target
 	if s.hasTarget() {
-		t, err := s.target()
+		t, err := s.target(c.Context())
 		if err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ until "close".`,
 }
 
 func (s *stores) run(c *cobra.Command, o migrate.RunOptions) error {
-	source, target, err := s.both()
+	source, target, err := s.both(c.Context())
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func optionsOfRuns(c *cobra.Command, dir string, o *migrate.Options) error {
 }
 
 func (s *stores) verify(c *cobra.Command, o migrate.VerifyOptions) error {
-	source, target, err := s.both()
+	source, target, err := s.both(c.Context())
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func statusCommand(s *stores) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			var target *migrate.Target
 			if s.hasTarget() {
-				t, err := s.target()
+				t, err := s.target(c.Context())
 				if err != nil {
 					return err
 				}
@@ -229,14 +229,22 @@ deleted meanwhile, and deletes leave no marks any more. Entries are not touched.
 all that is there.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			target, err := s.target()
+			target, err := s.target(c.Context())
+			if err != nil {
+				return err
+			}
+			status, err := target.Supabase.ImportStatus(c.Context())
 			if err != nil {
 				return err
 			}
 			if err := target.Supabase.ImportClose(c.Context()); err != nil {
 				return err
 			}
-			return print(s, c, map[string]bool{"closed": true}, func(out io.Writer, _ map[string]bool) {
+			return print(s, c, map[string]bool{"closed": status.Run != nil}, func(out io.Writer, _ map[string]bool) {
+				if status.Run == nil {
+					fmt.Fprintf(out, "No migration was open in %s.\n", target.Name)
+					return
+				}
 				fmt.Fprintln(out, "The migration is closed.")
 			})
 		},

@@ -34,7 +34,7 @@ func (s *stores) repair(c *cobra.Command, first mirror.First) error {
 	if err != nil {
 		return err
 	}
-	target, err := s.target()
+	target, err := s.target(c.Context())
 	if err != nil {
 		return err
 	}

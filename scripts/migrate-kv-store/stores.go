@@ -2,10 +2,12 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -72,7 +74,11 @@ func (s *stores) source() (*migrate.BlobsSource, error) {
 // hasTarget tells whether a Supabase project is named.
 func (s *stores) hasTarget() bool { return setting(s.supabaseURL, "SUPABASE_URL") != "" }
 
-func (s *stores) target() (migrate.Target, error) {
+// firstPatience is how long the first question is repeated.
+const firstPatience = 5 * time.Second
+
+// target is the Supabase project, which answers. From then on, one that restarts is waited for.
+func (s *stores) target(ctx context.Context) (migrate.Target, error) {
 	url, key := setting(s.supabaseURL, "SUPABASE_URL"), setting(s.supabaseKey, "SUPABASE_SERVICE_ROLE_KEY")
 	switch {
 	case url == "":
@@ -84,16 +90,33 @@ func (s *stores) target() (migrate.Target, error) {
 	if err != nil {
 		return migrate.Target{}, err
 	}
-	return migrate.NewTarget(strings.TrimRight(url, "/"), supabase), nil
+	url = strings.TrimRight(url, "/")
+	if _, err := supabase.WithPatience(firstPatience).ImportStates(ctx, []string{}); kv.CodeOf(err) == kv.CodeDatabaseUnreachable {
+		return migrate.Target{}, &silentError{url, err}
+	} else if err != nil {
+		return migrate.Target{}, fmt.Errorf("ask %s: %w", url, err)
+	}
+	return migrate.NewTarget(url, supabase), nil
 }
 
+// silentError is a project that does not answer the first question, or not as one does: its address may be wrong.
+type silentError struct {
+	url string
+	err error
+}
+
+func (e *silentError) Error() string {
+	return fmt.Sprintf("%s does not answer as a Supabase project: %v", e.url, e.err)
+}
+func (e *silentError) Unwrap() error { return e.err }
+
 // both returns source and target.
-func (s *stores) both() (*migrate.BlobsSource, migrate.Target, error) {
+func (s *stores) both(ctx context.Context) (*migrate.BlobsSource, migrate.Target, error) {
 	source, err := s.source()
 	if err != nil {
 		return nil, migrate.Target{}, err
 	}
-	target, err := s.target()
+	target, err := s.target(ctx)
 	return source, target, err
 }
 

@@ -195,6 +195,7 @@ func TestLife(t *testing.T) {
 		require.Equal(t, state.Supervisor, bringUp(t, p).Supervisor)
 		_, body := get(t, env["KV_BASE_URL"]+"/api/hello?do=env", nil)
 		require.Contains(t, body, "KV_API_TOKEN=t")
+		require.Equal(t, "t", variables(t, p)["KV_API_TOKEN"], "whoever sources the file can call the functions")
 	})
 	t.Run("ChangedSourceIsBuiltAndNewMigrationsAreApplied", func(t *testing.T) {
 		source := filepath.Join(p.Checkout.Root, "functions", "hello", "main.go")

@@ -19,7 +19,8 @@ import (
 // Refused is an answer of kv-query that is none to go on from.
 type Refused struct {
 	Status  int
-	Message string // what the function said, for people
+	Code    string // what the function said, for programs
+	Message string // and for people
 }
 
 func (r *Refused) Error() string {
@@ -34,6 +35,9 @@ func tooMuch(err error) bool {
 
 // passing are statuses after which the same request may go through soon.
 var passing = []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable}
+
+// notConfigured is the code of a 503 that stays until somebody sets what it names.
+const notConfigured = "not_configured"
 
 type client struct {
 	http       *http.Client
@@ -68,7 +72,7 @@ func (c *client) ask(ctx context.Context, query map[string]json.RawMessage) (pag
 		a, err := c.once(ctx, body)
 		last = err
 		var refused *Refused
-		if errors.As(err, &refused) && !slices.Contains(passing, refused.Status) {
+		if errors.As(err, &refused) && (!slices.Contains(passing, refused.Status) || refused.Code == notConfigured) {
 			return a, backoff.Permanent(err)
 		}
 		var wait *backoff.RetryAfterError
@@ -109,15 +113,15 @@ func (c *client) once(ctx context.Context, body []byte) (page, error) {
 	}
 	a := page{body: text, hasMore: response.Header.Get("X-KV-Has-More") == "true", cursor: response.Header.Get("X-KV-Next-Cursor")}
 	if a.count, err = strconv.Atoi(response.Header.Get("X-KV-Count")); err != nil && response.Header.Get("Content-Disposition") != "" {
-		return page{}, &Refused{response.StatusCode, "without X-KV-Count: something between here and the function drops its headers"}
+		return page{}, &Refused{response.StatusCode, "", "without X-KV-Count: something between here and the function drops its headers"}
 	}
 	return a, nil
 }
 
 func refused(status int, body []byte) *Refused {
-	var e struct{ Error string }
+	var e struct{ Error, Code string }
 	if json.Unmarshal(body, &e) != nil || e.Error == "" {
 		e.Error = http.StatusText(status) + ", and not in words of kv-query: is this the address of the site?"
 	}
-	return &Refused{status, e.Error}
+	return &Refused{status, e.Code, e.Error}
 }

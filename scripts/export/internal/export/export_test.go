@@ -174,7 +174,8 @@ func TestWhatPassesIsRepeatedAndWhatIsTooMuchIsHalved(t *testing.T) {
 
 func TestARefusalEndsTheExportInItsWords(t *testing.T) {
 	t.Parallel()
-	for status, body := range map[int]string{400: `{"error":"where[0] is wrong"}`, 401: `{"error":"missing token"}`, 404: "<html>", 413: `{"error":"too large"}`} {
+	for status, body := range map[int]string{400: `{"error":"where[0] is wrong"}`, 401: `{"error":"missing token"}`, 404: "<html>", 413: `{"error":"too large"}`,
+		503: `{"error":"USE_SUPABASE_KV is not true","code":"not_configured"}`} {
 		s := &site{n: 5, trouble: func(_, _ int, w http.ResponseWriter) bool {
 			w.WriteHeader(status)
 			fmt.Fprint(w, body)

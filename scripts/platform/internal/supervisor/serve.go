@@ -139,6 +139,9 @@ func (s *supervisor) follow(ctx context.Context) error {
 		return err
 	}
 	s.spec = spec
+	if err := s.writeEnv(); err != nil {
+		return err
+	}
 	if spec.Supabase == nil {
 		if err := s.followDatabase(ctx); err != nil {
 			return err
