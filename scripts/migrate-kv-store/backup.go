@@ -21,6 +21,8 @@ func backupCommand(s *stores) *cobra.Command {
 		Long: `Write every entry of a store into one compressed file of JSON lines, each with the SHA-256 of its value, and a manifest at its
 end. The file gets its name when it is whole; until then it is <file>.partial.
 
+A backup that was killed leaves that; remove it before the next.
+
 It can run while the site is used: each entry is as it was when it was read. --check reads a file and says whether it is
 whole.`,
 		Args: cobra.NoArgs,

@@ -91,7 +91,8 @@ func command() *cobra.Command {
   migrate-kv-store run
   migrate-kv-store verify
 
-Nothing here ever deletes a blob. Every command can be ended at any time and given again.
+Nothing here ever deletes a blob. Every command can be ended at any time and given again: plan and
+backup begin anew, the others go on where they were.
 
 Exit status: 0, all is well; 1, it ran and something is left, which it says; 2, it could not run or not end.`,
 		SilenceUsage: true, SilenceErrors: true,
