@@ -73,7 +73,7 @@ type Indexes struct {
 	entries []indexEntry
 	is      map[string]bool
 	of      map[string][]pair
-	settled int // members of entries that say so themselves
+	settled int // members of entries that say so themselves, or have left
 }
 
 // pair is one of an entry's indexes, by its place: there may be millions.
@@ -144,9 +144,10 @@ func names(key string) []string {
 	return slices.Compact(all)
 }
 
-// extract finds which entries the members of the index entries name. keys are sorted. own are the indexes of entries that say
-// themselves which they have; where members are ambiguous, the others are what they may name.
-func extract(keys []string, entries []indexEntry, rules []IndexRule, own map[string][][2]string) *Indexes {
+// extract finds which entries the members of the index entries name. keys are sorted. left are members whose entries have gone or left
+// the index: where no rule says whom they name, they name no other. own are the indexes of entries that say themselves which they have;
+// where members are ambiguous, the others are what they may name.
+func extract(keys []string, entries []indexEntry, rules []IndexRule, left map[[2]string]bool, own map[string][][2]string) *Indexes {
 	x := &Indexes{entries: entries, is: map[string]bool{}, of: map[string][]pair{}}
 	named := map[string][]string{} // by member, the entries that it may name
 	for _, e := range entries {
@@ -179,6 +180,9 @@ func extract(keys []string, entries []indexEntry, rules []IndexRule, own map[str
 			candidates := named[member]
 			if rules, ok := ruled[e.key]; ok {
 				candidates = follow(rules, member, keys)
+			} else if left[[2]string{e.key, member}] {
+				x.settled++
+				continue
 			}
 			if len(candidates) > 1 {
 				var settled bool

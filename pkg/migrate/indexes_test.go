@@ -39,7 +39,7 @@ func TestAMemberNamesAnEntryByItsKeyOrByTheEndOfIt(t *testing.T) {
 			entries := []indexEntry{{key: "index:x", members: []string{c.member}, broken: []bool{false}}}
 			keys := append(slices.Clone(c.keys), "index:x")
 			slices.Sort(keys)
-			x := extract(keys, entries, nil, nil)
+			x := extract(keys, entries, nil, nil, nil)
 			for _, key := range keys {
 				want := [][2]string{}
 				if key == c.names {
@@ -57,7 +57,7 @@ func TestARuleSaysWhichEntryAMemberNames(t *testing.T) {
 	rule, err := ParseIndexRule("index:s=session:{member}:v1")
 	require.NoError(t, err)
 	keys := []string{"index:s", "other:a", "session:a:v1"}
-	x := extract(keys, []indexEntry{indexOf(t, "index:s", `["a","b","a"]`)}, []IndexRule{rule}, nil)
+	x := extract(keys, []indexEntry{indexOf(t, "index:s", `["a","b","a"]`)}, []IndexRule{rule}, nil, nil)
 	require.Equal(t, [][2]string{{"index:s", "a"}}, x.Of("session:a:v1"), "once, and not the other that ends in a")
 	require.Equal(t, "b", x.Unresolved[0].Member)
 	for _, bad := range []string{"", "a", "=x{member}", "index:s=session", "index:s={member}{member}"} {
@@ -68,12 +68,12 @@ func TestARuleSaysWhichEntryAMemberNames(t *testing.T) {
 
 func TestAnIndexThatNamesEntriesOfSeveralKindsIsShown(t *testing.T) {
 	keys := []string{"a:4", "index:plain", "index:s", "old/3", "session:1", "session:2"}
-	x := extract(keys, []indexEntry{indexOf(t, "index:plain", `["session:1","4"]`), indexOf(t, "index:s", `["1","2","3","gone"]`)}, nil, nil)
+	x := extract(keys, []indexEntry{indexOf(t, "index:plain", `["session:1","4"]`), indexOf(t, "index:s", `["1","2","3","gone"]`)}, nil, nil, nil)
 	require.Equal(t, []Kind{
 		{"index:plain", "a:{member}", 1}, {"index:plain", "{member}", 1},
 		{"index:s", "session:{member}", 2}, {"index:s", "old/{member}", 1},
 	}, x.Mixed())
-	require.Empty(t, extract(keys, []indexEntry{indexOf(t, "index:s", `["1","2"]`)}, nil, nil).Mixed())
+	require.Empty(t, extract(keys, []indexEntry{indexOf(t, "index:s", `["1","2"]`)}, nil, nil, nil).Mixed())
 }
 
 func TestOnlyArraysOfStringsAreIndexes(t *testing.T) {

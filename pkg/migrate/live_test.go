@@ -94,3 +94,54 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 	}
 	require.False(t, strings.Contains(fmt.Sprint(result.Failures), "sessions"), result.Failures)
 }
+
+// TestAMemberThatWasLeftNamesNoOther: the member stays in its index when the entry that it names is deleted, or leaves the index. Nothing
+// in the blobs then tells that it did not name another entry that ends in it.
+func TestAMemberThatWasLeftNamesNoOther(t *testing.T) {
+	m := newMigration(t)
+	ctx := t.Context()
+	store := mirror.BlobsFirst(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	upsert := func(key string, members ...string) {
+		indexes := []kv.Index{}
+		for _, member := range members {
+			indexes = append(indexes, kv.Index{Key: "index:sessions", Member: member})
+		}
+		_, err := store.Upsert(ctx, kv.Entry{Key: key, Value: `{}`, Indexes: indexes})
+		require.NoError(t, err)
+	}
+	for _, name := range []string{"ada", "bob", "cy"} {
+		m.set("profile/"+name, `{}`)
+	}
+	m.set("index:sessions", `["cy","dee"]`)
+	m.set("profile/dee", `{}`)
+	upsert("sessions/ada", "ada")
+	upsert("sessions/bob", "bob")
+	m.run()
+	m.requireIdentical()
+	indexesOf := func(key string) [][2]string {
+		states, err := m.supabase.States(ctx, []string{key})
+		require.NoError(t, err)
+		return states[0].Indexes
+	}
+	require.Equal(t, [][2]string{{"index:sessions", "cy"}}, indexesOf("profile/cy"))
+
+	_, err := store.Delete(ctx, "sessions/ada")
+	require.NoError(t, err)
+	upsert("sessions/bob")
+	upsert("sessions/cy", "cy") // the profile has the member, too, and keeps it
+	upsert("sessions/cy")
+	for range 2 {
+		m.requireIdentical()
+		for _, key := range []string{"profile/ada", "profile/bob"} {
+			require.Empty(t, indexesOf(key), key)
+		}
+		for key, member := range map[string]string{"profile/cy": "cy", "profile/dee": "dee"} {
+			require.Equal(t, [][2]string{{"index:sessions", member}}, indexesOf(key))
+		}
+		m.run()
+	}
+	require.NoError(t, m.supabase.ImportClose(ctx))
+	left, err := m.supabase.ImportLeft(ctx, [2]string{}, 10)
+	require.NoError(t, err)
+	require.Empty(t, left, "a closed migration keeps nothing")
+}

@@ -52,7 +52,7 @@ func Plan(ctx context.Context, source Source, target *Target, o PlanOptions) (Re
 	if len(list) == 0 {
 		return result, ErrEmptySource
 	}
-	indexes, err := readIndexes(ctx, source, list, o.IndexPrefix, rules, o.Progress)
+	indexes, err := readIndexes(ctx, source, target, list, o.IndexPrefix, rules, o.Progress)
 	if err != nil {
 		return result, err
 	}

@@ -97,7 +97,7 @@ func RestoreSupabase(ctx context.Context, file string, target Target, o RestoreO
 		if err != nil {
 			return r.result, err
 		}
-		if to.indexes, err = readIndexes(ctx, source, source.list, o.IndexPrefix, rules, r.o.Progress); err != nil {
+		if to.indexes, err = readIndexes(ctx, source, nil, source.list, o.IndexPrefix, rules, r.o.Progress); err != nil {
 			return r.result, err
 		}
 	}

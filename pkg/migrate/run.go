@@ -252,7 +252,7 @@ func (r *run) look(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r.indexes, err = readIndexes(ctx, r.source, r.list, r.o.IndexPrefix, rules, r.o.Progress)
+	r.indexes, err = readIndexes(ctx, r.source, &r.target, r.list, r.o.IndexPrefix, rules, r.o.Progress)
 	return err
 }
 
@@ -631,8 +631,9 @@ func (r *run) adopt(ctx context.Context, o one) error {
 	return nil // where it did not apply, a newer write has come
 }
 
-// readIndexes reads the index entries among the listed blobs, and finds which entries their members name.
-func readIndexes(ctx context.Context, source Source, list []blobs.Listed, prefix string, rules []IndexRule, progress Progress) (*Indexes, error) {
+// readIndexes reads the index entries among the listed blobs, and finds which entries their members name. target may be nil; else it
+// knows which of them have left since the migration was opened.
+func readIndexes(ctx context.Context, source Source, target *Target, list []blobs.Listed, prefix string, rules []IndexRule, progress Progress) (*Indexes, error) {
 	var candidates []blobs.Listed
 	keys := make([]string, len(list))
 	for i, blob := range list {
@@ -669,7 +670,11 @@ func readIndexes(ctx context.Context, source Source, list []blobs.Listed, prefix
 		return nil, err
 	}
 	slices.SortFunc(entries, func(a, b indexEntry) int { return strings.Compare(a.key, b.key) })
-	x := extract(keys, entries, rules, nil)
+	left, err := readLeft(ctx, target) // after the blobs: who left since they were read is in here
+	if err != nil {
+		return nil, err
+	}
+	x := extract(keys, entries, rules, left, nil)
 	if len(x.Ambiguous) == 0 || len(x.Ambiguous) > maxListed {
 		return x, nil
 	}
@@ -677,7 +682,30 @@ func readIndexes(ctx context.Context, source Source, list []blobs.Listed, prefix
 	if err != nil {
 		return nil, err
 	}
-	return extract(keys, entries, rules, own), nil
+	return extract(keys, entries, rules, left, own), nil
+}
+
+// leftPage is how many members are asked for at a time.
+const leftPage = 10_000
+
+func readLeft(ctx context.Context, target *Target) (map[[2]string]bool, error) {
+	left := map[[2]string]bool{}
+	if target == nil {
+		return left, nil
+	}
+	for after := [2]string{}; ; {
+		page, err := target.Supabase.ImportLeft(ctx, after, leftPage)
+		if err != nil {
+			return nil, fmt.Errorf("ask which members have left their indexes: %w", err)
+		}
+		for _, pair := range page {
+			left[pair] = true
+		}
+		if len(page) < leftPage {
+			return left, nil
+		}
+		after = page[len(page)-1]
+	}
 }
 
 // readOwn reads the entries that ambiguous members may name, and returns the indexes of those that say themselves which they have, as

@@ -163,7 +163,7 @@ func (c *comparison) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.indexes, err = readIndexes(ctx, c.source, list, c.o.IndexPrefix, rules, c.o.Progress); err != nil {
+	if c.indexes, err = readIndexes(ctx, c.source, &c.target, list, c.o.IndexPrefix, rules, c.o.Progress); err != nil {
 		return err
 	}
 	_, c.v.Members, _ = c.indexes.Count()
