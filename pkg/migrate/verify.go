@@ -277,6 +277,8 @@ func (blob sums) differs(digest kv.Digest, exists bool) *Difference {
 	switch {
 	case blob.missing && exists:
 		return &Difference{Key: blob.key, How: "extra"}
+	case blob.problem != nil && blob.problem.Code == CodeBadKey && exists:
+		return &Difference{Key: blob.key, How: "different", What: "key, which Netlify Blobs cannot keep: store it under another"}
 	case blob.problem != nil && exists:
 		return &Difference{Key: blob.key, How: "different", What: "value"}
 	case blob.missing || blob.problem != nil:

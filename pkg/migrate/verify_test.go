@@ -116,3 +116,13 @@ func TestThePagesOfAVerificationMissNothing(t *testing.T) {
 	m.set("~~missing", "{}")
 	require.Equal(t, 1, m.look(false).Missing)
 }
+
+func TestAKeyThatBlobsCannotKeepIsCalledThat(t *testing.T) {
+	m := newMigration(t)
+	m.set("a", `{}`)
+	m.run()
+	_, err := m.supabase.Upsert(t.Context(), kv.Entry{Key: "p%41", Value: `{}`})
+	require.NoError(t, err)
+	v := m.verify()
+	require.Equal(t, []Difference{{Key: "p%41", How: "different", What: "key, which Netlify Blobs cannot keep: store it under another"}}, v.Found)
+}
