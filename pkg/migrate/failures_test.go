@@ -229,9 +229,9 @@ func TestAResultThatCannotBeKeptIsToldFirst(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	dir := filepath.Join(file, "kv-migration") // no directory can be made in a file, whoever tries
 	_, err := Plan(t.Context(), unread{}, nil, PlanOptions{Options: restoreOptions.Options, Dir: dir, Progress: silence{}})
-	require.ErrorContains(t, err, "the result has to go there")
+	require.ErrorContains(t, err, "write the result")
 	_, err = Verify(t.Context(), unread{}, Target{}, VerifyOptions{Options: restoreOptions.Options, Dir: dir, Progress: silence{}})
-	require.ErrorContains(t, err, "the result has to go there")
+	require.ErrorContains(t, err, "write the result")
 
 	dir = filepath.Join(t.TempDir(), "a", "b")
 	require.NoError(t, canWrite(dir))

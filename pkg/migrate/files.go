@@ -46,7 +46,7 @@ func canWrite(dir string) error {
 	}
 	probe, err := os.CreateTemp(dir, ".probe-*")
 	if err != nil {
-		return fmt.Errorf("the result has to go there: %w", err)
+		return fmt.Errorf("write the result: %w", err)
 	}
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }

@@ -1,12 +1,13 @@
 -- A member of an index stays when the entry that it names is deleted, or leaves the index. To a later run of the migration it then looks
--- as if it named any other entry that ends in it. So while a migration is open, what was left is remembered.
+-- as if it named any other entry that ends in it. So while a migration is open, what callers left is remembered (their requests have an
+-- id, see kv_begin_request; the import and SQL by hand have none: whatever these take away, a later run brings again).
 
 create table public.kv_import_left (
     index_key text collate "C" not null,
     member    text collate "C" not null,
     constraint kv_import_left_pkey primary key (index_key, member)
 );
-comment on table public.kv_import_left is 'While a migration is open: members whose entries were deleted, or left the index, by others than the import.';
+comment on table public.kv_import_left is 'While a migration is open: members whose entries were deleted by callers, or left the index.';
 
 alter table public.kv_import_left enable row level security;
 revoke all on table public.kv_import_left from anon, authenticated;
@@ -31,12 +32,16 @@ begin
             if v_gone.member = '' then
                 continue;
             elsif v_open is null then
-                v_open := coalesce(current_setting('kv.importing', true), '') <> 'on' and exists (select from public.kv_migration);
+                v_open := coalesce(current_setting('kv.request', true), '') <> '' and exists (select from public.kv_migration);
             end if;
             if v_open and not exists (select from public.kv_posting where index_key = v_gone.index_key and member = v_gone.member) then
                 insert into public.kv_import_left (index_key, member) values (v_gone.index_key, v_gone.member) on conflict do nothing;
             end if;
         end loop;
+    end if;
+    if tg_op = 'UPDATE' and exists (select from public.kv_import_left) then
+        delete from public.kv_import_left as l using public.kv_postings_of(new.index_pairs) as p
+        where l.index_key = p.index_key and l.member = p.member;
     end if;
     if tg_op <> 'DELETE' then
         insert into public.kv_posting (index_key, member, key)
@@ -44,43 +49,6 @@ begin
         on conflict do nothing;
     end if;
     return null;
-end
-$$;
-
-create or replace function public.kv_import(
-    p_session  uuid,
-    p_keys     text[],
-    p_values   text[],
-    p_indexes  text[],
-    p_is_index boolean[],
-    p_created  bigint[],
-    p_updated  bigint[]
-) returns public."application/vnd.kv+json"
-    language plpgsql volatile security invoker set search_path = '' set statement_timeout = '55s'
-as $$
-declare
-    v_known  public.kv_import;
-    v_n      integer;
-    v_done   text[] := array_fill(null::text, array[cardinality(p_keys)]);
-begin
-    if not exists (select from public.kv_migration where session = p_session) then
-        raise exception using errcode = 'PT409', message = 'another run has taken over the migration, or it was closed';
-    end if;
-    perform set_config('kv.importing', 'on', true); -- for kv_store_post, until the transaction ends
-    insert into public.kv_import (key) select k from unnest(p_keys) as k order by k collate "C"
-    on conflict (key) do update set key = excluded.key;
-    for v_n in select n from unnest(p_keys) with ordinality as t (k, n) order by k collate "C" loop
-        select * into v_known from public.kv_import where key = p_keys[v_n];
-        v_done[v_n] := public.kv_import_entry(p_keys[v_n], p_values[v_n],
-            (select coalesce(array_agg(array[p ->> 0, p ->> 1] order by n), '{}')
-             from json_array_elements(p_indexes[v_n]::json) with ordinality as a (p, n) having p_indexes[v_n] is not null),
-            p_is_index[v_n], to_timestamp(0) + p_created[v_n] * interval '1 microsecond',
-            to_timestamp(0) + p_updated[v_n] * interval '1 microsecond', v_known);
-    end loop;
-    if random() < 0.1 then
-        perform public.kv_prune_log();
-    end if;
-    return to_json(v_done)::text;
 end
 $$;
 
@@ -105,12 +73,13 @@ begin
     return (
         select coalesce(json_agg(json_build_array(index_key, member) order by index_key, member), '[]')::text
         from (
-            select index_key, member from public.kv_import_left
+            select index_key, member from public.kv_import_left as l
             where (index_key, member) > (p_index_key collate "C", p_member collate "C")
+                and not exists (select from public.kv_posting as p where p.index_key = l.index_key and p.member = l.member)
             order by index_key, member limit p_limit) as page);
 end
 $$;
-comment on function public.kv_import_left_after(text, text, integer) is 'The members of kv_import_left after one, in order: [["key","member"],...].';
+comment on function public.kv_import_left_after(text, text, integer) is 'The members of kv_import_left after one that no entry has now, in order: [["key","member"],...].';
 
 revoke all on function public.kv_import_left_after(text, text, integer) from public, anon, authenticated;
 grant execute on function public.kv_import_left_after(text, text, integer) to service_role;
