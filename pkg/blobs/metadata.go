@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"unicode/utf8"
 )
 
 const (
@@ -29,7 +28,7 @@ func encodeMetadata(text string) (string, error) {
 		return "", nil
 	case len(text) > MaxMetadataBytes:
 		return "", fmt.Errorf("the metadata must be at most %d bytes of JSON, got %d", MaxMetadataBytes, len(text))
-	case !utf8.ValidString(text) || !json.Valid([]byte(text)): // encoding/json takes any bytes inside a string
+	case !isJSON([]byte(text)):
 		return "", errors.New("the metadata must be JSON")
 	}
 	return metadataPrefix + base64.StdEncoding.EncodeToString([]byte(text)), nil

@@ -241,9 +241,9 @@ func (s *Store) Delete(ctx context.Context, key string) (kv.Written, error) {
 // errNotJSON is a blob that another program wrote.
 var errNotJSON = errors.New("the blob is not JSON")
 
-// isJSON tells whether a blob can be answered as it is. Unlike [json.Valid], it does not take any bytes inside a string: JSON is
+// isJSON tells whether bytes are JSON. Unlike [json.Valid], it does not take any bytes inside a string: JSON is
 // UTF-8 (RFC 8259, section 8.1).
-func isJSON(blob []byte) bool { return utf8.Valid(blob) && json.Valid(blob) }
+func isJSON(text []byte) bool { return utf8.Valid(text) && json.Valid(text) }
 
 const messageNoAccess = "Netlify Blobs cannot be reached from here: set NETLIFY_BLOBS_TOKEN and NETLIFY_SITE_ID, or, to answer from Supabase," +
 	" USE_SUPABASE_KV=true with SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"

@@ -122,7 +122,7 @@ func (s *Supabase) ImportStates(ctx context.Context, keys []string) (states []Im
 }
 
 // ImportLeft are up to limit members, each with its index, after one, in order: those whose entries were deleted or left the index since
-// the migration was opened.
+// the migration was opened, and which no entry has now.
 func (s *Supabase) ImportLeft(ctx context.Context, after [2]string, limit int) (pairs [][2]string, err error) {
 	err = s.copyCall(ctx, "kv_import_left_after", map[string]any{"p_index_key": after[0], "p_member": after[1], "p_limit": limit}, &pairs)
 	return pairs, err

@@ -29,10 +29,6 @@ func Plan(ctx context.Context, source Source, target *Target, o PlanOptions) (Re
 	if err := o.Validate(); err != nil {
 		return result, err
 	}
-	rules, err := o.rules()
-	if err != nil {
-		return result, err
-	}
 	if o.Dir != "" {
 		if err := canWrite(o.Dir); err != nil {
 			return result, err
@@ -52,7 +48,7 @@ func Plan(ctx context.Context, source Source, target *Target, o PlanOptions) (Re
 	if len(list) == 0 {
 		return result, ErrEmptySource
 	}
-	indexes, err := readIndexes(ctx, source, target, list, o.IndexPrefix, rules, o.Progress)
+	indexes, err := readIndexes(ctx, source, target, list, o.Options, o.Progress)
 	if err != nil {
 		return result, err
 	}

@@ -76,6 +76,8 @@ func WriteReport(dir string) (Report, error) {
 // maxShown is how many lines of a kind the page shows; the JSON has more.
 const maxShown = 100
 
+func shown[T any](all []T) []T { return all[:min(len(all), maxShown)] }
+
 // Markdown is the report as a page.
 func (r Report) Markdown() (string, error) {
 	var page strings.Builder
@@ -91,15 +93,13 @@ var reportPage = template.Must(template.New("report").Funcs(template.FuncMap{
 	"lasted": func(seconds float64) string {
 		return (time.Duration(seconds*1000) * time.Millisecond).Round(100 * time.Millisecond).String()
 	},
-	"rate":  func(r *Result) string { return humanize.Comma(int64(r.Rate())) },
-	"code":  inCode,
-	"codes": func(keys []string) string { return joinCodes(keys) },
-	"problems": func(all []Problem) []Problem {
-		return all[:min(len(all), maxShown)]
-	},
-	"members":     func(all []Member) []Member { return all[:min(len(all), maxShown)] },
-	"kinds":       func(all []Kind) []Kind { return all[:min(len(all), maxShown)] },
-	"differences": func(all []Difference) []Difference { return all[:min(len(all), maxShown)] },
+	"rate":        func(r *Result) string { return humanize.Comma(int64(r.Rate())) },
+	"code":        inCode,
+	"codes":       func(keys []string) string { return joinCodes(keys) },
+	"problems":    shown[Problem],
+	"members":     shown[Member],
+	"kinds":       shown[Kind],
+	"differences": shown[Difference],
 	"cell":        cell,
 	"more": func(n int) string {
 		if n > maxShown {

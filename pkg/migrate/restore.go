@@ -93,11 +93,7 @@ func RestoreSupabase(ctx context.Context, file string, target Target, o RestoreO
 		return r.result, fmt.Errorf("ask the target: %w", err)
 	}
 	if source.Result.Of == OfBlobs {
-		rules, err := o.rules()
-		if err != nil {
-			return r.result, err
-		}
-		if to.indexes, err = readIndexes(ctx, source, nil, source.list, o.IndexPrefix, rules, r.o.Progress); err != nil {
+		if to.indexes, err = readIndexes(ctx, source, nil, source.list, o.Options, r.o.Progress); err != nil {
 			return r.result, err
 		}
 	}

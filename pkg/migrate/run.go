@@ -248,11 +248,7 @@ func (r *run) look(ctx context.Context) (err error) {
 	if r.list, err = r.source.List(ctx); err != nil {
 		return err
 	}
-	rules, err := r.o.rules()
-	if err != nil {
-		return err
-	}
-	r.indexes, err = readIndexes(ctx, r.source, &r.target, r.list, r.o.IndexPrefix, rules, r.o.Progress)
+	r.indexes, err = readIndexes(ctx, r.source, &r.target, r.list, r.o.Options, r.o.Progress)
 	return err
 }
 
@@ -633,12 +629,16 @@ func (r *run) adopt(ctx context.Context, o one) error {
 
 // readIndexes reads the index entries among the listed blobs, and finds which entries their members name. target may be nil; else it
 // knows which of them have left since the migration was opened.
-func readIndexes(ctx context.Context, source Source, target *Target, list []blobs.Listed, prefix string, rules []IndexRule, progress Progress) (*Indexes, error) {
+func readIndexes(ctx context.Context, source Source, target *Target, list []blobs.Listed, o Options, progress Progress) (*Indexes, error) {
+	rules, err := o.rules()
+	if err != nil {
+		return nil, err
+	}
 	var candidates []blobs.Listed
 	keys := make([]string, len(list))
 	for i, blob := range list {
 		keys[i] = blob.Key
-		if strings.HasPrefix(blob.Key, prefix) {
+		if strings.HasPrefix(blob.Key, o.IndexPrefix) {
 			candidates = append(candidates, blob)
 		}
 	}
@@ -646,7 +646,7 @@ func readIndexes(ctx context.Context, source Source, target *Target, list []blob
 	var mu sync.Mutex
 	var entries []indexEntry
 	known := map[string]string{} // one string for a member of many indexes
-	err := source.Read(ctx, candidates, func(_ context.Context, item Item) error {
+	err = source.Read(ctx, candidates, func(_ context.Context, item Item) error {
 		e, isIndex := indexEntry{}, false
 		if !item.Missing && item.Err == nil && notJSON(item.Blob.Value) == "" {
 			e, isIndex = parseMembers(string(item.Blob.Value))

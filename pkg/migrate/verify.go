@@ -18,8 +18,8 @@ import (
 // Difference is a key that the two stores do not have alike.
 type Difference struct {
 	Key string `json:"key"`
-	// How: "missing" in Supabase, "extra" in Supabase, or what is "different": value, indexes, or that queries by index miss it
-	// ("postings").
+	// How: "missing" in Supabase, "extra" in Supabase, or what is "different": value, indexes, that queries by index miss it
+	// ("postings"), or a key that Blobs cannot have.
 	How  string `json:"how"`
 	What string `json:"what,omitempty"`
 }
@@ -159,11 +159,7 @@ func (c *comparison) all(ctx context.Context) error {
 	for _, blob := range list {
 		c.listed[blob.Key] = blob
 	}
-	rules, err := c.o.rules()
-	if err != nil {
-		return err
-	}
-	if c.indexes, err = readIndexes(ctx, c.source, &c.target, list, c.o.IndexPrefix, rules, c.o.Progress); err != nil {
+	if c.indexes, err = readIndexes(ctx, c.source, &c.target, list, c.o.Options, c.o.Progress); err != nil {
 		return err
 	}
 	_, c.v.Members, _ = c.indexes.Count()

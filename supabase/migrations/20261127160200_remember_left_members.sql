@@ -39,6 +39,7 @@ begin
             end if;
         end loop;
     end if;
+    -- Somebody's again: a repair takes indexes away to give them back. Without anything remembered this costs a look into an empty table.
     if tg_op = 'UPDATE' and exists (select from public.kv_import_left) then
         delete from public.kv_import_left as l using public.kv_postings_of(new.index_pairs) as p
         where l.index_key = p.index_key and l.member = p.member;

@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
@@ -389,6 +390,13 @@ func TestQueryByAFastPath(t *testing.T) {
 		require.Equal(t, want, walk(sort), "sorted by %s", sort)
 	}
 	require.Len(t, query(t, "prefix", prefix, "range", path+":2..5", "sort", path).found(t, prefix), len(query(t, "prefix", prefix, "range", path+":2..5").found(t, prefix)))
+
+	digits := []byte("1")
+	for range 6000 { // at random, since an index keeps what compresses
+		digits = append(digits, '0'+byte(rand.IntN(10)))
+	}
+	post(t, upsertPath, upsertBody(prefix+"long", `{"`+path+`":`+string(digits)+`}`)).isError(t, http.StatusUnprocessableEntity, "the database cannot store the value")
+	upsert(t, prefix+"long", `{"other":`+string(digits)+`}`)
 }
 
 func TestQueryEndsAfterTenSeconds(t *testing.T) {
