@@ -68,38 +68,94 @@ $(VULNDB):
 	@rm -rf $@ && osv=$$(go mod download -json golang.org/x/vulndb@latest | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",$$/\1/p')/data/osv && \
 		GOTOOLCHAIN=auto go run golang.org/x/vulndb/cmd/indexdb@latest -vulns "$$osv" -out $@
 
-COVERAGE = $(CURDIR)/.local/coverage
+# --- tests: stages that run side by side, each on a platform of its own ---
 
-# An empty platform of its own, whose functions count what is covered; the command does not inherit that.
-ON_PLATFORM = export GOFLAGS='-buildvcs=false -cover -covermode=atomic' GOCOVERDIR=$(COVERAGE)/functions; $(PLATFORM) run
-PLAIN = env -u GOFLAGS -u GOCOVERDIR
-
-# Go's own limit, 10 minutes a package, would end it on a machine that is only slow.
-GO_TEST = go test -count=1 -timeout 30m
+STAGES = mkdir -p .local/bin && go build -o .local/bin/stages.$$$$ ./scripts/stages && mv -f .local/bin/stages.$$$$ .local/bin/stages && \
+	exec .local/bin/stages
 
 .PHONY: test
-test: check ## test everything on an empty platform of its own, on free ports
-	@rm -rf $(COVERAGE) && mkdir -p $(COVERAGE)/functions
-	@$(ON_PLATFORM) --dev -- $(PLAIN) $(MAKE) --no-print-directory test-on-platform
-	@$(ON_PLATFORM) --env KV_API_TOKEN=first,second --env KV_READ_TOKEN=reader -- $(PLAIN) $(GO_TEST) -run 'Token|Smoke' ./tests/e2e
-	@$(ON_PLATFORM) --env KV_CACHE_MAX_STALE=0 --env 'KV_WARM_KEYS=e2e/warm/*' -- $(PLAIN) $(GO_TEST) ./tests/e2e
-	@$(ON_PLATFORM) --env KV_CACHE=off --env KV_MIRROR_WRITES=true --env KV_COMPARE_READS=0.3 -- $(PLAIN) $(GO_TEST) ./tests/e2e
-	@$(ON_PLATFORM) --env USE_SUPABASE_KV=false -- $(PLAIN) $(GO_TEST) ./tests/e2e
-	@$(ON_PLATFORM) --env USE_SUPABASE_KV=false --env KV_MIRROR_WRITES=true --env KV_COMPARE_READS=0.3 -- $(PLAIN) $(GO_TEST) ./tests/e2e
+test: ## test everything that a change can break, from nothing, in minutes (make test-unit, test-e2e, … for one stage)
+	@rm -rf $(COVERAGE) && $(STAGES) unit,e2e,scripts,schema,functions,check coverage
+
+.PHONY: test-long
+test-long: export LONG = true
+test-long: export CACHE_TEST_ROUNDS ?= 20000
+test-long: export CACHE_TEST_SECONDS ?= 60
+test-long: export E2E_QUERIES ?= 2000
+test-long: export KV_SCHEMA_RACES ?= 20000
+test-long: export KV_SCHEMA_ENTRIES ?= 1000000
+test-long: export KV_SCHEMA_MEGABYTES ?= 300
+test-long: export E2E_MEGABYTES ?= 300
+test-long: export MIGRATE_TEST_KILLS ?= 50
+test-long: export FUZZTIME ?= 1m
+test-long: ## test everything, whole: every mode, thousands of random rounds, a million entries, minutes of fuzzing (hours)
+	@rm -rf $(COVERAGE) && $(STAGES) -side-by-side 2 unit,e2e,scripts,schema,functions,check coverage,fuzz
+
+# What tests are built of does not name this folder, so that Go's cache serves every checkout.
+test-%: export GOFLAGS = -buildvcs=false -trimpath
+
+# Go's own limit, 10 minutes a package, would end it on a machine that is only slow.
+GO_TEST = go test -count=1 -timeout $(if $(LONG),3h,30m)
+
+COVERAGE = $(CURDIR)/.local/coverage
+
+# Functions that are built so count what is covered; the command that runs on their platform does not inherit that.
+COVERED = export GOFLAGS='-buildvcs=false -trimpath -cover -covermode=atomic' GOCOVERDIR=$(COVERAGE)/functions;
+UNCOVERED = env -u GOCOVERDIR GOFLAGS='-buildvcs=false -trimpath'
+
+.PHONY: test-check
+test-check: check
+
+.PHONY: test-unit
+test-unit:
+	@mkdir -p $(COVERAGE)
+	@$(PLATFORM) run --name test-unit --functions=false -- \
+		$(GO_TEST) -race -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
+
+# The race detector is for goroutines of ours: these tests race SQL.
+.PHONY: test-schema
+test-schema:
+	@$(PLATFORM) run --name test-schema --functions=false -- $(GO_TEST) ./tests/schema
+
+# Programs that run their own platforms, or none.
+.PHONY: test-scripts
+test-scripts:
+	@$(GO_TEST) -race ./scripts/coverage/... ./scripts/platform/... ./scripts/stages/...
+
+# Programs that call functions, and a few requests through netlify dev.
+.PHONY: test-functions
+test-functions:
+	@$(PLATFORM) run --name test-functions --dev -- $(MAKE) --no-print-directory on-functions
+
+.PHONY: on-functions
+on-functions:
+	@$(GO_TEST) ./tests/docs ./tests/load ./tests/faults
+	@$(GO_TEST) -race ./scripts/bench/... ./scripts/export/... ./scripts/migrate-kv-store/...
+	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
+
+# Every test with the default settings, and in other modes the tests that depend on what the mode changes; LONG=true: every test in
+# every mode.
+ONLY = $(if $(LONG),,E2E_ONLY=$(1)) 
+.PHONY: test-e2e
+test-e2e:
+	@mkdir -p $(COVERAGE)/functions
+	@$(COVERED) $(PLATFORM) run --name test-e2e \
+		--mode 'E2E_ONLY=token KV_API_TOKEN=first,second KV_READ_TOKEN=reader' \
+		--mode '$(call ONLY,cache) KV_CACHE_MAX_STALE=0 KV_WARM_KEYS=e2e/warm/*' \
+		--mode '$(call ONLY,store) KV_CACHE=off KV_MIRROR_WRITES=true KV_COMPARE_READS=0.3' \
+		--mode '$(call ONLY,store) USE_SUPABASE_KV=false' \
+		--mode '$(call ONLY,store) USE_SUPABASE_KV=false KV_MIRROR_WRITES=true KV_COMPARE_READS=0.3' \
+		-- $(UNCOVERED) $(GO_TEST) ./tests/e2e
+
+# Of what the unit tests and the functions of the end-to-end tests ran.
+.PHONY: test-coverage
+test-coverage:
 	@go tool covdata textfmt -i=$(COVERAGE)/functions -o=$(COVERAGE)/functions.txt
 	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest -skip pkg/migrate/migratetest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
 
-# One package at a time (-p 1): some measure staleness and races, and are not to wait for another's load.
-# What `make test` runs on its platform; `make up` and `set -a; . .local/env` will do for a look at one of them.
-.PHONY: test-on-platform
-test-on-platform:
-	$(GO_TEST) ./tests/docs ./tests/load ./tests/faults
-	$(GO_TEST) -race -p 1 -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
-	$(GO_TEST) -race ./scripts/...
-	$(GO_TEST) -race ./tests/schema
-	$(GO_TEST) ./tests/e2e
-	KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
-	@$(MAKE) --no-print-directory fuzz
+.PHONY: test-fuzz
+test-fuzz:
+	@$(PLATFORM) run --name test-fuzz --functions=false -- $(MAKE) --no-print-directory fuzz
 
 # Each package is built once for all of its targets. What a target fails with is kept in the package's testdata/fuzz, where
 # `go test` finds it from then on.

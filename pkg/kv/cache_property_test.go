@@ -356,7 +356,7 @@ func sortedMembers(text string) string {
 // others, which do not count on its bursts of changes.
 func TestNoAnswerIsOlderThanAllowed(t *testing.T) {
 	const stepsOfARound = 12
-	rounds, seed := setting(t, "CACHE_TEST_ROUNDS", 2000), seedOf(t)
+	rounds, seed := setting(t, "CACHE_TEST_ROUNDS", 400), seedOf(t)
 	const workers = 4 // whose transactions run beside each other's, so that snapshots have something in them
 	var done atomic.Int64
 	for worker := range workers {
@@ -445,7 +445,7 @@ func (n *interleaving) burst() {
 // no reader may find a count that is older than its cache's staleness. CACHE_TEST_SECONDS says how long.
 func TestReadersSeeEveryAcknowledgedWriteInTime(t *testing.T) {
 	t.Parallel()
-	seconds, seed := setting(t, "CACHE_TEST_SECONDS", 5), seedOf(t)
+	seconds, seed := setting(t, "CACHE_TEST_SECONDS", 2), seedOf(t)
 	const writers, keysEach = 3, 3
 	prefix, store := newPrefix(t), LiveStore(t)
 	var counts [writers * keysEach]acknowledged

@@ -27,8 +27,8 @@ var errDown = errors.New("not running")
 
 // packages are the npm packages that every platform needs; netlifyCLI those of `dev`.
 var (
-	packages   = npm.Set{Name: "platform", What: "Postgres, PostgREST, Netlify's bundler", After: postgres.LinkLibraries}
-	netlifyCLI = npm.Set{Name: "netlify", What: "the Netlify CLI (large)"}
+	packages   = npm.Set{Name: "platform", What: "Postgres, PostgREST, Netlify's bundler (210 MB)", After: postgres.LinkLibraries}
+	netlifyCLI = npm.Set{Name: "netlify", What: "the Netlify CLI (350 MB)"}
 )
 
 // options are the settings, each with its twin in the environment.

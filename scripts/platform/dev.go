@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"netlify-supabase-kv/scripts/platform/internal/bundle"
 	"netlify-supabase-kv/scripts/platform/internal/envfile"
@@ -44,16 +45,20 @@ netlify dev starts a new process for every request; for warm functions, as on Ne
 }
 
 func dev(ctx context.Context, p *supervisor.Platform, o *options, out io.Writer) error {
-	cli, err := netlifyCLI.Install(ctx, p.Checkout, p.Out)
-	if err != nil {
-		return err
-	}
-	plan, started, err := devDatabase(ctx, p, o)
-	if err != nil {
-		return err
-	}
+	// Three things that do not wait for each other; from nothing, they take most of the time.
+	var cli string
+	var plan ports.Plan
+	var started bool
+	work, all := errgroup.WithContext(ctx)
+	work.Go(func() (err error) { cli, err = netlifyCLI.Install(all, p.Checkout, p.Out); return err })
+	work.Go(func() error { return compileFor(all, p) })
+	work.Go(func() (err error) { plan, started, err = devDatabase(all, p, o); return err })
+	err := work.Wait()
 	if started {
 		defer stopUnlessAdopted(p)
+	}
+	if err != nil {
+		return err
 	}
 	return netlifyDev(ctx, p, cli, plan, out)
 }
@@ -127,9 +132,6 @@ type devSite struct {
 
 // startNetlifyDev starts it and waits until the site answers. What it prints goes to its log, and to out once that is opened.
 func startNetlifyDev(ctx context.Context, p *supervisor.Platform, cli string, plan ports.Plan, out io.Writer) (*devSite, error) {
-	if err := compileFor(ctx, p); err != nil {
-		return nil, err
-	}
 	cmd, err := netlifyCommand(p, cli, plan)
 	if err != nil {
 		return nil, err

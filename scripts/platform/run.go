@@ -22,8 +22,7 @@ import (
 )
 
 func runCommand(o *options) *cobra.Command {
-	var withDev bool
-	var set []string
+	var wanted runOptions
 	cmd := &cobra.Command{
 		Use:   "run -- COMMAND…",
 		Short: "Run a command against a platform of its own, empty, which is stopped and removed afterwards",
@@ -31,22 +30,40 @@ func runCommand(o *options) *cobra.Command {
 command with the variables of its env file in the environment, stops the platform, and exits with the command's status.
 
 Whatever project and settings the environment names (SUPABASE_*, KV_*, …) are left out, so that no test can reach a store that
-is not its own. --env sets variables of the functions.`,
+is not its own. --env sets variables of the functions.
+
+Each --mode runs the command once more, after the first run, on the same platform with its functions restarted:
+
+  platform run --mode KV_CACHE=off --mode 'USE_SUPABASE_KV=false KV_MIRROR_WRITES=true' -- go test ./tests/e2e`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			checkout, err := layout.Find(".")
 			if err != nil {
 				return err
 			}
-			if err := isolate(set); err != nil {
+			if err := errors.Join(checkModes(wanted.modes), isolate(wanted.env)); err != nil {
 				return err
 			}
-			return run(cmd.Context(), checkout, o, withDev, args)
+			wanted.command = args
+			return run(cmd.Context(), checkout, o, wanted)
 		},
 	}
-	cmd.Flags().StringArrayVar(&set, "env", nil, "`NAME=VALUE` for the functions and the command; may be repeated")
-	cmd.Flags().BoolVar(&withDev, "dev", false, "run netlify dev on it too, at $KV_DEV_URL")
+	cmd.Flags().StringVar(&wanted.name, "name", "test", "of the platform's folder under .local: runs with different names can go on side by side")
+	cmd.Flags().StringArrayVar(&wanted.env, "env", nil, "`NAME=VALUE` for the functions and the command; may be repeated")
+	cmd.Flags().StringArrayVar(&wanted.modes, "mode", nil, "`NAME=VALUE…`, with spaces between them, for the functions and one more run of the command; may be repeated")
+	cmd.Flags().BoolVar(&wanted.functions, "functions", true, "build and run the functions, beside what they need")
+	cmd.Flags().BoolVar(&wanted.dev, "dev", false, "run netlify dev on it too, at $KV_DEV_URL")
 	return cmd
+}
+
+// runOptions are the flags and arguments of run.
+type runOptions struct {
+	name      string
+	env       []string // NAME=VALUE each
+	modes     []string // NAME=VALUE separated by spaces, one text a mode
+	functions bool
+	dev       bool
+	command   []string
 }
 
 // foreign are the beginnings of the variables that name stores, and what the functions do with them.
@@ -75,9 +92,21 @@ func isolate(set []string) error {
 	return nil
 }
 
-// run holds a lock for as long as its platform lives: a second run in the same checkout is refused.
-func run(ctx context.Context, checkout layout.Checkout, o *options, withDev bool, args []string) error {
-	p := &supervisor.Platform{Checkout: checkout, Home: checkout.Test(), Out: say.New(os.Stderr)}
+// checkModes refuses a mode that is not NAME=VALUE, before anything is started for it.
+func checkModes(modes []string) error {
+	for _, mode := range modes {
+		for _, line := range strings.Fields(mode) {
+			if !strings.Contains(line, "=") {
+				return fmt.Errorf("--mode takes NAME=VALUE with spaces between them, got %q", line)
+			}
+		}
+	}
+	return nil
+}
+
+// run holds a lock for as long as its platform lives: a second run of the same name in the same checkout is refused.
+func run(ctx context.Context, checkout layout.Checkout, o *options, wanted runOptions) error {
+	p := &supervisor.Platform{Checkout: checkout, Home: checkout.Test(wanted.name), Out: say.New(os.Stderr)}
 	if err := os.MkdirAll(checkout.Local(), 0o755); err != nil {
 		return err
 	}
@@ -85,25 +114,28 @@ func run(ctx context.Context, checkout layout.Checkout, o *options, withDev bool
 	if held, err := turn.TryLock(); err != nil {
 		return err
 	} else if !held {
-		return say.Try(errors.New("another run is going on in this checkout"), "wait for it, or use a second checkout")
+		return say.Try(fmt.Errorf("another run named %s is going on in this checkout", wanted.name), "wait for it, or name this one: run --name other -- …")
 	}
 	defer turn.Unlock()
 	proc.ReapOrphans()
-	if err := freshUp(ctx, p, o); err != nil {
+	if err := freshUp(ctx, p, o, wanted.functions); err != nil {
 		return err
 	}
-	status := runWith(ctx, p, withDev, args)
+	status := runWith(ctx, p, wanted)
 	// Stopped also after Ctrl-C; the logs stay until the next run, for whoever has to find out why it failed.
 	return errors.Join(status, clear(context.WithoutCancel(ctx), p))
 }
 
-// runWith runs the command, beside netlify dev if that is wanted.
-func runWith(ctx context.Context, p *supervisor.Platform, withDev bool, args []string) error {
-	if !withDev {
-		return runIn(ctx, p, args)
+// runWith runs the command in every mode, beside netlify dev if that is wanted.
+func runWith(ctx context.Context, p *supervisor.Platform, wanted runOptions) error {
+	if !wanted.dev {
+		return runInModes(ctx, p, wanted)
 	}
 	cli, err := netlifyCLI.Install(ctx, p.Checkout, p.Out)
 	if err != nil {
+		return err
+	}
+	if err := compileFor(ctx, p); err != nil {
 		return err
 	}
 	spec, err := supervisor.ReadSpec(p.Home)
@@ -114,11 +146,42 @@ func runWith(ctx context.Context, p *supervisor.Platform, withDev bool, args []s
 	if err != nil {
 		return err
 	}
-	return errors.Join(runIn(ctx, p, args), site.end())
+	return errors.Join(runInModes(ctx, p, wanted), site.end())
+}
+
+// runInModes runs the command as the platform was started, then once in each mode. It goes on after a failure, so that one run shows
+// every mode that fails.
+func runInModes(ctx context.Context, p *supervisor.Platform, wanted runOptions) error {
+	status := runIn(ctx, p, os.Environ(), wanted.command)
+	for _, mode := range wanted.modes {
+		if ctx.Err() != nil {
+			break
+		}
+		if err := runInMode(ctx, p, mode, wanted.command); err != nil {
+			p.Out.Line("failed     mode %s: %v", mode, err)
+			status = errors.Join(status, err)
+		}
+	}
+	return status
+}
+
+// runInMode restarts the functions with the mode's variables beside those they have, and runs the command with them too.
+func runInMode(ctx context.Context, p *supervisor.Platform, mode string, command []string) error {
+	p.Out.Line("mode       %s", mode)
+	environ := append(os.Environ(), strings.Fields(mode)...) // of repeated variables, the last counts
+	spec, err := supervisor.ReadSpec(p.Home)
+	if err != nil {
+		return err
+	}
+	spec.Functions = supervisor.FunctionVariables(environ)
+	if _, err := p.Up(ctx, spec); err != nil {
+		return err
+	}
+	return runIn(ctx, p, environ, command)
 }
 
 // freshUp starts an empty platform.
-func freshUp(ctx context.Context, p *supervisor.Platform, o *options) error {
+func freshUp(ctx context.Context, p *supervisor.Platform, o *options, functions bool) error {
 	if err := p.Stop(ctx); err != nil { // of a run that was killed
 		return err
 	}
@@ -132,8 +195,10 @@ func freshUp(ctx context.Context, p *supervisor.Platform, o *options) error {
 	if err != nil {
 		return err
 	}
-	if err := addHost(ctx, p, &spec); err != nil {
-		return err
+	if functions {
+		if err := addHost(ctx, p, &spec); err != nil {
+			return err
+		}
 	}
 	spec.Lifeline = true
 	_, err = p.Up(ctx, spec)
@@ -164,15 +229,15 @@ func ofCommand(err error) error {
 	return err
 }
 
-// runIn runs the command at this terminal, with the platform's variables.
-func runIn(ctx context.Context, p *supervisor.Platform, args []string) error {
+// runIn runs the command at this terminal, with environ and the platform's variables.
+func runIn(ctx context.Context, p *supervisor.Platform, environ, args []string) error {
 	variables, err := envfile.Read(p.Home.Env())
 	if err != nil {
 		return err
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), envfile.Strings(variables)...)
+	cmd.Env = append(slices.Clone(environ), envfile.Strings(variables)...)
 	if err := proc.StartHere(cmd); err != nil {
 		return err
 	}

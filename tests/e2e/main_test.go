@@ -14,6 +14,8 @@
 //	SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY, SUPABASE_JWT_SECRET
 //	                           let tests knock at PostgREST; no answer may hold a secret of these
 //	E2E_SMOKE=1                (or -short) only the tests named TestSmoke…: small values and few requests, for `netlify dev`
+//	E2E_QUERIES, E2E_MEGABYTES how many random queries and large values; E2E_SEED repeats the queries of a run
+//	E2E_ONLY                   token, cache or store: only the tests that depend on it (modes_test.go)
 //
 // Every test works under a random key prefix and deletes what it wrote. A test that needs what a site does not offer is
 // skipped and says so.
@@ -25,10 +27,12 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
 )
 
 // site is what the environment says about the deployment under test.
@@ -59,13 +63,23 @@ func TestMain(m *testing.M) {
 			"or name a site: KV_BASE_URL=https://deploy-preview-12--site.netlify.app make e2e")
 		os.Exit(1)
 	}
-	if run := flag.Lookup("test.run"); (testing.Short() || os.Getenv("E2E_SMOKE") == "1") && run.Value.String() == "" {
-		if err := run.Value.Set("^TestSmoke"); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+	if err := choose(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
+}
+
+// setting reads a number from the environment.
+func setting(t testing.TB, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	require.NoError(t, err, name)
+	return n
 }
 
 // needsSupabase skips the test where Netlify Blobs answers.

@@ -4,9 +4,10 @@
 // Environment:
 //
 //	DATABASE_ADMIN_URL   a superuser's connection to a Postgres 15 or 17 that has Supabase's roles, required
-//	KV_SCHEMA_RACES      calls of the race test; default 5,200
+//	KV_SCHEMA_RACES      calls of the race test; default 1,000
 //	KV_SCHEMA_SEED       repeats a randomized test: the seed that its failure printed
-//	KV_SCHEMA_ENTRIES    entries that the tests of plans and the benchmarks fill in; default 50,000
+//	KV_SCHEMA_ENTRIES    entries, and log rows, that the tests of plans fill in; default 20,000
+//	KV_SCHEMA_MEGABYTES  how much a list that is too large holds; default 60
 //	KV_SCHEMA_GROWTH     set: compare costs at 10,000 entries and at KV_SCHEMA_ENTRIES (make scale)
 //
 // The databases of a run are its own: each test gets a copy of one to which all migrations were applied, and all of them

@@ -168,7 +168,7 @@ type history struct {
 // Random writers, on the keys that the locks are about: entries, indexes, and keys that are both, in any order.
 func TestRacingCallsNeverDeadlockAndLoseNothing(t *testing.T) {
 	const workers = 16
-	calls := number(t, "KV_SCHEMA_RACES", 5200)
+	calls := number(t, "KV_SCHEMA_RACES", 1000)
 	source := random(t)
 	d := newDatabase(t)
 

@@ -64,8 +64,8 @@ func (c Checkout) NetlifyTOML() string { return filepath.Join(c.Root, "netlify.t
 // Main is the home of the platform that `up` starts.
 func (c Checkout) Main() Home { return Home{Dir: c.Local()} }
 
-// Test is the home of the platform that `run` starts: apart from Main, so that no test touches what a person has stored.
-func (c Checkout) Test() Home { return Home{Dir: filepath.Join(c.Local(), "test")} }
+// Test is the home of a platform that `run` starts: apart from Main, so that no test touches what a person has stored.
+func (c Checkout) Test(name string) Home { return Home{Dir: filepath.Join(c.Local(), name)} }
 
 // Home is what belongs to one platform: its data, secrets, state and logs.
 type Home struct{ Dir string }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -25,6 +27,7 @@ type Printer struct {
 	mu       sync.Mutex
 	w        io.Writer
 	terminal bool
+	steps    []*Step // that go on, in the order they began; a terminal shows them in one line
 }
 
 // New writes to f, redrawing one line when f is a terminal and printing plain lines when it is not.
@@ -41,8 +44,14 @@ func Plain(w io.Writer) *Printer { return &Printer{w: w} }
 func (p *Printer) Line(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.terminal && len(p.steps) > 0 {
+		fmt.Fprint(p.w, clearLine)
+	}
 	fmt.Fprintf(p.w, format+"\n", args...)
 }
+
+// clearLine empties the terminal's line, to be written anew.
+const clearLine = "\r\x1b[2K"
 
 // Step is something that takes time. End it with [Step.Done] or [Step.Drop].
 type Step struct {
@@ -58,6 +67,9 @@ type Step struct {
 func (p *Printer) Step(doing string) *Step {
 	s := &Step{p: p, doing: doing, began: time.Now(), stop: make(chan struct{})}
 	s.ended.Add(1)
+	p.mu.Lock()
+	p.steps = append(p.steps, s)
+	p.mu.Unlock()
 	if p.terminal {
 		go s.redraw()
 	} else {
@@ -80,6 +92,9 @@ func (s *Step) end() (first bool) {
 	s.once.Do(func() {
 		close(s.stop)
 		s.ended.Wait()
+		s.p.mu.Lock()
+		defer s.p.mu.Unlock()
+		s.p.steps = slices.DeleteFunc(s.p.steps, func(other *Step) bool { return other == s })
 		first = true
 	})
 	return first
@@ -92,12 +107,23 @@ func (s *Step) redraw() {
 	for {
 		select {
 		case <-s.stop:
-			s.write("\r\x1b[2K")
+			s.write(clearLine)
 			return
 		case <-tick.C:
-			s.write(fmt.Sprintf("\r\x1b[2K%s … %s", s.doing, Elapsed(time.Since(s.began))))
+			s.p.redraw()
 		}
 	}
+}
+
+// redraw shows every step that goes on.
+func (p *Printer) redraw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []string
+	for _, s := range p.steps {
+		all = append(all, fmt.Sprintf("%s … %s", s.doing, Elapsed(time.Since(s.began))))
+	}
+	fmt.Fprint(p.w, clearLine+strings.Join(all, "; "))
 }
 
 func (s *Step) announce() {
