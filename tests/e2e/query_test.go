@@ -18,16 +18,17 @@ import (
 // What queries find is compared with a model in query_model_test.go, and every form and refusal of a query is in a table in
 // pkg/netlify. Here is what only shows from end to end.
 
+// query asks the database: what the cache may answer is the matter of cache_test.go.
 func query(t testing.TB, pairs ...string) *answer {
 	t.Helper()
 	needsSupabase(t)
-	return call(t, http.MethodGet, queryPath+params(pairs...))
+	return call(t, http.MethodGet, queryPath+params(pairs...), fresh)
 }
 
 func postQuery(t testing.TB, text string) *answer {
 	t.Helper()
 	needsSupabase(t)
-	return call(t, http.MethodPost, queryPath, body(text))
+	return call(t, http.MethodPost, queryPath, body(text), fresh)
 }
 
 // found are the keys of a result, without the prefix.

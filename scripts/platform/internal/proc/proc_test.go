@@ -51,7 +51,7 @@ func TestWhoIsGoneHoldsNothing(t *testing.T) {
 		return
 	}
 	file := filepath.Join(t.TempDir(), "lock")
-	for range 10 {
+	for range 4 {
 		cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
 		cmd.Env = append(os.Environ(), "PROC_HOLD="+file)
 		out, err := cmd.StdoutPipe()
@@ -79,7 +79,7 @@ func hold(t *testing.T, file string) {
 	held, err := lock.TryLock()
 	require.NoError(t, err)
 	require.True(t, held)
-	memory := make([]byte, 128<<20)
+	memory := make([]byte, 64<<20)
 	for i := 0; i < len(memory); i += os.Getpagesize() {
 		memory[i] = 1
 	}

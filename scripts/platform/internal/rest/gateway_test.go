@@ -128,7 +128,14 @@ func TestGatewayDoesNotCutAnEarlyAnswerShort(t *testing.T) {
 	t.Parallel()
 	keys := testKeys(t)
 	answer := strings.Repeat("a", 256<<10)
-	front := newGateway(t, keys, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) })
+	front := newGateway(t, keys, func(w http.ResponseWriter, r *http.Request) {
+		// As PostgREST does: it answers, and reads the rest of the request afterwards.
+		controller := http.NewResponseController(w)
+		_ = controller.EnableFullDuplex() // HTTP/1 has it
+		_, _ = io.WriteString(w, answer)
+		_ = controller.Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+	})
 	for range 20 {
 		resp, body := send(t, http.MethodPost, front.URL+"/rest/v1/x", strings.Repeat("b", 4<<20), map[string]string{"apikey": keys.Anon})
 		require.Equal(t, http.StatusOK, resp.StatusCode)
