@@ -1,10 +1,13 @@
 # Everything a person or a machine runs goes through here; `make` alone lists it.
 .DEFAULT_GOAL := help
 
-# The platform's program, built and then run in place of the shell: unlike `go run`, it passes signals and exit statuses on.
-# Renamed into place, since another `make` may be running the old one. Coverage flags are for the functions, not for this.
-PLATFORM = mkdir -p .local/bin && GOFLAGS=-buildvcs=false go build -o .local/bin/platform.$$$$ ./scripts/platform && \
-	mv -f .local/bin/platform.$$$$ .local/bin/platform && exec .local/bin/platform
+# What is built here does not name this folder, so that Go's cache serves every checkout.
+FLAGS = -buildvcs=false -trimpath
+
+# A program under scripts, built and then run in place of the shell: unlike `go run`, it passes signals and exit statuses on.
+# Renamed into place, since another `make` may be running the old one. Coverage flags are for the functions, not for these.
+build = mkdir -p .local/bin && GOFLAGS='$(FLAGS)' go build -o .local/bin/$(1).$$$$ ./scripts/$(1) && mv -f .local/bin/$(1).$$$$ .local/bin/$(1)
+PLATFORM = $(if $(PLATFORM_IS_BUILT),,$(call build,platform) &&) exec .local/bin/platform
 
 .PHONY: help
 help: ## show this
@@ -40,10 +43,10 @@ GOVULNCHECK = govulncheck@v1.9.0
 TOOLS = $(CURDIR)/.local/tools
 
 $(TOOLS)/$(GOSEC):
-	@mkdir -p $(TOOLS) && GOFLAGS=-buildvcs=false GOBIN=$(TOOLS) go install github.com/securego/gosec/v2/cmd/$(GOSEC) && mv -f $(TOOLS)/gosec $@
+	@mkdir -p $(TOOLS) && GOFLAGS='$(FLAGS)' GOBIN=$(TOOLS) go install github.com/securego/gosec/v2/cmd/$(GOSEC) && mv -f $(TOOLS)/gosec $@
 
 $(TOOLS)/$(GOVULNCHECK):
-	@mkdir -p $(TOOLS) && GOFLAGS=-buildvcs=false GOBIN=$(TOOLS) go install golang.org/x/vuln/cmd/$(GOVULNCHECK) && mv -f $(TOOLS)/govulncheck $@
+	@mkdir -p $(TOOLS) && GOFLAGS='$(FLAGS)' GOBIN=$(TOOLS) go install golang.org/x/vuln/cmd/$(GOVULNCHECK) && mv -f $(TOOLS)/govulncheck $@
 
 # Programs of whoever runs them, on their own machine, and the package that is one of them: they read files that are named to them
 # (G122, G304, G703), ask addresses that the environment names (G704), start programs (G204), make files that others may read unless
@@ -70,12 +73,12 @@ $(VULNDB):
 
 # --- tests: stages that run side by side, each on a platform of its own ---
 
-STAGES = mkdir -p .local/bin && go build -o .local/bin/stages.$$$$ ./scripts/stages && mv -f .local/bin/stages.$$$$ .local/bin/stages && \
-	exec .local/bin/stages
+# The platform's program is built once for all of them.
+STAGES = rm -rf $(COVERAGE) && $(call build,platform) && $(call build,stages) && export PLATFORM_IS_BUILT=1 && exec .local/bin/stages
 
 .PHONY: test
-test: ## test everything that a change can break, from nothing, in minutes (make test-unit, test-e2e, … for one stage)
-	@rm -rf $(COVERAGE) && $(STAGES) unit,e2e,scripts,schema,functions,check coverage
+test: ## test everything that a change can break, from nothing, in minutes (one stage alone: make test-e2e, test-race, test-unit, …)
+	@$(STAGES) e2e,race,unit,schema,scripts,functions,check coverage
 
 .PHONY: test-long
 test-long: export LONG = true
@@ -89,10 +92,9 @@ test-long: export E2E_MEGABYTES ?= 300
 test-long: export MIGRATE_TEST_KILLS ?= 50
 test-long: export FUZZTIME ?= 1m
 test-long: ## test everything, whole: every mode, thousands of random rounds, a million entries, minutes of fuzzing (hours)
-	@rm -rf $(COVERAGE) && $(STAGES) -side-by-side 2 unit,e2e,scripts,schema,functions,check coverage,fuzz
+	@$(STAGES) -side-by-side 2 e2e,race,unit,schema,scripts,functions,check coverage,fuzz
 
-# What tests are built of does not name this folder, so that Go's cache serves every checkout.
-test-%: export GOFLAGS = -buildvcs=false -trimpath
+test-%: export GOFLAGS = $(FLAGS)
 
 # Go's own limit, 10 minutes a package, would end it on a machine that is only slow.
 GO_TEST = go test -count=1 -timeout $(if $(LONG),3h,30m)
@@ -100,19 +102,25 @@ GO_TEST = go test -count=1 -timeout $(if $(LONG),3h,30m)
 COVERAGE = $(CURDIR)/.local/coverage
 
 # Functions that are built so count what is covered; the command that runs on their platform does not inherit that.
-COVERED = export GOFLAGS='-buildvcs=false -trimpath -cover -covermode=atomic' GOCOVERDIR=$(COVERAGE)/functions;
-UNCOVERED = env -u GOCOVERDIR GOFLAGS='-buildvcs=false -trimpath'
+COVERED = export GOFLAGS='$(FLAGS) -cover -covermode=atomic' GOCOVERDIR=$(COVERAGE)/functions;
+UNCOVERED = env -u GOCOVERDIR GOFLAGS='$(FLAGS)'
 
 .PHONY: test-check
 test-check: check
 
+# Coverage is measured without the race detector, beside which counting every loop would take most of the time.
 .PHONY: test-unit
 test-unit:
 	@mkdir -p $(COVERAGE)
 	@$(PLATFORM) run --name test-unit --functions=false -- \
-		$(GO_TEST) -race -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
+		$(GO_TEST) -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
 
-# The race detector is for goroutines of ours: these tests race SQL.
+# The packages whose goroutines share memory.
+.PHONY: test-race
+test-race:
+	@$(PLATFORM) run --name test-race --functions=false -- $(GO_TEST) -race $(if $(LONG),./pkg/...,./pkg/blobs ./pkg/kv ./pkg/mirror ./pkg/migrate)
+
+# Without the race detector: what races here is SQL.
 .PHONY: test-schema
 test-schema:
 	@$(PLATFORM) run --name test-schema --functions=false -- $(GO_TEST) ./tests/schema
@@ -202,8 +210,7 @@ faults: ## break a platform of its own in many ways under load, and check what c
 
 .PHONY: migrate
 migrate: ## bring Netlify Blobs and Supabase together: make migrate ARGS='repair --first supabase' (ARGS=--help)
-	@if [ -z "$$SUPABASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
-		GOFLAGS=-buildvcs=false go build -o .local/bin/migrate-kv-store ./scripts/migrate-kv-store && exec .local/bin/migrate-kv-store $(ARGS)
+	@if [ -z "$$SUPABASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,migrate-kv-store) && exec .local/bin/migrate-kv-store $(ARGS)
 
 .PHONY: migrate-scale
 migrate-scale: ## migrate ENTRIES (100,000), each in INDEXES (2) of 20 indexes, and say how long it took and in what memory
@@ -212,5 +219,4 @@ migrate-scale: ## migrate ENTRIES (100,000), each in INDEXES (2) of 20 indexes, 
 
 .PHONY: export
 export: ## write what a query finds into one file: make export ARGS='--prefix docs/ --out docs.csv' (ARGS=--help)
-	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
-		GOFLAGS=-buildvcs=false go build -o .local/bin/export ./scripts/export && exec .local/bin/export $(ARGS)
+	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,export) && exec .local/bin/export $(ARGS)
