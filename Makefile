@@ -90,6 +90,12 @@ test-long: export KV_SCHEMA_ENTRIES ?= 1000000
 test-long: export KV_SCHEMA_MEGABYTES ?= 300
 test-long: export E2E_MEGABYTES ?= 300
 test-long: export MIGRATE_TEST_KILLS ?= 50
+test-long: export MIGRATE_TEST_CUTS ?= 6
+test-long: export MIGRATE_TEST_DAMAGES ?= 3
+test-long: export MIGRATE_TEST_STRIDE ?= 1
+test-long: export MIGRATE_TEST_ENTRIES ?= 2000
+test-long: export MIRROR_TEST_KEYS ?= 1500
+test-long: export MIRROR_TEST_STEPS ?= 60
 test-long: export FUZZTIME ?= 1m
 test-long: ## test everything, whole: every mode, thousands of random rounds, a million entries, minutes of fuzzing (hours)
 	@$(STAGES) -side-by-side 2 e2e,race,unit,schema,scripts,functions,check coverage,fuzz

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/blobs/blobstest"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/migratetest"
 )
 
 // blobsStore is the entries of a site as a source and as a place to restore to.
@@ -74,13 +76,16 @@ var odd = map[string]string{
 	longKey:            `{}`,
 }
 
+// large is more than any buffer on the way.
+var large = `{"a":"` + strings.Repeat("large ", 20_000) + `"}`
+
 // entries puts JSON of all kinds into a site, also as the JavaScript functions wrote it: without metadata, their indexes in arrays.
 func (s *blobsStore) entries(t testing.TB) {
 	t.Helper()
 	for key, value := range odd {
 		s.set(t, key, value, "")
 	}
-	s.set(t, "large", `{"a":"`+strings.Repeat("large ", 5<<20/6)+`"}`, "")
+	s.set(t, "large", large, "")
 	for i := range 120 {
 		s.set(t, fmt.Sprintf("session:%03d", i), fmt.Sprintf(`{"n":%d}`, i), `{"of":"others"}`)
 	}
@@ -119,6 +124,7 @@ func TestABackupOfBlobsBringsEveryByteBack(t *testing.T) {
 	from, to := newBlobsStore(t), newBlobsStore(t)
 	from.entries(t)
 	from.others(t)
+	from.set(t, "larger", `{"a":"`+strings.Repeat("larger ", restoreBytes/6)+`"}`, "") // than a chunk
 	file := backUp(t, from)
 	require.NoFileExists(t, file+".partial")
 	want := from.everything(t)
@@ -212,10 +218,10 @@ func (d *database) entries(t testing.TB) {
 	for key, value := range odd {
 		upsert(key, value, kv.Index{Key: "of any name", Member: key[:5]})
 	}
-	for i := range 250 { // more than a page
+	for i := range backupPage + 10 { // more than a page
 		upsert(fmt.Sprintf("e%03d", i), fmt.Sprintf(`{"n":%d}`, i), kv.Index{Key: "index:e", Member: fmt.Sprint(i % 7)})
 	}
-	upsert("large", `{"a":"`+strings.Repeat("large ", 5<<20/6)+`"}`)
+	upsert("large", large)
 	upsert("index:plain", `["an","array"]`)
 	upsert("index:mixed", `[1,{"a":2}]`)
 }
@@ -255,7 +261,7 @@ func TestABackupOfSupabaseBringsItBack(t *testing.T) {
 	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
 	require.NoError(t, err)
 	require.Equal(t, len(before), result.Same)
-	v, err := Verify(t.Context(), to, d.target(), VerifyOptions{Options: restoreOptions.Options, Progress: silence{}})
+	v, err := Verify(t.Context(), to, d.target(), VerifyOptions{Options: restoreOptions.Options, Progress: silence{}, rechecks: []time.Duration{0}})
 	require.NoError(t, err)
 	require.Equal(t, []Difference{{Key: "of any name", How: "different", What: "value"}}, v.Found)
 }
@@ -563,9 +569,14 @@ func unzip(t testing.TB, zipped []byte) string {
 	return string(text)
 }
 
+// zippers are used again: making one takes longer than what it does here.
+var zippers = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
+
 func zip(text string) []byte {
 	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
+	w := zippers.Get().(*gzip.Writer)
+	defer zippers.Put(w)
+	w.Reset(&out)
 	_, _ = w.Write([]byte(text))
 	_ = w.Close()
 	return out.Bytes()
@@ -586,13 +597,16 @@ func contentOf(ctx context.Context, zipped []byte, limit int) (string, error) {
 	return out.String(), err
 }
 
+// TestDamageAnywhereIsFound damages a backup at every byte, or at one of MIGRATE_TEST_STRIDE.
 func TestDamageAnywhereIsFound(t *testing.T) {
 	t.Parallel()
 	zipped, text := small(t)
+	stride := max(1, migratetest.Share(t, "MIGRATE_TEST_STRIDE", 5))
+	begin := int(migratetest.Seed(t, "MIGRATE_TEST_SEED") % uint64(stride))
 	want, err := contentOf(t.Context(), zipped, maxBackupLine)
 	require.NoError(t, err)
 	harmless := 0
-	for i := range zipped {
+	for i := begin; i < len(zipped); i += stride {
 		for _, flip := range []byte{0x01, 0x20, 0x80, 0xff} {
 			damaged := bytes.Clone(zipped)
 			damaged[i] ^= flip
@@ -608,7 +622,7 @@ func TestDamageAnywhereIsFound(t *testing.T) {
 	require.Less(t, harmless, 4*10, "of gzip's header alone")
 
 	// Inside of gzip nothing but our own sums finds it.
-	for i := range text {
+	for i := begin; i < len(text); i += stride {
 		for _, flip := range []byte{0x01, 0x02, 0x20} {
 			damaged := []byte(text)
 			damaged[i] ^= flip

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"strconv"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/migratetest"
 )
 
 // crashChild is what the process that is killed has to know.
@@ -55,16 +55,8 @@ func TestMain(m *testing.M) {
 // identical. MIGRATE_TEST_KILLS is how often, MIGRATE_TEST_SEED repeats it.
 func TestARunThatIsKilledAtAnyMomentGoesOn(t *testing.T) {
 	m := newMigration(t)
-	kills, seed := 50, rand.Uint64()
-	for name, set := range map[string]func(n uint64){"MIGRATE_TEST_KILLS": func(n uint64) { kills = int(n) }, "MIGRATE_TEST_SEED": func(n uint64) { seed = n }} {
-		if text := os.Getenv(name); text != "" {
-			n, err := strconv.ParseUint(text, 10, 64)
-			require.NoError(t, err, name)
-			set(n)
-		}
-	}
-	t.Logf("repeat with MIGRATE_TEST_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	kills := migratetest.Share(t, "MIGRATE_TEST_KILLS", 4)
+	random := rand.New(rand.NewPCG(migratetest.Seed(t, "MIGRATE_TEST_SEED"), 0))
 	m.seed(300)
 	child, err := json.Marshal(crashChild{m.access, m.url(), m.key, m.dir})
 	require.NoError(t, err)

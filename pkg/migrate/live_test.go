@@ -13,18 +13,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/migratetest"
 	"netlify-supabase-kv/pkg/mirror"
 )
 
 // TestLiveWritersDuringRuns lets callers write, add members and delete through instances with the mirror on while runs follow one
-// another; some are cut off. Nothing that was acknowledged is lost or undone, and both stores end identical.
+// another; MIGRATE_TEST_CUTS of them are cut off. Nothing that was acknowledged is lost or undone, and both stores end identical.
 func TestLiveWritersDuringRuns(t *testing.T) {
 	m := newMigration(t)
-	const keys, callers = 400, 4
+	const keys, callers = 200, 4
 	m.seed(keys)
 	m.set("index:live", `["old 1","old 2"]`)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	cuts, seed := migratetest.Share(t, "MIGRATE_TEST_CUTS", 2), migratetest.Seed(t, "MIGRATE_TEST_SEED")
 
 	stop := make(chan struct{})
 	acknowledged := make([]map[string]string, callers) // by key; "" for a delete
@@ -64,9 +64,9 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 			}
 		})
 	}
-	for i := range 6 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(200+300*i)*time.Millisecond)
-		_, _ = Run(ctx, m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 10, Progress: silence{}})
+	for i := range cuts {
+		ctx, cancel := context.WithCancel(t.Context())
+		_, _ = Run(ctx, m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 10, Progress: &cancelAfter{n: 25 * (1 + i), cancel: cancel}})
 		cancel()
 	}
 	m.run()

@@ -9,18 +9,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/migratetest"
 	"netlify-supabase-kv/pkg/mirror"
 )
 
+// TestDamageIsFoundEveryTime plants each kind of damage MIGRATE_TEST_DAMAGES times.
 func TestDamageIsFoundEveryTime(t *testing.T) {
 	m := newMigration(t)
 	m.seed(60)
 	m.set("deep/one:00001", `{"a":[1,2,3]}`)
 	m.run()
 	m.requireIdentical()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	rounds, random := migratetest.Share(t, "MIGRATE_TEST_DAMAGES", 1), rand.New(rand.NewPCG(migratetest.Seed(t, "MIGRATE_TEST_SEED"), 0))
 	key := func() string { return fmt.Sprintf("sessions/%05d", 2+random.IntN(58)) } // 00001 is ambiguous, and in no index
 	damages := map[string]struct {
 		how, what string
@@ -59,7 +59,7 @@ func TestDamageIsFoundEveryTime(t *testing.T) {
 		}},
 	}
 	for name, damage := range damages {
-		for range 3 {
+		for range rounds {
 			damage.plant(key())
 			v := m.look(false)
 			require.False(t, v.Same(), name)
@@ -94,15 +94,27 @@ func TestVerifyWaitsForWritesThatAreUnderWay(t *testing.T) {
 	m.run()
 	store := mirror.BlobsFirst(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
 	m.set("sessions/00001", `{"a":"copy that is late"}`)
-	late := make(chan error, 1)
-	go func() {
-		time.Sleep(time.Second)
-		_, err := store.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{"a":"copy that is late"}`})
-		late <- err
-	}()
-	m.requireIdentical()
-	require.NoError(t, <-late)
+	looks := 0
+	late := stages(func(name string) {
+		if name != "looking again" {
+			return
+		}
+		if looks++; looks == 2 {
+			_, err := store.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{"a":"copy that is late"}`})
+			require.NoError(t, err)
+		}
+	})
+	v, err := Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Progress: late})
+	require.NoError(t, err)
+	require.True(t, v.Same(), v.Found)
+	require.Equal(t, 2, looks)
 }
+
+// stages is told of the stages of a piece of work.
+type stages func(name string)
+
+func (s stages) Stage(name string, _ int) { s(name) }
+func (stages) Done(int, int)              {}
 
 func TestThePagesOfAVerificationMissNothing(t *testing.T) {
 	m := newMigration(t)
@@ -123,6 +135,6 @@ func TestAKeyThatBlobsCannotKeepIsCalledThat(t *testing.T) {
 	m.run()
 	_, err := m.supabase.Upsert(t.Context(), kv.Entry{Key: "p%41", Value: `{}`})
 	require.NoError(t, err)
-	v := m.verify()
+	v := m.look(false)
 	require.Equal(t, []Difference{{Key: "p%41", How: "different", What: "key, which Netlify Blobs cannot keep: store it under another"}}, v.Found)
 }

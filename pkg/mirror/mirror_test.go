@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,60 +23,84 @@ import (
 	"netlify-supabase-kv/pkg/blobs/blobstest"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/kv/kvtest"
+	"netlify-supabase-kv/pkg/migrate/migratetest"
 )
 
-func variable(t testing.TB, name string) string {
-	t.Helper()
-	value := os.Getenv(name)
-	if value == "" {
-		t.Fatalf("%s is not set: this test needs a database: run `make test`, or `make up` and `set -a; . .local/env`", name)
-	}
-	return value
-}
-
-// pairTest is the real Supabase and the stand-in for hosted Blobs, with faults on demand.
+// pairTest is a Supabase of its own and the stand-in for hosted Blobs, with faults on demand.
 type pairTest struct {
 	*Pair
-	t      *testing.T
-	log    *log
-	prefix string
-	faults string // where they are set
-	way    blobs.Access
-	sql    *pgx.Conn
+	t        *testing.T
+	log      *log
+	prefix   string
+	faults   string // where they are set
+	way      blobs.Access
+	database *migratetest.Database
+	blobs    *counted
 }
 
 func newPair(t *testing.T) *pairTest {
 	t.Helper()
 	server, err := blobstest.Open(t.TempDir(), blobstest.Options{PageSize: 200})
 	require.NoError(t, err)
-	listening := httptest.NewServer(server)
+	handler := &counted{Handler: server}
+	listening := httptest.NewServer(handler)
 	t.Cleanup(listening.Close)
 	way := server.Access(listening.URL)
 	access, err := blobs.AccessFromEvent(way.Event, way.SiteID)
 	require.NoError(t, err)
-	p := &pairTest{t: t, log: &log{}, prefix: "mirror/" + uuid.NewString() + "/", faults: listening.URL + blobstest.FaultsPath, way: access}
+	p := &pairTest{
+		t: t, log: &log{}, prefix: "mirror/" + uuid.NewString() + "/", faults: listening.URL + blobstest.FaultsPath, way: access,
+		database: migratetest.NewDatabase(t), blobs: handler,
+	}
 	p.Pair = p.instance()
-	p.sql, err = pgx.Connect(t.Context(), variable(t, "DATABASE_URL"))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx := context.WithoutCancel(t.Context())
-		for _, prefix := range []string{p.prefix, "kvtest/"} { // the second is that of the contract's tests, whose races may leave traces
-			for _, table := range []string{"kv_store", "kv_outbox"} {
-				_, err := p.sql.Exec(ctx, "delete from public."+table+" where starts_with(key, $1)", prefix)
-				require.NoError(t, err)
-			}
-		}
-		_ = p.sql.Close(ctx)
-	})
 	return p
 }
 
-// instance is another instance of the functions: clients of its own, on the same stores.
+// instance is another instance of the functions: clients of its own, on the same stores. It has more time than any machine needs.
 func (p *pairTest) instance() *Pair {
 	p.t.Helper()
-	store, err := kv.NewSupabase(variable(p.t, "SUPABASE_URL"), variable(p.t, "SUPABASE_SERVICE_ROLE_KEY"))
+	store, err := kv.NewSupabase(p.database.URL, p.database.Key)
 	require.NoError(p.t, err)
-	return &Pair{Supabase: store, Blobs: blobs.NewStore(blobs.NewClient("kv").WithDefault(p.way), blobs.NewClient("kv-indexes").WithDefault(p.way)), Log: slog.New(slog.NewJSONHandler(p.log, nil))}
+	return &Pair{
+		Supabase: store, Blobs: blobs.NewStore(blobs.NewClient("kv").WithDefault(p.way), blobs.NewClient("kv-indexes").WithDefault(p.way)),
+		Log: slog.New(slog.NewJSONHandler(p.log, nil)), Timeout: time.Minute,
+	}
+}
+
+// counted knows how many requests are under way.
+type counted struct {
+	http.Handler
+	underWay, begun atomic.Int64
+}
+
+func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.begun.Add(1)
+	c.underWay.Add(1)
+	defer c.underWay.Add(-1)
+	c.Handler.ServeHTTP(w, r)
+}
+
+// waitForLateWrites waits until what callers have given up has arrived or ended, in both stores: for a while nothing is under way and
+// nothing new comes.
+func (p *pairTest) waitForLateWrites() {
+	p.t.Helper()
+	var begun int64
+	quiet := 0
+	require.Eventually(p.t, func() bool {
+		var active int
+		if err := p.database.SQL.QueryRow(p.t.Context(), "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and (state <> 'idle' or xact_start is not null)").Scan(&active); err != nil {
+			p.t.Errorf("look at the database: %v", err)
+			return true
+		}
+		now := p.blobs.begun.Load()
+		if active > 0 || p.blobs.underWay.Load() > 0 || now != begun {
+			quiet = 0
+		} else {
+			quiet++
+		}
+		begun = now
+		return quiet >= 20
+	}, 2*time.Minute, 20*time.Millisecond)
 }
 
 // log is what all instances of a test write.
@@ -113,21 +136,20 @@ func (p *pairTest) setFaults(f blobstest.Faults) {
 // traces are those that the test's keys left.
 func (p *pairTest) traces() (keys []string) {
 	p.t.Helper()
-	rows, err := p.sql.Query(p.t.Context(), "select key from public.kv_outbox where starts_with(key, $1) order by id", p.prefix)
+	rows, err := p.database.SQL.Query(p.t.Context(), "select key from public.kv_outbox where starts_with(key, $1) order by id", p.prefix)
 	require.NoError(p.t, err)
 	keys, err = pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(p.t, err)
 	return keys
 }
 
-// repair works off every trace there is. Tests that call it do not run beside others.
+// repair works off every trace there is.
 func (p *pairTest) repair(first First) {
 	p.t.Helper()
 	before := len(p.traces())
 	found, repaired, err := p.Repair(p.t.Context(), first)
 	require.NoError(p.t, err)
-	require.Equal(p.t, found, repaired)
-	require.GreaterOrEqual(p.t, found, before)
+	require.Equal(p.t, []int{before, before}, []int{found, repaired})
 }
 
 // everything is what a store has under the prefix, values by key.
@@ -155,8 +177,10 @@ func first(p *Pair, first First) kv.Store {
 var directions = []First{FirstSupabase, FirstBlobs}
 
 func TestMirroredStoresKeepTheContract(t *testing.T) {
+	t.Parallel()
 	for _, direction := range directions {
 		t.Run(string(direction), func(t *testing.T) {
+			t.Parallel()
 			p := newPair(t)
 			kvtest.Run(t, first(p.Pair, direction), kvtest.Limits{
 				CheckKey: blobs.CheckKey, MaxKeyBytes: blobs.MaxKeyBytes, NoQueries: direction == FirstBlobs,
@@ -209,6 +233,7 @@ func TestAWriteIsInBothStoresWhenItIsAnswered(t *testing.T) {
 
 // A mirror that fails is nobody's problem but ours: it is logged, it leaves a trace, and repair ends it.
 func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.Timeout = 300 * time.Millisecond
 	store := SupabaseFirst(p.Pair)
@@ -225,8 +250,7 @@ func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
 	defer cancel()
 	found, repaired, err := p.Repair(short, FirstSupabase)
 	require.Error(t, err, "Blobs are still away")
-	require.GreaterOrEqual(t, found, 3)
-	require.Zero(t, repaired)
+	require.Equal(t, []int{3, 0}, []int{found, repaired})
 	p.setFaults(blobstest.Faults{})
 	_, repaired, err = p.Repair(t.Context(), FirstBlobs)
 	require.ErrorIs(t, err, errOtherFirst, "these are copied from Supabase, or by a person")
@@ -272,14 +296,16 @@ func TestKeysThatBlobsCannotKeepAreRefusedWhileItIsWritten(t *testing.T) {
 }
 
 // TestRacingWritesEndAlike: several instances write, index and delete the same keys at once, while writes to Blobs arrive late,
-// fail, or lose their answer. None differs after repair.
+// fail, or lose their answer. None differs after repair. MIRROR_TEST_KEYS says how many keys.
 func TestRacingWritesEndAlike(t *testing.T) {
-	const keys, instances, callers = 1500, 3, 4
+	t.Parallel()
+	const instances, callers = 3, 4
+	keys := migratetest.Share(t, "MIRROR_TEST_KEYS", 120)
 	for _, direction := range directions {
 		t.Run(string(direction), func(t *testing.T) {
+			t.Parallel()
 			p := newPair(t)
-			seed := uint64(time.Now().UnixNano() & 0x7fffffff)
-			t.Logf("seed %d", seed)
+			seed := migratetest.Seed(t, "MIRROR_TEST_SEED")
 			p.setFaults(blobstest.Faults{Seed: seed, Methods: []string{"PUT", "DELETE"}, Delayed: 0.05, DelayMS: 250, ServerError: 0.05, LostAnswer: 0.02})
 			var failed, racing atomic.Int64
 			var group sync.WaitGroup
@@ -315,7 +341,7 @@ func TestRacingWritesEndAlike(t *testing.T) {
 				}
 			}
 			group.Wait()
-			time.Sleep(2 * time.Second) // the last of the late writes
+			p.waitForLateWrites()
 			p.setFaults(blobstest.Faults{})
 			before := len(contents(p.everything(p.Supabase)).differences(p.everything(p.Blobs)))
 			left := len(p.traces())
@@ -329,21 +355,17 @@ func TestRacingWritesEndAlike(t *testing.T) {
 	}
 }
 
-// TestBothStoresMeanTheSame: random operations, applied to both stores, to both mirrored pairs and to a plain model.
+// TestBothStoresMeanTheSame: MIRROR_TEST_STEPS random operations, applied to both stores, to both mirrored pairs and to a plain model.
 func TestBothStoresMeanTheSame(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
-	t.Cleanup(func() { // a copy that took too long
-		_, err := p.sql.Exec(context.WithoutCancel(t.Context()), "delete from public.kv_outbox where starts_with(key, 'model/')")
-		require.NoError(t, err)
-	})
-	seed := uint64(time.Now().UnixNano() & 0x7fffffff)
+	steps, seed := migratetest.Share(t, "MIRROR_TEST_STEPS", 20), migratetest.Seed(t, "MIRROR_TEST_SEED")
 	t.Run("Stores", func(t *testing.T) {
-		kvtest.RunModel(t, map[string]kv.Store{"supabase": p.Supabase, "blobs": p.Blobs}, seed, 60)
+		kvtest.RunModel(t, map[string]kv.Store{"supabase": p.Supabase, "blobs": p.Blobs}, seed, steps)
 	})
 	for _, direction := range directions {
 		t.Run("Mirrored/"+string(direction), func(t *testing.T) {
-			kvtest.RunModel(t, map[string]kv.Store{"first": both{first(p.Pair, direction), p}}, seed, 40)
+			kvtest.RunModel(t, map[string]kv.Store{"first": both{first(p.Pair, direction), p}}, seed, steps)
 		})
 	}
 }

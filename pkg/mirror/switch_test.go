@@ -23,7 +23,10 @@ type deployment struct {
 	turn   atomic.Int64
 	// calls is held by every caller for as long as its writes are under way, so that the stores can be compared between them.
 	calls sync.RWMutex
+	made  [callers]atomic.Int64 // calls that have ended, by caller
 }
+
+const callers = 4
 
 func (d *deployment) any() kv.Store {
 	d.mu.RLock()
@@ -31,17 +34,36 @@ func (d *deployment) any() kv.Store {
 	return d.stores[int(d.turn.Add(1))%len(d.stores)]
 }
 
-// roll goes from what there is to what is next: both together for a while, then the next alone.
-func (d *deployment) roll(next ...kv.Store) {
+// phase waits until every caller has called some times more.
+func (d *deployment) phase(t *testing.T) {
+	t.Helper()
+	const each = 3
+	var want [callers]int64
+	for i := range want {
+		want[i] = d.made[i].Load() + each
+	}
+	require.Eventually(t, func() bool {
+		for i := range want {
+			if d.made[i].Load() < want[i] {
+				return false
+			}
+		}
+		return true
+	}, 2*time.Minute, time.Millisecond, "the callers went on")
+}
+
+// roll goes from what there is to what is next: both together for a phase, then the next alone.
+func (d *deployment) roll(t *testing.T, next ...kv.Store) {
+	t.Helper()
 	d.mu.Lock()
 	before := d.stores
 	d.stores = append(slices.Clone(before), next...)
 	d.mu.Unlock()
-	time.Sleep(600 * time.Millisecond)
+	d.phase(t)
 	d.mu.Lock()
 	d.stores = next
 	d.mu.Unlock()
-	time.Sleep(300 * time.Millisecond)
+	d.phase(t)
 }
 
 // caller counts up entries of its own through whichever instance answers, and wants to read what it was told was written.
@@ -55,6 +77,7 @@ func (d *deployment) caller(t *testing.T, p *pairTest, number int, stop <-chan s
 		if !d.call(t, p, number, n) {
 			return n
 		}
+		d.made[number].Add(1)
 	}
 }
 
@@ -91,6 +114,7 @@ func (d *deployment) call(t *testing.T, p *pairTest, number, n int) bool {
 // TestTheSwitchAndTheWayBackUnderTraffic walks docs/ROLLBACK.md from Blobs to Supabase and back: no caller gets an error, and nothing
 // that was acknowledged is lost.
 func TestTheSwitchAndTheWayBackUnderTraffic(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	ctx := t.Context()
 	for i := range 50 { // from before anybody thought of a switch
@@ -104,7 +128,6 @@ func TestTheSwitchAndTheWayBackUnderTraffic(t *testing.T) {
 
 	d := &deployment{stores: blobsOnly}
 	stop := make(chan struct{})
-	const callers = 4
 	written := make([]int, callers)
 	var group sync.WaitGroup
 	t.Cleanup(func() { // where the test ends early
@@ -124,17 +147,15 @@ func TestTheSwitchAndTheWayBackUnderTraffic(t *testing.T) {
 		defer d.calls.Unlock()
 		require.Empty(t, p.unlike(), step)
 	}
-	time.Sleep(300 * time.Millisecond)
-	d.roll(blobsMirrored...) // 1. mirror on
-	p.copyEverything()       // 2. migrate what nobody wrote since
+	d.phase(t)
+	d.roll(t, blobsMirrored...) // 1. mirror on
+	p.copyEverything()          // 2. migrate what nobody wrote since
 	requireAlike("3. verify")
-	d.roll(supabaseMirrored...) // 4. the switch
-	time.Sleep(500 * time.Millisecond)
+	d.roll(t, supabaseMirrored...) // 4. the switch
 	requireAlike("after the switch")
-	d.roll(blobsMirrored...) // 5. the way back
-	time.Sleep(500 * time.Millisecond)
+	d.roll(t, blobsMirrored...) // 5. the way back
 	requireAlike("after the way back")
-	d.roll(blobsOnly...)
+	d.roll(t, blobsOnly...)
 	close(stop)
 	group.Wait()
 	require.Empty(t, p.log.String(), "every copy was confirmed")

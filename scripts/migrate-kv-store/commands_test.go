@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,26 +23,39 @@ import (
 type program struct {
 	t        *testing.T
 	client   *blobs.Client
+	access   blobs.Access
 	database *migratetest.Database
 	dir      string
 }
 
 func newProgram(t *testing.T) *program {
 	t.Helper()
+	t.Parallel()
 	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})
 	require.NoError(t, err)
 	listening := httptest.NewServer(server)
 	t.Cleanup(listening.Close)
 	a := server.Access(listening.URL)
 	p := &program{t: t, database: migratetest.NewDatabase(t), dir: filepath.Join(t.TempDir(), "migration")}
-	p.client = blobs.NewClient("kv").WithDefault(blobs.Access{SiteID: a.SiteID, APIURL: a.APIURL, APIToken: a.APIToken})
-	for name, value := range map[string]string{
-		"NETLIFY_SITE_ID": a.SiteID, "NETLIFY_BLOBS_TOKEN": a.APIToken, "NETLIFY_BLOBS_API_URL": a.APIURL,
-		"SUPABASE_URL": p.database.URL, "SUPABASE_SERVICE_ROLE_KEY": p.database.Key, "USE_SUPABASE_KV": "",
-	} {
-		t.Setenv(name, value)
-	}
+	p.access = blobs.Access{SiteID: a.SiteID, APIURL: a.APIURL, APIToken: a.APIToken}
+	p.client = blobs.NewClient("kv").WithDefault(p.access)
 	return p
+}
+
+// flags name the stores; what is given later counts.
+func (p *program) flags() []string {
+	return []string{
+		"--site", p.access.SiteID, "--token", p.access.APIToken, "--api-url", p.access.APIURL,
+		"--supabase-url", p.database.URL, "--supabase-key", p.database.Key,
+	}
+}
+
+// environment names them, too.
+func (p *program) environment() []string {
+	return []string{
+		"NETLIFY_SITE_ID=" + p.access.SiteID, "NETLIFY_BLOBS_TOKEN=" + p.access.APIToken, "NETLIFY_BLOBS_API_URL=" + p.access.APIURL,
+		"SUPABASE_URL=" + p.database.URL, "SUPABASE_SERVICE_ROLE_KEY=" + p.database.Key,
+	}
 }
 
 func (p *program) set(key, value string) {
@@ -54,10 +67,10 @@ func (p *program) set(key, value string) {
 // do wants an exit status and returns what was printed.
 func (p *program) do(status int, args ...string) string {
 	p.t.Helper()
-	out, err := run(p.t, args...)
+	out, err := run(p.t, append(p.flags(), args...)...)
 	var stderr bytes.Buffer
 	require.Equal(p.t, status, exitStatus(err, false, &stderr), "%v: %s %s", args, out, &stderr)
-	for _, secret := range []string{os.Getenv("NETLIFY_BLOBS_TOKEN"), p.database.Key} {
+	for _, secret := range []string{p.access.APIToken, p.database.Key} {
 		require.NotContains(p.t, out+stderr.String(), secret)
 	}
 	return out + stderr.String()
@@ -96,15 +109,15 @@ func TestTheWayThroughAMigration(t *testing.T) {
 
 	_, err := p.database.SQL.Exec(t.Context(), "update public.kv_store set value = '{}' where key = 'session:007'")
 	require.NoError(t, err)
-	require.Contains(t, p.do(1, "verify", "--dir", p.dir), `different "session:007": value`)
 	var v migrate.Verification
-	out, err := run(t, "verify", "--dir", p.dir, "--json")
-	require.Error(t, err)
+	out, err := run(t, append(p.flags(), "verify", "--dir", p.dir, "--json")...)
+	var left *leftError
+	require.ErrorAs(t, err, &left)
 	require.NoError(t, json.Unmarshal([]byte(out), &v))
 	require.Equal(t, 1, v.Different)
-	t.Setenv("USE_SUPABASE_KV", "true")
-	require.Contains(t, p.do(2, "verify", "--dir", p.dir, "--repair", "--first", "blobs"), "would undo them")
-	t.Setenv("USE_SUPABASE_KV", "false")
+	var said strings.Builder
+	sayVerification(&said, v)
+	require.Contains(t, said.String(), `different "session:007": value`)
 	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--repair", "--first", "blobs"), "repaired      1")
 	require.Empty(t, p.do(0, "verify", "--dir", p.dir, "--quiet"))
 
@@ -149,12 +162,19 @@ func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
 
 func TestAWrongAddressIsToldAtOnce(t *testing.T) {
 	p := newProgram(t)
-	for command, address := range map[string]string{"plan": "http://127.0.0.1:1", "close": os.Getenv("SUPABASE_URL") + "/rest/v1"} {
+	for command, address := range map[string]string{"plan": "http://127.0.0.1:1", "close": p.database.URL + "/functions"} {
 		require.Contains(t, p.do(2, command, "--supabase-url", address), address+" does not answer as a Supabase project")
 	}
 }
 
+func TestARepairIsRefusedWhileSupabaseAnswers(t *testing.T) {
+	t.Setenv("USE_SUPABASE_KV", "true")
+	_, err := run(t, "verify", "--repair", "--first", "blobs")
+	require.ErrorContains(t, err, "would undo them")
+}
+
 func TestExitStatusesSayWhatToDo(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		err         error
 		interrupted bool

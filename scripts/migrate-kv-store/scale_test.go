@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +19,7 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/migrate"
+	"netlify-supabase-kv/pkg/migrate/migratetest"
 )
 
 const programVariable = "KV_MIGRATE_PROGRAM"
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 // TestManyEntriesMigrateInBoundedMemory migrates MIGRATE_TEST_ENTRIES entries of 1 kB, each in MIGRATE_TEST_INDEXES of 20 indexes, and
 // says how long it took (`make migrate-scale`).
 func TestManyEntriesMigrateInBoundedMemory(t *testing.T) {
-	entries, indexes := number(t, "MIGRATE_TEST_ENTRIES", 2000), number(t, "MIGRATE_TEST_INDEXES", 2)
+	entries, indexes := migratetest.Share(t, "MIGRATE_TEST_ENTRIES", 300), migratetest.Share(t, "MIGRATE_TEST_INDEXES", 2)
 	p := newProgram(t)
 	p.seed(entries, indexes)
 	var run migrate.Result
@@ -53,17 +53,6 @@ func TestManyEntriesMigrateInBoundedMemory(t *testing.T) {
 	if entries >= 100_000 { // and without the race detector, which takes several times as much
 		require.Less(t, max(runKB, verifyKB)>>10, int64(200), "MB at most")
 	}
-}
-
-func number(t *testing.T, name string, otherwise int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	require.NoError(t, err, name)
-	return n
 }
 
 func (p *program) seed(entries, indexes int) {
@@ -96,7 +85,7 @@ func (p *program) process(into any, args ...string) (kib int64) {
 	binary, err := filepath.Abs(os.Args[0])
 	require.NoError(p.t, err)
 	cmd := exec.CommandContext(p.t.Context(), binary, args...)
-	cmd.Env = append(os.Environ(), programVariable+"=1")
+	cmd.Env = append(append(os.Environ(), programVariable+"=1"), p.environment()...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

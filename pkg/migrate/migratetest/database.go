@@ -5,6 +5,8 @@ package migratetest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -42,8 +44,8 @@ type Database struct {
 	URL, Key string    // SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY of it
 }
 
-// NewDatabase makes an empty database in the Postgres of DATABASE_ADMIN_URL, applies the migrations, and starts a PostgREST for
-// it. What works on whole stores cannot be tested beside the other packages' entries. All of it goes when the test ends.
+// NewDatabase makes an empty database in the Postgres of DATABASE_ADMIN_URL, a copy of one to which the migrations were applied, and
+// starts a PostgREST for it. What works on whole stores cannot be tested beside other tests' entries. All of it goes when the test ends.
 func NewDatabase(t testing.TB) *Database {
 	t.Helper()
 	config, err := pgx.ParseConfig(variable(t, "DATABASE_ADMIN_URL"))
@@ -57,15 +59,12 @@ func NewDatabase(t testing.TB) *Database {
 		require.NoError(t, err)
 		require.NoError(t, server.Close(ctx))
 	})
-	// It sorts text the way people do, as hosted projects may, so that an order that forgets collate "C" shows.
-	_, err = server.Exec(t.Context(), "create database "+name+" template template0 encoding 'UTF8' locale_provider icu icu_locale 'en-US'")
-	require.NoError(t, err)
+	copyTemplate(t, server, name)
 	config.Database = name
 	d := &Database{}
 	d.SQL, err = pgx.ConnectConfig(t.Context(), config)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.SQL.Close(context.Background()) })
-	applyMigrations(t, d.SQL)
 	address, err := url.Parse(variable(t, "DATABASE_ADMIN_URL"))
 	require.NoError(t, err)
 	address.Path = "/" + name
@@ -75,6 +74,55 @@ func NewDatabase(t testing.TB) *Database {
 	return d
 }
 
+const (
+	// templatePrefix begins the names of the databases that those of tests are copied from.
+	templatePrefix = "kv_template_"
+	// templateLock is the advisory lock of whoever looks for a template or copies it: packages are tested side by side.
+	templateLock = 0x6b765f74656d70
+)
+
+// copyTemplate makes a database like the template. There is one for each text of the migrations; the first test that needs it makes
+// it, and it stays until the migrations change.
+func copyTemplate(t testing.TB, server *pgx.Conn, name string) {
+	t.Helper()
+	ctx := t.Context()
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		_, err := server.Exec(ctx, sql, args...)
+		require.NoError(t, err)
+	}
+	migrations := readMigrations(t)
+	sum := sha256.Sum256([]byte(supabaseDefaults + strings.Join(migrations, "")))
+	template := templatePrefix + hex.EncodeToString(sum[:8])
+	exec("select pg_advisory_lock($1)", templateLock)
+	defer exec("select pg_advisory_unlock($1)", templateLock)
+	var whole bool
+	require.NoError(t, server.QueryRow(ctx, "select exists (select from pg_database where datname = $1 and datistemplate)", template).Scan(&whole))
+	if !whole {
+		dropTemplates(t, server)
+		// It sorts text the way people do, as hosted projects may, so that an order that forgets collate "C" shows.
+		exec("create database " + template + " template template0 encoding 'UTF8' locale_provider icu icu_locale 'en-US'")
+		migrate(t, server.Config(), template, migrations)
+		exec("alter database " + template + " is_template true")
+	}
+	exec("create database " + name + " template " + template)
+}
+
+// dropTemplates removes those of other migrations, and one whose making was cut off.
+func dropTemplates(t testing.TB, server *pgx.Conn) {
+	t.Helper()
+	rows, err := server.Query(t.Context(), "select datname from pg_database where starts_with(datname, $1)", templatePrefix)
+	require.NoError(t, err)
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	for _, name := range names {
+		for _, sql := range []string{"alter database " + name + " is_template false", "drop database " + name + " with (force)"} {
+			_, err := server.Exec(t.Context(), sql)
+			require.NoError(t, err)
+		}
+	}
+}
+
 // supabaseDefaults is what a Supabase project grants before any migration runs.
 const supabaseDefaults = `
 	grant usage on schema public to anon, authenticated, service_role;
@@ -82,10 +130,9 @@ const supabaseDefaults = `
 	alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
 	alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;`
 
-func applyMigrations(t testing.TB, sql *pgx.Conn) {
+// readMigrations reads supabase/migrations in order.
+func readMigrations(t testing.TB) (texts []string) {
 	t.Helper()
-	_, err := sql.Exec(t.Context(), supabaseDefaults)
-	require.NoError(t, err)
 	files, err := filepath.Glob(filepath.Join(root(t), "supabase", "migrations", "*.sql"))
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
@@ -93,8 +140,24 @@ func applyMigrations(t testing.TB, sql *pgx.Conn) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
-		_, err = sql.PgConn().Exec(t.Context(), "begin;"+string(text)+"\n;commit").ReadAll()
-		require.NoError(t, err, file)
+		texts = append(texts, string(text))
+	}
+	return texts
+}
+
+// migrate applies the migrations, each in one transaction, as the Supabase CLI does.
+func migrate(t testing.TB, server *pgx.ConnConfig, database string, migrations []string) {
+	t.Helper()
+	config := server.Copy()
+	config.Database = database
+	sql, err := pgx.ConnectConfig(t.Context(), config)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, sql.Close(context.Background())) }()
+	_, err = sql.Exec(t.Context(), supabaseDefaults)
+	require.NoError(t, err)
+	for _, text := range migrations {
+		_, err = sql.PgConn().Exec(t.Context(), "begin;"+text+"\n;commit").ReadAll()
+		require.NoError(t, err, "%.100s", text)
 	}
 }
 
