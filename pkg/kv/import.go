@@ -168,8 +168,7 @@ func (s *Supabase) DigestsOf(ctx context.Context, keys []string) (digests []Dige
 	return digests, err
 }
 
-// StrayPostings is how many postings there are beyond those of the entries' indexes, through which queries may find entries that they
-// should not; below 0: so many lack.
+// StrayPostings is how many postings there are that no entry's indexes have: through them queries find entries that they should not.
 func (s *Supabase) StrayPostings(ctx context.Context) (count int, err error) {
 	err = s.copyCall(ctx, "kv_stray_postings", map[string]any{}, &count)
 	return count, err

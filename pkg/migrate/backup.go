@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,7 @@ type BackupResult struct {
 	SHA256  string    `json:"sha256"` // of the file's lines before its manifest
 	// Unreadable are blobs that were there and are not in the file.
 	Unreadable []Problem `json:"unreadable"`
+	Gone       int       `json:"gone"` // keys that were listed, and gone when they were read
 }
 
 // Complete tells whether everything that was in the store is in the file.
@@ -77,11 +79,12 @@ type backup struct {
 	to     *backupWriter
 
 	mu         sync.Mutex
-	unreadable map[string]Problem
+	unreadable []Problem
+	gone       int
 }
 
 func (b *backup) write(ctx context.Context, file string, fill func(context.Context) error) (result BackupResult, err error) {
-	b.o.Progress, b.unreadable = orSilence(b.o.Progress), map[string]Problem{}
+	b.o.Progress = orSilence(b.o.Progress)
 	b.header.Format, b.header.Version, b.header.At = backupFormat, backupVersion, time.Now().UTC()
 	partial, err := b.create(file)
 	if err != nil {
@@ -100,7 +103,7 @@ func (b *backup) write(ctx context.Context, file string, fill func(context.Conte
 	if err := fill(ctx); err != nil {
 		return result, err
 	}
-	manifest, err := b.to.finish(b.problems())
+	manifest, err := b.to.finish(b.problems(), b.gone)
 	if err == nil && ctx.Err() != nil {
 		err = ctx.Err()
 	}
@@ -157,11 +160,8 @@ func (b *backup) keep(partial *os.File, file string) error {
 }
 
 func (b *backup) problems() []Problem {
-	list := []Problem{}
-	for _, key := range sortedKeys(b.unreadable) {
-		list = append(list, b.unreadable[key])
-	}
-	return list
+	slices.SortStableFunc(b.unreadable, func(x, y Problem) int { return strings.Compare(x.Key, y.Key) })
+	return b.unreadable
 }
 
 func (b *backup) result(file string, m backupManifest) (BackupResult, error) {
@@ -180,7 +180,7 @@ func (b *backup) result(file string, m backupManifest) (BackupResult, error) {
 func newBackupResult(file string, h backupHeader, m backupManifest) BackupResult {
 	r := BackupResult{
 		File: file, Of: h.Of, Source: h.Source, At: h.At, Seconds: m.Ended.Sub(h.At).Seconds(),
-		Entries: m.Entries, Bytes: m.Bytes, SHA256: m.SHA256, Unreadable: m.Unreadable,
+		Entries: m.Entries, Bytes: m.Bytes, SHA256: m.SHA256, Unreadable: m.Unreadable, Gone: m.Gone,
 	}
 	if r.Unreadable == nil {
 		r.Unreadable = []Problem{}
@@ -204,6 +204,7 @@ func (b *backup) blobs(ctx context.Context, source Source) error {
 	b.o.Progress.Stage("backing up", len(list))
 	return source.Read(ctx, list, func(_ context.Context, item Item) error {
 		if item.Missing {
+			b.missing()
 			b.o.Progress.Done(1, 0)
 			return nil
 		}
@@ -246,8 +247,15 @@ func (b *backup) entry(l *backupLine) error {
 func (b *backup) leave(problem Problem) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.unreadable[problem.Key] = problem
+	b.unreadable = append(b.unreadable, problem)
 	return errUnkept
+}
+
+// missing counts a key that was gone when it was read.
+func (b *backup) missing() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gone++
 }
 
 // unkeepable says why a backup cannot have a blob.
@@ -335,6 +343,7 @@ func (b *backup) states(ctx context.Context, from *kv.Supabase, keys []string) e
 
 func (b *backup) state(s kv.State) error {
 	if s.Token == "" { // it was deleted meanwhile
+		b.missing()
 		return nil
 	}
 	l := &backupLine{Key: s.Key, Token: s.Token, Indexes: s.Indexes, IsIndex: s.IsIndex, Created: s.Created, Updated: s.Updated}

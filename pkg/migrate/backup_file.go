@@ -154,6 +154,7 @@ type backupManifest struct {
 	Ended   time.Time `json:"ended"`
 	// Unreadable are blobs that were there and are not in the backup.
 	Unreadable []Problem `json:"unreadable,omitempty"`
+	Gone       int       `json:"gone,omitempty"` // keys that were listed, and gone when they were read
 }
 
 // manifestStart tells a manifest from an entry.
@@ -222,8 +223,10 @@ func (w *backupWriter) entry(l *backupLine) error {
 }
 
 // finish writes the manifest and ends the file.
-func (w *backupWriter) finish(unreadable []Problem) (backupManifest, error) {
-	m := backupManifest{Entries: w.entries, Bytes: w.bytes, SHA256: hex.EncodeToString(w.sum.Sum(nil)), Ended: time.Now().UTC(), Unreadable: unreadable}
+func (w *backupWriter) finish(unreadable []Problem, gone int) (backupManifest, error) {
+	m := backupManifest{
+		Entries: w.entries, Bytes: w.bytes, SHA256: hex.EncodeToString(w.sum.Sum(nil)), Ended: time.Now().UTC(), Unreadable: unreadable, Gone: gone,
+	}
 	line, err := encodeLine(manifestLine{&m})
 	if err != nil {
 		return m, err

@@ -73,7 +73,8 @@ type Indexes struct {
 	entries []indexEntry
 	is      map[string]bool
 	of      map[string][]pair
-	settled int // members of entries that say so themselves, or have left
+	members int // distinct ones
+	settled int // members of entries that say so themselves
 }
 
 // pair is one of an entry's indexes, by its place: there may be millions.
@@ -82,16 +83,13 @@ type pair struct{ index, member uint32 }
 // IsIndex tells whether the entry is an index entry.
 func (x *Indexes) IsIndex(key string) bool { return x.is[key] }
 
-// Count is how many index entries there are, with how many members, and how many of these name one entry.
+// Count is how many index entries there are, with how many distinct members, and how many of these name one entry. The others are
+// Unresolved or Ambiguous.
 func (x *Indexes) Count() (entries, members, resolved int) {
-	for _, e := range x.entries {
-		members += len(e.members)
-	}
 	for _, pairs := range x.of {
 		resolved += len(pairs)
 	}
-	resolved += x.settled
-	return len(x.entries), members, resolved
+	return len(x.entries), x.members, resolved + x.settled
 }
 
 // Of are the indexes of an entry: not nil.
@@ -177,11 +175,12 @@ func extract(keys []string, entries []indexEntry, rules []IndexRule, left map[[2
 				continue
 			}
 			seen[member] = true
+			x.members++
 			candidates := named[member]
 			if rules, ok := ruled[e.key]; ok {
 				candidates = follow(rules, member, keys)
 			} else if left[[2]string{e.key, member}] {
-				x.settled++
+				x.Unresolved = append(x.Unresolved, Member{Index: e.key, Member: member, Reason: "the entry that it named was deleted, or left the index"})
 				continue
 			}
 			if len(candidates) > 1 {

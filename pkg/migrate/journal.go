@@ -51,6 +51,9 @@ const statusFailed kv.Imported = "failed"
 // statusImporting is the status of what may be in the database or not: it is kept before a batch is sent.
 const statusImporting kv.Imported = "importing"
 
+// statusPending is the status, in results alone, of a blob that no run has come to yet.
+const statusPending kv.Imported = "pending"
+
 // Journal is what a migration has done, in a file that only grows. It has that a batch is on its way before it is, and what became of
 // it afterwards; so what a crash leaves open is known, and done again, which changes nothing where it was done.
 type Journal struct {

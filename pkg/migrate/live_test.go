@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/kv"
@@ -144,4 +146,40 @@ func TestAMemberThatWasLeftNamesNoOther(t *testing.T) {
 	left, err := m.supabase.ImportLeft(ctx, [2]string{}, 10)
 	require.NoError(t, err)
 	require.Empty(t, left, "a closed migration keeps nothing")
+}
+
+// TestEntriesThatLeaveAnIndexAtOnceAreBothRemembered: neither transaction sees that the other one leaves, too.
+func TestEntriesThatLeaveAnIndexAtOnceAreBothRemembered(t *testing.T) {
+	m := newMigration(t)
+	ctx := t.Context()
+	for _, key := range []string{"a/x", "b/x"} {
+		_, err := m.supabase.Upsert(ctx, kv.Entry{Key: key, Value: `{}`, Indexes: []kv.Index{{Key: "index:i", Member: "x"}}})
+		require.NoError(t, err)
+	}
+	require.NoError(t, m.supabase.ImportOpen(ctx, uuid.New(), uuid.New()))
+	begin := func() pgx.Tx {
+		c, err := pgx.ConnectConfig(ctx, m.sql.Config())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close(context.Background()) })
+		tx, err := c.Begin(ctx)
+		require.NoError(t, err)
+		return tx
+	}
+	first, second := begin(), begin()
+	_, err := first.Exec(ctx, `select public.kv_delete('a/x', gen_random_uuid())`)
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() {
+		_, err := second.Exec(ctx, `select public.kv_upsert('b/x', '{}', '{}', gen_random_uuid())`)
+		done <- err
+	}()
+	for waiting := 0; waiting == 0 && len(done) == 0; time.Sleep(5 * time.Millisecond) { // it may wait for the first
+		require.NoError(t, m.sql.QueryRow(ctx, "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'").Scan(&waiting))
+	}
+	require.NoError(t, first.Commit(ctx))
+	require.NoError(t, <-done)
+	require.NoError(t, second.Commit(ctx))
+	left, err := m.supabase.ImportLeft(ctx, [2]string{}, 10)
+	require.NoError(t, err)
+	require.Equal(t, [][2]string{{"index:i", "x"}}, left)
 }

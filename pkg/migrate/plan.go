@@ -56,7 +56,11 @@ func Plan(ctx context.Context, source Source, target *Target, o PlanOptions) (Re
 	result.add(list, indexes)
 	var mu sync.Mutex
 	err = source.Read(ctx, list, func(_ context.Context, item Item) error {
-		if item.Missing {
+		if item.Missing { // it went after it was listed
+			mu.Lock()
+			defer mu.Unlock()
+			result.count(kv.ImportAbsent, nil)
+			o.Progress.Done(1, 0)
 			return nil
 		}
 		e, problem := o.transform(item, indexes)

@@ -127,11 +127,14 @@ It stopped: {{.Stopped}}. Run again: it goes on where it was.
 | migrated, as they were imported | {{number (status . "written" "same")}} |
 | left alone: a newer write had come to Supabase | {{number (status . "live")}} |
 | left alone: a caller had deleted them | {{number (status . "deleted")}} |
-| removed again, since their blobs are gone | {{number (status . "removed" "absent")}} |
+| removed again, since their blobs are gone | {{number (status . "removed")}} |
+| gone before they were migrated | {{number (status . "absent")}} |
 | skipped, since they are not JSON | {{number (status . "skipped")}} |
 | **failed** | **{{number .Failed}}** |
+| left for the next run | {{number (status . "importing" "pending")}} |
 | read by this run | {{number .Read}} in {{lasted .Seconds}}, {{rate .}} a second |
 | written by this run | {{number .Written}} |
+| removed by this run | {{number .Removed}} |
 {{if .Finished}}
 Keep the blobs until {{day .KeepBlobsUntil}} at least: until then the way back is one variable. Nothing here deletes them.
 {{end}}{{template "findings" .}}{{else}}{{with .Plan}}
@@ -144,6 +147,7 @@ From {{.Source}}{{if .Target}} to Supabase at {{.Target}}{{end}}.
 | blobs | {{number .Blobs}} ({{bytes .Bytes}}) |
 | would be migrated | {{number (status . "planned")}} |
 | would be skipped, since they are not JSON | {{number (status . "skipped")}} |
+| gone while the others were read | {{number (status . "absent")}} |
 | **would fail** | **{{number .Failed}}** |
 | reading all of them took | {{lasted .Seconds}} |
 | a run and a verification may take | {{lasted .EstimatedSeconds}} |
@@ -154,12 +158,14 @@ From {{.Source}}{{if .Target}} to Supabase at {{.Target}}{{end}}.
 |---|---:|
 | blobs | {{number .Blobs}} |
 | entries in Supabase | {{number .Entries}} |
+| keys of either | {{number .Keys}} |
 | identical by SHA-256, with their indexes | {{number .Identical}} |
-| members of index entries, in their order | {{number .Members}} |
 | missing in Supabase | {{number .Missing}} |
 | extra in Supabase | {{number .Extra}} |
 | different | {{number .Different}} |
 | blobs that no entry can be made of | {{number (len .Left)}} |
+| gone before they were compared | {{number .Gone}} |
+| members of identical index entries, in their order | {{number .Members}} |
 | postings that belong to no entry's indexes | {{number .Stray}} |
 | repaired | {{number .Repaired}} |
 | took | {{lasted .Seconds}} |
@@ -179,7 +185,7 @@ What to do: run again, then verify. What still differs, ` + "`verify --repair --
 {{end}}{{more .Failed}}{{end}}
 ### Indexes
 
-{{number .IndexEntries}} index entries with {{number .Members}} members; {{number .Resolved}} of these name an entry, which {{if .Plan}}gets{{else}}has{{end}} the index.
+{{number .IndexEntries}} index entries with {{number .Members}} different members; {{number .Resolved}} of these name an entry.
 {{if .MixedCount}}
 Some indexes name entries of more than one kind. A member stays when its entry is deleted, and then fits any other entry that ends in
 it: look whether all of these are meant. If not, say which with a rule.

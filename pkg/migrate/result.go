@@ -28,15 +28,17 @@ type Result struct {
 	Stopped  string    `json:"stopped,omitempty"` // why it ended early
 	Options  Options   `json:"options"`
 
-	Blobs   int   `json:"blobs"`
-	Bytes   int64 `json:"bytes"`
-	Read    int   `json:"read"`    // blobs, by this run
-	Written int   `json:"written"` // entries, by this run
-	// Statuses counts the keys by what became of them, in this run or an earlier one.
+	Blobs int   `json:"blobs"`
+	Bytes int64 `json:"bytes"`
+	// Of this run: blobs read, entries written and entries removed. A key that changes meanwhile counts each time.
+	Read    int `json:"read"`
+	Written int `json:"written"`
+	Removed int `json:"removed"`
+	// Statuses counts the keys by what became of them, in this run or an earlier one: each blob once, and each key whose blob is gone.
 	Statuses map[kv.Imported]int `json:"statuses"`
 
 	IndexEntries int `json:"index_entries"`
-	Members      int `json:"members"`
+	Members      int `json:"members"`  // one that its index has twice counts once: resolved, ambiguous and unresolved together
 	Resolved     int `json:"resolved"` // members that name an entry
 
 	// These are at most maxListed each; the numbers are of all.
@@ -76,7 +78,7 @@ func (r Result) Rate() float64 {
 func (r *run) result(err error) Result {
 	result := Result{
 		Source: r.source.Name(), Target: r.target.Name, At: r.started.UTC(), Seconds: time.Since(r.started).Seconds(), Finished: err == nil,
-		Options: r.o.Options, Read: r.read, Written: r.written, Statuses: map[kv.Imported]int{}, Failures: []Problem{}, Notes: []Problem{},
+		Options: r.o.Options, Read: r.read, Written: r.written, Removed: r.removed, Statuses: map[kv.Imported]int{}, Failures: []Problem{}, Notes: []Problem{},
 	}
 	if err != nil {
 		result.Stopped = err.Error()
@@ -86,6 +88,11 @@ func (r *run) result(err error) Result {
 	result.add(r.list, r.indexes)
 	for _, key := range sortedKeys(r.journal.Records) {
 		result.count(r.journal.Records[key].Status, r.journal.Records[key].Problem)
+	}
+	for _, blob := range r.list {
+		if _, known := r.journal.Records[blob.Key]; !known {
+			result.count(statusPending, nil)
+		}
 	}
 	return result
 }

@@ -131,9 +131,9 @@ type run struct {
 
 	list    []blobs.Listed
 	indexes *Indexes
-	read    int // blobs read by this run
-	changed int // by the present pass
-	written int // by this run
+	changed int // entries, by the present pass
+	// Of this run: blobs read, entries written, entries removed.
+	read, written, removed int
 
 	mu sync.Mutex // journal and counters
 
@@ -362,9 +362,10 @@ func (r *run) pass(ctx context.Context, todo []blobs.Listed, gone map[string]boo
 // one is a key on its way.
 type one struct {
 	entry
-	record Record
-	skip   bool // nothing is to be imported
-	gone   bool // and the source has it no more
+	record  Record
+	skip    bool // nothing is to be imported
+	gone    bool // the source has it no more
+	adopted bool // its row got indexes
 }
 
 // prepare makes an entry of what was read.
@@ -498,7 +499,7 @@ func (r *run) write(ctx context.Context, batch []one) error {
 	}
 	for i := range batch {
 		if batch[i].record.Status == kv.ImportLive && !batch[i].gone {
-			if err := r.adopt(ctx, batch[i]); err != nil {
+			if batch[i].adopted, err = r.adopt(ctx, batch[i]); err != nil {
 				return err
 			}
 		}
@@ -519,14 +520,19 @@ func (r *run) intend(states []kv.State) error {
 
 func (r *run) keep(batch []one) error {
 	records := make([]Record, len(batch))
-	failed, changed := 0, 0
+	failed, read, written, removed := 0, 0, 0, 0
 	for i, o := range batch {
 		records[i] = o.record
-		switch o.record.Status {
-		case statusFailed:
+		if !o.gone {
+			read++
+		}
+		switch {
+		case o.record.Status == statusFailed:
 			failed++
-		case kv.ImportWritten, kv.ImportRemoved:
-			changed++
+		case o.record.Status == kv.ImportWritten || o.adopted:
+			written++
+		case o.record.Status == kv.ImportRemoved:
+			removed++
 		}
 	}
 	r.mu.Lock()
@@ -534,7 +540,7 @@ func (r *run) keep(batch []one) error {
 	if err := r.journal.Append(records); err != nil {
 		return err
 	}
-	r.read, r.changed, r.written = r.read+len(batch), r.changed+changed, r.written+changed
+	r.read, r.written, r.removed, r.changed = r.read+read, r.written+written, r.removed+removed, r.changed+written+removed
 	r.o.Progress.Done(len(batch), failed)
 	return nil
 }
@@ -593,23 +599,23 @@ func reasonOf(err error) string {
 
 // adopt gives an entry that somebody wrote meanwhile the indexes that index entries say it has, if the writer did not say which it
 // has: an upsert without indexes leaves an entry's as they are. Only where it is the copy of the blob as that is now, which still
-// says nothing of its indexes; and with a compare-and-set on what was read before the blob.
-func (r *run) adopt(ctx context.Context, o one) error {
+// says nothing of its indexes; and with a compare-and-set on what was read before the blob. It tells whether it did.
+func (r *run) adopt(ctx context.Context, o one) (bool, error) {
 	pairs := r.indexes.Of(o.Key)
 	if len(pairs) == 0 || !slices.EqualFunc(o.Indexes, pairs, func(a, b [2]string) bool { return a == b }) {
-		return nil
+		return false, nil
 	}
 	states, err := r.target.Supabase.States(ctx, []string{o.Key})
 	if err != nil {
-		return fmt.Errorf("read an entry: %w", err)
+		return false, fmt.Errorf("read an entry: %w", err)
 	}
 	now := states[0]
 	item, err := readOne(ctx, r.source, o.Key)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if now.Token == "" || now.Value != o.Value || item.Indexes != nil || item.Updated == 0 || item.Updated != now.Updated {
-		return nil
+		return false, nil
 	}
 	lacking := 0
 	for _, p := range pairs {
@@ -619,12 +625,13 @@ func (r *run) adopt(ctx context.Context, o one) error {
 		}
 	}
 	if lacking == 0 {
-		return nil
+		return false, nil
 	}
-	if _, _, err = r.target.Supabase.Copy(ctx, now, now.Token, false); err != nil {
-		return fmt.Errorf("give an entry its indexes: %w", err)
+	applied, _, err := r.target.Supabase.Copy(ctx, now, now.Token, false)
+	if err != nil {
+		return false, fmt.Errorf("give an entry its indexes: %w", err)
 	}
-	return nil // where it did not apply, a newer write has come
+	return applied, nil // where it did not, a newer write has come
 }
 
 // readIndexes reads the index entries among the listed blobs, and finds which entries their members name. target may be nil; else it

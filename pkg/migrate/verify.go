@@ -32,13 +32,15 @@ type Verification struct {
 	Seconds   float64      `json:"seconds"`
 	Blobs     int          `json:"blobs"`
 	Entries   int          `json:"entries"`
+	Keys      int          `json:"keys"` // that either store had: the sum of identical, missing, extra, different, left and gone
 	Identical int          `json:"identical"`
-	Members   int          `json:"members"` // of index entries, compared with their order
+	Members   int          `json:"members"` // of the index entries among the identical, which have them in the same order
 	Missing   int          `json:"missing"`
 	Extra     int          `json:"extra"`
 	Different int          `json:"different"`
-	Left      []Problem    `json:"left"` // blobs that no entry can be made of
-	Repaired  int          `json:"repaired"`
+	Left      []Problem    `json:"left"`           // blobs that no entry can be made of
+	Gone      int          `json:"gone"`           // keys that neither store had any more when they were looked at
+	Repaired  int          `json:"repaired"`       // keys that differed until the repair wrote or removed their entries
 	Found     []Difference `json:"differences"`    // at most maxListed
 	Stray     int          `json:"stray_postings"` // see [kv.Supabase.StrayPostings]
 	Finished  bool         `json:"finished"`
@@ -162,8 +164,7 @@ func (c *comparison) all(ctx context.Context) error {
 	if c.indexes, err = readIndexes(ctx, c.source, &c.target, list, c.o.Options, c.o.Progress); err != nil {
 		return err
 	}
-	_, c.v.Members, _ = c.indexes.Count()
-	c.v.Blobs = len(list)
+	c.v.Blobs, c.v.Keys = len(list), len(list)
 	c.o.Progress.Stage("comparing", len(list))
 	group, ctx := errgroup.WithContext(ctx)
 	pages := make(chan []kv.Digest, 1)
@@ -224,6 +225,7 @@ func (c *comparison) compare(ctx context.Context, list []blobs.Listed, digests [
 		entries[d.Key] = d
 		if _, ok := c.listed[d.Key]; !ok {
 			c.differing[d.Key] = Difference{Key: d.Key, How: "extra"}
+			c.v.Keys++
 		}
 	}
 	return c.source.Read(ctx, list, func(_ context.Context, item Item) error {
@@ -240,6 +242,7 @@ type sums struct {
 	missing        bool     // there is no blob
 	problem        *Problem // why no entry can be made of it
 	value, indexes string   // as in [kv.Digest]
+	members        int      // of an index entry
 }
 
 func (c *comparison) sums(item Item) sums {
@@ -250,10 +253,16 @@ func (c *comparison) sums(item Item) sums {
 	if problem != nil {
 		return sums{key: item.Key, problem: problem}
 	}
-	return sums{key: item.Key, value: hexSHA256([]byte(e.Value)), indexes: digestPairs(e.Indexes)}
+	s := sums{key: item.Key, value: hexSHA256([]byte(e.Value)), indexes: digestPairs(e.Indexes)}
+	if e.IsIndex {
+		index, _ := parseMembers(e.Value)
+		s.members = len(index.members)
+	}
+	return s
 }
 
-// judge says whether a blob and an entry are alike.
+// judge says whether a blob and an entry are alike. A key that is identical or gone is counted, and not judged again; the others are
+// counted in the end (finish).
 func (c *comparison) judge(blob sums, digest kv.Digest, exists bool) {
 	difference := blob.differs(digest, exists)
 	c.mu.Lock()
@@ -265,6 +274,11 @@ func (c *comparison) judge(blob sums, digest kv.Digest, exists bool) {
 		c.differing[blob.key] = *difference
 	case blob.problem != nil:
 		c.left[blob.key] = *blob.problem
+	case blob.missing:
+		c.v.Gone++
+	default:
+		c.v.Identical++
+		c.v.Members += blob.members
 	}
 }
 
@@ -401,7 +415,6 @@ func (c *comparison) finish() {
 	for _, key := range sortedKeys(c.left) {
 		v.Left = append(v.Left, c.left[key])
 	}
-	v.Identical = max(0, v.Blobs-len(c.left)-v.Missing-v.Different)
 	v.Seconds = time.Since(v.At).Seconds()
 	v.Finished = true
 }
@@ -410,18 +423,25 @@ func (c *comparison) finish() {
 func (c *comparison) repair(ctx context.Context) error {
 	keys := sortedKeys(c.differing)
 	c.o.Progress.Stage("repairing", len(keys))
-	before := len(keys)
+	var written []string
 	for _, key := range keys {
-		err := c.settle(ctx, key)
+		wrote, err := c.settle(ctx, key)
 		if err != nil && !errors.Is(err, errUnsettled) {
 			return fmt.Errorf("repair: %w", err)
+		}
+		if wrote {
+			written = append(written, key)
 		}
 		c.o.Progress.Done(1, 0)
 	}
 	if err := c.again(ctx, c.differing); err != nil {
 		return err
 	}
-	c.v.Repaired = before - len(c.differing)
+	for _, key := range written {
+		if _, differs := c.differing[key]; !differs {
+			c.v.Repaired++
+		}
+	}
 	return nil
 }
 
@@ -429,23 +449,23 @@ func (c *comparison) repair(ctx context.Context) error {
 var errUnsettled = errors.New("others keep changing the entry")
 
 // settle copies a key until the blob has not moved, as mirrored writes do: the entry's token is read before the blob is, the copy is
-// a compare-and-set on it, and the blob is looked at again afterwards.
-func (c *comparison) settle(ctx context.Context, key string) error {
+// a compare-and-set on it, and the blob is looked at again afterwards. wrote tells whether the entry was written or removed.
+func (c *comparison) settle(ctx context.Context, key string) (wrote bool, err error) {
 	const rounds = 20
 	for range rounds {
 		states, err := c.target.Supabase.States(ctx, []string{key})
 		if err != nil {
-			return fmt.Errorf("read the entry: %w", err)
+			return wrote, fmt.Errorf("read the entry: %w", err)
 		}
 		item, err := c.readOne(ctx, key)
 		if err != nil {
-			return err
+			return wrote, err
 		}
 		state := kv.State{Key: key}
 		if !item.Missing {
 			e, problem := c.o.transform(item, c.indexes)
 			if problem != nil {
-				return nil // it stays a difference
+				return wrote, nil // it stays a difference
 			}
 			state = e.State
 		}
@@ -453,28 +473,29 @@ func (c *comparison) settle(ctx context.Context, key string) error {
 			bare := state
 			bare.Indexes = [][2]string{}
 			if _, _, err := c.target.Supabase.Copy(ctx, bare, states[0].Token, false); err != nil {
-				return fmt.Errorf("write the entry: %w", err)
+				return wrote, fmt.Errorf("write the entry: %w", err)
 			}
 			if states, err = c.target.Supabase.States(ctx, []string{key}); err != nil {
-				return fmt.Errorf("read the entry: %w", err)
+				return wrote, fmt.Errorf("read the entry: %w", err)
 			}
 		}
 		applied, _, err := c.target.Supabase.Copy(ctx, state, states[0].Token, false)
 		if err != nil {
-			return fmt.Errorf("write the entry: %w", err)
+			return wrote, fmt.Errorf("write the entry: %w", err)
 		}
 		if !applied {
 			continue
 		}
+		wrote = true
 		again, err := c.readOne(ctx, key)
 		if err != nil {
-			return err
+			return wrote, err
 		}
 		if again.Missing == item.Missing && again.Blob.ETag == item.Blob.ETag && string(again.Blob.Value) == string(item.Blob.Value) {
-			return nil
+			return true, nil
 		}
 	}
-	return errUnsettled
+	return wrote, errUnsettled
 }
 
 func (c *comparison) readOne(ctx context.Context, key string) (Item, error) {

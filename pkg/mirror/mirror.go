@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -71,30 +71,45 @@ func each(ctx context.Context, traces []kv.Trace, copy func(context.Context, kv.
 // errOtherFirst is a trace from before the stores were switched: which of them has the newer entry, only a person can tell.
 var errOtherFirst = errors.New("it was left while the other store answered: compare what both have under the key, write what is right, and delete the row")
 
-// Repair works off the traces that are left, in the direction that first names. It leaves those of the other direction, and returns how many there were and how many
-// it removed; an error says why the others stayed.
-func (p *Pair) Repair(ctx context.Context, first First) (found, repaired int, err error) {
+// Repairs is what [Pair.Repair] did with the traces that it found.
+type Repairs struct {
+	Found      int `json:"found"`       // the sum of the others
+	Repaired   int `json:"repaired"`    // copied, and the trace removed
+	OtherFirst int `json:"other_first"` // left while the other store answered: for a person to decide
+	Failed     int `json:"failed"`      // left: to be tried again
+}
+
+// Repair works off the traces that are left, in the direction that first names, and leaves those of the other direction. An error
+// says why traces stayed, or why no more could be asked for; what was repaired until then stays repaired.
+func (p *Pair) Repair(ctx context.Context, first First) (r Repairs, err error) {
 	const batch = 500
 	direction := p.toBlobs
 	if first == FirstBlobs {
 		direction = p.toSupabaseAndForget
 	}
-	var removed atomic.Int64
+	var mu sync.Mutex
+	count := func(n *int) {
+		mu.Lock()
+		defer mu.Unlock()
+		*n++
+	}
 	for after := int64(0); ; {
 		traces, listErr := p.Supabase.Traces(ctx, after, batch)
 		if listErr != nil || len(traces) == 0 {
-			return found, int(removed.Load()), errors.Join(err, listErr)
+			return r, errors.Join(err, listErr)
 		}
 		after = traces[len(traces)-1].ID
-		found += len(traces)
+		r.Found += len(traces)
 		err = errors.Join(err, each(ctx, traces, func(ctx context.Context, trace kv.Trace) error {
 			if trace.First != string(first) {
+				count(&r.OtherFirst)
 				return fmt.Errorf("trace %d: %w", trace.ID, errOtherFirst)
 			}
 			if err := direction(ctx, trace); err != nil {
+				count(&r.Failed)
 				return fmt.Errorf("trace %d: %w", trace.ID, err)
 			}
-			removed.Add(1)
+			count(&r.Repaired)
 			return nil
 		}))
 	}

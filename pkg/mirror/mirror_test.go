@@ -147,9 +147,9 @@ func (p *pairTest) traces() (keys []string) {
 func (p *pairTest) repair(first First) {
 	p.t.Helper()
 	before := len(p.traces())
-	found, repaired, err := p.Repair(p.t.Context(), first)
+	r, err := p.Repair(p.t.Context(), first)
 	require.NoError(p.t, err)
-	require.Equal(p.t, []int{before, before}, []int{found, repaired})
+	require.Equal(p.t, Repairs{Found: before, Repaired: before}, r)
 }
 
 // everything is what a store has under the prefix, values by key.
@@ -248,13 +248,13 @@ func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
 	require.NotContains(t, p.log.String(), p.prefix)
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	found, repaired, err := p.Repair(short, FirstSupabase)
+	r, err := p.Repair(short, FirstSupabase)
 	require.Error(t, err, "Blobs are still away")
-	require.Equal(t, []int{3, 0}, []int{found, repaired})
+	require.Equal(t, Repairs{Found: 3, Failed: 3}, r)
 	p.setFaults(blobstest.Faults{})
-	_, repaired, err = p.Repair(t.Context(), FirstBlobs)
+	r, err = p.Repair(t.Context(), FirstBlobs)
 	require.ErrorIs(t, err, errOtherFirst, "these are copied from Supabase, or by a person")
-	require.Zero(t, repaired)
+	require.Equal(t, Repairs{Found: 3, OtherFirst: 3}, r)
 	require.Len(t, p.traces(), 3)
 	p.repair(FirstSupabase)
 	p.requireAlike("after repair")

@@ -85,9 +85,10 @@ func sayBackup(out io.Writer, r migrate.BackupResult) {
 	fmt.Fprintf(out, "backup        %s: %s\n", r.File, humanize.IBytes(uint64(r.Size)))
 	fmt.Fprintf(out, "of            %s, %s\n", r.Source, r.At.UTC().Format(time.RFC3339))
 	fmt.Fprintf(out, "entries       %s with %s, in %s\n", count(r.Entries), humanize.IBytes(uint64(r.Bytes)), lasted(r.Seconds))
+	fmt.Fprintf(out, "left out      %s that could not be read, %s gone meanwhile\n", count(len(r.Unreadable)), count(r.Gone))
 	fmt.Fprintf(out, "sha256        %s\n", r.SHA256)
 	for _, problem := range r.Unreadable {
-		fmt.Fprintf(out, "  left out %q: %s\n", problem.Key, problem.Reason)
+		fmt.Fprintf(out, "  unreadable %q: %s\n", problem.Key, problem.Reason)
 	}
 }
 

@@ -280,16 +280,19 @@ func print[R any](s *stores, c *cobra.Command, result R, words func(io.Writer, R
 
 func sayPlan(out io.Writer, r migrate.Result) {
 	sayBlobs(out, r)
-	fmt.Fprintf(out, "would migrate %s, skip %s, fail %s\n", count(r.Statuses["planned"]), count(r.Statuses["skipped"]), count(r.Failed))
+	fmt.Fprintf(out, "would migrate %s, skip %s, fail %s; %s gone meanwhile\n",
+		count(r.Statuses["planned"]), count(r.Statuses["skipped"]), count(r.Failed), count(r.Statuses["absent"]))
 	sayIndexes(out, r)
 	fmt.Fprintf(out, "a run and a verification may take %s\n", lasted(r.EstimatedSeconds))
 }
 
 func sayRun(out io.Writer, r migrate.Result) {
 	sayBlobs(out, r)
-	fmt.Fprintf(out, "this run      read %s in %s, %s a second; wrote %s\n", count(r.Read), lasted(r.Seconds), count(int(r.Rate())), count(r.Written))
-	fmt.Fprintf(out, "in all        %s migrated, %s left to newer writes, %s deleted meanwhile, %s skipped, %s failed\n",
-		count(r.Statuses["written"]+r.Statuses["same"]), count(r.Statuses["live"]), count(r.Statuses["deleted"]), count(r.Statuses["skipped"]), count(r.Failed))
+	fmt.Fprintf(out, "this run      read %s in %s, %s a second; wrote %s, removed %s\n",
+		count(r.Read), lasted(r.Seconds), count(int(r.Rate())), count(r.Written), count(r.Removed))
+	fmt.Fprintf(out, "in all        %s migrated, %s left to newer writes, %s deleted meanwhile, %s skipped, %s failed, %s gone, %s still to do\n",
+		count(r.Statuses["written"]+r.Statuses["same"]), count(r.Statuses["live"]), count(r.Statuses["deleted"]), count(r.Statuses["skipped"]), count(r.Failed),
+		count(r.Statuses["removed"]+r.Statuses["absent"]), count(r.Statuses["importing"]+r.Statuses["pending"]))
 	sayIndexes(out, r)
 	if r.Finished {
 		fmt.Fprintf(out, "keep blobs    until %s at least\n", r.KeepBlobsUntil.Format(time.DateOnly))
@@ -314,7 +317,8 @@ func sayIndexes(out io.Writer, r migrate.Result) {
 func sayVerification(out io.Writer, v migrate.Verification) {
 	fmt.Fprintf(out, "compared      %s blobs with %s entries in %s\n", count(v.Blobs), count(v.Entries), lasted(v.Seconds))
 	fmt.Fprintf(out, "identical     %s, with %s members of index entries\n", count(v.Identical), count(v.Members))
-	fmt.Fprintf(out, "differences   %s missing, %s extra, %s different; %s not to be migrated\n", count(v.Missing), count(v.Extra), count(v.Different), count(len(v.Left)))
+	fmt.Fprintf(out, "differences   %s missing, %s extra, %s different; %s not to be migrated, %s gone meanwhile\n",
+		count(v.Missing), count(v.Extra), count(v.Different), count(len(v.Left)), count(v.Gone))
 	if v.Stray != 0 {
 		fmt.Fprintf(out, "postings      %s too many\n", count(v.Stray))
 	}
@@ -324,7 +328,7 @@ func sayVerification(out io.Writer, v migrate.Verification) {
 	const shown = 10
 	for i, d := range v.Found {
 		if i == shown {
-			fmt.Fprintf(out, "  and %s more\n", count(len(v.Found)-shown))
+			fmt.Fprintf(out, "  and %s more\n", count(v.Missing+v.Extra+v.Different-shown))
 			break
 		}
 		if d.What != "" {

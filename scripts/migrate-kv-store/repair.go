@@ -42,18 +42,17 @@ func (s *stores) repair(c *cobra.Command, first mirror.First) error {
 	pair := &mirror.Pair{
 		Supabase: target.Supabase, Blobs: blobs.NewStore(client(s.store), client(s.store+"-indexes")), Log: slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil)),
 	}
-	found, repaired, err := pair.Repair(c.Context(), first)
-	if err != nil && found == 0 {
+	result, err := pair.Repair(c.Context(), first)
+	if err != nil && result.Found == 0 {
 		return err
 	}
-	result := map[string]int{"found": found, "repaired": repaired, "left": found - repaired}
-	if printErr := print(s, c, result, func(out io.Writer, r map[string]int) {
-		fmt.Fprintf(out, "%d found, %d repaired, %d left\n", r["found"], r["repaired"], r["left"])
+	if printErr := print(s, c, result, func(out io.Writer, r mirror.Repairs) {
+		fmt.Fprintf(out, "%d found, %d repaired, %d left\n", r.Found, r.Repaired, r.OtherFirst+r.Failed)
 	}); printErr != nil {
 		return printErr
 	}
 	if err != nil {
-		return &leftError{fmt.Errorf("%d of %d traces are left: %w", found-repaired, found, err), "the same command again; what is repaired stays repaired"}
+		return &leftError{fmt.Errorf("%d of the %d traces found are left: %w", result.OtherFirst+result.Failed, result.Found, err), "the same command again; what is repaired stays repaired"}
 	}
 	return nil
 }

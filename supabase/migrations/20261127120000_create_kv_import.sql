@@ -442,11 +442,13 @@ create function public.kv_stray_postings() returns public."application/vnd.kv+js
 as $$
 begin
     return (
-        (select count(*) from public.kv_posting)
-        - (select coalesce(sum((select count(*) from public.kv_postings_of(index_pairs))), 0) from public.kv_store where index_pairs <> '{}'))::text;
+        select count(*) from public.kv_posting as p
+        where not exists (
+            select from public.kv_store as s, public.kv_postings_of(s.index_pairs) as q
+            where s.key = p.key and q.index_key = p.index_key and q.member = p.member))::text;
 end
 $$;
-comment on function public.kv_stray_postings() is 'How many postings there are beyond those of the entries'' indexes; below 0: so many lack.';
+comment on function public.kv_stray_postings() is 'How many postings there are that no entry''s indexes have.';
 
 revoke all on function public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid, uuid),
     public.kv_import_hold(uuid, boolean), public.kv_import_close(), public.kv_import_members(text, text[]),

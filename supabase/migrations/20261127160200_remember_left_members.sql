@@ -34,7 +34,7 @@ begin
             elsif v_open is null then
                 v_open := coalesce(current_setting('kv.request', true), '') <> '' and exists (select from public.kv_migration);
             end if;
-            if v_open and not exists (select from public.kv_posting where index_key = v_gone.index_key and member = v_gone.member) then
+            if v_open then -- also where another entry has the member: that one may be leaving, too, in a transaction that does not show yet
                 insert into public.kv_import_left (index_key, member) values (v_gone.index_key, v_gone.member) on conflict do nothing;
             end if;
         end loop;

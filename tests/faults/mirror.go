@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"netlify-supabase-kv/pkg/mirror"
 )
 
 // mirrored tells whether the functions copy their writes to Blobs.
@@ -97,11 +99,11 @@ func repair(ctx context.Context) (repaired, left int, err error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, runErr := cmd.Output() // it fails also where something is left, which it says
-	var told struct{ Repaired, Left int }
+	var told mirror.Repairs
 	if err := json.Unmarshal(out, &told); err != nil {
 		return 0, 0, fmt.Errorf("migrate-kv-store repair: %w", errors.Join(runErr, err, errors.New(strings.TrimSpace(stderr.String()))))
 	}
-	return told.Repaired, told.Left, nil
+	return told.Repaired, told.OtherFirst + told.Failed, nil
 }
 
 // difference names a key that the stores have different things under, as kv-list and kv-list-blob tell, and what they are.
