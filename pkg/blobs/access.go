@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // DefaultAPIURL is where Netlify's API is.
@@ -30,6 +31,12 @@ type Access struct {
 func (a Access) Usable() bool { return a.SiteID != "" && (a.edge() || a.APIToken != "") }
 
 func (a Access) edge() bool { return a.EdgeURL != "" && a.EdgeToken != "" }
+
+// Limited tells whether the API is Netlify's, which limits how many requests it takes; a local server does not.
+func (a Access) Limited() bool {
+	u, err := url.Parse(cmp.Or(a.APIURL, DefaultAPIURL))
+	return err == nil && strings.HasSuffix("."+u.Hostname(), ".netlify.com")
+}
 
 // AccessFromEvent reads the blobs field of a function's event, which is base64 of {"url","url_uncached","token"}; siteID is the
 // event's header x-nf-site-id. The event's primary_region is for the stores of deploys, and is not used (getStore in
@@ -68,36 +75,47 @@ func decodeBase64(text string) ([]byte, error) {
 
 type accessKey struct{}
 
+// given is what a context says of the way to the blobs.
+type given struct {
+	access  func() Access
+	siteID  string
+	refused atomic.Bool // by the edge
+}
+
 // WithAccess gives the requests under ctx their access. One that is not usable leaves them the client's default.
 func WithAccess(ctx context.Context, a Access) context.Context {
-	return context.WithValue(ctx, accessKey{}, func() Access { return a })
+	return context.WithValue(ctx, accessKey{}, &given{access: func() Access { return a }, siteID: a.SiteID})
 }
 
 // WithEvent is [WithAccess] with that of [AccessFromEvent], which is read when a request asks for it: where Supabase answers, none
-// does. One that cannot be read leaves them the client's default.
+// does. One that cannot be read, or whose token is refused, leaves them the client's default, for the site siteID if that names none.
 func WithEvent(ctx context.Context, field, siteID string) context.Context {
-	return context.WithValue(ctx, accessKey{}, sync.OnceValue(func() Access {
+	return context.WithValue(ctx, accessKey{}, &given{siteID: siteID, access: sync.OnceValue(func() Access {
 		a, _ := AccessFromEvent(field, siteID) // not usable where there is an error
 		return a
-	}))
+	})})
 }
 
-// access returns how a request under ctx gets to the blobs, or [ErrNoAccess].
-func (c *Client) access(ctx context.Context) (Access, error) {
-	var a Access
-	if given, ok := ctx.Value(accessKey{}).(func() Access); ok {
-		a = given()
+// access returns how a request under ctx gets to the blobs, and what of ctx that is from; nil where it is the client's own. It may be
+// [ErrNoAccess].
+func (c *Client) access(ctx context.Context) (Access, *given, error) {
+	if from, ok := ctx.Value(accessKey{}).(*given); ok && !from.refused.Load() && from.access().Usable() {
+		return from.access(), from, nil
 	}
+	a := c.own(ctx)
 	if !a.Usable() {
-		a = c.fallback
+		return a, nil, ErrNoAccess
 	}
-	if !a.Usable() {
-		return a, ErrNoAccess
+	return a, nil, nil
+}
+
+// own is the client's default, for the context's site where it names none.
+func (c *Client) own(ctx context.Context) Access {
+	a := c.fallback
+	if from, ok := ctx.Value(accessKey{}).(*given); ok {
+		a.SiteID = cmp.Or(a.SiteID, from.siteID)
 	}
-	if !visible(a.EdgeToken) || !visible(a.APIToken) {
-		return a, errors.New("the token for Blobs has a space, a line break or another character that no token has")
-	}
-	return a, nil
+	return a
 }
 
 // visible tells whether text can be sent in a header as it is. The transport's own complaint would look like a connection's.

@@ -26,6 +26,7 @@ type call struct {
 	header   http.Header
 	metadata string // as a header's value
 	body     []byte
+	most     int64 // bytes of an answer's body; with more it is [ErrTooLarge]. 0: any number
 }
 
 // answer is a response that was read to its end.
@@ -38,15 +39,31 @@ type answer struct {
 	secrets []string // not to be quoted
 }
 
-// run makes attempts at the call until judge has a result or an error that is not [passing].
+// run makes attempts at the call until judge has a result or an error that is not [passing]. Where the way that the context gives is
+// refused, they begin anew by the client's own, if it has one.
 func run[T any](
 	ctx context.Context, c *Client, call call, judge func(context.Context, answer, error) (T, error),
 ) (none T, _ error) {
-	a, err := c.access(ctx)
+	a, from, err := c.access(ctx)
 	if err != nil {
 		return none, err
 	}
-	return retry(ctx, c.retry, func(ctx context.Context) (T, error) {
+	result, err := runBy(ctx, c, a, call, judge)
+	if from == nil || !Refused(err) || !c.own(ctx).Usable() {
+		return result, err
+	}
+	from.refused.Store(true)
+	return runBy(ctx, c, c.own(ctx), call, judge)
+}
+
+func runBy[T any](
+	ctx context.Context, c *Client, a Access, call call, judge func(context.Context, answer, error) (T, error),
+) (T, error) {
+	policy := c.retry
+	if !a.edge() {
+		policy.admit = func(ctx context.Context, end time.Time) error { return c.limiter.wait(ctx, call.op, end) }
+	}
+	return retry(ctx, policy, func(ctx context.Context) (T, error) {
 		got, err := c.attempt(ctx, a, call)
 		return judge(ctx, got, err)
 	})
@@ -54,6 +71,9 @@ func run[T any](
 
 // attempt sends the call once. Its errors are [passing], except for what is wrong with the access.
 func (c *Client) attempt(ctx context.Context, a Access, call call) (answer, error) {
+	if !visible(a.EdgeToken) || !visible(a.APIToken) {
+		return answer{}, errors.New("the token for Blobs has a space, a line break or another character that no token has")
+	}
 	u, err := a.address(c.store, call.key, call.query)
 	if err != nil {
 		return answer{}, err
@@ -64,7 +84,7 @@ func (c *Client) attempt(ctx context.Context, a Access, call call) (answer, erro
 	}
 	signed := a.signs(call)
 	if signed {
-		if u, err = sign(ctx, a, call, u); err != nil {
+		if u, err = c.sign(ctx, a, call, u); err != nil {
 			return answer{}, err
 		}
 	} else {
@@ -73,9 +93,14 @@ func (c *Client) attempt(ctx context.Context, a Access, call call) (answer, erro
 	if call.metadata != "" {
 		header.Set(headerMetadata, call.metadata)
 	}
-	got, err := exchange(ctx, call.method, u, header, call.body)
-	if err != nil {
+	got, err := exchange(ctx, call.method, u, header, call.body, call.most)
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		return answer{}, err
+	case err != nil:
 		return answer{}, passing{error: fmt.Errorf("blobs: %s: %w", call.op, err), unknown: true}
+	case !a.edge() && !signed:
+		c.limiter.learn(got)
 	}
 	got.op, got.signed, got.secrets = call.op, signed, []string{u.String(), a.token()}
 	if signed && u.RawQuery != "" {
@@ -90,15 +115,16 @@ func (a Access) signs(call call) bool {
 }
 
 // sign asks the API for the URL under which the call is made without the token.
-func sign(ctx context.Context, a Access, call call, u *url.URL) (*url.URL, error) {
+func (c *Client) sign(ctx context.Context, a Access, call call, u *url.URL) (*url.URL, error) {
 	header := http.Header{"Authorization": {"Bearer " + a.token()}, "Accept": {acceptSigned}}
 	if call.metadata != "" {
 		header.Set(headerMetadataAPI, call.metadata)
 	}
-	got, err := exchange(ctx, call.method, u, header, nil)
+	got, err := exchange(ctx, call.method, u, header, nil, 0)
 	if err != nil {
 		return nil, passing{error: fmt.Errorf("blobs: %s: ask for a signed URL: %w", call.op, err)}
 	}
+	c.limiter.learn(got)
 	got.op, got.secrets = call.op, []string{a.token()}
 	if got.status != http.StatusOK {
 		return nil, got.unexpected()
@@ -152,9 +178,7 @@ func (a answer) retryAfter(now time.Time) time.Duration {
 const maxRetryAfter = time.Hour
 
 func (a answer) askedToWait(now time.Time) time.Duration {
-	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
-		now = date
-	}
+	now = a.clock(now)
 	text := a.header.Get("Retry-After")
 	if seconds, err := strconv.Atoi(text); err == nil {
 		return time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second // a larger number could overflow
@@ -162,11 +186,27 @@ func (a answer) askedToWait(now time.Time) time.Duration {
 	if date, err := http.ParseTime(text); err == nil {
 		return date.Sub(now)
 	}
-	reset, err := strconv.ParseInt(a.header.Get("X-RateLimit-Reset"), 10, 64)
-	if err != nil || a.status != http.StatusTooManyRequests { // others have it too, and do not mean it
+	if a.status != http.StatusTooManyRequests { // others have a reset too, and do not mean it
 		return 0
 	}
-	return time.Unix(reset, 0).Sub(now)
+	return a.resetAt().Sub(now)
+}
+
+// clock is the service's own, if it tells.
+func (a answer) clock(now time.Time) time.Time {
+	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
+		return date
+	}
+	return now
+}
+
+// resetAt is when the service begins to count anew; long ago where it does not say.
+func (a answer) resetAt() time.Time {
+	reset, err := strconv.ParseInt(a.header.Get("X-RateLimit-Reset"), 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Unix(reset, 0)
 }
 
 // mayHaveBeenDone tells whether the attempt that ended so could have been carried out.

@@ -14,11 +14,12 @@ type Client struct {
 	store    string // as addresses have it
 	fallback Access
 	retry    retryPolicy
+	limiter  *Limiter
 }
 
 // NewClient returns a client for the site-wide store of that name: at most 64 bytes without a slash.
 func NewClient(store string) *Client {
-	return &Client{store: "site:" + store, retry: defaultRetry}
+	return &Client{store: "site:" + store, retry: defaultRetry, limiter: NewLimiter(0, window)}
 }
 
 // WithDefault returns a client for the same store that uses a where the context has no access.
@@ -28,11 +29,18 @@ func (c *Client) WithDefault(a Access) *Client {
 	return &with
 }
 
-// WithPatience returns a client for work that nobody waits for: it repeats what fails for a passing reason for so long. limited is
-// told when the service turns down a request for a while, which the client waits; it may come from several goroutines.
-func (c *Client) WithPatience(total time.Duration, limited func(wait time.Duration)) *Client {
+// WithLimiter returns a client that asks Netlify's API no faster than the limiter allows. By default it asks as fast as it is told to,
+// unless the service says that its limit is reached.
+func (c *Client) WithLimiter(l *Limiter) *Client {
+	limited := *c
+	limited.limiter = l
+	return &limited
+}
+
+// WithPatience returns a client for background work: it repeats what fails for a passing reason for so long.
+func (c *Client) WithPatience(total time.Duration) *Client {
 	patient := *c
-	patient.retry = retryPolicy{first: 200 * time.Millisecond, longest: 10 * time.Second, total: total, attempt: time.Minute, limited: limited}
+	patient.retry = retryPolicy{first: 200 * time.Millisecond, longest: 10 * time.Second, total: total, attempt: time.Minute}
 	return &patient
 }
 
@@ -47,6 +55,11 @@ type Blob struct {
 // Get returns the blob, or [ErrNotFound].
 func (c *Client) Get(ctx context.Context, key string) (Blob, error) {
 	return c.read(ctx, call{op: "get", method: http.MethodGet, key: key})
+}
+
+// GetUpTo is [Client.Get] that returns [ErrTooLarge] if the value has more than most bytes, without reading more.
+func (c *Client) GetUpTo(ctx context.Context, key string, most int64) (Blob, error) {
+	return c.read(ctx, call{op: "get", method: http.MethodGet, key: key, most: most})
 }
 
 // Head returns the blob without its value, or [ErrNotFound].
@@ -161,9 +174,14 @@ func (o SetOptions) unexpected(got answer) error {
 
 // ours returns the etag of the blob if it is what we wrote, and otherwise [ErrConditionFailed].
 func (c *Client) ours(ctx context.Context, key string, value []byte, o SetOptions) (string, error) {
-	a, err := c.access(ctx)
+	a, _, err := c.access(ctx)
 	if err != nil {
 		return "", err
+	}
+	if end, ok := ctx.Deadline(); ok && !a.edge() {
+		if err := c.limiter.wait(ctx, "set", end); err != nil {
+			return "", err
+		}
 	}
 	got, err := c.attempt(ctx, a, call{op: "set", method: http.MethodGet, key: key})
 	if err != nil {

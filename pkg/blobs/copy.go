@@ -20,7 +20,7 @@ func (s *Store) Peek(ctx context.Context, key string) (etag string, token kv.Tok
 // Token is that of [Store.Peek]; Indexes are nil where they are not known.
 func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag string, err error) {
 	state = kv.State{Key: key}
-	blob, err := s.client.Get(ctx, key)
+	blob, err := s.client.GetUpTo(ctx, key, maxReadBytes)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return state, "", nil

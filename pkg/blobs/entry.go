@@ -65,7 +65,7 @@ func (s *Store) indexesOf(ctx context.Context, m metadata) (pairs [][2]string, e
 	if m.Set == "" {
 		return m.Indexes, nil
 	}
-	blob, err := s.indexes.Get(ctx, m.Set)
+	blob, err := s.indexes.GetUpTo(ctx, m.Set, maxReadBytes)
 	if errors.Is(err, ErrNotFound) { // the entry is there, so this is nobody's "not found"
 		return nil, errIndexesGone
 	}

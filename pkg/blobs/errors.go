@@ -3,6 +3,7 @@ package blobs
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -11,6 +12,8 @@ var (
 	ErrNotFound = errors.New("blobs: there is no such blob")
 	// ErrConditionFailed: the blob was not as IfMatch or IfNew asked for, and nothing was written.
 	ErrConditionFailed = errors.New("blobs: the condition of the write does not hold")
+	// ErrTooLarge: the blob has more bytes than were asked for, and was not read to its end.
+	ErrTooLarge = errors.New("blobs: the blob is too large")
 	// ErrNoAccess: neither the context nor the client says how to get to the blobs.
 	ErrNoAccess = errors.New("blobs: no access: the function's event has none, so set NETLIFY_BLOBS_TOKEN and NETLIFY_SITE_ID")
 )
@@ -29,6 +32,12 @@ func (e *Error) Error() string {
 		text += fmt.Sprintf(" (again after %s)", e.RetryAfter.Round(time.Second))
 	}
 	return text
+}
+
+// Refused tells whether the error is that of a service which does not take the token, or not for the site.
+func Refused(err error) bool {
+	var answer *Error
+	return errors.As(err, &answer) && (answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden)
 }
 
 // passing marks an error that another attempt may not meet.

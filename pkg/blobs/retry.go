@@ -1,6 +1,7 @@
 package blobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,8 @@ type retryPolicy struct {
 	first, longest time.Duration // pauses
 	total          time.Duration // for all attempts and pauses; no attempt takes longer than half of what is left
 	attempt        time.Duration // or than this, unless it is 0
-	limited        func(wait time.Duration)
+	// admit is asked before each attempt, and waits until it may be made, or returns an error if that would be after the end.
+	admit func(ctx context.Context, end time.Time) error
 }
 
 var defaultRetry = retryPolicy{first: 100 * time.Millisecond, longest: 2 * time.Second, total: 15 * time.Second}
@@ -34,6 +36,12 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = p.first, p.longest, 2
 	var last error
 	result, err := backoff.Retry(ctx, func() (T, error) {
+		if p.admit != nil {
+			if err := p.admit(ctx, end); err != nil {
+				last = cmp.Or(last, err)
+				return none, backoff.Permanent(err)
+			}
+		}
 		longest := time.Until(end) / 2
 		if p.attempt > 0 {
 			longest = min(longest, p.attempt)
@@ -48,9 +56,6 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 			return result, nil
 		case !errors.As(err, &again):
 			return none, backoff.Permanent(err)
-		case again.wait > 0 && p.limited != nil:
-			p.limited(again.wait)
-			fallthrough
 		case again.wait > 0: // and not all who were told the same at the same moment
 			return none, &backoff.RetryAfterError{Duration: again.wait + rand.N(p.first+1)} // #nosec G404 -- jitter
 		}

@@ -1,11 +1,11 @@
 package blobs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -29,6 +29,10 @@ type Store struct {
 	indexes *Client // sets of indexes that are too large for metadata, by the hash of their text
 	now     func() time.Time
 }
+
+// maxReadBytes bounds what is read of a blob that another program may have written, where its value is not the answer: instances have
+// 1,024 MB of memory, and Blobs keeps values of up to 5 GB.
+const maxReadBytes = 64 << 20
 
 // parallel bounds how many requests one operation has under way.
 const parallel = 24
@@ -175,7 +179,7 @@ func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []str
 // it was copied: it is that and more.
 func (s *Store) addTo(ctx context.Context, key string, members []string) (grown bool, err error) {
 	err = untilItHolds(ctx, func() error {
-		blob, err := s.client.Get(ctx, key)
+		blob, err := s.client.GetUpTo(ctx, key, maxReadBytes)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -202,7 +206,7 @@ func (s *Store) Get(ctx context.Context, key string) (string, error) {
 	if ValidateKey(key) != nil { // nothing can be stored under it
 		return "", storeError(ctx, "blobs.Get", ErrNotFound)
 	}
-	blob, err := s.client.Get(ctx, key)
+	blob, err := s.client.GetUpTo(ctx, key, maxAnswerBytes)
 	if err != nil {
 		return "", storeError(ctx, "blobs.Get", err)
 	}
@@ -270,8 +274,13 @@ func storeError(ctx context.Context, op string, err error) error {
 		e.Message = "the blob that keeps the indexes of an entry is gone from Netlify Blobs: write the entry again, with its indexes"
 	case errors.Is(err, ErrConditionFailed):
 		e.Message = "others keep changing the same entry in Netlify Blobs; try again in a moment"
-	case errors.As(err, &answer) && slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden}, answer.Status):
+	case errors.Is(err, ErrTooLarge):
+		e.Code, e.Message = kv.CodeTooLarge, "the blob under the key is larger than this function can read: it was written by something else"
+	case Refused(err):
 		e.Code, e.Message = kv.CodeNotConfigured, "Netlify Blobs refused the token: NETLIFY_BLOBS_TOKEN must be a personal access token for the site NETLIFY_SITE_ID"
+	case errors.As(err, &answer) && answer.Status == http.StatusTooManyRequests:
+		e.Code, e.RetryAfter = kv.CodeRateLimited, cmp.Or(answer.RetryAfter, window)
+		e.Message = "Netlify's API takes a limited number of requests a minute, and there are more: try again after the time that Retry-After says, and ask for less at a time"
 	case ctx.Err() != nil:
 		e.Code, e.Message = kv.CodeDeadlineExceeded, "the time allowed for the request was over before Netlify Blobs answered; ask for less, or try again"
 	}

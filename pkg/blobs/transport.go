@@ -19,8 +19,8 @@ var httpClient = &http.Client{
 }
 
 // exchange sends one request and reads the whole answer. Its errors are those of the connection and of the context, without
-// the address.
-func exchange(ctx context.Context, method string, u *url.URL, header http.Header, body []byte) (answer, error) {
+// the address; and [ErrTooLarge], where most is not 0 and the answer's body has more bytes.
+func exchange(ctx context.Context, method string, u *url.URL, header http.Header, body []byte, most int64) (answer, error) {
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
 		return answer{}, withoutAddress(err)
@@ -30,21 +30,31 @@ func exchange(ctx context.Context, method string, u *url.URL, header http.Header
 	if err != nil {
 		return answer{}, withoutAddress(err)
 	}
-	text, err := readBody(response)
+	text, err := readBody(response, most)
 	return answer{status: response.StatusCode, header: response.Header, body: text}, err
 }
 
 // maxUnusedBytes is how much of an error's body is read: enough to keep the connection.
 const maxUnusedBytes = 64 << 10
 
-// readBody returns the body of a success. That of an error is not for us: it may quote the request.
-func readBody(response *http.Response) ([]byte, error) {
+// readBody returns the body of a success, of which it reads at most one byte more than it may have. That of an error is not for us: it
+// may quote the request.
+func readBody(response *http.Response, most int64) ([]byte, error) {
 	defer response.Body.Close()
-	if response.StatusCode == http.StatusOK {
+	switch {
+	case response.StatusCode != http.StatusOK:
+		_, _ = io.CopyN(io.Discard, response.Body, maxUnusedBytes) // its status is known, and enough
+		return nil, nil
+	case most == 0 || response.Request.Method == http.MethodHead: // whose Content-Length is another request's
 		return io.ReadAll(response.Body)
+	case response.ContentLength > most:
+		return nil, ErrTooLarge
 	}
-	_, _ = io.CopyN(io.Discard, response.Body, maxUnusedBytes) // its status is known, and enough
-	return nil, nil
+	body, err := io.ReadAll(io.LimitReader(response.Body, most+1))
+	if int64(len(body)) > most {
+		return nil, ErrTooLarge
+	}
+	return body, err
 }
 
 // withoutAddress takes out what net/http wraps errors in, since a signed URL is a secret.

@@ -3,6 +3,7 @@ package kv
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code names a kind of failure. Codes are part of the HTTP contract and are never renamed.
@@ -18,6 +19,7 @@ const (
 	CodeUnstorableValue     Code = "unstorable_value"     // JSON, but not to be stored
 	CodeDatabaseUnreachable Code = "database_unreachable" // no answer, or nonsense, although it was asked again
 	CodeNotConfigured       Code = "not_configured"       // the environment or the database lacks something
+	CodeRateLimited         Code = "rate_limited"         // a service behind this one takes no more requests for now
 	CodeDeadlineExceeded    Code = "deadline_exceeded"    // the time allowed was over first
 	CodeInternal            Code = "internal"             // a bug
 )
@@ -25,7 +27,7 @@ const (
 // Codes are all codes.
 var Codes = []Code{
 	CodeInvalidInput, CodeUnauthorized, CodeNotFound, CodeMethodNotAllowed, CodeConditionFailed, CodeTooLarge,
-	CodeUnstorableValue, CodeDatabaseUnreachable, CodeNotConfigured, CodeDeadlineExceeded, CodeInternal,
+	CodeUnstorableValue, CodeDatabaseUnreachable, CodeNotConfigured, CodeRateLimited, CodeDeadlineExceeded, CodeInternal,
 }
 
 // Error keeps what a caller may read (Code, Message) apart from what only the log may (Op, Err).
@@ -34,6 +36,8 @@ type Error struct {
 	Message string // what was wrong and what to do
 	Op      string // what was being done, as in "kv_upsert"
 	Err     error  // the cause
+	// RetryAfter is when asking again may help; 0: nobody knows.
+	RetryAfter time.Duration
 }
 
 func (e *Error) Error() string {

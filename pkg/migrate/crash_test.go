@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	fmt.Println("running")
-	_, err = Run(context.Background(), NewBlobsSource(c.Access, "kv", "kv-indexes", 16), NewTarget("test", supabase),
+	_, err = Run(context.Background(), NewBlobsSource(c.Access, "kv", "kv-indexes", 16, unlimited()), NewTarget("test", supabase),
 		RunOptions{Options: defaults, Dir: c.Dir, BatchSize: 10, Progress: silence{}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

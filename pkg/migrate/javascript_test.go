@@ -63,7 +63,7 @@ func TestWhatTheJavaScriptClientWroteIsMigrated(t *testing.T) {
 	}
 
 	d := newDatabase(t)
-	source := NewBlobsSource(blobs.Access{SiteID: server.SiteID, APIURL: server.Address, APIToken: server.Token}, "kv", "kv-indexes", 4)
+	source := NewBlobsSource(blobs.Access{SiteID: server.SiteID, APIURL: server.Address, APIToken: server.Token}, "kv", "kv-indexes", 4, unlimited())
 	source.DecodeKeys = true
 	o := RunOptions{Options: defaults, Dir: t.TempDir(), BatchSize: DefaultBatchSize, Progress: silence{}}
 	result, err := Run(t.Context(), source, d.target(), o)

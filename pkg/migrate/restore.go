@@ -369,10 +369,6 @@ func (r *blobsRestore) one(ctx context.Context, l *backupLine) error {
 	if original, wrapped := unwrap(string(l.value)); wrapped && r.of == OfSupabase {
 		l.value = original // what a run has made JSON of goes back as it was
 	}
-	if err := r.target.gate.enter(ctx); err != nil {
-		return err
-	}
-	defer r.target.gate.leave()
 	if !r.there[l.Key] {
 		return r.put(ctx, l, "")
 	}

@@ -468,7 +468,7 @@ func TestAnEmptyStoreRemovesNothing(t *testing.T) {
 		return status.Entries
 	}
 	before := entries()
-	other := NewBlobsSource(m.access, "kvv", "kvv-indexes", 16)
+	other := NewBlobsSource(m.access, "kvv", "kvv-indexes", 16, unlimited())
 	_, err := Run(t.Context(), other, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: silence{}})
 	require.ErrorContains(t, err, "its source was Netlify Blobs of the site")
 	require.ErrorContains(t, err, "store kvv now")

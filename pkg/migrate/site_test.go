@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -37,7 +38,12 @@ func newSite(t testing.TB) *site {
 	return s
 }
 
-func (s *site) source() *BlobsSource { return NewBlobsSource(s.access, "kv", "kv-indexes", 16) }
+func (s *site) source() *BlobsSource {
+	return NewBlobsSource(s.access, "kv", "kv-indexes", 16, unlimited())
+}
+
+// unlimited asks as fast as the service allows.
+func unlimited() *blobs.Limiter { return blobs.NewBackgroundLimiter(0, time.Minute) }
 
 // store is the entries as the functions have them.
 func (s *site) store() *blobs.Store {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -43,30 +43,45 @@ type Source interface {
 type BlobsSource struct {
 	Client *blobs.Client // of the store that has the entries
 	Store  *blobs.Store  // the same
-	// Parallel is how many blobs are read at once, while the service does not ask for less.
+	// Parallel is how many blobs are read at once.
 	Parallel int
 	// DecodeKeys takes listed keys as percent-encoded, as the local server of @netlify/blobs gives them.
 	DecodeKeys bool
 
-	name string
-	gate *gate
+	name    string
+	limiter *blobs.Limiter
 }
 
 // usualStore is the one that the functions read and write.
 const usualStore = "kv"
 
-// NewBlobsSource returns a source that waits as long as need be where the service limits its rate. access is the way to it.
-func NewBlobsSource(access blobs.Access, store, indexes string, parallel int) *BlobsSource {
-	s := &BlobsSource{name: "Netlify Blobs of the site " + access.SiteID, Parallel: parallel, gate: newGate(parallel)}
+// patience is how long a request is repeated before its failure counts: a service that restarts or limits its rate gets that time.
+const patience = 5 * time.Minute
+
+// NewBlobsSource returns a source that waits as long as need be where the service limits its rate. access is the way to it; limiter
+// keeps it below a rate.
+func NewBlobsSource(access blobs.Access, store, indexes string, parallel int, limiter *blobs.Limiter) *BlobsSource {
+	s := &BlobsSource{name: "Netlify Blobs of the site " + access.SiteID, Parallel: parallel, limiter: limiter}
 	if store != usualStore {
 		s.name += ", store " + store
 	}
 	client := func(name string) *blobs.Client {
-		return blobs.NewClient(name).WithDefault(access).WithPatience(patience, s.gate.limit)
+		return blobs.NewClient(name).WithDefault(access).WithPatience(patience).WithLimiter(s.limiter)
 	}
 	s.Client = client(store)
 	s.Store = blobs.NewStore(s.Client, client(indexes))
 	return s
+}
+
+// Requests is how many requests the source has made to Netlify's API.
+func (s *BlobsSource) Requests() int { return s.limiter.Asked() }
+
+// requestsOf is [BlobsSource.Requests] of a source that makes such requests, else 0.
+func requestsOf(source Source) int {
+	if asks, ok := source.(interface{ Requests() int }); ok {
+		return asks.Requests()
+	}
+	return 0
 }
 
 // Name implements [Source].
@@ -112,11 +127,7 @@ func (s *BlobsSource) Read(ctx context.Context, list []blobs.Listed, each func(c
 		}
 		group.Go(func() error {
 			defer memory.Release(weight)
-			if err := s.gate.enter(within); err != nil {
-				return err
-			}
 			item := s.read(within, listed)
-			s.gate.leave()
 			switch {
 			case within.Err() != nil:
 				return within.Err()
@@ -150,10 +161,7 @@ func (s *BlobsSource) read(ctx context.Context, listed blobs.Listed) Item {
 }
 
 // refused tells whether nothing can be read with this access.
-func refused(err error) bool {
-	var answer *blobs.Error
-	return errors.Is(err, blobs.ErrNoAccess) || errors.As(err, &answer) && (answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden)
-}
+func refused(err error) bool { return errors.Is(err, blobs.ErrNoAccess) || blobs.Refused(err) }
 
 func explain(err error) error {
 	if refused(err) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -31,6 +32,7 @@ var statusOf = map[kv.Code]int{
 	kv.CodeUnstorableValue:     http.StatusUnprocessableEntity,
 	kv.CodeDatabaseUnreachable: http.StatusBadGateway,
 	kv.CodeNotConfigured:       http.StatusServiceUnavailable,
+	kv.CodeRateLimited:         http.StatusServiceUnavailable,
 	kv.CodeDeadlineExceeded:    http.StatusGatewayTimeout,
 	kv.CodeInternal:            http.StatusInternalServerError,
 }
@@ -42,7 +44,12 @@ func errorAnswer(err error, now time.Time) *Answer {
 	body := kv.AppendString([]byte(`{"error":`), e.Message)
 	body = kv.AppendString(append(body, `,"code":`...), string(e.Code))
 	body = kv.AppendString(append(body, `,"timestamp":`...), timestamp(now))
-	return &Answer{Status: statusOf[e.Code], Body: append(body, '}')}
+	answer := &Answer{Status: statusOf[e.Code], Body: append(body, '}')}
+	if e.RetryAfter > 0 {
+		seconds := int(math.Ceil(e.RetryAfter.Seconds()))
+		answer.Header = map[string]string{"Retry-After": strconv.Itoa(seconds)}
+	}
+	return answer
 }
 
 // maxResponseBytes is Lambda's limit for what a function returns, counted as the JSON that carries the body.

@@ -105,18 +105,15 @@ func (h *Handler) answer(ctx context.Context, event []byte, request *Request) (a
 	return h.endpoint.Run(withBlobs(ctx, request), request)
 }
 
-// withBlobs gives the store in Blobs its way there. An event that has none, or one that cannot be read, leaves it to the
-// environment.
+// withBlobs gives the store in Blobs its way there, and the site. An event that has no way, or one that cannot be read or is refused,
+// leaves it to the environment.
 func withBlobs(ctx context.Context, request *Request) context.Context {
-	if request.Blobs == "" {
-		return ctx
-	}
 	return blobs.WithEvent(ctx, request.Blobs, request.Header(headerSiteID))
 }
 
 // exposedHeaders are what a browser's script may read of an answer.
 const exposedHeaders = "ETag, Age, Server-Timing, X-KV-Version, X-KV-Cache, X-KV-Cache-Stats, X-KV-Compare," +
-	" X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, Content-Disposition"
+	" X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, Content-Disposition, Retry-After"
 
 // headers are those of every answer, and the answer's own.
 func (h *Handler) headers(request *Request, answer *Answer) map[string]string {

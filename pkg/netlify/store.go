@@ -27,8 +27,14 @@ func StoreFromEnv() kv.Store {
 	return stores.answering()
 }
 
-// BlobsStoreFromEnv returns the store in Netlify Blobs, whatever else the environment asks for.
-func BlobsStoreFromEnv() kv.Store { return blobsFromEnv() }
+// BlobsStoreFromEnv returns the store in Netlify Blobs, whatever else the environment asks for. It never fails, as [StoreFromEnv].
+func BlobsStoreFromEnv() kv.Store {
+	store, err := blobsFromEnv()
+	if err != nil {
+		return unconfigured{err}
+	}
+	return store
+}
 
 // ReaderFromEnv returns what the reading functions ask: the store of [StoreFromEnv], where that is Supabase behind this
 // process's cache unless KV_CACHE is off, and compared with the other store where KV_COMPARE_READS says so. defaults are those of
@@ -68,7 +74,10 @@ type stores struct {
 }
 
 func storesFromEnv() (s stores, err error) {
-	s = stores{first: mirror.FirstBlobs, blobs: blobsFromEnv(), budget: 300 * time.Millisecond}
+	s = stores{first: mirror.FirstBlobs, budget: 300 * time.Millisecond}
+	if s.blobs, err = blobsFromEnv(); err != nil {
+		return s, err
+	}
 	useSupabase, err := strconv.ParseBool(envOr("USE_SUPABASE_KV", "false"))
 	if err != nil {
 		return s, badVariable("USE_SUPABASE_KV must be true or false")
@@ -109,12 +118,27 @@ const (
 	blobStoreIndexes = "kv-indexes"
 )
 
-// blobsFromEnv returns the store in Blobs. The way to it comes with each request's event, else from the environment.
-func blobsFromEnv() *blobs.Store {
+// blobsFromEnv returns the store in Blobs. The way to it comes with each request's event, else from the environment. Netlify gives
+// every function the SITE_ID of its site.
+func blobsFromEnv() (*blobs.Store, error) {
 	access := blobs.Access{
-		SiteID: os.Getenv("NETLIFY_SITE_ID"), APIToken: os.Getenv("NETLIFY_BLOBS_TOKEN"), APIURL: os.Getenv("NETLIFY_BLOBS_API_URL"),
+		SiteID: envOr("NETLIFY_SITE_ID", os.Getenv("SITE_ID")), APIToken: os.Getenv("NETLIFY_BLOBS_TOKEN"), APIURL: os.Getenv("NETLIFY_BLOBS_API_URL"),
 	}
-	return blobs.NewStore(blobs.NewClient(blobStore).WithDefault(access), blobs.NewClient(blobStoreIndexes).WithDefault(access))
+	perMinute := 0
+	if access.Limited() {
+		perMinute = blobs.DefaultRate
+	}
+	if text := os.Getenv("KV_BLOBS_RATE"); text != "" {
+		var err error
+		if perMinute, err = strconv.Atoi(text); err != nil || perMinute < 1 {
+			return nil, badVariable("KV_BLOBS_RATE must be a whole number of requests a minute, 1 or more, as in 300")
+		}
+	}
+	limiter := blobs.NewLimiter(perMinute, time.Minute)
+	client := func(store string) *blobs.Client {
+		return blobs.NewClient(store).WithDefault(access).WithLimiter(limiter)
+	}
+	return blobs.NewStore(client(blobStore), client(blobStoreIndexes)), nil
 }
 
 func (s stores) answering() kv.Store {

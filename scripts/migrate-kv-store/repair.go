@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/mirror"
 )
 
@@ -30,18 +29,11 @@ func (s *stores) repair(c *cobra.Command, first mirror.First) error {
 	if first != mirror.FirstBlobs && first != mirror.FirstSupabase {
 		return fmt.Errorf("--first must be blobs or supabase, got %q", first)
 	}
-	access, err := s.access()
+	source, target, err := s.both(c.Context())
 	if err != nil {
 		return err
 	}
-	target, err := s.target(c.Context())
-	if err != nil {
-		return err
-	}
-	client := func(name string) *blobs.Client { return blobs.NewClient(name).WithDefault(access) }
-	pair := &mirror.Pair{
-		Supabase: target.Supabase, Blobs: blobs.NewStore(client(s.store), client(s.store+"-indexes")), Log: slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil)),
-	}
+	pair := &mirror.Pair{Supabase: target.Supabase, Blobs: source.Store, Log: slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))}
 	result, err := pair.Repair(c.Context(), first)
 	if err != nil && result.Found == 0 {
 		return err

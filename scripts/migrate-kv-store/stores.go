@@ -21,7 +21,7 @@ import (
 type stores struct {
 	site, token, apiURL, store string
 	supabaseURL, supabaseKey   string
-	parallel                   int
+	parallel, rate             int
 	decodeKeys                 bool
 	quiet, asJSON              bool
 }
@@ -33,7 +33,8 @@ func (s *stores) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.store, "store", "kv", "the store in Blobs")
 	f.StringVar(&s.supabaseURL, "supabase-url", "", "address of the Supabase project [SUPABASE_URL]")
 	f.StringVar(&s.supabaseKey, "supabase-key", "", "its service_role or secret key; better in the environment [SUPABASE_SERVICE_ROLE_KEY]")
-	f.IntVar(&s.parallel, "parallel", 16, "blobs read at once, 1 to 64; less where Netlify limits the rate")
+	f.IntVar(&s.parallel, "parallel", 16, "blobs read at once, 1 to 64")
+	f.IntVar(&s.rate, "rate", 0, fmt.Sprintf("requests a minute to Netlify's API, which allows 500 with one token; the functions need their share (default %d; without bound for a local server)", blobs.DefaultBackgroundRate))
 	f.BoolVar(&s.decodeKeys, "decode-keys", false, "listed keys are percent-encoded, as the local server of @netlify/blobs gives them")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "no progress, no summary")
 	f.BoolVar(&s.asJSON, "json", false, "print the result as JSON on standard output")
@@ -46,7 +47,7 @@ func setting(value, name string) string {
 
 func (s *stores) access() (blobs.Access, error) {
 	a := blobs.Access{
-		SiteID: setting(s.site, "NETLIFY_SITE_ID"), APIToken: setting(s.token, "NETLIFY_BLOBS_TOKEN"), APIURL: setting(s.apiURL, "NETLIFY_BLOBS_API_URL"),
+		SiteID: cmp.Or(setting(s.site, "NETLIFY_SITE_ID"), setting("", "SITE_ID")), APIToken: setting(s.token, "NETLIFY_BLOBS_TOKEN"), APIURL: setting(s.apiURL, "NETLIFY_BLOBS_API_URL"),
 	}
 	switch {
 	case a.SiteID == "":
@@ -57,8 +58,18 @@ func (s *stores) access() (blobs.Access, error) {
 		return a, errors.New("--store must not be empty")
 	case s.parallel < 1 || s.parallel > 64:
 		return a, fmt.Errorf("--parallel must be 1 to 64, got %d", s.parallel)
+	case s.rate < 0:
+		return a, fmt.Errorf("--rate must be a number of requests a minute above 0, got %d", s.rate)
 	}
 	return a, nil
+}
+
+// perMinute is how many requests to Netlify's API are made in a minute at most; 0: any number.
+func (s *stores) perMinute(a blobs.Access) int {
+	if s.rate == 0 && a.Limited() {
+		return blobs.DefaultBackgroundRate
+	}
+	return s.rate
 }
 
 func (s *stores) source() (*migrate.BlobsSource, error) {
@@ -66,7 +77,7 @@ func (s *stores) source() (*migrate.BlobsSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	source := migrate.NewBlobsSource(access, s.store, s.store+"-indexes", s.parallel)
+	source := migrate.NewBlobsSource(access, s.store, s.store+"-indexes", s.parallel, blobs.NewBackgroundLimiter(s.perMinute(access), time.Minute))
 	source.DecodeKeys = s.decodeKeys
 	return source, nil
 }

@@ -7,6 +7,8 @@
 //   - conditional writes (If-None-Match: *, If-Match) are atomic: of any number at once, one succeeds and the others get 412
 //   - an etag stands for one write and its content: another write has another, also after a restart
 //   - lists are in byte order and come in pages; whatever exists from the first page to the last is in them exactly once
+//   - where [Faults.Limit] says so, the API takes a limited number of requests in a window and tells how many are left, by the headers
+//     that Netlify documents (Retry-After is not among them); the edge and signed URLs are not limited
 //   - any key of 1 to 600 bytes of UTF-8 is a name of its own: a and a/b do not clash, long segments are no trouble
 //   - a write that was answered outlives the process, however that ends; one that was cut off left nothing. After a power cut a
 //     blob is as it was before its last write or after it, never torn

@@ -1,6 +1,7 @@
 package blobstest
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,11 @@ type Faults struct {
 	CutOff            float64  `json:"cut_off"`             // the body of a GET ends half-way
 	LostAnswer        float64  `json:"lost_answer"`         // the request is carried out, the connection closed without an answer
 	ExpiredURL        float64  `json:"expired_url"`         // the signed URL that is handed out has expired already
+
+	// Limit is how many requests the API takes in one window, as documented by Netlify: any more are 429, without being carried out,
+	// and every answer has X-RateLimit-Limit, -Remaining and -Reset. Requests to the edge and to signed URLs do not count. 0: no limit.
+	Limit    int `json:"limit"`
+	WindowMS int `json:"window_ms"` // default 60000; whole seconds, which is how the headers count
 }
 
 func (f Faults) check() error {
@@ -41,6 +47,9 @@ func (f Faults) check() error {
 	}
 	if f.DelayMS < 0 || f.DelayMS > 60_000 {
 		return errors.New("delay_ms has to be 0 to 60000")
+	}
+	if f.Limit < 0 || f.WindowMS < 0 || f.WindowMS%1000 != 0 {
+		return errors.New("limit has to be 0 or more, and window_ms whole seconds")
 	}
 	return nil
 }
@@ -57,6 +66,34 @@ type faults struct {
 	set    Faults
 	random *rand.Rand // nil while they are off
 	counts map[string]int
+
+	window int64 // in which used requests came
+	used   int
+}
+
+// limited counts a request to the API, and says in the headers what is left of the limit; true where nothing is. Windows begin at whole
+// multiples of their length since 1970.
+func (f *faults) limited(header http.Header, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.random == nil || f.set.Limit == 0 {
+		return false
+	}
+	length := int64(cmp.Or(f.set.WindowMS, 60_000) / 1000)
+	if window := now.Unix() / length; window != f.window {
+		f.window, f.used = window, 0
+	}
+	f.used++
+	f.counts["asked"]++
+	f.counts["most_in_a_window"] = max(f.counts["most_in_a_window"], f.used)
+	header.Set("X-Ratelimit-Limit", strconv.Itoa(f.set.Limit))
+	header.Set("X-Ratelimit-Remaining", strconv.Itoa(max(0, f.set.Limit-f.used)))
+	header.Set("X-Ratelimit-Reset", strconv.FormatInt((f.window+1)*length, 10))
+	if f.used > f.set.Limit {
+		f.counts["over_limit"]++
+		return true
+	}
+	return false
 }
 
 // draw decides. It takes the same number of random values each time, so that one share does not shift the luck of another.
@@ -117,6 +154,7 @@ func (f *faults) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		f.mu.Lock()
+		f.window, f.used = 0, 0
 		f.set, f.random, f.counts = set, rand.New(rand.NewPCG(set.Seed, 0)), map[string]int{} // #nosec G404 -- to be repeated from its seed
 		f.mu.Unlock()
 	case http.MethodDelete:

@@ -124,6 +124,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		failed(err).write(w)
 		return
 	}
+	if req.api && s.faults.limited(w.Header(), time.Now()) {
+		failed(failf(http.StatusTooManyRequests, "the API takes no more requests in this window")).write(w)
+		return
+	}
 	fault := s.faults.draw(r.Method)
 	time.Sleep(fault.delay) // also when the client has gone: that is what makes a late write
 	if fault.answer != nil {
