@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/blobs/blobstest"
+	"netlify-supabase-kv/pkg/kv"
 )
 
 func TestInNoMinuteMoreRequestsPassThanTheRateSays(t *testing.T) {
@@ -209,7 +210,10 @@ func TestAValueIsNotReadBeyondWhatIsAskedFor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var sent atomic.Int64
-			c, asked := script(t, func(w http.ResponseWriter, _ *http.Request) {
+			c, asked := script(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Method != http.MethodGet {
+					return
+				}
 				if length != "" {
 					w.Header().Set("Content-Length", length)
 				}
@@ -221,10 +225,26 @@ func TestAValueIsNotReadBeyondWhatIsAskedFor(t *testing.T) {
 					}
 				}
 			})
-			_, err := c.GetUpTo(t.Context(), "a", most)
-			require.ErrorIs(t, err, ErrTooLarge)
-			require.Equal(t, 1, asked(), "asking again would not help")
-			require.Less(t, sent.Load(), int64(64<<20), "what the network holds, at most")
+			store := NewStore(c, c)
+			for i, read := range []func() error{
+				func() error { _, err := c.GetUpTo(t.Context(), "a", most); return err },
+				func() error { _, err := store.Get(t.Context(), "a"); return err },
+				func() error { _, _, err := store.Read(t.Context(), "a"); return err },
+				func() error {
+					_, err := store.Upsert(t.Context(), kv.Entry{Key: "b", Value: "{}", Indexes: []kv.Index{{Key: "a", Member: "b"}}})
+					return err
+				},
+			} {
+				sent.Store(0)
+				before := asked()
+				err := read()
+				require.ErrorIs(t, err, ErrTooLarge)
+				if i > 0 {
+					require.Equal(t, kv.CodeTooLarge, kv.CodeOf(err))
+				}
+				require.LessOrEqual(t, asked()-before, 3, "asking again would not help")
+				require.Less(t, sent.Load(), int64(maxReadBytes+16<<20), "and what the network holds")
+			}
 		})
 	}
 	c, _ := script(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "12345") })

@@ -89,15 +89,39 @@ func (e *answerError) meaning() (Code, string) {
 }
 
 // The Supabase client offers no way to give it a transport: it uses http.DefaultTransport, and reports errors as text
-// without their status. Registering a scheme there is the standard library's way to serve some requests differently
-// without changing any other.
+// without their status. Requests of a scheme of our own are served differently there, without changing any other.
 const schemePrefix = "kv+"
 
+// The standard library's transport can be told so. One that something else, as a library for monitoring, has put in its place cannot, and
+// gets one in front of it that leaves it every other request.
 var register = sync.OnceFunc(func() {
-	transport := &postgrestTransport{base: NewTransport()}
-	http.DefaultTransport.(*http.Transport).RegisterProtocol(schemePrefix+"http", transport)
-	http.DefaultTransport.(*http.Transport).RegisterProtocol(schemePrefix+"https", transport)
+	ours := &postgrestTransport{base: NewTransport()}
+	if standard, ok := http.DefaultTransport.(*http.Transport); ok {
+		standard.RegisterProtocol(schemePrefix+"http", ours)
+		standard.RegisterProtocol(schemePrefix+"https", ours)
+		return
+	}
+	http.DefaultTransport = &schemeTransport{RoundTripper: http.DefaultTransport, ours: ours}
 })
+
+type schemeTransport struct {
+	http.RoundTripper
+	ours *postgrestTransport
+}
+
+func (t *schemeTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.HasPrefix(r.URL.Scheme, schemePrefix) {
+		return t.ours.RoundTrip(r)
+	}
+	return t.RoundTripper.RoundTrip(r)
+}
+
+// CloseIdleConnections is what [http.Client.CloseIdleConnections] asks for.
+func (t *schemeTransport) CloseIdleConnections() {
+	if closer, ok := t.RoundTripper.(interface{ CloseIdleConnections() }); ok {
+		closer.CloseIdleConnections()
+	}
+}
 
 // viaPostgREST returns the address under which the Supabase client's requests go through postgrestTransport.
 func viaPostgREST(u *url.URL) string {

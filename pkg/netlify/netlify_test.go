@@ -20,7 +20,7 @@ import (
 
 // The tests say themselves which tokens and which way to Blobs there are, whatever the shell they run in knows.
 func TestMain(m *testing.M) {
-	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN", "NETLIFY_BLOBS_TOKEN", "NETLIFY_SITE_ID"} {
+	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN", "KV_BLOBS_RATE", "NETLIFY_BLOBS_TOKEN", "NETLIFY_BLOBS_API_URL", "NETLIFY_SITE_ID", "SITE_ID"} {
 		os.Unsetenv(name)
 	}
 	os.Exit(m.Run())
@@ -428,6 +428,8 @@ func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
 		"MirrorNowhere": {use: "false", variable: "KV_MIRROR_WRITES", value: "true", says: "SUPABASE_URL"},
 		"BadShare":      {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_COMPARE_READS", value: "2", says: "KV_COMPARE_READS must be"},
 		"NoShare":       {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_COMPARE_READS", value: "NaN", says: "KV_COMPARE_READS must be"},
+		"BadRate":       {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_BLOBS_RATE", value: "many", says: "KV_BLOBS_RATE must be"},
+		"NoRate":        {use: "false", variable: "KV_BLOBS_RATE", value: "0", says: "KV_BLOBS_RATE must be"},
 		"BadBudget":     {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_COMPARE_BUDGET", value: "0", says: "KV_COMPARE_BUDGET must be"},
 	} {
 		t.Run(name, func(t *testing.T) {
