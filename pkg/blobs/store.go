@@ -206,7 +206,7 @@ func (s *Store) Get(ctx context.Context, key string) (string, error) {
 	if ValidateKey(key) != nil { // nothing can be stored under it
 		return "", storeError(ctx, "blobs.Get", ErrNotFound)
 	}
-	blob, err := s.client.GetUpTo(ctx, key, maxAnswerBytes)
+	blob, err := s.client.GetUpTo(ctx, key, MaxAnswerBytes)
 	if err != nil {
 		return "", storeError(ctx, "blobs.Get", err)
 	}

@@ -14,8 +14,8 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// maxAnswerBytes is the platform's limit for a response (kv_answer_limit).
-const maxAnswerBytes = 6 << 20
+// MaxAnswerBytes is the platform's limit for a response (kv_answer_limit); a larger blob can be stored, and not be answered with.
+const MaxAnswerBytes = 6 << 20
 
 // listed is a blob among those that a list may hold.
 type listed struct {
@@ -202,11 +202,11 @@ func fitting(q kv.ListQuery, blobs []*listed, paged bool) ([]*listed, error) {
 			size += key + 1
 		}
 		switch {
-		case !paged && size > maxAnswerBytes:
+		case !paged && size > MaxAnswerBytes:
 			return nil, tooLarge("the answer would be larger than the 6 MB of a response: page with limit")
 		case paged && i > 0 && size > kv.MaxPageBytes:
 			return blobs[:i], nil
-		case paged && q.Values && size > maxAnswerBytes:
+		case paged && q.Values && size > MaxAnswerBytes:
 			return nil, tooLarge(fmt.Sprintf("the entry %s alone is larger than the 6 MB of a response: list this page without includeValues, and go on with its nextCursor",
 				kv.AppendString(nil, b.Key)))
 		}

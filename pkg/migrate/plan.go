@@ -26,6 +26,7 @@ func Plan(ctx context.Context, source Source, target *Target, o PlanOptions) (Re
 		Plan: true, Source: source.Name(), At: time.Now().UTC(), Options: o.Options,
 		Statuses: map[kv.Imported]int{}, Failures: []Problem{}, Notes: []Problem{},
 	}
+	before := requestsOf(source)
 	if err := o.Validate(); err != nil {
 		return result, err
 	}
@@ -83,6 +84,7 @@ func Plan(ctx context.Context, source Source, target *Target, o PlanOptions) (Re
 	if err != nil {
 		return result, err
 	}
+	result.Requests = requestsOf(source) - before
 	result.Seconds, result.Finished = time.Since(result.At).Seconds(), true
 	// A run reads every blob and writes it, a verification reads them again: about three times what reading them took.
 	result.EstimatedSeconds = 3 * result.Seconds

@@ -135,6 +135,7 @@ It stopped: {{.Stopped}}. Run again: it goes on where it was.
 | read by this run | {{number .Read}} in {{lasted .Seconds}}, {{rate .}} a second |
 | written by this run | {{number .Written}} |
 | removed by this run | {{number .Removed}} |
+| requests to Netlify's API | {{number .Requests}} |
 {{if .Finished}}
 Keep the blobs until {{day .KeepBlobsUntil}} at least: until then the way back is one variable. Nothing here deletes them.
 {{end}}{{template "findings" .}}{{else}}{{with .Plan}}
@@ -149,7 +150,9 @@ From {{.Source}}{{if .Target}} to Supabase at {{.Target}}{{end}}.
 | would be skipped, since they are not JSON | {{number (status . "skipped")}} |
 | gone while the others were read | {{number (status . "absent")}} |
 | **would fail** | **{{number .Failed}}** |
+| larger than the 6 MB of an answer: the functions cannot give them out | {{number .Unanswerable}} |
 | reading all of them took | {{lasted .Seconds}} |
+| requests to Netlify's API | {{number .Requests}} |
 | a run and a verification may take | {{lasted .EstimatedSeconds}} |
 {{template "findings" .}}{{end}}{{end}}{{with .Verification}}
 ## The verification of {{time .At}}: {{if .Same}}identical{{else}}differences{{end}}
@@ -168,6 +171,7 @@ From {{.Source}}{{if .Target}} to Supabase at {{.Target}}{{end}}.
 | members of identical index entries, in their order | {{number .Members}} |
 | postings that belong to no entry's indexes | {{number .Stray}} |
 | repaired | {{number .Repaired}} |
+| requests to Netlify's API | {{number .Requests}} |
 | took | {{lasted .Seconds}} |
 {{if .Found}}
 | key | |

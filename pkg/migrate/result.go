@@ -34,6 +34,10 @@ type Result struct {
 	Read    int `json:"read"`
 	Written int `json:"written"`
 	Removed int `json:"removed"`
+	// Requests is how many this run has made to Netlify's API.
+	Requests int `json:"requests"`
+	// Unanswerable blobs are larger than what a function can answer with: 6 MB.
+	Unanswerable int `json:"unanswerable"`
 	// Statuses counts the keys by what became of them, in this run or an earlier one: each blob once, and each key whose blob is gone.
 	Statuses map[kv.Imported]int `json:"statuses"`
 
@@ -78,7 +82,8 @@ func (r Result) Rate() float64 {
 func (r *run) result(err error) Result {
 	result := Result{
 		Source: r.source.Name(), Target: r.target.Name, At: r.started.UTC(), Seconds: time.Since(r.started).Seconds(), Finished: err == nil,
-		Options: r.o.Options, Read: r.read, Written: r.written, Removed: r.removed, Statuses: map[kv.Imported]int{}, Failures: []Problem{}, Notes: []Problem{},
+		Options: r.o.Options, Read: r.read, Written: r.written, Removed: r.removed, Requests: requestsOf(r.source) - r.askedBefore,
+		Statuses: map[kv.Imported]int{}, Failures: []Problem{}, Notes: []Problem{},
 	}
 	if err != nil {
 		result.Stopped = err.Error()
@@ -103,6 +108,9 @@ func (r *Result) add(list []blobs.Listed, x *Indexes) {
 	sizes := make([]Sized, len(list))
 	for i, blob := range list {
 		r.Bytes += blob.Size
+		if blob.Size > blobs.MaxAnswerBytes {
+			r.Unanswerable++
+		}
 		sizes[i] = Sized{blob.Key, blob.Size}
 	}
 	slices.SortStableFunc(sizes, func(a, b Sized) int { return cmp.Compare(b.Bytes, a.Bytes) })

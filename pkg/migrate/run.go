@@ -90,7 +90,7 @@ func Run(ctx context.Context, source Source, target Target, o RunOptions) (resul
 	if status.Run == nil && len(journal.Records) > 0 {
 		return result, ErrClosed
 	}
-	r := &run{source: source, target: target, o: o, journal: journal, started: time.Now()}
+	r := &run{source: source, target: target, o: o, journal: journal, started: time.Now(), askedBefore: requestsOf(source)}
 	release, err := r.open(ctx)
 	if err != nil {
 		return result, err
@@ -134,6 +134,8 @@ type run struct {
 	changed int // entries, by the present pass
 	// Of this run: blobs read, entries written, entries removed.
 	read, written, removed int
+
+	askedBefore int // requests that the source had made when the run began
 
 	mu sync.Mutex // journal and counters
 

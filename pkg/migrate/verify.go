@@ -41,6 +41,7 @@ type Verification struct {
 	Left      []Problem    `json:"left"`           // blobs that no entry can be made of
 	Gone      int          `json:"gone"`           // keys that neither store had any more when they were looked at
 	Repaired  int          `json:"repaired"`       // keys that differed until the repair wrote or removed their entries
+	Requests  int          `json:"requests"`       // to Netlify's API
 	Found     []Difference `json:"differences"`    // at most maxListed
 	Stray     int          `json:"stray_postings"` // see [kv.Supabase.StrayPostings]
 	Finished  bool         `json:"finished"`
@@ -87,6 +88,7 @@ func Verify(ctx context.Context, source Source, target Target, o VerifyOptions) 
 			return v, err
 		}
 	}
+	before := requestsOf(source)
 	c := &comparison{source: source, target: target, o: o, v: Verification{Source: source.Name(), Target: target.Name, At: time.Now().UTC()}}
 	if err := c.all(ctx); err != nil {
 		return c.v, err
@@ -115,6 +117,7 @@ func Verify(ctx context.Context, source Source, target Target, o VerifyOptions) 
 		return c.v, fmt.Errorf("count the postings: %w", err)
 	}
 	c.finish()
+	c.v.Requests = requestsOf(source) - before
 	if o.Dir != "" {
 		if err := writeJSON(verificationPath(o.Dir), c.v); err != nil {
 			return c.v, fmt.Errorf("write the result: %w", err)

@@ -282,7 +282,11 @@ func sayPlan(out io.Writer, r migrate.Result) {
 	sayBlobs(out, r)
 	fmt.Fprintf(out, "would migrate %s, skip %s, fail %s; %s gone meanwhile\n",
 		count(r.Statuses["planned"]), count(r.Statuses["skipped"]), count(r.Failed), count(r.Statuses["absent"]))
+	if r.Unanswerable > 0 {
+		fmt.Fprintf(out, "too large     %s: more than the 6 MB of an answer, so that the functions cannot give them out; the largest are in the report\n", count(r.Unanswerable))
+	}
 	sayIndexes(out, r)
+	sayRequests(out, r.Requests)
 	fmt.Fprintf(out, "a run and a verification may take %s\n", lasted(r.EstimatedSeconds))
 }
 
@@ -294,9 +298,14 @@ func sayRun(out io.Writer, r migrate.Result) {
 		count(r.Statuses["written"]+r.Statuses["same"]), count(r.Statuses["live"]), count(r.Statuses["deleted"]), count(r.Statuses["skipped"]), count(r.Failed),
 		count(r.Statuses["removed"]+r.Statuses["absent"]), count(r.Statuses["importing"]+r.Statuses["pending"]))
 	sayIndexes(out, r)
+	sayRequests(out, r.Requests)
 	if r.Finished {
 		fmt.Fprintf(out, "keep blobs    until %s at least\n", r.KeepBlobsUntil.Format(time.DateOnly))
 	}
+}
+
+func sayRequests(out io.Writer, n int) {
+	fmt.Fprintf(out, "asked         %s requests to Netlify's API\n", count(n))
 }
 
 func sayBlobs(out io.Writer, r migrate.Result) {
@@ -319,6 +328,7 @@ func sayVerification(out io.Writer, v migrate.Verification) {
 	fmt.Fprintf(out, "identical     %s, with %s members of index entries\n", count(v.Identical), count(v.Members))
 	fmt.Fprintf(out, "differences   %s missing, %s extra, %s different; %s not to be migrated, %s gone meanwhile\n",
 		count(v.Missing), count(v.Extra), count(v.Different), count(len(v.Left)), count(v.Gone))
+	sayRequests(out, v.Requests)
 	if v.Stray != 0 {
 		fmt.Fprintf(out, "postings      %s too many\n", count(v.Stray))
 	}
