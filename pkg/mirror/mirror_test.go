@@ -29,7 +29,7 @@ import (
 // pairTest is a Supabase of its own and the stand-in for hosted Blobs, with faults on demand.
 type pairTest struct {
 	*Pair
-	t        *testing.T
+	t        testing.TB
 	log      *log
 	prefix   string
 	faults   string // where they are set
@@ -38,7 +38,7 @@ type pairTest struct {
 	blobs    *counted
 }
 
-func newPair(t *testing.T) *pairTest {
+func newPair(t testing.TB) *pairTest {
 	t.Helper()
 	server, err := blobstest.Open(t.TempDir(), blobstest.Options{PageSize: 200})
 	require.NoError(t, err)
@@ -101,6 +101,17 @@ func (p *pairTest) waitForLateWrites() {
 		begun = now
 		return quiet >= 20
 	}, 2*time.Minute, 20*time.Millisecond)
+}
+
+// throughAPI has the pair's Blobs be another server's, through the API, as on Netlify.
+func (p *pairTest) throughAPI(server *blobstest.Server, limiter *blobs.Limiter) {
+	p.t.Helper()
+	listening := httptest.NewServer(server)
+	p.t.Cleanup(listening.Close)
+	way := server.Access(listening.URL)
+	p.faults, p.way = listening.URL+blobstest.FaultsPath, blobs.Access{SiteID: way.SiteID, APIURL: way.APIURL, APIToken: way.APIToken}
+	client := func(store string) *blobs.Client { return blobs.NewClient(store).WithDefault(p.way).WithLimiter(limiter) }
+	p.Pair.Blobs = blobs.NewStore(client("kv"), client("kv-indexes"))
 }
 
 // log is what all instances of a test write.
