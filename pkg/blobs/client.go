@@ -15,6 +15,7 @@ type Client struct {
 	fallback Access
 	retry    retryPolicy
 	limiter  *Limiter
+	local    bool // events are those of netlify dev
 }
 
 // NewClient returns a client for the site-wide store of that name: at most 64 bytes without a slash.
@@ -35,6 +36,14 @@ func (c *Client) WithLimiter(l *Limiter) *Client {
 	limited := *c
 	limited.limiter = l
 	return &limited
+}
+
+// WithLocalEvents returns a client for functions under netlify dev. The server that it runs for their events lists keys as they stood in
+// an address, percent-encoded, and takes a prefix so; it also lists keys that the prefix is longer than.
+func (c *Client) WithLocalEvents() *Client {
+	local := *c
+	local.local = true
+	return &local
 }
 
 // WithPatience returns a client for background work: it repeats what fails for a passing reason for so long.

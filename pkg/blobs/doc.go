@@ -18,7 +18,7 @@
 //     is read may be a minute old.
 //
 // Lists give keys as the service does, plain. The server of netlify dev and of @netlify/blobs/server gives them
-// percent-encoded and reads a prefix so, and has no etags on reads; this client does not follow it, because a hosted key that
-// looks percent-encoded, which other clients can write, would become that of another blob. Such a key is listed, but
-// [ValidateKey] refuses it.
+// percent-encoded and reads a prefix so, and has no etags on reads. This client follows it only where it is told to
+// ([Client.WithLocalEvents]), because a hosted key that looks percent-encoded, which other clients can write, would become that
+// of another blob. Such a key is listed, but [ValidateKey] refuses it.
 package blobs

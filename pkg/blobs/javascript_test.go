@@ -10,9 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
 )
 
 // javaScript is the client of @netlify/blobs, on the server that comes with it: testdata/interop.cjs.
@@ -201,6 +204,45 @@ func interopList(t *testing.T, js *javaScript, way string, c *Client) {
 		require.NoError(t, c.Delete(t.Context(), key))
 	}
 	require.Equal(t, "[]", js.do(way, "list", prefix, "", nil))
+}
+
+// TestListsUnderNetlifyDevHaveTheKeysThatWereWritten asks the store as kv-list does, on the server that netlify dev runs.
+func TestListsUnderNetlifyDevHaveTheKeysThatWereWritten(t *testing.T) {
+	t.Parallel()
+	js := startJavaScript(t)
+	bare := js.client("edge")
+	given := WithAccess(t.Context(), bare.fallback)
+	client := NewClient("kv").WithLocalEvents()
+	store := NewStore(client, NewClient("kv-indexes"))
+	want := map[string]json.RawMessage{}
+	for _, prefix := range []string{"list/", `li"<st/`, "ü/"} {
+		for i, key := range interopKeys {
+			key = prefix + key
+			if i%2 == 0 && key != prefix+"100%" {
+				js.do("edge", "set", key, `{"n":1}`, nil)
+			} else {
+				_, err := store.Upsert(given, kv.Entry{Key: key, Value: `{"n":1}`, Indexes: []kv.Index{{Key: "i", Member: key}}})
+				require.NoError(t, err)
+			}
+			want[key] = json.RawMessage(`{"n":1}`)
+		}
+	}
+	js.do("edge", "set", "l", `{}`, nil) // the server lists it under any prefix that begins with it
+	for _, prefix := range []string{"list/", `li"<`, "ü", "li"} {
+		for _, order := range []kv.Order{kv.OrderByKey, "updated.desc"} {
+			answer, err := store.List(given, kv.ListQuery{Prefix: prefix, Values: true, Order: order})
+			require.NoError(t, err)
+			var got struct{ Data map[string]json.RawMessage }
+			require.NoError(t, json.Unmarshal([]byte(answer), &got))
+			expected := map[string]json.RawMessage{}
+			for key, value := range want {
+				if strings.HasPrefix(key, prefix) {
+					expected[key] = value
+				}
+			}
+			require.Equal(t, expected, got.Data, "%s %s", prefix, order)
+		}
+	}
 }
 
 func interopConditions(t *testing.T, js *javaScript, way string, c *Client) {

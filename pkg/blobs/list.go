@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -21,13 +22,25 @@ type Listed struct {
 // first error. Each page is a request of its own, so blobs that come or go meanwhile may be in the list or not.
 func (c *Client) List(ctx context.Context, prefix string) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
+		a, from, err := c.access(ctx)
+		if err != nil {
+			yield(Listed{}, err)
+			return
+		}
+		encoded, asked := c.local && from != nil && a.edge(), prefix
+		if encoded {
+			asked = escape(prefix)
+		}
 		for cursor := ""; ; {
-			page, err := c.page(ctx, prefix, cursor)
+			page, err := c.page(ctx, asked, cursor)
 			if err != nil {
 				yield(Listed{}, err)
 				return
 			}
 			for _, l := range page.listed() {
+				if encoded && !l.decode(prefix) {
+					continue
+				}
 				if !yield(l, nil) {
 					return
 				}
@@ -38,6 +51,13 @@ func (c *Client) List(ctx context.Context, prefix string) iter.Seq2[Listed, erro
 			cursor = page.NextCursor
 		}
 	}
+}
+
+// decode makes the key of one that is percent-encoded. It is false for one that is not, and for one without the prefix.
+func (l *Listed) decode(prefix string) bool {
+	key, err := url.PathUnescape(l.Key)
+	l.Key = key
+	return err == nil && strings.HasPrefix(key, prefix)
 }
 
 // page is the service's answer to a request for a list.

@@ -64,6 +64,9 @@ func (s *Store) list(ctx context.Context, q kv.ListQuery) (string, error) {
 // readMetadata keeps the blobs that match the filters, with what they are sorted by.
 func (s *Store) readMetadata(ctx context.Context, all []*listed, q kv.ListQuery) (matching []*listed, err error) {
 	err = each(ctx, all, func(ctx context.Context, b *listed) error {
+		if err := b.readable(); err != nil {
+			return err
+		}
 		etag, known, err := s.head(ctx, b.Key)
 		if err != nil {
 			return err
@@ -219,6 +222,9 @@ func tooLarge(message string) error { return &kv.Error{Code: kv.CodeTooLarge, Me
 // readValues reads the blobs' values. One that is gone by now is left without.
 func (s *Store) readValues(ctx context.Context, page []*listed) error {
 	return each(ctx, page, func(ctx context.Context, b *listed) error {
+		if err := b.readable(); err != nil {
+			return err
+		}
 		blob, err := s.client.Get(ctx, b.Key)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -233,6 +239,15 @@ func (s *Store) readValues(ctx context.Context, page []*listed) error {
 		b.value = &value
 		return nil
 	})
+}
+
+// readable refuses a key that was written by another client, and that this one would not find.
+func (b *listed) readable() error {
+	if err := ValidateKey(b.Key); err != nil {
+		return &kv.Error{Code: kv.CodeDatabaseUnreachable, Err: err, Message: fmt.Sprintf(
+			"the blob %s cannot be read here: %v; list without includeValues, filters and orders by time, or a prefix that it does not have", kv.AppendString(nil, b.Key), err)}
+	}
+	return nil
 }
 
 // each does something for every blob, some at a time, and ends with the first error.

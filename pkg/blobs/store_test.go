@@ -81,6 +81,32 @@ func TestABlobThatIsNotJSONIsNamedAndNotCut(t *testing.T) {
 	require.ErrorContains(t, err, "not JSON")
 }
 
+// Other clients can write keys that this one would not find, such as one that looks percent-encoded.
+func TestAListedKeyThatCannotBeReadIsNamed(t *testing.T) {
+	t.Parallel()
+	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})
+	require.NoError(t, err)
+	listening := httptest.NewServer(server)
+	t.Cleanup(listening.Close)
+	way := server.Access(listening.URL)
+	request, err := http.NewRequest(http.MethodPut, listening.URL+"/"+way.SiteID+"/site:kv/a%2522b", strings.NewReader("{}"))
+	require.NoError(t, err)
+	request.Header.Set("Authorization", "Bearer "+way.EventToken)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	client := blobs.NewClient("kv").WithDefault(blobs.Access{SiteID: way.SiteID, EdgeURL: listening.URL, EdgeToken: way.EventToken})
+	store := blobs.NewStore(client, client)
+	answer, err := store.List(t.Context(), kv.ListQuery{})
+	require.NoError(t, err)
+	require.Equal(t, `{"keys":["a%22b"],"count":1}`, answer)
+	for _, q := range []kv.ListQuery{{Values: true}, {Order: "updated.asc"}} {
+		_, err = store.List(t.Context(), q)
+		require.ErrorContains(t, err, `the blob "a%22b" cannot be read here: the key must not contain a %`)
+	}
+}
+
 // 2 kB of metadata hold some dozen indexes; more are in a blob of their own.
 func TestAnEntryMayHaveMoreIndexesThanFitIntoMetadata(t *testing.T) {
 	t.Parallel()

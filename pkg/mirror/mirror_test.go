@@ -110,7 +110,9 @@ func (p *pairTest) throughAPI(server *blobstest.Server, limiter *blobs.Limiter) 
 	p.t.Cleanup(listening.Close)
 	way := server.Access(listening.URL)
 	p.faults, p.way = listening.URL+blobstest.FaultsPath, blobs.Access{SiteID: way.SiteID, APIURL: way.APIURL, APIToken: way.APIToken}
-	client := func(store string) *blobs.Client { return blobs.NewClient(store).WithDefault(p.way).WithLimiter(limiter) }
+	client := func(store string) *blobs.Client {
+		return blobs.NewClient(store).WithDefault(p.way).WithLimiter(limiter)
+	}
 	p.Pair.Blobs = blobs.NewStore(client("kv"), client("kv-indexes"))
 }
 

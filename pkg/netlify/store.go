@@ -136,7 +136,11 @@ func blobsFromEnv() (*blobs.Store, error) {
 	}
 	limiter := blobs.NewLimiter(perMinute, time.Minute)
 	client := func(store string) *blobs.Client {
-		return blobs.NewClient(store).WithDefault(access).WithLimiter(limiter)
+		c := blobs.NewClient(store).WithDefault(access).WithLimiter(limiter)
+		if os.Getenv("NETLIFY_DEV") == "true" { // which netlify dev sets
+			c = c.WithLocalEvents()
+		}
+		return c
 	}
 	return blobs.NewStore(client(blobStore), client(blobStoreIndexes)), nil
 }
