@@ -23,6 +23,7 @@ type site struct {
 	t      testing.TB
 	url    string
 	access blobs.Access // through the API with signed URLs, as the program reaches it
+	edge   blobs.Access // as functions reach it
 	client *blobs.Client
 }
 
@@ -33,7 +34,10 @@ func newSite(t testing.TB) *site {
 	listening := httptest.NewServer(server)
 	t.Cleanup(listening.Close)
 	a := server.Access(listening.URL)
-	s := &site{t: t, url: listening.URL, access: blobs.Access{SiteID: a.SiteID, APIURL: a.APIURL, APIToken: a.APIToken}}
+	s := &site{
+		t: t, url: listening.URL, access: blobs.Access{SiteID: a.SiteID, APIURL: a.APIURL, APIToken: a.APIToken},
+		edge: blobs.Access{SiteID: a.SiteID, EdgeURL: listening.URL, EdgeToken: a.EventToken},
+	}
 	s.client = blobs.NewClient("kv").WithDefault(s.access)
 	return s
 }

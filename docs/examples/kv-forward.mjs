@@ -1,0 +1,133 @@
+// Passes the writes of JavaScript functions on Netlify Blobs on to Supabase, until Supabase answers: docs/MIGRATION.md, step 4.
+// Copy this file beside your functions. It needs Node 20 or newer, the store that your functions have from @netlify/blobs, and the
+// variables SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY.
+//
+//   import { forward } from './kv-forward.mjs';
+//
+//   await forward(store, { key, indexes }, async (metadata) => {
+//     await store.setJSON(key, value, { metadata });
+//     // … and what your function does for its indexes
+//   });
+//
+//   await forward(store, { key }, () => store.delete(key));
+//
+// Blobs decides: whatever happens here, the write is done and the caller answered as before. Per key, Supabase ends where Blobs ended,
+// also when writes race: it does not get the write, but what Blobs holds afterwards, over what Supabase was seen to hold and nothing
+// else; then Blobs is looked at again, until it has not changed. A row of kv_outbox, left before the write, is removed when the copy is
+// there. What is left of it, as after a crash, is what `migrate-kv-store repair --first blobs` copies. The log names no key:
+// {"level":"ERROR","msg":"mirror failed",…}. With `leave a trace` in its error there is no row, and only `verify` finds the key.
+
+const rounds = 50; // others who write the same key copy it, too
+
+/**
+ * Runs write, then makes the entry of key, and the entries of its indexes, in Supabase what they are in Blobs.
+ *
+ * @param store    what getStore({ name: 'kv' }) returns
+ * @param entry    its key, and indexes as kv-upsert takes them: [{ key, member }, …], or undefined if the write says nothing of them;
+ *                 traceTime and copyTime bound how many ms a write takes longer for its row in kv_outbox, and for its copy
+ * @param write    does the writing. It is given the metadata to write the entry with, which has the entry's indexes and times
+ * @returns what write returns; its errors are the caller's
+ */
+export async function forward(store, { key, indexes, traceTime = 2_000, copyTime = 5_000 }, write) {
+  const pairs = pairsOf(indexes);
+  const traces = await leaveTraces([...new Set([key, ...(pairs ?? []).map(([index]) => index)])], AbortSignal.timeout(traceTime));
+  const result = await write(await metadataFor(store, key, pairs));
+  const copies = traces.map((trace) => copy(store, trace, trace.key !== key, AbortSignal.timeout(copyTime)));
+  for (const { reason } of await Promise.allSettled(copies)) if (reason) failed(reason);
+  return result;
+}
+
+async function leaveTraces(keys, signal) {
+  try {
+    return await rpc('kv_mirror_begin', { p_keys: keys, p_request: crypto.randomUUID() }, signal);
+  } catch (error) {
+    failed(new Error(`leave a trace: ${error.message}`));
+    return [];
+  }
+}
+
+/** Copies a key until its blob has not moved. isIndex: members were added to it, and only those that are missing are added. */
+async function copy(store, trace, isIndex, signal) {
+  let expected = trace.token; // of before the write: the copy is a compare-and-set on it
+  for (let round = 0; round < rounds; round++) {
+    const blob = await within(signal, store.getWithMetadata(trace.key, { type: 'text', consistency: 'strong' }));
+    const { applied, token } = await rpc('kv_mirror_copy', {
+      p_key: trace.key, p_expected: expected, p_value: blob ? blob.data : null, p_is_index: isIndex, p_add: isIndex,
+      p_indexes: blob?.metadata?.i ?? null, p_created: blob?.metadata?.c ?? null, p_updated: blob?.metadata?.u ?? null,
+      p_request: crypto.randomUUID(),
+    }, signal);
+    expected = token;
+    if (applied && await within(signal, unchanged(store, trace.key, blob))) {
+      await rpc('kv_mirror_forget', { p_ids: [trace.id] }, signal);
+      return;
+    }
+  }
+  throw new Error('others keep changing the entry');
+}
+
+async function unchanged(store, key, blob) {
+  if (blob?.etag) return (await store.getMetadata(key, { consistency: 'strong' }))?.etag === blob.etag;
+  return (await store.get(key, { type: 'text', consistency: 'strong' })) === (blob ? blob.data : null); // netlify dev gives no etags
+}
+
+/** What Supabase is to know of an entry and Blobs does not keep: c and u are times in microseconds, i the indexes (s names many). */
+async function metadataFor(store, key, pairs) {
+  try {
+    const before = await store.getMetadata(key, { consistency: 'strong' });
+    const now = Date.now() * 1000;
+    const metadata = { c: before ? before.metadata.c : now, u: now, i: pairs ?? (before ? before.metadata.i : []) };
+    if (!pairs && before?.metadata.s) metadata.s = before.metadata.s;
+    if (Buffer.byteLength(JSON.stringify(metadata)) > 1_400) delete metadata.i; // Blobs takes 2 kB; then the index entries tell
+    return metadata;
+  } catch (error) {
+    failed(new Error(`read the metadata: ${error.message}`));
+    return undefined;
+  }
+}
+
+/** The indexes as [[key, member], …], without repeats; undefined where nothing is said of them. As in kv-upsert, what is falsy is left out. */
+function pairsOf(indexes) {
+  if (!Array.isArray(indexes)) return undefined;
+  const pairs = indexes.filter((index) => index?.key && index.member).map(({ key, member }) => [String(key), String(member)]);
+  return [...new Map(pairs.map((pair) => [JSON.stringify(pair), pair])).values()];
+}
+
+/** Calls a function of the database. What fails for a passing reason is asked again: the request's id has it applied once. */
+async function rpc(name, args, signal) {
+  for (let pause = 100; ; pause *= 2) {
+    const { value, error, passing } = await ask(name, args, signal);
+    if (!error) return value;
+    if (!passing || signal.aborted) throw error;
+    await within(signal, new Promise((resolve) => setTimeout(resolve, pause)), error);
+  }
+}
+
+async function ask(name, args, signal) {
+  const { SUPABASE_URL: url, SUPABASE_SERVICE_ROLE_KEY: key } = process.env;
+  if (!url || !key) return { error: new Error('SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY must be set') };
+  const headers = { apikey: key, 'Content-Type': 'application/json', Accept: 'application/vnd.kv+json, application/json;q=0.5' };
+  if (key.startsWith('eyJ')) headers.Authorization = `Bearer ${key}`; // a secret key, which is no JWT, goes into apikey alone
+  try {
+    const response = await fetch(`${url.replace(/\/+$/, '')}/rest/v1/rpc/${name}`, { method: 'POST', headers, body: JSON.stringify(args), signal });
+    const text = await response.text();
+    if (response.ok) return { value: text === '' ? null : JSON.parse(text) };
+    const code = /"code":"(\w+)"/.exec(text)?.[1] ?? 'none';
+    return { error: new Error(`${name}: status ${response.status}, code ${code}`), passing: response.status >= 500 || response.status === 429 };
+  } catch (error) {
+    return { error: new Error(`${name}: ${error.cause?.code ?? error.cause?.message ?? error.message}`), passing: true };
+  }
+}
+
+/** The promise's result, unless the signal comes first. */
+function within(signal, promise, reason = new Error('the time for the copy was over')) {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(reason);
+    const end = () => reject(reason);
+    signal.addEventListener('abort', end, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', end));
+  });
+}
+
+function failed(error) {
+  console.error(JSON.stringify({ level: 'ERROR', msg: 'mirror failed', direction: 'blobs to supabase', error: error.message }));
+}
