@@ -103,9 +103,9 @@ func (s *javaScriptSite) outbox() (n int) {
 func (s *javaScriptSite) repair() {
 	s.t.Helper()
 	pair := &mirror.Pair{Supabase: s.supabase, Blobs: s.store(), Log: discard}
-	found, repaired, err := pair.Repair(s.t.Context(), mirror.FirstBlobs)
+	result, err := pair.Repair(s.t.Context(), mirror.FirstBlobs)
 	require.NoError(s.t, err)
-	require.Equal(s.t, found, repaired)
+	require.Equal(s.t, result.Found, result.Repaired)
 }
 
 // verifyOnce does not look again at what differs.
