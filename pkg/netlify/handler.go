@@ -123,6 +123,7 @@ func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
 		"Content-Type":                  "application/json",
 		// A value that looks like a page is not to be shown as one, also where somebody opens the address itself.
 		"X-Content-Type-Options": "nosniff",
+		"X-KV-Release":           kv.Release,
 	}
 	switch {
 	case request.HTTPMethod == http.MethodOptions:

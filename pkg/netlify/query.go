@@ -22,7 +22,7 @@ func Query(reader querier, timeout time.Duration) Endpoint {
 	methods := []string{http.MethodGet, http.MethodPost}
 	return Endpoint{Name: "kv-query", Methods: methods, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Answer, error) {
 		if timeout <= 0 {
-			return nil, &kv.Error{Code: kv.CodeNotConfigured, Message: "KV_QUERY_TIMEOUT must be a time of up to 10s, as in 2s or 500ms"}
+			return nil, &kv.Error{Code: kv.CodeNotConfigured, Message: messageQueryTimeout}
 		}
 		fields, err := queryFields(r)
 		if err != nil {
@@ -45,6 +45,8 @@ func Query(reader querier, timeout time.Duration) Endpoint {
 		return cached(r, read, answer), nil
 	}}
 }
+
+const messageQueryTimeout = "KV_QUERY_TIMEOUT must be a time of up to 10s, as in 2s or 500ms"
 
 // maxQueryTime is where the database ends a query (statement_timeout of kv_query). A second later the store stops waiting
 // for it to say so.

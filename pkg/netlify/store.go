@@ -2,6 +2,7 @@ package netlify
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"time"
@@ -61,6 +62,28 @@ func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
 		return mirror.Compare(reader, kv.Uncached(stores.other()), mirror.Comparison{Share: stores.compare, Budget: stores.budget, Log: newLog()})
 	}
 	return reader
+}
+
+// CheckEnv returns what the functions do not understand of their variables, in the words with which they answer every request then.
+func CheckEnv() (problems []error) {
+	_, err := storesFromEnv()
+	_, _, cacheErr := cacheFromEnv(GetCache)
+	for _, err := range []error{err, cacheErr} {
+		var e *kv.Error
+		if errors.As(err, &e) {
+			problems = append(problems, errors.New(e.Message))
+		}
+	}
+	if QueryTimeoutFromEnv() <= 0 {
+		problems = append(problems, errors.New(messageQueryTimeout))
+	}
+	return problems
+}
+
+// MaxStaleFromEnv is how old an answer of kv-get from memory may be.
+func MaxStaleFromEnv() time.Duration {
+	config, _, _ := cacheFromEnv(GetCache) // of what it does not understand, CheckEnv tells
+	return config.MaxStale
 }
 
 // stores are what the environment says of the two.

@@ -68,6 +68,6 @@ func command() *cobra.Command {
 Exit status: 0, all is well; 1, it ran and something is found, which it says; 2, it could not run or not end.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(addCommand(), removeCommand())
+	root.AddCommand(addCommand(), removeCommand(), doctorCommand())
 	return root
 }

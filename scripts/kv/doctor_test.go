@@ -1,0 +1,567 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/scripts/kv/internal/doctor"
+)
+
+// TestMain lets the tests run this binary as kv.
+func TestMain(m *testing.M) {
+	if os.Getenv("KV_TEST_AS_KV") != "" {
+		main()
+		return
+	}
+	status := m.Run()
+	dropTemplate()
+	os.Exit(status)
+}
+
+// patient is a site with everything that kv doctor looks at: a folder, variables, an address.
+type patient struct {
+	t    *testing.T
+	dir  string
+	env  map[string]string
+	args []string
+}
+
+// healthy is the local platform as a site, with the files of this repository.
+func healthy(t *testing.T) *patient {
+	t.Helper()
+	p := &patient{t: t, dir: t.TempDir(), env: map[string]string{"USE_SUPABASE_KV": "true"}}
+	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL", "KV_API_TOKEN", "KV_READ_TOKEN",
+		"NETLIFY_SITE_ID", "NETLIFY_BLOBS_TOKEN", "NETLIFY_BLOBS_API_URL"} {
+		p.env[name] = os.Getenv(name)
+	}
+	for _, name := range []string{"SUPABASE_URL", "DATABASE_URL", "NETLIFY_BLOBS_TOKEN", "KV_BASE_URL", "DATABASE_ADMIN_URL"} {
+		require.NotEmpty(t, os.Getenv(name), "%s is not set: `make test` runs these tests on a platform of its own; after `make up`, `. .local/env` has the address of the local one", name)
+	}
+	p.args = []string{"--site", os.Getenv("KV_BASE_URL")}
+	for _, name := range []string{"go.mod", "netlify.toml"} {
+		text, err := os.ReadFile("../../" + name)
+		require.NoError(t, err)
+		p.write(name, string(text))
+	}
+	mains, err := filepath.Glob("../../functions/*/main.go")
+	require.NoError(t, err)
+	for _, file := range mains {
+		p.write("functions/"+filepath.Base(filepath.Dir(file))+"/main.go", "package main\n")
+	}
+	return p
+}
+
+func (p *patient) write(name, text string) {
+	p.t.Helper()
+	file := filepath.Join(p.dir, filepath.FromSlash(name))
+	require.NoError(p.t, os.MkdirAll(filepath.Dir(file), 0o755))
+	require.NoError(p.t, os.WriteFile(file, []byte(text), 0o644))
+}
+
+// edit changes a file of the site, which must hold what is replaced.
+func (p *patient) edit(name, old, with string) {
+	p.t.Helper()
+	text, err := os.ReadFile(filepath.Join(p.dir, filepath.FromSlash(name)))
+	require.NoError(p.t, err)
+	require.Contains(p.t, string(text), old)
+	p.write(name, strings.Replace(string(text), old, with, 1))
+}
+
+// blobsFirst lets Netlify Blobs answer, without a Supabase project.
+func (p *patient) blobsFirst() {
+	p.env["USE_SUPABASE_KV"] = "false"
+	p.env["SUPABASE_URL"], p.env["SUPABASE_SERVICE_ROLE_KEY"] = "", ""
+	p.args = nil
+}
+
+// run runs kv doctor.
+func (p *patient) run(args ...string) (status int, stdout, stderr string) {
+	p.t.Helper()
+	cmd := exec.CommandContext(p.t.Context(), os.Args[0], append([]string{"doctor", "--dir", p.dir}, args...)...)
+	cmd.Env = []string{"KV_TEST_AS_KV=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	for name, value := range p.env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	_ = cmd.Run()
+	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "KV_API_TOKEN", "KV_READ_TOKEN", "NETLIFY_BLOBS_TOKEN", "DATABASE_URL"} {
+		if secret := p.env[name]; len(secret) > 8 {
+			require.NotContains(p.t, out.String()+errs.String(), secret, "the output tells %s", name)
+		}
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// report runs kv doctor and reads what it says.
+func (p *patient) report() (int, doctor.Report) {
+	p.t.Helper()
+	status, stdout, stderr := p.run(append(p.args, "--json")...)
+	var report doctor.Report
+	require.NoError(p.t, json.Unmarshal([]byte(stdout), &report), "%s%s", stdout, stderr)
+	require.Empty(p.t, stderr)
+	return status, report
+}
+
+// levels are those of the checks that are not ok.
+func levels(report doctor.Report) map[string]doctor.Level {
+	found := map[string]doctor.Level{}
+	for _, check := range report.Checks {
+		if check.Level != doctor.OK {
+			found[check.ID] = check.Level
+		}
+	}
+	return found
+}
+
+func TestDoctorFindsNothingWhereAllIsWell(t *testing.T) {
+	t.Parallel()
+	p := healthy(t)
+	status, report := p.report()
+	// The platform that most tests run on has no token, and Supabase answers there alone.
+	require.Equal(t, map[string]doctor.Level{"tokens": doctor.Warn, "site-tokens": doctor.Warn, "blobs": doctor.Skip, "blobs-rate": doctor.Skip}, levels(report), "%+v", report)
+	require.Equal(t, 0, status)
+	require.Len(t, report.Checks, len(doctor.Checks))
+	require.Equal(t, kv.Release, report.Release)
+
+	status, stdout, stderr := p.run(p.args...)
+	require.Equal(t, 0, status, stdout)
+	require.Empty(t, stderr)
+	for _, check := range doctor.Checks {
+		require.Regexp(t, `(?m)^(ok|warn|skip) +`+check.ID+` `, stdout)
+	}
+	require.Contains(t, stdout, fmt.Sprintf("%d checks: %d ok, 2 warn, 0 fail, 2 skip", len(doctor.Checks), len(doctor.Checks)-4))
+
+	p.blobsFirst()
+	status, report = p.report()
+	require.Equal(t, 0, status, "%+v", report)
+	require.NotContains(t, levels(report), "blobs")
+}
+
+// fault is one planted fault, and what is said of it.
+type fault struct {
+	plant func(p *patient)
+	check string
+	level doctor.Level // Fail if empty
+	says  string       // a part of the finding
+	mend  string       // a part of what to do
+	also  []string     // other checks that fail of it
+}
+
+func TestDoctorNamesEachPlantedFault(t *testing.T) {
+	t.Parallel()
+	for _, faults := range []map[string]fault{fileFaults, variableFaults, projectFaults(), databaseFaults, blobsFaults, siteFaults} {
+		for name, f := range faults {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				p := healthy(t)
+				f.plant(p)
+				f.level = cmp.Or(f.level, doctor.Fail)
+				status, report := p.report()
+				found := false
+				for _, check := range report.Checks {
+					if check.ID == f.check {
+						require.Equal(t, f.level, check.Level, "%+v", check)
+						found = slices.ContainsFunc(check.Findings, func(finding doctor.Finding) bool {
+							return finding.Level == f.level && strings.Contains(finding.Text, f.says) && strings.Contains(finding.Mend, f.mend) && finding.Mend != ""
+						})
+						require.True(t, found, "want %q and %q, got %+v", f.says, f.mend, check.Findings)
+					} else if check.Level == doctor.Fail {
+						require.Contains(t, f.also, check.ID, "%+v", check)
+					}
+				}
+				require.True(t, found, "there is no check %s", f.check)
+				require.Equal(t, map[bool]int{true: exitFound, false: 0}[f.level == doctor.Fail], status)
+			})
+		}
+	}
+}
+
+var fileFaults = map[string]fault{
+	"GoVersionThatIsNotExact": {func(p *patient) { p.noSite(); p.setGoVersion("1.26") }, "go-version", "", `GO_VERSION is "1.26"`, `GO_VERSION = "1.26.`, nil},
+	"NoGoVersion": {func(p *patient) {
+		p.noSite()
+		p.edit("netlify.toml", "GO_VERSION", "OTHER")
+	}, "go-version", "", "GO_VERSION is not set", "[build.environment]", nil},
+	"GoTooOldForGoMod":        {func(p *patient) { p.noSite(); p.setGoVersion("1.19.13") }, "go-version", "", "cannot read go.mod", "set GO_VERSION", nil},
+	"GoOlderThanGoMod":        {func(p *patient) { p.noSite(); p.setGoVersion("1.22.1") }, "go-version", doctor.Warn, "downloads the newer one", "set GO_VERSION", nil},
+	"TOMLThatCannotBeRead":    {func(p *patient) { p.noSite(); p.write("netlify.toml", "[build\n") }, "go-version", "", "netlify.toml, line 1", "mend netlify.toml", nil},
+	"FunctionsSomewhereElse":  {func(p *patient) { p.noSite(); p.edit("netlify.toml", "directory = \"functions\"", "") }, "functions-directory", "", "in netlify/functions, and there is no kv-upsert", "they are in functions: move them to netlify/functions", nil},
+	"AFunctionIsMissing":      {func(p *patient) { p.noSite(); _ = os.RemoveAll(filepath.Join(p.dir, "functions/kv-query")) }, "functions-directory", "", "there is no kv-query", "kv add", nil},
+	"JavaScriptOfTheSameName": {func(p *patient) { p.noSite(); p.write("functions/kv-get.mjs", "") }, "functions-directory", doctor.Warn, "functions/kv-get.mjs have one name", "remove functions/kv-get.mjs", nil},
+	"CatchAllInFront": {func(p *patient) {
+		p.noSite()
+		p.write("public/_redirects", "# an app of one page\n/*  /index.html  200\n")
+	},
+		"redirects", "", "/api/kv/get does not lead to kv-get: /* → /index.html (_redirects, line 2) comes first", `{from = "/api/kv/get"`, nil},
+	"CatchAllForSome": {func(p *patient) { p.noSite(); p.write("public/_redirects", "/*  /de/:splat  200  Language=de\n") },
+		"redirects", doctor.Warn, "goes elsewhere for some requests", "in front of it", nil},
+	"RedirectWithoutStatus": {func(p *patient) {
+		p.noSite()
+		p.edit("netlify.toml", "to = \"/.netlify/functions/kv-upsert\"\n  status = 200", "to = \"/.netlify/functions/kv-upsert\"")
+	}, "redirects", "", "has status 301", "status = 200", nil},
+	"NoRedirect": {func(p *patient) { p.noSite(); p.edit("netlify.toml", `from = "/api/kv/query"`, `from = "/api/q"`) },
+		"redirects", "", "no rule leads /api/kv/query to kv-query", "add the redirect", nil},
+	"RedirectLineThatCannotBeRead": {func(p *patient) { p.noSite(); p.write("public/_redirects", "/a b\n") }, "redirects", "", "_redirects, line 1", "mend the line", nil},
+}
+
+// noSite looks at the files and variables alone.
+func (p *patient) noSite() {
+	p.args = []string{"--only", "go-version,functions-directory,redirects,variables,variables-size,tokens,supabase-url,supabase-key"}
+}
+
+func (p *patient) setGoVersion(version string) {
+	text, err := os.ReadFile(filepath.Join(p.dir, "netlify.toml"))
+	require.NoError(p.t, err)
+	p.write("netlify.toml", regexp.MustCompile(`GO_VERSION = ".*"`).ReplaceAllString(string(text), `GO_VERSION = "`+version+`"`))
+}
+
+// set is a fault of one variable.
+func set(name, value string) func(*patient) {
+	return func(p *patient) { p.noSite(); p.env[name] = value }
+}
+
+var variableFaults = map[string]fault{
+	"AddressOfTheAPI":       {set("SUPABASE_URL", "https://abc.supabase.co/rest/v1/"), "supabase-url", "", "has a path, /rest/v1", "https://<project>.supabase.co", nil},
+	"AddressInQuotes":       {set("SUPABASE_URL", `"https://abc.supabase.co"`), "supabase-url", "", "is in quotes", "https://<project>.supabase.co", nil},
+	"AddressWithASpace":     {set("SUPABASE_URL", "https://abc .supabase.co"), "supabase-url", "", "holds a space", "https://<project>.supabase.co", nil},
+	"AddressOfTheDashboard": {set("SUPABASE_URL", "https://supabase.com/dashboard/project/abc"), "supabase-url", "", "of the dashboard", "https://<project>.supabase.co", nil},
+	"AddressOfTheDatabase":  {set("SUPABASE_URL", "postgresql://db.abc.supabase.co:5432/postgres"), "supabase-url", "", "begins with https://", "https://<project>.supabase.co", nil},
+	"NoAddress":             {set("SUPABASE_URL", ""), "supabase-url", "", "is not set, and Supabase answers", "https://<project>.supabase.co", nil},
+	"KeyOfBrowsers": {func(p *patient) { p.noSite(); p.env["SUPABASE_SERVICE_ROLE_KEY"] = os.Getenv("SUPABASE_ANON_KEY") },
+		"supabase-key", "", `the role "anon"`, "secret key (sb_secret_…)", nil},
+	"PublishableKey": {set("SUPABASE_SERVICE_ROLE_KEY", "sb_publishable_abc"), "supabase-key", "", "publishable key", "secret key (sb_secret_…)", nil},
+	"TokenOfTheCLI":  {set("SUPABASE_SERVICE_ROLE_KEY", "sbp_0123456789abcdef"), "supabase-key", "", "personal access token", "secret key", nil},
+	"HalfAKey":       {set("SUPABASE_SERVICE_ROLE_KEY", "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoi"), "supabase-key", "", "a part may be missing", "secret key", nil},
+	"KeyInQuotes":    {set("SUPABASE_SERVICE_ROLE_KEY", "'sb_secret_0123456789'"), "supabase-key", "", "is in quotes", "secret key", nil},
+	"NoKey":          {set("SUPABASE_SERVICE_ROLE_KEY", ""), "supabase-key", "", "is not set", "secret key", nil},
+	"KeyThatExpired": {set("SUPABASE_SERVICE_ROLE_KEY", signed(jwt.MapClaims{"role": "service_role", "exp": 1_700_000_000})), "supabase-key", "", "expired on 2023-11-14", "secret key", nil},
+	"KeyOfAnotherProject": {func(p *patient) {
+		p.noSite()
+		p.env["SUPABASE_URL"], p.env["SUPABASE_SERVICE_ROLE_KEY"] = "https://abc.supabase.co", signed(jwt.MapClaims{"role": "service_role", "ref": "xyz"})
+	}, "supabase-key", "", "of the project xyz, and SUPABASE_URL of abc", "those of one project", nil},
+	"VariableNotUnderstood": {set("USE_SUPABASE_KV", "yes"), "variables", "", "USE_SUPABASE_KV must be true or false", "until then the functions answer 503", nil},
+	"TimeNotUnderstood":     {set("KV_QUERY_TIMEOUT", "soon"), "variables", "", "KV_QUERY_TIMEOUT must be a time", "set it so", nil},
+	"TokenWithoutContent":   {set("KV_API_TOKEN", " , "), "tokens", "", "holds no token", "openssl rand -hex 32", nil},
+	"TokenInQuotes":         {set("KV_READ_TOKEN", `"0123456789abcdef0123"`), "tokens", "", "KV_READ_TOKEN is in quotes", "paste it again", nil},
+	"TokenThatIsShort":      {set("KV_API_TOKEN", "secret"), "tokens", doctor.Warn, "has 6 characters", "openssl rand -hex 32", nil},
+	"TokenThatIsEmpty":      {func(p *patient) { p.noSite(); p.file(map[string]string{"KV_API_TOKEN": ""}) }, "tokens", "", "KV_API_TOKEN is set and empty", "openssl rand -hex 32", nil},
+	"VariablesTooLarge": {func(p *patient) { p.noSite(); p.file(map[string]string{"FIREBASE_KEY": strings.Repeat("x", 4000)}) },
+		"variables-size", "", "the deploy fails", "FIREBASE_KEY (4012)", nil},
+}
+
+// file gives the variables in a file, as the Netlify CLI prints it, with these in it too; those of the environment do not count then.
+func (p *patient) file(more map[string]string) {
+	variables := map[string]string{}
+	for name, value := range p.env {
+		if value != "" {
+			variables[name] = value
+		}
+	}
+	maps.Copy(variables, more)
+	text, err := json.MarshalIndent(variables, "", "  ")
+	require.NoError(p.t, err)
+	p.write("variables.json", string(text))
+	p.env = map[string]string{"SUPABASE_URL": "https://not-this.supabase.co", "KV_CACHE": "nonsense"}
+	p.args = append(p.args, "--env-file", filepath.Join(p.dir, "variables.json"))
+}
+
+func signed(claims jwt.MapClaims) string {
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte("a secret of nobody's that is long enough"))
+	if err != nil {
+		panic(err)
+	}
+	return token
+}
+
+// through puts a proxy in front of an address. ask changes a request on its way, and answer an answer; a handler that is returned
+// answers in its place.
+func through(t *testing.T, address string, ask func(r *http.Request) http.HandlerFunc, answer func(*http.Response) error) string {
+	target, err := url.Parse(address)
+	require.NoError(t, err)
+	proxy := &httputil.ReverseProxy{ModifyResponse: answer, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.URL.RawQuery = r.In.URL.RawQuery }}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ask != nil {
+			if instead := ask(r); instead != nil {
+				instead(w, r)
+				return
+			}
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// project puts such a proxy in front of the Supabase project.
+func (p *patient) project(ask func(r *http.Request) http.HandlerFunc, answer func(*http.Response) error) {
+	p.args, p.env["DATABASE_URL"] = nil, ""
+	p.env["SUPABASE_URL"] = through(p.t, p.env["SUPABASE_URL"], ask, answer)
+}
+
+// says is an answer of a status and a body.
+func says(status int, contentType, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(body))
+	}
+}
+
+// projectFaults are those that show in how the project answers. What PostgREST answers is its own: the requests are changed, so that they
+// meet what the fault would make of them. What a gateway answers is imitated.
+func projectFaults() map[string]fault {
+	faults := map[string]fault{
+		"KeyOfNobody": {func(p *patient) {
+			p.args, p.env["DATABASE_URL"], p.env["SUPABASE_SERVICE_ROLE_KEY"] = nil, "", signed(jwt.MapClaims{"role": "service_role"})
+		}, "project", "", "refuses the key", "secret key", nil},
+		"NobodyListens": {func(p *patient) { p.args, p.env["DATABASE_URL"], p.env["SUPABASE_URL"] = nil, "", "http://127.0.0.1:1" },
+			"project", "", "no connection: connection refused", "look whether SUPABASE_URL is right", nil},
+		"PublicNotExposed": {func(p *patient) {
+			p.project(func(r *http.Request) http.HandlerFunc {
+				r.Header.Set("Content-Profile", "hidden") // a schema that is not exposed
+				return nil
+			}, nil)
+		}, "exposed-schema", "", "does not expose the schema public", "add public to the exposed schemas", nil},
+		"MigrationsNotApplied": {func(p *patient) {
+			p.project(func(r *http.Request) http.HandlerFunc {
+				r.URL.Path = strings.NewReplacer("kv_health", "kv_nothing", "kv_store", "kv_nothing").Replace(r.URL.Path)
+				return nil
+			}, nil)
+		}, "migrations", "", "there is no kv_health", "apply supabase/migrations", nil},
+		"TableOfSomebodyElse": {func(p *patient) {
+			p.project(func(r *http.Request) http.HandlerFunc {
+				r.URL.Path = strings.NewReplacer("kv_health", "kv_nothing", "kv_store", "kv_log").Replace(r.URL.Path) // a table without these columns
+				return nil
+			}, nil)
+		}, "kv-store", "", "that is not ours", "rename", []string{"migrations"}},
+		"NoRowGetsThrough": {func(p *patient) {
+			p.project(func(r *http.Request) http.HandlerFunc { return says(200, "application/json; charset=utf-8", "null") }, nil)
+		}, "row-cap", "", "lets no row through", "Max rows", nil},
+		"ClockOfTheDatabase": {func(p *patient) { p.project(nil, replaceInBody(`"now" ?: ?"[^"]*"`, `"now":"2026-01-01T00:00:00Z"`)) },
+			"clock", "", "the database's clock", "restart", nil},
+		"DatabaseURLOfAnother": {func(p *patient) { p.args = nil; p.env["DATABASE_URL"] = newDatabase(p.t, migrated(p.t), "") },
+			"database-url", "", "another database", "those of one project", nil},
+		"DatabaseURLOfNothing": {func(p *patient) {
+			p.args = nil
+			p.env["DATABASE_URL"] = "postgresql://postgres:wrong-password@127.0.0.1:1/postgres"
+		},
+			"database-url", "", "leads to no database", "Session pooler", nil},
+	}
+	page := "<html><body>no</body></html>"
+	for name, g := range map[string]struct {
+		status     int
+		body       string
+		says, mend string
+	}{
+		"Restricted":         {402, `{"message":"exceeded"}`, "restricted", "Usage and Billing"},
+		"Blocked":            {403, page, "blocked before it reached the project", "another network"},
+		"NotAnAPI":           {404, page, "no API of Supabase", "https://<project>.supabase.co"},
+		"Elsewhere":          {200, page, "not a Supabase project", "https://<project>.supabase.co"},
+		"OriginUnreachable":  {522, page, "does not answer its gateway", "status.supabase.com"},
+		"OriginWithoutName":  {530, page, "does not answer its gateway", "status.supabase.com"},
+		"Paused":             {540, page, "the project is paused", "Resume project"},
+		"GatewayTimeout":     {544, `{"message":"timeout"}`, "does not answer its gateway", "status.supabase.com"},
+		"NoConnectionFree":   {504, `{"code":"PGRST003","message":"Timed out acquiring connection"}`, "does not", "home page"},
+		"DatabaseIsStarting": {503, `{"code":"PGRST002","message":"Could not query the database for the schema cache"}`, "does not reach its database", "home page"},
+		"DiskFull":           {500, `{"code":"53100","message":"could not extend file"}`, "disk is full", "Compute and disk"},
+	} {
+		faults[name] = fault{func(p *patient) {
+			p.project(func(*http.Request) http.HandlerFunc {
+				contentType := "application/json"
+				if g.body == page {
+					contentType = "text/html"
+				}
+				return says(g.status, contentType, g.body)
+			}, nil)
+		}, "project", "", g.says, g.mend, nil}
+	}
+	return faults
+}
+
+// replaceInBody changes an answer's body.
+func replaceInBody(pattern, with string) func(*http.Response) error {
+	expression := regexp.MustCompile(pattern)
+	return func(response *http.Response) error {
+		var body bytes.Buffer
+		if _, err := body.ReadFrom(response.Body); err != nil {
+			return err
+		}
+		text := expression.ReplaceAll(body.Bytes(), []byte(with))
+		response.Body, response.ContentLength = readCloser{bytes.NewReader(text)}, int64(len(text))
+		response.Header.Del("Content-Length")
+		return nil
+	}
+}
+
+type readCloser struct{ *bytes.Reader }
+
+func (readCloser) Close() error { return nil }
+
+// inDatabase is a fault of a database, which is a copy of a healthy one: made by a statement, and looked for over DATABASE_URL.
+func inDatabase(sql string) func(p *patient) {
+	return func(p *patient) {
+		p.blobsFirst()
+		p.env["DATABASE_URL"] = newDatabase(p.t, migrated(p.t), sql)
+	}
+}
+
+var databaseFaults = map[string]fault{
+	"NoMigration": {func(p *patient) { p.blobsFirst(); p.env["DATABASE_URL"] = newDatabase(p.t, "template0", "") }, "migrations", "", "no migration is applied", "apply supabase/migrations", nil},
+	"OwnTable": {func(p *patient) {
+		p.blobsFirst()
+		p.env["DATABASE_URL"] = newDatabase(p.t, "template0", `create table public.kv_store (id uuid primary key default gen_random_uuid(),
+			key text unique, value jsonb, indexes text[], created_at timestamptz, updated_at timestamptz); alter table public.kv_store enable row level security`)
+	}, "kv-store", "", "a table kv_store that is not ours", "alter table public.kv_store rename", []string{"migrations"}},
+	"LastMigrationsMissing": {func(p *patient) {
+		p.blobsFirst()
+		p.env["DATABASE_URL"] = newDatabase(p.t, "template0", upTo(p.t, "20261127120000"))
+	}, "migrations", "", "not applied, or only in part: 20261127", "apply supabase/migrations", nil},
+	"HalfAMigration":    {inDatabase("drop function public.kv_import_status()"), "migrations", "", "function public.kv_import_status", "apply supabase/migrations", nil},
+	"TriggerDisabled":   {inDatabase("alter table public.kv_store disable trigger kv_store_log"), "migrations", "", "trigger public.kv_store.kv_store_log", "apply supabase/migrations", nil},
+	"IndexMissing":      {inDatabase("drop index public.kv_log_stamp"), "migrations", "", "index public.kv_log_stamp", "apply supabase/migrations", nil},
+	"ColumnMissing":     {inDatabase("alter table public.kv_log drop column missed"), "migrations", "", "column public.kv_log.missed", "apply supabase/migrations", nil},
+	"FunctionOfBefore":  {func(p *patient) { inDatabase(firstOf(p.t, "kv_words"))(p) }, "migrations", "", "kv_words", "apply supabase/migrations", nil},
+	"FunctionChanged":   {inDatabase("create or replace function public.kv_revision() returns text language sql immutable as $$ select '20261130000000' /* mine */ $$"), "migrations", "", "not as any migration makes it: function public.kv_revision", "bring back its text", nil},
+	"NewerRelease":      {inDatabase("create or replace function public.kv_revision() returns text language sql immutable as $$ select '20991231000000' $$"), "migrations", "", "of a newer release", "deploy the functions of that release", nil},
+	"FunctionOfNobody":  {inDatabase("create function public.kv_mine() returns int language sql as 'select 1'; revoke all on function public.kv_mine() from public, anon, authenticated"), "migrations", doctor.Warn, "function public.kv_mine", "keep it if it is yours", nil},
+	"ServiceRoleMayNot": {inDatabase("revoke insert on public.kv_store from service_role; revoke execute on function public.kv_get(text) from service_role"), "grants", "", "service_role may not execute public.kv_get, insert public.kv_store", "grant it", nil},
+	"AnonMayRead":       {inDatabase("grant select on public.kv_store to anon"), "grants", "", "anon select public.kv_store", "revoke it", nil},
+	"PublicMayCall":     {inDatabase("grant execute on function public.kv_get(text) to public"), "grants", "", "anon execute public.kv_get, authenticated execute public.kv_get", "revoke it", nil},
+	"NoRowSecurity":     {inDatabase("alter table public.kv_member disable row level security"), "grants", "", "without row security: public.kv_member", "enable row level security", nil},
+	"APolicy":           {inDatabase("create policy mine on public.kv_store for select using (true)"), "grants", doctor.Warn, "mine on public.kv_store", "drop it", nil},
+	"Publication":       {inDatabase("alter table public.kv_log replica identity nothing; create publication everything for all tables"), "publication", "", "public.kv_log in everything", "replica identity full", nil},
+	"PublicationOfOne":  {inDatabase("alter table public.kv_store replica identity nothing; create publication one for table public.kv_store"), "publication", "", "public.kv_store in one", "replica identity full", nil},
+}
+
+var blobsFaults = map[string]fault{
+	"NoTokenForBlobs":   {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "" }, "blobs", "", "NETLIFY_BLOBS_TOKEN is not set", "personal access token", nil},
+	"NoSiteForBlobs":    {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_SITE_ID"] = "" }, "blobs", "", "NETLIFY_SITE_ID is not set", "Project ID", nil},
+	"WrongTokenOfBlobs": {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "nfp_not-a-token-of-anybody" }, "blobs", "", "refuses the token", "personal access token", nil},
+	"WrongSiteOfBlobs":  {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_SITE_ID"] = "00000000-0000-0000-0000-000000000000" }, "blobs", "", "no such site", "Project ID", nil},
+	"RateUsedUp": {func(p *patient) {
+		p.blobsFirst()
+		p.env["NETLIFY_BLOBS_API_URL"] = through(p.t, p.env["NETLIFY_BLOBS_API_URL"], func(*http.Request) http.HandlerFunc { return says(429, "application/json", "{}") }, nil)
+	}, "blobs-rate", "", "nothing is left", "a token of its own", nil},
+	"RateNearlyUsedUp": {func(p *patient) {
+		p.blobsFirst()
+		p.env["NETLIFY_BLOBS_API_URL"] = through(p.t, p.env["NETLIFY_BLOBS_API_URL"], nil, func(r *http.Response) error {
+			r.Header.Set("X-RateLimit-Limit", "500")
+			r.Header.Set("X-RateLimit-Remaining", "37")
+			return nil
+		})
+	}, "blobs-rate", doctor.Warn, "37 of 500", "a token of its own", nil},
+}
+
+// site puts a proxy in front of the site.
+func (p *patient) site(only string, ask func(r *http.Request) http.HandlerFunc, answer func(*http.Response) error) {
+	p.args = []string{"--site", through(p.t, os.Getenv("KV_BASE_URL"), ask, answer), "--only", only}
+}
+
+// at answers in place of one function, at all of its addresses.
+func at(function string, instead http.HandlerFunc) func(r *http.Request) http.HandlerFunc {
+	return func(r *http.Request) http.HandlerFunc {
+		if strings.HasSuffix(r.URL.Path, "/"+function) || strings.HasSuffix(r.URL.Path, "/kv/"+strings.TrimPrefix(function, "kv-")) {
+			return instead
+		}
+		return nil
+	}
+}
+
+// header changes one header of every answer; "" takes it away.
+func header(name, value string) func(*http.Response) error {
+	return func(r *http.Response) error {
+		r.Header.Del(name)
+		if value != "" {
+			r.Header.Set(name, value)
+		}
+		return nil
+	}
+}
+
+var index = says(200, "text/html; charset=utf-8", "<!doctype html><title>An app</title>")
+
+var siteFaults = map[string]fault{
+	"FunctionNotDeployed": {func(p *patient) { p.site("site-functions", at("kv-query", index), nil) }, "site-functions", "", "/.netlify/functions/kv-query answers with a page", "functions-directory", nil},
+	"ShortAddressShadowed": {func(p *patient) {
+		p.site("site-functions", func(r *http.Request) http.HandlerFunc {
+			if strings.HasPrefix(r.URL.Path, "/api/") {
+				return index
+			}
+			return nil
+		}, nil)
+	}, "site-functions", "", "/api/kv/delete answers with a page", "redirects", nil},
+	"JavaScriptAnswers":   {func(p *patient) { p.site("site-functions", nil, header("X-KV-Release", "")) }, "site-functions", "", "kv-list is not answered by a function of this project", "deploy this release", nil},
+	"OlderReleaseAnswers": {func(p *patient) { p.site("site-functions", nil, header("X-KV-Release", "0.9.0")) }, "site-functions", "", "is of release 0.9.0", "deploy this release", nil},
+	"FunctionNotConfigured": {func(p *patient) {
+		p.site("site-functions", at("kv-get", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-KV-Release", kv.Release)
+			says(503, "application/json", `{"error":"SUPABASE_URL is not set","code":"not_configured"}`)(w, r)
+		}), nil)
+	}, "site-functions", "", "status 503: SUPABASE_URL is not set", "do what the sentence says", nil},
+	"SiteDown": {func(p *patient) { p.args = []string{"--only", "site-functions", "--site", "http://127.0.0.1:1"} }, "site-functions", "", "the site does not answer", "look whether the address is right", nil},
+	"SiteIsOpen": {func(p *patient) {
+		p.site("site-tokens", nil, nil)
+		p.env["KV_API_TOKEN"] = "0123456789abcdef,another-good-token"
+	}, "site-tokens", "", "a write without a token is let in", "set the tokens on the site too", nil},
+	"OtherTokens": {func(p *patient) {
+		p.site("site-tokens", func(r *http.Request) http.HandlerFunc {
+			return says(401, "application/json", `{"error":"wrong token","code":"unauthorized"}`)
+		}, nil)
+		p.env["KV_API_TOKEN"] = "0123456789abcdef"
+	}, "site-tokens", "", "a read with token 1 of KV_API_TOKEN is refused: wrong token", "the same tokens as here", nil},
+	"WritesAreLost": {func(p *patient) {
+		p.site("site-write", at("kv-upsert", says(200, "application/json", `{"ok":true}`)), nil)
+	}, "site-write", "", "what was written is not read back", "the same variables", nil},
+	"ACDNKeepsAnswers": {func(p *patient) { p.site("site-staleness", keeping(p.t, os.Getenv("KV_BASE_URL")), nil) }, "site-staleness", "", "(X-KV-After) does not see it", "CDN", nil},
+	"ETagIsLost":       {func(p *patient) { p.site("site-headers", nil, header("ETag", "")) }, "site-headers", "", "the header ETag of a read does not arrive", "_headers", nil},
+	"VersionIsLost":    {func(p *patient) { p.site("site-headers", nil, header("X-KV-Version", "")) }, "site-headers", "", "the header X-KV-Version of a write", "_headers", nil},
+	"CacheControlOfTheSite": {func(p *patient) { p.site("site-headers", nil, header("Cache-Control", "public, max-age=600")) },
+		"site-headers", "", `Cache-Control: "public, max-age=600"`, "_headers", nil},
+	"DatabaseFarAway": {func(p *patient) {
+		p.site("site-distance", nil, header("Server-Timing", "cache;desc=bypass, db;dur=87.500, total;dur=88"))
+	},
+		"site-distance", doctor.Warn, "wait 87.5ms", "us-east-2", nil},
+}
+
+// keeping answers each read of kv-get as it was answered first, as a CDN does that was told to keep everything.
+func keeping(t *testing.T, site string) func(r *http.Request) http.HandlerFunc {
+	kept := make(chan map[string][]byte, 1)
+	kept <- map[string][]byte{}
+	return func(r *http.Request) http.HandlerFunc {
+		if !strings.Contains(r.URL.Path, "kv-get") {
+			return nil
+		}
+		all := <-kept
+		defer func() { kept <- all }()
+		if _, known := all[r.URL.String()]; !known {
+			response, err := http.Get(site + r.URL.String())
+			if err != nil {
+				return says(502, "text/plain", err.Error())
+			}
+			defer response.Body.Close()
+			var body bytes.Buffer
+			_, _ = body.ReadFrom(response.Body)
+			all[r.URL.String()] = body.Bytes()
+		}
+		return says(200, "application/json", string(all[r.URL.String()]))
+	}
+}

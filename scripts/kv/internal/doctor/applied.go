@@ -1,0 +1,210 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	supabase "netlify-supabase-kv/supabase"
+)
+
+const (
+	applyMigrations = "apply supabase/migrations: README.md, Deploying to Netlify and Supabase"
+	// oursAlone are columns that a kv_store of ours has had since its first migration, and no other is likely to.
+	oursAlone = "stamp and index_pairs"
+)
+
+func checkTable(_ context.Context, in *Input) []Finding {
+	d := in.database()
+	foreign := fail("the database has a table kv_store that is not ours: it lacks the columns "+oursAlone,
+		"rename it before the migrations are applied (alter table public.kv_store rename to kv_store_old), and bring its rows over: docs/MIGRATION.md")
+	if h := d.best(); h != nil {
+		for _, t := range h.Tables {
+			if strings.HasSuffix(t.Name, ".kv_store") && !(slices.Contains(t.Columns, "stamp") && slices.Contains(t.Columns, "index_pairs")) {
+				return foreign
+			} else if strings.HasSuffix(t.Name, ".kv_store") {
+				return ok("%s is ours", t.Name)
+			}
+		}
+		return ok("there is none yet")
+	}
+	switch {
+	case d.table == nil:
+		return d.unknown()
+	case d.table.status == 200:
+		return ok("public.kv_store is ours")
+	case d.table.code() == "42703":
+		return foreign
+	case d.table.code() == "42P01" || d.table.code() == "PGRST205":
+		return ok("there is none yet")
+	}
+	return skip("not looked at: PostgREST did not say which columns it has (%s)", d.table.code())
+}
+
+func checkMigrations(_ context.Context, in *Input) (findings []Finding) {
+	d := in.database()
+	needed, err := readSchema(supabase.Migrations, "migrations")
+	if err != nil {
+		return fail(err.Error(), "build kv from a whole checkout")
+	}
+	h := d.best()
+	switch {
+	case h == nil && d.lacksHealth():
+		return fail(fmt.Sprintf("the migrations are not applied, or not up to %s: there is no kv_health", path.Base(needed.files[len(needed.files)-1])), applyMigrations)
+	case h == nil:
+		return d.unknown()
+	case h.Revision > needed.revision:
+		return fail(fmt.Sprintf("the database is of a newer release: its newest migration is %s, and this release's %s", h.Revision, needed.revision),
+			"deploy the functions of that release, and ask its kv doctor")
+	}
+	diff := needed.compare(h)
+	switch {
+	case diff.none:
+		return fail("no migration is applied", applyMigrations)
+	case len(diff.files) > 0:
+		findings = append(findings, Finding{Fail, fmt.Sprintf("not applied, or only in part: %s (it lacks %s)", list(diff.files), list(slices.Concat(diff.missing, diff.older))), applyMigrations})
+	}
+	if d.lacksHealth() && len(diff.files) == 0 {
+		findings = append(findings, Finding{Fail, "PostgREST does not know the functions that the database has", "run: notify pgrst, 'reload schema'"})
+	}
+	if len(diff.other) > 0 {
+		findings = append(findings, Finding{Fail, "not as any migration makes it: " + list(diff.other), "bring back its text from supabase/migrations, or take the database that this release is for"})
+	}
+	if len(diff.extra) > 0 {
+		findings = append(findings, Finding{Warn, "not of this release: " + list(diff.extra), "keep it if it is yours; drop it if an older release left it"})
+	}
+	if len(findings) == 0 {
+		return ok("%d files, up to %s", len(needed.files), needed.revision)
+	}
+	return findings
+}
+
+// list names a few of many.
+func list(names []string) string {
+	const few = 4
+	if len(names) > few {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	}
+	return strings.Join(names, ", ")
+}
+
+func checkGrants(_ context.Context, in *Input) (findings []Finding) {
+	d := in.database()
+	if d.reached != nil && d.reached.code() == "42501" {
+		findings = append(findings, Finding{Fail, "the role of the key may not call kv_health", "run the grants at the end of each file of supabase/migrations again; and: grant usage on schema public to service_role"})
+	}
+	h := d.best()
+	switch {
+	case h == nil && findings != nil:
+		return findings
+	case h == nil:
+		return d.unknown()
+	}
+	if d.health != nil && h.Role != serviceRole {
+		findings = append(findings, Finding{Fail, fmt.Sprintf("the key is of the role %s, not of %s", h.Role, serviceRole), rightKey})
+	}
+	if !h.Bypass {
+		findings = append(findings, Finding{Fail, "service_role is not past row security: it finds no entry", "run: alter role service_role bypassrls"})
+	}
+	return slices.Concat(findings, lackingGrants(h), openGrants(h))
+}
+
+// lackingGrants are those that the functions need.
+func lackingGrants(h *health) []Finding {
+	needed, err := readSchema(supabase.Migrations, "migrations")
+	if err != nil {
+		return fail(err.Error(), "build kv from a whole checkout")
+	}
+	has := h.objects()
+	var lacking []string
+	for line := range needed.granted {
+		name := line[strings.LastIndex(line, " ")+1:]
+		_, table := has["table "+name]
+		if _, function := has["function "+name]; (table || function) && !slices.Contains(h.Access, line) { // what is not there is the business of checkMigrations
+			lacking = append(lacking, strings.TrimPrefix(line, serviceRole+" "))
+		}
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	slices.Sort(lacking)
+	return fail("service_role may not "+list(lacking), "grant it: the statements are at the end of each file of supabase/migrations")
+}
+
+// openGrants are those that nobody but service_role should have.
+func openGrants(h *health) (findings []Finding) {
+	var open, unguarded, policies []string
+	for _, line := range h.Access {
+		if !strings.HasPrefix(line, serviceRole+" ") {
+			open = append(open, line)
+		}
+	}
+	for _, t := range h.Tables {
+		if !t.Security {
+			unguarded = append(unguarded, t.Name)
+		}
+		for _, policy := range t.Policies {
+			policies = append(policies, fmt.Sprintf("%s on %s", policy, t.Name))
+		}
+	}
+	if len(open) > 0 {
+		findings = append(findings, Finding{Fail, "open to the keys that browsers have: " + list(open), "revoke it from public, anon and authenticated: the statements are in supabase/migrations"})
+	}
+	if len(unguarded) > 0 {
+		findings = append(findings, Finding{Fail, "without row security: " + list(unguarded), "run for each: alter table <table> enable row level security"})
+	}
+	if len(policies) > 0 {
+		findings = append(findings, Finding{Warn, "row security has a policy: " + list(policies), "drop it, unless you want those whom it names to read or write past the functions"})
+	}
+	return findings
+}
+
+func checkRowCap(_ context.Context, in *Input) []Finding {
+	d := in.database()
+	switch {
+	case d.health != nil:
+		return ok("an answer of one row comes through, and every answer is one row")
+	case d.reached != nil && d.reached.status == 200 && !d.reached.isPage() && len(strings.TrimSpace(string(d.reached.body))) <= len("null"):
+		return fail("the project's API lets no row through", "set Max rows to 1000 (Supabase: Project settings, Data API)")
+	}
+	return d.unknown()
+}
+
+func checkPublications(_ context.Context, in *Input) []Finding {
+	h := in.database().best()
+	if h == nil {
+		return in.database().unknown()
+	}
+	if len(h.Publications) == 0 {
+		return ok("no publication is in the way")
+	}
+	var tables []string
+	for _, p := range h.Publications {
+		tables = append(tables, fmt.Sprintf("%s in %s", p[1], p[0]))
+	}
+	return fail("a publication makes updates and deletes fail on a table without replica identity: "+list(tables),
+		"run for each table: alter table <table> replica identity full; or take the kv tables out of the publication")
+}
+
+// Clocks that differ by less are said to agree: an answer may take that long.
+const clockTolerance = 5 * time.Second
+
+func checkClock(_ context.Context, in *Input) []Finding {
+	d := in.database()
+	if d.health == nil {
+		return d.unknown()
+	}
+	off := func(skew time.Duration) bool { return skew.Abs() > clockTolerance+d.apart }
+	switch {
+	case !off(d.skew):
+		return ok("within %s of this machine's", max(d.skew.Abs(), d.apart, time.Millisecond).Round(time.Millisecond))
+	case off(d.date):
+		return warn(fmt.Sprintf("this machine's clock differs from the database's by %s, and from the gateway's too", d.skew.Round(time.Second)),
+			"set this machine's clock: what it signs or dates is refused or wrong")
+	}
+	return fail(fmt.Sprintf("the database's clock is %s ahead of the gateway's and of this machine's", d.skew.Round(time.Second)),
+		"restart the project's database (Supabase: Project settings, General); if that does not help, write to Supabase's support")
+}

@@ -1,0 +1,317 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/semver"
+)
+
+// siteFiles is what the files of a site say.
+type siteFiles struct {
+	err       error // netlify.toml cannot be understood
+	base      string
+	directory string // of the functions
+	publish   string
+	goVersion string
+	versionAt string // where that stands
+	redirects []redirect
+	problem   error // of _redirects
+}
+
+// netlifyTOML is what is used of netlify.toml. What a context changes is read for production alone.
+type netlifyTOML struct {
+	Build     buildTable
+	Functions map[string]any
+	Redirects []configRedirect
+	Context   map[string]buildTable
+}
+
+type buildTable struct {
+	Base, Publish string
+	Functions     any // a folder in [build]; in a context, a table
+	Environment   map[string]any
+}
+
+// readFiles reads the site's files.
+func (in *Input) readFiles() *siteFiles {
+	s := &siteFiles{base: in.Dir}
+	var config netlifyTOML
+	text, err := os.ReadFile(filepath.Join(in.Dir, "netlify.toml"))
+	if err == nil {
+		err = toml.Unmarshal(text, &config)
+	}
+	var syntax *toml.DecodeError
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // everything as Netlify does by itself
+	case errors.As(err, &syntax):
+		line, column := syntax.Position()
+		s.err = fmt.Errorf("netlify.toml, line %d, column %d: %w", line, column, err)
+		return s
+	case err != nil:
+		s.err = fmt.Errorf("netlify.toml: %w", err)
+		return s
+	}
+	production := config.Context["production"]
+	s.base = filepath.Join(in.Dir, filepath.FromSlash(cmp.Or(production.Base, config.Build.Base)))
+	s.publish = filepath.FromSlash(cmp.Or(production.Publish, config.Build.Publish))
+	s.directory = functionsDirectory(config)
+	s.goVersion, s.versionAt = in.goVersion(config, production, s.base)
+
+	fromFile, err := readRedirectsFile(filepath.Join(s.base, s.publish, "_redirects"))
+	s.problem = err
+	var fromConfig []redirect
+	for i, r := range config.Redirects {
+		fromConfig = append(fromConfig, r.rule(i+1))
+	}
+	s.redirects = inForce(fromFile, fromConfig)
+	return s
+}
+
+// functionsDirectory is [functions] directory, or [build] functions as it was once, or Netlify's own default.
+func functionsDirectory(config netlifyTOML) string {
+	directory, _ := config.Functions["directory"].(string)
+	older, _ := config.Build.Functions.(string)
+	return cmp.Or(directory, older, "netlify/functions")
+}
+
+// goVersion finds what Netlify goes by. Variables of netlify.toml win over those of the site.
+func (in *Input) goVersion(config netlifyTOML, production buildTable, base string) (version, place string) {
+	for _, environment := range []map[string]any{production.Environment, config.Build.Environment} {
+		if value, found := environment["GO_VERSION"]; found {
+			return fmt.Sprint(value), "netlify.toml"
+		}
+	}
+	if version := in.Getenv("GO_VERSION"); version != "" && slices.Contains(in.Names, "GO_VERSION") {
+		return version, "the site's variables"
+	}
+	for _, dir := range []string{base, in.Dir} {
+		if text, err := os.ReadFile(filepath.Join(dir, ".go-version")); err == nil {
+			return strings.TrimSpace(string(text)), ".go-version"
+		}
+	}
+	return "", ""
+}
+
+// goMod finds the site's go.mod; nil if there is none.
+func (in *Input) goMod(base string) (*modfile.File, error) {
+	for _, dir := range []string{base, in.Dir} {
+		name := filepath.Join(dir, "go.mod")
+		text, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		return modfile.ParseLax("go.mod", text, nil)
+	}
+	return nil, nil
+}
+
+// exactVersion is one that go.dev has a file for: since 1.21 there are always three numbers.
+var exactVersion = regexp.MustCompile(`^1\.[0-9]+\.[0-9]+$`)
+
+func checkGoVersion(_ context.Context, in *Input) []Finding {
+	files := in.files()
+	if files.err != nil {
+		return fail(files.err.Error(), "mend netlify.toml: Netlify cannot read it either, and the build ends")
+	}
+	if in.allPrebuilt(files) {
+		return ok("the functions are prebuilt: no Go is needed")
+	}
+	mod, err := in.goMod(files.base)
+	switch {
+	case err != nil:
+		return fail(err.Error(), "mend go.mod")
+	case mod == nil || mod.Go == nil:
+		return fail("there is no go.mod with a go line", "run it in the site's folder, or name that with --dir; kv add brings go.mod")
+	}
+	needs := mod.Go.Version
+	if mod.Toolchain != nil {
+		needs = strings.TrimPrefix(mod.Toolchain.Name, "go")
+	}
+	set := fmt.Sprintf(`set GO_VERSION = "%s" under [build.environment] in netlify.toml`, needs)
+	version := strings.TrimPrefix(files.goVersion, "go")
+	switch {
+	case version == "":
+		return fail("GO_VERSION is not set: Netlify builds with the Go of its image, which may be too old to read go.mod", set)
+	case !exactVersion.MatchString(version):
+		return fail(fmt.Sprintf("GO_VERSION is %q (%s): Netlify installs exact versions alone, as in %s, and goes on with the Go of its image", files.goVersion, files.versionAt, needs), set)
+	case semver.Compare("v"+version, "v1.21.0") < 0:
+		return fail(fmt.Sprintf("Go %s (%s) cannot read go.mod, which is of Go %s", version, files.versionAt, mod.Go.Version), set)
+	case semver.Compare("v"+version, "v"+mod.Go.Version) < 0:
+		return warn(fmt.Sprintf("Go %s (%s) is older than go.mod's %s: each build downloads the newer one first", version, files.versionAt, needs), set)
+	}
+	return ok("Go %s (%s)", version, files.versionAt)
+}
+
+// kind is what stands under a function's name in the folder of the functions.
+type kind int
+
+const (
+	absent kind = iota
+	source
+	prebuilt
+)
+
+// goFunction looks for a function as Netlify's bundler does: a folder with main.go or <name>.go, or a program.
+func goFunction(directory, name string) kind {
+	for _, file := range []string{"main.go", name + ".go"} {
+		if isFile(filepath.Join(directory, name, file)) {
+			return source
+		}
+	}
+	for _, file := range []string{name, filepath.Join(name, name)} {
+		if isProgram(filepath.Join(directory, file)) {
+			return prebuilt
+		}
+	}
+	return absent
+}
+
+func isFile(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// isProgram tells whether the file begins as a Linux program does.
+func isProgram(name string) bool {
+	file, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	head := make([]byte, 4)
+	n, _ := file.Read(head)
+	return string(head[:n]) == "\x7fELF"
+}
+
+// script finds a JavaScript or TypeScript function of that name; "" if there is none.
+func script(directory, name string) string {
+	for _, ending := range []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"} {
+		for _, file := range []string{name + ending, filepath.Join(name, name+ending), filepath.Join(name, "index"+ending)} {
+			if isFile(filepath.Join(directory, file)) {
+				return file
+			}
+		}
+	}
+	return ""
+}
+
+func (in *Input) allPrebuilt(files *siteFiles) bool {
+	found := false
+	for _, f := range functions {
+		switch goFunction(filepath.Join(files.base, files.directory), f.name) {
+		case source:
+			return false
+		case prebuilt:
+			found = true
+		}
+	}
+	return found
+}
+
+func checkFunctionsDirectory(_ context.Context, in *Input) (findings []Finding) {
+	files := in.files()
+	if files.err != nil {
+		return skip("netlify.toml cannot be read")
+	}
+	directory := filepath.Join(files.base, filepath.FromSlash(files.directory))
+	var missing, found []string
+	for _, f := range functions {
+		there := goFunction(directory, f.name) != absent
+		js := script(directory, f.name)
+		switch {
+		case there && js != "":
+			findings = append(findings, Finding{Warn, fmt.Sprintf("%s and %s have one name: Netlify takes the Go function, and says nothing of the other", f.name, filepath.Join(files.directory, js)),
+				"remove " + filepath.Join(files.directory, js) + ", or the Go function"})
+		case there:
+			found = append(found, f.name)
+		case !f.optional:
+			missing = append(missing, f.name)
+		}
+	}
+	if len(missing) > 0 {
+		findings = append(findings, Finding{Fail, fmt.Sprintf("Netlify looks for functions in %s, and there is no %s", files.directory, strings.Join(missing, ", ")), in.whereFunctionsAre(files, missing[0])})
+	}
+	if len(findings) == 0 {
+		return ok("%d functions in %s", len(found), files.directory)
+	}
+	return findings
+}
+
+// whereFunctionsAre says what to do about a function that is not in the folder.
+func (in *Input) whereFunctionsAre(files *siteFiles, name string) string {
+	for _, other := range []string{"functions", "netlify/functions"} {
+		if other != files.directory && goFunction(filepath.Join(files.base, other), name) != absent {
+			return fmt.Sprintf("they are in %s: move them to %s, where the site's other functions are (kv add does)", other, files.directory)
+		}
+	}
+	return "bring them with kv add"
+}
+
+func checkRedirects(_ context.Context, in *Input) (findings []Finding) {
+	files := in.files()
+	switch {
+	case files.err != nil:
+		return skip("netlify.toml cannot be read")
+	case files.problem != nil:
+		return fail(files.problem.Error(), "mend the line: Netlify leaves it out")
+	}
+	addresses := 0
+	for _, f := range functions {
+		if f.path == "" {
+			continue
+		}
+		paths := map[string]string{f.short(): f.short()}
+		if f.wild {
+			paths[f.short()+"/*"] = f.short() + "/some/key"
+		}
+		for from, path := range paths {
+			addresses++
+			findings = append(findings, checkRedirect(files, f, from, path)...)
+		}
+	}
+	if len(findings) == 0 {
+		return ok("%d short addresses lead to their functions", addresses)
+	}
+	slices.SortFunc(findings, func(a, b Finding) int { return strings.Compare(a.Text, b.Text) })
+	return findings
+}
+
+func checkRedirect(files *siteFiles, f function, from, path string) (findings []Finding) {
+	target := f.direct()
+	if strings.HasSuffix(from, "/*") {
+		target += "/:splat"
+	}
+	rule := fmt.Sprintf(`{from = "%s", to = "%s", status = 200}`, from, target)
+	for _, r := range files.redirects {
+		if !r.match(path) {
+			continue
+		}
+		right := r.To == f.direct() || strings.HasPrefix(r.To, f.direct()+"/")
+		switch {
+		case r.Conditional && !right:
+			findings = append(findings, Finding{Warn, fmt.Sprintf("%s goes elsewhere for some requests: %s comes first", from, r), "move the rule " + rule + " in front of it"})
+			continue
+		case r.Conditional:
+			continue
+		case !right:
+			return append(findings, Finding{Fail, fmt.Sprintf("%s does not lead to %s: %s comes first", from, f.name, r), "put the rule " + rule + " in front of it (kv add does)"})
+		case r.Status != 200:
+			return append(findings, Finding{Fail, fmt.Sprintf("%s has status %d: a browser is sent on, and what it posted is lost", r, r.Status), "give it status = 200"})
+		}
+		return findings
+	}
+	return append(findings, Finding{Fail, fmt.Sprintf("no rule leads %s to %s", from, f.name), "add the redirect " + rule + " to netlify.toml (kv add does)"})
+}

@@ -1,0 +1,90 @@
+package doctor
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+)
+
+// Result is one check with what it found. Its JSON is stable: fields are only ever added.
+type Result struct {
+	ID       string    `json:"id"`
+	Level    Level     `json:"level"`
+	Findings []Finding `json:"findings"`
+}
+
+// Report is what a run found. Its JSON is stable: fields are only ever added.
+type Report struct {
+	Release string        `json:"release"`
+	Site    string        `json:"site,omitempty"`
+	Counts  map[Level]int `json:"counts"` // of checks
+	Checks  []Result      `json:"checks"`
+}
+
+// Add takes in what a check found, and returns it as it may be shown.
+func (r *Report) Add(check Check, findings []Finding, mask *strings.Replacer) Result {
+	shown := Result{ID: check.ID, Level: level(findings), Findings: make([]Finding, len(findings))}
+	for i, f := range findings {
+		shown.Findings[i] = Finding{Level: f.Level, Text: mask.Replace(f.Text), Mend: mask.Replace(f.Mend)}
+	}
+	if r.Counts == nil {
+		r.Counts = map[Level]int{OK: 0, Skip: 0, Warn: 0, Fail: 0}
+	}
+	r.Counts[shown.Level]++
+	r.Checks = append(r.Checks, shown)
+	return shown
+}
+
+// Write writes the result for people: a line for each finding, and below it what to do.
+func (r Result) Write(w io.Writer) error {
+	var text strings.Builder
+	for _, f := range r.Findings {
+		fmt.Fprintf(&text, "%-5s %-20s %s\n", f.Level, r.ID, f.Text)
+		if f.Mend != "" {
+			fmt.Fprintf(&text, "%-5s %-20s → %s\n", "", "", f.Mend)
+		}
+	}
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+// WriteSummary writes the last line for people.
+func (r *Report) WriteSummary(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "\n%d checks: %d ok, %d warn, %d fail, %d skip\n", len(r.Checks), r.Counts[OK], r.Counts[Warn], r.Counts[Fail], r.Counts[Skip])
+	return err
+}
+
+// WriteJSON writes the report as one document.
+func (r *Report) WriteJSON(w io.Writer) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(r)
+}
+
+// secretVariables hold what must not be shown; some hold several, with commas between them.
+var secretVariables = []string{"SUPABASE_SERVICE_ROLE_KEY", "KV_API_TOKEN", "KV_READ_TOKEN", "NETLIFY_BLOBS_TOKEN"}
+
+// Mask replaces the secrets of the input by a mark, wherever a message of somebody else's quotes one.
+func (in *Input) Mask() *strings.Replacer {
+	var pairs []string
+	hide := func(secret string) {
+		if secret = strings.TrimSpace(secret); len(secret) >= 4 { // a shorter one protects nothing, and is part of ordinary words
+			pairs = append(pairs, secret, "***")
+		}
+	}
+	for _, name := range secretVariables {
+		hide(in.Getenv(name))
+		for _, one := range strings.Split(in.Getenv(name), ",") {
+			hide(one)
+		}
+	}
+	hide(in.DatabaseURL)
+	if u, err := url.Parse(in.DatabaseURL); err == nil && u.User != nil {
+		password, _ := u.User.Password()
+		hide(password)
+	}
+	return strings.NewReplacer(pairs...)
+}
