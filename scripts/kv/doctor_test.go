@@ -61,6 +61,7 @@ func healthy(t *testing.T) *patient {
 		require.NoError(t, err)
 		p.write(name, string(text))
 	}
+	p.setGoVersion("1.26.10")
 	mains, err := filepath.Glob("../../functions/*/main.go")
 	require.NoError(t, err)
 	for _, file := range mains {
@@ -92,14 +93,19 @@ func (p *patient) blobsFirst() {
 	p.args = nil
 }
 
-// run runs kv doctor.
-func (p *patient) run(args ...string) (status int, stdout, stderr string) {
-	p.t.Helper()
+func (p *patient) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(p.t.Context(), os.Args[0], append([]string{"doctor", "--dir", p.dir}, args...)...)
 	cmd.Env = []string{"KV_TEST_AS_KV=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	for name, value := range p.env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
+	return cmd
+}
+
+// run runs kv doctor.
+func (p *patient) run(args ...string) (status int, stdout, stderr string) {
+	p.t.Helper()
+	cmd := p.command(args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	_ = cmd.Run()
@@ -136,7 +142,7 @@ func TestDoctorFindsNothingWhereAllIsWell(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)
 	status, report := p.report()
-	// The platform that most tests run on has no token, and Supabase answers there alone.
+	// The platform that tests run on has no token, and Supabase answers there alone.
 	require.Equal(t, map[string]doctor.Level{"tokens": doctor.Warn, "site-tokens": doctor.Warn, "blobs": doctor.Skip, "blobs-rate": doctor.Skip}, levels(report), "%+v", report)
 	require.Equal(t, 0, status)
 	require.Len(t, report.Checks, len(doctor.Checks))
@@ -154,6 +160,122 @@ func TestDoctorFindsNothingWhereAllIsWell(t *testing.T) {
 	status, report = p.report()
 	require.Equal(t, 0, status, "%+v", report)
 	require.NotContains(t, levels(report), "blobs")
+}
+
+// TestDoctorUsesTheTokensOfASite: everything is as well behind tokens as without. The proxy asks for them as the functions do.
+func TestDoctorUsesTheTokensOfASite(t *testing.T) {
+	t.Parallel()
+	p := healthy(t)
+	const apiTokens, readToken = "0123456789abcdef-old,0123456789abcdef-new", "0123456789abcdef-read"
+	site := through(t, os.Getenv("KV_BASE_URL"), func(r *http.Request) http.HandlerFunc {
+		token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+		good := token != "" && slices.Contains(strings.Split(apiTokens, ","), token)
+		if good || token == readToken && r.Method == http.MethodGet {
+			return nil
+		}
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-KV-Release", kv.Release)
+			says(http.StatusUnauthorized, "application/json", `{"error":"wrong token","code":"unauthorized"}`)(w, r)
+		}
+	}, nil)
+	p.args = []string{"--site", site}
+	p.env["KV_API_TOKEN"], p.env["KV_READ_TOKEN"] = apiTokens, readToken
+	status, report := p.report()
+	require.Equal(t, map[string]doctor.Level{"blobs": doctor.Skip, "blobs-rate": doctor.Skip}, levels(report), "%+v", report)
+	require.Equal(t, 0, status)
+
+	// Where the tokens cannot be known, what needs them is not looked at, and that is said.
+	p.file(map[string]string{"KV_API_TOKEN": "****************cdef", "KV_READ_TOKEN": "****************read"})
+	p.args = append([]string{"--only", "tokens,site-functions,site-tokens,site-write,site-distance"}, p.args...)
+	status, report = p.report()
+	require.Equal(t, 0, status)
+	require.Equal(t, map[string]doctor.Level{"tokens": doctor.Skip, "site-tokens": doctor.Skip, "site-write": doctor.Skip, "site-distance": doctor.Skip}, levels(report), "%+v", report)
+}
+
+func TestDoctorWritesNothingWhenItIsNotTo(t *testing.T) {
+	t.Parallel()
+	p := healthy(t)
+	writes := make(chan string, 100)
+	p.site("site-functions,site-tokens,site-write,site-staleness,site-headers,site-distance", func(r *http.Request) http.HandlerFunc {
+		if r.Method != http.MethodGet && r.ContentLength != 2 { // all but {}
+			writes <- r.URL.Path
+		}
+		return nil
+	}, nil)
+	p.args = append(p.args, "--read-only")
+	status, report := p.report()
+	require.Equal(t, 0, status, "%+v", report)
+	require.Equal(t, map[string]doctor.Level{"site-tokens": doctor.Warn, "site-write": doctor.Skip, "site-staleness": doctor.Skip, "site-headers": doctor.Skip}, levels(report))
+	require.Empty(t, writes)
+}
+
+// TestDoctorLeavesNothingBehind: also where it is interrupted in the middle.
+func TestDoctorLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	p := healthy(t)
+	written, removed := make(chan string, 10), make(chan string, 10)
+	site := through(t, os.Getenv("KV_BASE_URL"), func(r *http.Request) http.HandlerFunc {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "kv-upsert"):
+			written <- r.URL.Path
+		case strings.HasSuffix(r.URL.Path, "kv-delete"):
+			removed <- r.URL.Path
+		}
+		return nil
+	}, nil)
+	cmd := p.command("--site", site, "--only", "site-staleness") // which waits longer than a second after its write
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	require.NoError(t, cmd.Start())
+	<-written
+	<-written
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	_ = cmd.Wait()
+	require.Equal(t, exitFailed, cmd.ProcessState.ExitCode())
+	require.Contains(t, stderr.String(), "Interrupted.")
+	require.Len(t, removed, 1, "the entry was removed")
+}
+
+func TestDoctorSaysWhyItCannotRun(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		args []string
+		says string
+	}{
+		"NoFolder":        {[]string{"--dir", "nowhere"}, "--dir nowhere is not a folder"},
+		"NoAddress":       {[]string{"--site", "your-site.netlify.app"}, "--site must be an address that begins with https://"},
+		"NoFile":          {[]string{"--env-file", "nowhere.json"}, "nowhere.json"},
+		"NoSuchCheck":     {[]string{"--only", "nothing"}, `there is no check "nothing"`},
+		"NoSuchFlag":      {[]string{"--nothing"}, "unknown flag"},
+		"AnArgument":      {[]string{"site"}, "unknown command"},
+		"FileOfSomething": {[]string{"--env-file", "doctor_test.go"}, "is not KEY=value"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			status, stdout, stderr := healthy(t).run(test.args...)
+			require.Equal(t, exitFailed, status)
+			require.Empty(t, stdout)
+			require.Contains(t, stderr, test.says)
+			require.Contains(t, stderr, "Try: ")
+		})
+	}
+	status, stdout, _ := healthy(t).run("--list")
+	require.Equal(t, 0, status)
+	require.Equal(t, len(doctor.Checks), strings.Count(stdout, "\n"))
+}
+
+// TestDoctorsJSONIsStable: others read it.
+func TestDoctorsJSONIsStable(t *testing.T) {
+	t.Parallel()
+	p := healthy(t)
+	p.setGoVersion("1.26")
+	status, stdout, _ := p.run("--only", "go-version,row-cap", "--json")
+	require.Equal(t, exitFound, status)
+	require.JSONEq(t, `{"release":"`+kv.Release+`","counts":{"ok":1,"skip":0,"warn":0,"fail":1},"checks":[
+		{"id":"go-version","level":"fail","findings":[{"level":"fail",
+			"text":"GO_VERSION is \"1.26\" (netlify.toml): Netlify installs exact versions alone, as in 1.26.10, and goes on with the Go of its image",
+			"mend":"set GO_VERSION = \"1.26.10\" under [build.environment] in netlify.toml"}]},
+		{"id":"row-cap","level":"ok","findings":[{"level":"ok","text":"an answer of one row comes through, and every answer is one row"}]}]}`, stdout)
 }
 
 // fault is one planted fault, and what is said of it.
@@ -211,15 +333,15 @@ var fileFaults = map[string]fault{
 		p.noSite()
 		p.write("public/_redirects", "# an app of one page\n/*  /index.html  200\n")
 	},
-		"redirects", "", "/api/kv/get does not lead to kv-get: /* → /index.html (_redirects, line 2) comes first", `{from = "/api/kv/get"`, nil},
+		"redirects", "", "/* → /index.html (_redirects, line 2) comes first, and does not lead to the functions from /api/kv/delete, /api/kv/get, ", "in front of it in _redirects", nil},
 	"CatchAllForSome": {func(p *patient) { p.noSite(); p.write("public/_redirects", "/*  /de/:splat  200  Language=de\n") },
-		"redirects", doctor.Warn, "goes elsewhere for some requests", "in front of it", nil},
+		"redirects", doctor.Warn, "comes first for some requests", "in front of it", nil},
 	"RedirectWithoutStatus": {func(p *patient) {
 		p.noSite()
 		p.edit("netlify.toml", "to = \"/.netlify/functions/kv-upsert\"\n  status = 200", "to = \"/.netlify/functions/kv-upsert\"")
-	}, "redirects", "", "has status 301", "status = 200", nil},
+	}, "redirects", "", "has status 301", "status 200", nil},
 	"NoRedirect": {func(p *patient) { p.noSite(); p.edit("netlify.toml", `from = "/api/kv/query"`, `from = "/api/q"`) },
-		"redirects", "", "no rule leads /api/kv/query to kv-query", "add the redirect", nil},
+		"redirects", "", "no rule leads to the functions from /api/kv/query", "kv add", nil},
 	"RedirectLineThatCannotBeRead": {func(p *patient) { p.noSite(); p.write("public/_redirects", "/a b\n") }, "redirects", "", "_redirects, line 1", "mend the line", nil},
 }
 
@@ -354,8 +476,17 @@ func projectFaults() map[string]fault {
 			}, nil)
 		}, "kv-store", "", "that is not ours", "rename", []string{"migrations"}},
 		"NoRowGetsThrough": {func(p *patient) {
-			p.project(func(r *http.Request) http.HandlerFunc { return says(200, "application/json; charset=utf-8", "null") }, nil)
+			p.project(func(r *http.Request) http.HandlerFunc {
+				r.URL.RawQuery = "limit=0" // which does to one request what Max rows does to all
+				return nil
+			}, nil)
 		}, "row-cap", "", "lets no row through", "Max rows", nil},
+		"RoleThatMayNotCall": {func(p *patient) {
+			p.project(func(r *http.Request) http.HandlerFunc {
+				r.Header.Set("Authorization", "Bearer "+os.Getenv("SUPABASE_ANON_KEY")) // another role than the key says
+				return nil
+			}, nil)
+		}, "grants", "", "may not call kv_health", "grant usage on schema public", nil},
 		"ClockOfTheDatabase": {func(p *patient) { p.project(nil, replaceInBody(`"now" ?: ?"[^"]*"`, `"now":"2026-01-01T00:00:00Z"`)) },
 			"clock", "", "the database's clock", "restart", nil},
 		"DatabaseURLOfAnother": {func(p *patient) { p.args = nil; p.env["DATABASE_URL"] = newDatabase(p.t, migrated(p.t), "") },
@@ -524,7 +655,7 @@ var siteFaults = map[string]fault{
 	}, "site-tokens", "", "a write without a token is let in", "set the tokens on the site too", nil},
 	"OtherTokens": {func(p *patient) {
 		p.site("site-tokens", func(r *http.Request) http.HandlerFunc {
-			return says(401, "application/json", `{"error":"wrong token","code":"unauthorized"}`)
+			return says(401, "application/json", `{"error":"wrong token, `+r.Header.Get("Authorization")+`","code":"unauthorized"}`) // and tells it
 		}, nil)
 		p.env["KV_API_TOKEN"] = "0123456789abcdef"
 	}, "site-tokens", "", "a read with token 1 of KV_API_TOKEN is refused: wrong token", "the same tokens as here", nil},

@@ -65,11 +65,13 @@ func (in *Input) askDatabase(ctx context.Context) *database {
 }
 
 func (in *Input) throughPostgREST(ctx context.Context, d *database) {
-	for _, check := range []func(context.Context, *Input) []Finding{checkSupabaseURL, checkSupabaseKey} {
-		if findings := check(ctx, in); level(findings) != OK {
-			d.unasked = findings[0].Text
-			return
-		}
+	switch {
+	case level(checkSupabaseURL(ctx, in)) != OK:
+		d.unasked = "see supabase-url"
+		return
+	case level(checkSupabaseKey(ctx, in)) != OK:
+		d.unasked = "see supabase-key"
+		return
 	}
 	before := in.Now()
 	d.reached, d.err = in.postgrest(ctx, http.MethodPost, "rpc/kv_health", "{}")
@@ -198,7 +200,7 @@ func checkProject(_ context.Context, in *Input) []Finding {
 	d := in.database()
 	switch {
 	case d.unasked != "":
-		return skip("not asked: %s", d.unasked)
+		return skip("not looked at: %s", d.unasked)
 	case d.err != nil:
 		text, mend := explainSilence(d.err)
 		return fail(text, mend)

@@ -44,10 +44,10 @@ func warn(text, mend string) []Finding { return []Finding{{Level: Warn, Text: te
 
 // Check looks at one thing.
 type Check struct {
-	ID    string // stable: never renamed once released
-	About string // what it looks at
-	After bool   // it asks the deployed site, and so wants its address
-	Run   func(ctx context.Context, in *Input) []Finding
+	ID    string                                         // stable: never renamed once released
+	About string                                         // what is so if all is well
+	After bool                                           // it asks the deployed site, and so wants its address
+	Run   func(ctx context.Context, in *Input) []Finding // nothing found is OK
 }
 
 // Checks are all of them, in the order in which they are told.
@@ -126,7 +126,10 @@ func run(ctx context.Context, in *Input, check Check) []Finding {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return check.Run(ctx, in)
+	if findings := check.Run(ctx, in); len(findings) > 0 {
+		return findings
+	}
+	return ok("%s", check.About)
 }
 
 // level is that of the gravest finding.

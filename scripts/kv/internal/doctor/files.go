@@ -113,7 +113,7 @@ func (in *Input) goMod(base string) (*modfile.File, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		return modfile.ParseLax("go.mod", text, nil)
+		return modfile.Parse("go.mod", text, nil)
 	}
 	return nil, nil
 }
@@ -260,7 +260,7 @@ func (in *Input) whereFunctionsAre(files *siteFiles, name string) string {
 	return "bring them with kv add"
 }
 
-func checkRedirects(_ context.Context, in *Input) (findings []Finding) {
+func checkRedirects(_ context.Context, in *Input) []Finding {
 	files := in.files()
 	switch {
 	case files.err != nil:
@@ -268,7 +268,7 @@ func checkRedirects(_ context.Context, in *Input) (findings []Finding) {
 	case files.problem != nil:
 		return fail(files.problem.Error(), "mend the line: Netlify leaves it out")
 	}
-	addresses := 0
+	addresses, wrong := 0, map[misled][]string{}
 	for _, f := range functions {
 		if f.path == "" {
 			continue
@@ -279,39 +279,57 @@ func checkRedirects(_ context.Context, in *Input) (findings []Finding) {
 		}
 		for from, path := range paths {
 			addresses++
-			findings = append(findings, checkRedirect(files, f, from, path)...)
+			for _, why := range files.mislead(f, path) {
+				wrong[why] = append(wrong[why], from)
+			}
 		}
 	}
-	if len(findings) == 0 {
+	if len(wrong) == 0 {
 		return ok("%d short addresses lead to their functions", addresses)
+	}
+	var findings []Finding
+	for why, addresses := range wrong {
+		slices.Sort(addresses)
+		findings = append(findings, why.finding(strings.Join(addresses, ", ")))
 	}
 	slices.SortFunc(findings, func(a, b Finding) int { return strings.Compare(a.Text, b.Text) })
 	return findings
 }
 
-func checkRedirect(files *siteFiles, f function, from, path string) (findings []Finding) {
-	target := f.direct()
-	if strings.HasSuffix(from, "/*") {
-		target += "/:splat"
-	}
-	rule := fmt.Sprintf(`{from = "%s", to = "%s", status = 200}`, from, target)
+// misled is why an address does not lead to its function: no rule does, another one comes first, or it is no rewrite.
+type misled struct {
+	rule  redirect // of no place if there is none
+	right bool     // it leads there, with a status that sends the browser on
+}
+
+// mislead finds what is wrong with the way from a path to a function.
+func (files *siteFiles) mislead(f function, path string) (why []misled) {
 	for _, r := range files.redirects {
 		if !r.match(path) {
 			continue
 		}
 		right := r.To == f.direct() || strings.HasPrefix(r.To, f.direct()+"/")
-		switch {
-		case r.Conditional && !right:
-			findings = append(findings, Finding{Warn, fmt.Sprintf("%s goes elsewhere for some requests: %s comes first", from, r), "move the rule " + rule + " in front of it"})
-			continue
-		case r.Conditional:
-			continue
-		case !right:
-			return append(findings, Finding{Fail, fmt.Sprintf("%s does not lead to %s: %s comes first", from, f.name, r), "put the rule " + rule + " in front of it (kv add does)"})
-		case r.Status != 200:
-			return append(findings, Finding{Fail, fmt.Sprintf("%s has status %d: a browser is sent on, and what it posted is lost", r, r.Status), "give it status = 200"})
+		if !right || r.Status != 200 {
+			why = append(why, misled{r, right})
 		}
-		return findings
+		if !r.Conditional {
+			return why
+		}
 	}
-	return append(findings, Finding{Fail, fmt.Sprintf("no rule leads %s to %s", from, f.name), "add the redirect " + rule + " to netlify.toml (kv add does)"})
+	return append(why, misled{})
+}
+
+func (m misled) finding(addresses string) Finding {
+	switch inFile := strings.HasPrefix(m.rule.Place, "_redirects"); {
+	case m.rule.Place == "":
+		return Finding{Fail, "no rule leads to the functions from " + addresses, "kv add, or copy the [[redirects]] of this project's netlify.toml, in front of any catch-all"}
+	case m.right:
+		return Finding{Fail, fmt.Sprintf("%s has status %d: a browser is sent on, and what it posted is lost", m.rule, m.rule.Status), "give it status 200"}
+	case m.rule.Conditional:
+		return Finding{Warn, fmt.Sprintf("%s comes first for some requests, which do not get to the functions from %s", m.rule, addresses), "put the rules for /api/kv in front of it"}
+	case inFile:
+		return Finding{Fail, fmt.Sprintf("%s comes first, and does not lead to the functions from %s", m.rule, addresses),
+			"kv add, or put the rules for /api/kv in front of it in _redirects, which Netlify reads before netlify.toml, as in: /api/kv/list /.netlify/functions/kv-list 200"}
+	}
+	return Finding{Fail, fmt.Sprintf("%s comes first, and does not lead to the functions from %s", m.rule, addresses), "kv add, or put the rules for /api/kv in front of it"}
 }

@@ -193,24 +193,35 @@ func (in *Input) withProbe(ctx context.Context, look func(ctx context.Context, p
 		return skip("not looked at: it writes an entry, and --read-only is given")
 	}
 	p := probe{in, "kv-doctor/" + rand.Text()}
-	defer func() {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		got, err := p.remove(clean)
-		if err != nil || got.status != http.StatusOK {
-			findings = append(findings, Finding{Warn, "the entry " + p.key + " could not be removed", "delete it: curl -X DELETE '<site>/api/kv/delete?key=" + p.key + "'"})
-		}
-	}()
 	written, err := p.write(ctx, 1)
+	switch {
+	case err == nil && written.status == http.StatusUnauthorized:
+		return closed(written)
+	case err == nil && written.status < http.StatusInternalServerError && written.status != http.StatusOK:
+		return writeFails(written)
+	}
+	defer func() { findings = append(findings, p.cleanUp(ctx)...) }() // it may have been written in all other cases
 	switch {
 	case err != nil:
 		return unreachable(err)
-	case written.status == http.StatusUnauthorized:
-		return closed(written)
 	case written.status != http.StatusOK:
-		return fail(fmt.Sprintf("a write fails with status %d: %s", written.status, written.said()), "do what the sentence says; the function's log has more (Netlify: Logs, Functions)")
+		return writeFails(written)
 	}
 	return look(ctx, p, written)
+}
+
+func writeFails(a *answer) []Finding {
+	return fail(fmt.Sprintf("a write fails with status %d: %s", a.status, a.said()), "do what the sentence says; the function's log has more (Netlify: Logs, Functions)")
+}
+
+// cleanUp removes the entry, also when the time is over or somebody interrupts.
+func (p probe) cleanUp(ctx context.Context) []Finding {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if got, err := p.remove(ctx); err != nil || got.status != http.StatusOK {
+		return warn("the entry "+p.key+" may be left on the site", "delete it: curl -X DELETE '"+p.in.Site+"/.netlify/functions/kv-delete?key="+p.key+"'")
+	}
+	return nil
 }
 
 func (p probe) write(ctx context.Context, n int) (*answer, error) {
