@@ -113,7 +113,7 @@ func withBlobs(ctx context.Context, request *Request) context.Context {
 
 // exposedHeaders are what a browser's script may read of an answer.
 const exposedHeaders = "ETag, Age, Server-Timing, X-KV-Version, X-KV-Cache, X-KV-Cache-Stats, X-KV-Compare," +
-	" X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, Content-Disposition, Retry-After"
+	" X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, X-KV-Release, Content-Disposition, Retry-After"
 
 // headers are those of every answer, and the answer's own.
 func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
