@@ -131,7 +131,7 @@ func (p *patient) report() (int, doctor.Report) {
 func levels(report doctor.Report) map[string]doctor.Level {
 	found := map[string]doctor.Level{}
 	for _, check := range report.Checks {
-		if check.Level != doctor.OK {
+		if check.Level != doctor.OK && check.ID != "site-distance" { // which is how fast this machine is
 			found[check.ID] = check.Level
 		}
 	}
@@ -154,11 +154,21 @@ func TestDoctorFindsNothingWhereAllIsWell(t *testing.T) {
 	for _, check := range doctor.Checks {
 		require.Regexp(t, `(?m)^(ok|warn|skip) +`+check.ID+` `, stdout)
 	}
-	require.Contains(t, stdout, fmt.Sprintf("%d checks: %d ok, 2 warn, 0 fail, 2 skip", len(doctor.Checks), len(doctor.Checks)-4))
+	require.Contains(t, stdout, fmt.Sprintf("%d checks: ", len(doctor.Checks)))
+	require.Contains(t, stdout, " 0 fail, 2 skip")
 
 	p.blobsFirst()
 	status, report = p.report()
 	require.Equal(t, 0, status, "%+v", report)
+	require.NotContains(t, levels(report), "blobs")
+
+	// A folder that is linked to a site says which it is; a deployed function knows.
+	site := p.env["NETLIFY_SITE_ID"]
+	p.env["NETLIFY_SITE_ID"] = ""
+	_, report = p.report()
+	require.Equal(t, doctor.Skip, levels(report)["blobs"])
+	p.write(".netlify/state.json", `{"siteId":"`+site+`"}`)
+	_, report = p.report()
 	require.NotContains(t, levels(report), "blobs")
 }
 
@@ -189,7 +199,7 @@ func TestDoctorUsesTheTokensOfASite(t *testing.T) {
 	p.args = append([]string{"--only", "tokens,site-functions,site-tokens,site-write,site-distance"}, p.args...)
 	status, report = p.report()
 	require.Equal(t, 0, status)
-	require.Equal(t, map[string]doctor.Level{"tokens": doctor.Skip, "site-tokens": doctor.Skip, "site-write": doctor.Skip, "site-distance": doctor.Skip}, levels(report), "%+v", report)
+	require.Equal(t, map[string]doctor.Level{"tokens": doctor.Skip, "site-tokens": doctor.Skip, "site-write": doctor.Skip}, levels(report), "%+v", report)
 }
 
 func TestDoctorWritesNothingWhenItIsNotTo(t *testing.T) {
@@ -273,7 +283,7 @@ func TestDoctorsJSONIsStable(t *testing.T) {
 	require.Equal(t, exitFound, status)
 	require.JSONEq(t, `{"release":"`+kv.Release+`","counts":{"ok":1,"skip":0,"warn":0,"fail":1},"checks":[
 		{"id":"go-version","level":"fail","findings":[{"level":"fail",
-			"text":"GO_VERSION is \"1.26\" (netlify.toml): Netlify installs exact versions alone, as in 1.26.10, and goes on with the Go of its image",
+			"text":"the Go version is \"1.26\" (netlify.toml): Netlify installs exact versions alone, as in 1.26.10, and goes on with the Go of its image",
 			"mend":"set GO_VERSION = \"1.26.10\" under [build.environment] in netlify.toml"}]},
 		{"id":"row-cap","level":"ok","findings":[{"level":"ok","text":"an answer of one row comes through, and every answer is one row"}]}]}`, stdout)
 }
@@ -318,11 +328,12 @@ func TestDoctorNamesEachPlantedFault(t *testing.T) {
 }
 
 var fileFaults = map[string]fault{
-	"GoVersionThatIsNotExact": {func(p *patient) { p.noSite(); p.setGoVersion("1.26") }, "go-version", "", `GO_VERSION is "1.26"`, `GO_VERSION = "1.26.`, nil},
+	"GoVersionThatIsNotExact": {func(p *patient) { p.noSite(); p.setGoVersion("1.26") }, "go-version", "", `the Go version is "1.26"`, `GO_VERSION = "1.26.`, nil},
 	"NoGoVersion": {func(p *patient) {
 		p.noSite()
 		p.edit("netlify.toml", "GO_VERSION", "OTHER")
-	}, "go-version", "", "GO_VERSION is not set", "[build.environment]", nil},
+	}, "go-version", "", "no Go version is set", "[build.environment]", nil},
+	"GoVersionInAFile":        {func(p *patient) { p.noSite(); p.write(".go-version", "go1.26\n") }, "go-version", "", `"go1.26" (.go-version)`, "write 1.26.10 into .go-version", nil},
 	"GoTooOldForGoMod":        {func(p *patient) { p.noSite(); p.setGoVersion("1.19.13") }, "go-version", "", "cannot read go.mod", "set GO_VERSION", nil},
 	"GoOlderThanGoMod":        {func(p *patient) { p.noSite(); p.setGoVersion("1.22.1") }, "go-version", doctor.Warn, "downloads the newer one", "set GO_VERSION", nil},
 	"TOMLThatCannotBeRead":    {func(p *patient) { p.noSite(); p.write("netlify.toml", "[build\n") }, "go-version", "", "netlify.toml, line 1", "mend netlify.toml", nil},
@@ -585,7 +596,6 @@ var databaseFaults = map[string]fault{
 
 var blobsFaults = map[string]fault{
 	"NoTokenForBlobs":   {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "" }, "blobs", "", "NETLIFY_BLOBS_TOKEN is not set", "personal access token", nil},
-	"NoSiteForBlobs":    {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_SITE_ID"] = "" }, "blobs", "", "NETLIFY_SITE_ID is not set", "Project ID", nil},
 	"WrongTokenOfBlobs": {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "nfp_not-a-token-of-anybody" }, "blobs", "", "refuses the token", "personal access token", nil},
 	"WrongSiteOfBlobs":  {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_SITE_ID"] = "00000000-0000-0000-0000-000000000000" }, "blobs", "", "no such site", "Project ID", nil},
 	"RateUsedUp": {func(p *patient) {

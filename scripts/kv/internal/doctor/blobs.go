@@ -3,9 +3,12 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +29,7 @@ const (
 )
 
 func (in *Input) askBlobs(ctx context.Context) *blobsAnswer {
-	token, site := strings.TrimSpace(in.Getenv("NETLIFY_BLOBS_TOKEN")), strings.TrimSpace(in.Getenv("NETLIFY_SITE_ID"))
+	token, site := strings.TrimSpace(in.Getenv("NETLIFY_BLOBS_TOKEN")), in.siteID()
 	switch {
 	case !in.usesBlobs():
 		return &blobsAnswer{unasked: skip("Netlify Blobs is not used: Supabase answers alone")}
@@ -37,7 +40,7 @@ func (in *Input) askBlobs(ctx context.Context) *blobsAnswer {
 	case spoilt(token) != "":
 		return &blobsAnswer{unasked: fail("NETLIFY_BLOBS_TOKEN "+spoilt(token), rightToken)}
 	case site == "":
-		return &blobsAnswer{unasked: fail("Netlify Blobs is used, and NETLIFY_SITE_ID is not set", rightSiteID)}
+		return &blobsAnswer{unasked: skip("the token is not tried: which site it is for, a deployed function knows, and here NETLIFY_SITE_ID must say")}
 	case spoilt(site) != "":
 		return &blobsAnswer{unasked: fail("NETLIFY_SITE_ID "+spoilt(site), rightSiteID)}
 	}
@@ -51,6 +54,17 @@ func (in *Input) askBlobs(ctx context.Context) *blobsAnswer {
 	r.Header.Set("Authorization", "Bearer "+token)
 	got, err := in.do(r)
 	return &blobsAnswer{answer: got, err: err}
+}
+
+// siteID is the one that the functions take, or that of the folder if it is linked to a site (netlify link).
+func (in *Input) siteID() string {
+	var linked struct {
+		SiteID string `json:"siteId"`
+	}
+	if text, err := os.ReadFile(filepath.Join(in.Dir, ".netlify", "state.json")); err == nil {
+		_ = json.Unmarshal(text, &linked) // it is the CLI's; what cannot be read says nothing
+	}
+	return cmp.Or(strings.TrimSpace(in.Getenv("NETLIFY_SITE_ID")), in.Getenv("SITE_ID"), linked.SiteID)
 }
 
 func checkBlobs(_ context.Context, in *Input) []Finding {

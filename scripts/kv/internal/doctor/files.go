@@ -46,27 +46,20 @@ type buildTable struct {
 // readFiles reads the site's files.
 func (in *Input) readFiles() *siteFiles {
 	s := &siteFiles{base: in.Dir}
-	var config netlifyTOML
-	text, err := os.ReadFile(filepath.Join(in.Dir, "netlify.toml"))
-	if err == nil {
-		err = toml.Unmarshal(text, &config)
+	config, err := readTOML(filepath.Join(in.Dir, "netlify.toml"))
+	if base := cmp.Or(config.Context["production"].Base, config.Build.Base); err == nil && base != "" {
+		s.base = filepath.Join(in.Dir, filepath.FromSlash(base))
+		if isFile(filepath.Join(s.base, "netlify.toml")) { // which counts alone then (@netlify/config)
+			config, err = readTOML(filepath.Join(s.base, "netlify.toml"))
+		}
 	}
-	var syntax *toml.DecodeError
-	switch {
-	case errors.Is(err, fs.ErrNotExist): // everything as Netlify does by itself
-	case errors.As(err, &syntax):
-		line, column := syntax.Position()
-		s.err = fmt.Errorf("netlify.toml, line %d, column %d: %w", line, column, err)
-		return s
-	case err != nil:
-		s.err = fmt.Errorf("netlify.toml: %w", err)
+	if s.err = err; err != nil {
 		return s
 	}
 	production := config.Context["production"]
-	s.base = filepath.Join(in.Dir, filepath.FromSlash(cmp.Or(production.Base, config.Build.Base)))
 	s.publish = filepath.FromSlash(cmp.Or(production.Publish, config.Build.Publish))
 	s.directory = functionsDirectory(config)
-	s.goVersion, s.versionAt = in.goVersion(config, production, s.base)
+	s.goVersion, s.versionAt = in.goVersion(config, s.base)
 
 	fromFile, err := readRedirectsFile(filepath.Join(s.base, s.publish, "_redirects"))
 	s.problem = err
@@ -78,6 +71,25 @@ func (in *Input) readFiles() *siteFiles {
 	return s
 }
 
+// readTOML reads a netlify.toml. Without one, everything is as Netlify does it by itself.
+func readTOML(name string) (config netlifyTOML, err error) {
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return config, nil
+	} else if err != nil {
+		return config, err
+	}
+	err = toml.Unmarshal(text, &config)
+	var syntax *toml.DecodeError
+	if errors.As(err, &syntax) {
+		line, column := syntax.Position()
+		return config, fmt.Errorf("netlify.toml, line %d, column %d: %w", line, column, err)
+	} else if err != nil {
+		return config, fmt.Errorf("netlify.toml: %w", err)
+	}
+	return config, nil
+}
+
 // functionsDirectory is [functions] directory, or [build] functions as it was once, or Netlify's own default.
 func functionsDirectory(config netlifyTOML) string {
 	directory, _ := config.Functions["directory"].(string)
@@ -85,37 +97,39 @@ func functionsDirectory(config netlifyTOML) string {
 	return cmp.Or(directory, older, "netlify/functions")
 }
 
-// goVersion finds what Netlify goes by. Variables of netlify.toml win over those of the site.
-func (in *Input) goVersion(config netlifyTOML, production buildTable, base string) (version, place string) {
-	for _, environment := range []map[string]any{production.Environment, config.Build.Environment} {
-		if value, found := environment["GO_VERSION"]; found {
-			return fmt.Sprint(value), "netlify.toml"
-		}
-	}
-	if version := in.Getenv("GO_VERSION"); version != "" && slices.Contains(in.Names, "GO_VERSION") {
-		return version, "the site's variables"
-	}
+// goVersion finds what Netlify goes by: .go-version comes before GO_VERSION (build-image, run-build-functions.sh), and the variables of
+// netlify.toml come before those of the site.
+func (in *Input) goVersion(config netlifyTOML, base string) (version, place string) {
 	for _, dir := range []string{base, in.Dir} {
 		if text, err := os.ReadFile(filepath.Join(dir, ".go-version")); err == nil {
 			return strings.TrimSpace(string(text)), ".go-version"
 		}
 	}
+	for _, environment := range []map[string]any{config.Context["production"].Environment, config.Build.Environment} {
+		if value, found := environment["GO_VERSION"]; found {
+			return fmt.Sprint(value), "netlify.toml"
+		}
+	}
+	if slices.Contains(in.Names, "GO_VERSION") {
+		return in.Getenv("GO_VERSION"), "the site's variables"
+	}
 	return "", ""
 }
 
-// goMod finds the site's go.mod; nil if there is none.
-func (in *Input) goMod(base string) (*modfile.File, error) {
-	for _, dir := range []string{base, in.Dir} {
-		name := filepath.Join(dir, "go.mod")
-		text, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		} else if err != nil {
+// goMod finds the go.mod of our functions: in their folder, or in one around it, within the site. It is nil if there is none.
+func (in *Input) goMod(files *siteFiles) (*modfile.File, error) {
+	within := filepath.Join(filepath.FromSlash(files.directory), functions[0].name)
+	for dir := filepath.Join(files.base, within); ; dir = filepath.Dir(dir) {
+		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil {
+			return modfile.Parse("go.mod", text, nil)
+		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		return modfile.Parse("go.mod", text, nil)
+		if filepath.Clean(dir) == filepath.Clean(in.Dir) || dir == filepath.Dir(dir) {
+			return nil, nil
+		}
 	}
-	return nil, nil
 }
 
 // exactVersion is one that go.dev has a file for: since 1.21 there are always three numbers.
@@ -129,7 +143,7 @@ func checkGoVersion(_ context.Context, in *Input) []Finding {
 	if in.allPrebuilt(files) {
 		return ok("the functions are prebuilt: no Go is needed")
 	}
-	mod, err := in.goMod(files.base)
+	mod, err := in.goMod(files)
 	switch {
 	case err != nil:
 		return fail(err.Error(), "mend go.mod")
@@ -141,12 +155,15 @@ func checkGoVersion(_ context.Context, in *Input) []Finding {
 		needs = strings.TrimPrefix(mod.Toolchain.Name, "go")
 	}
 	set := fmt.Sprintf(`set GO_VERSION = "%s" under [build.environment] in netlify.toml`, needs)
+	if files.versionAt == ".go-version" {
+		set = "write " + needs + " into .go-version"
+	}
 	version := strings.TrimPrefix(files.goVersion, "go")
 	switch {
 	case version == "":
-		return fail("GO_VERSION is not set: Netlify builds with the Go of its image, which may be too old to read go.mod", set)
+		return fail("no Go version is set: Netlify builds with the Go of its image, which may be too old to read go.mod", set)
 	case !exactVersion.MatchString(version):
-		return fail(fmt.Sprintf("GO_VERSION is %q (%s): Netlify installs exact versions alone, as in %s, and goes on with the Go of its image", files.goVersion, files.versionAt, needs), set)
+		return fail(fmt.Sprintf("the Go version is %q (%s): Netlify installs exact versions alone, as in %s, and goes on with the Go of its image", files.goVersion, files.versionAt, needs), set)
 	case semver.Compare("v"+version, "v1.21.0") < 0:
 		return fail(fmt.Sprintf("Go %s (%s) cannot read go.mod, which is of Go %s", version, files.versionAt, mod.Go.Version), set)
 	case semver.Compare("v"+version, "v"+mod.Go.Version) < 0:

@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -124,4 +126,22 @@ func TestChecksHaveNamesAndWords(t *testing.T) {
 		seen[check.ID] = true
 		require.Contains(t, string(page), "| `"+check.ID+"` |", "docs/DOCTOR.md has a line for each check")
 	}
+}
+
+// TestVariablesAreThoseOfTheFunctions holds the list of variables to what the functions read. SITE_ID is set by Netlify itself.
+func TestVariablesAreThoseOfTheFunctions(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../../../pkg/netlify/*.go")
+	require.NoError(t, err)
+	read := map[string]bool{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, m := range regexp.MustCompile(`(?:os\.Getenv|envOr)\("([A-Z_]+)"`).FindAllStringSubmatch(string(text), -1) {
+			if !strings.HasSuffix(file, "_test.go") && m[1] != "SITE_ID" {
+				read[m[1]] = true
+			}
+		}
+	}
+	require.ElementsMatch(t, slices.Collect(maps.Keys(read)), Variables)
 }
