@@ -596,6 +596,7 @@ var databaseFaults = map[string]fault{
 
 var blobsFaults = map[string]fault{
 	"NoTokenForBlobs":   {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "" }, "blobs", "", "NETLIFY_BLOBS_TOKEN is not set", "personal access token", nil},
+	"SpaceInTheToken":   {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] += "\n" }, "blobs", "", "NETLIFY_BLOBS_TOKEN holds a space, a line break", "personal access token", nil},
 	"WrongTokenOfBlobs": {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "nfp_not-a-token-of-anybody" }, "blobs", "", "refuses the token", "personal access token", nil},
 	"WrongSiteOfBlobs":  {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_SITE_ID"] = "00000000-0000-0000-0000-000000000000" }, "blobs", "", "no such site", "Project ID", nil},
 	"RateUsedUp": {func(p *patient) {

@@ -29,7 +29,7 @@ const (
 )
 
 func (in *Input) askBlobs(ctx context.Context) *blobsAnswer {
-	token, site := strings.TrimSpace(in.Getenv("NETLIFY_BLOBS_TOKEN")), in.siteID()
+	token, site := in.Getenv("NETLIFY_BLOBS_TOKEN"), in.siteID()
 	switch {
 	case !in.usesBlobs():
 		return &blobsAnswer{unasked: skip("Netlify Blobs is not used: Supabase answers alone")}
@@ -64,7 +64,7 @@ func (in *Input) siteID() string {
 	if text, err := os.ReadFile(filepath.Join(in.Dir, ".netlify", "state.json")); err == nil {
 		_ = json.Unmarshal(text, &linked) // it is the CLI's; what cannot be read says nothing
 	}
-	return cmp.Or(strings.TrimSpace(in.Getenv("NETLIFY_SITE_ID")), in.Getenv("SITE_ID"), linked.SiteID)
+	return cmp.Or(in.Getenv("NETLIFY_SITE_ID"), in.Getenv("SITE_ID"), linked.SiteID)
 }
 
 func checkBlobs(_ context.Context, in *Input) []Finding {

@@ -30,7 +30,7 @@ func spoilt(value string) string {
 	switch {
 	case value != "" && strings.ContainsAny(value[:1]+value[len(value)-1:], `"'`+"`"):
 		return "is in quotes, which are part of the value"
-	case strings.ContainsFunc(strings.TrimSpace(value), func(r rune) bool { return r <= ' ' || r > '~' }):
+	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return "holds a space, a line break or another character that does not belong there"
 	}
 	return ""
@@ -177,8 +177,8 @@ func checkTokenVariable(name, value string, named bool) []Finding {
 const rightURL = "set it to https://<project>.supabase.co (Supabase: Project settings, Data API)"
 
 func checkSupabaseURL(_ context.Context, in *Input) []Finding {
-	value := in.Getenv("SUPABASE_URL")
-	u, err := url.Parse(strings.TrimRight(strings.TrimSpace(value), "/"))
+	value := strings.TrimSpace(in.Getenv("SUPABASE_URL")) // space around it does no harm
+	u, err := url.Parse(strings.TrimRight(value, "/"))
 	switch wrong := spoilt(value); {
 	case value == "" && in.usesSupabase():
 		return fail("SUPABASE_URL is not set, and "+in.answering(), rightURL)

@@ -1,0 +1,35 @@
+package schema
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestHealthIsToldToServiceRole: kv doctor asks it with the functions' key. What it makes of the answer is tested beside it.
+func TestHealthIsToldToServiceRole(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	var health struct {
+		Revision, Role string
+		Bypass         bool
+		Functions      [][2]string
+		Tables         []struct{ Name string }
+		Publications   [][2]string
+	}
+	require.NoError(t, json.Unmarshal([]byte(one[string](t, conn, "select public.kv_health()::text")), &health))
+	require.Equal(t, "service_role", health.Role)
+	require.True(t, health.Bypass)
+	require.Greater(t, len(health.Functions), 50)
+	require.Greater(t, len(health.Tables), 5)
+	require.Empty(t, health.Publications)
+
+	files, err := filepath.Glob("../../supabase/migrations/*.sql")
+	require.NoError(t, err)
+	newest, _, _ := strings.Cut(filepath.Base(files[len(files)-1]), "_")
+	require.Equal(t, newest, health.Revision, "the newest migration must redefine kv_revision() with its own version")
+	require.Equal(t, newest, one[string](t, conn, "select public.kv_revision()"))
+}
