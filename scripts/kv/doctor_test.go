@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -95,7 +96,7 @@ func (p *patient) blobsFirst() {
 
 func (p *patient) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(p.t.Context(), os.Args[0], append([]string{"doctor", "--dir", p.dir}, args...)...)
-	cmd.Env = []string{"KV_TEST_AS_KV=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	cmd.Env = []string{"KV_TEST_AS_KV=1", "GORACE=atexit_sleep_ms=0", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	for name, value := range p.env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
@@ -113,6 +114,10 @@ func (p *patient) run(args ...string) (status int, stdout, stderr string) {
 		if secret := p.env[name]; len(secret) > 8 {
 			require.NotContains(p.t, out.String()+errs.String(), secret, "the output tells %s", name)
 		}
+	}
+	if u, err := url.Parse(p.env["DATABASE_URL"]); err == nil && u.User != nil {
+		password, _ := u.User.Password()
+		require.NotContains(p.t, out.String()+errs.String(), password, "the output tells the database's password")
 	}
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
@@ -430,7 +435,7 @@ func signed(claims jwt.MapClaims) string {
 func through(t *testing.T, address string, ask func(r *http.Request) http.HandlerFunc, answer func(*http.Response) error) string {
 	target, err := url.Parse(address)
 	require.NoError(t, err)
-	proxy := &httputil.ReverseProxy{ModifyResponse: answer, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.URL.RawQuery = r.In.URL.RawQuery }}
+	proxy := &httputil.ReverseProxy{ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0), ModifyResponse: answer, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.URL.RawQuery = r.In.URL.RawQuery }}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ask != nil {
 			if instead := ask(r); instead != nil {

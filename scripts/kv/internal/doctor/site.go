@@ -282,7 +282,7 @@ const rounds = 8
 
 func checkSiteStaleness(ctx context.Context, in *Input) []Finding {
 	bound := in.MaxStale()
-	return in.withProbe(ctx, func(ctx context.Context, p probe, written *answer) []Finding {
+	return in.withProbe(ctx, func(ctx context.Context, p probe, _ *answer) []Finding {
 		for range rounds { // into the memory of as many instances as come
 			if _, err := p.get(ctx, nil); err != nil {
 				return unreachable(err)
