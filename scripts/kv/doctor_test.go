@@ -207,6 +207,20 @@ func TestDoctorUsesTheTokensOfASite(t *testing.T) {
 	require.Equal(t, map[string]doctor.Level{"tokens": doctor.Skip, "site-tokens": doctor.Skip, "site-write": doctor.Skip}, levels(report), "%+v", report)
 }
 
+// TestDoctorWithoutVariablesSaysSo: it takes nothing for a fault that it cannot know.
+func TestDoctorWithoutVariablesSaysSo(t *testing.T) {
+	t.Parallel()
+	p := healthy(t)
+	p.env = map[string]string{}
+	status, report := p.report()
+	require.Equal(t, 0, status, "%+v", report)
+	for _, id := range []string{"variables", "variables-size", "tokens", "supabase-url", "supabase-key", "project", "migrations", "blobs"} {
+		require.Equal(t, doctor.Skip, levels(report)[id], id)
+	}
+	require.Equal(t, doctor.Warn, levels(report)["site-tokens"], "the site is open")
+	require.NotContains(t, levels(report), "site-functions")
+}
+
 func TestDoctorWritesNothingWhenItIsNotTo(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)

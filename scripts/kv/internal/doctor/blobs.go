@@ -31,6 +31,8 @@ const (
 func (in *Input) askBlobs(ctx context.Context) *blobsAnswer {
 	token, site := in.Getenv("NETLIFY_BLOBS_TOKEN"), in.siteID()
 	switch {
+	case in.knowsNothing():
+		return &blobsAnswer{unasked: unknown}
 	case !in.usesBlobs():
 		return &blobsAnswer{unasked: skip("Netlify Blobs is not used: Supabase answers alone")}
 	case token == "":

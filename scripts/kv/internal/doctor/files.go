@@ -118,7 +118,7 @@ func (in *Input) goVersion(config netlifyTOML, base string) (version, place stri
 
 // goMod finds the go.mod of our functions: in their folder, or in one around it, within the site. It is nil if there is none.
 func (in *Input) goMod(files *siteFiles) (*modfile.File, error) {
-	within := filepath.Join(filepath.FromSlash(files.directory), functions[0].name)
+	within := filepath.Join(filepath.FromSlash(files.directory), "kv-upsert")
 	for dir := filepath.Join(files.base, within); ; dir = filepath.Dir(dir) {
 		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 		if err == nil {

@@ -1,6 +1,9 @@
 package doctor
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+)
 
 // function is one of ours, as a site must have it.
 type function struct {
@@ -26,6 +29,11 @@ var functions = []function{
 	{name: "kv-delete", path: "delete", method: http.MethodPost, body: "{}", status: http.StatusBadRequest},
 	{name: "kv-upsert-blob", optional: true, method: http.MethodPost, body: "{}", status: http.StatusBadRequest},
 	{name: "kv-list-blob", optional: true, reads: true, method: http.MethodGet, query: "?limit=1&prefix=" + nowhere, status: http.StatusOK},
+}
+
+// named is the function of that name, which is one of ours.
+func named(name string) function {
+	return functions[slices.IndexFunc(functions, func(f function) bool { return f.name == name })]
 }
 
 // direct is where Netlify serves the function.

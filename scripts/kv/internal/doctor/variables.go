@@ -19,6 +19,14 @@ var Variables = []string{
 	"KV_WARM_KEYS", "KV_QUERY_TIMEOUT", "NETLIFY_BLOBS_TOKEN", "NETLIFY_SITE_ID", "NETLIFY_BLOBS_API_URL",
 }
 
+// knowsNothing tells whether there are no settings to look at: no file was given, and the environment has none of them.
+func (in *Input) knowsNothing() bool {
+	return in.Names == nil && !slices.ContainsFunc(Variables, func(name string) bool { return in.Getenv(name) != "" })
+}
+
+// unknown is what there is to say then.
+var unknown = skip("none of the functions' variables is set here; --env-file takes those of the site")
+
 // inNetlify is where people set them.
 const inNetlify = "Netlify: Project configuration, Environment variables; then deploy again"
 
@@ -37,6 +45,9 @@ func spoilt(value string) string {
 }
 
 func checkVariables(_ context.Context, in *Input) (findings []Finding) {
+	if in.knowsNothing() {
+		return unknown
+	}
 	for _, problem := range in.Problems() {
 		if !strings.HasPrefix(problem.Error(), "SUPABASE_") { // those have checks of their own
 			findings = append(findings, Finding{Fail, problem.Error(), "set it so (" + inNetlify + "): until then the functions answer 503"})
@@ -90,6 +101,9 @@ const (
 )
 
 func checkVariablesSize(_ context.Context, in *Input) []Finding {
+	if in.knowsNothing() {
+		return unknown
+	}
 	names, of := in.Names, "the site's"
 	if names == nil {
 		names, of = Variables, "the functions' own"
@@ -126,6 +140,9 @@ func checkVariablesSize(_ context.Context, in *Input) []Finding {
 const shortToken = 16
 
 func checkTokens(_ context.Context, in *Input) (findings []Finding) {
+	if in.knowsNothing() {
+		return unknown
+	}
 	api, read := in.Getenv("KV_API_TOKEN"), in.Getenv("KV_READ_TOKEN")
 	for name, value := range map[string]string{"KV_API_TOKEN": api, "KV_READ_TOKEN": read} {
 		findings = append(findings, checkTokenVariable(name, value, slices.Contains(in.Names, name))...)
@@ -180,6 +197,8 @@ func checkSupabaseURL(_ context.Context, in *Input) []Finding {
 	value := strings.TrimSpace(in.Getenv("SUPABASE_URL")) // space around it does no harm
 	u, err := url.Parse(strings.TrimRight(value, "/"))
 	switch wrong := spoilt(value); {
+	case in.knowsNothing():
+		return unknown
 	case value == "" && in.usesSupabase():
 		return fail("SUPABASE_URL is not set, and "+in.answering(), rightURL)
 	case value == "":
@@ -207,6 +226,8 @@ const rightKey = "set it to the project's secret key (sb_secret_…) or service_
 func checkSupabaseKey(_ context.Context, in *Input) []Finding {
 	key := strings.TrimSpace(in.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
 	switch wrong := spoilt(key); {
+	case in.knowsNothing():
+		return unknown
 	case key == "" && in.usesSupabase():
 		return fail("SUPABASE_SERVICE_ROLE_KEY is not set, and "+in.answering(), rightKey)
 	case key == "":
