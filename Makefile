@@ -226,3 +226,7 @@ migrate-scale: ## migrate ENTRIES (100,000), each in INDEXES (2) of 20 indexes, 
 .PHONY: export
 export: ## write what a query finds into one file: make export ARGS='--prefix docs/ --out docs.csv' (ARGS=--help)
 	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,export) && exec .local/bin/export $(ARGS)
+
+.PHONY: kv
+kv: ## what people run beside the functions: make kv ARGS='doctor --dir ../my-site' (ARGS=--help)
+	@$(call build,kv) && exec .local/bin/kv $(ARGS)

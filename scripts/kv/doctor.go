@@ -37,9 +37,10 @@ With DATABASE_URL set, what the project's API cannot tell is asked of the databa
 kv-doctor/ on the site, which are removed again; --read-only does without them.
 
 Exit status: 0, nothing fails (warnings do not count); 1, something does; 2, it could not run or not end.`,
-		Example: `  kv doctor
-  npx netlify env:list --json --context production > production.json && kv doctor --env-file production.json
-  kv doctor --env-file production.json --site https://your-site.netlify.app`,
+		Example: `  make kv ARGS='doctor --dir ../my-site'
+  (cd ../my-site && npx netlify env:list --json --context production > production.json)
+  make kv ARGS='doctor --dir ../my-site --env-file ../my-site/production.json'
+  make kv ARGS='doctor --dir ../my-site --env-file ../my-site/production.json --site https://my-site.netlify.app'`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), c.OutOrStdout()) },
 	}

@@ -504,7 +504,7 @@ func projectFaults() map[string]fault {
 				r.URL.Path = strings.NewReplacer("kv_health", "kv_nothing", "kv_store", "kv_log").Replace(r.URL.Path) // a table without these columns
 				return nil
 			}, nil)
-		}, "kv-store", "", "that is not ours", "rename", []string{"migrations"}},
+		}, "kv-store", "", "that is not ours", "set schema before", []string{"migrations"}},
 		"NoRowGetsThrough": {func(p *patient) {
 			p.project(func(r *http.Request) http.HandlerFunc {
 				r.URL.RawQuery = "limit=0" // which does to one request what Max rows does to all
@@ -591,7 +591,7 @@ var databaseFaults = map[string]fault{
 		p.blobsFirst()
 		p.env["DATABASE_URL"] = newDatabase(p.t, "template0", `create table public.kv_store (id uuid primary key default gen_random_uuid(),
 			key text unique, value jsonb, indexes text[], created_at timestamptz, updated_at timestamptz); alter table public.kv_store enable row level security`)
-	}, "kv-store", "", "a table kv_store that is not ours", "alter table public.kv_store rename", []string{"migrations"}},
+	}, "kv-store", "", "a table kv_store that is not ours", "alter table public.kv_store set schema before", []string{"migrations"}},
 	"LastMigrationsMissing": {func(p *patient) {
 		p.blobsFirst()
 		p.env["DATABASE_URL"] = newDatabase(p.t, "template0", upTo(p.t, "20261127120000"))

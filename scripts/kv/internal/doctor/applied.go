@@ -20,7 +20,7 @@ const (
 func checkTable(_ context.Context, in *Input) []Finding {
 	d := in.database()
 	foreign := fail("the database has a table kv_store that is not ours: it lacks the columns "+oursAlone,
-		"rename it before the migrations are applied (alter table public.kv_store rename to kv_store_old), and bring its rows over: docs/MIGRATION.md")
+		"move it out of the way (create schema before; alter table public.kv_store set schema before), apply the migrations, and bring its rows over: docs/MIGRATION.md")
 	if h := d.best(); h != nil {
 		for _, t := range h.Tables {
 			if strings.HasSuffix(t.Name, ".kv_store") && !(slices.Contains(t.Columns, "stamp") && slices.Contains(t.Columns, "index_pairs")) {
