@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -57,8 +59,31 @@ SUPABASE_SERVICE_ROLE_KEY set, that project is used and no database is started.`
 	root.PersistentFlags().StringVar(&o.portBase, "port-base", os.Getenv("PORT_BASE"), "move every port to this number and the ones after it, or `auto` for any free ones (PORT_BASE)")
 	root.PersistentFlags().IntVar(&o.instances, "instances", o.envInt("INSTANCES", 2), "instances of each function (INSTANCES)")
 	root.PersistentFlags().DurationVar(&o.timeout, "timeout", o.envDuration("KV_HOST_TIMEOUT", host.DefaultTimeout), "of one invocation (KV_HOST_TIMEOUT)")
-	root.AddCommand(upCommand(o), downCommand(), resetCommand(o), devCommand(o), runCommand(o), statusCommand(o), serveCommand())
+	root.AddCommand(upCommand(o), downCommand(), resetCommand(o), devCommand(o), runCommand(o), statusCommand(o), packagesCommand(), serveCommand())
 	return root
+}
+
+// packagesCommand is for tests that run what is in a set of npm packages.
+func packagesCommand() *cobra.Command {
+	sets := map[string]npm.Set{packages.Name: packages, netlifyCLI.Name: netlifyCLI}
+	return &cobra.Command{
+		Use:       "packages <set>",
+		Short:     "Install a set of npm packages, unless it is installed, and print its folder",
+		Hidden:    true,
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: slices.Sorted(maps.Keys(sets)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := mainPlatform()
+			if err != nil {
+				return err
+			}
+			dir, err := sets[args[0]].Install(cmd.Context(), p.Checkout, p.Out)
+			if err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), dir)
+			}
+			return err
+		},
+	}
 }
 
 func (o *options) envInt(name string, fallback int) int {

@@ -1,0 +1,48 @@
+// Builds one site as Netlify's machines do: node build.mjs <node_modules> <site> <result.json> <path>…
+// The result has the functions that the build packaged, and for each path the rule that answers it.
+import { readFile, writeFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import process from 'node:process'
+import { pathToFileURL } from 'node:url'
+
+const [modules, site, result, ...paths] = process.argv.slice(2)
+const load = (path) => import(pathToFileURL(join(modules, path)))
+
+const { default: build } = await load('@netlify/build/lib/index.js')
+const { success, netlifyConfig } = await build({
+  cwd: site,
+  repositoryRoot: site,
+  mode: 'buildbot',
+  context: 'production',
+  branch: 'main',
+  offline: true,
+  telemetry: false,
+})
+if (!success) {
+  process.exit(1)
+}
+
+// The manifest lies beside the packaged functions, in the folder that the build ran in.
+const base = netlifyConfig.build.base ?? site
+const { functions } = JSON.parse(await readFile(join(base, '.netlify', 'functions', 'manifest.json'), 'utf8'))
+await writeFile(result, JSON.stringify({ functions, routes: await routes() }))
+
+// routes parses the rules as Netlify does, and asks its own matcher, in the shape that netlify dev hands them to it.
+async function routes() {
+  const { parseAllRedirects } = await load('@netlify/redirect-parser/lib/index.js')
+  const { redirects, errors } = await parseAllRedirects({
+    redirectsFiles: [resolve(netlifyConfig.build.publish, '_redirects')],
+    configRedirects: netlifyConfig.redirects,
+  })
+  if (errors.length !== 0) {
+    throw errors[0]
+  }
+  const { default: redirector } = await load('netlify-redirector/index.js')
+  const rules = redirects.map(({ from, query, ...rule }) => ({ ...rule, origin: from, params: query }))
+  const matcher = await redirector.parseJSON(JSON.stringify(rules), {})
+  return Object.fromEntries(paths.map((path) => [path, matcher.match(request(path)) ?? null]))
+}
+
+function request(path) {
+  return { scheme: 'https', host: 'site.example', path, query: '', getHeader: () => '', getCookie: () => '' }
+}

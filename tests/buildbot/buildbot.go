@@ -1,0 +1,115 @@
+// Package buildbot builds sites with the real @netlify/build, in the mode in which Netlify's machines run it.
+//
+// It needs Node and the npm packages of scripts/platform/npm/netlify, which it installs once. It asks nothing of Netlify and tells
+// it nothing: the build is offline and without telemetry. What Netlify does around it (clone, install Go and Node, upload) is
+// not part of it.
+package buildbot
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+//go:embed build.mjs
+var script []byte
+
+// Built is what a build made of a site.
+type Built struct {
+	Functions []Function
+	Routes    map[string]*Route // by path; nil where no rule answers
+	Log       string
+}
+
+// Function is one of the manifest, which names what Netlify deploys.
+type Function struct {
+	Name    string `json:"name"`
+	Runtime string `json:"runtime"`
+	Path    string `json:"path"`
+}
+
+// Route is the rule that answers a path.
+type Route struct {
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Status int    `json:"status"`
+}
+
+// Names lists the functions, sorted.
+func (b Built) Names() []string {
+	names := make([]string, 0, len(b.Functions))
+	for _, f := range b.Functions {
+		names = append(names, f.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Build builds the site in dir, with env on top of the environment, and says which rule answers each path.
+func Build(t *testing.T, dir string, env []string, paths ...string) Built {
+	t.Helper()
+	out := t.TempDir()
+	program, result := filepath.Join(out, "build.mjs"), filepath.Join(out, "result.json")
+	require.NoError(t, os.WriteFile(program, script, 0o600))
+	cmd := exec.CommandContext(t.Context(), "node", append([]string{program, Modules(t), dir, result}, paths...)...)
+	cmd.Dir = dir
+	cmd.Env = append(environment(), env...)
+	log, err := cmd.CombinedOutput()
+	require.NoError(t, err, "@netlify/build failed on %s\n%s", dir, log)
+	content, err := os.ReadFile(result)
+	require.NoError(t, err)
+	built := Built{Log: string(log)}
+	require.NoError(t, json.Unmarshal(content, &built))
+	return built
+}
+
+// environment is this one without what the build would take for its own: variables of a site, of Go's coverage, and tokens.
+func environment() []string {
+	env := slices.DeleteFunc(os.Environ(), func(pair string) bool {
+		return slices.ContainsFunc([]string{"NETLIFY", "GOFLAGS=", "GOCOVERDIR=", "GOWORK=", "CGO_ENABLED=", "SITE_ID=", "DEPLOY_ID=", "BUILD_ID=", "BUGSNAG_KEY="},
+			func(prefix string) bool { return strings.HasPrefix(pair, prefix) })
+	})
+	return append(env, "BUILD_TELEMETRY_DISABLED=1", "NO_UPDATE_NOTIFIER=1", "DO_NOT_TRACK=1", "NO_COLOR=1", "CI=true")
+}
+
+// Modules is the node_modules with @netlify/build. The first call installs it, unless it is there.
+func Modules(t *testing.T) string {
+	t.Helper()
+	dir, err := modules()
+	require.NoError(t, err, "install Netlify's npm packages: it takes Node, npm, and a registry the first time")
+	return dir
+}
+
+var modules = sync.OnceValues(func() (string, error) {
+	root, err := root()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(context.Background(), "go", "run", "./scripts/platform", "packages", "netlify")
+	cmd.Dir, cmd.Stderr = root, os.Stderr
+	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false")
+	dir, err := cmd.Output()
+	return filepath.Join(strings.TrimSpace(string(dir)), "node_modules"), err
+})
+
+// Root is this repository's folder.
+func Root(t *testing.T) string {
+	t.Helper()
+	dir, err := root()
+	require.NoError(t, err)
+	return dir
+}
+
+func root() (string, error) {
+	file, err := exec.Command("go", "env", "GOMOD").Output()
+	return filepath.Dir(strings.TrimSpace(string(file))), err
+}
