@@ -1,7 +1,198 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 
-func addCommand() *cobra.Command { return &cobra.Command{Use: "add <folder of a site>"} }
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
 
-func removeCommand() *cobra.Command { return &cobra.Command{Use: "remove <folder of a site>"} }
+	"netlify-supabase-kv/scripts/kv/internal/add"
+)
+
+// siteFlags are those of the commands that change a site's files.
+type siteFlags struct{ dryRun, asJSON bool }
+
+func (f *siteFlags) add(c *cobra.Command) {
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show what would change, and write nothing")
+	c.Flags().BoolVar(&f.asJSON, "json", false, "say what was done as one JSON document")
+}
+
+func addCommand() *cobra.Command {
+	var f siteFlags
+	var o add.Options
+	c := &cobra.Command{
+		Use:   "add <folder of a site>",
+		Short: "Bring the functions into a Netlify site that exists, or up to date",
+		Long: `Brings the functions into a Netlify site that exists: their Go sources into its functions directory, the short
+addresses in front of its redirects, the Go version into netlify.toml, and the schema into supabase/migrations.
+Given again, it brings all that up to date. kv remove takes it back.
+
+Nothing of the site's own is changed but netlify.toml and _redirects, to which marked lines are added. What stands in
+the way is said, with what to do about it, and then nothing is written.`,
+		Example: `  make kv ARGS='add ../my-site --dry-run'
+  make kv ARGS='add ../my-site'
+  make kv ARGS='add ../my-site --prebuilt'          # the site's build needs no Go
+  make kv ARGS='add ../my-site --publish dist'      # Netlify's settings, not netlify.toml, name the publish folder`,
+		Args: folderArg,
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			o.Site = args[0]
+			if o.Checkout == "" {
+				if o.Checkout, err = checkout(); err != nil {
+					return &triedError{err, "run it inside the checkout, or name the checkout with --checkout"}
+				}
+			}
+			plan, err := add.Add(c.Context(), o)
+			return f.carryOut(c.Context(), c.OutOrStdout(), plan, err)
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVar(&o.Prebuilt, "prebuilt", false, "bring programs for Netlify's machines in place of sources: 10 MB a function, for a site whose build has no Go")
+	c.Flags().StringVar(&o.Functions, "functions", "", "the functions directory, if Netlify's settings name it and netlify.toml does not")
+	c.Flags().StringVar(&o.Publish, "publish", "", "the publish folder, if Netlify's settings name it and netlify.toml does not")
+	c.Flags().StringVar(&o.Redirects, "redirects", "", "the file that the site's build publishes as _redirects, if there are several of that name")
+	c.Flags().StringVar(&o.Checkout, "checkout", "", "this project, if the command is not run inside of it")
+	return c
+}
+
+func removeCommand() *cobra.Command {
+	var f siteFlags
+	c := &cobra.Command{
+		Use:   "remove <folder of a site>",
+		Short: "Take back what kv add brought into a site",
+		Long: `Takes back what kv add brought into a site. The site's own files are then what they were, to the byte. What was
+changed since kv add wrote it is said, and then nothing is written. The database is left as it is.`,
+		Example: `  make kv ARGS='remove ../my-site --dry-run'
+  make kv ARGS='remove ../my-site'`,
+		Args: folderArg,
+		RunE: func(c *cobra.Command, args []string) error {
+			plan, err := add.Remove(args[0])
+			return f.carryOut(c.Context(), c.OutOrStdout(), plan, err)
+		},
+	}
+	f.add(c)
+	return c
+}
+
+func folderArg(c *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	return &triedError{fmt.Errorf("%s takes one folder, that of the site; got %d", c.CommandPath(), len(args)), c.CommandPath() + " ../my-site"}
+}
+
+// checkout is the one around the folder that this is run in, or around this program.
+func checkout() (string, error) {
+	dir, err := add.FindCheckout(".")
+	if program, failed := os.Executable(); err != nil && failed == nil {
+		if dir, failed = add.FindCheckout(filepath.Dir(program)); failed == nil {
+			return dir, nil
+		}
+	}
+	return dir, err
+}
+
+// carryOut shows the plan, carries it out unless it is only to be shown, and says what was done.
+func (f siteFlags) carryOut(ctx context.Context, out io.Writer, plan *add.Plan, err error) error {
+	if err != nil {
+		return err
+	}
+	found := len(plan.Found) > 0
+	if !f.asJSON && !found {
+		showDiffs(out, plan)
+	}
+	written := !f.dryRun && !found && len(plan.Changes) > 0
+	if written {
+		if err := plan.Apply(ctx); err != nil {
+			return &triedError{err, "the same command again; it goes on where it was"}
+		}
+	}
+	switch {
+	case f.asJSON:
+		err = showJSON(out, plan, written)
+	case found:
+		showFound(out, plan)
+	default:
+		showDone(out, plan, f.dryRun)
+	}
+	if found {
+		err = errors.Join(err, errFound)
+	}
+	return err
+}
+
+func showDiffs(out io.Writer, plan *add.Plan) {
+	for _, c := range plan.Changes {
+		if text := plan.Diff(c); text != "" {
+			fmt.Fprintln(out, text)
+		}
+	}
+}
+
+func showFound(out io.Writer, plan *add.Plan) {
+	for _, f := range plan.Found {
+		fmt.Fprintln(out, "Found:", f.Where, f.What)
+		fmt.Fprintln(out, "Try:  ", f.Do)
+	}
+	fmt.Fprintln(out, "\nNothing was written.")
+}
+
+func showDone(out io.Writer, plan *add.Plan, dryRun bool) {
+	verb := map[string]string{"added": "added", "changed": "changed", "removed": "removed"}
+	if dryRun {
+		verb = map[string]string{"added": "add", "changed": "change", "removed": "remove"}
+	}
+	count := map[string]int{}
+	for _, c := range plan.Changes {
+		count[c.Action]++
+		size := ""
+		if c.Action != "removed" {
+			size = humanize.Bytes(uint64(c.Bytes))
+		}
+		fmt.Fprintf(out, "%-9s %-70s %s\n", verb[c.Action], c.File, size)
+	}
+	note := ""
+	if dryRun {
+		note = "; nothing is written with --dry-run"
+	}
+	fmt.Fprintf(out, "%d %s, %d %s, %d %s%s\n", count["added"], verb["added"], count["changed"], verb["changed"], count["removed"], verb["removed"], note)
+	if len(plan.ByHand) == 0 {
+		return
+	}
+	fmt.Fprintln(out, "\nBy hand:")
+	for _, step := range plan.ByHand {
+		fmt.Fprintln(out, "-", step)
+	}
+}
+
+// report is the document of --json.
+type report struct {
+	Site      string        `json:"site"`
+	Functions string        `json:"functions,omitempty"` // its functions directory
+	Written   bool          `json:"written"`
+	Changes   []add.Change  `json:"changes"` // planned; done if written
+	Found     []add.Finding `json:"found"`
+	ByHand    []string      `json:"byHand"`
+}
+
+func showJSON(out io.Writer, plan *add.Plan, written bool) error {
+	r := report{plan.Site, plan.Functions, written, plan.Changes, plan.Found, plan.ByHand}
+	if len(r.Found) > 0 || r.Changes == nil {
+		r.Changes = []add.Change{}
+	}
+	if r.Found == nil {
+		r.Found = []add.Finding{}
+	}
+	if r.ByHand == nil {
+		r.ByHand = []string{}
+	}
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(r)
+}
