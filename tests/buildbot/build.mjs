@@ -1,11 +1,11 @@
-// Builds one site as Netlify's machines do: node build.mjs <node_modules> <site> <result.json> <path>…
+// Builds one site as Netlify's machines do: node build.mjs <node_modules> <site> <settings> <result.json> <path>…
 // The result has the functions that the build packaged, and for each path the rule that answers it.
 import { readFile, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import process from 'node:process'
 import { pathToFileURL } from 'node:url'
 
-const [modules, site, result, ...paths] = process.argv.slice(2)
+const [modules, site, settings, result, ...paths] = process.argv.slice(2)
 const load = (path) => import(pathToFileURL(join(modules, path)))
 
 const { default: build } = await load('@netlify/build/lib/index.js')
@@ -17,6 +17,7 @@ const { success, netlifyConfig } = await build({
   branch: 'main',
   offline: true,
   telemetry: false,
+  defaultConfig: JSON.parse(settings),
 })
 if (!success) {
   process.exit(1)

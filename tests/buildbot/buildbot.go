@@ -54,17 +54,32 @@ func (b Built) Names() []string {
 	return names
 }
 
-// Build builds the site in dir, with env on top of the environment, and says which rule answers each path.
-func Build(t *testing.T, dir string, env []string, paths ...string) Built {
+// Site is what is to be built.
+type Site struct {
+	Dir      string
+	Env      []string // on top of the environment
+	Settings Settings
+}
+
+// Settings are those that Netlify keeps for a site. netlify.toml comes before them.
+type Settings struct {
+	Publish   string `json:"publish,omitempty"`
+	Functions string `json:"functions,omitempty"`
+}
+
+// Build builds a site, and says which rule answers each path.
+func Build(t *testing.T, site Site, paths ...string) Built {
 	t.Helper()
 	out := t.TempDir()
+	settings, err := json.Marshal(map[string]Settings{"build": site.Settings})
+	require.NoError(t, err)
 	program, result := filepath.Join(out, "build.mjs"), filepath.Join(out, "result.json")
 	require.NoError(t, os.WriteFile(program, script, 0o600))
-	cmd := exec.CommandContext(t.Context(), "node", append([]string{program, Modules(t), dir, result}, paths...)...)
-	cmd.Dir = dir
-	cmd.Env = append(environment(), env...)
+	cmd := exec.CommandContext(t.Context(), "node", append([]string{program, Modules(t), site.Dir, string(settings), result}, paths...)...)
+	cmd.Dir = site.Dir
+	cmd.Env = append(environment(), site.Env...)
 	log, err := cmd.CombinedOutput()
-	require.NoError(t, err, "@netlify/build failed on %s\n%s", dir, log)
+	require.NoError(t, err, "@netlify/build failed on %s\n%s", site.Dir, log)
 	content, err := os.ReadFile(result)
 	require.NoError(t, err)
 	built := Built{Log: string(log)}

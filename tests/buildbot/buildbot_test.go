@@ -86,7 +86,7 @@ func requireWhole(t *testing.T, dir string, env ...string) {
 	for _, rule := range rules {
 		paths = append(paths, strings.Replace(rule.From, "*", "some/key", 1))
 	}
-	built := Build(t, dir, env, paths...)
+	built := Build(t, Site{Dir: dir, Env: env}, paths...)
 	entries, err := os.ReadDir(filepath.Join(dir, "functions"))
 	require.NoError(t, err)
 	var want []string

@@ -41,11 +41,21 @@ type Plan struct {
 
 // Add plans to bring the functions into a site, or up to date.
 func Add(ctx context.Context, o Options) (*Plan, error) {
-	p, base, tomlName, err := begin(o.Site)
-	if err != nil {
+	if _, _, _, err := begin(o.Site); err != nil {
 		return nil, err
 	}
 	r, err := readRelease(ctx, o.Checkout)
+	if err == nil && o.Prebuilt {
+		err = r.prebuild(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return addRelease(ctx, r, o)
+}
+
+func addRelease(ctx context.Context, r *release, o Options) (*Plan, error) {
+	p, base, tomlName, err := begin(o.Site)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +120,7 @@ func (p *Plan) madeFolders() []string {
 			made = union(made, []string{dir})
 		}
 	}
-	slices.SortFunc(made, func(a, b string) int { return strings.Count(a, "/") - strings.Count(b, "/") })
+	slices.SortFunc(made, outermostFirst)
 	return made
 }
 
@@ -161,7 +171,7 @@ func (b *bringing) bring(ctx context.Context, prebuilt bool) (found []Finding, e
 		b.addRules, b.addMigrations,
 	}
 	if prebuilt {
-		steps = append(steps, func() ([]Finding, error) { return nil, b.addPrograms(ctx) })
+		steps = append(steps, b.addPrograms)
 	} else {
 		steps = append(steps, func() ([]Finding, error) { return b.site.checkModules(), nil }, b.addGoVersion, b.addSources)
 	}
@@ -178,7 +188,7 @@ func (b *bringing) bring(ctx context.Context, prebuilt bool) (found []Finding, e
 
 // add puts a file of ours into the tree. A file of the site is never written over.
 func (b *bringing) add(name string, content []byte, mode fs.FileMode) []Finding {
-	if there, err := b.site.tree.read(name); there != nil || err != nil {
+	if b.site.tree.exists(name) {
 		return []Finding{{name, "is there already, and is not of kv add", "move it away, then run the command again"}}
 	}
 	b.site.tree.write(name, content, mode)
@@ -217,12 +227,11 @@ func (b *bringing) addSources() (found []Finding, err error) {
 	return found, nil
 }
 
-func (b *bringing) addPrograms(ctx context.Context) error {
-	programs, err := b.release.prebuild(ctx)
-	for name, content := range programs {
-		b.add(path.Join(b.site.functions, name), content, 0o755) // checkNames has looked for files of that name
+func (b *bringing) addPrograms() (found []Finding, err error) {
+	for name, content := range b.release.programs {
+		found = append(found, b.add(path.Join(b.site.functions, name), content, 0o755)...)
 	}
-	return err
+	return found, nil
 }
 
 func (b *bringing) addGoVersion() (found []Finding, err error) {

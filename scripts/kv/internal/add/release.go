@@ -27,6 +27,7 @@ type release struct {
 	modules    []module.Version             // that the functions and what they share are made of
 	migrations map[string][]byte            // by name
 	supabase   []byte                       // supabase/config.toml
+	programs   map[string][]byte            // by name, compiled for Netlify's machines; nil until prebuild
 }
 
 // FindCheckout looks for a checkout of this project around dir.
@@ -238,23 +239,23 @@ const buildTags = "lambda.norpc"
 
 // prebuild compiles the functions for Netlify's machines with the bundler's flags, and without the paths of this machine, so that
 // the same source gives the same bytes.
-func (r *release) prebuild(ctx context.Context) (map[string][]byte, error) {
+func (r *release) prebuild(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "kv-add-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	if _, err := runGo(ctx, r.root, []string{"GOOS=linux", "GOARCH=amd64"}, "build", "-trimpath", "-buildvcs=false", "-tags", buildTags, "-ldflags", "-s -w",
 		"-o", dir+string(filepath.Separator), "./functions/..."); err != nil {
-		return nil, fmt.Errorf("build the functions: %w", err)
+		return fmt.Errorf("build the functions: %w", err)
 	}
-	programs := map[string][]byte{}
+	r.programs = map[string][]byte{}
 	for name := range r.functions {
-		if programs[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
-			return nil, err
+		if r.programs[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+			return err
 		}
 	}
-	return programs, nil
+	return nil
 }
 
 // runGo runs the Go command, without flags that the environment would add. Its error has what the command said.

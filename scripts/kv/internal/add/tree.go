@@ -44,7 +44,7 @@ func (t *tree) read(name string) ([]byte, error) {
 
 func (t *tree) readDisk(name string) ([]byte, error) {
 	content, err := os.ReadFile(t.disk(name))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EISDIR) {
 		return nil, nil
 	}
 	if err == nil && content == nil {
@@ -133,9 +133,11 @@ func (t *tree) missingFolders() []string {
 			}
 		}
 	}
-	return slices.SortedFunc(maps.Keys(found), func(a, b string) int {
-		return cmp.Or(cmp.Compare(strings.Count(a, "/"), strings.Count(b, "/")), cmp.Compare(a, b))
-	})
+	return slices.SortedFunc(maps.Keys(found), outermostFirst)
+}
+
+func outermostFirst(a, b string) int {
+	return cmp.Or(cmp.Compare(strings.Count(a, "/"), strings.Count(b, "/")), cmp.Compare(a, b))
 }
 
 // apply writes the changes. Removals come first: a folder may give way to a file of its name. folders are removed when they are empty.

@@ -1,0 +1,469 @@
+package add
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/tools/txtar"
+)
+
+// kind is one kind of site that exists: a file in testdata/sites.
+type kind struct {
+	name      string
+	options   Options
+	byHand    func(t *testing.T, dir string) // what the site needs first, as a finding says
+	functions []string                       // of its own
+	routes    map[string]string              // of its own, by path: the rule that answers before and after
+	redirects string                         // the file that our rules belong to
+	keepsGo   bool                           // the site names a Go version, which stays
+}
+
+var kinds = []kind{
+	{name: "javascript", functions: []string{"price", "stock"}, redirects: "netlify.toml"},
+	{name: "catchall-toml", functions: []string{"hello"}, routes: map[string]string{"/shop": "/shop", "/some/page": "/*", "/api/other": "/*"}, redirects: "netlify.toml"},
+	{
+		name: "catchall-file", functions: []string{"hello"}, redirects: "public/_redirects",
+		routes: map[string]string{"/blog/a/b": "/blog/*", "/some/page": "/*", "/api/kv": "/*", "/never": "/*"},
+	},
+	{name: "go", functions: []string{"greet"}, routes: map[string]string{"/greet": "/greet"}, redirects: "netlify.toml"},
+	{name: "supabase", functions: []string{"orders"}, redirects: "netlify.toml"},
+	{name: "plain", functions: []string{"hello"}, redirects: "netlify.toml", byHand: publishAFolder},
+	{name: "base", functions: []string{"hello"}, redirects: "netlify.toml", keepsGo: true},
+	{name: "settings", functions: []string{"hello"}, redirects: "netlify.toml", options: Options{Functions: "functions", Publish: "site"}},
+}
+
+// publishAFolder does what is to be done about publish = ".".
+func publishAFolder(t *testing.T, dir string) {
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "public"), 0o755))
+	require.NoError(t, os.Rename(filepath.Join(dir, "index.html"), filepath.Join(dir, "public", "index.html")))
+	write(t, dir, "netlify.toml", "[build]\n  publish = \"public\"\n")
+}
+
+// lay makes the folder of a site of a kind, less what is to be done by hand.
+func (k kind) lay(t *testing.T) string {
+	t.Helper()
+	archive, err := txtar.ParseFile(filepath.Join("testdata", "sites", k.name+".txtar"))
+	require.NoError(t, err)
+	dir := t.TempDir()
+	for _, f := range archive.Files {
+		write(t, dir, f.Name, string(f.Data))
+	}
+	if k.name == "catchall-file" {
+		content := read(t, dir, "public/_redirects")
+		write(t, dir, "public/_redirects", strings.TrimSuffix(content, "\n"))
+	}
+	return dir
+}
+
+// ready is lay with that done.
+func (k kind) ready(t *testing.T) string {
+	t.Helper()
+	dir := k.lay(t)
+	if k.byHand != nil {
+		k.byHand(t, dir)
+	}
+	return dir
+}
+
+func write(t *testing.T, dir, name, content string) {
+	t.Helper()
+	file := filepath.Join(dir, filepath.FromSlash(name))
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+	require.NoError(t, os.WriteFile(file, []byte(content), 0o644))
+}
+
+func read(t *testing.T, dir, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
+	require.NoError(t, err)
+	return string(content)
+}
+
+// snapshot is everything in a folder: files with their modes, and folders.
+func snapshot(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(dir, name)
+		if err != nil || e.IsDir() {
+			all[filepath.ToSlash(relative)+"/"] = info.Mode().String()
+			return err
+		}
+		content, err := os.ReadFile(name)
+		all[filepath.ToSlash(relative)] = info.Mode().String() + "\n" + string(content)
+		return err
+	}))
+	return all
+}
+
+// requireSame names the files that differ, not all that are in them.
+func requireSame(t *testing.T, want, got map[string]string, message ...any) {
+	t.Helper()
+	var differ []string
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if want[name] != got[name] {
+			differ = append(differ, fmt.Sprintf("%s was\n%s\nand is\n%s", name, want[name], got[name]))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		if _, ok := want[name]; !ok {
+			differ = append(differ, name+" is new")
+		}
+	}
+	require.Empty(t, differ, message...)
+}
+
+// thisRelease is what this checkout brings, read once.
+var thisRelease = sync.OnceValues(func() (*release, error) {
+	root, err := FindCheckout(".")
+	if err != nil {
+		return nil, err
+	}
+	return readRelease(context.Background(), root)
+})
+
+func plan(t *testing.T, dir string, o Options) *Plan {
+	t.Helper()
+	r, err := thisRelease()
+	require.NoError(t, err)
+	o.Site = dir
+	p, err := addRelease(t.Context(), r, o)
+	require.NoError(t, err)
+	return p
+}
+
+// bring adds the functions to a site in which nothing is in the way.
+func bring(t *testing.T, dir string, o Options) *Plan {
+	t.Helper()
+	p := plan(t, dir, o)
+	require.Empty(t, p.Found)
+	require.NoError(t, p.Apply(t.Context()))
+	return p
+}
+
+func takeBack(t *testing.T, dir string) *Plan {
+	t.Helper()
+	p, err := Remove(dir)
+	require.NoError(t, err)
+	require.Empty(t, p.Found)
+	require.NoError(t, p.Apply(t.Context()))
+	return p
+}
+
+func TestAddKeepsWhatIsTheSites(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			dir := k.ready(t)
+			before := snapshot(t, dir)
+			p := plan(t, dir, k.options)
+			requireSame(t, before, snapshot(t, dir), "a plan writes nothing")
+
+			bring(t, dir, k.options)
+			after := snapshot(t, dir)
+			for name, content := range before {
+				if content == after[name] {
+					continue
+				}
+				require.Contains(t, []string{"netlify.toml", k.redirects}, name, "a file of the site was changed")
+				require.True(t, isSubsequence(content, after[name]), "%s lost something:\n%s", name, after[name])
+			}
+			require.Contains(t, after[k.redirects], "/api/kv/get/*")
+			require.Equal(t, !k.keepsGo, strings.Contains(after["netlify.toml"], mark+" (") || strings.Contains(after["netlify.toml"], "[build.environment]\n  GO_VERSION"))
+			require.True(t, slices.ContainsFunc(p.Changes, func(c Change) bool { return c.File == p.Functions+"/kv-get/main.go" }))
+
+			require.Empty(t, plan(t, dir, k.options).Changes, "given again, it finds nothing to do")
+			takeBack(t, dir)
+			requireSame(t, before, snapshot(t, dir), "taken back, the site is what it was")
+			p, err := Remove(dir)
+			require.NoError(t, err)
+			require.Empty(t, p.Changes)
+		})
+	}
+}
+
+// isSubsequence tells whether all lines of part are in whole, in their order.
+func isSubsequence(part, whole string) bool {
+	lines := strings.Split(whole, "\n")
+	for _, line := range strings.Split(part, "\n") {
+		at := slices.Index(lines, line)
+		if at < 0 {
+			return false
+		}
+		lines = lines[at+1:]
+	}
+	return true
+}
+
+func TestAddKeepsLineEnds(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		dir := k.ready(t)
+		for name := range snapshot(t, dir) {
+			if !strings.HasSuffix(name, "/") {
+				write(t, dir, name, strings.ReplaceAll(read(t, dir, name), "\n", "\r\n"))
+			}
+		}
+		before := snapshot(t, dir)
+		bring(t, dir, k.options)
+		if k.name != "settings" {
+			require.NotRegexp(t, `[^\r]\n`, read(t, dir, "netlify.toml"))
+		}
+		// A clone on another machine has other line ends, in our files too.
+		for name := range snapshot(t, dir) {
+			if !strings.HasSuffix(name, "/") && filepath.Base(name) != "added.json" {
+				write(t, dir, name, strings.ReplaceAll(read(t, dir, name), "\r\n", "\n"))
+			}
+		}
+		takeBack(t, dir)
+		for name := range snapshot(t, dir) {
+			if !strings.HasSuffix(name, "/") {
+				write(t, dir, name, strings.ReplaceAll(read(t, dir, name), "\n", "\r\n"))
+			}
+		}
+		requireSame(t, before, snapshot(t, dir), k.name)
+	}
+}
+
+// TestInterruptedAddGoesOn ends the writing after each number of files, as Ctrl-C does, and then gives the command again or takes it
+// back.
+func TestInterruptedAddGoesOn(t *testing.T) {
+	t.Parallel()
+	k := kinds[2]
+	dir := k.ready(t)
+	before := snapshot(t, dir)
+	whole := len(plan(t, dir, k.options).Changes)
+	for after := 0; after < whole; after += 9 {
+		p := plan(t, dir, k.options)
+		require.Empty(t, p.Found)
+		require.ErrorIs(t, p.Apply(&endingContext{Context: t.Context(), after: after}), context.Canceled)
+		if after%2 == 0 {
+			bring(t, dir, k.options)
+			require.Empty(t, plan(t, dir, k.options).Changes)
+		}
+		takeBack(t, dir)
+		requireSame(t, before, snapshot(t, dir), "after %d files", after)
+	}
+}
+
+// endingContext is ended after it was asked so many times.
+type endingContext struct {
+	context.Context
+	after int
+}
+
+func (c *endingContext) Err() error {
+	if c.after--; c.after < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestUpdateReplacesWhatWasAdded(t *testing.T) {
+	t.Parallel()
+	k := kinds[1]
+	dir := k.ready(t)
+	before := snapshot(t, dir)
+	newer, err := thisRelease()
+	require.NoError(t, err)
+	older := *newer
+	older.goVersion, older.rules = "1.26.1", append([]rule{{from: "/api/kv/gone", to: "/.netlify/functions/kv-gone", status: 200}}, newer.rules[1:]...)
+	older.functions = map[string]map[string][]byte{"kv-gone": newer.functions["kv-get"], "kv-get": {"main.go": []byte("package main // old\n"), "go.mod": nil}}
+	older.shared = map[string][]byte{"pkg/old/old.go": []byte("package old\n")}
+	p, err := addRelease(t.Context(), &older, Options{Site: dir})
+	require.NoError(t, err)
+	require.Empty(t, p.Found)
+	require.NoError(t, p.Apply(t.Context()))
+	require.Contains(t, read(t, dir, "netlify.toml"), "/api/kv/gone")
+
+	bring(t, dir, k.options)
+	fresh := k.ready(t)
+	bring(t, fresh, k.options)
+	requireSame(t, snapshot(t, fresh), snapshot(t, dir), "an update is what a first addition is")
+	// An update from sources to programs and back: a folder gives way to a file of its name.
+	r := *newer
+	r.programs = map[string][]byte{"kv-get": []byte("ELF")}
+	p, err = addRelease(t.Context(), &r, Options{Site: dir, Prebuilt: true})
+	require.NoError(t, err)
+	require.Empty(t, p.Found)
+	require.NoError(t, p.Apply(t.Context()))
+	require.Equal(t, "ELF", read(t, dir, "netlify/functions/kv-get"))
+	require.NotContains(t, read(t, dir, "netlify.toml"), "GO_VERSION")
+	bring(t, dir, k.options)
+	requireSame(t, snapshot(t, fresh), snapshot(t, dir))
+	takeBack(t, dir)
+	requireSame(t, before, snapshot(t, dir))
+}
+
+// TestWhatIsInTheWayIsSaid: each row spoils a site in one way.
+func TestWhatIsInTheWayIsSaid(t *testing.T) {
+	t.Parallel()
+	append := func(name, text string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			content, _ := os.ReadFile(filepath.Join(dir, name))
+			write(t, dir, name, string(content)+text)
+		}
+	}
+	replace := func(name, old, new string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			content := read(t, dir, name)
+			require.Contains(t, content, old)
+			write(t, dir, name, strings.Replace(content, old, new, 1))
+		}
+	}
+	for name, row := range map[string]struct {
+		kind  string
+		spoil func(t *testing.T, dir string)
+		want  string // what and where
+		do    string
+	}{
+		"JavaScriptFunctionOfOurName": {"javascript", append("netlify/functions/kv-get.mjs", "export default 1"),
+			"netlify/functions/kv-get.mjs has the name of a function", "USE_SUPABASE_KV=false"},
+		"FolderOfOurName":     {"javascript", append("netlify/functions/kv-list/index.js", "x"), "netlify/functions/kv-list has the name", "remove it"},
+		"PublishShowsSources": {"plain", nil, `netlify.toml has build.publish = "."`, "build.publish"},
+		"PublishShowsFunctions": {"javascript", replace("netlify.toml", `"dist"`, `"netlify"`), "what is in netlify/functions would be on the site",
+			"build.publish"},
+		"ContextPublishShowsSources": {"javascript", append("netlify.toml", "\n[context.staging]\npublish = \"/\"\n"), "context.staging.publish", "build.publish"},
+		"PublishUnknown":             {"settings", nil, "netlify.toml names no publish folder", "--publish"},
+		"FunctionsUnknown":           {"settings", nil, "functions is a folder that Netlify's settings may name", "--functions functions"},
+		"TwoFunctionsDirectories":    {"go", append("netlify.toml", "\n[context.staging]\nfunctions = \"other\"\n"), "names another functions directory, other", "one directory"},
+		"OldGo":                      {"base", replace("netlify.toml", "1.22.5", "1.19.13"), "has the Go version 1.19.13; the functions need 1.21.0", "write 1."},
+		"InexactGo":                  {"base", replace("netlify.toml", "1.22.5", "1.24"), "has the Go version 1.24, which names no file on go.dev", "1.26."},
+		"OldGoInFile":                {"go", append(".go-version", "1.20.1\n"), ".go-version has the Go version 1.20.1", "write 1."},
+		"OldGoInContext": {"go", append("netlify.toml", "\n[context.staging.environment]\nGO_VERSION = \"1.18\"\n"),
+			"netlify.toml, context.staging has the Go version 1.18", "1.26."},
+		"Workspace":       {"go", append("go.work", "go 1.22\nuse .\n"), "go.work makes Go build the modules alone", "--prebuilt"},
+		"ModFlag":         {"go", append("netlify.toml", "\n[build.environment]\nGOFLAGS = \"-mod=vendor\"\n"), "GOFLAGS with -mod", "--prebuilt"},
+		"RuleOnOurAddres": {"javascript", append("netlify.toml", "\n[[redirects]]\nfrom = \"/api/kv/*\"\nto = \"/.netlify/functions/store\"\n"), "has the rule /api/kv/* →", "remove the rule"},
+		"OurRuleBehindTheCatchAll": {"catchall-file", append("public/_redirects", "\n/api/kv/get/* /.netlify/functions/kv-get/:splat 200\n"),
+			"has the rule /api/kv/get/* behind /* → /index.html", "remove the rule"},
+		"OurRuleBehindTheCatchAllOfTheOtherFile": {"catchall-file", append("netlify.toml", tomlBlock([]rule{{from: "/api/kv/query", to: "/.netlify/functions/kv-query", status: 200}})),
+			"netlify.toml has the rule /api/kv/query behind /*", "remove the rule"},
+		"InlineEnvironment": {"javascript", replace("netlify.toml", "  publish", "  environment = { A = \"1\" }\n  publish"), "cannot add to: the build's environment", "GO_VERSION = "},
+		"InlineRedirects":   {"javascript", replace("netlify.toml", "[build]", "redirects = [{ from = \"/a\", to = \"/b\" }]\n[build]"), "cannot add to: its redirects", "[[redirects]]"},
+		"SeveralRedirectFiles": {"catchall-file", append("other/_redirects", "/a /b\n"), "several files that may be the site's redirects: other/_redirects, public/_redirects",
+			"--redirects other/_redirects"},
+		"FileOfOurFolder": {"javascript", append("netlify-supabase-kv/go.mod", "module x\n"), "netlify-supabase-kv/go.mod is there already", "move it away"},
+		"MigrationOfOurNumber": {"supabase", append("supabase/migrations/20261123080000_mine.sql", "select 1;"),
+			"supabase/migrations/20261123080000_mine.sql has the number of the migration", "another number"},
+		"IgnoredByGit": {"javascript", func(t *testing.T, dir string) {
+			append(".gitignore", "pkg/\n")(t, dir)
+			require.NoError(t, exec.Command("git", "init", "--quiet", dir).Run())
+		}, "would be ignored by git", "git check-ignore -v netlify-supabase-kv/pkg/"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == row.kind })]
+			dir := k.lay(t)
+			if row.spoil != nil {
+				row.spoil(t, dir)
+			}
+			before := snapshot(t, dir)
+			p := plan(t, dir, Options{})
+			var said, do bytes.Buffer
+			for _, f := range p.Found {
+				said.WriteString(f.Where + " " + f.What + "\n")
+				do.WriteString(f.Do + "\n")
+			}
+			require.Contains(t, said.String(), row.want)
+			require.Contains(t, do.String(), row.do)
+			require.Error(t, p.Apply(t.Context()))
+			requireSame(t, before, snapshot(t, dir), "nothing is written")
+		})
+	}
+}
+
+// TestWhatWasChangedSinceIsNotLost: neither an update nor the removal takes what somebody wrote.
+func TestWhatWasChangedSinceIsNotLost(t *testing.T) {
+	t.Parallel()
+	k := kinds[1]
+	for name, row := range map[string]struct{ file, old, new, want string }{
+		"Source":    {"netlify/functions/kv-get/main.go", "package main", "package main // mine", "was changed since kv add wrote it"},
+		"Rule":      {"netlify.toml", `/.netlify/functions/kv-upsert"`, `/.netlify/functions/mine"`, "has lines of kv add that were changed"},
+		"GoVersion": {"netlify.toml", `GO_VERSION = "`, `GO_VERSION = "9`, "has lines of kv add that were changed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := k.ready(t)
+			bring(t, dir, k.options)
+			content := read(t, dir, row.file)
+			require.Contains(t, content, row.old)
+			write(t, dir, row.file, strings.Replace(content, row.old, row.new, 1))
+			before := snapshot(t, dir)
+			for _, plan := range []func() (*Plan, error){func() (*Plan, error) { return plan(t, dir, k.options), nil }, func() (*Plan, error) { return Remove(dir) }} {
+				p, err := plan()
+				require.NoError(t, err)
+				require.NotEmpty(t, p.Found)
+				require.Equal(t, row.file, p.Found[0].Where)
+				require.Contains(t, p.Found[0].What, row.want)
+				require.Error(t, p.Apply(t.Context()))
+				requireSame(t, before, snapshot(t, dir))
+			}
+		})
+	}
+	t.Run("SupabaseConfigIsTheSitesOnceChanged", func(t *testing.T) {
+		t.Parallel()
+		dir := k.ready(t)
+		bring(t, dir, k.options)
+		write(t, dir, "supabase/config.toml", "project_id = \"mine\"\n")
+		bring(t, dir, k.options)
+		takeBack(t, dir)
+		require.Equal(t, "project_id = \"mine\"\n", read(t, dir, "supabase/config.toml"))
+	})
+	t.Run("AroundIsTheSites", func(t *testing.T) {
+		t.Parallel()
+		dir := k.ready(t)
+		bring(t, dir, k.options)
+		write(t, dir, "netlify.toml", "# mine\n"+read(t, dir, "netlify.toml")+"\n[dev]\nport = 1\n")
+		takeBack(t, dir)
+		require.Equal(t, "# mine\n"+read(t, k.ready(t), "netlify.toml")+"\n[dev]\nport = 1\n", read(t, dir, "netlify.toml"))
+	})
+}
+
+// TestRulesThatAreThereAreNotAddedAgain is a site to which somebody copied the rules by hand, some into each file.
+func TestRulesThatAreThereAreNotAddedAgain(t *testing.T) {
+	t.Parallel()
+	r, err := thisRelease()
+	require.NoError(t, err)
+	k := kinds[2]
+	dir := k.ready(t)
+	write(t, dir, "public/_redirects", fileBlock(r.rules[:2])+read(t, dir, "public/_redirects"))
+	bring(t, dir, k.options)
+	content := read(t, dir, "public/_redirects")
+	for _, rule := range r.rules {
+		require.Equal(t, 1, strings.Count(content, rule.from+" "), "%s in\n%s", rule.from, content)
+	}
+}
+
+func TestAddRefusesWhatIsNoSite(t *testing.T) {
+	t.Parallel()
+	_, err := Add(t.Context(), Options{Site: filepath.Join(t.TempDir(), "none")})
+	require.ErrorContains(t, err, "is not a folder")
+	_, err = FindCheckout(t.TempDir())
+	require.ErrorContains(t, err, "is not in a checkout")
+	dir := kinds[0].ready(t)
+	_, err = Add(t.Context(), Options{Site: dir, Checkout: "../../../..", Publish: "other"})
+	require.ErrorContains(t, err, "--publish is other, but netlify.toml names dist")
+	write(t, dir, "netlify.toml", "[build")
+	_, err = Add(t.Context(), Options{Site: dir})
+	require.ErrorContains(t, err, "netlify.toml: ")
+}
