@@ -1,0 +1,87 @@
+package add
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestRulesMeet(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		a, b string
+		want bool
+	}{
+		{"/*", "/api/kv/get", true},
+		{"/*", "/", true},
+		{"/api/*", "/api/kv/get/*", true},
+		{"/api/kv/get/*", "/api/kv/get", true},
+		{"/api/kv/get/", "/api/kv/get", true},
+		{"/api/:what/get", "/api/kv/get", true},
+		{"/api/:what", "/api/kv/get", false},
+		{"/api/kv/get/some", "/api/kv/get/*", true},
+		{"/api/kv", "/api/kv/get", false},
+		{"/other/*", "/api/kv/get", false},
+		{"/api/kv/list", "/api/kv/get/*", false},
+	} {
+		require.Equal(t, row.want, rule{from: row.a}.meets(rule{from: row.b}), "%s, %s", row.a, row.b)
+		require.Equal(t, row.want, rule{from: row.b}.meets(rule{from: row.a}), "%s, %s", row.b, row.a)
+	}
+}
+
+func TestFileRules(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []rule{
+		{from: "/a", to: "/b", status: 301, file: "f"},
+		{from: "/c", to: "/d", status: 200, file: "f"},
+		{from: "/e", to: "https://example.com/:x", status: 302, limited: true, file: "f"},
+		{from: "/g/*", to: "/h", status: 301, limited: true, file: "f"},
+		{from: "/i/*", status: 200, file: "f"},
+	}, fileRules("f", []byte("# comment\n\n/a /b\n/c\t/d 200! # why\r\n/e x=:x https://example.com/:x 302\n/g/* /h 301 Country=de\n/i/* 200\n/lonely\n")))
+}
+
+// FuzzInsertionsAreTakenBack: whatever a netlify.toml says, what is put into it says what it should, and is cut out again to the byte.
+// Where that cannot be, the text is refused.
+func FuzzInsertionsAreTakenBack(f *testing.F) {
+	for _, seed := range []string{
+		"", "[build]\npublish = \"x\"", "[build.environment]", "[build.environment]\nA=\"1\"\n", "build.environment.A = '1'\n", "[build]\nenvironment = {}\n",
+		"# c\n[[redirects]]\nfrom='/a'\nto='/b'\n[redirects.query]\nx='1'\n", "redirects = []\n", "[[redirects]]", "a = '''\n[[redirects]]\n'''\n",
+		"[ build . environment ]\r\n", "[\"build\".environment] # x\n[[ redirects ]]\nfrom='/*'\n", "[[plugins]]\n[plugins.inputs]\na=1", "[build]\n[build]\n",
+		"[build.environment]\nGO_VERSION = \"1.22\"\n", "[Build]\npublish='x'\n",
+	} {
+		f.Add(seed)
+	}
+	rules := []rule{{from: "/api/kv/get/*", to: "/.netlify/functions/kv-get/:splat", status: 200}}
+	f.Fuzz(func(t *testing.T, content string) {
+		before, err := parseTOML([]byte(content))
+		if err != nil || strings.Contains(content, mark) {
+			return
+		}
+		for name, insert := range map[string]func() (insertion, error){
+			"rules": func() (insertion, error) { return insertRules(content, rules) },
+			"Go":    func() (insertion, error) { return insertGoVersion(content, "1.26.10") },
+		} {
+			i, err := insert()
+			if err != nil {
+				require.ErrorIs(t, err, errOtherForm)
+				continue
+			}
+			after := i.into(content)
+			require.Equal(t, content, cut(after, []string{i.text}), name)
+			config, err := parseTOML([]byte(after))
+			require.NoError(t, err)
+			if name == "Go" {
+				require.Equal(t, "1.26.10", lookup(config, "build", "environment", "GO_VERSION"))
+				continue
+			}
+			theirs, err := tomlRules("", before)
+			if err != nil {
+				continue
+			}
+			all, err := tomlRules("", config)
+			require.NoError(t, err)
+			require.Equal(t, append(rules[:1:1], theirs...), all)
+		}
+	})
+}

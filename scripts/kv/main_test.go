@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// run gives a command and its exit status.
+func run(t *testing.T, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	c := command()
+	c.SetArgs(args)
+	c.SetOut(&out)
+	c.SetErr(&errs)
+	err := c.ExecuteContext(t.Context())
+	status = exitStatus(err, false, &errs)
+	return out.String(), errs.String(), status
+}
+
+// site is the smallest that functions can be added to.
+func site(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "netlify.toml"), []byte("[build]\npublish = \"public\"\n"), 0o644))
+	return dir
+}
+
+func TestAddShowsWritesAndTakesBack(t *testing.T) {
+	t.Parallel()
+	dir := site(t)
+	out, _, status := run(t, "add", dir, "--dry-run")
+	require.Equal(t, 0, status)
+	require.Contains(t, out, "+++ b/netlify.toml")
+	require.Contains(t, out, `+  GO_VERSION = "1.`)
+	require.Regexp(t, `(?m)^add +netlify/functions/kv-get/main.go +\d+ B$`, out)
+	require.Contains(t, out, "nothing is written with --dry-run")
+	require.NoDirExists(t, filepath.Join(dir, "netlify"))
+
+	out, _, status = run(t, "add", dir)
+	require.Equal(t, 0, status)
+	require.Regexp(t, `(?m)^added +netlify/functions/kv-get/main.go +\d+ B$`, out)
+	require.Regexp(t, `(?m)^\d+ added, 1 changed, 0 removed$`, out)
+	require.Contains(t, out, "\nBy hand:\n- Apply the schema")
+	require.FileExists(t, filepath.Join(dir, "netlify", "functions", "kv-get", "main.go"))
+
+	out, _, status = run(t, "add", dir)
+	require.Equal(t, 0, status)
+	require.Contains(t, out, "0 added, 0 changed, 0 removed\n")
+
+	out, _, status = run(t, "remove", dir)
+	require.Equal(t, 0, status)
+	require.Regexp(t, `(?m)^0 added, 1 changed, \d+ removed$`, out)
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+}
+
+func TestAddSaysWhatIsInTheWay(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	out, _, status := run(t, "add", dir)
+	require.Equal(t, exitFound, status)
+	require.Contains(t, out, "Found: netlify.toml names no publish folder")
+	require.Contains(t, out, "Try:   name it there as build.publish")
+	require.Contains(t, out, "\nNothing was written.\n")
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, entries)
+}
+
+func TestJSONIsOneDocument(t *testing.T) {
+	t.Parallel()
+	var document struct {
+		Site, Functions string
+		Written         bool
+		Changes         []struct {
+			File, Action string
+			Bytes        int
+		}
+		Found  []struct{ Where, What, Do string }
+		ByHand []string
+	}
+	read := func(out string) {
+		d := json.NewDecoder(bytes.NewReader([]byte(out)))
+		d.DisallowUnknownFields()
+		require.NoError(t, d.Decode(&document))
+		require.False(t, d.More())
+	}
+	dir := site(t)
+	out, _, status := run(t, "add", dir, "--json")
+	require.Equal(t, 0, status)
+	read(out)
+	require.True(t, document.Written)
+	require.Equal(t, "netlify/functions", document.Functions)
+	require.Greater(t, len(document.Changes), 50)
+	require.Equal(t, "added", document.Changes[0].Action)
+	out, _, status = run(t, "add", t.TempDir(), "--json")
+	require.Equal(t, exitFound, status)
+	read(out)
+	require.False(t, document.Written)
+	require.Empty(t, document.Changes)
+	require.Len(t, document.Found, 1)
+}
+
+func TestWhatCannotRunSaysWhy(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"add"}, "Error: kv add takes one folder, that of the site; got 0\nTry:   kv add ../my-site\n"},
+		{[]string{"add", "/none/such"}, "Error: /none/such is not a folder\n"},
+		{[]string{"add", t.TempDir(), "--nothing"}, "Error: unknown flag: --nothing\nTry:   kv --help\n"},
+		{[]string{"remove", "/none/such"}, "Error: /none/such is not a folder\n"},
+		{[]string{"nothing"}, "Error: unknown command \"nothing\" for \"kv\"\n"},
+	} {
+		_, stderr, status := run(t, row.args...)
+		require.Equal(t, exitFailed, status)
+		require.Contains(t, stderr, row.want)
+	}
+}
+
+func TestHelpHasExamples(t *testing.T) {
+	t.Parallel()
+	for _, c := range command().Commands() {
+		require.NotEmpty(t, c.Example, "kv %s --help shows no example", c.Name())
+		require.NotNil(t, c.Flags().Lookup("json"), "kv %s has no --json", c.Name())
+	}
+	var out bytes.Buffer
+	require.Equal(t, exitFailed, exitStatus(errors.New("x"), true, &out))
+	require.Contains(t, out.String(), "Interrupted")
+}
