@@ -359,6 +359,7 @@ func TestWhatIsInTheWayIsSaid(t *testing.T) {
 		"OurRuleBehindTheCatchAllOfTheOtherFile": {"catchall-file", append("netlify.toml", tomlBlock([]rule{{from: "/api/kv/query", to: "/.netlify/functions/kv-query", status: 200}})),
 			"netlify.toml has the rule /api/kv/query behind /*", "remove the rule"},
 		"InlineEnvironment": {"javascript", replace("netlify.toml", "  publish", "  environment = { A = \"1\" }\n  publish"), "cannot add to: the build's environment", "GO_VERSION = "},
+		"CapitalBuild":      {"javascript", replace("netlify.toml", "[build]", "[Build]"), "cannot add to: the build's environment", "GO_VERSION = "},
 		"InlineRedirects":   {"javascript", replace("netlify.toml", "[build]", "redirects = [{ from = \"/a\", to = \"/b\" }]\n[build]"), "cannot add to: its redirects", "[[redirects]]"},
 		"SeveralRedirectFiles": {"catchall-file", append("other/_redirects", "/a /b\n"), "several files that may be the site's redirects: other/_redirects, public/_redirects",
 			"--redirects other/_redirects"},

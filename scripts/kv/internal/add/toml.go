@@ -105,6 +105,11 @@ var errOtherForm = errors.New("is written in a way that kv add cannot add to")
 
 // insertGoVersion names the Go version in the build's environment.
 func insertGoVersion(content, version string) (insertion, error) {
+	if config, err := parseTOML([]byte(content)); err != nil {
+		return insertion{}, err
+	} else if config["Build"] != nil || lookup(config, "build", "Environment") != nil {
+		return insertion{}, errOtherForm // with build beside it, Netlify would no longer read it
+	}
 	line := fmt.Sprintf("GO_VERSION = %q", version)
 	i := atEnd(content, marked("[build.environment]\n  "+line+"\n"))
 	if _, end := header(content, unstable.Table, "build", "environment"); end >= 0 {
