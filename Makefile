@@ -143,7 +143,7 @@ test-functions:
 
 .PHONY: on-functions
 on-functions:
-	@$(GO_TEST) ./tests/docs ./tests/load ./tests/faults
+	@$(GO_TEST) ./tests/docs ./tests/load ./tests/faults ./tests/buildbot
 	@$(GO_TEST) -race ./scripts/bench/... ./scripts/export/... ./scripts/kv/... ./scripts/migrate-kv-store/...
 	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
 
@@ -228,5 +228,5 @@ export: ## write what a query finds into one file: make export ARGS='--prefix do
 	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,export) && exec .local/bin/export $(ARGS)
 
 .PHONY: kv
-kv: ## what people run beside the functions: make kv ARGS='doctor --dir ../my-site' (ARGS=--help)
+kv: ## what people run beside the functions: make kv ARGS='add ../my-site' or ARGS='doctor --dir ../my-site' (ARGS=--help)
 	@$(call build,kv) && exec .local/bin/kv $(ARGS)

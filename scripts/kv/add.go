@@ -52,7 +52,7 @@ the way is said, with what to do about it, and then nothing is written.`,
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVar(&o.Prebuilt, "prebuilt", false, "bring programs for Netlify's machines in place of sources: 10 MB a function, for a site whose build has no Go")
+	c.Flags().BoolVar(&o.Prebuilt, "prebuilt", false, "bring programs for Netlify's machines in place of sources: 8 MB a function, for a site whose build has no Go")
 	c.Flags().StringVar(&o.Functions, "functions", "", "the functions directory, if Netlify's settings name it and netlify.toml does not")
 	c.Flags().StringVar(&o.Publish, "publish", "", "the publish folder, if Netlify's settings name it and netlify.toml does not")
 	c.Flags().StringVar(&o.Redirects, "redirects", "", "the file that the site's build publishes as _redirects, if there are several of that name")
@@ -129,7 +129,7 @@ func (f siteFlags) carryOut(ctx context.Context, out io.Writer, plan *add.Plan, 
 func showDiffs(out io.Writer, plan *add.Plan) {
 	for _, c := range plan.Changes {
 		if text := plan.Diff(c); text != "" {
-			fmt.Fprintln(out, text)
+			fmt.Fprintf(out, "%s\n%s\n", c.File, text)
 		}
 	}
 }

@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/rogpeppe/go-internal/diff"
 )
 
 // Options say what is to be added where. Functions, Publish and Redirects are for what netlify.toml does not say, since Netlify's
@@ -144,16 +142,22 @@ func (p *Plan) Apply(ctx context.Context) error {
 	return p.tree.apply(ctx, last, p.old.Folders)
 }
 
-// Diff shows the change of a text of the site. It is empty for files that are ours as a whole.
+// Diff shows what a text of the site gains and loses, and nothing else of it: what stands around may be a secret. It is empty for
+// files that are ours as a whole.
 func (p *Plan) Diff(c Change) string {
-	if _, ours := p.old.with(p.new).Texts[c.File]; !ours {
-		return ""
+	var b strings.Builder
+	lines := func(sign string, texts, other []string) {
+		for _, text := range texts {
+			if !slices.Contains(other, text) {
+				for line := range strings.Lines(strings.Trim(text, "\n") + "\n") {
+					b.WriteString(sign + line)
+				}
+			}
+		}
 	}
-	var content []byte
-	if c.new != nil {
-		content = c.new.content
-	}
-	return string(diff.Diff("a/"+c.File, c.old, "b/"+c.File, content))
+	lines("- ", p.old.Texts[c.File], p.new.Texts[c.File])
+	lines("+ ", p.new.Texts[c.File], p.old.Texts[c.File])
+	return b.String()
 }
 
 // bringing is one release on its way into one site.

@@ -43,6 +43,10 @@ func findBase(t *tree) (base, tomlName string, err error) {
 	if err != nil {
 		return "", "", err
 	}
+	if outer := outerConfig(t.root); content == nil && outer != "" {
+		// A netlify.toml in the folder that Netlify builds in would take its place.
+		return "", "", fmt.Errorf("%s is within a repository whose netlify.toml is in %s: name that folder, and the one that Netlify builds in there as build.base", t.root, outer)
+	}
 	config, err := parseTOML(content)
 	if err != nil {
 		return "", "", fmt.Errorf("%s: %w", t.disk(tomlName), err)
@@ -56,6 +60,21 @@ func findBase(t *tree) (base, tomlName string, err error) {
 		}
 	}
 	return base, tomlName, nil
+}
+
+// outerConfig finds the netlify.toml of the repository that a folder is in: the folder that has it, or "".
+func outerConfig(dir string) (found string) {
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, "netlify.toml")); err == nil {
+			found = at
+		}
+		if _, err := os.Stat(filepath.Join(at, ".git")); err == nil {
+			return found
+		}
+		if at == filepath.Dir(at) {
+			return ""
+		}
+	}
 }
 
 // below resolves a path of netlify.toml: a slash at its beginning means nothing, and it stays within the repository.

@@ -461,10 +461,32 @@ func TestAddRefusesWhatIsNoSite(t *testing.T) {
 	require.ErrorContains(t, err, "is not a folder")
 	_, err = FindCheckout(t.TempDir())
 	require.ErrorContains(t, err, "is not in a checkout")
+	outer := kinds[0].ready(t)
+	require.NoError(t, os.Mkdir(filepath.Join(outer, ".git"), 0o755))
+	_, err = Add(t.Context(), Options{Site: filepath.Join(outer, "lib")})
+	require.ErrorContains(t, err, "is within a repository whose netlify.toml is in "+outer)
 	dir := kinds[0].ready(t)
 	_, err = Add(t.Context(), Options{Site: dir, Checkout: "../../../..", Publish: "other"})
 	require.ErrorContains(t, err, "--publish is other, but netlify.toml names dist")
 	write(t, dir, "netlify.toml", "[build")
 	_, err = Add(t.Context(), Options{Site: dir})
 	require.ErrorContains(t, err, "netlify.toml: ")
+}
+
+// TestSourcesNameEverySum: with nothing in Go's module cache, a build takes the modules that go.mod names, and checks each against
+// go.sum. What the checkout has downloaded serves as the proxy.
+func TestSourcesNameEverySum(t *testing.T) {
+	t.Parallel()
+	dir := kinds[0].ready(t)
+	bring(t, dir, kinds[0].options)
+	cache, err := runGo(t.Context(), ".", nil, "env", "GOMODCACHE")
+	require.NoError(t, err)
+	env := []string{"GOMODCACHE=" + t.TempDir(), "GOPROXY=file://" + strings.TrimSpace(string(cache)) + "/cache/download", "GOFLAGS=-modcacherw", "GOTOOLCHAIN=local"}
+	for _, folder := range []string{"netlify/functions/kv-get", "netlify/functions/kv-list-blob", Folder} {
+		for _, platform := range platforms {
+			goos, goarch, _ := strings.Cut(platform, "/")
+			_, err := runGo(t.Context(), filepath.Join(dir, folder), append(env, "GOOS="+goos, "GOARCH="+goarch), "list", "-deps", "-tags", buildTags, "./...")
+			require.NoError(t, err, "%s for %s", folder, platform)
+		}
+	}
 }
