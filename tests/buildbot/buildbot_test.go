@@ -131,4 +131,7 @@ func TestCleanCloneBuildsFromNothing(t *testing.T) {
 	})
 	requireWhole(t, clone(t), "GOTOOLCHAIN=auto", "GOMODCACHE="+filepath.Join(caches, "mod"), "GOCACHE="+filepath.Join(caches, "build"),
 		"PATH="+filepath.Join(older.Dir, "bin")+string(os.PathListSeparator)+os.Getenv("PATH"))
+	fetched, err := filepath.Glob(filepath.Join(caches, "mod", "golang.org", "toolchain@v0.0.1-"+goMod(t).Toolchain+".*"))
+	require.NoError(t, err)
+	require.Len(t, fetched, 1, "the older Go fetches go.mod's toolchain")
 }

@@ -40,7 +40,7 @@ type Plan struct {
 // Add plans to bring the functions into a site, or up to date.
 func Add(ctx context.Context, o Options) (*Plan, error) {
 	if _, _, _, err := begin(o.Site); err != nil {
-		return nil, err
+		return nil, err // before the seconds that Go takes
 	}
 	r, err := readRelease(ctx, o.Checkout)
 	if err == nil && o.Prebuilt {
@@ -54,8 +54,8 @@ func Add(ctx context.Context, o Options) (*Plan, error) {
 
 func addRelease(ctx context.Context, r *release, o Options) (*Plan, error) {
 	p, base, tomlName, err := begin(o.Site)
-	if err != nil {
-		return nil, err
+	if err != nil || len(p.Found) > 0 {
+		return p, err // what was added and changed since would look like the site's own
 	}
 	s, found, err := survey(ctx, p.tree, base, tomlName, o)
 	if err != nil {
@@ -63,13 +63,13 @@ func addRelease(ctx context.Context, r *release, o Options) (*Plan, error) {
 	}
 	p.Functions = s.functions
 	b := &bringing{site: s, release: r, record: p.new}
-	if p.Found = append(p.Found, found...); len(found) == 0 {
-		found, err = b.bring(ctx, o.Prebuilt)
-		p.Found = append(p.Found, found...)
+	if p.Found = found; len(found) == 0 {
+		p.Found, err = b.bring(ctx, o.Prebuilt)
 	}
 	if err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(p.Found, func(a, b Finding) int { return strings.Compare(a.Where, b.Where) })
 	p.ByHand = b.byHand(o.Prebuilt)
 	p.new.Folders = p.madeFolders()
 	p.tree.write(p.record, p.new.encode(), 0o644)
@@ -112,9 +112,9 @@ func begin(folder string) (p *Plan, base, tomlName string, err error) {
 
 // madeFolders are those that this makes, and those that were made before and are still needed.
 func (p *Plan) madeFolders() []string {
-	made := p.tree.missingFolders()
+	made, files := p.tree.missingFolders(), append(slices.Collect(maps.Keys(p.new.Files)), p.record)
 	for _, dir := range p.old.Folders {
-		if slices.ContainsFunc(slices.Collect(maps.Keys(p.new.Files)), func(name string) bool { return strings.HasPrefix(name, dir+"/") }) || p.record == path.Join(dir, recordName) {
+		if slices.ContainsFunc(files, func(name string) bool { return strings.HasPrefix(name, dir+"/") }) {
 			made = union(made, []string{dir})
 		}
 	}
@@ -329,6 +329,9 @@ func (b *bringing) byHand(prebuilt bool) []string {
 		"Apply the schema to your Supabase project: README.md, \"Deploying to Netlify and Supabase\", step 1, in the folder that has " + s.supabase() + "/.",
 		"Set the functions' variables on Netlify: README.md, \"Variables\".",
 		"Commit what was added, deploy, and test the deploy: KV_BASE_URL=https://… make e2e.",
+	}
+	if s.redirects == "" && lookup(s.config, "build", "command") != nil {
+		steps = append(steps, "If the site's build writes a _redirects file, see that no catch-all in it takes "+shortPrefix+"/: it comes before netlify.toml.")
 	}
 	switch {
 	case prebuilt:

@@ -92,7 +92,6 @@ type Change struct {
 	File   string `json:"file"`
 	Action string `json:"action"` // added, changed, removed
 	Bytes  int    `json:"bytes"`  // of the new content
-	old    []byte
 	new    *file
 }
 
@@ -104,7 +103,7 @@ func (t *tree) changes() ([]Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := Change{File: name, old: old, new: t.changed[name]}
+		c := Change{File: name, new: t.changed[name]}
 		switch {
 		case c.new == nil && old == nil, c.new != nil && old != nil && bytes.Equal(c.new.content, old):
 			continue
