@@ -71,6 +71,7 @@ func addRelease(ctx context.Context, r *release, o Options) (*Plan, error) {
 	}
 	slices.SortStableFunc(p.Found, func(a, b Finding) int { return strings.Compare(a.Where, b.Where) })
 	p.ByHand = b.byHand(o.Prebuilt)
+	p.tree.write(p.record, nil, 0o644)
 	p.new.Folders = p.madeFolders()
 	p.tree.write(p.record, p.new.encode(), 0o644)
 	p.Changes, err = p.tree.changes()
@@ -170,14 +171,10 @@ type bringing struct {
 
 // bring puts everything into the tree and the record.
 func (b *bringing) bring(ctx context.Context, prebuilt bool) (found []Finding, err error) {
-	steps := []func() ([]Finding, error){
-		func() ([]Finding, error) { return b.site.checkNames(b.release.names()) },
-		b.addRules, b.addMigrations,
-	}
+	steps := []func() ([]Finding, error){b.checkNames, b.addRules, b.addMigrations, b.site.checkModules, b.addGoVersion}
+	functions := b.addSources
 	if prebuilt {
-		steps = append(steps, b.addPrograms)
-	} else {
-		steps = append(steps, func() ([]Finding, error) { return b.site.checkModules(), nil }, b.addGoVersion, b.addSources)
+		steps, functions = steps[:3], b.addPrograms
 	}
 	for _, step := range steps {
 		more, err := step()
@@ -186,9 +183,17 @@ func (b *bringing) bring(ctx context.Context, prebuilt bool) (found []Finding, e
 		}
 		found = append(found, more...)
 	}
+	if len(found) > 0 {
+		return found, nil
+	}
+	if found, err = functions(); err != nil {
+		return nil, err
+	}
 	names := append(slices.Sorted(maps.Keys(b.record.Files)), path.Join(b.site.base, Folder, recordName))
 	return append(found, b.site.checkIgnored(ctx, names)...), nil
 }
+
+func (b *bringing) checkNames() ([]Finding, error) { return b.site.checkNames(b.release.names()) }
 
 // add puts a file of ours into the tree. A file of the site is never written over.
 func (b *bringing) add(name string, content []byte, mode fs.FileMode) []Finding {

@@ -328,7 +328,7 @@ func (s *site) goVersion(ours string) (named string, found []Finding, err error)
 }
 
 // checkModules finds what would keep Go from building modules in the functions directory.
-func (s *site) checkModules() (found []Finding) {
+func (s *site) checkModules() (found []Finding, err error) {
 	for dir := s.functions; ; dir = path.Dir(dir) {
 		if work := path.Join(dir, "go.work"); s.tree.exists(work) {
 			found = append(found, Finding{work, "makes Go build the modules alone that it lists", "add the functions with --prebuilt"})
@@ -340,7 +340,7 @@ func (s *site) checkModules() (found []Finding) {
 	if flags := fmt.Sprint(lookup(s.config, "build", "environment", "GOFLAGS")); strings.Contains(flags, "-mod=") {
 		found = append(found, Finding{s.tomlName, "has GOFLAGS with -mod, which is for the site's own module alone", "add the functions with --prebuilt"})
 	}
-	return found
+	return found, nil
 }
 
 // checkIgnored finds what git would leave out, and with it a deploy from git.

@@ -312,6 +312,13 @@ func TestUpdateReplacesWhatWasAdded(t *testing.T) {
 	requireSame(t, snapshot(t, fresh), snapshot(t, dir))
 	takeBack(t, dir)
 	requireSame(t, before, snapshot(t, dir))
+	// And from programs, the first that is added, to sources.
+	p, err = addRelease(t.Context(), &r, Options{Site: dir, Prebuilt: true})
+	require.NoError(t, err)
+	require.NoError(t, p.Apply(t.Context()))
+	bring(t, dir, k.options)
+	takeBack(t, dir)
+	requireSame(t, before, snapshot(t, dir))
 }
 
 // TestWhatIsInTheWayIsSaid: each row spoils a site in one way.
