@@ -1,6 +1,7 @@
 // Package buildbot builds sites with the real @netlify/build, in the mode in which Netlify's machines run it.
 //
-// It needs Node and the npm packages of scripts/platform/npm/netlify, which it installs once. It asks nothing of Netlify and tells
+// It needs Node (its packages name 22.12 or newer; 20 has worked) and the npm packages of scripts/platform/npm/netlify, which it
+// installs once. It asks nothing of Netlify and tells
 // it nothing: the build is offline and without telemetry. What Netlify does around it (clone, install Go and Node, upload) is
 // not part of it.
 package buildbot

@@ -59,7 +59,7 @@ type goPackage struct {
 }
 
 // platforms are what a site's functions are compiled for: Netlify's machines, and those of people who run netlify dev.
-var platforms = []string{"linux/amd64", "linux/arm64", "darwin/amd64", "darwin/arm64", "windows/amd64"}
+var platforms = []string{"linux/amd64", "darwin/arm64", "windows/amd64"}
 
 // readRelease reads the checkout.
 func readRelease(ctx context.Context, root string) (*release, error) {
