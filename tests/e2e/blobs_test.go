@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"net/http"
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -24,7 +23,7 @@ func TestTheFunctionsForTheWayBackAlwaysUseBlobs(t *testing.T) {
 	want := `{"keys":[` + quote(prefix+"i") + `,` + quote(prefix+"k") + `],"count":2,"data":{` + quote(prefix+"i") + `:["m"],` + quote(prefix+"k") + `:` + value + `}}`
 	call(t, http.MethodGet, listBlobPath+params("prefix", prefix, "includeValues", "true")).is(t, http.StatusOK, want)
 	call(t, http.MethodPost, upsertBlobPath, body(`{"key":"a?b","value":{}}`)).isError(t, http.StatusBadRequest, "Netlify Blobs")
-	if os.Getenv("USE_SUPABASE_KV") == "false" {
+	if site.blobs {
 		list(t, "prefix", prefix, "includeValues", "true").is(t, http.StatusOK, want)
 	} else {
 		require.Empty(t, keys(t, "prefix", prefix), "kv-list reads Supabase")
@@ -34,8 +33,8 @@ func TestTheFunctionsForTheWayBackAlwaysUseBlobs(t *testing.T) {
 // TestWritesAreMirrored: what one store was told, the other has when the write is answered.
 func TestWritesAreMirrored(t *testing.T) {
 	needsHost(t)
-	if os.Getenv("KV_MIRROR_WRITES") != "true" {
-		t.Skip("KV_MIRROR_WRITES is not true")
+	if !site.writesBlobs {
+		t.Skip("Netlify Blobs is not written")
 	}
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -56,8 +55,8 @@ func TestWritesAreMirrored(t *testing.T) {
 // TestQueriesNeedSupabase: Blobs say so.
 func TestQueriesNeedSupabase(t *testing.T) {
 	t.Parallel()
-	if os.Getenv("USE_SUPABASE_KV") != "false" {
-		t.Skip("USE_SUPABASE_KV is not false")
+	if !site.blobs {
+		t.Skip("Supabase answers")
 	}
 	call(t, http.MethodGet, queryPath).isError(t, http.StatusServiceUnavailable, "kv-query needs Supabase")
 }

@@ -17,7 +17,7 @@ import (
 // allowedStaleness is what the functions under test were given.
 func allowedStaleness(t *testing.T, otherwise time.Duration) time.Duration {
 	t.Helper()
-	if uncached() {
+	if !site.caches {
 		return 0
 	}
 	text := os.Getenv("KV_CACHE_MAX_STALE")
@@ -30,11 +30,6 @@ func allowedStaleness(t *testing.T, otherwise time.Duration) time.Duration {
 	stale, err := time.ParseDuration(text)
 	require.NoError(t, err, "KV_CACHE_MAX_STALE")
 	return stale
-}
-
-// uncached tells whether the functions keep no answers: asked to, or because Blobs answers.
-func uncached() bool {
-	return os.Getenv("KV_CACHE") == "off" || os.Getenv("USE_SUPABASE_KV") == "false"
 }
 
 // reads asks each reading function for an entry with {"n":N}, and gives N.
@@ -102,7 +97,7 @@ func TestACallerSeesItsOwnWritesAtOnce(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	for _, read := range reads {
-		if read.name == "kv-query" && os.Getenv("USE_SUPABASE_KV") == "false" {
+		if read.name == "kv-query" && site.blobs {
 			continue // Blobs cannot answer it
 		}
 		key := prefix + read.name
@@ -121,7 +116,7 @@ func TestAnUnchangedAnswerIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	for _, read := range reads {
-		if read.name == "kv-query" && os.Getenv("USE_SUPABASE_KV") == "false" {
+		if read.name == "kv-query" && site.blobs {
 			continue // Blobs cannot answer it
 		}
 		key := prefix + read.name
@@ -162,7 +157,7 @@ func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 		a := call(t, http.MethodGet, getPath+params("key", prefix+"k"))
 		instance, source := a.header.Get("X-KV-Instance"), a.header.Get("X-KV-Cache")
 		switch {
-		case uncached():
+		case !site.caches:
 			require.Equal(t, "off", source)
 		case !known[instance]:
 			require.Equal(t, "miss", source)
@@ -177,7 +172,7 @@ func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 		require.Regexp(t, `^hits=\d+, misses=\d+, .*bytes=\d+$`, a.header.Get("X-KV-Cache-Stats"))
 	}
 	a := call(t, http.MethodGet, getPath+params("key", prefix+"k"), fresh)
-	require.Equal(t, map[bool]string{true: "off", false: "bypass"}[uncached()], a.header.Get("X-KV-Cache"))
+	require.Equal(t, map[bool]string{true: "bypass", false: "off"}[site.caches], a.header.Get("X-KV-Cache"))
 }
 
 // TestTimestampsAreThoseOfTheAnswer: not of what was kept.
@@ -198,11 +193,10 @@ func TestTimestampsAreThoseOfTheAnswer(t *testing.T) {
 // TestANewInstanceKnowsWhatItWasToldToWarm: run where KV_WARM_KEYS holds "e2e/warm/*".
 func TestANewInstanceKnowsWhatItWasToldToWarm(t *testing.T) {
 	needsHost(t)
-	if !strings.Contains(os.Getenv("KV_WARM_KEYS"), "e2e/warm/*") || os.Getenv("KV_CACHE") == "off" {
+	if !strings.Contains(os.Getenv("KV_WARM_KEYS"), "e2e/warm/*") || !site.caches {
 		t.Skip("KV_WARM_KEYS does not hold e2e/warm/*")
 	}
-	prefix := "e2e/warm/" + random() + "/"
-	t.Cleanup(func() { deleteAll(cleanupContext(t), prefix) })
+	prefix := newPrefixUnder(t, "e2e/warm/")
 	large := `["` + strings.Repeat("x", 100_000) + `"]` // what is large is kept until it changes
 	upsert(t, prefix+"k", large)
 	for _, read := range []struct{ function, address, other string }{

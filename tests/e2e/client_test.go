@@ -21,7 +21,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 )
 
@@ -82,8 +81,16 @@ func noToken(r *http.Request) { r.Header.Del("Authorization") }
 // fresh asks for an answer straight from the database.
 var fresh = header("Cache-Control", "no-cache")
 
-// exchange sends one request and reads the whole answer. The path goes out exactly as it is written, odd escapes included.
+// exchange is roundTrip for tests: it refuses when the run was stopped, so that they end.
 func exchange(method, path string, options ...option) (*answer, error) {
+	if run.stop.reason() != "" {
+		return nil, errStopped
+	}
+	return roundTrip(method, path, options...)
+}
+
+// roundTrip sends one request and reads the whole answer. The path goes out exactly as it is written, odd escapes included.
+func roundTrip(method, path string, options ...option) (*answer, error) {
 	req, err := http.NewRequest(method, site.baseURL, nil)
 	if err != nil {
 		return nil, err
@@ -122,6 +129,7 @@ func send(method, path string, options ...option) (*answer, error) {
 // call is send for the test itself, which ends when a promise is broken.
 func call(t testing.TB, method, path string, options ...option) *answer {
 	t.Helper()
+	skipIfStopped(t)
 	a, err := send(method, path, options...)
 	require.NoError(t, err)
 	return a
@@ -152,7 +160,7 @@ func (a *answer) keepsPromises() error {
 	if got := a.header.Get("X-Content-Type-Options"); got != "nosniff" {
 		wrong("X-Content-Type-Options must be nosniff, got %q", got)
 	}
-	preflight := strings.HasPrefix(a.request, http.MethodOptions)
+	preflight, head := strings.HasPrefix(a.request, http.MethodOptions), strings.HasPrefix(a.request, http.MethodHead)
 	exposed := strings.ToLower(strings.Join(a.header.Values("Access-Control-Expose-Headers"), ","))
 	for name := range a.header {
 		own := name == "Etag" && !preflight || strings.HasPrefix(name, "X-Kv-") && name != "X-Kv-Instance" // that one is the local host's
@@ -161,7 +169,7 @@ func (a *answer) keepsPromises() error {
 		}
 	}
 	switch {
-	case preflight || a.status == http.StatusNotModified:
+	case preflight || head || a.status == http.StatusNotModified:
 		if len(a.body) != 0 {
 			wrong("the body must be empty")
 		}
@@ -485,9 +493,8 @@ type page struct {
 // page wants a well-formed list: a count that fits, keys even when there are none, and a cursor exactly when more follows.
 func (a *answer) page(t testing.TB) page {
 	t.Helper()
-	require.Equal(t, http.StatusOK, a.status, "%v", a)
-	var p page
-	require.NoError(t, json.Unmarshal(a.body, &p), "%v", a)
+	p, err := a.decodePage()
+	require.NoError(t, err)
 	require.NotNil(t, p.Keys, "keys must be an array even when it is empty: %v", a)
 	require.Len(t, p.Keys, p.Count, "count must be the number of keys in the answer")
 	if p.Pagination != nil {
@@ -495,6 +502,16 @@ func (a *answer) page(t testing.TB) page {
 		require.NotNil(t, p.Pagination.Offset, "pagination must name the offset: %v", a)
 	}
 	return p
+}
+
+func (a *answer) decodePage() (p page, err error) {
+	if a.status != http.StatusOK {
+		return p, errors.New(a.String())
+	}
+	if err := json.Unmarshal(a.body, &p); err != nil {
+		return p, fmt.Errorf("%v: %w", a, err)
+	}
+	return p, nil
 }
 
 // keys lists everything under a prefix, without paging.
@@ -541,42 +558,6 @@ func random() string {
 	b := make([]byte, 6)
 	rand.Read(b)
 	return hex.EncodeToString(b)
-}
-
-// newPrefix is a part of the key space for this test alone. What is under it is deleted when the test ends.
-func newPrefix(t testing.TB) string {
-	t.Helper()
-	prefix := "e2e/" + random() + "/"
-	t.Cleanup(func() { deleteAll(cleanupContext(t), prefix) })
-	return prefix
-}
-
-// deleteAll clears a prefix as well as it can: it runs when the verdict is already known.
-func deleteAll(ctx context.Context, prefix string) {
-	if site.databaseURL != "" { // one statement instead of a request per key
-		if db, err := pgx.Connect(ctx, site.databaseURL); err == nil {
-			defer db.Close(ctx)
-			if _, err := db.Exec(ctx, `delete from public.kv_store where starts_with(key, $1)`, prefix); err == nil {
-				return
-			}
-		}
-	}
-	for {
-		a, err := exchange(http.MethodGet, listPath+params("prefix", prefix, "limit", "1000"))
-		if err != nil || a.status != http.StatusOK {
-			return
-		}
-		var p page
-		if json.Unmarshal(a.body, &p) != nil || len(p.Keys) == 0 {
-			return
-		}
-		if inParallel(16, len(p.Keys), func(i int) error {
-			_, err := exchange(http.MethodDelete, deletePath+"?key="+url.QueryEscape(p.Keys[i]))
-			return err
-		}) != nil {
-			return
-		}
-	}
 }
 
 // inParallel runs do for 0 … n-1 in so many goroutines and returns the first error.

@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +36,7 @@ func TestFailureInTheMiddleLeavesNothing(t *testing.T) {
 	for _, table := range relations(t, db, memberTablesQuery) {
 		t.Run(table, func(t *testing.T) {
 			prefix := newPrefix(t)
-			name := "e2e_fail_" + strings.Trim(prefix[4:], "/")
+			name := "e2e_fail_" + random()
 			_, err := db.Exec(t.Context(), fmt.Sprintf(`
 				create function public.%[1]s() returns trigger language plpgsql as $$
 				begin

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"regexp"
@@ -42,6 +43,8 @@ func TestPreflight(t *testing.T) {
 			allowed := regexp.MustCompile(`\s*,\s*`).Split(strings.ToLower(a.header.Get("Access-Control-Allow-Headers")), -1)
 			require.Contains(t, allowed, "content-type")
 			require.Contains(t, allowed, "authorization", "the function understands a bearer token")
+			require.Subset(t, allowed, []string{"traceparent", "tracestate", "baggage", "sentry-trace"}, "tracing adds these to requests by itself")
+			require.Equal(t, "7200", a.header.Get("Access-Control-Max-Age"), "browsers need not ask before every request")
 			if e.reads {
 				require.Contains(t, allowed, "x-kv-after", "reads understand X-KV-After")
 				require.Contains(t, allowed, "cache-control", "reads understand Cache-Control: no-cache")
@@ -63,6 +66,62 @@ func TestOtherMethods(t *testing.T) {
 				a.isExactError(t, http.StatusMethodNotAllowed, "Method Not Allowed")
 			}
 		})
+	}
+}
+
+// TestHEADIsGETWithoutTheBody, for monitors and for whoever only wants to know whether something is there or has changed.
+func TestHEADIsGETWithoutTheBody(t *testing.T) {
+	t.Parallel()
+	prefix := newPrefix(t)
+	upsert(t, prefix+"k", `{"text":"é"}`)
+	for _, row := range []struct {
+		name, path string
+		status     int
+		supabase   bool
+	}{
+		{"Get", getPath + params("key", prefix+"k"), http.StatusOK, false},
+		{"GetByPath", "/api/kv/get/" + prefix + "k", http.StatusOK, false},
+		{"GetNotFound", getPath + params("key", prefix+"none"), http.StatusNotFound, false},
+		{"GetWithoutKey", getPath, http.StatusBadRequest, false},
+		{"List", listPath + params("prefix", prefix, "includeValues", "true"), http.StatusOK, false},
+		{"ListLimit", "/api/kv/list" + params("limit", "ten"), http.StatusBadRequest, false},
+		{"Query", queryPath + params("prefix", prefix), http.StatusOK, true},
+		{"Export", "/api/kv/query" + params("prefix", prefix, "format", "ndjson"), http.StatusOK, true},
+		{"Upsert", upsertPath, http.StatusMethodNotAllowed, false},
+		{"Delete", deletePath + params("key", prefix+"k"), http.StatusMethodNotAllowed, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			if row.supabase {
+				needsSupabase(t)
+			}
+			get, head := call(t, http.MethodGet, row.path, fresh), call(t, http.MethodHead, row.path, fresh)
+			require.Equal(t, row.status, get.status, "%v", get)
+			require.Equal(t, row.status, head.status, "%v", head)
+			for _, name := range []string{"Content-Type", "ETag", "Cache-Control", "X-KV-Cache", "X-KV-Has-More", "Allow"} {
+				require.Equal(t, get.header.Get(name), head.header.Get(name), name)
+			}
+			if site.hostURL != "" { // a server on the way may say nothing
+				require.Equal(t, fmt.Sprint(len(get.body)), head.header.Get("Content-Length"))
+			}
+			if row.status == http.StatusOK {
+				unchanged := call(t, http.MethodHead, row.path, fresh, header("If-None-Match", get.header.Get("ETag")))
+				require.Equal(t, http.StatusNotModified, unchanged.status, "%v", unchanged)
+			}
+		})
+	}
+	holds(t, prefix+"k", `{"text":"é"}`)
+}
+
+// TestAnswersOfThePlatformCanBeRead: a page of another site sees also why it did not reach a function.
+func TestAnswersOfThePlatformCanBeRead(t *testing.T) {
+	needsHost(t)
+	t.Parallel()
+	for path, status := range map[string]int{"/.netlify/functions/kv-none": http.StatusNotFound, "/api/kv/none": http.StatusNotFound} {
+		a, err := exchange(http.MethodGet, path, header("Origin", "https://app.example.com"))
+		require.NoError(t, err)
+		require.Equal(t, status, a.status, "%v", a)
+		require.Equal(t, []string{"*"}, a.header.Values("Access-Control-Allow-Origin"), "%v", a)
 	}
 }
 
@@ -125,12 +184,18 @@ func TestToken(t *testing.T) {
 			return call(t, http.MethodPost, queryPath, append(o, body(`{"prefix":"e2e/none/"}`))...)
 		},
 	}
+	reads := map[string]bool{"List": true, "Get": true, "Query": true}
 	for name, request := range requests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			unknown, none := request(t, header("Authorization", "Bearer not-"+site.apiToken)), request(t, noToken)
-			if site.apiToken == "" {
-				require.NotEqual(t, http.StatusUnauthorized, unknown.status, "no token is configured, so any will do: %v", unknown)
-				require.NotEqual(t, http.StatusUnauthorized, none.status, "no token is configured, so none is needed: %v", none)
+			needed := site.writesNeedToken
+			if reads[name] {
+				needed = site.readsNeedToken
+			}
+			if !needed {
+				require.NotEqual(t, http.StatusUnauthorized, unknown.status, "no token is needed, so any will do: %v", unknown)
+				require.NotEqual(t, http.StatusUnauthorized, none.status, "no token is needed: %v", none)
 				return
 			}
 			unknown.isError(t, http.StatusUnauthorized)
@@ -147,8 +212,8 @@ func TestToken(t *testing.T) {
 func TestReadToken(t *testing.T) {
 	t.Parallel()
 	token := firstOf(os.Getenv("KV_READ_TOKEN"))
-	if token == "" {
-		t.Skip("KV_READ_TOKEN is not set: make test runs this on a platform that has one")
+	if token == "" || !site.readsNeedToken {
+		t.Skip("KV_READ_TOKEN is not set, or the site needs no token: make test runs this on a platform that does")
 	}
 	reader := header("Authorization", "Bearer "+token)
 	require.Equal(t, http.StatusOK, call(t, http.MethodGet, listPath+params("prefix", "e2e/none/", "limit", "1"), reader).status)

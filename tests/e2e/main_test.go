@@ -7,18 +7,18 @@
 //	KV_API_TOKEN               sent as a bearer token when set; of several, the first
 //	DATABASE_URL               lets tests look into Postgres, and fill it with what would take too long over HTTP
 //	KV_HOST_URL                the local function host: lets tests restart instances, and holds them to times
-//	USE_SUPABASE_KV, KV_MIRROR_WRITES
-//	                           as the functions have them: which store answers, and whether the other one is written too
-//	KV_CACHE, KV_CACHE_MAX_STALE, KV_WARM_KEYS
-//	                           as the functions have them, so that tests of the cache know what to expect
+//	KV_CACHE_MAX_STALE, KV_WARM_KEYS
+//	                           as the functions of the local host have them, so that tests of the cache know what to expect
 //	SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY, SUPABASE_JWT_SECRET
 //	                           let tests knock at PostgREST; no answer may hold a secret of these
 //	E2E_SMOKE=1                (or -short) only the tests named TestSmoke…: small values and few requests, for `netlify dev`
 //	E2E_QUERIES, E2E_MEGABYTES how many random queries and large values; E2E_SEED repeats the queries of a run
 //	E2E_ONLY                   token, cache or store: only the tests that depend on it (modes_test.go)
+//	E2E_RUN                    the name of the run, as in 20261129T133740-a1; without it one is made up
 //
-// Every test works under a random key prefix and deletes what it wrote. A test that needs what a site does not offer is
-// skipped and says so.
+// Which store answers, whether Netlify Blobs is written, and which requests need a token, the suite asks the site (site_test.go).
+// A test that needs what a site does not offer is skipped and says so. Every test works under a key prefix of its own, within one of
+// the run, and deletes what it wrote; run_test.go removes the rest, however the run ends.
 package e2e
 
 import (
@@ -35,11 +35,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// site is what the environment says about the deployment under test.
+// site is the deployment under test: what the environment says about it, and what it says itself (discover).
 var site = struct {
 	baseURL, apiToken                string
 	databaseURL, hostURL             string
 	supabaseURL, anonKey, serviceKey string
+
+	blobs                           bool // Netlify Blobs answers, else Supabase
+	writesBlobs                     bool // Netlify Blobs is written: because it answers, or is mirrored to
+	caches                          bool // answers are kept in memory
+	readsNeedToken, writesNeedToken bool
 }{
 	baseURL:     strings.TrimRight(os.Getenv("KV_BASE_URL"), "/"),
 	apiToken:    firstOf(os.Getenv("KV_API_TOKEN")),
@@ -63,11 +68,39 @@ func TestMain(m *testing.M) {
 			"or name a site: KV_BASE_URL=https://deploy-preview-12--site.netlify.app make e2e")
 		os.Exit(1)
 	}
-	if err := choose(); err != nil {
+	if err := prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	os.Exit(runAll(m))
+}
+
+// prepare looks at the site, and chooses which tests are run and how many at a time.
+func prepare() error {
+	if err := discover(); err != nil {
+		return fmt.Errorf("%s cannot be tested: %w", site.baseURL, err)
+	}
+	fmt.Fprintln(os.Stderr, describe())
+	if err := removeOldRuns(); err != nil {
+		return err
+	}
+	if err := choose(); err != nil {
+		return err
+	}
+	if site.hostURL == "" { // the tests wait for the network, not for this machine
+		return setDefault("test.parallel", "16")
+	}
+	return nil
+}
+
+// setDefault sets a flag that was not given.
+func setDefault(name, value string) error {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	if given {
+		return nil
+	}
+	return flag.Set(name, value)
 }
 
 // setting reads a number from the environment.
@@ -85,14 +118,14 @@ func setting(t testing.TB, name string, otherwise int) int {
 // needsSupabase skips the test where Netlify Blobs answers.
 func needsSupabase(t testing.TB) {
 	t.Helper()
-	if os.Getenv("USE_SUPABASE_KV") == "false" {
+	if site.blobs {
 		t.Skip("Netlify Blobs answers: this test is about what only Supabase can do")
 	}
 }
 
 // keepable tells whether a key can be stored: while Netlify Blobs is written, its clients' rules hold too.
 func keepable(key string) bool {
-	if os.Getenv("USE_SUPABASE_KV") != "false" && os.Getenv("KV_MIRROR_WRITES") != "true" {
+	if !site.writesBlobs {
 		return true
 	}
 	segments := strings.Split(key, "/")

@@ -163,6 +163,7 @@ func TestRequestsOverTheLimit(t *testing.T) {
 	a, err := exchange(http.MethodPost, upsertPath, body(upsertBody(prefix+"k", `["`+string(big)+`"]`)))
 	require.NoError(t, err)
 	require.Equal(t, http.StatusRequestEntityTooLarge, a.status, "%v", a)
+	require.Equal(t, []string{"*"}, a.header.Values("Access-Control-Allow-Origin"), "a page must be able to read why: %v", a)
 	require.Empty(t, keys(t, "prefix", prefix))
 
 	value := `["` + string(big[:6_000_000]) + `"]`

@@ -113,6 +113,12 @@ func TestSmoke(t *testing.T) {
 					require.Equal(t, methods, a.header.Get("Access-Control-Allow-Methods"), path)
 				}
 			})
+			t.Run("Head", func(t *testing.T) {
+				a := call(t, http.MethodHead, via.get+params("key", prefix+"a"), fresh)
+				require.Equal(t, http.StatusOK, a.status, "%v", a)
+				require.NotEmpty(t, a.header.Get("ETag"))
+				require.Equal(t, http.StatusNotFound, call(t, http.MethodHead, via.get+params("key", prefix+"none")).status)
+			})
 			t.Run("ErrMethod", func(t *testing.T) {
 				for path, method := range map[string]string{
 					via.upsert: http.MethodGet, via.list: http.MethodPost, via.get: http.MethodPut, via.delete: http.MethodGet,

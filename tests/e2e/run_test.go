@@ -1,0 +1,241 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// run is this run of the suite. Everything that it writes over HTTP is under e2e/<id>/ or e2e/warm/<id>/, and is gone when it
+// ends: also after Ctrl-C, at its time limit, and when a test fails. What a run that was killed left, the next one removes.
+var run = struct {
+	id       string
+	prefixes atomic.Int64
+	stop     stopper
+}{id: newRunID()}
+
+// parents are what keys of runs begin with. The second is for KV_WARM_KEYS.
+var parents = []string{"e2e/", "e2e/warm/"}
+
+const (
+	runTime = "20060102T150405"
+	// tooOld is when a run that left something cannot be going on any more.
+	tooOld = 3 * time.Hour
+)
+
+// newRunID names the run by its time, so that a later one knows how old it is. E2E_RUN names it from outside.
+func newRunID() string {
+	if id := os.Getenv("E2E_RUN"); id != "" {
+		return id
+	}
+	return time.Now().UTC().Format(runTime) + "-" + random()
+}
+
+var runID = regexp.MustCompile(`^(\d{8}T\d{6})-[0-9A-Za-z-]{1,40}$`)
+
+// stopper ends a run early: from then on every request of a test is refused, so that the tests end by themselves and tidy up.
+type stopper struct {
+	why atomic.Pointer[string]
+}
+
+var errStopped = errors.New("the run was stopped")
+
+func (s *stopper) now(why string) { s.why.CompareAndSwap(nil, &why) }
+
+// reason is "" while the run goes on.
+func (s *stopper) reason() string {
+	if why := s.why.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// skipIfStopped ends a test that has not failed and need not go on.
+func skipIfStopped(t testing.TB) {
+	t.Helper()
+	if why := run.stop.reason(); why != "" {
+		t.Skip("the run was stopped: " + why)
+	}
+}
+
+// watch stops the run at the first signal, and before Go's own limit (-timeout), which ends the process on the spot. A second
+// signal does that, too.
+func watch() (end func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	var timeUp <-chan time.Time
+	limit := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration)
+	if limit > 0 {
+		timeUp = time.After(limit - min(limit/5, 2*time.Minute))
+	}
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for {
+			select {
+			case s := <-signals:
+				if run.stop.reason() != "" {
+					fmt.Fprintf(os.Stderr, "\n%v again: what is under %s is left for the next run\n", s, under(run.id))
+					os.Exit(130)
+				}
+				fmt.Fprintf(os.Stderr, "\n%v: removing what this run wrote (again: end at once)\n", s)
+				run.stop.now(s.String())
+			case <-timeUp:
+				fmt.Fprintf(os.Stderr, "\nthe limit of %s is near: removing what this run wrote\n", limit)
+				run.stop.now(fmt.Sprintf("its limit of %s (-timeout) was near", limit))
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		signal.Stop(signals)
+		close(done)
+		watching.Wait()
+	}
+}
+
+func under(id string) string { return parents[0] + id + "/" }
+
+// runAll runs the tests and removes what they left. The status is what the process ends with.
+func runAll(m *testing.M) (status int) {
+	end := watch()
+	status = m.Run()
+	left, err := removeRun(run.id)
+	end()
+	why := run.stop.reason()
+	if why != "" {
+		status = max(status, 1)
+		fmt.Fprintf(os.Stderr, "The run was stopped: %s.\n", why)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "What this run wrote could not be removed: %v\nTry: E2E_RUN=%s go test -run '^$' ./tests/e2e\n", err, run.id)
+		return max(status, 1)
+	case left > 0 || why != "":
+		fmt.Fprintf(os.Stderr, "%d entries that tests had left were removed; nothing is under %s now.\n", left, under(run.id))
+	}
+	return status
+}
+
+// removeRun deletes what a run wrote and tells how many entries it found.
+func removeRun(id string) (removed int, err error) {
+	for _, parent := range parents {
+		n, err := deleteAll(context.Background(), parent+id+"/")
+		removed += n
+		if err != nil {
+			return removed, err
+		}
+	}
+	return removed, nil
+}
+
+// removeOldRuns removes what runs left that were killed.
+func removeOldRuns() error {
+	old := map[string]bool{}
+	err := eachKey(parents[0], func(key string) {
+		for _, parent := range parents {
+			id, _, _ := strings.Cut(strings.TrimPrefix(key, parent), "/")
+			if match := runID.FindStringSubmatch(id); match != nil && id != run.id {
+				if at, err := time.Parse(runTime, match[1]); err == nil && time.Since(at) > tooOld {
+					old[id] = true
+				}
+			}
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("look for what earlier runs left: %w", err)
+	}
+	for id := range old {
+		n, err := removeRun(id)
+		fmt.Fprintf(os.Stderr, "%d entries that an earlier run had left under %s were removed\n", n, under(id))
+		if err != nil {
+			return fmt.Errorf("remove what an earlier run left under %s: %w", under(id), err)
+		}
+	}
+	return nil
+}
+
+// newPrefix is a part of the key space for this test alone. What is under it is deleted when the test ends.
+func newPrefix(t testing.TB) string {
+	t.Helper()
+	return newPrefixUnder(t, parents[0])
+}
+
+func newPrefixUnder(t testing.TB, parent string) string {
+	t.Helper()
+	prefix := fmt.Sprintf("%s%s/%d/", parent, run.id, run.prefixes.Add(1))
+	t.Cleanup(func() {
+		if _, err := deleteAll(cleanupContext(t), prefix); err != nil {
+			t.Logf("not everything under %s could be removed yet: %v", prefix, err)
+		}
+	})
+	return prefix
+}
+
+// deleteAll clears a prefix and tells how many entries it found there. It works after the run was stopped, too.
+func deleteAll(ctx context.Context, prefix string) (removed int, err error) {
+	if site.databaseURL != "" && !site.writesBlobs { // one statement instead of a request per key
+		db, err := pgx.Connect(ctx, site.databaseURL)
+		if err != nil {
+			return 0, err
+		}
+		defer db.Close(ctx)
+		tag, err := db.Exec(ctx, `delete from public.kv_store where starts_with(key, $1)`, prefix)
+		return int(tag.RowsAffected()), err
+	}
+	// Pass by pass, since a write that was under way may come behind a pass.
+	for range 10 {
+		var found []string
+		if err := eachKey(prefix, func(key string) { found = append(found, key) }); err != nil || len(found) == 0 {
+			return removed, err
+		}
+		err := inParallel(16, len(found), func(i int) error {
+			a, err := roundTrip(http.MethodDelete, deletePath+"?key="+url.QueryEscape(found[i]))
+			if err == nil && a.status != http.StatusOK {
+				err = errors.New(a.String())
+			}
+			return err
+		})
+		if err != nil {
+			return removed, err
+		}
+		removed += len(found)
+	}
+	return removed, fmt.Errorf("there is always something new under %s", prefix)
+}
+
+// eachKey gives every key with the prefix.
+func eachKey(prefix string, give func(string)) error {
+	for cursor := ""; ; {
+		a, err := roundTrip(http.MethodGet, listPath+params("prefix", prefix, "limit", "1000", "cursor", cursor), fresh)
+		if err != nil {
+			return err
+		}
+		p, err := a.decodePage()
+		if err != nil {
+			return err
+		}
+		for _, key := range p.Keys {
+			give(key)
+		}
+		if p.Pagination == nil || p.Pagination.NextCursor == nil {
+			return nil
+		}
+		cursor = *p.Pagination.NextCursor
+	}
+}
