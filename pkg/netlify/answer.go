@@ -52,6 +52,14 @@ func errorAnswer(err error, now time.Time) *Answer {
 	return answer
 }
 
+// dropBody makes the answer to GET one to HEAD, which still says how long the body is.
+func (a *Answer) dropBody() {
+	if a.Status != http.StatusNotModified {
+		a.Header["Content-Length"] = strconv.Itoa(len(a.Body))
+	}
+	a.Body = nil
+}
+
 // maxResponseBytes is Lambda's limit for what a function returns, counted as the JSON that carries the body.
 const maxResponseBytes = 6 << 20
 

@@ -20,7 +20,7 @@ import (
 // Endpoint is one function: what it answers, and how.
 type Endpoint struct {
 	Name    string   // as in kv-list, for the log
-	Methods []string // besides OPTIONS
+	Methods []string // besides OPTIONS, and HEAD where there is GET
 	Reads   bool     // it changes nothing: KV_READ_TOKEN is enough, and browsers must revalidate what they keep
 	// Stats counts what the cache of a reading function did.
 	Stats func() kv.CacheStats
@@ -79,6 +79,10 @@ func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 		answer.Header = h.headers(&request, answer)
 		response, _ = answer.encode()
 	}
+	if request.head {
+		answer.dropBody()
+		response, _ = answer.encode()
+	}
 	h.logRequest(ctx, &request, answer, err, h.now().Sub(start))
 	return response, nil
 }
@@ -92,6 +96,9 @@ func (h *Handler) answer(ctx context.Context, event []byte, request *Request) (a
 	}()
 	if err := decodeEvent(event, request); err != nil {
 		return nil, kv.Invalid("the event must be an HTTP request as Netlify sends it")
+	}
+	if request.HTTPMethod == http.MethodHead { // is answered as GET, without the body (RFC 9110, section 9.3.2)
+		request.head, request.HTTPMethod = true, http.MethodGet
 	}
 	switch {
 	case !request.answersMethod(h.endpoint.Methods):
@@ -111,9 +118,17 @@ func withBlobs(ctx context.Context, request *Request) context.Context {
 	return blobs.WithEvent(ctx, request.Blobs, request.Header(headerSiteID))
 }
 
-// exposedHeaders are what a browser's script may read of an answer.
+// exposedHeaders are what a browser's script may read of an answer. X-Nf-Request-Id is Netlify's.
 const exposedHeaders = "ETag, Age, Server-Timing, X-KV-Version, X-KV-Cache, X-KV-Cache-Stats, X-KV-Compare," +
-	" X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, X-KV-Release, Content-Disposition, Retry-After"
+	" X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, X-KV-Release, Content-Disposition, Retry-After, X-Nf-Request-Id"
+
+// allowedHeaders are what a browser's script may send: what the functions understand, and what tracing adds to requests by itself
+// (W3C Trace Context and Baggage; Sentry), which a browser would otherwise refuse to send.
+const allowedHeaders = "Content-Type, Authorization, Cache-Control, If-None-Match, X-KV-After, X-KV-Cache," +
+	" traceparent, tracestate, baggage, sentry-trace"
+
+// preflightSeconds is how long a browser may keep the answer to a preflight: two hours, the most that Chromium does.
+const preflightSeconds = "7200"
 
 // headers are those of every answer, and the answer's own.
 func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
@@ -128,9 +143,10 @@ func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
 	switch {
 	case request.HTTPMethod == http.MethodOptions:
 		header["Access-Control-Allow-Methods"] = h.methods()
-		header["Access-Control-Allow-Headers"] = "Content-Type, Authorization, Cache-Control, If-None-Match, X-KV-After, X-KV-Cache"
+		header["Access-Control-Allow-Headers"] = allowedHeaders
+		header["Access-Control-Max-Age"] = preflightSeconds
 	case answer.Status == http.StatusMethodNotAllowed:
-		header["Allow"] = h.methods()
+		header["Allow"] = strings.Replace(h.methods(), "GET", "GET, HEAD", 1)
 	}
 	if h.endpoint.Reads {
 		header["Cache-Control"] = "no-cache"
@@ -143,18 +159,25 @@ func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
 	return header
 }
 
+// methods are what a preflight allows. HEAD needs no leave from it, as GET needs none (Fetch standard, CORS-safelisted methods).
 func (h *Handler) methods() string {
 	return strings.Join(append(slices.Clone(h.endpoint.Methods), http.MethodOptions), ", ")
 }
+
+// maxRequestID bounds what a log line keeps of a request's id, in bytes. Netlify's have 26.
+const maxRequestID = 64
 
 // logRequest writes one line, with no key, value or token in it.
 func (h *Handler) logRequest(ctx context.Context, request *Request, answer *Answer, err error, took time.Duration) {
 	level, attributes := slog.LevelInfo, []slog.Attr{
 		slog.String("function", h.endpoint.Name),
-		slog.String("method", request.HTTPMethod),
+		slog.String("method", request.method()),
 		slog.Int("status", answer.Status),
 		slog.Float64("ms", milliseconds(took)),
 		slog.Int("bytes", len(answer.Body)),
+	}
+	if id := request.Header(headerRequestID); id != "" { // as Netlify's own log and the answer's X-Nf-Request-Id have it
+		attributes = append(attributes, slog.String("request_id", id[:min(len(id), maxRequestID)]))
 	}
 	if answer.read != nil {
 		attributes = append(attributes, slog.String("cache", string(answer.read.Source)), slog.Float64("age_ms", milliseconds(answer.read.Age)),

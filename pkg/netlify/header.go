@@ -16,12 +16,14 @@ const (
 	headerAfter
 	headerCache
 	headerSiteID
+	headerRequestID
 	headerCount
 )
 
 var headerNames = [headerCount]string{
 	headerAuthorization: "authorization", headerCacheControl: "cache-control", headerIfNoneMatch: "if-none-match",
 	headerAfter: "x-kv-after", headerCache: "x-kv-cache", headerSiteID: "x-nf-site-id",
+	headerRequestID: "x-nf-request-id",
 }
 
 // headers are the values of those headers, nil where there is none. A request has some twenty more, and keeping all of them took

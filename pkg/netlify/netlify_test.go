@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -280,12 +281,83 @@ func TestOtherMethodsAreNotAllowedAndPreflightsAreOpen(t *testing.T) {
 		require.Equal(t, http.StatusOK, r.StatusCode)
 		require.Empty(t, r.Body)
 		require.Equal(t, methods, r.Headers["Access-Control-Allow-Methods"])
-		require.Contains(t, r.Headers["Access-Control-Allow-Headers"], "Content-Type")
+		allowed := strings.Split(r.Headers["Access-Control-Allow-Headers"], ", ")
+		require.Subset(t, allowed, []string{"Content-Type", "Authorization", "traceparent", "tracestate", "baggage", "sentry-trace"})
+		require.Equal(t, "7200", r.Headers["Access-Control-Max-Age"])
 		r = invoke(t, endpoint, event("PATCH", ""))
 		require.Equal(t, http.StatusMethodNotAllowed, r.StatusCode)
 		require.Contains(t, r.Body, `"error":"Method Not Allowed"`)
-		require.Equal(t, methods, r.Headers["Allow"])
+		require.Equal(t, strings.Replace(methods, "GET", "GET, HEAD", 1), r.Headers["Allow"])
+		require.NotContains(t, r.Headers, "Access-Control-Max-Age", "preflights alone may be kept")
 	}
+}
+
+// TestHEADIsGETWithoutTheBody: status and headers are those of GET, errors included, and Content-Length says what GET would send.
+func TestHEADIsGETWithoutTheBody(t *testing.T) {
+	t.Setenv("KV_API_TOKEN", "token")
+	const authorized = `"headers":{"authorization":"Bearer token"}`
+	large := memory{value: `["` + strings.Repeat(`\"`, 2_500_000) + `"]`}
+	found, missing := kv.Uncached(memory{value: `{"a":"é"}`}), kv.Uncached(memory{err: &kv.Error{Code: kv.CodeNotFound}})
+	for name, c := range map[string]struct {
+		endpoint Endpoint
+		fields   string
+		status   int
+	}{
+		"Get":         {Get(found), authorized + `,"path":"/api/kv/get/k"`, 200},
+		"List":        {List(found), authorized, 200},
+		"Query":       {Query(kv.Uncached(&asked{answer: noResults}), time.Second), authorized, 200},
+		"Export":      {Query(kv.Uncached(&asked{answer: noResults}), time.Second), authorized + `,"queryStringParameters":{"format":"csv","select":"key"}`, 200},
+		"NotModified": {Get(found), `"headers":{"authorization":"Bearer token","if-none-match":"*"},"path":"/api/kv/get/k"`, 304},
+		"NotFound":    {Get(missing), authorized + `,"path":"/api/kv/get/k"`, 404},
+		"NoKey":       {Get(found), authorized, 400},
+		"NoToken":     {Get(found), `"path":"/api/kv/get/k"`, 401},
+		"TooLarge":    {Get(kv.Uncached(large)), authorized + `,"path":"/api/kv/get/k"`, 413},
+		"NoGET":       {Upsert(memory{}), authorized, 405},
+	} {
+		t.Run(name, func(t *testing.T) {
+			get, head := invoke(t, c.endpoint, event("GET", c.fields)), invoke(t, c.endpoint, event("HEAD", c.fields))
+			require.Equal(t, c.status, head.StatusCode)
+			require.Empty(t, head.Body)
+			require.False(t, head.IsBase64Encoded)
+			length, told := head.Headers["Content-Length"]
+			require.Equal(t, c.status != http.StatusNotModified, told)
+			if told {
+				require.Equal(t, strconv.Itoa(len(get.Body)), length)
+			}
+			for _, r := range []response{get, head} {
+				require.Equal(t, c.status, r.StatusCode)
+				delete(r.Headers, "Server-Timing")
+				delete(r.Headers, "Content-Length")
+			}
+			require.Equal(t, get.Headers, head.Headers)
+		})
+	}
+}
+
+// TestALineOfTheLogNamesItsRequest: by the id that Netlify gave it, and by the method that was sent.
+func TestALineOfTheLogNamesItsRequest(t *testing.T) {
+	var log bytes.Buffer
+	h := HandleWithLog(Get(kv.Uncached(memory{value: `{}`})), slog.New(slog.NewJSONHandler(&log, nil)))
+	line := func(event string) (fields struct {
+		Method    string
+		RequestID *string `json:"request_id"`
+	}) {
+		log.Reset()
+		invokeHandler(t, h, event)
+		require.NoError(t, json.Unmarshal(log.Bytes(), &fields), "one line of JSON: %s", log.String())
+		return fields
+	}
+	for name, headers := range map[string]string{
+		"One":  `"headers":{"X-Nf-Request-Id":"01KE5Y8Q4T0Z7N3V5R9W2M6B1C"}`,
+		"Many": `"multiValueHeaders":{"x-nf-request-id":["01KE5Y8Q4T0Z7N3V5R9W2M6B1C","other"]}`,
+	} {
+		got := line(event("HEAD", headers+`,"path":"/api/kv/get/k"`))
+		require.Equal(t, "01KE5Y8Q4T0Z7N3V5R9W2M6B1C", *got.RequestID, name)
+		require.Equal(t, "HEAD", got.Method)
+	}
+	require.Equal(t, "01KE5Y8Q4T0Z7N3V5R9W2M6B1C", *line(event("PATCH", `"headers":{"x-nf-request-id":"01KE5Y8Q4T0Z7N3V5R9W2M6B1C"}`)).RequestID, "of a refused request, too")
+	require.Len(t, *line(event("GET", `"headers":{"x-nf-request-id":"`+strings.Repeat("x", 5000)+`"}`)).RequestID, maxRequestID)
+	require.Nil(t, line(event("GET", "")).RequestID, "where there is none")
 }
 
 func TestTokens(t *testing.T) {

@@ -29,11 +29,20 @@ type Request struct {
 	// Blobs is how to reach Netlify Blobs, where Netlify gives the function a way.
 	Blobs string `json:"blobs"`
 
-	now func() time.Time // the handler's clock
+	now  func() time.Time // the handler's clock
+	head bool             // the method was HEAD; HTTPMethod is GET then
 }
 
 // Timestamp is the time for the answer, as JavaScript's toISOString writes it.
 func (r *Request) Timestamp() string { return timestamp(r.now()) }
+
+// method is the method as it was sent.
+func (r *Request) method() string {
+	if r.head {
+		return http.MethodHead
+	}
+	return r.HTTPMethod
+}
 
 // Header returns the first value of a header.
 func (r *Request) Header(which header) string {

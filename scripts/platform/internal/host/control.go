@@ -49,7 +49,7 @@ func (in *instance) describe() Instance {
 
 func (h *Host) serveControl(w http.ResponseWriter, r *http.Request) {
 	if !fromHere(r) {
-		deny(w, http.StatusForbidden, "Forbidden", "only programs on this machine may ask, not pages of another site")
+		refuse(w, http.StatusForbidden, "Forbidden", "only programs on this machine may ask, not pages of another site")
 		return
 	}
 	switch strings.TrimPrefix(r.URL.Path, controlPrefix) {
@@ -60,7 +60,7 @@ func (h *Host) serveControl(w http.ResponseWriter, r *http.Request) {
 	case "restart":
 		h.serveRestart(w, r)
 	default:
-		deny(w, http.StatusNotFound, "NotFound", "the host has healthz, instances and restart")
+		refuse(w, http.StatusNotFound, "NotFound", "the host has healthz, instances and restart")
 	}
 }
 
@@ -78,17 +78,17 @@ func fromHere(r *http.Request) bool {
 // serveRestart replaces instances and answers when the new ones are ready.
 func (h *Host) serveRestart(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
-		deny(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "restart takes POST")
+		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "restart takes POST")
 		return
 	}
 	chosen, number, err := h.chosen(r)
 	if err != nil {
-		deny(w, http.StatusBadRequest, "BadRequest", err.Error())
+		refuse(w, http.StatusBadRequest, "BadRequest", err.Error())
 		return
 	}
 	for _, f := range chosen {
 		if err := f.restart(r.Context(), number); err != nil {
-			deny(w, http.StatusBadGateway, "Runtime.ExitError", err.Error())
+			refuse(w, http.StatusBadGateway, "Runtime.ExitError", err.Error())
 			return
 		}
 	}

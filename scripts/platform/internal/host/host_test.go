@@ -203,7 +203,38 @@ func TestResponseOfAFunction(t *testing.T) {
 
 	resp, body = s.do(t, http.MethodHead, "/.netlify/functions/f?do=headers", nil, "")
 	require.Equal(t, 201, resp.StatusCode)
+	require.Equal(t, int64(3), resp.ContentLength)
 	require.Empty(t, body)
+
+	resp, _ = s.do(t, http.MethodHead, "/.netlify/functions/f?do=length&n=42", nil, "")
+	require.Equal(t, int64(42), resp.ContentLength, "to HEAD, the function says how long the body would be")
+	resp, _ = s.get(t, "do=length&n=42")
+	require.Equal(t, int64(0), resp.ContentLength, "to GET, what is sent counts")
+	require.NotContains(t, resp.Header, "Access-Control-Allow-Origin", "the host adds it to no function's answer")
+}
+
+// TestEveryPageMayReadWhatTheHostAnswersItself, or a browser would only report a failed connection.
+func TestEveryPageMayReadWhatTheHostAnswersItself(t *testing.T) {
+	t.Parallel()
+	s := running(t, nil)
+	for name, c := range map[string]struct {
+		method, path string
+		body         io.Reader
+		status       int
+	}{
+		"TooLarge":     {http.MethodPost, "/api/f/x", strings.NewReader(strings.Repeat("x", MaxPayload+1)), http.StatusRequestEntityTooLarge},
+		"NoFunction":   {http.MethodGet, "/.netlify/functions/none", nil, http.StatusNotFound},
+		"NoAddress":    {http.MethodGet, "/api/none", nil, http.StatusNotFound},
+		"FunctionFail": {http.MethodGet, "/.netlify/functions/f?do=fail", nil, http.StatusBadGateway},
+		"FunctionExit": {http.MethodGet, "/.netlify/functions/f?do=exit", nil, http.StatusBadGateway},
+	} {
+		resp, _ := s.do(t, c.method, c.path, c.body, "text/plain")
+		require.Equal(t, c.status, resp.StatusCode, name)
+		require.Equal(t, []string{"*"}, resp.Header.Values("Access-Control-Allow-Origin"), name)
+	}
+	resp, _ := s.do(t, http.MethodGet, "/_platform/none", nil, "")
+	require.Equal(t, http.StatusNotFound, resp.StatusCode)
+	require.NotContains(t, resp.Header, "Access-Control-Allow-Origin", "the control addresses are for no page")
 }
 
 func TestFailuresOfAFunction(t *testing.T) {

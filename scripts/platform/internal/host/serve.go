@@ -34,12 +34,12 @@ func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	name, ok := config.route(r.URL.EscapedPath())
 	if !ok {
-		http.Error(w, "Not found", http.StatusNotFound)
+		notFound(w, "Not found")
 		return
 	}
 	f := h.function(name)
 	if f == nil {
-		http.Error(w, "Function not found: "+name, http.StatusNotFound)
+		notFound(w, "Function not found: "+name)
 		return
 	}
 	h.invoke(w, r, f, site)
@@ -79,7 +79,7 @@ func (h *Host) invoke(w http.ResponseWriter, r *http.Request, f *function, site 
 		h.denyLate(w, in, err)
 		return
 	}
-	h.answer(w, in, o)
+	h.answer(w, r, in, o)
 }
 
 var (
@@ -147,15 +147,16 @@ func (h *Host) denyLate(w http.ResponseWriter, in *instance, err error) {
 }
 
 // answer turns an outcome into a response.
-func (h *Host) answer(w http.ResponseWriter, in *instance, o outcome) {
+func (h *Host) answer(w http.ResponseWriter, r *http.Request, in *instance, o outcome) {
 	switch o.kind {
 	case answered:
-		if err := respond(w, o.body); err != nil {
+		if err := respond(w, r.Method, o.body); err != nil {
 			h.log.Warn("function answered nonsense", "instance", in.Name(), "error", err.Error())
 			deny(w, http.StatusBadGateway, "Runtime.InvalidResponse", "error decoding lambda response: "+err.Error())
 		}
 	case failed:
 		// The function's own error object, as Netlify shows it.
+		readable(w)
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusBadGateway)
 		_, _ = w.Write(o.body)
@@ -172,10 +173,25 @@ func (h *Host) answer(w http.ResponseWriter, in *instance, o outcome) {
 	}
 }
 
-// deny answers for a function that did not, in the shape of Lambda's errors.
+// deny answers for a function that did not.
 func deny(w http.ResponseWriter, status int, kind, message string) {
+	readable(w)
+	refuse(w, status, kind, message)
+}
+
+// refuse answers in the shape of Lambda's errors.
+func refuse(w http.ResponseWriter, status int, kind, message string) {
 	writeJSON(w, status, map[string]string{"errorType": kind, "errorMessage": message})
 }
+
+func notFound(w http.ResponseWriter, message string) {
+	readable(w)
+	http.Error(w, message, http.StatusNotFound)
+}
+
+// readable lets a page of any site read an answer that is not a function's: a browser would otherwise report a failed connection in
+// its place.
+func readable(w http.ResponseWriter) { w.Header().Set("Access-Control-Allow-Origin", "*") }
 
 // response is what a function answers with.
 type response struct {
@@ -187,7 +203,7 @@ type response struct {
 }
 
 // respond writes a function's answer. It fails before it writes anything, or not at all.
-func respond(w http.ResponseWriter, answer []byte) error {
+func respond(w http.ResponseWriter, method string, answer []byte) error {
 	var r response
 	if err := json.Unmarshal(answer, &r); err != nil {
 		return err
@@ -216,8 +232,10 @@ func respond(w http.ResponseWriter, answer []byte) error {
 	if header.Get("Content-Type") == "" {
 		header.Set("Content-Type", "text/plain; charset=utf-8") // else Go would guess one from the body
 	}
-	header.Del("Content-Length") // the function's own may not fit what is sent
-	if bodyAllowed(r.StatusCode) {
+	if method != http.MethodHead || len(body) > 0 { // to HEAD, a function may say how long the body would be
+		header.Del("Content-Length") // the function's own may not fit what is sent
+	}
+	if bodyAllowed(r.StatusCode) && header.Get("Content-Length") == "" {
 		header.Set("Content-Length", strconv.Itoa(len(body)))
 	}
 	w.WriteHeader(r.StatusCode)

@@ -68,6 +68,8 @@ func handle(_ context.Context, event json.RawMessage) (response, error) {
 			MultiValueHeaders: map[string][]string{"X-Many": {"a", "b"}}, Body: "AAH/", IsBase64Encoded: true}, nil
 	case "nothing":
 		return response{StatusCode: 304, Headers: map[string]string{"ETag": `"x"`}}, nil
+	case "length":
+		return response{StatusCode: 200, Headers: map[string]string{"Content-Length": argument}}, nil
 	case "badstatus":
 		return response{StatusCode: 7}, nil
 	}
