@@ -29,18 +29,23 @@ reset: ## remove all local data
 dev: ## the same database under netlify dev, at http://localhost:8888, until Ctrl-C
 	@$(PLATFORM) dev
 
+# These are pinned here, not in go.mod: the functions need nothing of the hundred modules that they are made of. They are built
+# once and kept.
+ACTIONLINT = actionlint@v1.7.12
+GOSEC = gosec@v2.30.0
+GOVULNCHECK = govulncheck@v1.9.0
+TOOLS = $(CURDIR)/.local/tools
+
+$(TOOLS)/$(ACTIONLINT):
+	@mkdir -p $(TOOLS) && GOFLAGS=-buildvcs=false GOBIN=$(TOOLS) go install github.com/rhysd/actionlint/cmd/$(ACTIONLINT) && mv -f $(TOOLS)/actionlint $@
+
 .PHONY: check
-check: ## formatting, vet, staticcheck, and that go.mod is tidy
+check: $(TOOLS)/$(ACTIONLINT) ## formatting, vet, staticcheck, that go.mod is tidy, and the workflows: actionlint
 	@unformatted=$$(gofmt -l functions pkg scripts tests); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	@go vet ./...
 	@go tool staticcheck ./...
 	@go mod tidy -diff
-
-# The scanners are pinned here, not in go.mod: the functions need nothing of the hundred modules that they are made of. They
-# are built once and kept.
-GOSEC = gosec@v2.30.0
-GOVULNCHECK = govulncheck@v1.9.0
-TOOLS = $(CURDIR)/.local/tools
+	@$(TOOLS)/$(ACTIONLINT)
 
 $(TOOLS)/$(GOSEC):
 	@mkdir -p $(TOOLS) && GOFLAGS='$(FLAGS)' GOBIN=$(TOOLS) go install github.com/securego/gosec/v2/cmd/$(GOSEC) && mv -f $(TOOLS)/gosec $@
@@ -185,9 +190,12 @@ fuzz: ## run every fuzz target for FUZZTIME (3s); with SUPABASE_URL set, against
 				{ grep -q '^ *context deadline exceeded$$' $$log && ! grep -Eq 'Failing input|panic:|\.go:[0-9]' $$log; } || { cat $$log; exit 1; }; \
 			echo "$$dir $$target $$(grep execs: $$log | tail -n 1)"; done ) || exit 1; done
 
+# The tests' own program, in place of the shell, gets the signal that ends it early: it then removes what it wrote.
 .PHONY: e2e
-e2e: ## the end-to-end tests against KV_BASE_URL, or against what `make up` started
-	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; go test -count=1 -v ./tests/e2e
+e2e: ## the end-to-end tests against KV_BASE_URL, or against what `make up` started (ARGS='-test.run Smoke')
+	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
+		go test -c -o .local/bin/e2e.$$$$ ./tests/e2e && mv -f .local/bin/e2e.$$$$ .local/bin/e2e && cd tests/e2e && \
+		exec ../../.local/bin/e2e -test.v -test.timeout 15m $(ARGS)
 
 .PHONY: scale
 scale: ## plans of every read at ENTRIES (1,000,000), and how its cost grows from 10,000: 15 minutes, on a platform of its own
@@ -230,3 +238,7 @@ export: ## write what a query finds into one file: make export ARGS='--prefix do
 .PHONY: kv
 kv: ## what people run beside the functions: make kv ARGS='add ../my-site' or ARGS='doctor --dir ../my-site' (ARGS=--help)
 	@$(call build,kv) && exec .local/bin/kv $(ARGS)
+
+.PHONY: far
+far: ## the whole end-to-end suite over a line of 150 ms, as against a site far away, on a platform of its own: minutes
+	@$(PLATFORM) run -- env PREVIEW_FAR=1 go test -count=1 -timeout 20m -v -run FarAway ./tests/preview

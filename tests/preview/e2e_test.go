@@ -1,0 +1,272 @@
+// Package preview tests how deploy previews are tested: the workflow that does it, and the end-to-end suite as a program that somebody
+// runs against a site far away.
+package preview
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// site is the local platform, as somebody far away reaches it: through the address of the functions alone.
+func site(t *testing.T) (base *url.URL, db *pgx.Conn) {
+	t.Helper()
+	if os.Getenv("KV_BASE_URL") == "" || os.Getenv("DATABASE_URL") == "" || os.Getenv("KV_HOST_URL") == "" {
+		t.Skip("KV_BASE_URL, DATABASE_URL and KV_HOST_URL are not all set: this is for the local platform (make test, or make up)")
+	}
+	if os.Getenv("USE_SUPABASE_KV") == "false" || os.Getenv("KV_MIRROR_WRITES") == "true" || os.Getenv("KV_API_TOKEN") != "" {
+		t.Skip("these tests are for a platform without tokens whose functions use Supabase alone")
+	}
+	base, err := url.Parse(os.Getenv("KV_BASE_URL"))
+	require.NoError(t, err)
+	db, err = pgx.Connect(t.Context(), os.Getenv("DATABASE_URL"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close(context.WithoutCancel(t.Context())) })
+	return base, db
+}
+
+// built is where the suite is, once a test has asked for it.
+var built string
+
+// suite is the suite as a program, built once.
+var suite = sync.OnceValues(func() (program string, err error) {
+	if built, err = os.MkdirTemp("", "preview-test-"); err != nil {
+		return "", err
+	}
+	program = filepath.Join(built, "e2e")
+	if out, err := exec.Command("go", "test", "-c", "-o", program, "../e2e").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build tests/e2e: %w\n%s", err, out)
+	}
+	return program, nil
+})
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(status)
+}
+
+// remote is the environment of somebody who knows the site's address and no more.
+func remote(base, id string) []string {
+	env := []string{"KV_BASE_URL=" + base, "E2E_RUN=" + id}
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GOFLAGS", "GOTOOLCHAIN"} {
+		if value, set := os.LookupEnv(name); set {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// runSuite starts the suite; wait gives what it printed and its status.
+func runSuite(t *testing.T, base, id string, args ...string) (cmd *exec.Cmd, wait func() (output string, status int)) {
+	t.Helper()
+	program, err := suite()
+	require.NoError(t, err)
+	cmd = exec.Command(program, args...)
+	cmd.Dir = "../e2e"
+	return start(t, cmd, remote(base, id))
+}
+
+func start(t *testing.T, cmd *exec.Cmd, env []string) (*exec.Cmd, func() (string, int)) {
+	t.Helper()
+	var output bytes.Buffer
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, &output, &output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, cmd.Start())
+	waited := false
+	wait := func() (string, int) {
+		waited = true
+		_ = cmd.Wait() // the status tells
+		return output.String(), cmd.ProcessState.ExitCode()
+	}
+	t.Cleanup(func() {
+		if !waited {
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			_ = cmd.Wait()
+		}
+	})
+	return cmd, wait
+}
+
+func runID(what string) string {
+	return time.Now().UTC().Format("20060102T150405") + "-" + what
+}
+
+// written counts what a run has in the store.
+func written(t *testing.T, db *pgx.Conn, id string) (n int) {
+	t.Helper()
+	require.NoError(t, db.QueryRow(t.Context(), `select count(*) from public.kv_store where key like 'e2e/' || $1 || '/%' or key like 'e2e/warm/' || $1 || '/%'`, id).Scan(&n))
+	return n
+}
+
+func waitUntilItWrites(t *testing.T, db *pgx.Conn, id string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return written(t, db, id) > 100 }, 2*time.Minute, 20*time.Millisecond, "the suite writes nothing")
+}
+
+// busy are tests that write much, and take longer than it takes to end them.
+const busy = "-test.run=TestTwoThousandFiveHundredKeys|TestKeys|TestSort|TestCursor|TestPrefixIsLiteral"
+
+// far is a site 150 ms away.
+const far = 75 * time.Millisecond
+
+func TestARunThatIsInterruptedRemovesWhatItWrote(t *testing.T) {
+	base, db := site(t)
+	line := "http://" + newLine(t, base.Host, far)
+	for _, row := range []struct {
+		name   string
+		signal syscall.Signal
+		start  func(t *testing.T, id string) (*exec.Cmd, func() (string, int))
+	}{
+		{"CtrlC", syscall.SIGINT, func(t *testing.T, id string) (*exec.Cmd, func() (string, int)) {
+			cmd := exec.Command("make", "--no-print-directory", "-C", "../..", "e2e", "ARGS="+busy)
+			return start(t, cmd, remote(line, id))
+		}},
+		{"Terminate", syscall.SIGTERM, func(t *testing.T, id string) (*exec.Cmd, func() (string, int)) {
+			return runSuite(t, line, id, busy)
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			id := runID(row.name)
+			cmd, wait := row.start(t, id)
+			waitUntilItWrites(t, db, id)
+			require.NoError(t, syscall.Kill(-cmd.Process.Pid, row.signal)) // as a terminal does, to the whole group
+			output, status := wait()
+			require.NotZero(t, status, "%s", output)
+			require.Contains(t, output, "The run was stopped: "+row.signal.String())
+			require.Contains(t, output, "nothing is under e2e/"+id+"/ now")
+			require.Zero(t, written(t, db, id), "%s", output)
+		})
+	}
+}
+
+func TestARunAtItsTimeLimitRemovesWhatItWrote(t *testing.T) {
+	base, db := site(t)
+	id := runID("limit")
+	_, wait := runSuite(t, "http://"+newLine(t, base.Host, far), id, busy, "-test.timeout=10s")
+	waitUntilItWrites(t, db, id)
+	output, status := wait()
+	require.NotZero(t, status, "%s", output)
+	require.Contains(t, output, "the limit of 10s is near")
+	require.NotContains(t, output, "panic: test timed out", "Go's own limit would end the process on the spot")
+	require.Zero(t, written(t, db, id), "%s", output)
+}
+
+// TestAFailingRunRemovesWhatItWrote: behind a proxy that breaks a promise of every upsert's answer, all tests fail in the middle.
+func TestAFailingRunRemovesWhatItWrote(t *testing.T) {
+	base, db := site(t)
+	proxy := httputil.NewSingleHostReverseProxy(base)
+	upserts := 0
+	var mu sync.Mutex
+	proxy.ModifyResponse = func(r *http.Response) error {
+		if strings.HasSuffix(r.Request.URL.Path, "upsert") {
+			mu.Lock()
+			defer mu.Unlock()
+			if upserts++; upserts%5 == 0 {
+				r.Header.Del("X-Content-Type-Options")
+			}
+		}
+		return nil
+	}
+	server := httptest.NewServer(proxy)
+	t.Cleanup(server.Close)
+	id := runID("failing")
+	_, wait := runSuite(t, server.URL, id, busy)
+	output, status := wait()
+	require.Equal(t, 1, status, "%s", output)
+	require.Contains(t, output, "--- FAIL: TestKeys")
+	require.Zero(t, written(t, db, id), "%s", output)
+}
+
+// TestWhatAKilledRunLeftTheNextOneRemoves, unless it may be going on still.
+func TestWhatAKilledRunLeftTheNextOneRemoves(t *testing.T) {
+	base, db := site(t)
+	old, young := "20200101T000000-killed", runID("killed")
+	for _, id := range []string{old, young} {
+		cmd, wait := runSuite(t, base.String(), id, busy)
+		waitUntilItWrites(t, db, id)
+		require.NoError(t, cmd.Process.Kill())
+		wait()
+		require.NotZero(t, written(t, db, id))
+	}
+	nothing := "-test.run=^$"
+	_, wait := runSuite(t, base.String(), runID("next"), nothing)
+	output, status := wait()
+	require.Zero(t, status, "%s", output)
+	require.Zero(t, written(t, db, old), "%s", output)
+	require.NotZero(t, written(t, db, young), "%s", output)
+
+	_, wait = runSuite(t, base.String(), young, nothing) // as the workflow does after a cancelled run
+	output, status = wait()
+	require.Zero(t, status, "%s", output)
+	require.Zero(t, written(t, db, young), "%s", output)
+}
+
+// TestTheSuiteSaysWhyASiteCannotBeTested before it writes anything.
+func TestTheSuiteSaysWhyASiteCannotBeTested(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		answer http.HandlerFunc // what it stands in for is in the name
+		token  string
+		says   []string
+	}{
+		{"AnotherSite", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<!doctype html>")) }, "",
+			[]string{"cannot be tested", "the functions are not there", "answered 200 <!doctype html>"}},
+		{"NeedsAToken", unauthorized, "", []string{"cannot be tested", "the site wants a token", "KV_API_TOKEN="}},
+		{"NeedsAnotherToken", unauthorized, "wrong-token-of-mine", []string{"cannot be tested", "refuses the token of KV_API_TOKEN"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(row.answer)
+			t.Cleanup(server.Close)
+			program, err := suite()
+			require.NoError(t, err)
+			_, wait := start(t, exec.Command(program), append(remote(server.URL, runID("refused")), "KV_API_TOKEN="+row.token))
+			output, status := wait()
+			require.Equal(t, 1, status, "%s", output)
+			for _, text := range append(row.says, server.URL) {
+				require.Contains(t, output, text)
+			}
+			require.NotContains(t, output, "wrong-token-of-mine")
+		})
+	}
+}
+
+func unauthorized(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusUnauthorized)
+	_, _ = w.Write([]byte(`{"error":"wrong token","code":"unauthorized"}`))
+}
+
+// TestTheWholeSuiteFarAway takes minutes, so it is run where PREVIEW_FAR=1 asks for it (make far).
+func TestTheWholeSuiteFarAway(t *testing.T) {
+	base, db := site(t)
+	if os.Getenv("PREVIEW_FAR") != "1" {
+		t.Skip("PREVIEW_FAR is not 1: the whole suite over a slow line takes minutes (make far)")
+	}
+	id := runID("far")
+	began := time.Now()
+	_, wait := runSuite(t, "http://"+newLine(t, base.Host, far), id, "-test.timeout=15m") // as make e2e has it
+	output, status := wait()
+	require.Zero(t, status, "%s", output)
+	require.Zero(t, written(t, db, id))
+	t.Logf("at a distance of %s the suite took %s\n%s", 2*far, time.Since(began).Round(time.Second), output)
+}
