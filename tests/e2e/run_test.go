@@ -80,8 +80,8 @@ func watch() (end func()) {
 	done := make(chan struct{})
 	var timeUp <-chan time.Time
 	limit := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration)
-	if limit > 0 {
-		timeUp = time.After(limit - min(limit/5, 2*time.Minute))
+	if limit > 0 { // half a minute will do to remove what a minute wrote, and two what the whole suite has at any time
+		timeUp = time.After(limit - min(limit/2, max(limit/5, 30*time.Second), 2*time.Minute))
 	}
 	var watching sync.WaitGroup
 	watching.Go(func() {
