@@ -150,6 +150,7 @@ test-functions:
 on-functions:
 	@$(GO_TEST) ./tests/docs ./tests/load ./tests/faults ./tests/buildbot
 	@$(GO_TEST) -race ./scripts/bench/... ./scripts/export/... ./scripts/kv/... ./scripts/migrate-kv-store/...
+	@$(GO_TEST) ./tests/preview
 	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
 
 # Every test with the default settings, and in other modes the tests that depend on what the mode changes; LONG=true: every test in
