@@ -132,16 +132,21 @@ func runAll(m *testing.M) (status int) {
 	return status
 }
 
-// removeRun deletes what a run wrote and tells how many entries it found.
+// removeRun deletes what a run wrote and tells how many entries it found. It tries more than once, since a later run is hours away.
 func removeRun(id string) (removed int, err error) {
-	for _, parent := range parents {
-		n, err := deleteAll(context.Background(), parent+id+"/")
-		removed += n
-		if err != nil {
-			return removed, err
+	for attempt := range 3 {
+		time.Sleep(time.Duration(attempt) * 2 * time.Second)
+		var errs []error
+		for _, parent := range parents {
+			n, err := deleteAll(context.Background(), parent+id+"/")
+			removed += n
+			errs = append(errs, err)
+		}
+		if err = errors.Join(errs...); err == nil {
+			break
 		}
 	}
-	return removed, nil
+	return removed, err
 }
 
 // removeOldRuns removes what runs left that were killed.
