@@ -120,10 +120,11 @@ func rest(all []*listed, q kv.ListQuery) []*listed {
 	if q.After == nil {
 		return all
 	}
+	micros, byTime := q.After.Micros()
 	from := slices.IndexFunc(all, func(b *listed) bool {
 		order := strings.Compare(b.Key, q.After.Key)
-		if q.After.Micros != nil {
-			order = cmp.Or(cmp.Compare(b.at, *q.After.Micros), order)
+		if byTime {
+			order = cmp.Or(cmp.Compare(b.at, micros), order)
 		}
 		if q.Order.Descending() {
 			return order < 0
@@ -147,9 +148,9 @@ func (s *Store) answer(ctx context.Context, q kv.ListQuery, blobs []*listed) (st
 	cursor := "null"
 	if more && paged {
 		last := page[len(page)-1]
-		c := kv.Cursor{Order: q.Order, Key: last.Key}
+		c := kv.Cursor{Question: q.Question(), Position: "null", Key: last.Key}
 		if q.Order.Field() != "key" {
-			c.Micros = &last.at
+			c.Position = strconv.FormatInt(last.at, 10)
 		}
 		cursor = `"` + c.String() + `"`
 	}

@@ -1,9 +1,11 @@
 package kv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -22,6 +24,9 @@ const (
 	MaxLimit = 10000
 	// MaxFilters bounds the index filters of one [ListQuery], each of which is a join.
 	MaxFilters = 100
+	// MaxReadings bounds the pairs that the "<key>:<member>" filters of one question may be read as, each of which is looked up: a
+	// colon in the key or the member looks like the one between them.
+	MaxReadings = 1000
 )
 
 // Store is a key-value store. Its methods end with the context's deadline ([CodeDeadlineExceeded]), and return
@@ -138,7 +143,19 @@ func validateText(name, text string) error {
 	return nil
 }
 
-// Validate checks a query against the limits, and that its cursor belongs to its order.
+// Question is the digest of what is asked, wherever the page begins and whatever is shown of it: the [Cursor.Question] of its
+// cursors. Filters that are named twice or in another order are the same.
+func (q ListQuery) Question() string {
+	indexes, indexKeys := slices.Sorted(slices.Values(q.Indexes)), slices.Sorted(slices.Values(q.IndexKeys))
+	return digest(struct {
+		Prefix    string   `json:"prefix"`
+		Indexes   []string `json:"indexes"`
+		IndexKeys []string `json:"indexKeys"`
+		Order     Order    `json:"order"`
+	}{q.Prefix, slices.Compact(indexes), slices.Compact(indexKeys), cmp.Or(q.Order, OrderByKey)})
+}
+
+// Validate checks a query against the limits, and that its cursor belongs to it.
 func (q ListQuery) Validate() error {
 	if err := validateText("prefix", q.Prefix); err != nil {
 		return err
@@ -150,8 +167,6 @@ func (q ListQuery) Validate() error {
 		return Invalid("offset must be 0 or more, got %d", *q.Offset)
 	case q.Offset != nil && q.After != nil:
 		return Invalid("offset cannot be combined with cursor: a cursor says already where to go on")
-	case q.After != nil && q.After.Order != q.Order:
-		return Invalid("cursor belongs to the order %s, but sortBy and sortOrder ask for %s", q.After.Order, q.Order)
 	case len(q.Indexes)+len(q.IndexKeys) > MaxFilters:
 		return Invalid("index and indexKey may be given %d times together, got %d", MaxFilters, len(q.Indexes)+len(q.IndexKeys))
 	}
@@ -165,7 +180,24 @@ func (q ListQuery) Validate() error {
 			return err
 		}
 	}
-	return nil
+	if n := readings(q.Indexes); n > MaxReadings {
+		return Invalid("index may be read as %d pairs of key and member together, got %d, one for each colon; kv-query takes exact pairs", MaxReadings, n)
+	}
+	switch {
+	case q.After == nil:
+		return nil
+	case cmp.Or(q.Order, OrderByKey).Field() == "key":
+		return q.After.check(q.Question(), byKey)
+	}
+	return q.After.check(q.Question(), byTime)
+}
+
+// readings counts the pairs that different "<key>:<member>" texts may be read as.
+func readings(spelled []string) (n int) {
+	for _, text := range slices.Compact(slices.Sorted(slices.Values(spelled))) {
+		n += strings.Count(text[1:len(text)-1], ":")
+	}
+	return n
 }
 
 // validateSpelled checks "<key>:<member>": a pair needs a colon with something on both sides.

@@ -1,10 +1,10 @@
 package kv
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"regexp"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -48,68 +48,87 @@ func (o Order) Field() string { return strings.Split(string(o), ".")[0] }
 // Descending is true when the largest comes first.
 func (o Order) Descending() bool { return strings.HasSuffix(string(o), ".desc") }
 
-// Cursor is where a page ended: the last entry's key and, unless the order is by key, its time.
+// Cursor is where a page of kv-list or kv-query ended. It belongs to the question that the page answered: with other filters or
+// another order it would go on anywhere.
 type Cursor struct {
-	Order Order
-	// Micros is the time of creation or update in microseconds since 1970, nil in an order by key.
-	Micros *int64
-	Key    string
-}
-
-// String writes the cursor as nextCursor has it, and as [ParseCursor] reads it.
-func (c Cursor) String() string {
-	micros := "null"
-	if c.Micros != nil {
-		micros = strconv.FormatInt(*c.Micros, 10)
-	}
-	text := AppendString([]byte("["), string(c.Order))
-	text = AppendString(append(text, ", "+micros+", "...), c.Key)
-	return base64.RawURLEncoding.EncodeToString(append(text, ']'))
-}
-
-// ParseCursor reads a nextCursor, which the kv_cursor function of the database wrote.
-func ParseCursor(text string) (*Cursor, error) {
-	bad := badCursor(text)
-	var c Cursor
-	if !decodeCursor(text, &c.Order, &c.Micros, &c.Key) {
-		return nil, bad
-	}
-	field, direction, _ := strings.Cut(string(c.Order), ".")
-	if o, err := ParseOrder(field, direction); err != nil || o != c.Order {
-		return nil, bad
-	}
-	if (c.Micros == nil) != (c.Order.Field() == "key") || ValidateKey(c.Key) != nil {
-		return nil, bad
-	}
-	if c.Micros != nil && !isTime(*c.Micros) {
-		return nil, bad
-	}
-	return &c, nil
-}
-
-func badCursor(text string) *Error {
-	return Invalid("cursor must be the nextCursor of an earlier answer, got %s", quote(text))
-}
-
-// decodeCursor reads the parts of a cursor, base64url of a JSON array, into pointers.
-func decodeCursor(text string, parts ...any) bool {
-	want := len(parts)
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	return err == nil && utf8.Valid(raw) && !HasLoneSurrogate(string(raw)) && json.Unmarshal(raw, &parts) == nil && len(parts) == want
-}
-
-// isTime tells whether microseconds since 1970 are a time that timestamptz and ISO 8601 both hold: the years 1 to 9999.
-func isTime(micros int64) bool { return micros >= -62135596800_000000 && micros <= 253402300799_999999 }
-
-// QueryCursor is where a page of a [Query] ended.
-type QueryCursor struct {
-	// Order is what the page was sorted by: key, createdAt, updatedAt or a JSON Pointer, with .asc or .desc.
-	Order string
+	// Question is the digest of the filters and the order.
+	Question string
 	// Position is JSON text: null in an order by key, microseconds since 1970 in one by time. In one by a path, it is
 	// [0, number], [1, text of at most 200 characters], [2, null] for anything else, or [3, null] for nothing there.
 	Position string
 	Key      string
 }
+
+// digest names a question: its filters and its order, in one spelling.
+func digest(question any) string {
+	sum := sha256.Sum256([]byte(readArgs(question)))
+	return base64.RawURLEncoding.EncodeToString(sum[:9])
+}
+
+// String writes the cursor as nextCursor has it, and as [ParseCursor] reads it.
+func (c Cursor) String() string {
+	text := AppendString([]byte("["), c.Question)
+	text = AppendString(append(text, ", "+c.Position+", "...), c.Key)
+	return base64.RawURLEncoding.EncodeToString(append(text, ']'))
+}
+
+// ParseCursor reads a nextCursor, which [Cursor.String] or the kv_cursor function of the database wrote.
+func ParseCursor(text string) (*Cursor, error) {
+	var c Cursor
+	position := json.RawMessage("null") // which a null leaves as it is
+	parts := []any{&c.Question, &position, &c.Key}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || !isText(string(raw)) || HasLoneSurrogate(string(raw)) || json.Unmarshal(raw, &parts) != nil || len(parts) != 3 ||
+		ValidateKey(c.Key) != nil || !isText(string(position)) {
+		return nil, Invalid("cursor must be the nextCursor of an earlier answer, got %s", quote(text))
+	}
+	c.Position = string(position)
+	return &c, nil
+}
+
+// check refuses a cursor that another question was answered with, or that nothing was.
+func (c Cursor) check(question string, by orderedBy) error {
+	switch {
+	case c.Question != question:
+		return Invalid("cursor belongs to another question: it goes on with the prefix, the filters and the order of the page that it came with, and no others")
+	case !by.has(json.RawMessage(c.Position)) || HasLoneSurrogate(c.Position) || ValidateKey(c.Key) != nil:
+		return Invalid("cursor must be the nextCursor of an earlier answer")
+	}
+	return nil
+}
+
+// Micros is the position in an order by time, in microseconds since 1970; false in another.
+func (c Cursor) Micros() (micros int64, ok bool) {
+	ok = c.Position != "null" && json.Unmarshal([]byte(c.Position), &micros) == nil
+	return micros, ok
+}
+
+// orderedBy is what kind of position a cursor has.
+type orderedBy string
+
+const (
+	byKey     orderedBy = "key"
+	byTime    orderedBy = "time"
+	byPath    orderedBy = "path"
+	byNothing orderedBy = "" // an order that no cursor can go on in
+)
+
+// has tells whether the database may have written the position.
+func (by orderedBy) has(position json.RawMessage) bool {
+	switch by {
+	case byKey:
+		return string(position) == "null"
+	case byTime:
+		var micros *int64
+		return json.Unmarshal(position, &micros) == nil && micros != nil && isTime(*micros)
+	case byPath:
+		return isPathPosition(position)
+	}
+	return false
+}
+
+// isTime tells whether microseconds since 1970 are a time that timestamptz and ISO 8601 both hold: the years 1 to 9999.
+func isTime(micros int64) bool { return micros >= -62135596800_000000 && micros <= 253402300799_999999 }
 
 // storedNumber is a number as Postgres writes it: without an exponent. It can be longer than one that a filter may have.
 var storedNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?$`)
@@ -119,41 +138,6 @@ const maxStoredDigits = 131072 + 16383 + 2
 
 // maxSortText is how many characters of a text entries are sorted by (kv_query_sort).
 const maxSortText = 200
-
-// ParseQueryCursor reads a nextCursor, which the kv_query_cursor function of the database wrote.
-func ParseQueryCursor(text string) (*QueryCursor, error) {
-	var c QueryCursor
-	position := json.RawMessage("null") // which a null leaves as it is
-	if !decodeCursor(text, &c.Order, &position, &c.Key) {
-		return nil, badCursor(text)
-	}
-	c.Position = string(position)
-	if !c.valid() {
-		return nil, badCursor(text)
-	}
-	return &c, nil
-}
-
-// valid tells whether kv_query_cursor may have written the cursor.
-func (c QueryCursor) valid() bool {
-	by, ok := strings.CutSuffix(c.Order, ".asc")
-	if !ok {
-		by, ok = strings.CutSuffix(c.Order, ".desc")
-	}
-	switch {
-	case !ok || ValidateKey(c.Key) != nil || !json.Valid([]byte(c.Position)) || !isText(c.Position) || HasLoneSurrogate(c.Position):
-		return false
-	case by == "key":
-		return c.Position == "null"
-	case by == "createdAt" || by == "updatedAt":
-		var micros *int64
-		return json.Unmarshal([]byte(c.Position), &micros) == nil && micros != nil && isTime(*micros)
-	case strings.HasPrefix(by, "/"):
-		path, err := parsePointer(by)
-		return err == nil && path.validate() == nil && isPathPosition(json.RawMessage(c.Position))
-	}
-	return false
-}
 
 func isPathPosition(position json.RawMessage) bool {
 	var class *int

@@ -58,7 +58,7 @@ type Query struct {
 	Limit int
 	// Offset cannot be combined with After.
 	Offset int
-	After  *QueryCursor
+	After  *Cursor
 	// PageBytes is where a page ends early: 1 to [MaxPageBytes]; 0 stands for the latter.
 	PageBytes int
 
@@ -99,13 +99,19 @@ const (
 // Ops are all comparisons.
 var Ops = []Op{OpEq, OpNe, OpGt, OpGte, OpLt, OpLte, OpIn, OpExists, OpContains}
 
-// Condition compares a part of the value.
+// Condition compares a part of the value, or something of the entry's own.
 type Condition struct {
+	// By is one of [OwnFields], or "" for Path.
+	By   string
 	Path Path
 	Op   Op
-	// Value is JSON text that jsonb can hold: a number or a string for the orders, an array for in, a boolean for exists.
+	// Value is JSON text that jsonb can hold: a number or a string for the orders, an array for in, a boolean for exists. For one
+	// of [OwnFields] it is a string, or an array of strings for in; the times are compared in milliseconds, as answers show them.
 	Value string
 }
+
+// OwnFields are what an entry can be found, sorted and aggregated by besides paths of its value.
+var OwnFields = []string{"key", "createdAt", "updatedAt"}
 
 // Field is something a result can have: a field of the entry, or what a path of its value leads to.
 type Field struct {
@@ -127,12 +133,14 @@ type SortKey struct {
 }
 
 // SortFields can be sorted by besides paths; relevance needs a search.
-var SortFields = []string{"key", "createdAt", "updatedAt", "relevance"}
+var SortFields = append(slices.Clip(OwnFields), "relevance")
 
 // Aggregate computes one value of many entries.
 type Aggregate struct {
 	// Op is count, sum, avg, min, max or distinct. Only count needs no path.
-	Op   string
+	Op string
+	// By is one of [OwnFields], or "" for Path.
+	By   string
 	Path Path
 	// Name is the path as it was written, for the answer.
 	Name string
@@ -141,32 +149,29 @@ type Aggregate struct {
 // AggregateOps are the values that Aggregate.Op can have.
 var AggregateOps = []string{"count", "sum", "avg", "min", "max", "distinct"}
 
-// Grouping tells entries apart for aggregates: by what is at a path, or by the members of an index.
+// Grouping tells entries apart for aggregates: by one of [OwnFields], by what is at a path, or by the members of an index.
 type Grouping struct {
+	By    string
 	Path  Path
 	Index string
 }
 
-// order names what a cursor of the query belongs to; "" where the sort has none.
-func (q Query) order() string {
-	direction := map[bool]string{false: ".asc", true: ".desc"}
+// orderedBy is the kind of the query's order.
+func (q Query) orderedBy() orderedBy {
 	switch {
-	case len(q.Sort) == 0:
-		return "key.asc"
-	case q.Sort[0].By == "key":
-		return "key" + direction[q.Sort[0].Descending]
+	case len(q.Sort) == 0 || q.Sort[0].By == "key":
+		return byKey
 	case len(q.Sort) > 1 || q.Sort[0].By == "relevance":
-		return ""
+		return byNothing
 	case q.Sort[0].By == "":
-		return q.Sort[0].Path.Pointer() + direction[q.Sort[0].Descending]
-	default:
-		return q.Sort[0].By + direction[q.Sort[0].Descending]
+		return byPath
 	}
+	return byTime
 }
 
 // Validate checks a query against the limits, and that its parts go together.
 func (q Query) Validate() error {
-	for _, check := range []func() error{q.validateFilters, q.validateSort, q.validatePage, q.validateAggregates} {
+	for _, check := range []func() error{q.validateFilters, q.validateSort, q.validatePage, q.validateAggregates, q.validateCursor} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -188,6 +193,9 @@ func (q Query) validateFilters() error {
 		}
 		if leaves > MaxFilters {
 			return Invalid("indexes and indexKeys may name %d indexes together, got %d", MaxFilters, leaves)
+		}
+		if n := readings(q.Indexes.spellings(nil)); n > MaxReadings {
+			return Invalid(`indexes may be read as %d pairs of key and member together, got %d, one for each colon: name the pair as {"key":…,"member":…}`, MaxReadings, n)
 		}
 	}
 	if err := q.Search.validate(); err != nil {
@@ -233,6 +241,20 @@ func (f *IndexFilter) validate(depth int, leaves *int) error {
 	return f.ValidateLeaf("an index")
 }
 
+// spellings collects what is spelled "<key>:<member>" anywhere in the filter.
+func (f *IndexFilter) spellings(found []string) []string {
+	if f.Spelled != "" {
+		found = append(found, f.Spelled)
+	}
+	for _, part := range slices.Concat(f.All, f.Any) {
+		found = part.spellings(found)
+	}
+	if f.Not != nil {
+		found = f.Not.spellings(found)
+	}
+	return found
+}
+
 // ValidateLeaf checks a filter without parts, which errors call position.
 func (f *IndexFilter) ValidateLeaf(position string) error {
 	switch {
@@ -248,8 +270,12 @@ func (f *IndexFilter) ValidateLeaf(position string) error {
 
 // validate returns an error that begins with the name of a field: the caller knows which of many conditions it is about.
 func (c Condition) validate() error {
-	if err := c.Path.validate(); err != nil {
-		return fmt.Errorf("path: %w", err)
+	if c.By == "" {
+		if err := c.Path.validate(); err != nil {
+			return fmt.Errorf("path: %w", err)
+		}
+	} else if !slices.Contains(OwnFields, c.By) {
+		return fmt.Errorf("path must be a path or one of %s, got %s", join(OwnFields), quote(c.By))
 	}
 	if !slices.Contains(Ops, c.Op) {
 		return fmt.Errorf("op must be one of %s, got %s", join(Ops), quote(string(c.Op)))
@@ -276,8 +302,13 @@ func (c Condition) validate() error {
 		if kind != 't' && kind != 'f' {
 			return errors.New("value must be true or false for exists")
 		}
+		return nil
 	}
-	return nil
+	if c.By == "" {
+		return nil
+	}
+	_, err := c.own()
+	return err
 }
 
 func (q Query) validateSort() error {
@@ -309,12 +340,8 @@ func (q Query) validatePage() error {
 		return Invalid("offset must be 0 or more, got %d", q.Offset)
 	case q.Offset > 0 && q.After != nil:
 		return Invalid("offset cannot be combined with cursor: a cursor says already where to go on")
-	case q.After != nil && q.order() == "":
+	case q.After != nil && q.orderedBy() == byNothing:
 		return Invalid("cursor cannot be combined with this sort: go on with offset")
-	case q.After != nil && q.After.Order != q.order():
-		return Invalid("cursor belongs to the order %s, but sort asks for %s", excerpt(q.After.Order), excerpt(q.order()))
-	case q.After != nil && !q.After.valid():
-		return Invalid("cursor must be the nextCursor of an earlier answer")
 	case q.PageBytes < 0 || q.PageBytes > MaxPageBytes:
 		return Invalid("a page must be 1 to %d bytes, got %d", MaxPageBytes, q.PageBytes)
 	case len(q.Select) > MaxSelect:
@@ -336,6 +363,14 @@ func (q Query) validatePage() error {
 	return nil
 }
 
+// validateCursor comes last: what a cursor belongs to can be told of a valid query.
+func (q Query) validateCursor() error {
+	if q.After == nil {
+		return nil
+	}
+	return q.After.check(digest(q.question()), q.orderedBy())
+}
+
 func (q Query) validateAggregates() error {
 	switch {
 	case len(q.Aggregates) > MaxAggregates:
@@ -348,6 +383,10 @@ func (q Query) validateAggregates() error {
 		return Invalid("sort, select, cursor and offset cannot be combined with aggregate")
 	case q.Limit > 0 && q.GroupBy == nil:
 		return Invalid("limit bounds the groups of an aggregate: it needs groupBy")
+	case q.GroupBy != nil && q.GroupBy.By != "":
+		if !slices.Contains(OwnFields, q.GroupBy.By) {
+			return Invalid("groupBy must be a path, index:<index key> or one of %s, got %s", join(OwnFields), quote(q.GroupBy.By))
+		}
 	case q.GroupBy != nil && q.GroupBy.Path != nil:
 		if err := q.GroupBy.Path.validate(); err != nil {
 			return Invalid("groupBy: %v", err)
@@ -370,12 +409,16 @@ func (a Aggregate) validate() error {
 	switch {
 	case !slices.Contains(AggregateOps, a.Op):
 		return fmt.Errorf("op must be one of %s, got %s", join(AggregateOps), quote(a.Op))
-	case a.Path == nil && a.Op != "count":
+	case a.By != "" && !slices.Contains(OwnFields, a.By):
+		return fmt.Errorf("path must be a path or one of %s, got %s", join(OwnFields), quote(a.By))
+	case a.By != "" && (a.Op == "sum" || a.Op == "avg"):
+		return fmt.Errorf("path must lead to numbers for %s: %s is none", a.Op, a.By)
+	case a.By == "" && a.Path == nil && a.Op != "count":
 		return fmt.Errorf("path is needed for %s", a.Op)
-	case a.Path == nil:
-		return nil
 	case !isText(a.Name):
 		return errors.New("path must be valid UTF-8 without U+0000")
+	case a.Path == nil:
+		return nil
 	}
 	if err := a.Path.validate(); err != nil {
 		return fmt.Errorf("path: %w", err)

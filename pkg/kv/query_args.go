@@ -7,20 +7,25 @@ import (
 
 // queryArgs is a [Query] as the kv_query function takes it, with every default filled in.
 type queryArgs struct {
-	Prefix     string         `json:"prefix"`
-	Terms      []termArg      `json:"terms"`
-	Filter     any            `json:"filter"` // null, the position of a term from 1 on, or ["and" | "or" | "not", filter, ...]
-	Search     Search         `json:"search"`
-	Where      []conditionArg `json:"where"`
+	question
+	Question   string         `json:"question"` // for the cursor: the digest of the above
 	Select     []fieldArg     `json:"select"`
-	Sort       []sortArg      `json:"sort"`
-	Order      string         `json:"order"`
 	Limit      int            `json:"limit"`
 	Offset     int            `json:"offset"`
 	PageBytes  int            `json:"page_bytes"`
 	After      *afterArg      `json:"after"`
 	Aggregates []aggregateArg `json:"aggregates"`
 	Group      *groupArg      `json:"group"`
+}
+
+// question is what a query asks, wherever its page begins and whatever is shown of it.
+type question struct {
+	Prefix string         `json:"prefix"`
+	Terms  []termArg      `json:"terms"`
+	Filter any            `json:"filter"` // null, the position of a term from 1 on, or ["and" | "or" | "not", filter, ...]
+	Search Search         `json:"search"`
+	Where  []conditionArg `json:"where"`
+	Sort   []sortArg      `json:"sort"`
 }
 
 type (
@@ -30,7 +35,8 @@ type (
 		Member  *string `json:"member,omitempty"`
 	}
 	conditionArg struct {
-		Path  Path            `json:"path"`
+		By    string          `json:"by"`
+		Path  Path            `json:"path,omitempty"`
 		Op    Op              `json:"op"`
 		Value json.RawMessage `json:"value"`
 	}
@@ -49,27 +55,33 @@ type (
 	}
 	aggregateArg struct {
 		Op   string `json:"op"`
+		By   string `json:"by,omitempty"`
 		Path Path   `json:"path,omitempty"`
 		Name string `json:"name,omitempty"`
 	}
 	groupArg struct {
+		By    string  `json:"by,omitempty"`
 		Path  Path    `json:"path,omitempty"`
 		Index *string `json:"index,omitempty"`
 	}
 )
 
-// args expects a valid query.
-func (q Query) args() queryArgs {
-	a := queryArgs{
-		Prefix: q.Prefix, Terms: []termArg{}, Search: q.Search, Where: []conditionArg{}, Order: q.order(),
-		Limit: q.Limit, Offset: q.Offset, PageBytes: q.PageBytes, Aggregates: []aggregateArg{},
-	}
+// question expects valid filters and a valid sort.
+func (q Query) question() question {
+	a := question{Prefix: q.Prefix, Terms: []termArg{}, Search: q.Search, Where: []conditionArg{}, Sort: sortArgs(q.Sort)}
 	if q.Indexes != nil {
 		a.Filter = a.filter(*q.Indexes, map[termKey]int{})
 	}
 	for _, c := range q.Where {
-		a.Where = append(a.Where, conditionArg{c.Path, c.Op, json.RawMessage(c.Value)})
+		a.Where = append(a.Where, c.arg())
 	}
+	return a
+}
+
+// args expects a valid query.
+func (q Query) args() queryArgs {
+	a := queryArgs{question: q.question(), Limit: q.Limit, Offset: q.Offset, PageBytes: q.PageBytes, Aggregates: []aggregateArg{}}
+	a.Question = digest(a.question)
 	for _, field := range q.Select {
 		a.Select = append(a.Select, fieldArg(field))
 	}
@@ -78,7 +90,6 @@ func (q Query) args() queryArgs {
 			a.Select = append(a.Select, fieldArg{Name: name})
 		}
 	}
-	a.Sort = sortArgs(q.Sort)
 	for _, aggregate := range q.Aggregates {
 		a.Aggregates = append(a.Aggregates, aggregateArg(aggregate))
 	}
@@ -94,9 +105,11 @@ func (q Query) args() queryArgs {
 	if q.After != nil {
 		a.After = &afterArg{json.RawMessage(q.After.Position), q.After.Key}
 	}
-	if q.GroupBy != nil && q.GroupBy.Path != nil {
-		a.Group = &groupArg{Path: q.GroupBy.Path}
-	} else if q.GroupBy != nil {
+	switch {
+	case q.GroupBy == nil:
+	case q.GroupBy.By != "" || q.GroupBy.Path != nil:
+		a.Group = &groupArg{By: q.GroupBy.By, Path: q.GroupBy.Path}
+	default:
 		a.Group = &groupArg{Index: &q.GroupBy.Index}
 	}
 	return a
@@ -127,7 +140,7 @@ type termKey struct {
 }
 
 // filter writes a filter as simply as it can be said, and collects its terms.
-func (a *queryArgs) filter(f IndexFilter, seen map[termKey]int) any {
+func (a *question) filter(f IndexFilter, seen map[termKey]int) any {
 	switch {
 	case f.Not != nil:
 		part := a.filter(*f.Not, seen)
@@ -152,7 +165,7 @@ func (a *queryArgs) filter(f IndexFilter, seen map[termKey]int) any {
 	return seen[term]
 }
 
-func (a *queryArgs) combine(op string, filters []IndexFilter, seen map[termKey]int) any {
+func (a *question) combine(op string, filters []IndexFilter, seen map[termKey]int) any {
 	combined := []any{op}
 	for _, f := range filters {
 		parts := []any{a.filter(f, seen)}

@@ -58,10 +58,13 @@ func listRead(q ListQuery) (read, error) {
 	args := listArgs{
 		Prefix: q.Prefix, Values: q.Values, Limit: q.Limit, Offset: q.Offset,
 		Sort: q.Order.Field(), Descending: q.Order.Descending(),
-		Indexes: append([]string{}, q.Indexes...), IndexKeys: append([]string{}, q.IndexKeys...),
+		Indexes: append([]string{}, q.Indexes...), IndexKeys: append([]string{}, q.IndexKeys...), Question: q.Question(),
 	}
 	if q.After != nil {
-		args.AfterKey, args.AfterAt = &q.After.Key, q.After.Micros
+		args.AfterKey = &q.After.Key
+		if micros, ok := q.After.Micros(); ok {
+			args.AfterAt = &micros
+		}
 	}
 	return read{function: "kv_list", args: readArgs(args), scope: scope{text: q.Prefix}}, nil
 }
@@ -77,6 +80,7 @@ type listArgs struct {
 	AfterAt    *int64   `json:"p_after_at"`
 	Indexes    []string `json:"p_indexes"`
 	IndexKeys  []string `json:"p_index_keys"`
+	Question   string   `json:"p_question"`
 }
 
 // queryTime is a second more than the database gives a query (statement_timeout of kv_query), so that it can say so itself.

@@ -33,14 +33,22 @@ func Delete(store deleter) Endpoint {
 // deleteKey takes the key from the query of a DELETE, and from the body of a POST.
 func deleteKey(r *Request) (string, error) {
 	if r.HTTPMethod == http.MethodDelete {
+		for _, check := range []error{checkNoBody(r), checkNames("a parameter of kv-delete", paramNames(r), []string{"key"}), checkOnce(r, "key")} {
+			if check != nil {
+				return "", check
+			}
+		}
 		return requireKey(r.Param("key"))
 	}
-	fields, err := r.JSONBody()
+	if err := checkNoParams(r); err != nil {
+		return "", err
+	}
+	form, err := formOfBody(r, "a field of kv-delete", []string{"key"})
 	if err != nil {
 		return "", err
 	}
-	key, ok := decodeString(fields["key"])
-	if !ok && isString(fields["key"]) {
+	key, ok := decodeString(form["key"])
+	if !ok && isString(form["key"]) {
 		return "", kv.Invalid("key must not contain half of a surrogate pair")
 	}
 	return requireKey(key)

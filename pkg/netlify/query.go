@@ -77,5 +77,5 @@ func queryFields(r *Request) (queryForm, error) {
 	if err := checkNoParams(r); err != nil {
 		return nil, err
 	}
-	return formOfBody(r)
+	return formOfBody(r, "a field of kv-query", queryFieldNames)
 }

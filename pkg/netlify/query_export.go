@@ -20,6 +20,7 @@ type exportFormat struct {
 	contentType string
 	maxLimit    int
 	pageBytes   int
+	bom         bool // asked for
 }
 
 var exportFormats = []exportFormat{
@@ -124,21 +125,20 @@ func (f exportFormat) writer(q kv.Query, a queryAnswer) (rowWriter, []json.RawMe
 	if f.name == "ndjson" {
 		return &ndjsonWriter{}, rows
 	}
-	return newCSVWriter(q), rows
+	return newCSVWriter(q, f.bom), rows
 }
 
 type ndjsonWriter struct{ buffer bytes.Buffer }
 
-// row writes one line. Line breaks between the tokens of a value, which mean nothing, become spaces; within strings JSON
-// has none.
+// lineBreaks are what some readers end a line at besides \n: between the tokens of a value \n and \r mean nothing and become spaces;
+// the others JSON has within strings alone, where they can be escaped.
+var lineBreaks = strings.NewReplacer("\n", " ", "\r", " ", "\u0085", `\u0085`, "\u2028", `\u2028`, "\u2029", `\u2029`)
+
+// row writes one line.
 func (w *ndjsonWriter) row(text json.RawMessage) error {
-	for _, c := range text {
-		if c == '\n' || c == '\r' {
-			c = ' '
-		}
-		w.buffer.WriteByte(c)
-	}
-	return w.buffer.WriteByte('\n')
+	_, err := lineBreaks.WriteString(&w.buffer, string(text))
+	w.buffer.WriteByte('\n')
+	return err
 }
 
 func (w *ndjsonWriter) bytes() []byte { return w.buffer.Bytes() }
@@ -151,8 +151,14 @@ type csvWriter struct {
 	csv     *csv.Writer // into the buffer
 }
 
-func newCSVWriter(q kv.Query) *csvWriter {
+// byteOrderMark tells Excel that a file is UTF-8.
+const byteOrderMark = "\ufeff"
+
+func newCSVWriter(q kv.Query, bom bool) *csvWriter {
 	w := &csvWriter{}
+	if bom {
+		w.buffer.WriteString(byteOrderMark)
+	}
 	switch {
 	case len(q.Aggregates) > 0:
 		if q.GroupBy != nil {

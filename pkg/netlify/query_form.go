@@ -15,21 +15,16 @@ import (
 // queryForm is a query as callers write it: the fields of a POST's body, each as the text that was sent.
 type queryForm map[string]json.RawMessage
 
-// queryFieldNames are the fields that a query may have; others are ignored.
+// queryFieldNames are the fields that a query may have.
 var queryFieldNames = []string{"prefix", "indexes", "indexKeys", "search", "where", "select", "sort", "limit", "offset", "cursor",
-	"aggregate", "groupBy", "format"}
+	"aggregate", "groupBy", "format", "bom"}
 
 // maxOffset is Postgres's largest integer.
 const maxOffset = 1<<31 - 1
 
-// bodyMistakes are names that only GET knows, and what a body has instead.
-var bodyMistakes = []struct{ name, right string }{
-	{"q", "search"}, {"index", "indexes"}, {"indexKey", "indexKeys"}, {"match", "indexes"}, {"range", "where"},
-}
-
-// formOfBody reads the body of a POST. A filter that is ignored returns too much: fields that look like one under
-// another name are refused, and so are those that are given twice.
-func formOfBody(r *Request) (queryForm, error) {
+// formOfBody reads the body of a POST. A filter that is ignored returns too much: unknown fields are refused, and so are those that
+// are given twice.
+func formOfBody(r *Request, what string, known []string) (queryForm, error) {
 	fields, err := r.JSONBody()
 	if err != nil || fields == nil {
 		return nil, err
@@ -40,64 +35,17 @@ func formOfBody(r *Request) (queryForm, error) {
 	}
 	given := queryForm{}
 	if err := eachField(body, func(name string, value json.RawMessage) error {
-		if slices.Contains(queryFieldNames, name) && given[name] != nil {
-			return kv.Invalid("%s is given twice", name)
+		if given[name] != nil {
+			return kv.Invalid("%s is given twice", quoted(name))
 		}
 		given[name] = value
 		return nil
 	}); err != nil {
 		return nil, err
 	}
-	return given, checkNames(given)
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(given)), func(name string) bool { return !given.given(name) })
+	return given, checkNames(what, names, known)
 }
-
-// checkNoBody refuses the body of a GET in which there is a filter.
-func checkNoBody(r *Request) error {
-	fields, err := r.JSONBody()
-	if err != nil {
-		return nil // no filter that anybody could read
-	}
-	for _, name := range queryFieldNames {
-		if queryForm(fields).given(name) {
-			return kv.Invalid("%s is given in the body: a GET takes its query from the parameters alone; send the body with POST", name)
-		}
-	}
-	return nil
-}
-
-func checkNames(form queryForm) error {
-	names := slices.DeleteFunc(slices.Sorted(maps.Keys(form)), func(name string) bool { return !form.given(name) })
-	for _, name := range names {
-		for _, mistake := range bodyMistakes {
-			if sameName(name, mistake.name) {
-				return kv.Invalid("%s is a parameter of GET: in a body use %s", name, mistake.right)
-			}
-		}
-	}
-	return checkSpelling(names, queryFieldNames)
-}
-
-func checkSpelling(names, known []string) error {
-	for _, name := range names {
-		if slices.Contains(known, name) {
-			continue
-		}
-		for _, right := range known {
-			if sameName(name, right) {
-				return kv.Invalid("%s is not known: did you mean %s?", name, right)
-			}
-		}
-	}
-	return nil
-}
-
-// sameName tells whether two names differ in case, - and _ alone.
-func sameName(a, b string) bool { return plainName(a) == plainName(b) }
-
-func plainName(name string) string { return dashes.Replace(strings.ToLower(name)) }
-
-// dashes is made once: each field of a body is compared with all that are known.
-var dashes = strings.NewReplacer("-", "", "_", "")
 
 // eachField visits the fields of the text of an object in order, also those that it has twice.
 func eachField(text []byte, visit func(name string, value json.RawMessage) error) error {
@@ -136,6 +84,9 @@ func parseQuery(f queryForm) (q kv.Query, format exportFormat, err error) {
 		return q, format, err
 	}
 	if format, err = formatNamed(name); err != nil {
+		return q, format, err
+	}
+	if format.bom, err = f.bom(format); err != nil {
 		return q, format, err
 	}
 	q.PageBytes = format.pageBytes
@@ -187,6 +138,19 @@ func (f queryForm) number(name string, least, most int) (int, error) {
 		return 0, kv.Invalid("%s must be a whole number from %d to %d, got %s", name, least, most, excerpt(f[name]))
 	}
 	return int(n), nil
+}
+
+// bom tells whether the answer begins with a byte order mark.
+func (f queryForm) bom(format exportFormat) (bool, error) {
+	switch text := string(f["bom"]); {
+	case !f.given("bom") || text == "false":
+		return false, nil
+	case text != "true":
+		return false, kv.Invalid("bom must be true or false, got %s", excerpt(f["bom"]))
+	case format.name != "csv":
+		return false, kv.Invalid("bom is for format csv: a byte order mark would be a mistake in %s", format.name)
+	}
+	return true, nil
 }
 
 // excerpt shows what was sent, as far as it helps.
@@ -363,7 +327,7 @@ func (f queryForm) parseWhere(q *kv.Query) error {
 		if err != nil {
 			return err
 		}
-		path, err := form.path(position)
+		by, path, err := form.path(position)
 		if err != nil {
 			return err
 		}
@@ -378,7 +342,7 @@ func (f queryForm) parseWhere(q *kv.Query) error {
 		case value == "":
 			return kv.Invalid("%s.value must be given for %s", position, op)
 		}
-		q.Where = append(q.Where, kv.Condition{Path: path, Op: kv.Op(op), Value: value})
+		q.Where = append(q.Where, kv.Condition{By: by, Path: path, Op: kv.Op(op), Value: value})
 	}
 	return nil
 }
@@ -392,17 +356,16 @@ func listed[T ~string](list []T) string {
 	return strings.Join(texts, ", ")
 }
 
-// path reads the field of that name.
-func (f queryForm) path(position string) (kv.Path, error) {
+// path reads the field of that name: one of [kv.OwnFields], or a path of the value.
+func (f queryForm) path(position string) (by string, path kv.Path, err error) {
 	text, err := stringAt(position+".path", f["path"])
-	if err != nil {
-		return nil, err
+	if err != nil || slices.Contains(kv.OwnFields, text) {
+		return text, nil, err
 	}
-	path, err := kv.ParsePath(text)
-	if err != nil {
-		return nil, kv.Invalid("%s.path: %v", position, err)
+	if path, err = kv.ParsePath(text); err != nil {
+		return "", nil, kv.Invalid("%s.path: %v", position, err)
 	}
-	return path, nil
+	return "", path, nil
 }
 
 func (f queryForm) parseSelect(q *kv.Query) error {
@@ -459,7 +422,7 @@ func (f queryForm) parseSort(q *kv.Query) error {
 	return nil
 }
 
-// sortKey reads {"path":…,"order":…} or "<path>", "<path>:asc", "<path>:desc".
+// sortKey reads {"path":…,"order":…} or "<path>", "<path>:asc", "<path>:desc", "-<path>".
 func sortKey(position string, text json.RawMessage) (key kv.SortKey, err error) {
 	var path, order string
 	if text[0] == '{' {
@@ -482,10 +445,14 @@ func sortKey(position string, text json.RawMessage) (key kv.SortKey, err error) 
 		if path, err = stringAt(position, text); err != nil {
 			return key, err
 		}
+		rest, minus := strings.CutPrefix(path, "-")
+		if minus {
+			path, order = rest, "desc"
+		}
 		if i := strings.LastIndex(path, ":"); i >= 0 {
 			path, order = path[:i], path[i+1:]
-			if order != "asc" && order != "desc" {
-				return key, kv.Invalid(`%s must be <path>, <path>:asc or <path>:desc; {"path":…} where a path holds a colon; got %s`, position, excerpt(text))
+			if minus || order != "asc" && order != "desc" {
+				return key, kv.Invalid(`%s must be <path>, <path>:asc, <path>:desc or -<path>; {"path":…} where a path holds a colon or begins with -; got %s`, position, excerpt(text))
 			}
 		}
 	}
@@ -511,7 +478,7 @@ func (f queryForm) parseCursor(q *kv.Query) error {
 	if err != nil || text == "" {
 		return err
 	}
-	q.After, err = kv.ParseQueryCursor(text)
+	q.After, err = kv.ParseCursor(text)
 	return err
 }
 
@@ -544,7 +511,7 @@ func aggregate(position string, text json.RawMessage) (a kv.Aggregate, err error
 		return a, err
 	}
 	if form.given("path") {
-		if a.Path, err = form.path(position); err != nil {
+		if a.By, a.Path, err = form.path(position); err != nil {
 			return a, err
 		}
 		a.Name, err = form.text("path")
@@ -562,6 +529,10 @@ func (f queryForm) parseGroupBy(q *kv.Query) error {
 			return kv.Invalid("groupBy must name an index after index:")
 		}
 		q.GroupBy = &kv.Grouping{Index: index}
+		return nil
+	}
+	if slices.Contains(kv.OwnFields, text) {
+		q.GroupBy = &kv.Grouping{By: text}
 		return nil
 	}
 	path, err := kv.ParsePath(text)

@@ -3,7 +3,6 @@ package netlify
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -13,17 +12,20 @@ import (
 // shortNames are the parameters of a GET besides the fields of a query.
 var shortNames = []string{"q", "index", "indexKey", "match", "range"}
 
+// queryParamNames are all parameters of a GET.
+var queryParamNames = slices.Concat(queryFieldNames, shortNames)
+
 // onceNames are the parameters that take one value: of two, one would be ignored.
-var onceNames = []string{"prefix", "indexes", "indexKeys", "match", "search", "q", "where", "limit", "offset", "cursor", "groupBy", "format"}
+var onceNames = []string{"prefix", "indexes", "indexKeys", "match", "search", "q", "where", "limit", "offset", "cursor", "groupBy", "format", "bom"}
 
 // formOfParams writes the parameters of a GET as the fields of a POST's body.
 func formOfParams(r *Request) (queryForm, error) {
-	if err := checkParamNames(r); err != nil {
+	if err := checkNames("a parameter of kv-query", paramNames(r), queryParamNames); err != nil {
 		return nil, err
 	}
 	for _, name := range onceNames {
-		if n := len(r.Params(name)); n > 1 {
-			return nil, kv.Invalid("%s must be given once, got %d", name, n)
+		if err := checkOnce(r, name); err != nil {
+			return nil, err
 		}
 	}
 	form := queryForm{}
@@ -32,6 +34,11 @@ func formOfParams(r *Request) (queryForm, error) {
 	}
 	for _, name := range []string{"limit", "offset"} {
 		form.setNumber(name, r.Param(name))
+	}
+	if bom := r.Param("bom"); bom == "true" || bom == "false" {
+		form["bom"] = json.RawMessage(bom)
+	} else {
+		form.set("bom", bom)
 	}
 	if q := r.Param("q"); q != "" {
 		if form["search"] != nil {
@@ -87,6 +94,8 @@ func (f queryForm) setIndexes(r *Request) error {
 		match = "all"
 	case match != "all" && match != "any":
 		return kv.Invalid("match must be all or any, got %s", quoted(match))
+	case r.Params("index") == nil && r.Params("indexKey") == nil:
+		return kv.Invalid("match says how index and indexKey go together: without them there is nothing to match")
 	}
 	for _, names := range [][2]string{{"index", "indexes"}, {"indexKey", "indexKeys"}} {
 		short, name := names[0], names[1]
@@ -165,12 +174,13 @@ func rangeConditions(position, text string) ([][]byte, error) {
 	if strings.Index(bounds, "..") != strings.LastIndex(bounds, "..") {
 		return nil, kv.Invalid("%s must have two dots once: for texts that hold dots use where, got %s", position, quoted(text))
 	}
+	own := slices.Contains(kv.OwnFields, path) // compared with text alone
 	if _, err := kv.ParsePath(path); err != nil {
 		return nil, kv.Invalid("%s: %v", position, err)
 	}
 	numbers := 0
 	for _, bound := range []string{from, to} {
-		if isJSONNumber(bound) {
+		if isJSONNumber(bound) && !own {
 			numbers++
 		} else if bound != "" {
 			numbers--
@@ -207,12 +217,13 @@ func (f queryForm) setSelect(r *Request) error {
 	return nil
 }
 
+// setSort reads paths with commas between, as select has them.
 func (f queryForm) setSort(r *Request) error {
 	if set, err := f.setJSON(r, "sort"); set || err != nil {
 		return err
 	}
 	if given := r.Params("sort"); given != nil {
-		f["sort"] = json.RawMessage("[" + joinJSON(given) + "]")
+		f["sort"] = json.RawMessage("[" + joinJSON(strings.Split(strings.Join(given, ","), ",")) + "]")
 	}
 	return nil
 }
@@ -235,31 +246,4 @@ func (f queryForm) setAggregate(r *Request) error {
 		f["aggregate"] = json.RawMessage("[" + strings.Join(aggregates, ",") + "]")
 	}
 	return nil
-}
-
-// checkParamNames refuses parameters that look like a filter in another spelling: it would be ignored.
-func checkParamNames(r *Request) error {
-	return checkSpelling(paramNames(r), slices.Concat(queryFieldNames, shortNames))
-}
-
-// checkNoParams refuses parameters of a POST that a GET would understand.
-func checkNoParams(r *Request) error {
-	known := slices.Concat(queryFieldNames, shortNames)
-	for _, name := range paramNames(r) {
-		if slices.ContainsFunc(known, func(right string) bool { return sameName(name, right) }) {
-			return kv.Invalid("%s is given as a parameter: a POST takes its query from the body alone", quoted(name))
-		}
-	}
-	return nil
-}
-
-// paramNames are the names of the parameters that are not empty, in order.
-func paramNames(r *Request) (names []string) {
-	for _, name := range slices.Concat(slices.Collect(maps.Keys(r.QueryStringParameters)), slices.Collect(maps.Keys(r.MultiValueQueryStringParameters))) {
-		if r.Param(name) != "" {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }
