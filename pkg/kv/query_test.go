@@ -4,48 +4,139 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestCursorsOfQueriesAreOfTheirOrder(t *testing.T) {
+func TestACursorFitsItsOrder(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]QueryCursor{
-		`["key.desc", null, "k"]`:                   {"key.desc", "null", "k"},
-		`["createdAt.asc",1764000000000000,"k"]`:    {"createdAt.asc", "1764000000000000", "k"},
-		`["/a.b.asc", [0, 1.50], "k"]`:              {"/a.b.asc", "[0, 1.50]", "k"},
-		`["/a.desc",[0,-12345678901234567890],"k"]`: {"/a.desc", "[0,-12345678901234567890]", "k"},
-		`["/a.asc",[1,"text"],"k"]`:                 {"/a.asc", `[1,"text"]`, "k"},
-		`["/a.asc",[3,null],"k"]`:                   {"/a.asc", "[3,null]", "k"},
-	} {
-		cursor, err := ParseQueryCursor(encodeCursor(text))
-		require.NoError(t, err, text)
-		require.Equal(t, &want, cursor)
+	sorts := map[orderedBy][]SortKey{byKey: {{By: "key", Descending: true}}, byTime: {{By: "updatedAt"}}, byPath: {{Path: Path{"a", "b"}}}}
+	after := func(by orderedBy, position string) error {
+		q := Query{Sort: sorts[by]}
+		var err error
+		if q.After, err = ParseCursor(encodeCursor(`["` + digest(q.question()) + `",` + position + `,"k"]`)); err != nil {
+			return err
+		}
+		require.Equal(t, strings.TrimSpace(position), q.After.Position)
+		return q.Validate()
 	}
-	for _, text := range []string{`[]`, `["key.asc",null]`, `["key.asc",1,"k"]`, `["key",null,"k"]`, `["key.asc",null,""]`, `["key.asc",null,"a\u0000"]`, `["relevance.desc",null,"k"]`,
-		`["createdAt.asc",null,"k"]`, `["createdAt.asc","1","k"]`, `["updatedAt.asc",1e99,"k"]`, `["createdAt.asc",9000000000000000000,"k"]`, `["a.asc",[3,null],"k"]`,
-		`["/a.asc",null,"k"]`, `["/a.asc",[0,"1"],"k"]`, `["/a.asc",[0,null],"k"]`, `["/a.asc",[1,1],"k"]`, `["/a.asc",[2,1],"k"]`, `["/a.asc",[4,null],"k"]`, `["/a.asc",[null,null],"k"]`,
-		`["/a.asc",[0,1e99999],"k"]`, `["/a.asc",[1,"` + strings.Repeat("ä", 201) + `"],"k"]`, `["/a.asc",[1,"\ud800"],"k"]`, `["/a.asc",[0,1,2],"k"]`, `["/~2.asc",[3,null],"k"]`, `{}`, `x`} {
-		_, err := ParseQueryCursor(encodeCursor(text))
-		require.Error(t, err, text)
+	for by, positions := range map[orderedBy][]string{
+		byKey:  {`null`, ` null `},
+		byTime: {`1764000000000000`, `-1`},
+		byPath: {`[0, 1.50]`, `[0,-12345678901234567890]`, `[1,"text"]`, `[2,null]`, `[3,null]`},
+	} {
+		for _, position := range positions {
+			require.NoError(t, after(by, position), "%s: %s", by, position)
+		}
+	}
+	for by, positions := range map[orderedBy][]string{
+		byKey:  {`1`, `[3,null]`, `""`},
+		byTime: {`null`, `"1"`, `1.5`, `1e99`, `9223372036854775807`, `-9223372036854775808`, `[]`},
+		byPath: {`null`, `[0,"1"]`, `[0,null]`, `[1,1]`, `[2,1]`, `[4,null]`, `[null,null]`, `[0,1e99999]`, `[1,"` + strings.Repeat("ä", 201) + `"]`, `[1,"\ud800"]`, `[1,"\u0000"]`, `[0,1,2]`, `{}`},
+	} {
+		for _, position := range positions {
+			require.Equal(t, CodeInvalidInput, CodeOf(after(by, position)), "%s: %s", by, position)
+		}
 	}
 }
 
-func FuzzParseQueryCursor(f *testing.F) {
-	for _, text := range []string{`["key.desc",null,"k"]`, `["createdAt.asc",1,"k"]`, `["/a.asc",[0,1.5],"k"]`, `["/a.asc",[1,"x"],"k"]`} {
-		f.Add(encodeCursor(text))
+// TestACursorBelongsToItsQuestion: it goes on with the filters and the order that it came from, and with nothing else. What is shown of
+// an entry, and how many, is another matter.
+func TestACursorBelongsToItsQuestion(t *testing.T) {
+	t.Parallel()
+	filter := func(f ...IndexFilter) *IndexFilter { return &IndexFilter{All: f} }
+	a, b := IndexFilter{Spelled: "a:1"}, IndexFilter{Spelled: "b:2"}
+	asked := Query{Prefix: "p", Indexes: filter(a, b), Search: Search{{{Text: "x"}}}, Where: []Condition{{Path: Path{"n"}, Op: OpEq, Value: "1"}}}
+	asked.After = &Cursor{Question: digest(asked.question()), Position: "null", Key: "k"}
+	require.NoError(t, asked.Validate())
+	for name, change := range map[string]func(*Query){
+		"Select": func(q *Query) { q.Select = []Field{{Name: "key"}} },
+		"Limit":  func(q *Query) { q.Limit = 7 },
+		"Page":   func(q *Query) { q.PageBytes = 7 },
+		"Sort":   func(q *Query) { q.Sort = []SortKey{{By: "key"}, {Path: Path{"n"}}} },
+	} {
+		q := asked
+		change(&q)
+		require.NoError(t, q.Validate(), "%s: it asks the same", name)
 	}
-	f.Fuzz(func(t *testing.T, text string) {
-		cursor, err := ParseQueryCursor(text)
-		if err != nil {
-			return
+	for name, change := range map[string]func(*Query){
+		"Prefix":     func(q *Query) { q.Prefix = "q" },
+		"NoIndexes":  func(q *Query) { q.Indexes = nil },
+		"Member":     func(q *Query) { q.Indexes = filter(a, IndexFilter{Exact: Index{"b", "2"}}) },
+		"Any":        func(q *Query) { q.Indexes = &IndexFilter{Any: []IndexFilter{a, b}} },
+		"Search":     func(q *Query) { q.Search = Search{{{Text: "x", Prefix: true}}} },
+		"Op":         func(q *Query) { q.Where = []Condition{{Path: Path{"n"}, Op: OpNe, Value: "1"}} },
+		"Value":      func(q *Query) { q.Where = []Condition{{Path: Path{"n"}, Op: OpEq, Value: `"1"`}} },
+		"OwnField":   func(q *Query) { q.Where = []Condition{{By: "key", Op: OpEq, Value: `"1"`}} },
+		"Conditions": func(q *Query) { q.Where = nil },
+		"Descending": func(q *Query) { q.Sort = []SortKey{{By: "key", Descending: true}} },
+		"Sort":       func(q *Query) { q.Sort = []SortKey{{By: "createdAt"}} },
+	} {
+		q := asked
+		change(&q)
+		require.ErrorContains(t, q.Validate(), "cursor belongs to another question", name)
+	}
+
+	list := ListQuery{Prefix: "p", Indexes: []string{"a:1", "b:2"}, IndexKeys: []string{"c"}}
+	list.After = &Cursor{Question: list.Question(), Position: "null", Key: "k"}
+	same := list
+	same.Indexes, same.IndexKeys, same.Order, same.Values = []string{"b:2", "a:1", "a:1"}, []string{"c", "c"}, OrderByKey, true
+	require.NoError(t, same.Validate())
+	for name, change := range map[string]func(*ListQuery){
+		"Prefix":     func(q *ListQuery) { q.Prefix = "" },
+		"Index":      func(q *ListQuery) { q.Indexes = []string{"a:1"} },
+		"IndexKey":   func(q *ListQuery) { q.IndexKeys = nil },
+		"Descending": func(q *ListQuery) { q.Order = "key.desc" },
+		"Sort":       func(q *ListQuery) { q.Order = "created.asc" },
+	} {
+		q := list
+		change(&q)
+		require.ErrorContains(t, q.Validate(), "cursor belongs to another question", name)
+	}
+}
+
+func TestAConditionOnTheEntrysOwnFields(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		by    string
+		op    Op
+		value string
+		want  string // as it is sent; "" where it is refused
+	}{
+		{"key", OpEq, `"a\u00e4"`, `"aä"`},
+		{"key", OpIn, `["a","b"]`, `["a","b"]`},
+		{"key", OpIn, `[]`, `[]`},
+		{"key", OpExists, `true`, `true`},
+		{"key", OpContains, `"x"`, `"x"`},
+		{"key", OpEq, `1`, ``},
+		{"key", OpNe, `null`, ``},
+		{"key", OpGt, `10`, ``},
+		{"key", OpIn, `["a",1]`, ``},
+		{"key", OpContains, `["x"]`, ``},
+		{"createdAt", OpGte, `"2026-11-23T07:00:00.000Z"`, `1795417200000`},
+		{"createdAt", OpGte, `"2026-11-23T08:00:00.123456+01:00"`, `1795417200123`},
+		{"updatedAt", OpLt, `"2026-11-23"`, `1795392000000`},
+		{"updatedAt", OpLt, `"2026-11-23T00:00"`, `1795392000000`},
+		{"updatedAt", OpLt, `"2026-11"`, `1793491200000`},
+		{"updatedAt", OpLt, `"2026"`, `1767225600000`},
+		{"createdAt", OpIn, `["1970-01-01","1969-12-31T23:59:59.9999Z"]`, `[0,-1]`},
+		{"createdAt", OpContains, `"-23T"`, `"-23T"`},
+		{"createdAt", OpEq, `"yesterday"`, ``},
+		{"createdAt", OpEq, `"2026-13-01"`, ``},
+		{"createdAt", OpEq, `""`, ``},
+		{"createdAt", OpEq, `"0000"`, ``},
+		{"createdAt", OpGt, `1795417200000`, ``},
+		{"created", OpEq, `"a"`, ``},
+	} {
+		q := Query{Where: []Condition{{By: c.by, Op: c.op, Value: c.value}}}
+		err := q.Validate()
+		if c.want == "" {
+			require.ErrorContains(t, err, "where[0].", "%v", c)
+			continue
 		}
-		require.True(t, json.Valid([]byte(cursor.Position)) && utf8.ValidString(cursor.Order+cursor.Key))
-		args, err := json.Marshal(Query{After: cursor}.args())
-		require.NoError(t, err)
-		require.Contains(t, string(args), `"after":{"position":`)
-	})
+		require.NoError(t, err, "%v", c)
+		require.Equal(t, conditionArg{By: c.by, Op: c.op, Value: json.RawMessage(c.want)}, q.args().Where[0])
+	}
 }
 
 func TestAFilterIsSaidAsSimplyAsItCanBe(t *testing.T) {

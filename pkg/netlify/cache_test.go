@@ -50,7 +50,7 @@ func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 	for name, endpoint := range map[string]Endpoint{
 		"get": Get(told{answer: answer}), "list": List(told{answer: answer}), "query": Query(told{answer: answer}, time.Second),
 	} {
-		r := invoke(t, endpoint, event("GET", `"queryStringParameters":{"key":"k"}`))
+		r := invoke(t, endpoint, event("GET", `"path":"/api/kv/get/k"`))
 		require.Equal(t, http.StatusOK, r.StatusCode, name)
 		require.Equal(t, "hit", r.Headers["X-KV-Cache"], name)
 		require.Equal(t, "1", r.Headers["Age"], name)
@@ -87,7 +87,7 @@ func TestACallerThatHasTheContentGetsNone(t *testing.T) {
 		for name, endpoint := range map[string]Endpoint{
 			"get": Get(told{answer: answer}), "list": List(told{answer: answer}), "query": Query(told{answer: answer}, time.Second),
 		} {
-			r := invoke(t, endpoint, event("GET", `"headers":{"if-none-match":"`+header+`"},"queryStringParameters":{"key":"k"}`))
+			r := invoke(t, endpoint, event("GET", `"headers":{"if-none-match":"`+header+`"},"path":"/api/kv/get/k"`))
 			require.Equal(t, status, r.StatusCode, "%s, If-None-Match: %s", name, header)
 			require.Equal(t, `W/"tag"`, r.Headers["ETag"])
 			require.Equal(t, "no-cache", r.Headers["Cache-Control"])
@@ -119,7 +119,7 @@ func TestHeadersSayHowFreshAnAnswerMustBe(t *testing.T) {
 		reader := told{answer: kv.Answer{Body: noResults}, asked: &asked}
 		for _, endpoint := range []Endpoint{Get(reader), List(reader), Query(reader, time.Second)} {
 			asked = kv.Freshness{After: "not asked"}
-			invoke(t, endpoint, event("GET", `"headers":{`+headers+`},"queryStringParameters":{"key":"k"}`))
+			invoke(t, endpoint, event("GET", `"headers":{`+headers+`},"path":"/api/kv/get/k"`))
 			require.Equal(t, want, asked, headers)
 		}
 	}

@@ -269,6 +269,22 @@ func TestTheKeyToDeleteComesFromQueryOrBody(t *testing.T) {
 		require.Equal(t, http.StatusBadRequest, invoke(t, Delete(memory{}), e).StatusCode, e)
 	}
 	require.Equal(t, http.StatusBadGateway, invoke(t, Delete(memory{err: &kv.Error{Code: kv.CodeDatabaseUnreachable}}), post(`{"key":"k"}`)).StatusCode)
+	for e, want := range map[string]string{
+		event("DELETE", `"queryStringParameters":{"key":"k","sessionId":"1"}`):              `"sessionId" is not a parameter of kv-delete: did you mean key?`,
+		event("DELETE", `"multiValueQueryStringParameters":{"key":["a","b"]}`):              "key must be given once, got 2",
+		event("DELETE", `"queryStringParameters":{"key":"k"},"body":"{\"key\":\"other\"}"`): `a DELETE is read from its parameters alone, and this one has a body, {"key":"other"}: send the body with POST`,
+		post(`{"key":"k","prefix":"a"}`):                                                    `"prefix" is not a field of kv-delete: did you mean key?`,
+		post(`{"key":"k","key":"l"}`):                                                       `"key" is given twice`,
+		event("POST", `"body":"{\"key\":\"k\"}","queryStringParameters":{"key":"other"}`):   `"key" is given as a parameter: a POST is read from its body alone`,
+	} {
+		var got string
+		r := invoke(t, Delete(memory{key: &got}), e)
+		require.Equal(t, http.StatusBadRequest, r.StatusCode, e)
+		var body struct{ Error string }
+		require.NoError(t, json.Unmarshal([]byte(r.Body), &body))
+		require.Equal(t, want, body.Error)
+		require.Empty(t, got, "nothing is deleted")
+	}
 }
 
 func TestOtherMethodsAreNotAllowedAndPreflightsAreOpen(t *testing.T) {

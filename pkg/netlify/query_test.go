@@ -71,9 +71,19 @@ func TestAQueryIsReadFromBodyAndParameters(t *testing.T) {
 		params string // of a GET; "" where only POST says it
 		want   kv.Query
 	}{
-		"Nothing":           {`{}`, "x=1", kv.Query{}},
+		"Nothing":           {`{}`, "x=", kv.Query{}},
 		"NullIsAbsent":      {`{"prefix":null,"indexes":null,"where":null,"limit":null,"sort":null,"cursor":null}`, "prefix=&limit=", kv.Query{}},
-		"UnknownIsIgnored":  {`{"sessionId":"1","prefix":"a"}`, "sessionId=1&prefix=a", kv.Query{Prefix: "a"}},
+		"UnknownAndEmpty":   {`{"sessionId":null,"prefix":"a"}`, "sessionId=&prefix=a", kv.Query{Prefix: "a"}},
+		"WhereOwn":          {`{"where":[{"path":"key","op":"gt","value":"a"},{"path":"/key","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{By: "key", Op: "gt", Value: `"a"`}, {Path: kv.Path{"key"}, Op: "exists", Value: "true"}}}},
+		"RangeOfYears":      {`{"where":[{"path":"createdAt","op":"gte","value":"2026"},{"path":"createdAt","op":"lte","value":"2027-03"}]}`, "range=createdAt:2026..2027-03", kv.Query{Where: []kv.Condition{{By: "createdAt", Op: "gte", Value: `"2026"`}, {By: "createdAt", Op: "lte", Value: `"2027-03"`}}}},
+		"RangeOfKeys":       {`{"where":[{"path":"key","op":"gte","value":"10"}]}`, "range=key:10..", kv.Query{Where: []kv.Condition{{By: "key", Op: "gte", Value: `"10"`}}}},
+		"AggregateOwn":      {`{"aggregate":[{"op":"max","path":"updatedAt"}],"groupBy":"key"}`, "aggregate=max:updatedAt&groupBy=key", kv.Query{Aggregates: []kv.Aggregate{{Op: "max", By: "updatedAt", Name: "updatedAt"}}, GroupBy: &kv.Grouping{By: "key"}}},
+		"SortByMinus":       {`{"sort":["-a.b","-createdAt","c"]}`, "sort=-a.b,-createdAt&sort=c", kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"a", "b"}, Descending: true}, {By: "createdAt", Descending: true}, {Path: kv.Path{"c"}}}}},
+		"SortByMinusKey":    {`{"sort":"-key"}`, "sort=-key", kv.Query{Sort: []kv.SortKey{{By: "key", Descending: true}}}},
+		"SortPathWithMinus": {`{"sort":{"path":"-a"}}`, `sort={"path":"-a"}`, kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"-a"}}}}},
+		"SortPathWithComma": {`{"sort":["a,b"]}`, `sort=["a,b"]`, kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"a,b"}}}}},
+		"ByteOrderMark":     {`{"format":"csv","bom":true}`, "format=csv&bom=true", kv.Query{PageBytes: kv.MaxPageBytes / 2}},
+		"NoByteOrderMark":   {`{"bom":false}`, "bom=false", kv.Query{}},
 		"IndexAll":          {`{"indexes":{"all":["a:b","c:d"]}}`, "index=a:b&index=c:d", kv.Query{Indexes: &kv.IndexFilter{All: spelled("a:b", "c:d")}}},
 		"IndexAny":          {`{"indexes":{"any":["a:b","c:d"]}}`, "index=a:b&index=c:d&match=any", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Any: spelled("a:b", "c:d")}}}}},
 		"IndexNone":         {`{"indexes":{"none":["a:b"]}}`, `indexes={"none":["a:b"]}`, kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Not: &kv.IndexFilter{Any: spelled("a:b")}}}}}},
@@ -141,13 +151,29 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		// POST
-		`{"prefix":1}`:                                                "prefix must be a string of whole characters, got 1",
-		`{"prefix":"\ud800"}`:                                         `prefix must be a string of whole characters, got "\ud800"`,
-		`{"prefix":"a\u0000"}`:                                        "prefix must not contain U+0000",
-		`{"Prefix":"a"}`:                                              "Prefix is not known: did you mean prefix?",
-		`{"group_by":"a"}`:                                            "group_by is not known: did you mean groupBy?",
-		`{"index":["a:b"]}`:                                           "index is a parameter of GET: in a body use indexes",
-		`{"q":"a"}`:                                                   "q is a parameter of GET: in a body use search",
+		`{"prefix":1}`:                   "prefix must be a string of whole characters, got 1",
+		`{"prefix":"\ud800"}`:            `prefix must be a string of whole characters, got "\ud800"`,
+		`{"prefix":"a\u0000"}`:           "prefix must not contain U+0000",
+		`{"Prefix":"a"}`:                 `"Prefix" is not a field of kv-query: did you mean prefix?`,
+		`{"group_by":"a"}`:               `"group_by" is not a field of kv-query: did you mean groupBy?`,
+		`{"index":["a:b"]}`:              `"index" is not a field of kv-query: did you mean indexes?`,
+		`{"q":"a"}`:                      `"q" is not a field of kv-query: did you mean search?`,
+		`{"match":"any"}`:                `"match" is not a field of kv-query: did you mean indexes?`,
+		`{"range":"a:1..2"}`:             `"range" is not a field of kv-query: did you mean where?`,
+		`{"keys":["a"]}`:                 `"keys" is not a field of kv-query: did you mean prefix?`,
+		`{"filter":[]}`:                  `"filter" is not a field of kv-query: did you mean where?`,
+		`{"orderBy":"a"}`:                `"orderBy" is not a field of kv-query: did you mean sort?`,
+		`{"prefix":"a","limt":5}`:        `"limt" is not a field of kv-query: did you mean limit?`,
+		`{"sessionId":"1"}`:              `"sessionId" is not a field of kv-query: did you mean select?`,
+		`{"":1}`:                         `"" is not a field of kv-query: did you mean bom?`,
+		`{"` + long + `":1}`:             `"` + long[:59] + `… is not a field of kv-query: did you mean prefix?`,
+		`{"bom":1}`:                      "bom must be true or false, got 1",
+		`{"bom":true}`:                   "bom is for format csv: a byte order mark would be a mistake in json",
+		`{"bom":true,"format":"ndjson"}`: "bom is for format csv: a byte order mark would be a mistake in ndjson",
+		`{"where":[{"path":"key","op":"eq","value":1}]}`:                                                  "where[0].value must be of text for key, got 1",
+		`{"where":[{"path":"createdAt","op":"gt","value":"soon"}]}`:                                       `where[0].value must be a time like 2026-11-23T07:00:00.000Z or a day like 2026-11-23 for createdAt, got "soon"`,
+		`{"aggregate":[{"op":"avg","path":"createdAt"}]}`:                                                 "aggregate[0].path must lead to numbers for avg: createdAt is none",
+		`{"indexes":{"any":["a` + strings.Repeat(":", 600) + `b","c` + strings.Repeat(":", 401) + `d"]}}`: `indexes may be read as 1000 pairs of key and member together, got 1001, one for each colon: name the pair as {"key":…,"member":…}`,
 		`{"indexes":["a:b"]}`:                                         `indexes must be an object with all, any, none, got ["a:b"]`,
 		`{"indexes":{"and":["a:b"]}}`:                                 `indexes must have no other fields than all, any, none, got "and"`,
 		`{"indexes":{"all":["a:b"],"all":[]}}`:                        "indexes has all twice",
@@ -213,11 +239,23 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		`{"aggregate":[{"op":"count"}],"groupBy":"index:"}`: "groupBy must name an index after index:",
 		`{"prefix":`:                                        "the body must be JSON; it is wrong at byte 10: unexpected end of JSON input",
 		// what would be ignored
-		`{"where":[{"path":"a","op":"exists"}],"where":[]}`: "where is given twice",
-		`{"prefix":"a","pr\u0065fix":null}`:                 "prefix is given twice",
-		`{"INDEX":["a:b"]}`:                                 "INDEX is a parameter of GET: in a body use indexes",
-		`{"index_key":"a"}`:                                 "index_key is a parameter of GET: in a body use indexKeys",
-		`{"index-keys":{"all":["a"]}}`:                      "index-keys is not known: did you mean indexKeys?",
+		`{"where":[{"path":"a","op":"exists"}],"where":[]}`: `"where" is given twice`,
+		`{"prefix":"a","pr\u0065fix":null}`: `"prefix" is given twice`,
+		`{"INDEX":["a:b"]}`:                                 `"INDEX" is not a field of kv-query: did you mean indexes?`,
+		`{"index_key":"a"}`:                                 `"index_key" is not a field of kv-query: did you mean indexKeys?`,
+		`{"index-keys":{"all":["a"]}}`:                      `"index-keys" is not a field of kv-query: did you mean indexKeys?`,
+		`{"other":1,"other":null}`:                          `"other" is given twice`,
+		"?match=any":                                        "match says how index and indexKey go together: without them there is nothing to match",
+		`?match=any&indexes={"all":["a:b"]}`:                "match says how index and indexKey go together: without them there is nothing to match",
+		"?sort=-a:asc":                                      `sort[0] must be <path>, <path>:asc, <path>:desc or -<path>; {"path":…} where a path holds a colon or begins with -; got "-a:asc"`,
+		"?key=r/3":                                          `"key" is not a parameter of kv-query: did you mean prefix?`,
+		"?keys=a":                                           `"keys" is not a parameter of kv-query: did you mean prefix?`,
+		"?filter=x":                                         `"filter" is not a parameter of kv-query: did you mean where?`,
+		"?orderBy=x":                                        `"orderBy" is not a parameter of kv-query: did you mean sort?`,
+		"?order=desc":                                       `"order" is not a parameter of kv-query: did you mean sort?`,
+		"?prefx=x":                                          `"prefx" is not a parameter of kv-query: did you mean prefix?`,
+		"?bom=yes&format=csv":                               `bom must be true or false, got "yes"`,
+		"?bom=true&bom=true&format=csv":                     "bom must be given once, got 2",
 		"?prefix=a&prefix=b":                                "prefix must be given once, got 2",
 		"?q=a&q=b":                                          "q must be given once, got 2",
 		`?indexes={"all":["a:b"]}&indexes={}`:               "indexes must be given once, got 2",
@@ -251,7 +289,7 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		`{"where":[null]}`:                                           "where[0] must be an object with path, op, value, got null",
 		`{"search":"a\udc00"}`:                                       `search must be a string of whole characters, got "a\udc00"`,
 		`{"search":"a\u0000"}`:                                       "search must be valid UTF-8 without U+0000",
-		`{"sort":"score:DESC"}`:                                      `sort[0] must be <path>, <path>:asc or <path>:desc; {"path":…} where a path holds a colon; got "score:DESC"`,
+		`{"sort":"score:DESC"}`:                                      `sort[0] must be <path>, <path>:asc, <path>:desc or -<path>; {"path":…} where a path holds a colon or begins with -; got "score:DESC"`,
 		`{"sort":[""]}`:                                              `sort[0]: a path must be like score, stops.0.title or /a~1b, got ""`,
 		`{"select":[` + selected(101) + `]}`:                         "select must have at most 100 fields, got 101",
 		`{"aggregate":` + list(21, `{"op":"count"}`) + `}`:           "aggregate must have at most 20 elements, got 21",
@@ -281,8 +319,8 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		"?q=a&search=b":           "q and search are the same: give one of them",
 		"?limit=ten":              `limit must be a whole number from 1 to 1000, got "ten"`,
 		"?limit=1001":             "limit must be a whole number from 1 to 1000, got 1001",
-		"?Index=a:b":              "Index is not known: did you mean index?",
-		"?group-by=a":             "group-by is not known: did you mean groupBy?",
+		"?Index=a:b":              `"Index" is not a parameter of kv-query: did you mean index?`,
+		"?group-by=a":             `"group-by" is not a parameter of kv-query: did you mean groupBy?`,
 		"?aggregate=median:score": `aggregate[0].op must be one of count, sum, avg, min, max, distinct, got "median"`,
 	} {
 		event := post(text)
@@ -297,15 +335,13 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 	}
 }
 
-func TestACursorBelongsToItsSort(t *testing.T) {
+func TestACursorBelongsToItsQuestion(t *testing.T) {
 	t.Parallel()
-	const byKey = "WyJrZXkuYXNjIixudWxsLCJhIl0" // ["key.asc",null,"a"]
-	q, _ := ask(t, post(`{"cursor":"`+byKey+`"}`))
-	require.Equal(t, &kv.QueryCursor{Order: "key.asc", Position: "null", Key: "a"}, q.After)
+	cursor := kv.Cursor{Question: "of another", Position: "null", Key: "a"}.String()
 	for body, want := range map[string]string{
-		`{"cursor":"` + byKey + `","sort":"createdAt"}`: "cursor belongs to the order key.asc, but sort asks for createdAt.asc",
-		`{"cursor":"` + byKey + `","sort":["a","b"]}`:   "cursor cannot be combined with this sort: go on with offset",
-		`{"cursor":"` + byKey + `","offset":0}`:         "offset cannot be combined with cursor: a cursor says already where to go on",
+		`{"cursor":"` + cursor + `"}`:                  "cursor belongs to another question: it goes on with the prefix, the filters and the order of the page that it came with, and no others",
+		`{"cursor":"` + cursor + `","sort":["a","b"]}`: "cursor cannot be combined with this sort: go on with offset",
+		`{"cursor":"` + cursor + `","offset":0}`:       "offset cannot be combined with cursor: a cursor says already where to go on",
 	} {
 		_, r := ask(t, post(body))
 		require.Contains(t, r.Body, want)
@@ -335,6 +371,10 @@ func TestAnExportAsNDJSONIsOneResultALine(t *testing.T) {
 	r := export(t, `{"format":"ndjson"}`, `{"results":[{"key":"a","value":{`+"\n"+` "x" : 1.0,`+"\r\n"+`"y":"<&>"}},{"key":"b"}],"count":2,`+
 		`"pagination":{"limit":2,"offset":0,"hasMore":true,"nextCursor":"abc"},"notices":[{"code":"ranked_first","message":""}]}`)
 	require.Equal(t, "{\"key\":\"a\",\"value\":{  \"x\" : 1.0,  \"y\":\"<&>\"}}\n{\"key\":\"b\"}\n", r.Body)
+	// Some readers end a line at these; JSON answers keep them as they were written.
+	const breaks = `{"results":[{"key":"a` + "\u2028\u2029\u0085" + `b\u2028 ` + "\u2027" + `"}],"count":1,"pagination":{}}`
+	require.Equal(t, `{"key":"a\u2028\u2029\u0085b\u2028 `+"\u2027"+`"}`+"\n", export(t, `{"format":"ndjson"}`, breaks).Body)
+	require.Contains(t, export(t, `{}`, breaks).Body, "a\u2028\u2029\u0085b")
 	require.Equal(t, "application/x-ndjson; charset=utf-8", r.Headers["Content-Type"])
 	require.Equal(t, `attachment; filename="kv-query.ndjson"`, r.Headers["Content-Disposition"])
 	require.Equal(t, []string{"true", "abc", "2", "ranked_first"},
@@ -350,6 +390,7 @@ func TestAnExportAsCSVLosesNothingAndRunsNothing(t *testing.T) {
 	require.Equal(t, "key,value.t,value.n,value.o,indexes\r\n"+
 		"'=1+1,\"a \"\"b\"\",\r\nc\nd\re\",-5.0,\"{\"\"a\"\":[1]}\",\"[\"\"a:b\"\"]\"\r\n"+
 		"k,'-5,12345678901234567890,,[]\r\nl,,,,[]\r\n", r.Body)
+	require.Equal(t, "\ufeffkey\r\nk\r\n", export(t, `{"format":"csv","bom":true,"select":["key"]}`, `{"results":[{"key":"k"}],"count":1,"pagination":{}}`).Body)
 	require.Equal(t, "text/csv; charset=utf-8; header=present", r.Headers["Content-Type"])
 	require.Equal(t, "false", r.Headers["X-KV-Has-More"])
 	require.NotContains(t, r.Headers, "X-KV-Next-Cursor")
@@ -605,15 +646,16 @@ func TestNoFilterOfARandomQueryIsDropped(t *testing.T) {
 func TestABodyAndParametersAreNotMixed(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ event, want string }{
-		"ParametersOfAPost":   {event("POST", `"body":"{}","queryStringParameters":{"x":"1","prefix":"a"}`), `"prefix" is given as a parameter: a POST takes its query from the body alone`},
-		"MisspelledInAPost":   {event("POST", `"body":"","multiValueQueryStringParameters":{"index-key":["a"]}`), `"index-key" is given as a parameter: a POST takes its query from the body alone`},
-		"BodyOfAGet":          {event("GET", `"body":"{\"where\":[]}"`), "where is given in the body: a GET takes its query from the parameters alone; send the body with POST"},
-		"OtherParameters":     {event("POST", `"body":"{}","queryStringParameters":{"_":"1","prefix":""}`), ""},
-		"BodyWithoutAFilter":  {event("GET", `"body":"{\"x\":1,\"where\":null}"`), ""},
-		"BodyNobodyCouldRead": {event("GET", `"body":"x"`), ""},
+		"ParametersOfAPost":   {event("POST", `"body":"{}","queryStringParameters":{"x":"1","prefix":"a"}`), `"prefix" is given as a parameter: a POST is read from its body alone`},
+		"MisspelledInAPost":   {event("POST", `"body":"","multiValueQueryStringParameters":{"index-key":["a"]}`), `"index-key" is given as a parameter: a POST is read from its body alone`},
+		"BodyOfAGet":          {event("GET", `"body":"{\"where\":[]}"`), `a GET is read from its parameters alone, and this one has a body, {"where":[]}: send the body with POST`},
+		"OtherParameters":     {event("POST", `"body":"{}","queryStringParameters":{"_":"1","prefix":""}`), `"_" is given as a parameter: a POST is read from its body alone`},
+		"EmptyParameters":     {event("POST", `"body":"{}","queryStringParameters":{"_":"","prefix":""}`), ""},
+		"EmptyBodyOfAGet":     {event("GET", `"body":" {} "`), ""},
+		"FormBodyOfAGet":      {event("GET", `"body":"prefix=docs/"`), `a GET is read from its parameters alone, and this one has a body, prefix=docs/: send the body with POST`},
 		"NoBodyInNetlifyDev":  {event("GET", `"body":null,"isBase64Encoded":true`), ""},
 		"NoBodyOfAPost":       {event("POST", `"body":null`), ""},
-		"Base64":              {event("POST", `"body":"eyJwcmVmaXgiOiJhIiwicHJlZml4IjoiYiJ9","isBase64Encoded":true`), "prefix is given twice"},
+		"Base64":              {event("POST", `"body":"eyJwcmVmaXgiOiJhIiwicHJlZml4IjoiYiJ9","isBase64Encoded":true`), `"prefix" is given twice`},
 		"NullUnderAWrongName": {post(`{"q":null,"Where":null}`), ""},
 		"TooDeep":             {post(strings.Repeat(`{"where":`, 100_000) + "1" + strings.Repeat("}", 100_000)), "the body is nested too deeply"},
 	} {

@@ -96,8 +96,11 @@ func requireNothingTold(t *testing.T, address string) {
 						ctx, cancel := context.WithTimeout(context.Background(), answerTime+80*time.Millisecond)
 						defer cancel()
 						body := `{"key":"k","value":{}}`
-						if endpoint.Name == "kv-query" {
+						switch endpoint.Name {
+						case "kv-query":
 							body = "{}"
+						case "kv-delete":
+							body = `{"key":"k"}`
 						}
 						fields := `"headers":{"authorization":"Bearer ` + token + `"},"path":"/api/kv/get/k"`
 						if method == http.MethodPost {

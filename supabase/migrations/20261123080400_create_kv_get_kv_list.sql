@@ -87,22 +87,26 @@ $$;
 comment on function public.kv_get(text) is 'The value''s JSON text; empty when there is no such entry.';
 
 create function public.kv_splits(p_spelled text) returns table (index_key text, member text)
-    language sql immutable strict parallel safe security invoker set search_path = ''
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
-    select left(p_spelled, i - 1) collate "C", substr(p_spelled, i + 1) collate "C"
-    from pg_catalog.generate_series(2, pg_catalog.length(p_spelled) - 1) as i
-    where substr(p_spelled, i, 1) = ':'
+begin
+    return query
+        select left(p_spelled, colon - 1) collate "C", substr(p_spelled, colon + 1) collate "C"
+        from (select (sum(length(part) + 1) over (order by n))::integer as colon
+              from string_to_table(p_spelled, ':') with ordinality as parts (part, n)) as colons
+        where colon between 2 and length(p_spelled) - 1;
+end
 $$;
 comment on function public.kv_splits(text) is 'Every pair that "<key>:<member>" may spell.';
 
-create function public.kv_cursor(p_order text, p_at timestamptz, p_key text) returns text
-    language sql stable security invoker set search_path = ''
+create function public.kv_cursor(p_question text, p_position json, p_key text) returns text
+    language plpgsql immutable security invoker set search_path = ''
 as $$
-    select translate(encode(convert_to(
-        json_build_array(p_order, (extract(epoch from p_at) * 1000000)::bigint, p_key)::text,
-        'UTF8'), 'base64'), E'+/=\n', '-_')
+begin
+    return translate(encode(convert_to(json_build_array(p_question, p_position, p_key)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+end
 $$;
-comment on function public.kv_cursor(text, timestamptz, text) is 'Where a page ended: base64url of [order, microseconds or null, key].';
+comment on function public.kv_cursor(text, json, text) is 'Where the answer to a question ended: base64url of [digest of the question, position, key] (pkg/kv, Cursor).';
 
 create function public.kv_list(
     p_prefix     text default '',
@@ -114,7 +118,8 @@ create function public.kv_list(
     p_after_key  text default null,
     p_after_at   bigint default null,
     p_indexes    text[] default '{}',
-    p_index_keys text[] default '{}'
+    p_index_keys text[] default '{}',
+    p_question   text default null
 ) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker
     set search_path = ''
@@ -259,21 +264,22 @@ begin
         || case when p_values then ',"data":{' || coalesce(v_data, '') || '}' else '' end
         || case when v_paged then format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}',
                 coalesce(p_limit::text, 'null'), coalesce(p_offset, 0), v_more::text,
-                case when v_more then '"' || public.kv_cursor(p_sort || '.' || v_way, v_ats[v_count], v_keys[v_count]) || '"' else 'null' end)
+                case when v_more then '"' || public.kv_cursor(p_question,
+                    to_json((extract(epoch from v_ats[v_count]) * 1000000)::bigint), v_keys[v_count]) || '"' else 'null' end)
             else '' end
         || '}';
 end
 $$;
-comment on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[]) is
-    'The answer of kv-list. p_indexes holds "<key>:<member>" strings; p_after_key and p_after_at (microseconds) are the last entry of the page before.';
+comment on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) is
+    'The answer of kv-list. p_indexes holds "<key>:<member>" strings; p_after_key and p_after_at (microseconds) are the last entry of the page before, p_question is what its cursor belongs to.';
 
 revoke all on function public.kv_answer_limit(), public.kv_page_limit(), public.kv_too_large(text), public.kv_prefix_end(text),
     public.kv_member_bytes(text), public.kv_index_value(text, text), public.kv_get(text), public.kv_splits(text),
-    public.kv_cursor(text, timestamptz, text),
-    public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[])
+    public.kv_cursor(text, json, text),
+    public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text)
     from public, anon, authenticated;
 grant execute on function public.kv_answer_limit(), public.kv_page_limit(), public.kv_too_large(text), public.kv_prefix_end(text),
     public.kv_member_bytes(text), public.kv_index_value(text, text), public.kv_get(text), public.kv_splits(text),
-    public.kv_cursor(text, timestamptz, text),
-    public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[])
+    public.kv_cursor(text, json, text),
+    public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text)
     to service_role;

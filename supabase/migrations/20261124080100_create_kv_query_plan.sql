@@ -16,38 +16,137 @@ end
 $$;
 comment on function public.kv_elements(jsonb) is 'The elements of a JSON array.';
 
-create function public.kv_tsquery(p_search jsonb) returns tsquery
+create function public.kv_tsquery(p_search jsonb, p_phrases boolean) returns tsquery
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
     v_branch jsonb;
     v_term   jsonb;
-    v_words  tsquery;
+    v_words  text;
+    v_single boolean;
+    v_query  tsquery;
     v_all    tsquery;
     v_any    tsquery;
+    v_empty  boolean;
 begin
     for v_branch in select jsonb_array_elements(p_search) loop
         v_all := null;
+        v_empty := true;
         for v_term in select jsonb_array_elements(v_branch) loop
-            v_words := phraseto_tsquery('pg_catalog.simple', public.kv_words(v_term ->> 'text'));
-            continue when numnode(v_words) = 0;
-            if (v_term -> 'prefix')::boolean then
-                v_words := (v_words::text || ':*')::tsquery; -- the text of a phrase ends with its last word
-            end if;
+            select string_agg(case when before is null then '' when p_phrases then '<' || n - before || '>' else '&' end || '''' || left(word, 500) || '''', '' order by n),
+                   count(*) = 1
+            into v_words, v_single
+            from (select word, n, lag(n) over (order by n) as before
+                  from unnest(public.kv_words(v_term ->> 'text')) with ordinality as w (word, n) where word <> E'\x1e') as words;
+            continue when v_words is null;
+            v_empty := false;
+            v_query := (v_words || case when (v_term -> 'prefix')::boolean then ':*' else '' end)::tsquery; -- about the last word
             if (v_term -> 'not')::boolean then
-                v_words := !! v_words;
+                continue when not (v_single or p_phrases); -- an entry may have the words, and not in a row
+                v_query := !! v_query;
             end if;
-            v_all := coalesce(v_all && v_words, v_words);
+            v_all := coalesce(v_all && v_query, v_query);
         end loop;
-        v_any := coalesce(v_any || v_all, v_any, v_all);
+        continue when v_empty;
+        if v_all is null then
+            return '''*'''::tsquery; -- any entry of those that are asked for
+        end if;
+        v_any := coalesce(v_any || v_all, v_all);
     end loop;
-    if v_any is null then
-        raise exception using errcode = 'PT400', message = 'search has no word in it: give letters or digits to look for';
-    end if;
     return v_any;
 end
 $$;
-comment on function public.kv_tsquery(jsonb) is 'The words of a search: [[{"text","not","prefix"},...],...], any of all. They are treated like those of the entries.';
+comment on function public.kv_tsquery(jsonb, boolean) is 'The words of a search: [[{"text","not","prefix"},...],...], any of all; null where there are none. Without p_phrases, what an entry without positions must match to be looked at by kv_says.';
+
+create function public.kv_has_phrase(p_query tsquery) returns boolean
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
+as $$
+begin
+    return p_query::text ~ '<(-|[0-9]+)>'; -- no word has such signs in it
+end
+$$;
+comment on function public.kv_has_phrase(tsquery) is 'Whether words are to be in a row.';
+
+create function public.kv_search_query(p_search jsonb) returns tsquery
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+declare
+    v_exact tsquery := public.kv_tsquery(p_search, true);
+begin
+    if v_exact is null then
+        raise exception using errcode = 'PT400', message = 'search has no word in it: give letters or digits to look for';
+    elsif not public.kv_has_phrase(v_exact) then
+        return v_exact;
+    end if;
+    return (v_exact && !! '''*'''::tsquery) || ('''*'''::tsquery && public.kv_tsquery(p_search, false));
+end
+$$;
+comment on function public.kv_search_query(jsonb) is 'What the words of an entry must match. With a phrase, and where positions are missing ("*", see kv_search_text), kv_says decides about what matches.';
+
+create function public.kv_says(p_document jsonb, p_search jsonb) returns boolean
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+declare
+    v_text   text := ' ' || array_to_string(public.kv_words(public.kv_strings(p_document)), ' ') || ' ';
+    v_branch jsonb;
+    v_term   jsonb;
+    v_words  text;
+    v_all    boolean;
+begin
+    for v_branch in select jsonb_array_elements(p_search) loop
+        v_all := null; -- a branch without words is none
+        for v_term in select jsonb_array_elements(v_branch) loop
+            v_words := btrim(array_to_string(public.kv_words(v_term ->> 'text'), ' '), E' \x1e');
+            continue when v_words = '';
+            v_all := coalesce(v_all, true) and coalesce((v_term -> 'not')::boolean, false)
+                <> (strpos(v_text, ' ' || v_words || case when (v_term -> 'prefix')::boolean then '' else ' ' end) > 0);
+        end loop;
+        if v_all then
+            return true;
+        end if;
+    end loop;
+    return false;
+end
+$$;
+comment on function public.kv_says(jsonb, jsonb) is 'Whether the document''s own text is what a search asks for.';
+
+create function public.kv_own(p_by text) returns text
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
+as $$
+begin
+    return case p_by
+        when 'key' then 's.key'
+        when 'createdAt' then 'to_char(s.created_at at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'')' -- as JavaScript's toISOString writes it
+        when 'updatedAt' then 'to_char(s.updated_at at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'')'
+        end;
+end
+$$;
+comment on function public.kv_own(text) is 'The expression that shows a field of the entry''s own (key, createdAt, updatedAt) of a row s; null for anything else.';
+
+create function public.kv_query_own(p_by text, p_op text, p_value text) returns text
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+declare
+    v_at text := case p_by when 'createdAt' then 's.created_at' when 'updatedAt' then 's.updated_at' end;
+    v_ms text := format('(to_timestamp(0) + (%s)::bigint * interval ''1 millisecond'')', p_value);
+begin
+    return case
+        when p_op = 'contains' then format('strpos(%s, %s #>> ''{}'') > 0', case p_by when 'key' then '<key>' else public.kv_own(p_by) end, p_value)
+        when p_op = 'exists' then format('(%s)::boolean', p_value)
+        when p_by = 'key' and p_op = 'in' then format('<key> = any (public.kv_path(%s))', p_value)
+        when p_by = 'key' then format('<key> <op> (%s #>> ''{}'') collate "C"', p_value)
+        -- A time is what answers show, whole milliseconds.
+        when p_op = 'in' then format('floor(extract(epoch from %s) * 1000)::bigint = any (public.kv_path(%s)::bigint[])', v_at, p_value)
+        when p_op = 'gte' then format('%s >= %s', v_at, v_ms)
+        when p_op = 'lt' then format('%s < %s', v_at, v_ms)
+        when p_op = 'gt' then format('%s >= %s + interval ''1 millisecond''', v_at, v_ms)
+        when p_op = 'lte' then format('%s < %s + interval ''1 millisecond''', v_at, v_ms)
+        when p_op = 'eq' then format('(%1$s >= %2$s and %1$s < %2$s + interval ''1 millisecond'')', v_at, v_ms)
+        when p_op = 'ne' then format('not (%1$s >= %2$s and %1$s < %2$s + interval ''1 millisecond'')', v_at, v_ms)
+        end;
+end
+$$;
+comment on function public.kv_query_own(text, text, text) is 'A condition on a field of the entry''s own. Its value is text, or milliseconds since 1970 where times are compared.';
 
 create function public.kv_query_where(p_where jsonb) returns text[]
     language plpgsql immutable strict security invoker set search_path = ''
@@ -55,13 +154,16 @@ as $$
 declare
     v_conditions text[] := '{}';
     v_template   text;
+    v_by         text;
     v_op         text;
     v_type       text;
 begin
     for i in 0 .. jsonb_array_length(p_where) - 1 loop
+        v_by := p_where -> i ->> 'by';
         v_op := p_where -> i ->> 'op';
         v_type := jsonb_typeof(p_where -> i -> 'value');
         v_template := case
+            when v_by <> 'path' then public.kv_query_own(v_by, v_op, '<value>')
             when v_op in ('eq', 'gt', 'gte', 'lt', 'lte') and v_type = 'number'
                 then 'public.kv_number(s.document, <path>) <op> (<value>)::numeric'
             when v_op in ('gt', 'gte', 'lt', 'lte') and v_type = 'string'
@@ -86,7 +188,24 @@ begin
     return v_conditions;
 end
 $$;
-comment on function public.kv_query_where(jsonb) is 'A condition on s, a row of kv_store, for each element of where.';
+comment on function public.kv_query_where(jsonb) is 'A condition on s, a row of kv_store, for each element of where. <key> stands for its key, from wherever that is read.';
+
+create function public.kv_serving_index(p_condition jsonb) returns text
+    language plpgsql stable strict security invoker set search_path = ''
+as $$
+declare
+    v_path text[] := public.kv_path(coalesce(p_condition -> 'path', '[]'));
+begin
+    return case
+        when p_condition ->> 'op' not in ('eq', 'gt', 'gte', 'lt', 'lte') then null
+        when p_condition ->> 'by' = 'createdAt' then 'kv_store_created_at'
+        when p_condition ->> 'by' = 'updatedAt' then 'kv_store_updated_at'
+        when p_condition ->> 'by' = 'path' and jsonb_typeof(p_condition -> 'value') = 'number' and public.kv_has_path_index(v_path)
+            then public.kv_path_index_name(v_path)
+        end;
+end
+$$;
+comment on function public.kv_serving_index(jsonb) is 'The index of kv_store of which a condition of where is a range; null where there is none.';
 
 create function public.kv_query_index(
     p_filter jsonb, p_pairs jsonb, p_counts bigint[],
@@ -140,7 +259,7 @@ comment on function public.kv_query_index(jsonb, jsonb, bigint[]) is
     'Of a filter on indexes: its condition on <key>; the pairs whose postings together hold every match (null: none do), how many those are, and whether they hold nothing else.';
 
 create type public.kv_query_plan as (
-    driver     text,       -- what leads: index, number, search, prefix, or order: the index that keeps the order
+    driver     text,       -- what leads: index, range, search, prefix, or order: the index that keeps the order
     from_key   text,
     to_key     text,
     pairs      text[],     -- {{key,member},...}
@@ -205,7 +324,7 @@ $$;
 comment on function public.kv_query_count(jsonb, public.kv_query_plan, text, integer) is
     'How many entries meet a condition that an index serves, up to a limit: from a sample where it is common, since an index lists all its matches before the first.';
 
-create function public.kv_query_plan(p_query jsonb, p_order text, p_descending boolean, p_path text[] default null) returns public.kv_query_plan
+create function public.kv_query_plan(p_query jsonb, p_order text, p_descending boolean, p_index text default null) returns public.kv_query_plan
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
@@ -213,9 +332,11 @@ declare
     c_many    constant integer := 50000; -- what is rare among the first keys and not here may be anywhere: looking at all takes 0.1 s, searching for it seconds
     c_rare    constant integer := 1000;  -- a lookup costs what reading some ten postings in order does
     v_plan    public.kv_query_plan;
+    v_phrase  boolean := false; -- is searched for
     v_where   text[] := public.kv_query_where(p_query -> 'where');
-    v_numbers integer[]; -- positions in where of the comparisons that one path index serves
-    v_at      text[];
+    v_keys    integer[]; -- positions in where of the conditions on the key,
+    v_ranges  integer[]; -- and of those that one other index serves,
+    v_serving text;      -- this one
     v_filters jsonb := '[]'; -- index filters that must all hold
     v_filter  jsonb;
     v_found   record;
@@ -242,14 +363,15 @@ begin
     v_plan.merged := '{}';
     v_plan.leads := '{}';
     if p_query -> 'search' <> 'null' then
-        v_plan.search := public.kv_tsquery(p_query -> 'search');
+        v_plan.search := public.kv_search_query(p_query -> 'search');
+        v_phrase := public.kv_has_phrase(v_plan.search);
     end if;
 
-    select array_agg(c.i), c.path into v_numbers, v_at
-    from (select i, public.kv_path(p_query #> array['where', (i - 1)::text, 'path']) as path
-          from generate_subscripts(v_where, 1) as i where v_where[i] like 'public.kv_number(%') as c
-    where public.kv_has_path_index(c.path)
-    group by c.path order by c.path = p_path desc nulls last, min(c.i) limit 1;
+    v_keys := array(select i from generate_subscripts(v_where, 1) as i where p_query #>> array['where', (i - 1)::text, 'by'] = 'key');
+    select array_agg(c.i), c.serving into v_ranges, v_serving
+    from (select i, public.kv_serving_index(p_query #> array['where', (i - 1)::text]) as serving from generate_subscripts(v_where, 1) as i) as c
+    where c.serving is not null
+    group by c.serving order by c.serving = p_index desc nulls last, min(c.i) limit 1;
 
     -- The filters that could lead, each counted where there is a choice.
     if p_query -> 'filter' <> 'null' then
@@ -257,7 +379,7 @@ begin
         v_filters := case when v_filter ->> 0 = 'and' then v_filter - 0 else jsonb_build_array(v_filter) end;
         select pairs, of_terms into v_plan.pairs, v_of from public.kv_query_pairs(p_query -> 'terms');
     end if;
-    v_choices := jsonb_array_length(v_filters) + (v_numbers is not null)::integer + (v_plan.search is not null)::integer
+    v_choices := jsonb_array_length(v_filters) + (v_ranges is not null)::integer + (v_plan.search is not null)::integer
         + (p_order <> 'key')::integer;
     select coalesce(array_agg(c.postings order by i), '{}') into v_counts
     from generate_subscripts(v_plan.pairs, 1) as i,
@@ -280,12 +402,12 @@ begin
         v_plan.driver := 'index';
     end if;
     if v_plan.driver is null or v_best >= c_rare then
-        if v_numbers is not null and p_path is distinct from v_at then
+        if v_ranges is not null and p_index is distinct from v_serving then
             v_count := public.kv_query_count(p_query, v_plan,
-                (select string_agg(v_where[i], ' and ') from unnest(v_numbers) as i), c_many);
+                (select string_agg(v_where[i], ' and ') from unnest(v_ranges) as i), c_many);
             if v_count < (case when v_plan.driver is null then c_many else v_best end) then
                 v_best := v_count;
-                v_plan.driver := 'number';
+                v_plan.driver := 'range';
             end if;
         end if;
         if v_plan.search is not null and querytree(v_plan.search) <> 'T' then -- else no index can lead to it
@@ -295,9 +417,10 @@ begin
                 v_plan.driver := 'search';
             end if;
         end if;
-        if p_order <> 'key' and p_query ->> 'prefix' <> '' then
-            select count(*) into v_count from (
-                select from public.kv_store as s where s.key >= v_plan.from_key and s.key < v_plan.to_key limit c_few) as capped;
+        if p_order <> 'key' and (p_query ->> 'prefix' <> '' or v_keys <> '{}') then
+            execute format('select count(*) from (select from public.kv_store as s where s.key >= $4 and s.key < $5%s limit %s) as capped',
+                (select string_agg(' and ' || replace(v_where[i], '<key>', 's.key'), '') from unnest(v_keys) as i), c_few)
+                into v_count using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key;
             if v_count < v_best then
                 v_best := v_count;
                 v_plan.driver := 'prefix';
@@ -309,7 +432,7 @@ begin
         when p_order in ('time', 'path') then 'order'
         when v_plan.cover is not null then 'index'
         when p_order = 'key' then 'prefix'
-        when v_numbers is not null then 'number'
+        when v_ranges is not null then 'range'
         when querytree(v_plan.search) <> 'T' then 'search'
         else 'prefix' end;
 
@@ -326,7 +449,8 @@ begin
         end if;
     end loop;
     for i in 1 .. cardinality(v_where) loop
-        if coalesce(i = any (v_numbers) and (v_plan.driver = 'number' or v_plan.driver = 'order' and p_path = v_at), false) then
+        if coalesce(i = any (v_ranges) and (v_plan.driver = 'range' or v_plan.driver = 'order' and p_index = v_serving), false)
+           or i = any (v_keys) and v_plan.driver in ('prefix', 'index') then
             v_plan.leads := v_plan.leads || v_where[i];
         else
             v_plan.others := v_plan.others || v_where[i];
@@ -337,13 +461,16 @@ begin
     elsif v_plan.search is not null then
         v_plan.others := v_plan.others || 's.search @@ $3'::text;
     end if;
+    if v_phrase then
+        v_plan.others := v_plan.others || '(not s.search @@ ''''''*''''''::tsquery or public.kv_says(s.document, $1 -> ''search''))'::text;
+    end if;
     v_plan.needs_row := v_plan.driver <> 'index' or v_plan.others <> '{}';
     v_plan.others := coalesce(v_plan.others, '{}') || v_indexes;
     return v_plan;
 end
 $$;
-comment on function public.kv_query_plan(jsonb, text, boolean, text[]) is
-    'How to find the entries of a query. p_order: key; time, or path for p_path, which an index keeps in order too; none where all must be found.';
+comment on function public.kv_query_plan(jsonb, text, boolean, text) is
+    'How to find the entries of a query. p_order: key; time or path, which p_index keeps; none where all must be found.';
 
 create function public.kv_query_source(p_plan public.kv_query_plan, p_pair integer, p_row boolean) returns text
     language plpgsql immutable security invoker set search_path = ''
@@ -381,13 +508,15 @@ $$;
 comment on function public.kv_query_source(public.kv_query_plan, integer, boolean) is
     'What follows "from": the entries that one pair of the cover leads to, or all (null). d.key is the key where the driver is index, s a row of kv_store where it is not or p_row asks for it.';
 
-revoke all on function public.kv_elements(jsonb), public.kv_tsquery(jsonb), public.kv_query_where(jsonb),
-    public.kv_query_index(jsonb, jsonb, bigint[]), public.kv_query_pairs(jsonb),
-    public.kv_query_count(jsonb, public.kv_query_plan, text, integer), public.kv_query_plan(jsonb, text, boolean, text[]),
+revoke all on function public.kv_elements(jsonb), public.kv_tsquery(jsonb, boolean), public.kv_has_phrase(tsquery),
+    public.kv_search_query(jsonb), public.kv_says(jsonb, jsonb), public.kv_own(text), public.kv_query_own(text, text, text),
+    public.kv_query_where(jsonb), public.kv_serving_index(jsonb), public.kv_query_index(jsonb, jsonb, bigint[]), public.kv_query_pairs(jsonb),
+    public.kv_query_count(jsonb, public.kv_query_plan, text, integer), public.kv_query_plan(jsonb, text, boolean, text),
     public.kv_query_source(public.kv_query_plan, integer, boolean)
     from public, anon, authenticated;
-grant execute on function public.kv_elements(jsonb), public.kv_tsquery(jsonb), public.kv_query_where(jsonb),
-    public.kv_query_index(jsonb, jsonb, bigint[]), public.kv_query_pairs(jsonb),
-    public.kv_query_count(jsonb, public.kv_query_plan, text, integer), public.kv_query_plan(jsonb, text, boolean, text[]),
+grant execute on function public.kv_elements(jsonb), public.kv_tsquery(jsonb, boolean), public.kv_has_phrase(tsquery),
+    public.kv_search_query(jsonb), public.kv_says(jsonb, jsonb), public.kv_own(text), public.kv_query_own(text, text, text),
+    public.kv_query_where(jsonb), public.kv_serving_index(jsonb), public.kv_query_index(jsonb, jsonb, bigint[]), public.kv_query_pairs(jsonb),
+    public.kv_query_count(jsonb, public.kv_query_plan, text, integer), public.kv_query_plan(jsonb, text, boolean, text),
     public.kv_query_source(public.kv_query_plan, integer, boolean)
     to service_role;

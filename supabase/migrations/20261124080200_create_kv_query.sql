@@ -156,6 +156,7 @@ as $$
 declare
     c_ranked constant integer := 10000;
     v_plan   public.kv_query_plan := public.kv_query_plan(p_query, 'key', false);
+    v_words  tsquery := public.kv_tsquery(p_query -> 'search', true);
     v_found  text[];
 begin
     if v_plan.driver in ('index', 'prefix') then
@@ -167,7 +168,7 @@ begin
     select coalesce(array_agg(key), '{}') into keys from (
         select f.key from unnest(v_found[1:c_ranked]) as f (key)
         cross join lateral (select s.search from public.kv_store as s where s.key = f.key offset 0) as s
-        order by ts_rank(s.search, v_plan.search) desc, f.key collate "C" limit p_limit offset p_offset) as ranked;
+        order by ts_rank(s.search, v_words) desc, f.key collate "C" limit p_limit offset p_offset) as ranked;
 end
 $$;
 comment on function public.kv_query_keys_by_relevance(jsonb, bigint, bigint) is 'The keys of a page, best match first, among the first 10,000 matches by key; cut where there were more.';
@@ -183,6 +184,7 @@ declare
     v_limit  bigint := (p_query -> 'limit')::bigint + 1;
     v_offset bigint := (p_query -> 'offset')::bigint;
     v_order  text;
+    v_index  text;
     v_plan   public.kv_query_plan;
 begin
     v_order := case
@@ -196,7 +198,10 @@ begin
         select r.keys, r.cut into keys, cut from public.kv_query_keys_by_relevance(p_query, v_limit, v_offset) as r;
         return;
     end if;
-    v_plan := public.kv_query_plan(p_query, v_order, v_desc, case when v_order = 'path' then v_path end);
+    v_index := case
+        when v_order = 'path' then public.kv_path_index_name(v_path)
+        when v_order = 'time' then case v_by when 'createdAt' then 'kv_store_created_at' else 'kv_store_updated_at' end end;
+    v_plan := public.kv_query_plan(p_query, v_order, v_desc, v_index);
     keys := case
         when v_order = 'key' and v_plan.driver in ('index', 'prefix') then public.kv_query_keys_in_order(p_query, v_plan, v_desc, v_limit, v_offset)
         when v_plan.driver = 'order' and v_order = 'time' then public.kv_query_keys_by_time(p_query, v_plan, v_limit, v_offset)
@@ -224,11 +229,74 @@ begin
             when 'string' then json_build_array(1, left(public.kv_text(v_row.document, v_path), 200))
             else json_build_array(case when v_row.document #> v_path is null then 3 else 2 end, null) end
         end;
-    return translate(encode(convert_to(
-        json_build_array(p_query -> 'order', v_position, p_key)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+    return public.kv_cursor(p_query ->> 'question', v_position, p_key);
 end
 $$;
-comment on function public.kv_query_cursor(jsonb, text) is 'The cursor of a page that ended with the entry: base64url of [order, position, key].';
+comment on function public.kv_query_cursor(jsonb, text) is 'The cursor of a page that ended with the entry.';
+
+create function public.kv_query_notices(p_notices text[]) returns text
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
+as $$
+begin
+    return case when p_notices = '{}' then '' else ',"notices":[' || array_to_string(p_notices, ',') || ']' end;
+end
+$$;
+comment on function public.kv_query_notices(text[]) is 'The field with the notices of an answer, after a comma; nothing where there are none.';
+
+create function public.kv_query_paths(p_query jsonb) returns jsonb
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+begin
+    return jsonb_path_query_array(p_query, 'lax $.where[*].path') || jsonb_path_query_array(p_query, 'lax $.aggregates[*].path')
+        || jsonb_path_query_array(p_query, 'lax $.group.path')
+        || case when p_query -> 'aggregates' = '[]' then jsonb_path_query_array(p_query, 'lax $.sort[*].path') else '[]' end;
+end
+$$;
+comment on function public.kv_query_paths(jsonb) is 'The paths of values that a query compares, sorts by or aggregates.';
+
+create function public.kv_query_unseen(p_query jsonb) returns text[]
+    language plpgsql stable strict security invoker set search_path = ''
+as $$
+declare
+    c_looked_at constant integer := 1000;
+    v_from      text := p_query ->> 'prefix';
+    v_to        text := public.kv_prefix_end(v_from);
+    v_searched  boolean := p_query -> 'search' <> 'null';
+    v_paths     jsonb := public.kv_query_paths(p_query);
+    v_pairs     text[] := '{}';
+    v_of        jsonb;
+    v_filter    text := 'true';
+    v_unsearched bigint;
+    v_replaced  bigint;
+    v_more      boolean;
+    v_notices   text[] := '{}';
+begin
+    if not (v_searched or v_paths <> '[]') or not exists (
+        select from public.kv_store where (replaced or search is null and not is_index) and key >= v_from and key < v_to) then
+        return '{}';
+    end if;
+    if p_query -> 'filter' <> 'null' then
+        select pairs, of_terms into v_pairs, v_of from public.kv_query_pairs(p_query -> 'terms');
+        v_filter := replace((public.kv_query_index(p_query -> 'filter', v_of, '{}')).condition, '<key>', 's.key');
+    end if;
+    execute format(
+        'select count(*) filter (where search is null), count(*) filter (where replaced and exists ('
+        '    select from jsonb_array_elements($5) as path where public.kv_is_replaced(value, public.kv_path(path)))), count(*) > $6'
+        ' from (select search, replaced, value from public.kv_store as s'
+        '    where (replaced or search is null and not is_index) and key >= $3 and key < $4 and %s order by key limit $6 + 1) as unseen', v_filter)
+        into v_unsearched, v_replaced, v_more using p_query, v_pairs, v_from, v_to, v_paths, c_looked_at;
+    if v_searched and v_unsearched > 0 then
+        v_notices := v_notices || format('{"code":"not_searched","count":%s,"message":"%1$s entries%s under this prefix and with these indexes were not searched: a value is over 200 kB,'
+            ' or has more words than are kept"}', v_unsearched, case when v_more then ' or more' else '' end);
+    end if;
+    if v_replaced > 0 then
+        v_notices := v_notices || format('{"code":"replaced","count":%s,"message":"%1$s entries%s under this prefix and with these indexes have at a path of the query what the database cannot compare:'
+            ' U+0000 and half surrogate pairs count as U+FFFD, numbers beyond its range as text"}', v_replaced, case when v_more then ' or more' else '' end);
+    end if;
+    return v_notices;
+end
+$$;
+comment on function public.kv_query_unseen(jsonb) is 'Notices of what a query does not see: values that are not searched, and what stands in for something else at one of its paths. Counted up to a bound, and whatever where says.';
 
 create function public.kv_query_results(p_query jsonb) returns text
     language plpgsql stable security invoker set search_path = ''
@@ -237,14 +305,13 @@ declare
     v_found   record := public.kv_query_keys(p_query);
     v_limit   bigint := (p_query -> 'limit')::bigint;
     v_offset  bigint := (p_query -> 'offset')::bigint;
-    c_iso     constant text := quote_literal('YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'); -- as JavaScript's toISOString writes it
     v_columns text := '';
     v_parts   text[] := '{}';
     v_sizes   text[] := '{}';
     v_results text;
     v_count   integer;
     v_more    boolean;
-    v_notices text[] := '{}';
+    v_notices text[] := public.kv_query_unseen(p_query);
 begin
     for i in 0 .. jsonb_array_length(p_query -> 'select') - 1 loop
         if p_query #> array['select', i::text, 'path'] is null then
@@ -252,8 +319,8 @@ begin
                 when 'key' then '''"key":'' || to_json(key)'
                 when 'value' then '''"value":'' || case when is_index then public.kv_index_value(key, value::text) else value::text end'
                 when 'indexes' then '''"indexes":'' || array_to_json(indexes)'
-                when 'createdAt' then '''"createdAt":"'' || to_char(created_at at time zone ''UTC'', ' || c_iso || ') || ''"'''
-                when 'updatedAt' then '''"updatedAt":"'' || to_char(updated_at at time zone ''UTC'', ' || c_iso || ') || ''"'''
+                when 'createdAt' then '''"createdAt":"'' || ' || public.kv_own('createdAt') || ' || ''"'''
+                when 'updatedAt' then '''"updatedAt":"'' || ' || public.kv_own('updatedAt') || ' || ''"'''
                 end;
             v_sizes := v_sizes || case p_query #>> array['select', i::text, 'name']
                 when 'key' then 'octet_length(to_json(s.key)::text) + 7'
@@ -261,8 +328,9 @@ begin
                 when 'indexes' then 'octet_length(array_to_json(s.indexes)::text) + 11'
                 else '39' end;
         else -- in the exact text, where the document says that there is something
-            v_columns := v_columns || format(', case when s.document #> public.kv_path($2 #> ''{select,%1$s,path}'') is not null'
-                ' then (s.value #> public.kv_path($2 #> ''{select,%1$s,path}''))::text end as part%1$s', i);
+            v_columns := v_columns || replace(format(', case when s.document #> <path> is null then null when not s.replaced then (s.value #> <path>)::text'
+                ' else coalesce(public.kv_part(s.value, <path>), (s.document #> <path>)::text) end as part%s', i),
+                '<path>', format('public.kv_path($2 #> ''{select,%s,path}'')', i));
             v_parts := v_parts || format('to_json($2 #>> ''{select,%1$s,name}'') || '':'' || part%1$s', i);
             v_sizes := v_sizes || format('coalesce(octet_length(part%1$s) + octet_length(to_json($2 #>> ''{select,%1$s,name}'')::text) + 2, 0)', i);
         end if;
@@ -275,7 +343,7 @@ begin
         ' from (select *, n <= $3 and (n = 1 or total <= $4) as kept'
         '    from (select *, sum(%s + 3) over (order by n rows unbounded preceding) as total'
         '        from (select f.n, s.*%s from unnest($1) with ordinality as f (key, n)'
-        '              cross join lateral (select * from public.kv_store as s where s.key = f.key offset 0) as s offset 0) as s) as sized) as page',
+        '              cross join lateral (select * from public.kv_store as s where s.key = f.key offset 0) as s offset 0) as s) as sized) as s',
         array_to_string(v_parts, ', '), array_to_string(v_sizes, ' + '), v_columns)
         into v_results, v_count, v_more
         using v_found.keys, p_query, v_limit, least((p_query -> 'page_bytes')::bigint, public.kv_page_limit());
@@ -289,7 +357,7 @@ begin
     return '{"results":[' || v_results || '],"count":' || v_count
         || format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}', v_limit, v_offset, v_more::text,
             case when v_more and v_found.cursors then '"' || public.kv_query_cursor(p_query, v_found.keys[v_count]) || '"' else 'null' end)
-        || case when v_notices <> '{}' then ',"notices":[' || array_to_string(v_notices, ',') || ']' else '' end || '}';
+        || public.kv_query_notices(v_notices) || '}';
 end
 $$;
 comment on function public.kv_query_results(jsonb) is 'The answer to a query for entries.';
@@ -392,6 +460,9 @@ $$;
 comment on function public.kv_query(jsonb) is 'The answer of kv-query, from a query that the function has parsed and checked (pkg/kv, Query).';
 
 revoke all on function
+    public.kv_query_notices(text[]),
+    public.kv_query_paths(jsonb),
+    public.kv_query_unseen(jsonb),
     public.kv_query_sort(jsonb),
     public.kv_query_after(jsonb),
     public.kv_query_page(jsonb, public.kv_query_plan, text, bigint, bigint),
@@ -408,6 +479,9 @@ revoke all on function
     public.kv_query(jsonb)
     from public, anon, authenticated;
 grant execute on function
+    public.kv_query_notices(text[]),
+    public.kv_query_paths(jsonb),
+    public.kv_query_unseen(jsonb),
     public.kv_query_sort(jsonb),
     public.kv_query_after(jsonb),
     public.kv_query_page(jsonb, public.kv_query_plan, text, bigint, bigint),

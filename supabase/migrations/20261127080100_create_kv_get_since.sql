@@ -30,16 +30,17 @@ create function public.kv_list_since(
     p_after_key  text default null,
     p_after_at   bigint default null,
     p_indexes    text[] default '{}',
-    p_index_keys text[] default '{}'
+    p_index_keys text[] default '{}',
+    p_question   text default null
 ) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
     return public.kv_changes(p_cursor)::text || E'\n'
-        || public.kv_list(p_prefix, p_values, p_limit, p_offset, p_sort, p_descending, p_after_key, p_after_at, p_indexes, p_index_keys);
+        || public.kv_list(p_prefix, p_values, p_limit, p_offset, p_sort, p_descending, p_after_key, p_after_at, p_indexes, p_index_keys, p_question);
 end
 $$;
-comment on function public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[]) is
+comment on function public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) is
     'kv_changes, a line break, and kv_list.';
 
 create function public.kv_query_since(p_cursor text, p_query jsonb) returns public."application/vnd.kv+json"
@@ -118,11 +119,11 @@ comment on function public.kv_warm_list(text[], bigint) is
     'kv_changes, a line break, and [{"prefix","values","body"},...]: the answers of kv_list for each prefix, without and with values, up to so many bytes.';
 
 revoke all on function public.kv_look(text), public.kv_get_since(text, text),
-    public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[]),
+    public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text),
     public.kv_query_since(text, jsonb), public.kv_warm_get(text[], text[], integer, bigint), public.kv_warm_list(text[], bigint)
     from public, anon, authenticated;
 grant execute on function public.kv_look(text), public.kv_get_since(text, text),
-    public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[]),
+    public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text),
     public.kv_query_since(text, jsonb), public.kv_warm_get(text[], text[], integer, bigint), public.kv_warm_list(text[], bigint)
     to service_role;
 

@@ -19,27 +19,6 @@ begin
 end
 $$;
 
-create or replace function public.kv_cursor(p_order text, p_at timestamptz, p_key text) returns text
-    language plpgsql stable security invoker set search_path = ''
-as $$
-begin
-    return translate(encode(convert_to(
-        json_build_array(p_order, (extract(epoch from p_at) * 1000000)::bigint, p_key)::text,
-        'UTF8'), 'base64'), E'+/=\n', '-_');
-end
-$$;
-
-create or replace function public.kv_splits(p_spelled text) returns table (index_key text, member text)
-    language plpgsql immutable strict parallel safe security invoker set search_path = ''
-as $$
-begin
-    return query
-        select left(p_spelled, i - 1) collate "C", substr(p_spelled, i + 1) collate "C"
-        from generate_series(2, length(p_spelled) - 1) as i
-        where substr(p_spelled, i, 1) = ':';
-end
-$$;
-
 create or replace function public.kv_path_index_name(p_path text[]) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
@@ -53,13 +32,6 @@ create or replace function public.kv_answer_limit() returns integer
 
 create or replace function public.kv_page_limit() returns integer
     language plpgsql immutable parallel safe set search_path = '' as $$ begin return 4500000; end $$;
-
--- Inlined, which a search_path of its own would prevent; it names nothing that could be another's.
-create or replace function public.kv_words(p_text text) returns text
-    language sql immutable strict parallel safe security invoker
-as $$
-    select pg_catalog.lower(pg_catalog.translate(p_text, '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', '                                '))
-$$;
 
 create or replace function public.kv_upsert(
     p_key     text,

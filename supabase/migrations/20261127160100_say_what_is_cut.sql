@@ -1,14 +1,5 @@
 -- What is cut or refused says so, and how to go on.
 
-create function public.kv_query_notices(p_notices text[]) returns text
-    language plpgsql immutable strict parallel safe security invoker set search_path = ''
-as $$
-begin
-    return case when p_notices = '{}' then '' else ',"notices":[' || array_to_string(p_notices, ',') || ']' end;
-end
-$$;
-comment on function public.kv_query_notices(text[]) is 'The field with the notices of an answer, after a comma; nothing where there are none.';
-
 -- Inside a string of JSON no quotation mark follows a comma without a backslash between them.
 create function public.kv_query_cuts(p_aggregates text) returns text[]
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -27,12 +18,14 @@ as $$
 declare
     v_parts text[] := '{}';
     v_op    text;
+    v_own   text;
     v_part  text;
 begin
     for i in 0 .. jsonb_array_length(p_aggregates) - 1 loop
         v_op := p_aggregates -> i ->> 'op';
+        v_own := public.kv_own(p_aggregates -> i ->> 'by');
         v_part := case
-            when v_op = 'count' and p_aggregates -> i -> 'path' is null then 'count(*)'
+            when v_op = 'count' and p_aggregates -> i -> 'name' is null then 'count(*)'
             when v_op = 'count' then 'count(<part>)'
             when v_op = 'distinct' then 'count(distinct <part>)'
             when v_op = 'sum' then 'coalesce(trim_scale(sum(<number>)), 0) || '',"excluded":'' || count(*) - count(<number>)'
@@ -42,10 +35,11 @@ begin
                 ' || '',"excluded":'' || count(*) - case when count(<number>) > 0 then count(<number>) else count(<text>) end', v_op)
             end;
         v_parts := v_parts || ('''{"op":"' || v_op || '"'
-            || case when p_aggregates -> i -> 'path' is null then '' else format(',"path":'' || to_json($1 #>> ''{aggregates,%s,name}'') || ''', i) end
+            || case when p_aggregates -> i -> 'name' is null then '' else format(',"path":'' || to_json($1 #>> ''{aggregates,%s,name}'') || ''', i) end
             || ',"value":'' || ' || replace(replace(replace(v_part,
-                '<number>', 'public.kv_number(s.document, <path>)'), '<text>', 'left(public.kv_text(s.document, <path>), 201) collate "C"'),
-                '<part>', '(s.document #> <path>)')
+                '<number>', case when v_own is null then 'public.kv_number(s.document, <path>)' else 'null::numeric' end),
+                '<text>', 'left(' || coalesce(v_own, 'public.kv_text(s.document, <path>)') || ', 201) collate "C"'),
+                '<part>', coalesce(v_own, '(s.document #> <path>)'))
             || ' || ''}''');
         v_parts[i + 1] := replace(v_parts[i + 1], '<path>', format('public.kv_path($1 #> ''{aggregates,%s,path}'')', i));
     end loop;
@@ -58,39 +52,38 @@ create or replace function public.kv_query_aggregates(p_query jsonb) returns tex
 as $$
 declare
     v_plan    public.kv_query_plan := public.kv_query_plan(p_query, 'none', false);
-    v_paths   boolean := jsonb_path_exists(p_query, '$.aggregates[*].path');
     v_group   jsonb := p_query -> 'group';
-    v_row     boolean := v_paths or v_group <> 'null';
+    v_row     boolean := jsonb_path_exists(p_query, '$.aggregates[*].name') or v_group <> 'null';
     v_source  text := public.kv_query_source(v_plan, case when cardinality(v_plan.cover) = 1 then v_plan.cover[1] end, v_row);
     v_answer  text := public.kv_query_aggregate(p_query -> 'aggregates');
     v_totals  text;
     v_groups  text;
     v_count   bigint;
     v_more    boolean;
-    v_notices text[] := '{}';
+    v_notices text[] := public.kv_query_unseen(p_query);
 begin
     execute format('select %s from %s', v_answer, v_source) into v_totals
         using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key;
     if v_group = 'null' then
-        return '{"aggregates":' || v_totals || public.kv_query_notices(public.kv_query_cuts(v_totals)) || '}';
+        return '{"aggregates":' || v_totals || public.kv_query_notices(v_notices || public.kv_query_cuts(v_totals)) || '}';
     end if;
 
     execute format(
         'select coalesce(string_agg(text, '','' order by n) filter (where kept), ''''), count(*) filter (where kept), coalesce(bool_or(not kept), false)'
         ' from (select *, n <= $6 and sum(octet_length(text) + 1) over (order by n rows unbounded preceding) <= $7 as kept'
         '    from (select row_number() over () as n, text from (select ''{"group":'' || %s || '',"aggregates":'' || %s || ''}'' as text'
-        '        from (select s.document, s.index_pairs from %s offset 0) as s cross join lateral (%s) as grouped (part) group by part'
+        '        from (select s.key, s.document, s.index_pairs, s.created_at, s.updated_at from %s offset 0) as s cross join lateral (%s) as grouped (part) group by part'
         '        order by %s limit $6 + 1) as ordered) as numbered) as page',
         case when v_group ? 'index' then 'to_json(part)' else 'coalesce(part::text, ''null,"absent":true'')' end, v_answer, v_source,
         case when v_group ? 'index' then 'select distinct member from public.kv_pairs(s.index_pairs) where index_key = $1 #>> ''{group,index}'''
-            else 'select s.document #> public.kv_path($1 #> ''{group,path}'')' end,
+            else 'select ' || coalesce('to_jsonb(' || public.kv_own(v_group ->> 'by') || ')', 's.document #> public.kv_path($1 #> ''{group,path}'')') end,
         case when v_group ? 'index' then 'part' else 'case jsonb_typeof(part) when ''number'' then 0 when ''string'' then 1 else 2 end,'
             ' case when jsonb_typeof(part) = ''number'' then part::numeric end,'
-            ' case when jsonb_typeof(part) = ''string'' then left(part #>> ''{}'', 200) collate "C" end, part' end)
+            ' case when jsonb_typeof(part) = ''string'' then left(part #>> ''{}'', 200) collate "C" end, part::text collate "C"' end)
         into v_groups, v_count, v_more
         using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key, (p_query -> 'limit')::bigint, public.kv_page_limit();
     if v_more then
-        v_notices := array[format('{"code":"groups_cut","message":"these are the first %s groups, and there are more: narrow the filter"}', v_count)];
+        v_notices := v_notices || format('{"code":"groups_cut","message":"these are the first %s groups, and there are more: narrow the filter"}', v_count);
     end if;
     return '{"aggregates":' || v_totals || ',"groups":[' || v_groups || ']'
         || public.kv_query_notices(v_notices || public.kv_query_cuts(v_totals || v_groups)) || '}';
@@ -118,5 +111,5 @@ begin
 end
 $$;
 
-revoke all on function public.kv_query_notices(text[]), public.kv_query_cuts(text) from public, anon, authenticated;
-grant execute on function public.kv_query_notices(text[]), public.kv_query_cuts(text) to service_role;
+revoke all on function public.kv_query_cuts(text) from public, anon, authenticated;
+grant execute on function public.kv_query_cuts(text) to service_role;

@@ -127,12 +127,8 @@ func TestDelete(t *testing.T) {
 		body               func(key string) string
 	}{
 		{"DeleteQuery", http.MethodDelete, deletePath + "?key=ESCAPED", nil},
-		{"DeleteQueryBesideUnknownParameters", http.MethodDelete, deletePath + "?a=1&key=ESCAPED&b=2", nil},
-		{"DeleteQueryRepeatedLastWins", http.MethodDelete, deletePath + "?key=x&key=ESCAPED", nil},
+		{"DeleteQueryBesideEmptyParameters", http.MethodDelete, deletePath + "?a=&key=ESCAPED&b=", nil},
 		{"PostBody", http.MethodPost, deletePath, func(key string) string { return `{"key":` + quote(key) + `}` }},
-		{"PostBodyUnknownFields", http.MethodPost, deletePath, func(key string) string {
-			return `{"sessionId":1,"Key":"x","key":` + quote(key) + `,"value":"x"}`
-		}},
 		{"RewrittenDeleteQuery", http.MethodDelete, "/api/kv/delete?key=ESCAPED", nil},
 		{"RewrittenPostBody", http.MethodPost, "/api/kv/delete", func(key string) string { return `{"key":` + quote(key) + `}` }},
 	} {
@@ -165,7 +161,11 @@ func TestDeleteRefuses(t *testing.T) {
 	for _, row := range []struct{ name, method, query, body, text string }{
 		{"ErrNoKey", http.MethodDelete, "", "", missing},
 		{"ErrEmptyKey", http.MethodDelete, "?key=", "", missing},
-		{"ErrKeyInWrongCase", http.MethodDelete, "?KEY=a", "", missing},
+		{"ErrKeyInWrongCase", http.MethodDelete, "?KEY=a", "", `"KEY" is not a parameter of kv-delete: did you mean key?`},
+		{"ErrUnknownParameter", http.MethodDelete, "?key=a&sessionId=1", "", `"sessionId" is not a parameter of kv-delete: did you mean key?`},
+		{"ErrRepeatedKey", http.MethodDelete, "?key=a&key=b", "", "key must be given once, got 2"},
+		{"ErrUnknownField", http.MethodPost, "", `{"key":"a","prefix":"b"}`, `"prefix" is not a field of kv-delete: did you mean key?`},
+		{"ErrParameterOfAPost", http.MethodPost, "?key=b", `{"key":"a"}`, `"key" is given as a parameter: a POST is read from its body alone`},
 		{"ErrNullCharacter", http.MethodDelete, "?key=a%00", "", ""},
 		{"ErrEmptyBody", http.MethodPost, "", "", missing},
 		{"ErrEmptyObject", http.MethodPost, "", `{}`, missing},
@@ -176,7 +176,7 @@ func TestDeleteRefuses(t *testing.T) {
 		{"ErrBodyKeyNull", http.MethodPost, "", `{"key":null}`, missing},
 		{"ErrBodyKeyNumber", http.MethodPost, "", `{"key":7}`, missing},
 		{"ErrBodyKeyArray", http.MethodPost, "", `{"key":["a"]}`, missing},
-		{"ErrBodyKeyInWrongCase", http.MethodPost, "", `{"Key":"a"}`, missing},
+		{"ErrBodyKeyInWrongCase", http.MethodPost, "", `{"Key":"a"}`, `"Key" is not a field of kv-delete: did you mean key?`},
 		{"ErrBodyNullCharacter", http.MethodPost, "", `{"key":"a\u0000"}`, ""},
 		{"ErrBodyLoneSurrogate", http.MethodPost, "", `{"key":"a\ud800"}`, ""},
 		{"ErrMalformed", http.MethodPost, "", `{"key":`, ""},
