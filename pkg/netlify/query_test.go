@@ -164,7 +164,7 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		`{"filter":[]}`:                  `"filter" is not a field of kv-query: did you mean where?`,
 		`{"orderBy":"a"}`:                `"orderBy" is not a field of kv-query: did you mean sort?`,
 		`{"prefix":"a","limt":5}`:        `"limt" is not a field of kv-query: did you mean limit?`,
-		`{"sessionId":"1"}`:              `"sessionId" is not a field of kv-query: did you mean select?`,
+		`{"sessionId":"1"}`:              `"sessionId" is not a field of kv-query: did you mean search?`,
 		`{"":1}`:                         `"" is not a field of kv-query: did you mean bom?`,
 		`{"` + long + `":1}`:             `"` + long[:59] + `… is not a field of kv-query: did you mean prefix?`,
 		`{"bom":1}`:                      "bom must be true or false, got 1",
@@ -240,7 +240,7 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		`{"prefix":`:                                        "the body must be JSON; it is wrong at byte 10: unexpected end of JSON input",
 		// what would be ignored
 		`{"where":[{"path":"a","op":"exists"}],"where":[]}`: `"where" is given twice`,
-		`{"prefix":"a","pr\u0065fix":null}`: `"prefix" is given twice`,
+		`{"prefix":"a","pr\u0065fix":null}`:                 `"prefix" is given twice`,
 		`{"INDEX":["a:b"]}`:                                 `"INDEX" is not a field of kv-query: did you mean indexes?`,
 		`{"index_key":"a"}`:                                 `"index_key" is not a field of kv-query: did you mean indexKeys?`,
 		`{"index-keys":{"all":["a"]}}`:                      `"index-keys" is not a field of kv-query: did you mean indexKeys?`,

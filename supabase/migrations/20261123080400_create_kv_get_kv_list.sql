@@ -148,7 +148,6 @@ declare
     v_pairs    text[] := '{}';
     v_others   text[] := '{}';
     v_spelled  text;
-    v_pair     text[];
     v_found    text[];
     v_rarest   integer;
     v_postings bigint;
@@ -169,12 +168,9 @@ begin
     -- else the lists of postings are merged. The planner is not asked: for entries that came after the last analyze it
     -- expects no rows, and then takes any plan for as good as another ("offset 0" keeps it from rewriting a lookup).
     for v_spelled in select distinct unnest(p_indexes) loop
-        v_found := '{}';
-        for v_pair in select array[index_key, member] from public.kv_splits(v_spelled) loop
-            if exists (select from public.kv_posting where index_key = v_pair[1] and member = v_pair[2]) then
-                v_found := v_found || array[v_pair];
-            end if;
-        end loop;
+        select coalesce(array_agg(array[s.index_key, s.member]), '{}') into v_found
+        from public.kv_splits(v_spelled) as s
+        where exists (select from public.kv_posting as p where p.index_key = s.index_key and p.member = s.member offset 0);
         if array_length(v_found, 1) = 1 then
             v_pairs := v_pairs || v_found;
         else -- none of the pairs that it spells exists, or several

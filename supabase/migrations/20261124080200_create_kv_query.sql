@@ -281,7 +281,7 @@ begin
     end if;
     execute format(
         'select count(*) filter (where search is null), count(*) filter (where replaced and exists ('
-        '    select from jsonb_array_elements($5) as path where public.kv_is_replaced(value, public.kv_path(path)))), count(*) > $6'
+        '    select from jsonb_array_elements($5) as paths (path) where public.kv_is_replaced(unseen.value, public.kv_path(path)))), count(*) > $6'
         ' from (select search, replaced, value from public.kv_store as s'
         '    where (replaced or search is null and not is_index) and key >= $3 and key < $4 and %s order by key limit $6 + 1) as unseen', v_filter)
         into v_unsearched, v_replaced, v_more using p_query, v_pairs, v_from, v_to, v_paths, c_looked_at;

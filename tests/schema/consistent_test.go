@@ -48,7 +48,10 @@ select 'bytes are not the length of value: ' || key
 from public.kv_store where bytes <> octet_length(value::text)
 union all
 select 'document does not follow from value: ' || key
-from public.kv_store where not is_index and document is distinct from public.kv_document(value)
+from public.kv_store where not is_index and document is distinct from coalesce(public.kv_document(value), public.kv_readable(value))
+union all
+select 'replaced does not follow from value: ' || key
+from public.kv_store where replaced <> (not is_index and public.kv_document(value) is null)
 union all
 select 'search does not follow from value: ' || key
 from public.kv_store where not is_index and search is distinct from public.kv_search_text(document, bytes)

@@ -114,7 +114,7 @@ func TestAReadAndItsFeedAreOfOneSnapshot(t *testing.T) {
 	for _, call := range []string{
 		"select public.kv_get_since($1, 'a')", "select public.kv_list_since($1, 'a', true)",
 		`select public.kv_query_since($1, '{"prefix":"","terms":[],"filter":null,"search":null,"where":[],"select":[{"name":"key"}],
-			"sort":[{"by":"key","desc":false}],"order":"key.asc","limit":10,"offset":0,"page_bytes":1000000,"after":null,"aggregates":[],"group":null}')`,
+			"sort":[{"by":"key","desc":false}],"question":"q","limit":10,"offset":0,"page_bytes":1000000,"after":null,"aggregates":[],"group":null}')`,
 	} {
 		answer := one[string](t, conn, call, cursor)
 		feed, body, found := strings.Cut(answer, "\n")

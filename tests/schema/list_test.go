@@ -36,7 +36,7 @@ type listQuery struct {
 
 func (q listQuery) ask(t testing.TB, conn querier) string {
 	t.Helper()
-	return one[string](t, conn, "select public.kv_list($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+	return one[string](t, conn, "select public.kv_list($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'what was asked')",
 		q.prefix, q.values, q.limit, q.offset, q.sort, q.descending, q.afterKey, q.afterAt, q.indexes, q.indexKeys)
 }
 
@@ -152,14 +152,11 @@ func modelList(entries []entry, q listQuery) string {
 }
 
 func modelCursor(q listQuery, last entry) string {
-	way, at := "asc", "null"
-	if q.descending {
-		way = "desc"
-	}
+	at := "null"
 	if q.sort != "key" {
 		at = fmt.Sprint(last.at(q.sort).UnixMicro())
 	}
-	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `["%s.%s", %s, %s]`, q.sort, way, at, pgJSON(last.key)))
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `["what was asked", %s, %s]`, at, pgJSON(last.key)))
 }
 
 // keyParts are what random keys are made of: wildcards of like, quotes, edges of UTF-8 and of the C collation.

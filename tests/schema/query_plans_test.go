@@ -42,7 +42,7 @@ func aQuery(t testing.TB, fields string) string {
 	t.Helper()
 	query := map[string]json.RawMessage{}
 	require.NoError(t, json.Unmarshal([]byte(`{"prefix":"","terms":[],"filter":null,"search":null,"where":[],"select":[{"name":"key"},{"name":"value"}],
-		"sort":[{"by":"key","desc":false}],"order":"key.asc","limit":100,"offset":0,"page_bytes":4500000,"after":null,"aggregates":[],"group":null}`), &query))
+		"sort":[{"by":"key","desc":false}],"question":"q","limit":100,"offset":0,"page_bytes":4500000,"after":null,"aggregates":[],"group":null}`), &query))
 	given := map[string]json.RawMessage{}
 	require.NoError(t, json.Unmarshal([]byte("{"+fields+"}"), &given), fields)
 	maps.Copy(query, given)
@@ -53,9 +53,9 @@ func aQuery(t testing.TB, fields string) string {
 
 const (
 	askQuery    = "select public.kv_query($1::jsonb)"
-	byScore     = `"sort":[{"by":"path","path":["score"],"desc":true}],"order":"/score.desc"`
-	byCreated   = `"sort":[{"by":"createdAt","desc":true}],"order":"createdAt.desc"`
-	byRelevance = `"sort":[{"by":"relevance","desc":true}],"order":""`
+	byScore     = `"sort":[{"by":"path","path":["score"],"desc":true}]`
+	byCreated   = `"sort":[{"by":"createdAt","desc":true}]`
+	byRelevance = `"sort":[{"by":"relevance","desc":true}]`
 	oneStatus   = `"terms":[{"spelled":"status:s4"}],"filter":1`
 	count       = `"limit":10000,"aggregates":[{"op":"count"}]`
 )
@@ -78,7 +78,7 @@ func TestQueryPlansReadLittle(t *testing.T) {
 	}{
 		{"FirstPage", ``, 205, 0},
 		{"DeepPage", `"after":{"position":null,"key":"` + deep + `"}`, 205, 0},
-		{"DeepPageDescending", `"sort":[{"by":"key","desc":true}],"order":"key.desc","after":{"position":null,"key":"` + deep + `"}`, 205, 0},
+		{"DeepPageDescending", `"sort":[{"by":"key","desc":true}],"after":{"position":null,"key":"` + deep + `"}`, 205, 0},
 		{"ByCreated", byCreated, 205, 0},
 		{"DeepByCreated", byCreated + fmt.Sprintf(`,"after":{"position":%d,"key":"%s"}`, 1704067200000000+int64(n)/2*1000000, deep), 205, 0},
 		{"OneIndex", oneStatus, 105, 150},
@@ -90,11 +90,17 @@ func TestQueryPlansReadLittle(t *testing.T) {
 		{"AnyOfTwo", `"terms":[{"spelled":"status:s4"},{"spelled":"status:s5"}],"filter":["or",1,2]`, 105, 300},
 		{"NestedGroups", `"terms":[{"spelled":"status:s4"},{"spelled":"type:t1"},{"spelled":"tag:few"}],"filter":["or",["and",1,2],3]`, 105, 3 * few},
 		{"None", `"terms":[{"spelled":"status:s4"}],"filter":["not",1]`, 400, 150},
-		{"RangeOnAFastPath", `"where":[{"path":["score"],"op":"gte","value":1000},{"path":["score"],"op":"lt","value":1100}]`, sample + 400, 0},
-		{"RangeOfAPercent", fmt.Sprintf(`"where":[{"path":["score"],"op":"gte","value":0},{"path":["score"],"op":"lt","value":%d}]`, n/100), sample + min(float64(n)/100*2+300, 13_000), 0},
-		{"RangeSortedByTheFastPath", `"where":[{"path":["score"],"op":"gte","value":1000}],` + byScore, 205, 0},
+		{"RangeOnAFastPath", `"where":[{"by":"path","path":["score"],"op":"gte","value":1000},{"by":"path","path":["score"],"op":"lt","value":1100}]`, sample + 400, 0},
+		{"RangeOfAPercent", fmt.Sprintf(`"where":[{"by":"path","path":["score"],"op":"gte","value":0},{"by":"path","path":["score"],"op":"lt","value":%d}]`, n/100), sample + min(float64(n)/100*2+300, 13_000), 0},
+		{"RangeSortedByTheFastPath", `"where":[{"by":"path","path":["score"],"op":"gte","value":1000}],` + byScore, 205, 0},
 		{"FastPathDeepPage", byScore + fmt.Sprintf(`,"after":{"position":[0,%d],"key":"tenant5/"}`, n/2), 205, 0},
-		{"BroadRange", `"where":[{"path":["score"],"op":"gte","value":` + fmt.Sprint(n/2) + `}]`, sample + 600, 0},
+		{"BroadRange", `"where":[{"by":"path","path":["score"],"op":"gte","value":` + fmt.Sprint(n/2) + `}]`, sample + 600, 0},
+		{"CreatedRange", `"where":[{"by":"createdAt","op":"gte","value":1704067300000},{"by":"createdAt","op":"lt","value":1704067400000}]`, sample + 300, 0},
+		{"CreatedRangeSortedByCreated", `"where":[{"by":"createdAt","op":"gte","value":1704067300000}],` + byCreated, 205, 0},
+		{"Keys", `"where":[{"by":"key","op":"in","value":["tenant1/doc/0000001","tenant2/doc/0000002","none"]}]`, 10, 0},
+		{"KeysByCreated", `"where":[{"by":"key","op":"in","value":["tenant1/doc/0000001","tenant2/doc/0000002","none"]}],` + byCreated, 15, 0},
+		{"KeyRange", `"where":[{"by":"key","op":"gt","value":"tenant7/doc/"}]`, 205, 0},
+		{"IndexAndKeyRange", oneStatus + `,"where":[{"by":"key","op":"gt","value":"tenant7/doc/"}]`, 105, 150},
 		{"CommonWord", `"search":[[{"text":"common"}]]`, sample + 205, 0},
 		{"WordOfAFifth", `"search":[[{"text":"fifth"}]]`, sample + 1500, 0},
 		{"WordOfAPercent", `"search":[[{"text":"percent"}]]`, sample + many + few, 0},
@@ -159,7 +165,7 @@ func TestCostsDoNotGrow(t *testing.T) {
 		}},
 		{"prefix + index", askQuery, func(int) []any { return []any{aQuery(t, `"prefix":"tenant4/","limit":50,`+oneStatus)} }},
 		{"range on a fast path", askQuery, func(int) []any {
-			return []any{aQuery(t, `"limit":90,"where":[{"path":["score"],"op":"gte","value":1000},{"path":["score"],"op":"lt","value":1100}]`)}
+			return []any{aQuery(t, `"limit":90,"where":[{"by":"path","path":["score"],"op":"gte","value":1000},{"by":"path","path":["score"],"op":"lt","value":1100}]`)}
 		}},
 		{"sorted by a fast path", askQuery, func(int) []any { return []any{aQuery(t, byScore)} }},
 	} {

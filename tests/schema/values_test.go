@@ -78,13 +78,14 @@ func TestValuesComeBackByteForByte(t *testing.T) {
 					one[string](t, conn, "select public.kv_list($1, true)", key), "kv_list after %s", write)
 
 				var bytes int
-				var document, search bool
+				var document, replaced, search bool
 				require.NoError(t, conn.QueryRow(context.Background(), `
-					select bytes, document is not null, search is not null from public.kv_store where key = $1`, key).
-					Scan(&bytes, &document, &search))
+					select bytes, document is not null, replaced, search is not null from public.kv_store where key = $1`, key).
+					Scan(&bytes, &document, &replaced, &search))
 				require.Equal(t, len(c.value), bytes)
-				require.Equal(t, c.document, document, "document")
-				require.Equal(t, c.document && len(c.value) <= 200_000, search, "search")
+				require.True(t, document, "document")
+				require.Equal(t, !c.document, replaced, "replaced")
+				require.Equal(t, len(c.value) <= 200_000, search, "search")
 				upsert(t, conn, key, `[0]`, nil)
 			}
 			upsert(t, conn, key, c.value, nil)
@@ -105,6 +106,7 @@ func TestSearchIsBounded(t *testing.T) {
 		{"DistinctWordsAtTheBound", distinctWords(199_980), true},
 		{"LongestWord", `["` + strings.Repeat("w", 2046) + ` short"]`, true},
 		{"WordTooLong", `["` + strings.Repeat("w", 2047) + ` short"]`, true},
+		{"LongestWordOfWideLetters", `["` + strings.Repeat("\U0001e900", 2047) + ` short"]`, true},
 		{"EmojiAndControls", `["😀 \u0001\u001f é日本 \"q\" it's a\\b c:d & | ! ( ) <->"]`, true},
 	} {
 		upsert(t, conn, c.name, c.value, nil)
