@@ -152,7 +152,7 @@ type Digest struct {
 	Value    string `json:"value"`    // of the text that a reader gets, in hexadecimal
 	Indexes  string `json:"indexes"`  // of the pairs; see kv_digest_pairs
 	Unposted int    `json:"unposted"` // postings that lack: queries by index miss the entry
-	Document bool   `json:"document"` // queries can look into the value
+	Document bool   `json:"document"` // queries see the value as it is
 	Search   bool   `json:"search"`   // full text finds it
 }
 

@@ -29,7 +29,7 @@ func ParseSearch(text string) (Search, error) {
 	}
 	var search Search
 	var branch []SearchTerm
-	for rest := trimSpace(text); rest != ""; {
+	for rest := trimSpace(straight.Replace(text)); rest != ""; {
 		var term SearchTerm
 		var word bool
 		term, word, rest = nextTerm(rest)
@@ -48,6 +48,9 @@ func ParseSearch(text string) (Search, error) {
 	}
 	return search, search.validate()
 }
+
+// straight makes the quotation marks that phones and word processors type those that a phrase stands in.
+var straight = strings.NewReplacer("“", `"`, "”", `"`, "„", `"`, "‟", `"`, "＂", `"`)
 
 // validate checks a search against the limits; nil is none.
 func (s Search) validate() error {
@@ -77,8 +80,8 @@ func (s Search) validate() error {
 	return nil
 }
 
-// hasWord tells whether there is something to look for in a text: the database takes ASCII punctuation for what divides
-// words, and decides about other characters itself.
+// hasWord tells whether there may be something to look for in a text: the database decides what divides words (kv_words), but of
+// ASCII it is known here.
 func hasWord(text string) bool {
 	return strings.ContainsFunc(text, func(r rune) bool {
 		return r > unicode.MaxASCII && !unicode.IsSpace(r) || unicode.IsLetter(r) || unicode.IsDigit(r)

@@ -63,7 +63,7 @@ const (
 	CodeRefused    = "refused"    // by the database
 	CodeSkipped    = "skipped"    // not JSON, and that was said to be fine
 	CodeWrapped    = "wrapped"    // not JSON, stored in base64
-	CodeNoQueries  = "no_queries" // comparisons and full text do not see the value
+	CodeNoQueries  = "no_queries" // comparisons and full text see a part of the value replaced
 	CodeNoFullText = "no_full_text"
 )
 
@@ -169,7 +169,8 @@ const maxSearchBytes = 200_000
 // note says what queries do not see of a value.
 func note(key, value string) *Problem {
 	if reason := unqueryable(value); reason != "" {
-		return &Problem{Key: key, Code: CodeNoQueries, Reason: reason, Advice: "get, list and indexes have it; where, sort and search of kv-query do not see into it"}
+		return &Problem{Key: key, Code: CodeNoQueries, Reason: reason,
+			Advice: "it is stored as it is; where, sort and search of kv-query see U+FFFD in place of such a character, and such a number as text"}
 	}
 	if len(value) > maxSearchBytes {
 		return &Problem{Key: key, Code: CodeNoFullText, Reason: fmt.Sprintf("it is longer than %d bytes", maxSearchBytes), Advice: "search of kv-query does not find it; comparisons do"}

@@ -421,7 +421,7 @@ begin
                 select count(*) from public.kv_postings_of(s.index_pairs) as p
                 where (select true from public.kv_posting as q
                        where q.index_key = p.index_key and q.member = p.member and q.key = s.key limit 1) is null) end,
-            'document', s.is_index or s.document is not null,
+            'document', s.is_index or not s.replaced,
             'search', s.is_index or s.search is not null) order by s.key), '[]')::text
         from public.kv_store as s where s.key = any (p_keys));
 end
