@@ -286,11 +286,11 @@ begin
         '    where (replaced or search is null and not is_index) and key >= $3 and key < $4 and %s order by key limit $6 + 1) as unseen', v_filter)
         into v_unsearched, v_replaced, v_more using p_query, v_pairs, v_from, v_to, v_paths, c_looked_at;
     if v_searched and v_unsearched > 0 then
-        v_notices := v_notices || format('{"code":"not_searched","count":%s,"message":"%1$s entries%s under this prefix and with these indexes were not searched: a value is over 200 kB,'
-            ' or has more words than are kept"}', v_unsearched, case when v_more then ' or more' else '' end);
+        v_notices := v_notices || format('{"code":"not_searched","count":%1$s,"message":"entries under this prefix and with these indexes that were not searched: %1$s%2$s.'
+            ' Their values are over 200 kB, or have more words than are kept"}', v_unsearched, case when v_more then ' or more' else '' end);
     end if;
     if v_replaced > 0 then
-        v_notices := v_notices || format('{"code":"replaced","count":%s,"message":"%1$s entries%s under this prefix and with these indexes have at a path of the query what the database cannot compare:'
+        v_notices := v_notices || format('{"code":"replaced","count":%1$s,"message":"entries under this prefix and with these indexes that have at a path of the query what the database cannot hold: %1$s%2$s.'
             ' U+0000 and half surrogate pairs count as U+FFFD, numbers beyond its range as text"}', v_replaced, case when v_more then ' or more' else '' end);
     end if;
     return v_notices;

@@ -166,27 +166,138 @@ func TestQueryOfHugeNumbers(t *testing.T) {
 	}
 }
 
-// TestQueryOfValuesThatCannotBeLookedInto: they are listed and come back as they are, and no condition holds for them.
-func TestQueryOfValuesThatCannotBeLookedInto(t *testing.T) {
+// TestQueryOfValuesThatJsonbCannotHold: they come back as they are, and what the database cannot hold of them hides nothing else.
+func TestQueryOfValuesThatJsonbCannotHold(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
-	values := map[string]string{"nul": `{"a":"\u0000","word":"apple"}`, "surrogate": `{"a":"\ud800","word":"apple"}`, "number": `{"a":1e400000,"word":"apple"}`}
+	values := map[string]string{"nul": `{"a":"x\u0000y", "word":"apple"}`, "surrogate": `{"a":"\ud800", "word":"apple"}`, "number": `{"a":1e400000, "word":"apple"}`}
 	for name, value := range values {
 		upsert(t, prefix+name, value, index{prefix + "z/index", "m"})
 	}
 	upsert(t, prefix+"plain", `{"a":1,"word":"apple"}`)
-	for _, r := range []*answer{query(t, "prefix", prefix, "index", prefix+"z/index:m"), query(t, "prefix", prefix, "index", prefix+"z/index:m", "sort", "a")} {
-		require.ElementsMatch(t, []string{"nul", "surrogate", "number"}, r.found(t, prefix))
+	everyone := []string{"nul", "number", "plain", "surrogate"}
+	for _, filter := range []string{`"where":[{"path":"word","op":"eq","value":"apple"}]`, `"search":"apple"`, `"search":"apple -pear"`,
+		`"where":[{"path":"word","op":"exists"},{"path":"x","op":"exists","value":false}]`} {
+		a := postQuery(t, `{"prefix":`+quote(prefix)+`,`+filter+`}`)
+		require.Equal(t, everyone, a.found(t, prefix), "%s", filter)
+		require.Empty(t, notices(t, a), "%s", filter)
 		for _, value := range values {
-			require.Contains(t, string(r.body), value, "the value comes back as it was written")
+			require.Contains(t, string(a.body), value, "the value comes back as it was written")
 		}
 	}
-	for _, filter := range []string{`"where":[{"path":"word","op":"eq","value":"apple"}]`, `"where":[{"path":"a","op":"ne","value":2}]`, `"search":"apple"`, `"search":"-pear"`,
-		`"where":[{"path":"x","op":"exists","value":false}]`} {
-		require.Equal(t, []string{"plain"}, postQuery(t, `{"prefix":`+quote(prefix)+`,`+filter+`}`).found(t, prefix), "%s", filter)
+	query(t, "prefix", prefix+"n", "select", "value.word,value.a").is(t, http.StatusOK,
+		`{"results":[{"value.word":"apple","value.a":"x\u0000y"},{"value.word":"apple","value.a":1e400000}],"count":2,`+
+			`"pagination":{"limit":100,"offset":0,"hasMore":false,"nextCursor":null},"timestamp":"now"}`)
+
+	// Where a query looks at what was replaced, it says so.
+	a := postQuery(t, `{"prefix":`+quote(prefix)+`,"where":[{"path":"a","op":"ne","value":2}]}`)
+	require.Equal(t, everyone, a.found(t, prefix))
+	require.Equal(t, []string{"replaced"}, notices(t, a))
+	require.Contains(t, string(a.body), `{"code":"replaced","count":3,"message":"entries under this prefix and with these indexes that have at a path of the query what the database cannot hold: 3.`)
+	require.Equal(t, []string{"replaced"}, notices(t, query(t, "prefix", prefix, "aggregate", "max:a")))
+	require.Equal(t, "replaced", query(t, "prefix", prefix, "sort", "a", "format", "csv").header.Get("X-KV-Notice"))
+}
+
+// TestQuerySearchesWhatPeopleType: text as phones and word processors write it, in any script.
+func TestQuerySearchesWhatPeopleType(t *testing.T) {
+	t.Parallel()
+	prefix := newPrefix(t)
+	for text, searches := range map[string][]string{
+		"He said “Hello”": {"Hello", "“said hello”"}, "東京、大阪": {"大阪"}, "alpha—omega": {"alpha", "omega"}, "one\u00a0two": {"two", `"one two"`}, "wait…what": {"what"},
+		"«Bonjour»": {"bonjour"}, "¡Hola!": {"hola"}, "party🎉": {"party"}, "ΟΔΟΣ": {"οδος"}, "日本語のテキスト": {"日本語", "テキスト"},
+	} {
+		upsert(t, prefix+text, `[`+quote(text)+`]`)
+		for _, search := range searches {
+			require.Equal(t, []string{text}, query(t, "prefix", prefix, "q", search).found(t, prefix), "%s", search)
+		}
 	}
-	query(t, "prefix", prefix, "select", "value.word", "sort", "key").is(t, http.StatusOK,
-		`{"results":[{},{},{"value.word":"apple"},{},{}],"count":5,"pagination":{"limit":100,"offset":0,"hasMore":false,"nextCursor":null},"timestamp":"now"}`)
+	query(t, "q", "…").isError(t, http.StatusBadRequest, "search has no word in it")
+}
+
+// TestQueryOfTheEntrysOwnFields: they are meant in where as they are in sort and select.
+func TestQueryOfTheEntrysOwnFields(t *testing.T) {
+	t.Parallel()
+	prefix := newPrefix(t)
+	for _, name := range []string{"a", "b", "c"} {
+		upsert(t, prefix+name, `{"key":"value","createdAt":"1999-01-01"}`)
+	}
+	where := func(condition string) []string {
+		return postQuery(t, `{"prefix":`+quote(prefix)+`,"where":[`+condition+`]}`).found(t, prefix)
+	}
+	require.Equal(t, []string{"b"}, where(`{"path":"key","op":"eq","value":`+quote(prefix+"b")+`}`))
+	require.Equal(t, []string{"a", "c"}, where(`{"path":"key","op":"in","value":[`+quote(prefix+"c")+`,`+quote(prefix+"a")+`,"x"]}`))
+	require.Equal(t, []string{"a", "b", "c"}, where(`{"path":"/key","op":"eq","value":"value"}`))
+	require.Equal(t, []string{"a", "b", "c"}, where(`{"path":"/createdAt","op":"eq","value":"1999-01-01"}`))
+	require.Equal(t, []string{"a", "b", "c"}, query(t, "prefix", prefix, "range", "createdAt:2020..2999").found(t, prefix))
+	require.Empty(t, query(t, "prefix", prefix, "range", "createdAt:..2020-01-01").found(t, prefix))
+	require.Equal(t, []string{"c", "b", "a"}, query(t, "prefix", prefix, "sort", "-key").found(t, prefix))
+
+	var p struct{ Results []struct{ CreatedAt string } }
+	require.NoError(t, json.Unmarshal(query(t, "prefix", prefix, "select", "createdAt", "sort", "createdAt").body, &p))
+	first := p.Results[0].CreatedAt
+	require.Contains(t, where(`{"path":"createdAt","op":"eq","value":"`+first+`"}`), "a", "the time that an answer shows is the time that is compared")
+	require.Equal(t, []string{"a", "b", "c"}, where(`{"path":"createdAt","op":"gte","value":"`+first+`"},{"path":"updatedAt","op":"gte","value":"`+first+`"}`))
+	require.Contains(t, string(query(t, "prefix", prefix, "aggregate", "min:createdAt").body), `"value":"`+first+`","excluded":0`)
+}
+
+// TestQueryIgnoresNothing: what is not known is refused, with the nearest that is.
+func TestQueryIgnoresNothing(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{"key": "prefix", "keys": "prefix", "filter": "where", "orderBy": "sort", "order": "sort", "limt": "limit"} {
+		query(t, given, "r/3").isExactError(t, http.StatusBadRequest, quote(given)+" is not a parameter of kv-query: did you mean "+want+"?")
+		postQuery(t, `{`+quote(given)+`:"r/3"}`).isExactError(t, http.StatusBadRequest, quote(given)+" is not a field of kv-query: did you mean "+want+"?")
+	}
+}
+
+// TestACursorGoesOnWithItsOwnQuestion: with another prefix, filter or order it would leave out what nobody asked to leave out.
+func TestACursorGoesOnWithItsOwnQuestion(t *testing.T) {
+	t.Parallel()
+	prefix := newPrefix(t)
+	for _, name := range []string{"a/1", "a/2", "a/3", "b/1"} {
+		upsert(t, prefix+name, `{"n":1}`, index{prefix + "i", "m"})
+	}
+	for _, path := range []string{listPath, queryPath} {
+		ask := func(pairs ...string) *answer {
+			if path == queryPath {
+				return query(t, pairs...)
+			}
+			return call(t, http.MethodGet, path+params(pairs...))
+		}
+		var p queryPage
+		require.NoError(t, json.Unmarshal(ask("prefix", prefix+"a/", "index", prefix+"i:m", "limit", "1").body, &p))
+		require.NotNil(t, p.Pagination.NextCursor)
+		cursor := *p.Pagination.NextCursor
+		a := ask("prefix", prefix+"a/", "index", prefix+"i:m", "limit", "7", "cursor", cursor)
+		require.Equal(t, http.StatusOK, a.status, "%v", a)
+		require.Contains(t, string(a.body), quote(prefix+"a/3"), "the same question, with another limit")
+		for _, other := range [][]string{
+			{"prefix", prefix, "index", prefix + "i:m"}, {"prefix", prefix + "a/"}, {"prefix", prefix + "a/", "index", prefix + "i:n"}, {"prefix", prefix + "a/", "indexKey", prefix + "i"},
+			{"index", prefix + "i:m"},
+		} {
+			ask(append(other, "limit", "1", "cursor", cursor)...).isError(t, http.StatusBadRequest, "cursor belongs to another question")
+		}
+		if path == queryPath {
+			query(t, "prefix", prefix+"a/", "index", prefix+"i:m", "q", "x", "cursor", cursor).isError(t, http.StatusBadRequest, "cursor belongs to another question")
+			query(t, "prefix", prefix+"a/", "index", prefix+"i:m", "sort", "-key", "cursor", cursor).isError(t, http.StatusBadRequest, "cursor belongs to another question")
+			call(t, http.MethodGet, listPath+params("prefix", prefix+"a/", "index", prefix+"i:m", "cursor", cursor)).isError(t, http.StatusBadRequest, "cursor belongs to another question")
+		}
+	}
+}
+
+// TestIndexSpellingsAreBounded: every colon may end an index's key, and each reading is looked up.
+func TestIndexSpellingsAreBounded(t *testing.T) {
+	t.Parallel()
+	prefix := newPrefix(t)
+	var pairs []string
+	for i := range 100 {
+		pairs = append(pairs, "index", fmt.Sprintf("%d%s", i, strings.Repeat(":", 900)+"b"))
+	}
+	call(t, http.MethodGet, listPath+params(pairs...)).isError(t, http.StatusBadRequest, "index may be read as 1000 pairs")
+	upsert(t, prefix+"k", `{}`, index{prefix + "i::", strings.Repeat(":", 900)})
+	spelled := prefix + "i:::" + strings.Repeat(":", 900)
+	require.Equal(t, []string{prefix + "k"}, keys(t, "index", spelled))
+	require.Equal(t, []string{"k"}, query(t, "index", spelled).found(t, prefix))
+	query(t, pairs...).isError(t, http.StatusBadRequest, "indexes may be read as 1000 pairs")
 }
 
 func TestQueryFindsIndexEntriesByKeyAlone(t *testing.T) {
@@ -199,13 +310,17 @@ func TestQueryFindsIndexEntriesByKeyAlone(t *testing.T) {
 	require.Empty(t, query(t, "prefix", prefix, "where", `[{"path":"0","op":"exists"}]`).found(t, prefix))
 }
 
-// TestQueryOfLongText: a text with more words than are kept is stored, listed, and not found by them.
+// TestQueryOfLongText: a value that is too long to be searched is stored and listed, and an answer without it says so.
 func TestQueryOfLongText(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	upsert(t, prefix+"long", `{"text":"`+strings.Repeat("needle hay ", 25_000)+`"}`)
 	upsert(t, prefix+"short", `{"text":"needle"}`)
-	require.Equal(t, []string{"short"}, query(t, "prefix", prefix, "q", "needle").found(t, prefix))
+	a := query(t, "prefix", prefix, "q", "needle", "select", "key")
+	require.Equal(t, []string{"short"}, a.found(t, prefix))
+	require.Contains(t, string(a.body), `"notices":[{"code":"not_searched","count":1,"message":"entries under this prefix and with these indexes that were not searched: 1.`)
+	require.Equal(t, "not_searched", query(t, "prefix", prefix, "q", "needle", "format", "ndjson").header.Get("X-KV-Notice"))
+	require.Empty(t, notices(t, query(t, "prefix", prefix+"s", "q", "needle")))
 	require.Equal(t, []string{"long"}, query(t, "prefix", prefix, "where", `[{"path":"text","op":"contains","value":"hay needle"}]`).found(t, prefix))
 }
 
@@ -310,7 +425,7 @@ func TestQueryPageEndsEarlyWhereItWouldNotFit(t *testing.T) {
 func TestQueryExportsLoseNothing(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
-	texts := []string{`=1+1`, `'=x`, `a "b"`, "a,b;c", "line\nbreak\r\nand\rmore", " space", "", "ümläut 日本 🎉", "-5", "@x", "\ttab", "007"}
+	texts := []string{`=1+1`, `'=x`, `a "b"`, "a,b;c", "line\nbreak\r\nand\rmore", " space", "", "ümläut 日本 🎉", "-5", "@x", "\ttab", "007", "a\u2028b\u2029c\u0085d"}
 	for i, text := range texts {
 		upsert(t, fmt.Sprintf("%s%02d", prefix, i), fmt.Sprintf("{\"text\":%s,\n \"n\": %d.50}", quote(text), i))
 	}

@@ -251,7 +251,7 @@ func TestAnswersSayWhatWasNotSearched(t *testing.T) {
 	}
 	a := kvQuery(t, conn, `"search":`+term("needle"))
 	require.Equal(t, []string{"long/short", "other"}, a.keys())
-	require.Contains(t, a.Notices[0].Message, "3 entries")
+	require.Contains(t, a.Notices[0].Message, "not searched: 3.")
 
 	// Counted up to a bound, and that is said. (Small ones without words stand for large ones.)
 	d.tampered = true
@@ -259,7 +259,7 @@ func TestAnswersSayWhatWasNotSearched(t *testing.T) {
 		insert into public.kv_store (key, value, bytes, stamp) select 'many/' || i, '1', 1, pg_current_xact_id() from generate_series(1, 1500) as i`)
 	a = kvQuery(t, conn, `"prefix":"many/","search":`+term("needle"))
 	require.Equal(t, []string{"not_searched 1001"}, a.notices())
-	require.Contains(t, a.Notices[0].Message, "1001 entries or more")
+	require.Contains(t, a.Notices[0].Message, "not searched: 1001 or more.")
 }
 
 // TestConditionsOnTheEntrysOwnFields compares them with their meaning, entry by entry: keys by their bytes, times as answers show them.
