@@ -59,6 +59,7 @@ type page struct {
 	count   int
 	hasMore bool
 	cursor  string
+	notices []string // their codes
 }
 
 // ask sends a query, again while what went wrong may pass.
@@ -111,7 +112,8 @@ func (c *client) once(ctx context.Context, body []byte) (page, error) {
 		}
 		return page{}, refused(response.StatusCode, text)
 	}
-	a := page{body: text, hasMore: response.Header.Get("X-KV-Has-More") == "true", cursor: response.Header.Get("X-KV-Next-Cursor")}
+	a := page{body: text, hasMore: response.Header.Get("X-KV-Has-More") == "true", cursor: response.Header.Get("X-KV-Next-Cursor"),
+		notices: strings.Split(response.Header.Get("X-KV-Notice"), ", ")}
 	if a.count, err = strconv.Atoi(response.Header.Get("X-KV-Count")); err != nil && response.Header.Get("Content-Disposition") != "" {
 		return page{}, &Refused{response.StatusCode, "", "without X-KV-Count: something between here and the function drops its headers"}
 	}

@@ -41,7 +41,7 @@ type Options struct {
 }
 
 // paging are the fields of a query that the walk sets itself.
-var paging = []string{"limit", "cursor", "offset", "format"}
+var paging = []string{"limit", "cursor", "offset", "format", "bom"}
 
 // Validate checks what can be checked without asking.
 func (o Options) Validate() error {
@@ -98,6 +98,7 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 		query["format"] = json.RawMessage(`"csv"`)
 	}
 	client, page, warned := newClient(o), o.Page, false
+	var told []string // notices
 	for {
 		query["limit"] = json.RawMessage(fmt.Sprint(page))
 		a, err := client.ask(ctx, query)
@@ -116,6 +117,12 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 		}
 		written += a.count
 		o.Progress(written)
+		for _, code := range a.notices {
+			if message := notices[code]; message != "" && !slices.Contains(told, code) {
+				o.Warn(message)
+				told = append(told, code)
+			}
+		}
 		switch {
 		case !a.hasMore:
 			return written, out.end()
@@ -129,6 +136,12 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 			query["offset"] = json.RawMessage(fmt.Sprint(written))
 		}
 	}
+}
+
+// notices are those of kv-query that an export passes on: what the file has is not all that somebody may expect in it.
+var notices = map[string]string{
+	"not_searched": "some entries were not searched, and are not in the file: their values are over 200 kB; kv-query says how many",
+	"replaced":     "the query looks at something that the database cannot hold, such as U+0000, and sees something else in its place; kv-query says in how many entries",
 }
 
 func quote(text string) json.RawMessage {

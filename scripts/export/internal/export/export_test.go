@@ -19,6 +19,7 @@ import (
 type site struct {
 	n        int
 	cursors  bool                                                               // the order has cursors
+	notice   string                                                             // in every answer
 	trouble  func(request int, limit int, w http.ResponseWriter) (handled bool) // what goes wrong
 	requests int
 }
@@ -60,6 +61,9 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Disposition", "attachment")
 	w.Header().Set("X-KV-Count", strconv.Itoa(to-from))
 	w.Header().Set("X-KV-Has-More", strconv.FormatBool(to < s.n))
+	if s.notice != "" {
+		w.Header().Set("X-KV-Notice", s.notice)
+	}
 	if s.cursors && to < s.n {
 		w.Header().Set("X-KV-Next-Cursor", strconv.Itoa(to))
 	}
@@ -103,6 +107,14 @@ func run(t *testing.T, s *site, format string, page int) (text string, warnings 
 		require.Equal(t, s.n, n)
 	}
 	return b.String(), warnings, err
+}
+
+func TestWhatWasNotSeenIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	_, warnings, err := run(t, &site{n: 30, cursors: true, notice: "not_searched, something_new, replaced"}, "csv", 7)
+	require.NoError(t, err)
+	require.Len(t, warnings, 2)
+	require.Contains(t, warnings[0], "not searched")
 }
 
 func TestPagesBecomeOneWhole(t *testing.T) {
