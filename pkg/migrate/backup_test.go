@@ -124,7 +124,6 @@ func TestABackupOfBlobsBringsEveryByteBack(t *testing.T) {
 	from, to := newBlobsStore(t), newBlobsStore(t)
 	from.entries(t)
 	from.others(t)
-	from.set(t, "larger", `{"a":"`+strings.Repeat("larger ", restoreBytes/6)+`"}`, "") // than a chunk
 	file := backUp(t, from)
 	require.NoFileExists(t, file+".partial")
 	want := from.everything(t)
@@ -367,7 +366,7 @@ func TestRestoringIntoBlobsLeavesWhatDiffers(t *testing.T) {
 	from.set(t, "a", `{"a":1}`, `{"m":1}`)
 	from.set(t, "b", `{"b":1}`, "")
 	from.set(t, "c", `{"c":1}`, `{"m":1}`)
-	from.set(t, "d", `{"d":1}`, "")
+	from.set(t, "d", `{"d":"`+strings.Repeat("larger than a chunk ", restoreBytes/20)+`"}`, "")
 	file := backUp(t, from)
 	to.set(t, "a", `{"a":1}`, `{"m":1}`)
 	to.set(t, "b", `{"b":2}`, "")

@@ -345,8 +345,8 @@ func TestBlobsThatAreNotJSON(t *testing.T) {
 
 func TestAFaultyNetworkOnlyTakesLonger(t *testing.T) {
 	m := newMigration(t)
-	m.seed(150)
-	m.faults(&blobstest.Faults{Seed: 1, ServerError: 0.05, CutOff: 0.05, LostAnswer: 0.05, ExpiredURL: 0.05, Delayed: 0.05, DelayMS: 50, RateLimited: 0.01, RetryAfterSeconds: 1})
+	m.seed(80)
+	m.faults(&blobstest.Faults{Seed: 1, ServerError: 0.05, CutOff: 0.05, LostAnswer: 0.05, ExpiredURL: 0.05, Delayed: 0.05, DelayMS: 50, RateLimited: 0.02, RetryAfterSeconds: 1})
 	result := m.run()
 	require.Zero(t, result.Failed, result.Failures)
 	m.requireIdentical()

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,6 +76,7 @@ type VerifyOptions struct {
 	Progress Progress
 
 	rechecks []time.Duration // nil: the usual
+	page     int             // 0: digestPage
 }
 
 // Verify reads every blob, and compares its SHA-256 with the one that the database makes of its entry. It looks neither at the
@@ -179,7 +181,7 @@ func (c *comparison) all(ctx context.Context) error {
 		rest := list
 		for page := range pages {
 			upTo := len(rest)
-			if len(page) == digestPage {
+			if len(page) == c.page() {
 				upTo = countUpTo(rest, page[len(page)-1].Key)
 			}
 			c.v.Entries += len(page)
@@ -193,10 +195,13 @@ func (c *comparison) all(ctx context.Context) error {
 	return group.Wait()
 }
 
+// page is how many entries one call takes the sums of.
+func (c *comparison) page() int { return cmp.Or(c.o.page, digestPage) }
+
 // digests asks the database for the sums of all entries, one page ahead of the comparison. The last page is not full.
 func (c *comparison) digests(ctx context.Context, pages chan<- []kv.Digest) error {
 	for after := ""; ; {
-		page, err := c.target.Supabase.Digests(ctx, after, digestPage)
+		page, err := c.target.Supabase.Digests(ctx, after, c.page())
 		if err != nil {
 			return fmt.Errorf("ask the database for its sums: %w", err)
 		}
@@ -205,7 +210,7 @@ func (c *comparison) digests(ctx context.Context, pages chan<- []kv.Digest) erro
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if len(page) < digestPage {
+		if len(page) < c.page() {
 			return nil
 		}
 		after = page[len(page)-1].Key
@@ -319,7 +324,7 @@ func (blob sums) differs(digest kv.Digest, exists bool) *Difference {
 func (c *comparison) again(ctx context.Context, keys map[string]Difference) error {
 	sorted := sortedKeys(keys)
 	c.o.Progress.Stage("looking again", len(sorted))
-	for chunk := range slices.Chunk(sorted, digestPage) {
+	for chunk := range slices.Chunk(sorted, c.page()) {
 		read, unsaid := map[string]sums{}, map[string][][2]string{} // unsaid: indexes that only index entries tell of
 		list := make([]blobs.Listed, len(chunk))
 		for i, key := range chunk {

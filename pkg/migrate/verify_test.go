@@ -118,15 +118,25 @@ func (stages) Done(int, int)              {}
 
 func TestThePagesOfAVerificationMissNothing(t *testing.T) {
 	m := newMigration(t)
-	m.seed(digestPage + 20)
+	m.seed(45)
 	m.run()
-	v := m.requireIdentical()
-	require.Equal(t, digestPage+25, v.Entries)
+	verify := func(page int) Verification {
+		t.Helper()
+		v, err := Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Progress: silence{}, rechecks: []time.Duration{0}, page: page})
+		require.NoError(t, err)
+		return v
+	}
+	for _, page := range []int{1, 20, 25, 49, 50, 51} { // 50 entries: whole pages, too
+		v := verify(page)
+		require.True(t, v.Same(), v.Found)
+		require.Equal(t, 50, v.Entries)
+	}
 	m.exec("insert into public.kv_store (key, value) values ('~last', '{}'), ('!first', '{}')")
-	v = m.look(false)
-	require.Equal(t, 2, v.Extra)
 	m.set("~~missing", "{}")
-	require.Equal(t, 1, m.look(false).Missing)
+	for _, page := range []int{1, 26, 51, 52} {
+		v := verify(page)
+		require.Equal(t, []int{2, 1}, []int{v.Extra, v.Missing})
+	}
 }
 
 func TestAKeyThatBlobsCannotKeepIsCalledThat(t *testing.T) {
