@@ -66,7 +66,7 @@ const storesDiffer = "the two stores differ after a repair"
 const settleWithin = 20 * time.Second
 
 // settle does what whoever runs a site does after trouble, `migrate-kv-store repair`, and looks whether both stores are the same then.
-// It gives the number of keys that had to be repaired. The load is over.
+// It gives the number of copies that had to be made. The load is over.
 func (l *load) settle(ctx context.Context) (repaired int, err error) {
 	for deadline := time.Now().Add(settleWithin); ; {
 		n, left, err := repair(ctx)

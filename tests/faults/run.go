@@ -26,7 +26,7 @@ type outcome struct {
 	Soonest    float64        `json:"soonest_error_s,omitempty"`
 	Slowest    float64        `json:"slowest_s"`
 	Recovery   float64        `json:"recovery_s"`
-	Repaired   int            `json:"repaired_copies,omitempty"` // keys whose copy in the other store was missing or old, where writes are mirrored
+	Repaired   int            `json:"repaired_copies,omitempty"` // copies that had not been confirmed and were made by a repair, where writes are mirrored
 	Violations []violation    `json:"violations"`
 	history    *history
 }

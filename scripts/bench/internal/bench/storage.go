@@ -70,10 +70,9 @@ func measureStorage(ctx context.Context, conn *pgx.Conn, prefix string, entries,
 	if err != nil {
 		return s, err
 	}
-	s.Entries = entries
 	s.Rows, s.Indexes, s.Postings = s.Rows-before.Rows, s.Indexes-before.Indexes, s.Postings-before.Postings
 	s.Members, s.Log = s.Members-before.Members, s.Log-before.Log
-	if err := conn.QueryRow(ctx, "select sum(bytes) from public.kv_store where key >= $1 and key < public.kv_prefix_end($1)", prefix).Scan(&s.JSON); err != nil {
+	if err := conn.QueryRow(ctx, "select count(*) filter (where not is_index), sum(bytes) from public.kv_store where key >= $1 and key < public.kv_prefix_end($1)", prefix).Scan(&s.Entries, &s.JSON); err != nil {
 		return s, err
 	}
 	if err := Remove(ctx, conn, prefix); err != nil {

@@ -112,10 +112,14 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 		if a.count == 0 && a.hasMore {
 			return written, errors.New("kv-query says that there is more, but gave nothing: it is not the kv-query of this project")
 		}
-		if err := out.page(a.body); err != nil {
+		n, err := out.page(a.body)
+		written += n
+		if err == nil && n != a.count {
+			err = fmt.Errorf("kv-query gave %d entries and says that it gave %d: something between here and the function changes its answers", n, a.count)
+		}
+		if err != nil {
 			return written, err
 		}
-		written += a.count
 		o.Progress(written)
 		for _, code := range a.notices {
 			if message := notices[code]; message != "" && !slices.Contains(told, code) {
@@ -156,36 +160,49 @@ type joiner struct {
 	rows   bool // some were written
 }
 
-func (j *joiner) page(body []byte) error {
+// page writes a page, and counts its entries.
+func (j *joiner) page(body []byte) (entries int, err error) {
 	switch j.format {
 	case "csv":
-		if j.rows { // every page has the header row
-			header := csv.NewReader(bytes.NewReader(body))
-			if _, err := header.Read(); err != nil {
-				return fmt.Errorf("kv-query answered with CSV without a header: %w", err)
+		rows := csv.NewReader(bytes.NewReader(body))
+		rows.ReuseRecord = true
+		if _, err := rows.Read(); err != nil {
+			return 0, fmt.Errorf("kv-query answered with CSV without a header: %w", err)
+		}
+		begin := rows.InputOffset()
+		for ; ; entries++ {
+			if _, err := rows.Read(); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				return 0, fmt.Errorf("kv-query answered with what is no CSV: %w", err)
 			}
-			body = body[header.InputOffset():]
+		}
+		if j.rows { // every page has the header row
+			body = body[begin:]
 		}
 		j.rows = true
 	case "json":
 		return j.elements(body)
+	default:
+		entries = bytes.Count(body, []byte{'\n'})
 	}
-	_, err := j.w.Write(body)
-	return err
+	_, err = j.w.Write(body)
+	return entries, err
 }
 
-// elements makes lines the elements of an array.
-func (j *joiner) elements(lines []byte) error {
+// elements makes lines the elements of an array, and counts them.
+func (j *joiner) elements(lines []byte) (n int, err error) {
 	for line := range bytes.Lines(lines) {
 		separator := ",\n"
 		if !j.rows {
 			separator, j.rows = "[\n", true
 		}
 		if _, err := fmt.Fprintf(j.w, "%s%s", separator, bytes.TrimSuffix(line, []byte("\n"))); err != nil {
-			return err
+			return n, err
 		}
+		n++
 	}
-	return nil
+	return n, nil
 }
 
 func (j *joiner) end() error {

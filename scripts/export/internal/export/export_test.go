@@ -184,6 +184,22 @@ func TestWhatPassesIsRepeatedAndWhatIsTooMuchIsHalved(t *testing.T) {
 	}
 }
 
+func TestEntriesAreCountedAsTheyAreWritten(t *testing.T) {
+	t.Parallel()
+	for _, format := range Formats {
+		s := &site{n: 3, trouble: func(_, _ int, w http.ResponseWriter) bool {
+			w.Header().Set("Content-Disposition", "attachment")
+			w.Header().Set("X-KV-Count", "4")
+			if fmt.Fprint(w, map[string]string{"csv": "key,\"a\r\nb\"\r\n0,\"x\r\ny\"\r\n1,x\r\n2,x\r\n"}[format]); format != "csv" {
+				fmt.Fprint(w, "{\"key\":\"0\"}\n{\"key\":\"1\"}\n{\"key\":\"2\"}\n")
+			}
+			return true
+		}}
+		_, _, err := run(t, s, format, 7)
+		require.ErrorContains(t, err, "gave 3 entries and says that it gave 4", format)
+	}
+}
+
 func TestARefusalEndsTheExportInItsWords(t *testing.T) {
 	t.Parallel()
 	for status, body := range map[int]string{400: `{"error":"where[0] is wrong"}`, 401: `{"error":"missing token"}`, 404: "<html>", 413: `{"error":"too large"}`,
