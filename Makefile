@@ -37,7 +37,7 @@ GOVULNCHECK = govulncheck@v1.9.0
 TOOLS = $(CURDIR)/.local/tools
 
 $(TOOLS)/$(ACTIONLINT):
-	@mkdir -p $(TOOLS) && GOFLAGS=-buildvcs=false GOBIN=$(TOOLS) go install github.com/rhysd/actionlint/cmd/$(ACTIONLINT) && mv -f $(TOOLS)/actionlint $@
+	@mkdir -p $(TOOLS) && GOFLAGS='$(FLAGS)' GOBIN=$(TOOLS) go install github.com/rhysd/actionlint/cmd/$(ACTIONLINT) && mv -f $(TOOLS)/actionlint $@
 
 .PHONY: check
 check: $(TOOLS)/$(ACTIONLINT) ## formatting, vet, staticcheck, that go.mod is tidy, and the workflows: actionlint
@@ -195,7 +195,7 @@ fuzz: ## run every fuzz target for FUZZTIME (3s); with SUPABASE_URL set, against
 .PHONY: e2e
 e2e: ## the end-to-end tests against KV_BASE_URL, or against what `make up` started (ARGS='-test.run Smoke')
 	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
-		go test -c -o .local/bin/e2e.$$$$ ./tests/e2e && mv -f .local/bin/e2e.$$$$ .local/bin/e2e && cd tests/e2e && \
+		GOFLAGS='$(FLAGS)' go test -c -o .local/bin/e2e.$$$$ ./tests/e2e && mv -f .local/bin/e2e.$$$$ .local/bin/e2e && cd tests/e2e && \
 		exec ../../.local/bin/e2e -test.v -test.timeout 15m $(ARGS)
 
 .PHONY: scale
