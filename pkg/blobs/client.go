@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"time"
 )
@@ -51,6 +52,16 @@ func (c *Client) WithPatience(total time.Duration) *Client {
 	patient := *c
 	patient.retry = retryPolicy{first: 200 * time.Millisecond, longest: 10 * time.Second, total: total, attempt: time.Minute}
 	return &patient
+}
+
+// room is how many requests can be made within the context's time; infinite where nothing bounds them.
+func (c *Client) room(ctx context.Context) float64 {
+	a, _, err := c.access(ctx)
+	end, bounded := ctx.Deadline()
+	if err != nil || !bounded || a.edge() {
+		return math.Inf(1)
+	}
+	return c.limiter.room(end)
 }
 
 // Blob is what is stored under a key.

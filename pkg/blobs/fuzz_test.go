@@ -84,7 +84,7 @@ func FuzzErrorAnswers(f *testing.F) {
 		f.Add(seed.status, seed.retry, seed.reset, seed.date, seed.sentence, seed.requestID)
 	}
 	f.Fuzz(func(t *testing.T, status int, retry, reset, date, sentence, requestID string) {
-		header := http.Header{"Retry-After": {retry}, "X-Ratelimit-Reset": {reset}, "Date": {date}, "X-Nf-Error": {sentence}, "X-Nf-Request-Id": {requestID}}
+		header := http.Header{"Retry-After": {retry}, "X-Ratelimit-Reset": {reset}, "X-Ratelimit-Limit": {"500"}, "X-Ratelimit-Remaining": {retry}, "Date": {date}, "X-Nf-Error": {sentence}, "X-Nf-Request-Id": {requestID}}
 		a := answer{op: "get", status: status, header: header, secrets: []string{"https://signed.example/x?sig=1", "sig=1", token}}
 		err := a.unexpected()
 		var e *Error
@@ -93,6 +93,12 @@ func FuzzErrorAnswers(f *testing.F) {
 		require.LessOrEqual(t, e.RetryAfter, time.Hour)
 		if seconds := strings.Trim(retry, "0123456789"); len(retry) < 19 && seconds == "" && strings.Trim(retry, "0") != "" {
 			require.Positive(t, e.RetryAfter, "a pause that was asked for is made")
+		}
+		limiter := NewLimiter(0, window)
+		limiter.learn(a)
+		require.LessOrEqual(t, time.Until(limiter.heldUntil()), time.Hour)
+		if status != http.StatusTooManyRequests {
+			require.LessOrEqual(t, time.Until(limiter.heldUntil()), window)
 		}
 		require.NotContains(t, err.Error(), token)
 		require.NotContains(t, err.Error(), "sig=1")

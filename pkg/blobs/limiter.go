@@ -95,6 +95,19 @@ func (l *Limiter) wait(ctx context.Context, op string, end time.Time) error {
 	}
 }
 
+// room is how many requests can pass by then, if nobody else makes any.
+func (l *Limiter) room(end time.Time) float64 {
+	now := time.Now()
+	from := now
+	if held := l.heldUntil(); held.After(from) {
+		from = held
+	}
+	if from.After(end) {
+		return 0
+	}
+	return l.pace.TokensAt(from) + float64(l.pace.Limit())*end.Sub(from).Seconds()
+}
+
 func (l *Limiter) heldUntil() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -161,6 +161,32 @@ func TestAnInstanceAndTheMigrationFitIntoTheServicesLimit(t *testing.T) {
 	require.Equal(t, 960, end()["asked"], "none was turned down and asked again")
 }
 
+func TestAListThatCannotEndInTimeDoesNotBegin(t *testing.T) {
+	t.Parallel()
+	s := newStandIn(t, blobstest.Options{})
+	c := clientOf(s.api())
+	for i := range 30 {
+		_, err := c.Set(t.Context(), fmt.Sprint("k", i), []byte("{}"), SetOptions{})
+		require.NoError(t, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	limit := 10
+	for _, q := range []kv.ListQuery{{Values: true}, {Order: "updated.asc"}, {IndexKeys: []string{"i"}}} {
+		limited := c.WithLimiter(NewLimiter(24, 10*time.Minute))
+		store := NewStore(limited, limited)
+		_, err := store.List(ctx, q)
+		require.Equal(t, kv.CodeTooLarge, kv.CodeOf(err), "%v", err)
+		require.ErrorContains(t, err, "30 requests to Netlify's API, which takes about 12")
+		require.Equal(t, 1, limited.limiter.Asked())
+		_, err = store.List(ctx, kv.ListQuery{Values: true, Limit: &limit})
+		require.NoError(t, err)
+	}
+	edge := clientOf(s.edge(t)).WithLimiter(NewLimiter(1, time.Hour))
+	_, err := NewStore(edge, edge).List(ctx, kv.ListQuery{Values: true})
+	require.NoError(t, err)
+}
+
 func TestOnlyWhatTheServiceCountsIsLimited(t *testing.T) {
 	t.Parallel()
 	s := newStandIn(t, blobstest.Options{})

@@ -61,8 +61,20 @@ func (s *Store) list(ctx context.Context, q kv.ListQuery) (string, error) {
 	return s.answer(ctx, q, rest(all, q))
 }
 
+// checkRoom refuses to begin what cannot end within the request's time, and would use up the limit for others.
+func (s *Store) checkRoom(ctx context.Context, requests int) error {
+	if room := s.client.room(ctx); float64(requests) > room {
+		return tooLarge(fmt.Sprintf("the list takes %d requests to Netlify's API, which takes about %.0f in the time of this one: page with limit, or list without includeValues, filters and orders by time",
+			requests, room))
+	}
+	return nil
+}
+
 // readMetadata keeps the blobs that match the filters, with what they are sorted by.
 func (s *Store) readMetadata(ctx context.Context, all []*listed, q kv.ListQuery) (matching []*listed, err error) {
+	if err := s.checkRoom(ctx, len(all)); err != nil {
+		return nil, err
+	}
 	err = each(ctx, all, func(ctx context.Context, b *listed) error {
 		if err := b.readable(); err != nil {
 			return err
@@ -222,6 +234,9 @@ func tooLarge(message string) error { return &kv.Error{Code: kv.CodeTooLarge, Me
 
 // readValues reads the blobs' values. One that is gone by now is left without.
 func (s *Store) readValues(ctx context.Context, page []*listed) error {
+	if err := s.checkRoom(ctx, len(page)); err != nil {
+		return err
+	}
 	return each(ctx, page, func(ctx context.Context, b *listed) error {
 		if err := b.readable(); err != nil {
 			return err
