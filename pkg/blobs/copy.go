@@ -40,7 +40,7 @@ func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag stri
 // JavaScript functions.
 func (s *Store) State(ctx context.Context, key string, blob Blob) (kv.State, error) {
 	known := parseMetadata(blob.Metadata)
-	state := kv.State{Key: key, Value: string(blob.Value), Created: known.Created, Updated: known.Updated, Token: known.Token}
+	state := known.state(key, string(blob.Value))
 	var err error
 	state.Indexes, err = s.indexesOf(ctx, known)
 	return state, storeError(ctx, "blobs.State", err)

@@ -33,6 +33,18 @@ func parseMetadata(text string) (m metadata) {
 	return m
 }
 
+// state is the entry that has the metadata, without its indexes.
+func (m metadata) state(key, value string) kv.State {
+	return kv.State{Key: key, Value: value, Created: m.Created, Updated: m.Updated, Token: m.Token}
+}
+
+// seen is the entry that was just written. Indexes that are in a blob of their own are not known without reading that.
+func (m metadata) seen(key, value, etag string) Seen {
+	seen := Seen{State: m.state(key, value), ETag: etag, Partly: m.Set != ""}
+	seen.Indexes = m.Indexes
+	return seen
+}
+
 // setIndexes replaces the indexes in the metadata. Those that do not fit are written as a blob of their own first.
 func (s *Store) setIndexes(ctx context.Context, m *metadata, pairs [][2]string) error {
 	m.Indexes, m.Set = pairs, ""

@@ -42,10 +42,18 @@ func NewStore(client, indexes *Client) *Store {
 	return &Store{client: client, indexes: indexes, now: time.Now}
 }
 
-// Write is what an upsert or delete did: the keys that it changed.
+// Write is what an upsert did: the entries that it changed, as it left them, of which the first is its own.
 type Write struct {
 	kv.Written
-	Keys []string
+	Changed []Seen
+}
+
+// Seen is an entry for the other store, as it was written here, and the blob's etag; "" where there is none.
+type Seen struct {
+	kv.State
+	ETag string
+	// Partly: not all of it is known here, and it has to be read. The key is.
+	Partly bool
 }
 
 // CheckEntry refuses what Blobs cannot keep: an entry or an index under a key that [ValidateKey] refuses.
@@ -81,25 +89,25 @@ func (s *Store) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error) 
 	return write.Written, err
 }
 
-// Put is Upsert that tells which keys it changed; with an error, those until then.
+// Put is Upsert that tells what it changed; with an error, what it changed until then.
 func (s *Store) Put(ctx context.Context, entry kv.Entry) (Write, error) {
 	if err := CheckEntry(entry); err != nil {
 		return Write{}, err
 	}
-	etag, err := s.putEntry(ctx, entry)
+	own, err := s.putEntry(ctx, entry)
 	if err != nil {
 		return Write{}, storeError(ctx, "blobs.Upsert", err)
 	}
-	write := Write{Written: written(etag), Keys: []string{entry.Key}}
+	write := Write{Written: written(own.ETag), Changed: []Seen{own}}
 	grown, err := s.addMembers(ctx, entry.Indexes)
-	write.Keys = append(write.Keys, grown...)
+	write.Changed = append(write.Changed, grown...)
 	return write, storeError(ctx, "blobs.Upsert", err)
 }
 
 // written makes a version of an etag. Reads are strongly consistent: whatever token comes back as After is covered.
 func written(etag string) kv.Written { return kv.Written{Version: "blobs." + strings.Trim(etag, `"`)} }
 
-func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (etag string, err error) {
+func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (put Seen, err error) {
 	err = untilItHolds(ctx, func() error {
 		at, known, err := s.head(ctx, entry.Key)
 		if err != nil {
@@ -115,10 +123,11 @@ func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (etag string, err 
 				return err
 			}
 		}
-		etag, err = s.client.Set(ctx, entry.Key, []byte(entry.Value), known.over(at))
+		etag, err := s.client.Set(ctx, entry.Key, []byte(entry.Value), known.over(at))
+		put = known.seen(entry.Key, entry.Value, etag)
 		return err
 	})
-	return etag, err
+	return put, err
 }
 
 // untilItHolds repeats what ends with [ErrConditionFailed], after pauses that grow and are jittered.
@@ -147,8 +156,8 @@ func (s *Store) head(ctx context.Context, key string) (etag string, m metadata, 
 	return etagOf(blob), parseMetadata(blob.Metadata), nil
 }
 
-// addMembers adds the members to their index entries, each once, and returns the keys of those that grew.
-func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []string, err error) {
+// addMembers adds the members to their index entries, each once, and returns those that grew.
+func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []Seen, err error) {
 	members := map[string][]string{}
 	var keys []string
 	for _, index := range indexes {
@@ -157,7 +166,7 @@ func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []str
 		}
 		members[index.Key] = append(members[index.Key], index.Member)
 	}
-	added := make([]bool, len(keys))
+	added := make([]*Seen, len(keys))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for i, key := range keys {
@@ -167,17 +176,17 @@ func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []str
 		})
 	}
 	err = group.Wait()
-	for i, key := range keys {
-		if added[i] {
-			grown = append(grown, key)
+	for _, entry := range added {
+		if entry != nil {
+			grown = append(grown, *entry)
 		}
 	}
 	return grown, err
 }
 
 // addTo adds members to one index entry. The entry's own times and indexes stay, and so does what it was like in Supabase when
-// it was copied: it is that and more.
-func (s *Store) addTo(ctx context.Context, key string, members []string) (grown bool, err error) {
+// it was copied: it is that and more. grown is nil where it has them all.
+func (s *Store) addTo(ctx context.Context, key string, members []string) (grown *Seen, err error) {
 	err = untilItHolds(ctx, func() error {
 		blob, err := s.client.GetUpTo(ctx, key, maxReadBytes)
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -187,12 +196,14 @@ func (s *Store) addTo(ctx context.Context, key string, members []string) (grown 
 		if err != nil {
 			known.Created, known.Updated, at = s.now().UnixMicro(), s.now().UnixMicro(), ""
 		}
-		var text string
-		text, grown = appendMembers(string(blob.Value), members)
-		if !grown {
+		text, more := appendMembers(string(blob.Value), members)
+		if !more {
+			grown = nil
 			return nil
 		}
-		_, err = s.client.Set(ctx, key, []byte(text), known.over(at))
+		etag, err := s.client.Set(ctx, key, []byte(text), known.over(at))
+		seen := known.seen(key, text, etag)
+		grown = &seen
 		return err
 	})
 	return grown, err

@@ -37,7 +37,7 @@ func (s blobsFirst) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, err
 	if err != nil {
 		return write.Written, err // the traces stay: something may have been written, or be on its way
 	}
-	s.pair.copied(ctx, "blobs to supabase", func(ctx context.Context) error { return s.pair.follow(ctx, traces, write.Keys) })
+	s.pair.copied(ctx, "blobs to supabase", func(ctx context.Context) error { return s.pair.follow(ctx, traces, write.Changed) })
 	return write.Written, nil
 }
 
@@ -48,7 +48,9 @@ func (s blobsFirst) Delete(ctx context.Context, key string) (kv.Written, error) 
 	traces := s.pair.begin(ctx, []string{key})
 	written, err := s.pair.Blobs.Delete(ctx, key)
 	if err == nil {
-		s.pair.copied(ctx, "blobs to supabase", func(ctx context.Context) error { return s.pair.follow(ctx, traces, []string{key}) })
+		s.pair.copied(ctx, "blobs to supabase", func(ctx context.Context) error {
+			return s.pair.follow(ctx, traces, []blobs.Seen{{State: kv.State{Key: key}}})
+		})
 	}
 	return written, err
 }
@@ -65,19 +67,23 @@ func (p *Pair) begin(ctx context.Context, keys []string) []kv.Trace {
 	return traces
 }
 
-// follow copies the keys that a write changed, of which the first is the entry's own, and removes all of its traces. Index
-// entries that it did not change are whoever changed them to copy.
-func (p *Pair) follow(ctx context.Context, traces []kv.Trace, changed []string) error {
+// follow copies the entries that a write changed, of which the first is its own, and removes all of its traces. Index entries that it
+// did not change are whoever changed them to copy.
+func (p *Pair) follow(ctx context.Context, traces []kv.Trace, changed []blobs.Seen) error {
+	left := map[string]*blobs.Seen{}
+	for i := range changed {
+		left[changed[i].Key] = &changed[i]
+	}
 	var copying, done []kv.Trace
 	for _, trace := range traces {
-		if slices.Contains(changed, trace.Key) {
+		if left[trace.Key] != nil {
 			copying = append(copying, trace)
 		} else {
 			done = append(done, trace)
 		}
 	}
 	failed := each(ctx, copying, func(ctx context.Context, trace kv.Trace) error {
-		return p.toSupabase(ctx, trace, trace.Key != changed[0])
+		return p.toSupabase(ctx, trace, trace.Key != changed[0].Key, left[trace.Key])
 	})
 	if failed == nil {
 		done = traces
@@ -92,7 +98,7 @@ func (p *Pair) follow(ctx context.Context, traces []kv.Trace, changed []string) 
 }
 
 func (p *Pair) toSupabaseAndForget(ctx context.Context, trace kv.Trace) error {
-	if err := p.toSupabase(ctx, trace, false); err != nil {
+	if err := p.toSupabase(ctx, trace, false, nil); err != nil {
 		return err
 	}
 	return p.Supabase.CopyForget(ctx, []kv.Trace{trace})
@@ -102,17 +108,20 @@ func (p *Pair) toSupabaseAndForget(ctx context.Context, trace kv.Trace) error {
 //
 // The entry's token was read before the blob is, and the copy is a compare-and-set on it: if another copied a newer blob in
 // between, this copy does not apply, and looks again. If the blob changed after it was read, that shows in the second look.
+// The same holds for what was written since the token was read (left, nil where that is not known), so that is copied first without
+// reading it.
 //
 // isIndex: members were added to the key. Then only those that are missing are added: while instances of both kinds run, the
 // row may have others that are about to be copied to the blob. And a blob that has only got more members since it was read need not
 // be read once more: whoever added them copies them.
-func (p *Pair) toSupabase(ctx context.Context, trace kv.Trace, isIndex bool) error {
+func (p *Pair) toSupabase(ctx context.Context, trace kv.Trace, isIndex bool, left *blobs.Seen) error {
 	expected, copied := trace.Token, ""
 	for range rounds {
-		state, etag, err := p.Blobs.Read(ctx, trace.Key)
+		state, etag, err := p.read(ctx, trace.Key, left)
 		if err != nil {
 			return fmt.Errorf("read the blob: %w", err)
 		}
+		left = nil
 		if copied != "" && blobs.HasMembers(state.Value, copied) {
 			return nil
 		}
@@ -137,4 +146,12 @@ func (p *Pair) toSupabase(ctx context.Context, trace kv.Trace, isIndex bool) err
 		}
 	}
 	return errUnsettled
+}
+
+// read reads the blob, unless it is known.
+func (p *Pair) read(ctx context.Context, key string, known *blobs.Seen) (state kv.State, etag string, err error) {
+	if known != nil && !known.Partly {
+		return known.State, known.ETag, nil
+	}
+	return p.Blobs.Read(ctx, key)
 }

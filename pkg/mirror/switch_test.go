@@ -190,7 +190,7 @@ func (p *pairTest) copyEverything() {
 	for _, key := range list.Keys {
 		traces, err := p.Supabase.CopyBegin(p.t.Context(), []string{key})
 		require.NoError(p.t, err)
-		require.NoError(p.t, p.toSupabase(p.t.Context(), traces[0], strings.HasSuffix(key, "/index")))
+		require.NoError(p.t, p.toSupabase(p.t.Context(), traces[0], strings.HasSuffix(key, "/index"), nil))
 		require.NoError(p.t, p.Supabase.CopyForget(p.t.Context(), traces))
 	}
 }
