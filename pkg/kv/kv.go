@@ -25,8 +25,8 @@ const (
 	// MaxFilters bounds the index filters of one [ListQuery], each of which is a join.
 	MaxFilters = 100
 	// MaxReadings bounds the pairs that the "<key>:<member>" filters of one question may be read as, each of which is looked up: a
-	// colon in the key or the member looks like the one between them.
-	MaxReadings = 1000
+	// colon in the key or the member looks like the one between them. No single filter has more colons than that.
+	MaxReadings = MaxKeyBytes
 )
 
 // Store is a key-value store. Its methods end with the context's deadline ([CodeDeadlineExceeded]), and return

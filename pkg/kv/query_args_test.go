@@ -130,7 +130,7 @@ func TestAQueryThatCannotBeAskedIsRefused(t *testing.T) {
 		"aggregate[0].path must lead to numbers for sum: key is none":                                                                       {Aggregates: []Aggregate{{Op: "sum", By: "key", Name: "key"}}},
 		`aggregate[0].path must be a path or one of key, createdAt, updatedAt, got "created"`:                                               {Aggregates: []Aggregate{{Op: "max", By: "created", Name: "created"}}},
 		`groupBy must be a path, index:<index key> or one of key, createdAt, updatedAt, got "created"`:                                      {Aggregates: count, GroupBy: &Grouping{By: "created"}},
-		`indexes may be read as 1000 pairs of key and member together, got 1001, one for each colon: name the pair as {"key":…,"member":…}`: filter(IndexFilter{Any: []IndexFilter{{Spelled: "a" + rep(":", 1000) + "b"}, {Not: &leaf}, {All: []IndexFilter{leaf}}}}),
+		`indexes may be read as 1024 pairs of key and member together, got 1025, one for each colon: name the pair as {"key":…,"member":…}`: filter(IndexFilter{Any: []IndexFilter{{Spelled: "a" + rep(":", 1022) + "b"}, {Not: &leaf}, {All: []IndexFilter{leaf, {Spelled: "c::d"}}}}}),
 		"aggregate[0].path is needed for max":                                                                                               {Aggregates: []Aggregate{{Op: "max"}}},
 		"aggregate[0].path must be valid UTF-8 without U+0000":                                                                              {Aggregates: []Aggregate{{Op: "max", Path: Path{"a"}, Name: "\xff"}}},
 	} {

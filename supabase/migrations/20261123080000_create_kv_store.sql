@@ -68,10 +68,14 @@ declare
 begin
     -- Control characters, which a JSON text cannot have, stand for what is to stay: an escaped backslash, which begins no other escape,
     v_text := replace(p_json, '\\', E'\x01');
-    -- and whole surrogate pairs.
-    v_text := regexp_replace(v_text, '\\u([Dd][89ABab][0-9A-Fa-f]{2})\\u([Dd][C-Fc-f][0-9A-Fa-f]{2})', E'\x02\\1\x02\\2', 'g');
-    v_text := regexp_replace(v_text, '\\(u0000|u[Dd][89A-Fa-f][0-9A-Fa-f]{2})', p_escape, 'g');
-    return replace(replace(v_text, E'\x02', '\u'), E'\x01', p_backslash);
+    v_text := replace(v_text, '\u0000', regexp_replace('u0000', '(.*)', p_escape));
+    if v_text ~ '\\u[Dd][89A-Fa-f]' then
+        -- and whole surrogate pairs.
+        v_text := regexp_replace(v_text, '\\u([Dd][89ABab][0-9A-Fa-f]{2})\\u([Dd][C-Fc-f][0-9A-Fa-f]{2})', E'\x02\\1\x02\\2', 'g');
+        v_text := regexp_replace(v_text, '\\(u[Dd][89A-Fa-f][0-9A-Fa-f]{2})', p_escape, 'g');
+        v_text := replace(v_text, E'\x02', '\u');
+    end if;
+    return replace(v_text, E'\x01', p_backslash);
 end
 $$;
 comment on function public.kv_escape(text, text, text) is 'A JSON text with another escape (\1 is the old one without its backslash) for \u0000 and half surrogate pairs, and another spelling of escaped backslashes.';
@@ -82,7 +86,7 @@ as $$
 begin
     -- Without escapes, quotation marks divide strings (the even parts) from the rest.
     return replace(replace((
-        select string_agg(case when n % 2 = 0 or part !~ '[0-9]' then part else (
+        select string_agg(case when n % 2 = 0 or length(part) < 16000 and part !~ '[0-9][eE]' then part else (
             select string_agg(concat(t[1], case when number.huge then to_json(t[2])::text else t[2] end), '' order by i)
             from regexp_matches(part, '([^-0-9]*)(-?([0-9]+)(?:[.]([0-9]+))?(?:[eE]([-+]?[0-9]+))?)?', 'g') with ordinality as tokens (t, i)
             cross join lateral (

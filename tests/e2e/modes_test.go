@@ -29,6 +29,7 @@ var marked = map[string][]func(*testing.T){
 		TestUpsertCreatesAndUpdates, TestUpsertBody, TestValuesComeBackAsWritten, TestKeys, TestKeyLimit, TestMemberLimit, TestIndexesLimit,
 		TestGetForms, TestDelete, TestIndexEntry, TestIndexKeyThatHoldsAnEntry, TestReplaceIndexEntry, TestDeleteIndexEntry,
 		TestIndexesOfAnEntry, TestListByIndex, TestListIsEmpty, TestListIncludeValues, TestPrefixIsLiteral, TestSort, TestCursorSurvives,
+		TestACursorGoesOnWithItsOwnQuestion,
 		// Races.
 		TestFiftyUpsertsToOneKey, TestFiftyMembersToOneIndex, TestUpsertsThatCrossEachOther, TestCreateAndDeleteAtOnce,
 	},

@@ -292,12 +292,12 @@ func TestIndexSpellingsAreBounded(t *testing.T) {
 	for i := range 100 {
 		pairs = append(pairs, "index", fmt.Sprintf("%d%s", i, strings.Repeat(":", 900)+"b"))
 	}
-	call(t, http.MethodGet, listPath+params(pairs...)).isError(t, http.StatusBadRequest, "index may be read as 1000 pairs")
+	call(t, http.MethodGet, listPath+params(pairs...)).isError(t, http.StatusBadRequest, "index may be read as 1024 pairs")
 	upsert(t, prefix+"k", `{}`, index{prefix + "i::", strings.Repeat(":", 900)})
 	spelled := prefix + "i:::" + strings.Repeat(":", 900)
 	require.Equal(t, []string{prefix + "k"}, keys(t, "index", spelled))
 	require.Equal(t, []string{"k"}, query(t, "index", spelled).found(t, prefix))
-	query(t, pairs...).isError(t, http.StatusBadRequest, "indexes may be read as 1000 pairs")
+	query(t, pairs...).isError(t, http.StatusBadRequest, "indexes may be read as 1024 pairs")
 }
 
 func TestQueryFindsIndexEntriesByKeyAlone(t *testing.T) {
