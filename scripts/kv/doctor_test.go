@@ -411,6 +411,7 @@ var variableFaults = map[string]fault{
 		p.env["SUPABASE_URL"], p.env["SUPABASE_SERVICE_ROLE_KEY"] = "https://abc.supabase.co", signed(jwt.MapClaims{"role": "service_role", "ref": "xyz"})
 	}, "supabase-key", "", "of the project xyz, and SUPABASE_URL of abc", "those of one project", nil},
 	"VariableNotUnderstood": {set("USE_SUPABASE_KV", "yes"), "variables", "", "USE_SUPABASE_KV must be true or false", "until then the functions answer 503", nil},
+	"RateNotUnderstood":     {set("KV_BLOBS_RATE", "many"), "variables", "", "KV_BLOBS_RATE must be a whole number of requests a minute", "set it so", nil},
 	"TimeNotUnderstood":     {set("KV_QUERY_TIMEOUT", "soon"), "variables", "", "KV_QUERY_TIMEOUT must be a time", "set it so", nil},
 	"TokenWithoutContent":   {set("KV_API_TOKEN", " , "), "tokens", "", "holds no token", "openssl rand -hex 32", nil},
 	"TokenInQuotes":         {set("KV_READ_TOKEN", `"0123456789abcdef0123"`), "tokens", "", "KV_READ_TOKEN is in quotes", "paste it again", nil},
