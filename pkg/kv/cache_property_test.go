@@ -370,6 +370,7 @@ func TestNoAnswerIsOlderThanAllowed(t *testing.T) {
 				done.Add(1)
 			}
 			t.Logf("%d rounds of %d steps, answers: %v", rounds/workers, stepsOfARound, n.sources)
+			n.requireStatsAddUp()
 			if rounds >= 1000 {
 				for _, source := range []Source{SourceHit, SourceMiss, SourceRevalidated, SourceBypass} {
 					require.Greater(t, n.sources[source], rounds/100, "too few of %q to mean anything", source)
@@ -428,6 +429,26 @@ func (n *interleaving) step() {
 	default:
 		n.read()
 	}
+}
+
+// requireStatsAddUp holds what the caches count against the answers that they gave, and what they say they hold against what is there.
+func (n *interleaving) requireStatsAddUp() {
+	n.t.Helper()
+	counted := map[Source]int{}
+	for _, cache := range n.caches {
+		stats := cache.Stats()
+		for source, answers := range map[Source]int64{SourceHit: stats.Hits, SourceMiss: stats.Misses, SourceRevalidated: stats.Revalidations, SourceBypass: stats.Bypasses} {
+			if answers > 0 {
+				counted[source] += int(answers)
+			}
+		}
+		bytes := int64(0)
+		for _, answer := range cache.answers.Values() {
+			bytes += answer.bytes
+		}
+		require.Equal(n.t, []int64{int64(len(cache.answers.Keys())), bytes}, []int64{stats.Entries, stats.Bytes})
+	}
+	require.Equal(n.t, n.sources, counted)
 }
 
 // burst makes more changes than one look tells of.
