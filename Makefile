@@ -243,3 +243,8 @@ kv: ## what people run beside the functions: make kv ARGS='add ../my-site' or AR
 .PHONY: far
 far: ## the whole end-to-end suite over a line of 150 ms, as against a site far away, on a platform of its own: minutes
 	@$(PLATFORM) run -- env PREVIEW_FAR=1 go test -count=1 -timeout 20m -v -run FarAway ./tests/preview
+
+.PHONY: road-database
+road-database: ## the Supabase CLI applies the migrations, and the schema tests run on Postgres 15: on platforms of their own
+	@$(PLATFORM) run --name road-database --functions=false -- env ROAD=1 $(GO_TEST) -run 'SupabaseCLI|ForeignTable' ./scripts/platform
+	@$(PLATFORM) run --name road-database --functions=false --postgres 15 -- $(GO_TEST) ./tests/schema

@@ -19,6 +19,7 @@ const (
 	CodeUnstorableValue     Code = "unstorable_value"     // JSON, but not to be stored
 	CodeDatabaseUnreachable Code = "database_unreachable" // no answer, or nonsense, although it was asked again
 	CodeNotConfigured       Code = "not_configured"       // the environment or the database lacks something
+	CodeUnavailable         Code = "unavailable"          // the service behind this one does not serve the project: paused, over quota, full
 	CodeRateLimited         Code = "rate_limited"         // a service behind this one takes no more requests for now
 	CodeDeadlineExceeded    Code = "deadline_exceeded"    // the time allowed was over first
 	CodeInternal            Code = "internal"             // a bug
@@ -27,10 +28,10 @@ const (
 // Codes are all codes.
 var Codes = []Code{
 	CodeInvalidInput, CodeUnauthorized, CodeNotFound, CodeMethodNotAllowed, CodeConditionFailed, CodeTooLarge,
-	CodeUnstorableValue, CodeDatabaseUnreachable, CodeNotConfigured, CodeRateLimited, CodeDeadlineExceeded, CodeInternal,
+	CodeUnstorableValue, CodeDatabaseUnreachable, CodeNotConfigured, CodeUnavailable, CodeRateLimited, CodeDeadlineExceeded, CodeInternal,
 }
 
-// Error keeps what a caller may read (Code, Message) apart from what only the log may (Op, Err).
+// Error keeps what a caller may read (Code, Message, RetryAfter) apart from what only the log may (Op, Err).
 type Error struct {
 	Code    Code
 	Message string // what was wrong and what to do

@@ -36,7 +36,7 @@ type reply struct {
 
 func value(text string) reply { return reply{status: 200, contentType: answerType, body: text} }
 
-func failure(status int, code string) reply {
+func failed(status int, code string) reply {
 	return reply{status: status, contentType: "application/json", body: fmt.Sprintf(`{"code":%q,"message":"m of %s","details":null,"hint":null}`, code, code)}
 }
 
@@ -89,76 +89,120 @@ func (g *gateway) store(t *testing.T) *Supabase {
 	return store
 }
 
-func TestWhatIsTransientIsRepeated(t *testing.T) {
-	for name, bad := range map[string]reply{
-		"TooManyRequests":     {status: 429, contentType: "text/html", body: "<html>"},
-		"BadGateway":          {status: 502, contentType: "text/html", body: "<html>"},
-		"Unavailable":         {status: 503},
-		"GatewayTimeout":      {status: 504, contentType: "text/html", body: "<html>"},
-		"ConnectionLost":      failure(400, ""),
-		"NoDatabase":          failure(503, "PGRST000"),
-		"NoSchemaCache":       failure(503, "PGRST002"),
-		"NoConnectionInPool":  failure(504, "PGRST003"),
-		"Deadlock":            failure(500, "40P01"),
-		"LockNotAvailable":    failure(500, "55P03"),
-		"TooManyConnections":  failure(503, "53300"),
-		"ShuttingDown":        failure(500, "57P01"),
-		"Crashed":             failure(500, "57P02"),
-		"StartingUp":          failure(503, "57P03"),
-		"APageInsteadOfJSON":  {status: 200, contentType: "text/html", body: "<html>maintenance</html>"},
-		"AnAnswerOfAnother":   {status: 200, contentType: "application/json", body: "{}"},
-		"CutOff":              {status: 200, contentType: answerType, body: `{"a":`, cut: true},
-		"AnErrorCutOff":       {status: 500, contentType: "application/json", body: `{"co`, cut: true},
-		"NoContentButAnswers": {status: 204},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			g := newGateway(t, bad, bad, value(`{"v":1}`))
-			got, err := g.store(t).Get(t.Context(), "k")
-			require.NoError(t, err)
-			require.Equal(t, `{"v":1}`, got)
-			require.Len(t, g.requests, 3)
-		})
-	}
+// page is a gateway's own.
+func page(status int) reply {
+	return reply{status: status, contentType: "text/html", body: "<html>nginx 127.0.0.1</html>"}
 }
 
-func TestWhatIsNotTransientIsToldAtOnce(t *testing.T) {
+// gatewaySays is an answer of Supabase's gateway in JSON, as Kong or the code that replaced it gives them.
+func gatewaySays(status int, body string) reply {
+	return reply{status: status, contentType: "application/json", body: body}
+}
+
+// TestWhatABadAnswerMeans: what asks again until the time is over, and what is told at once, in words that name the cause.
+func TestWhatABadAnswerMeans(t *testing.T) {
+	const again = true
 	for name, c := range map[string]struct {
 		reply
-		want Code
+		again bool
+		want  Code
+		says  string // a part of the sentence
 	}{
-		"RefusedByTheFunction": {failure(400, "PT400"), CodeInvalidInput},
-		"RefusedByTheTable":    {failure(400, "23514"), CodeInvalidInput},
-		"TooLarge":             {failure(413, "PT413"), CodeTooLarge},
-		"NotJSONForPostgres":   {failure(400, "22P02"), CodeUnstorableValue},
-		"TooDeepForPostgres":   {failure(500, "54001"), CodeUnstorableValue},
-		"StatementTimeout":     {failure(500, "57014"), CodeDeadlineExceeded},
-		"NoSuchFunction":       {failure(404, "PGRST202"), CodeNotConfigured},
-		"WrongKey":             {failure(401, "PGRST301"), CodeNotConfigured},
-		"NoPrivilege":          {failure(403, "42501"), CodeNotConfigured},
-		"GatewayRefusesTheKey": {reply{status: 401, contentType: "application/json", body: `{"message":"Invalid API key"}`}, CodeNotConfigured},
-		"DiskFull":             {failure(500, "53100"), CodeDatabaseUnreachable},
-		"NothingThere":         {reply{status: 404, contentType: "text/html", body: "<html>"}, CodeDatabaseUnreachable},
-		"Redirect":             {reply{status: 302, header: map[string]string{"Location": "https://elsewhere.example/"}}, CodeDatabaseUnreachable},
-		"ServerError":          {reply{status: 500, contentType: "text/plain", body: "stack trace"}, CodeDatabaseUnreachable},
+		"TooManyRequests":        {page(429), again, CodeRateLimited, "rate"},
+		"BadGateway":             {page(502), again, CodeDatabaseUnreachable, "could not be reached"},
+		"Unavailable":            {reply{status: 503}, again, CodeDatabaseUnreachable, "could not be reached"},
+		"GatewayTimeout":         {page(504), again, CodeDatabaseUnreachable, "could not be reached"},
+		"CloudflareUnknown":      {page(520), again, CodeDatabaseUnreachable, "could not be reached"},
+		"CloudflareDown":         {page(521), again, CodeDatabaseUnreachable, "could not be reached"},
+		"CloudflareTimeout":      {page(522), again, CodeDatabaseUnreachable, "could not be reached"},
+		"CloudflareNoRoute":      {page(523), again, CodeDatabaseUnreachable, "could not be reached"},
+		"CloudflareSlow":         {page(524), again, CodeDatabaseUnreachable, "could not be reached"},
+		"CloudflareHandshake":    {page(525), again, CodeDatabaseUnreachable, "could not be reached"},
+		"CloudflareName":         {page(530), again, CodeDatabaseUnreachable, "could not be reached"},
+		"SupabaseTimeout":        {gatewaySays(544, `{"message":"gateway timeout"}`), again, CodeDatabaseUnreachable, "could not be reached"},
+		"GatewayCodeOfItsOwn":    {gatewaySays(503, `{"code":"SERVICE_UNAVAILABLE","message":"m"}`), again, CodeDatabaseUnreachable, "could not be reached"},
+		"ConnectionLost":         {failed(400, ""), again, CodeDatabaseUnreachable, "could not be reached"},
+		"ConnectionRefused":      {failed(503, "08001"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"ConnectionFailure":      {failed(503, "08006"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"ProtocolViolation":      {failed(503, "08P01"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"NoDatabase":             {failed(503, "PGRST000"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"NoConnection":           {failed(503, "PGRST001"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"NoSchemaCache":          {failed(503, "PGRST002"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"NoConnectionInPool":     {failed(504, "PGRST003"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"IssuedAtFuture":         {failed(401, "PGRST303"), again, CodeNotConfigured, "clocks"},
+		"Deadlock":               {failed(500, "40P01"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"SerializationFailure":   {failed(500, "40001"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"LockNotAvailable":       {failed(500, "55P03"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"OutOfMemory":            {failed(503, "53200"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"TooManyConnections":     {failed(503, "53300"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"ShuttingDown":           {failed(500, "57P01"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"Crashed":                {failed(500, "57P02"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"StartingUp":             {failed(503, "57P03"), again, CodeDatabaseUnreachable, "could not be reached"},
+		"APageInsteadOfJSON":     {page(200), again, CodeDatabaseUnreachable, "cannot be understood"},
+		"AnAnswerOfAnother":      {gatewaySays(200, "{}"), again, CodeDatabaseUnreachable, "cannot be understood"},
+		"NoContentButAnswers":    {reply{status: 204}, again, CodeDatabaseUnreachable, "cannot be understood"},
+		"CutOff":                 {reply{status: 200, contentType: answerType, body: `{"a":`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
+		"AnErrorCutOff":          {reply{status: 500, contentType: "application/json", body: `{"co`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
+		"RefusedByTheFunction":   {failed(400, "PT400"), false, CodeInvalidInput, "m of PT400"},
+		"Conflict":               {failed(409, "PT409"), false, CodeConditionFailed, "m of PT409"},
+		"TooLarge":               {failed(413, "PT413"), false, CodeTooLarge, "m of PT413"},
+		"RefusedByTheTable":      {failed(400, "23514"), false, CodeInvalidInput, "too long"},
+		"NotJSONForPostgres":     {failed(400, "22P02"), false, CodeUnstorableValue, "cannot store"},
+		"TooDeepForPostgres":     {failed(500, "54001"), false, CodeUnstorableValue, "cannot store"},
+		"StatementTimeout":       {failed(500, "57014"), false, CodeDeadlineExceeded, "time allowed"},
+		"NoSuchFunction":         {failed(404, "PGRST202"), false, CodeNotConfigured, "supabase/migrations"},
+		"NoSuchTable":            {failed(404, "PGRST205"), false, CodeNotConfigured, "supabase/migrations"},
+		"NoSuchMediaType":        {failed(406, "PGRST107"), false, CodeNotConfigured, "supabase/migrations"},
+		"NotExposed":             {failed(406, "PGRST106"), false, CodeNotConfigured, "exposed schemas"},
+		"NotAcceptable":          {page(406), false, CodeNotConfigured, "exposed schemas"},
+		"WrongPath":              {failed(404, "PGRST125"), false, CodeNotConfigured, "SUPABASE_URL"},
+		"WrongKey":               {failed(401, "PGRST301"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+		"NoKey":                  {failed(401, "PGRST302"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+		"NewCodeOfTokens":        {failed(401, "PGRST399"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+		"NoPrivilege":            {failed(403, "42501"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+		"GatewayRefusesTheKey":   {gatewaySays(401, `{"message":"Invalid API key"}`), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+		"GatewayRefusesWithCode": {gatewaySays(401, `{"code":"UNAUTHORIZED_INVALID_JWT_FORMAT","message":"m"}`), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+		"GatewayForbids":         {gatewaySays(403, `{"message":"m"}`), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+		"BlockedAtTheEdge":       {page(403), false, CodeUnavailable, "before it reached"},
+		"OverQuota":              {gatewaySays(402, `{"message":"exceed_egress_quota"}`), false, CodeUnavailable, "quota"},
+		"OverQuotaAsAPage":       {page(402), false, CodeUnavailable, "quota"},
+		"Paused":                 {page(540), false, CodeUnavailable, "paused"},
+		"PausedWithACode":        {gatewaySays(540, `{"code":"PROJECT_PAUSED","message":"m"}`), false, CodeUnavailable, "paused"},
+		"DiskFull":               {failed(503, "53100"), false, CodeUnavailable, "disk is full"},
+		"ReadOnly":               {failed(405, "25006"), false, CodeUnavailable, "read-only"},
+		"NothingThere":           {page(404), false, CodeDatabaseUnreachable, "cannot be understood"},
+		"Redirect":               {reply{status: 302, header: map[string]string{"Location": "https://elsewhere.example/"}}, false, CodeDatabaseUnreachable, "cannot be understood"},
+		"ServerError":            {reply{status: 500, contentType: "text/plain", body: "stack trace"}, false, CodeDatabaseUnreachable, "could not be reached"},
+		"ABugOfOurs":             {failed(400, "21000"), false, CodeDatabaseUnreachable, "its log says why"},
+		"AnotherBugOfOurs":       {failed(500, "XX000"), false, CodeDatabaseUnreachable, "its log says why"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := newGateway(t, c.reply)
 			_, err := g.store(t).Get(t.Context(), "k")
-			require.Equal(t, c.want, CodeOf(err), "got %v", err)
-			require.Len(t, g.requests, 1, "it must not be repeated")
 			var e *Error
 			require.ErrorAs(t, err, &e)
+			require.Equal(t, c.want, e.Code, "got %v", err)
+			require.Contains(t, e.Message, c.says)
 			for _, hidden := range []string{"the-secret-key", "trace", "127.0.0.1", "PGRST", "kv_get"} {
 				require.NotContains(t, e.Message, hidden)
 			}
+			if !c.again {
+				require.Equal(t, 1, g.asked(), "it must not be repeated")
+				return
+			}
+			require.Greater(t, g.asked(), 1, "it must be repeated")
+			g = newGateway(t, c.reply, c.reply, value(`{"v":1}`))
+			got, err := g.store(t).Get(t.Context(), "k")
+			require.NoError(t, err, "it must be repeated until it is well")
+			require.Equal(t, `{"v":1}`, got)
+			require.Equal(t, 3, g.asked())
 		})
 	}
 }
 
 func TestOneBadAnswerDoesNotPoisonTheStore(t *testing.T) {
-	g := newGateway(t, failure(400, "22P02"), reply{status: 500, contentType: "text/html", body: "<html>"}, reply{status: 404}, value(`[]`))
+	g := newGateway(t, failed(400, "22P02"), reply{status: 500, contentType: "text/html", body: "<html>"}, reply{status: 404}, value(`[]`))
 	store := g.store(t)
 	for range 3 {
 		_, err := store.Get(t.Context(), "k")
@@ -174,7 +218,7 @@ func TestOneBadAnswerDoesNotPoisonTheStore(t *testing.T) {
 }
 
 func TestAnAttemptThatRepeatsAWriteNamesTheSameRequest(t *testing.T) {
-	g := newGateway(t, reply{status: 503}, failure(500, "40P01"), value(`{"version":"v","deleted":true}`))
+	g := newGateway(t, reply{status: 503}, failed(500, "40P01"), value(`{"version":"v","deleted":true}`))
 	written, err := g.store(t).Upsert(t.Context(), Entry{Key: "k", Value: `{"a":"\u0000"}`, Indexes: []Index{{"i", "m"}, {"i", "m"}}})
 	require.NoError(t, err)
 	require.Equal(t, "v", written.Version)
@@ -257,7 +301,10 @@ func TestRetryAfterIsHonouredWithinTheTimeThereIs(t *testing.T) {
 
 	store = newGateway(t, wait).store(t)
 	_, err = store.Get(t.Context(), "k")
-	require.Equal(t, CodeDatabaseUnreachable, CodeOf(err))
+	var e *Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, CodeRateLimited, e.Code)
+	require.Equal(t, time.Second, e.RetryAfter, "for the caller")
 }
 
 func TestAHangingAttemptLeavesTimeForAnother(t *testing.T) {
@@ -294,7 +341,7 @@ func TestThePassedDeadlineIsToldAsSuch(t *testing.T) {
 }
 
 func TestAMessageThatMayQuoteAValueStaysOutOfTheLog(t *testing.T) {
-	bad := failure(400, "22P02")
+	bad := failed(400, "22P02")
 	bad.body = strings.Replace(bad.body, "m of", "quoted value", 1)
 	_, err := newGateway(t, bad).store(t).Get(t.Context(), "k")
 	require.NotContains(t, err.Error(), "quoted value")
@@ -306,8 +353,8 @@ const someResults = `{"results":[],"count":0,"pagination":{"limit":100,"offset":
 func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
 	for name, bad := range map[string]reply{
 		"Unavailable":     {status: 503},
-		"NoConnection":    failure(504, "PGRST003"),
-		"ShuttingDown":    failure(500, "57P01"),
+		"NoConnection":    failed(504, "PGRST003"),
+		"ShuttingDown":    failed(500, "57P01"),
 		"CutOff":          {status: 200, contentType: answerType, body: `{"a":`, cut: true},
 		"AnotherSitePage": {status: 200, contentType: "text/html", body: "<html>"},
 		"EmptyAnswer":     value(""),
@@ -326,12 +373,12 @@ func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
 		want    Code
 		message string
 	}{
-		"StatementTimeout": {failure(500, "57014"), CodeDeadlineExceeded, messageQueryDeadline},
+		"StatementTimeout": {failed(500, "57014"), CodeDeadlineExceeded, messageQueryDeadline},
 		"RanIntoItsTime":   {reply{status: 200, contentType: answerType, body: someResults, pause: time.Minute}, CodeDeadlineExceeded, messageQueryDeadline},
-		"Refused":          {failure(400, "PT400"), CodeInvalidInput, "m of PT400"},
-		"TooLarge":         {failure(413, "PT413"), CodeTooLarge, "m of PT413"},
-		"NumberTooLarge":   {failure(400, "22003"), CodeInvalidInput, messageQueryValue},
-		"NoSuchFunction":   {failure(404, "PGRST202"), CodeNotConfigured, "the database lacks the kv_* functions: apply supabase/migrations (supabase db push)"},
+		"Refused":          {failed(400, "PT400"), CodeInvalidInput, "m of PT400"},
+		"TooLarge":         {failed(413, "PT413"), CodeTooLarge, "m of PT413"},
+		"NumberTooLarge":   {failed(400, "22003"), CodeInvalidInput, messageQueryValue},
+		"NoSuchFunction":   {failed(404, "PGRST202"), CodeNotConfigured, messageNoSchema},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -371,22 +418,28 @@ func TestAnInvalidQueryIsNotAsked(t *testing.T) {
 	require.Zero(t, g.asked())
 }
 
-// Each header takes PostgREST time.
+// Each header takes PostgREST time, and a key that is no JWT is refused as a token.
 func TestACallHasNoMoreHeadersThanItNeeds(t *testing.T) {
 	t.Parallel()
-	var got http.Header
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got = r.Header.Clone()
-		w.Header().Set("Content-Type", answerType)
-		_, _ = io.WriteString(w, `"value"`)
-	}))
-	t.Cleanup(server.Close)
-	s, err := NewSupabase(server.URL, "key")
-	require.NoError(t, err)
-	_, err = s.Get(t.Context(), "a")
-	require.NoError(t, err)
-	require.Equal(t, http.Header{
-		"Accept": {answerType}, "Content-Type": {"application/json"}, "Content-Profile": {"public"}, "Apikey": {"key"}, "Authorization": {"Bearer key"},
-		"Content-Length": {"13"}, "User-Agent": got["User-Agent"],
-	}, got)
+	for key, token := range map[string][]string{"eyJ.a.b": {"Bearer eyJ.a.b"}, "sb_secret_a": nil, "sb_publishable_a": nil} {
+		var got http.Header
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			got = r.Header.Clone()
+			w.Header().Set("Content-Type", answerType)
+			_, _ = io.WriteString(w, `"value"`)
+		}))
+		t.Cleanup(server.Close)
+		s, err := NewSupabase(server.URL, key)
+		require.NoError(t, err)
+		_, err = s.Get(t.Context(), "a")
+		require.NoError(t, err)
+		want := http.Header{
+			"Accept": {answerType}, "Content-Type": {"application/json"}, "Content-Profile": {"public"}, "Apikey": {key}, "Authorization": token,
+			"Content-Length": {"13"}, "User-Agent": got["User-Agent"],
+		}
+		if token == nil {
+			delete(want, "Authorization")
+		}
+		require.Equal(t, want, got)
+	}
 }

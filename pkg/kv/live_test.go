@@ -28,6 +28,21 @@ func storeAt(t testing.TB, address string) *Supabase {
 	return store
 }
 
+// Projects have keys of two kinds, which travel in different headers.
+func TestBothKindsOfKeysOpenTheDatabase(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_ROLE_JWT"} {
+		store, err := NewSupabase(variable(t, "SUPABASE_URL"), variable(t, name))
+		require.NoError(t, err)
+		_, err = store.List(t.Context(), ListQuery{Prefix: "no/such/prefix/"})
+		require.NoError(t, err, name)
+	}
+	store, err := NewSupabase(variable(t, "SUPABASE_URL"), variable(t, "SUPABASE_ANON_KEY"))
+	require.NoError(t, err)
+	_, err = store.List(t.Context(), ListQuery{})
+	require.Equal(t, CodeNotConfigured, CodeOf(err), "got %v", err)
+}
+
 func variable(t testing.TB, name string) string {
 	t.Helper()
 	value := os.Getenv(name)

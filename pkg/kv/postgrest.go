@@ -22,8 +22,9 @@ const answerType = "application/vnd.kv+json"
 // answerError is an answer that is not one of ours: PostgREST's or Postgres's error, or a gateway's page.
 type answerError struct {
 	Status     int
-	Code       string // SQLSTATE or PGRST…; empty when the body was not PostgREST's
+	Code       string // SQLSTATE, PGRST… or a gateway's; empty when the body has none
 	Message    string
+	Page       bool // the body is no JSON: a gateway's page
 	RetryAfter time.Duration
 }
 
@@ -34,58 +35,6 @@ func (e *answerError) Error() string {
 		message = "(left out: it may quote a value)"
 	}
 	return fmt.Sprintf("status %d, code %q: %s", e.Status, e.Code, message)
-}
-
-// codeConnectionLost, connection_failure, stands for the empty code that PostgREST 12 gives, with status 400, where Postgres ended the
-// connection in the middle of a statement, as after a crash of another backend: no SQLSTATE came with that.
-const codeConnectionLost = "08006"
-
-var (
-	// PostgREST: cannot connect (000–002: docs "Errors", group 0), no connection free in the pool (003).
-	// Postgres: deadlock, lock not available, too many connections, shutting down, crashed, starting up; and
-	// serialization failure, which no function of ours raises.
-	transientCodes    = []string{codeConnectionLost, "PGRST000", "PGRST001", "PGRST002", "PGRST003", "40P01", "55P03", "53300", "57P01", "57P02", "57P03", "40001"}
-	transientStatuses = []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
-)
-
-// transient goes by code first: PostgREST answers a deadlock with status 500. A success that is none of ours is a gateway's
-// page, as during maintenance.
-func (e *answerError) transient() bool {
-	if e.Code != "" {
-		return slices.Contains(transientCodes, e.Code)
-	}
-	return slices.Contains(transientStatuses, e.Status) || e.Status < 300
-}
-
-// meaning is what a caller is told.
-func (e *answerError) meaning() (Code, string) {
-	switch e.Code {
-	case "PT400": // raised by a function, in words for the caller
-		return CodeInvalidInput, e.Message
-	case "PT409": // likewise
-		return CodeConditionFailed, e.Message
-	case "PT413":
-		return CodeTooLarge, e.Message
-	case "23514": // a check of the table
-		return CodeInvalidInput, "the database refused the key or an index as too long"
-	case "22P02", "22P05", "22003", "54001", "54000": // not JSON for Postgres; nested too deeply for its stack
-		return CodeUnstorableValue, "the database cannot store the value"
-	case "57014": // canceled by statement_timeout
-		return CodeDeadlineExceeded, messageDeadline
-	case "PGRST202", "42883", "42P01": // no such function or table
-		return CodeNotConfigured, "the database lacks the kv_* functions: apply supabase/migrations (supabase db push)"
-	case "PGRST301", "PGRST302", "PGRST303", "42501": // bad token, no token, expired token, no privilege
-		return CodeNotConfigured, messageRefused
-	}
-	switch {
-	case e.Code == "" && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden):
-		return CodeNotConfigured, messageRefused
-	case e.Code == "" && e.Status < 500:
-		return CodeDatabaseUnreachable, messageNonsense
-	case e.Code == "" || e.transient():
-		return CodeDatabaseUnreachable, messageUnreachable
-	}
-	return CodeDatabaseUnreachable, messageFailed
 }
 
 // The Supabase client offers no way to give it a transport: it uses http.DefaultTransport, and reports errors as text
@@ -166,12 +115,19 @@ func (t *postgrestTransport) RoundTrip(r *http.Request) (*http.Response, error) 
 // needlessHeaders are what the Supabase client sends and a call of a function does not need. PostgREST takes 30 µs to read them.
 var needlessHeaders = []string{"Prefer", "Accept-Profile", "X-Client-Info"}
 
+// secretKeyPrefix begins the keys that are no JWTs. They belong into the header apikey alone: as a bearer token, "the value is not a JWT"
+// (https://supabase.com/docs/guides/api/api-keys).
+const secretKeyPrefix = "sb_"
+
 func neededHeaders(all http.Header) http.Header {
 	needed := make(http.Header, len(all))
 	for name, values := range all {
 		if !slices.Contains(needlessHeaders, name) {
 			needed[name] = values
 		}
+	}
+	if strings.HasPrefix(all.Get("Apikey"), secretKeyPrefix) {
+		needed.Del("Authorization")
 	}
 	return needed
 }
@@ -188,9 +144,9 @@ func readAnswerError(response *http.Response) error {
 	if err := errors.Join(err, response.Body.Close()); err != nil {
 		return fmt.Errorf("read the answer with status %d: %w", response.StatusCode, err)
 	}
-	e := &answerError{Status: response.StatusCode, Message: "not an answer of PostgREST"}
+	e := &answerError{Status: response.StatusCode, Message: "not an answer of PostgREST", Page: !json.Valid(body)}
 	var fields struct {
-		Code    *string // a gateway's own errors have none
+		Code    *string // a gateway's own errors may have none
 		Message string
 	}
 	if json.Unmarshal(body, &fields) == nil && fields.Code != nil {

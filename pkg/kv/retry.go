@@ -66,7 +66,7 @@ func (p retryPolicy) attemptContext(ctx context.Context) (context.Context, conte
 func transient(ctx context.Context, err error) bool {
 	var answer *answerError
 	if errors.As(err, &answer) {
-		return answer.transient()
+		return answer.failure().again
 	}
 	return ctx.Err() == nil
 }

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -258,7 +259,8 @@ func interpret(ctx context.Context, function string, err error) *Error {
 	case errors.As(err, &refused): // the answer came, and was not understood
 		e = refused
 	case errors.As(err, &answer):
-		e.Code, e.Message = answer.meaning()
+		failure := answer.failure()
+		e.Code, e.Message, e.RetryAfter = failure.is, cmp.Or(failure.says, answer.Message), answer.RetryAfter
 	case ctx.Err() != nil:
 		e.Code, e.Message = CodeDeadlineExceeded, messageDeadline
 	}

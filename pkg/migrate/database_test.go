@@ -15,12 +15,13 @@ type database struct {
 	supabase *kv.Supabase
 	sql      *pgx.Conn
 	url, key string
+	ownerURL string
 }
 
 func newDatabase(t testing.TB) *database {
 	t.Helper()
 	d := migratetest.NewDatabase(t)
-	return &database{d.Supabase, d.SQL, d.URL, d.Key}
+	return &database{d.Supabase, d.SQL, d.URL, d.Key, d.OwnerURL}
 }
 
 // target is the database as the functions of this package take it.

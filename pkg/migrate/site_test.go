@@ -161,6 +161,13 @@ func (m *migration) requireIdentical() Verification {
 	return v
 }
 
+// alter changes the schema.
+func (m *migration) alter(sql string) {
+	m.t.Helper()
+	_, err := m.sql.Exec(m.t.Context(), sql)
+	require.NoError(m.t, err, sql)
+}
+
 // exec runs SQL that must change a row.
 func (m *migration) exec(sql string, args ...any) {
 	m.t.Helper()

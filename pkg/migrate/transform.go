@@ -3,6 +3,7 @@ package migrate
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
 	"strings"
@@ -117,6 +118,10 @@ func firstOf(known, otherwise int64) int64 {
 func checkItem(item Item) *Problem {
 	if err := kv.ValidateKey(item.Key); err != nil {
 		return &Problem{Key: strings.ToValidUTF8(item.Key, "\uFFFD"), Code: CodeBadKey, Reason: err.Error(), Advice: "copy the blob to another key, and delete this one"}
+	}
+	var row *rowError
+	if errors.As(item.Err, &row) {
+		return &Problem{Key: item.Key, Code: CodeUnreadable, Reason: row.reason, Advice: "change the row, and run again"}
 	}
 	if item.Err != nil {
 		if err := blobs.ValidateKey(item.Key); err != nil {

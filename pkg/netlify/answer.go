@@ -32,6 +32,7 @@ var statusOf = map[kv.Code]int{
 	kv.CodeUnstorableValue:     http.StatusUnprocessableEntity,
 	kv.CodeDatabaseUnreachable: http.StatusBadGateway,
 	kv.CodeNotConfigured:       http.StatusServiceUnavailable,
+	kv.CodeUnavailable:         http.StatusServiceUnavailable,
 	kv.CodeRateLimited:         http.StatusServiceUnavailable,
 	kv.CodeDeadlineExceeded:    http.StatusGatewayTimeout,
 	kv.CodeInternal:            http.StatusInternalServerError,

@@ -287,6 +287,17 @@ func TestTheKeyToDeleteComesFromQueryOrBody(t *testing.T) {
 	}
 }
 
+func TestAnErrorSaysWhenItMayBeOver(t *testing.T) {
+	limited := &kv.Error{Code: kv.CodeRateLimited, Message: "m", RetryAfter: 1500 * time.Millisecond}
+	r := invoke(t, Delete(memory{err: limited}), post(`{"key":"k"}`))
+	require.Equal(t, http.StatusServiceUnavailable, r.StatusCode)
+	require.Equal(t, "2", r.Headers["Retry-After"], "whole seconds, and not too early")
+	require.Contains(t, r.Headers["Access-Control-Expose-Headers"], "Retry-After")
+	require.Contains(t, r.Body, `"error":"m","code":"rate_limited"`)
+	limited.RetryAfter = 0
+	require.NotContains(t, invoke(t, Delete(memory{err: limited}), post(`{"key":"k"}`)).Headers, "Retry-After")
+}
+
 func TestOtherMethodsAreNotAllowedAndPreflightsAreOpen(t *testing.T) {
 	t.Setenv("KV_API_TOKEN", "token")
 	for methods, endpoint := range map[string]Endpoint{

@@ -46,7 +46,7 @@ func (s *stores) backup(c *cobra.Command, from, out string, o migrate.BackupOpti
 	var result migrate.BackupResult
 	switch from {
 	case "blobs":
-		source, sourceErr := s.source()
+		source, sourceErr := s.blobsSource()
 		if sourceErr != nil {
 			return sourceErr
 		}
@@ -118,7 +118,7 @@ func (s *stores) restore(c *cobra.Command, file, to string, o migrate.RestoreOpt
 	var result migrate.RestoreResult
 	switch to {
 	case "blobs":
-		target, targetErr := s.source()
+		target, targetErr := s.blobsSource()
 		if targetErr != nil {
 			return targetErr
 		}

@@ -194,3 +194,27 @@ func TestExitStatusesSayWhatToDo(t *testing.T) {
 		require.Contains(t, stderr.String(), c.text)
 	}
 }
+
+func TestTheWayFromATable(t *testing.T) {
+	p := newProgram(t)
+	t.Setenv("NETLIFY_BLOBS_TOKEN", "not-needed")
+	t.Setenv("DATABASE_URL", "")
+	from := []string{"--dir", p.dir, "--from-table", "before.kv_store"}
+	with := func(command string, more ...string) []string {
+		return append(append([]string{command}, from...), more...)
+	}
+	require.Contains(t, p.do(2, with("run")...), "DATABASE_URL is not set")
+	t.Setenv("DATABASE_URL", p.database.OwnerURL)
+	require.Contains(t, p.do(2, with("plan")...), "there is no table before.kv_store")
+	_, err := p.database.SQL.Exec(t.Context(), `
+		create schema before;
+		create table before.kv_store (key text primary key, value jsonb, indexes text[]);
+		insert into before.kv_store select 'k' || i, '{}', array['i:' || i] from generate_series(1, 30) as i`)
+	require.NoError(t, err)
+	require.Contains(t, p.do(0, with("plan")...), "would migrate 31, skip 0, fail 0")
+	require.Contains(t, p.do(0, with("run")...), "31 migrated")
+	require.Contains(t, p.do(0, with("verify")...), "identical     31")
+	require.Contains(t, p.do(2, with("verify", "--repair", "--first", "blobs")...), "--repair is for Blobs")
+	require.Contains(t, p.do(2, "verify", "--dir", p.dir), "its source was", "the directory is that of the table")
+	require.Contains(t, p.do(0, "close"), "The migration is closed.")
+}

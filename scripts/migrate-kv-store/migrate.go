@@ -26,16 +26,18 @@ With a Supabase project it also looks whether its database is ready.`,
 		Args: cobra.NoArgs,
 	}
 	transformFlags(c, &o.Options)
+	s.sourceFlags(c.Flags())
 	dirFlag(c, &o.Dir)
 	c.RunE = func(c *cobra.Command, _ []string) error { return s.plan(c, o) }
 	return c
 }
 
 func (s *stores) plan(c *cobra.Command, o migrate.PlanOptions) error {
-	source, err := s.source()
+	source, closeSource, err := s.source(c.Context())
 	if err != nil {
 		return err
 	}
+	defer closeSource()
 	var target *migrate.Target
 	if s.hasTarget() {
 		t, err := s.target(c.Context())
@@ -74,6 +76,7 @@ until "close".`,
 		Args: cobra.NoArgs,
 	}
 	transformFlags(c, &o.Options)
+	s.sourceFlags(c.Flags())
 	dirFlag(c, &o.Dir)
 	c.Flags().IntVar(&o.BatchSize, "batch-size", migrate.DefaultBatchSize, fmt.Sprintf("entries of one transaction, 1 to %d", migrate.MaxBatchSize))
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "the same as plan")
@@ -87,10 +90,11 @@ until "close".`,
 }
 
 func (s *stores) run(c *cobra.Command, o migrate.RunOptions) error {
-	source, target, err := s.both(c.Context())
+	source, closeSource, target, err := s.both(c.Context())
 	if err != nil {
 		return err
 	}
+	defer closeSource()
 	bar := s.progress(c.ErrOrStderr())
 	o.Progress = bar
 	result, err := migrate.Run(c.Context(), source, target, o)
@@ -124,10 +128,14 @@ Without flags for it, entries are made of blobs as the runs with this --dir made
 		Args: cobra.NoArgs,
 	}
 	transformFlags(c, &o.Options)
+	s.sourceFlags(c.Flags())
 	dirFlag(c, &o.Dir)
 	c.Flags().BoolVar(&o.Repair, "repair", false, "make Supabase what Blobs is where they differ; with --first blobs")
 	c.Flags().StringVar(&first, "first", "", "the store that answers now; --repair is for blobs alone")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if o.Repair && s.fromTable != "" {
+			return errors.New("--repair is for Blobs: after a change of the table, migrate-kv-store run brings it")
+		}
 		if o.Repair && (first != "blobs" || os.Getenv("USE_SUPABASE_KV") == "true") {
 			return errors.New("--repair makes Supabase what Blobs is, so it is only for while Blobs answers: say so with --first blobs. While Supabase answers (USE_SUPABASE_KV=true) its entries are the newer ones, and this would undo them")
 		}
@@ -154,10 +162,11 @@ func optionsOfRuns(c *cobra.Command, dir string, o *migrate.Options) error {
 }
 
 func (s *stores) verify(c *cobra.Command, o migrate.VerifyOptions) error {
-	source, target, err := s.both(c.Context())
+	source, closeSource, target, err := s.both(c.Context())
 	if err != nil {
 		return err
 	}
+	defer closeSource()
 	bar := s.progress(c.ErrOrStderr())
 	o.Progress = bar
 	v, err := migrate.Verify(c.Context(), source, target, o)
@@ -304,7 +313,11 @@ func sayRun(out io.Writer, r migrate.Result) {
 	}
 }
 
+// sayRequests says nothing of a source that asks Netlify nothing.
 func sayRequests(out io.Writer, n int) {
+	if n == 0 {
+		return
+	}
 	fmt.Fprintf(out, "asked         %s requests to Netlify's API\n", count(n))
 }
 

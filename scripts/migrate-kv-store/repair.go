@@ -29,7 +29,11 @@ func (s *stores) repair(c *cobra.Command, first mirror.First) error {
 	if first != mirror.FirstBlobs && first != mirror.FirstSupabase {
 		return fmt.Errorf("--first must be blobs or supabase, got %q", first)
 	}
-	source, target, err := s.both(c.Context())
+	source, err := s.blobsSource()
+	if err != nil {
+		return err
+	}
+	target, err := s.target(c.Context())
 	if err != nil {
 		return err
 	}

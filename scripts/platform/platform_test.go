@@ -86,7 +86,7 @@ func write(t *testing.T, root, name, content string) {
 
 func bringUp(t *testing.T, p *supervisor.Platform) supervisor.State {
 	t.Helper()
-	state, err := up(t.Context(), p, &options{portBase: ports.Auto, instances: 2, timeout: time.Minute})
+	state, err := up(t.Context(), p, &options{postgres: "17", portBase: ports.Auto, instances: 2, timeout: time.Minute})
 	require.NoError(t, err, "see the logs in %s", p.Home.Logs())
 	require.True(t, state.Ready)
 	return state
@@ -151,7 +151,7 @@ func TestLife(t *testing.T) {
 	require.NoError(t, os.Chmod(p.Checkout.Root, 0o700))
 	state := bringUp(t, p)
 	env := variables(t, p)
-	service := map[string]string{"apikey": env["SUPABASE_SECRET_KEY"]}
+	service := map[string]string{"apikey": env["SUPABASE_SERVICE_ROLE_KEY"]}
 	notes := env["SUPABASE_URL"] + "/rest/v1/note"
 
 	t.Run("OutputNamesEachPartAndNoSecret", func(t *testing.T) {
@@ -160,7 +160,7 @@ func TestLife(t *testing.T) {
 		}
 		var addresses bytes.Buffer
 		printAddresses(&addresses, p, state)
-		for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_ANON_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET", "NETLIFY_BLOBS_TOKEN"} {
+		for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_JWT", "SUPABASE_JWT_SECRET", "NETLIFY_BLOBS_TOKEN"} {
 			require.NotEmpty(t, env[name])
 			require.NotContains(t, out.String()+addresses.String(), env[name])
 			requireNotLogged(t, p, env[name])
@@ -169,7 +169,10 @@ func TestLife(t *testing.T) {
 	t.Run("RolesAreSupabases", func(t *testing.T) {
 		require.Equal(t, "f", query(t, p, "select rolsuper::text from pg_roles where rolname = 'postgres'")[:1])
 		require.Equal(t, "anon,authenticated,service_role", query(t, p, "select string_agg(grantee, ',' order by grantee) from information_schema.table_privileges where table_name = 'note' and privilege_type = 'INSERT' and grantee <> 'postgres'"))
-		require.Equal(t, "C.UTF-8", query(t, p, "select datlocale from pg_database where datname = 'postgres'"))
+		require.Equal(t, "i en-US", query(t, p, "select datlocprovider || ' ' || datlocale from pg_database where datname = current_database()"))
+		require.Equal(t, "f", query(t, p, "select (datctype in ('C', 'POSIX'))::text from pg_database where datname = current_database()")[:1], "every letter beyond ASCII would be a word's")
+		require.Equal(t, "{statement_timeout=8s,lock_timeout=8s}", query(t, p, "select setconfig::text from pg_db_role_setting where setrole = 'authenticator'::regrole"))
+		require.Equal(t, "logical", query(t, p, "show wal_level"))
 		status, body := get(t, notes, service)
 		require.Equal(t, 200, status)
 		require.Equal(t, "[]", body)
@@ -214,7 +217,7 @@ func TestLife(t *testing.T) {
 	t.Run("MigrationThatFailsIsLocatedAndNothingOfItStays", func(t *testing.T) {
 		file := "supabase/migrations/20260103000000_break.sql"
 		write(t, p.Checkout.Root, file, "create table public.half (id int);\nselect nothing;\n")
-		_, err := up(t.Context(), p, &options{instances: 2, timeout: time.Minute})
+		_, err := up(t.Context(), p, &options{postgres: "17", instances: 2, timeout: time.Minute})
 		require.ErrorContains(t, err, file+`:2:8: column "nothing" does not exist`)
 		require.Equal(t, "f", query(t, p, "select (to_regclass('public.half') is not null)::text")[:1])
 		require.NoError(t, os.Remove(filepath.Join(p.Checkout.Root, filepath.FromSlash(file))))
@@ -262,7 +265,7 @@ func TestLife(t *testing.T) {
 		require.NoDirExists(t, place)
 		file := "supabase/migrations/20260104000000_break.sql"
 		write(t, p.Checkout.Root, file, "select 1;\n-- ä\nselect nothing;\n")
-		_, err = up(t.Context(), p, &options{portBase: ports.Auto, instances: 2, timeout: time.Minute})
+		_, err = up(t.Context(), p, &options{postgres: "17", portBase: ports.Auto, instances: 2, timeout: time.Minute})
 		require.ErrorContains(t, err, file+`:3:8: column "nothing" does not exist`)
 		_, running := p.Running()
 		require.False(t, running)
@@ -335,7 +338,7 @@ func TestInterruptedUpLeavesNothing(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	_, err := up(ctx, p, &options{portBase: ports.Auto, instances: 1, timeout: time.Minute})
+	_, err := up(ctx, p, &options{postgres: "17", portBase: ports.Auto, instances: 1, timeout: time.Minute})
 	require.ErrorIs(t, err, context.Canceled)
 	_, running := p.Running()
 	require.False(t, running)
@@ -357,7 +360,7 @@ func TestGivenProjectIsUsed(t *testing.T) {
 	_, body := get(t, env["KV_BASE_URL"]+"/api/hello?do=env", nil)
 	require.Contains(t, body, "SUPABASE_SERVICE_ROLE_KEY=given")
 	t.Setenv("SUPABASE_SERVICE_ROLE_KEY", "")
-	_, err := up(t.Context(), p, &options{instances: 1})
+	_, err := up(t.Context(), p, &options{postgres: "17", instances: 1})
 	require.ErrorContains(t, err, "SUPABASE_SERVICE_ROLE_KEY is not")
 }
 

@@ -3,6 +3,22 @@
 -- One BEFORE trigger derives everything that follows from the value, so that no text is parsed twice and a row
 -- edited in the SQL editor is as complete as one written by kv_upsert.
 
+-- Before anything else: a table of that name that is somebody's own is left alone, and so is one of ours that is there already.
+do $$
+begin
+    if to_regclass('public.kv_store') is null then
+        return;
+    elsif exists (select from pg_attribute where attrelid = 'public.kv_store'::regclass and attname = 'index_pairs') then
+        raise exception using errcode = 'duplicate_table',
+            message = 'These migrations were applied before, by other means than these. Nothing was changed.',
+            hint = 'Apply only the files that are new in this release, and stay with one way of applying them: README.md, Deploying.';
+    end if;
+    raise exception using errcode = 'duplicate_table',
+        message = 'There is a table public.kv_store that is not of this project. Nothing was changed.',
+        hint = 'Move it out of the way (create schema before; alter table public.kv_store set schema before), apply the migrations again, and bring its entries with migrate-kv-store run --from-table before.kv_store: docs/MIGRATION.md, From a table of your own.';
+end
+$$;
+
 create table public.kv_store (
     key         text collate "C" not null,
     value       json not null,
@@ -269,7 +285,7 @@ create function public.kv_unspell(p_indexes text[], p_known text[]) returns text
 as $$
 declare
     v_spelled text;
-    v_pairs   text[] := '{}';
+    v_pairs   text[] := '{}'::text[];
     v_known   text[];
 begin
     foreach v_spelled in array p_indexes loop

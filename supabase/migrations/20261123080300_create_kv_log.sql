@@ -38,6 +38,11 @@ create table public.kv_log_mark (
 comment on table public.kv_log_mark is 'Every transaction before the horizon had ended at the time.';
 comment on column public.kv_log_mark.epoch is 'The marks of another epoch, as a dump may bring them, say nothing here.';
 
+-- A publication for all tables, which change capture asks for, lets nothing be deleted from a table without a replica identity. A primary
+-- key would be one, and an index that nothing reads, written with every change.
+alter table public.kv_log replica identity full;
+alter table public.kv_log_mark replica identity full;
+
 alter table public.kv_log enable row level security;
 alter table public.kv_log_mark enable row level security;
 revoke all on table public.kv_log, public.kv_log_mark from anon, authenticated;
@@ -139,9 +144,14 @@ begin
     delete from public.kv_log_mark where ctid = any (array(
         select ctid from public.kv_log_mark where horizon < v_expired for update skip locked));
     return v_pruned;
+exception
+    when others then
+        -- The write that called it goes on. The log grows until this is mended.
+        raise warning 'kv_prune_log removed nothing: % (SQLSTATE %)', sqlerrm, sqlstate;
+        return 0;
 end
 $$;
-comment on function public.kv_prune_log() is 'Removes up to 2,000 changes that every cursor within the retention has seen; returns how many. Called now and then by writes.';
+comment on function public.kv_prune_log() is 'Removes up to 2,000 changes that every cursor within the retention has seen; returns how many. Called now and then by writes, which do not fail where it does: then it warns and returns 0.';
 
 create function public.kv_snapshot(p_text text) returns pg_snapshot
     language plpgsql immutable strict security invoker set search_path = ''

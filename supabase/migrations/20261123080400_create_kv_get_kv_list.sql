@@ -145,8 +145,8 @@ declare
     c_key      constant text := '<key>';
     c_lookup   constant text := 'exists (select from public.kv_posting as p where p.index_key = %1$s[%2$s][1]'
         ' and p.member = %1$s[%2$s][2] and p.key = <key> offset 0)';
-    v_pairs    text[] := '{}';
-    v_others   text[] := '{}';
+    v_pairs    text[] := '{}'::text[];
+    v_others   text[] := '{}'::text[];
     v_spelled  text;
     v_found    text[];
     v_rarest   integer;

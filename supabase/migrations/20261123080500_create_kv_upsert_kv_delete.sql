@@ -91,7 +91,7 @@ declare
     v_value  json := p_value::json;
     v_stamp  xid8 := public.kv_begin_request(p_request);
     v_key    text;
-    v_arrays text[] := '{}';
+    v_arrays text[] := '{}'::text[];
     v_base   bigint;
 begin
     if v_stamp is null then

@@ -152,7 +152,7 @@ create function public.kv_query_where(p_where jsonb) returns text[]
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
-    v_conditions text[] := '{}';
+    v_conditions text[] := '{}'::text[];
     v_template   text;
     v_by         text;
     v_op         text;
@@ -337,7 +337,7 @@ declare
     v_keys    integer[]; -- positions in where of the conditions on the key,
     v_ranges  integer[]; -- and of those that one other index serves,
     v_serving text;      -- this one
-    v_filters jsonb := '[]'; -- index filters that must all hold
+    v_filters jsonb := '[]'::jsonb; -- index filters that must all hold
     v_filter  jsonb;
     v_found   record;
     v_of      jsonb;
@@ -347,7 +347,7 @@ declare
     v_cost    bigint;
     v_best    bigint := c_few; -- of the driver
     v_count   bigint;
-    v_indexes text[] := '{}';
+    v_indexes text[] := '{}'::text[];
     v_choices integer;
 begin
     v_plan.from_key := p_query ->> 'prefix';

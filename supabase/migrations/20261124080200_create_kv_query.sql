@@ -123,7 +123,7 @@ declare
     c_number  constant text := 'public.kv_number(s.document, public.kv_path($1 #> ''{sort,0,path}''))';
     v_way     text := case when (p_query #> '{sort,0,desc}')::boolean then 'desc' else 'asc' end;
     v_class   integer := coalesce((p_query #> '{after,position,0}')::integer, 0);
-    v_keys    text[] := '{}';
+    v_keys    text[] := '{}'::text[];
     v_numbers bigint := 0;
 begin
     if v_class = 0 then
@@ -263,13 +263,13 @@ declare
     v_to        text := public.kv_prefix_end(v_from);
     v_searched  boolean := p_query -> 'search' <> 'null';
     v_paths     jsonb := public.kv_query_paths(p_query);
-    v_pairs     text[] := '{}';
+    v_pairs     text[] := '{}'::text[];
     v_of        jsonb;
     v_filter    text := 'true';
     v_unsearched bigint;
     v_replaced  bigint;
     v_more      boolean;
-    v_notices   text[] := '{}';
+    v_notices   text[] := '{}'::text[];
 begin
     if not (v_searched or v_paths <> '[]') or not exists (
         select from public.kv_store where (replaced or search is null and not is_index) and key >= v_from and key < v_to) then
@@ -306,8 +306,8 @@ declare
     v_limit   bigint := (p_query -> 'limit')::bigint;
     v_offset  bigint := (p_query -> 'offset')::bigint;
     v_columns text := '';
-    v_parts   text[] := '{}';
-    v_sizes   text[] := '{}';
+    v_parts   text[] := '{}'::text[];
+    v_sizes   text[] := '{}'::text[];
     v_results text;
     v_count   integer;
     v_more    boolean;
@@ -366,7 +366,7 @@ create function public.kv_query_aggregate(p_aggregates jsonb) returns text
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
-    v_parts text[] := '{}';
+    v_parts text[] := '{}'::text[];
     v_op    text;
     v_part  text;
 begin

@@ -62,7 +62,7 @@ declare
     v_here      pg_snapshot := pg_current_snapshot();
     v_epoch     text := public.kv_epoch();
     v_since     pg_snapshot;
-    v_keys      json := '[]';
+    v_keys      json := '[]'::json;
     v_changes   bigint;
     v_truncated boolean;
     v_all       boolean;

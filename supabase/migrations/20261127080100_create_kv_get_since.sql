@@ -98,7 +98,7 @@ declare
     v_values  boolean;
     v_answer  text;
     v_bytes   bigint := 0;
-    v_answers text[] := '{}';
+    v_answers text[] := '{}'::text[];
 begin
     foreach v_prefix in array p_prefixes loop
         foreach v_values in array array[false, true] loop

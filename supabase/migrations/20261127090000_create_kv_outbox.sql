@@ -196,7 +196,7 @@ begin
     if jsonb_typeof(v_document) <> 'array' or v_document is null then
         return null;
     elsif p_value = '[]' then
-        return '{}';
+        return '{}'::text[];
     end if;
     select array_agg(e #>> '{}' order by n) into v_members from jsonb_array_elements(v_document) with ordinality as a (e, n)
     having bool_and(jsonb_typeof(e) = 'string' and octet_length(e #>> '{}') between 1 and 1024) and count(distinct e) = count(*)
@@ -289,7 +289,7 @@ declare
     v_value  json := p_value::json;
     v_stamp  xid8 := public.kv_begin_request(p_request);
     v_key    text;
-    v_arrays text[] := '{}';
+    v_arrays text[] := '{}'::text[];
     v_grown  text[];
     v_base   bigint;
 begin

@@ -46,7 +46,7 @@ declare
     v_value  json := p_value::json;
     v_stamp  xid8 := public.kv_begin_request(p_request);
     v_key    text;
-    v_arrays text[] := '{}';
+    v_arrays text[] := '{}'::text[];
     v_pairs  text[] := p_indexes; -- without those that a stored array has
     v_grown  text[];
     v_base   bigint;

@@ -16,7 +16,7 @@ create or replace function public.kv_query_aggregate(p_aggregates jsonb) returns
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
-    v_parts text[] := '{}';
+    v_parts text[] := '{}'::text[];
     v_op    text;
     v_own   text;
     v_part  text;

@@ -137,7 +137,7 @@ func call(t testing.TB, method, path string, options ...option) *answer {
 
 var codes = map[int][]string{
 	400: {"invalid_input"}, 401: {"unauthorized"}, 404: {"not_found"}, 405: {"method_not_allowed"}, 409: {"condition_failed"},
-	413: {"too_large"}, 422: {"unstorable_value"}, 500: {"internal"}, 502: {"database_unreachable"}, 503: {"not_configured"},
+	413: {"too_large"}, 422: {"unstorable_value"}, 500: {"internal"}, 502: {"database_unreachable"}, 503: {"not_configured", "unavailable", "rate_limited"},
 	504: {"deadline_exceeded"},
 }
 
@@ -203,7 +203,7 @@ var secrets = func() map[string]string {
 			found[name] = text
 		}
 	}
-	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_ANON_KEY", "SUPABASE_JWT_SECRET", "NETLIFY_BLOBS_TOKEN"} {
+	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_ROLE_JWT", "SUPABASE_ANON_KEY", "SUPABASE_JWT_SECRET", "NETLIFY_BLOBS_TOKEN"} {
 		keep(name, os.Getenv(name))
 	}
 	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN"} {

@@ -51,6 +51,8 @@ var faults = []fault{
 	{Name: "unavailable", What: "the gateway answers everything with 503", Break: gatewayDoes(gatewayFault{Kind: "status", Share: 1, Status: 503})},
 	{Name: "outage", What: "the same for 20 s, longer than the functions try again", Fails: true, Hold: 20 * time.Second, Break: gatewayDoes(gatewayFault{Kind: "status", Share: 1, Status: 503})},
 	{Name: "garbage", What: "half of the gateway's answers are pages, noise, of another program, or cut", Break: gatewayDoes(gatewayFault{Kind: "garbage", Share: 0.5})},
+	{Name: "edge", What: "half of the requests are answered with 521, as by Cloudflare when it does not reach the project", Break: gatewayDoes(gatewayFault{Kind: "status", Share: 0.5, Status: 521})},
+	{Name: "clock-skew", What: "half of the requests are answered with 401 PGRST303, as where clocks of Supabase differ", Break: gatewayDoes(gatewayFault{Kind: "status", Share: 0.5, Status: 401, Code: "PGRST303"})},
 	{Name: "drop-reply", What: "half of the answers are lost after the commit", Break: gatewayDoes(gatewayFault{Kind: "drop", Share: 0.5})},
 	{Name: "late-request", What: "a third of the requests end in a reset, and arrive up to 6 s later all the same", Hold: 15 * time.Second, Break: gatewayDoes(gatewayFault{Kind: "late", Share: 0.33, Delay: 6000})},
 	{Name: "fill-pool", What: "other clients hold every connection of PostgREST", Break: fillPool},

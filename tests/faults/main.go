@@ -70,7 +70,7 @@ the history of what they did and saw:
     and kv-list, see what was written last; other reads may be a second old, but not older than a write that they name in
     X-KV-After. So no acknowledged write is lost, none is applied twice, and no read is older than it may be.
   - No entry mixes two writes, and an entry, its indexes and their members are always those of one write.
-  - Errors are 502 database_unreachable or 504 deadline_exceeded, and nobody waits longer than a minute.
+  - Errors are 502 database_unreachable, 503 unavailable or 504 deadline_exceeded, and nobody waits longer than a minute.
   - Everything works again within --recover-within of the end of the fault.
   - Where writes are mirrored (make faults MIRROR=true), "migrate-kv-store repair" brings what no copy was made of to Blobs, and
     both stores are the same then.

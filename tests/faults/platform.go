@@ -127,6 +127,7 @@ type gatewayFault struct {
 	Share  float64 `json:"share"`
 	Delay  int     `json:"delay,omitempty"`
 	Status int     `json:"status,omitempty"`
+	Code   string  `json:"code,omitempty"`
 	Seed   uint64  `json:"seed,omitempty"`
 }
 

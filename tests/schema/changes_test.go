@@ -129,29 +129,29 @@ func TestEveryKindOfChangeIsNamed(t *testing.T) {
 func TestChangesOfARestoreAreNamed(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	conn, super := d.connect(t), d.superuser(t)
+	conn, owner := d.connect(t), d.owner(t)
 	upsert(t, conn, "e", `{}`, pairs{{"i", "m"}})
 	c := changes(t, conn, nil).Cursor
-	exec(t, super, "set session_replication_role = replica")
-	exec(t, super, `insert into public.kv_store (key, value, bytes, document, search, stamp) values ('r', '{}', 2, '{}', '', '3')`)
+	exec(t, owner, "set session_replication_role = replica")
+	exec(t, owner, `insert into public.kv_store (key, value, bytes, document, search, stamp) values ('r', '{}', 2, '{}', '', '3')`)
 	c = requireChanges(t, conn, c, "r")
-	exec(t, super, `update public.kv_store set value = '[]', document = '[]' where key = 'r'`)
+	exec(t, owner, `update public.kv_store set value = '[]', document = '[]' where key = 'r'`)
 	c = requireChanges(t, conn, c, "r")
-	exec(t, super, `update public.kv_store set key = 's' where key = 'r'`)
+	exec(t, owner, `update public.kv_store set key = 's' where key = 'r'`)
 	c = requireChanges(t, conn, c, "r", "s")
-	exec(t, super, `insert into public.kv_member (index_key, member) values ('i', 'n')`)
+	exec(t, owner, `insert into public.kv_member (index_key, member) values ('i', 'n')`)
 	c = requireChanges(t, conn, c, "i")
-	exec(t, super, `delete from public.kv_member where member = 'n'`)
+	exec(t, owner, `delete from public.kv_member where member = 'n'`)
 	c = requireChanges(t, conn, c, "i")
-	exec(t, super, `delete from public.kv_store where key = 's'`)
+	exec(t, owner, `delete from public.kv_store where key = 's'`)
 	c = requireChanges(t, conn, c, "s")
 	for _, table := range []string{"kv_member", "kv_store"} {
-		exec(t, super, "truncate public."+table)
+		exec(t, owner, "truncate public."+table)
 		f := changes(t, conn, c)
 		require.True(t, f.All, table)
 		c = f.Cursor
 	}
-	exec(t, super, "truncate public.kv_posting")
+	exec(t, owner, "truncate public.kv_posting")
 }
 
 func TestTransactionsThatCommitOutOfOrder(t *testing.T) {
@@ -430,8 +430,8 @@ func readFeed(ctx context.Context, conn *pgx.Conn, end time.Time, compared, name
 // passTime makes everything in the log, and the cursors given, older.
 func passTime(t *testing.T, q querier, by time.Duration, cursors ...*string) {
 	t.Helper()
-	exec(t, q, "update public.kv_log_mark set at = at - $1::text::interval", fmt.Sprintf("%d milliseconds", by.Milliseconds()))
-	exec(t, q, "update public.kv_log set at = at - $1::text::interval", fmt.Sprintf("%d milliseconds", by.Milliseconds()))
+	exec(t, q, "update public.kv_log_mark set at = at - $1::text::interval where true", fmt.Sprintf("%d milliseconds", by.Milliseconds()))
+	exec(t, q, "update public.kv_log set at = at - $1::text::interval where true", fmt.Sprintf("%d milliseconds", by.Milliseconds()))
 	for _, cursor := range cursors {
 		epoch, ms, snapshot := cursorParts(t, *cursor)
 		*cursor = fmt.Sprintf("%s/%d/%s", epoch, ms-by.Milliseconds(), snapshot)
@@ -510,7 +510,7 @@ func TestMarksOfAnotherClusterDoNotCount(t *testing.T) {
 		from unnest('{2 hours,3 minutes}'::interval[]) as age, unnest('{3,1000000000}'::bigint[]) as ahead`)
 	if one[bool](t, conn, `
 		select exists (select from information_schema.columns where table_name = 'kv_log_mark' and column_name = 'epoch')`) {
-		exec(t, conn, "update public.kv_log_mark set epoch = 'another'")
+		exec(t, conn, "update public.kv_log_mark set epoch = 'another' where true")
 	}
 	c := changes(t, conn, nil).Cursor
 	first := one[string](t, conn, upsertAs, "a", `{}`, nil, requestID(1))

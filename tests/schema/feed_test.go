@@ -44,22 +44,22 @@ func TestCursorsDoNotOutliveARestore(t *testing.T) {
 			t.Parallel()
 			d := newDatabase(t)
 			d.tampered = true
-			conn, super := d.connect(t), d.superuser(t)
+			conn, owner := d.connect(t), d.owner(t)
 			upsert(t, conn, "a", `{}`, pairs{{"i", "m"}})
 			before := changes(t, conn, nil).Cursor
 			requireChanges(t, conn, before)
 			for _, statement := range strings.Split(restore, ";") { // one transaction each, as pg_restore runs them
-				exec(t, super, statement)
+				exec(t, owner, statement)
 			}
 			require.True(t, changes(t, conn, before).All, "a cursor from before")
-			exec(t, super, "select public.kv_enable_logging()")
+			exec(t, owner, "select public.kv_enable_logging()")
 			require.True(t, changes(t, conn, before).All, "a cursor from before, once the triggers are as they were")
 
 			// And from then on nothing slips by: the triggers are as they were made, or the feed says that it knows nothing.
-			exec(t, super, "select public.kv_enable_logging()")
+			exec(t, owner, "select public.kv_enable_logging()")
 			c := changes(t, conn, nil).Cursor
-			exec(t, super, "set session_replication_role = replica")
-			exec(t, super, "update public.kv_store set value = '[]' where key = 'a'")
+			exec(t, owner, "set session_replication_role = replica")
+			exec(t, owner, "update public.kv_store set value = '[]' where key = 'a'")
 			requireChanges(t, conn, c, "a")
 		})
 	}
@@ -76,30 +76,30 @@ func TestCursorsAreOfOneDatabase(t *testing.T) {
 func TestTriggersOfOthersDoNotMatterToTheFeed(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	conn, super := d.connect(t), d.superuser(t)
-	exec(t, super, `
+	conn, owner := d.connect(t), d.owner(t)
+	exec(t, owner, `
 		create function public.audit_login() returns trigger language plpgsql as 'begin return null; end';
 		create trigger my_audit_log after insert on public.kv_store for each row execute function public.audit_login()`)
 	requireChanges(t, conn, changes(t, conn, nil).Cursor)
-	exec(t, super, "select public.kv_enable_logging()")
-	require.Equal(t, "O", one[string](t, super, "select tgenabled::text from pg_trigger where tgname = 'my_audit_log'"))
+	exec(t, owner, "select public.kv_enable_logging()")
+	require.Equal(t, "O", one[string](t, owner, "select tgenabled::text from pg_trigger where tgname = 'my_audit_log'"))
 }
 
 // While changes may go unlogged, no cursor is good for anything.
 func TestTheFeedKnowsNothingWhileItsTriggersAreOff(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	conn, super := d.connect(t), d.superuser(t)
+	conn, owner := d.connect(t), d.owner(t)
 	upsert(t, conn, "a", `{}`, nil)
 	for _, trigger := range []string{"kv_store.kv_store_log", "kv_store.kv_store_log_truncate", "kv_member.kv_member_log_insert",
 		"kv_member.kv_member_log_update", "kv_member.kv_member_log_delete", "kv_member.kv_member_log_truncate", "kv_log.kv_log_truncate_log"} {
 		table, name, _ := strings.Cut(trigger, ".")
 		for _, state := range []string{"disable", "enable", "enable replica"} {
-			exec(t, super, "alter table public."+table+" "+state+" trigger "+name)
+			exec(t, owner, "alter table public."+table+" "+state+" trigger "+name)
 			require.True(t, changes(t, conn, changes(t, conn, nil).Cursor).All, "%s: %s", trigger, state)
 		}
 		requireCode(t, "42501", conn, "select public.kv_enable_logging()")
-		exec(t, super, "select public.kv_enable_logging()")
+		exec(t, owner, "select public.kv_enable_logging()")
 		require.False(t, changes(t, conn, changes(t, conn, nil).Cursor).All, trigger)
 	}
 }
@@ -126,7 +126,7 @@ func TestAReadAndItsFeedAreOfOneSnapshot(t *testing.T) {
 	upsert(t, writer, "a", `{"n":1}`, nil)
 	require.Regexp(t, `^\{"cursor" : ".+", "all" : false, "keys" : \["a"\]\}\n\{"n":1\}$`, one[string](t, conn, "select public.kv_get_since($1, 'a')", cursor))
 	require.Regexp(t, `^\{"cursor" : ".+", "all" : true, "keys" : \[\]\}\n$`, one[string](t, conn, "select public.kv_get_since(null, 'none')"))
-	for _, volatility := range all[string](t, d.superuser(t), `
+	for _, volatility := range all[string](t, d.owner(t), `
 		select provolatile::text from pg_proc where pronamespace = 'public'::regnamespace and proname ~ '_since$|^kv_look$|^kv_changes$|^kv_warm_'`) {
 		require.Equal(t, "s", volatility, "only a STABLE function sees one snapshot")
 	}

@@ -70,7 +70,7 @@ func TestPairsThatAreSpelledAlike(t *testing.T) {
 	require.Equal(t, `{"keys":["both","left"],"count":2}`, one[string](t, conn, "select public.kv_list('', false, p_index_keys => '{a:b}')"))
 
 	// Writing the string back by hand keeps the pairs it stood for; elsewhere it is split at its last colon.
-	exec(t, conn, "update public.kv_store set indexes = indexes || '{x:y}'")
+	exec(t, conn, "update public.kv_store set indexes = indexes || '{x:y}' where true")
 	require.Equal(t, `{a:b:c,x:y} {{a:b,c},{x,y}}`, indexesOf(t, conn, "left"))
 	require.Equal(t, `{a:b:c,x:y} {{a,b:c},{x,y}}`, indexesOf(t, conn, "right"))
 	require.Equal(t, `{a:b:c,x:y} {{a,b:c},{a:b,c},{x,y}}`, indexesOf(t, conn, "both"))
@@ -269,7 +269,7 @@ func TestRenamingByHand(t *testing.T) {
 	requireConsistent(t, conn)
 
 	// Many at once, index entries and plain ones.
-	exec(t, conn, "update public.kv_store set key = 'all/' || key")
+	exec(t, conn, "update public.kv_store set key = 'all/' || key where true")
 	requireConsistent(t, conn)
 	require.Equal(t, `["q"]`, get(t, conn, "all/i"))
 }
@@ -289,21 +289,21 @@ func TestEditingIndexesByHand(t *testing.T) {
 	} {
 		exec(t, conn, "insert into public.kv_store (key, value, indexes) values ('e', '{}', $1::text::text[])", c.indexes)
 		require.Equal(t, c.want, indexesOf(t, conn, "e"), c.indexes)
-		exec(t, conn, "update public.kv_store set indexes = '{q:r}'")
-		exec(t, conn, "update public.kv_store set indexes = $1::text::text[]", c.indexes)
+		exec(t, conn, "update public.kv_store set indexes = '{q:r}' where true")
+		exec(t, conn, "update public.kv_store set indexes = $1::text::text[] where true", c.indexes)
 		require.Equal(t, c.want, indexesOf(t, conn, "e"), c.indexes)
 		requireConsistent(t, conn)
-		exec(t, conn, "delete from public.kv_store")
+		exec(t, conn, "delete from public.kv_store where true")
 	}
 	upsert(t, conn, "e", `{}`, nil)
 	for _, indexes := range []string{`{a}`, `{:a}`, `{a:}`, `{:}`, `{""}`, `{NULL}`, `{a:b,c}`} {
-		requireCode(t, "23514", conn, "update public.kv_store set indexes = $1::text::text[]", indexes)
+		requireCode(t, "23514", conn, "update public.kv_store set indexes = $1::text::text[] where true", indexes)
 		requireCode(t, "23514", conn, "insert into public.kv_store (key, value, indexes) values ('f', '{}', $1::text::text[])", indexes)
 	}
 	// The exact form wins where both are given.
-	exec(t, conn, "update public.kv_store set indexes = '{x:y}', index_pairs = '{{p,q}}'")
+	exec(t, conn, "update public.kv_store set indexes = '{x:y}', index_pairs = '{{p,q}}' where true")
 	require.Equal(t, `{p:q} {{p,q}}`, indexesOf(t, conn, "e"))
-	exec(t, conn, "update public.kv_store set indexes = '{}'")
+	exec(t, conn, "update public.kv_store set indexes = '{}' where true")
 	require.Equal(t, `{} {}`, indexesOf(t, conn, "e"))
 }
 
@@ -314,7 +314,7 @@ func TestIndexPairsThatAreNotPairsAreRefused(t *testing.T) {
 	upsert(t, conn, "e", `{}`, nil)
 	for _, pairs := range []string{`{a,b}`, `{{a}}`, `{{a,NULL}}`, `{{NULL,b}}`, `{{{a,b}}}`, `{{a,b,c}}`, `{{"",b}}`, `{{a,""}}`} {
 		for _, sql := range []string{
-			"update public.kv_store set index_pairs = $1::text::text[]",
+			"update public.kv_store set index_pairs = $1::text::text[] where true",
 			"select public.kv_upsert('e', '{}', $1::text::text[])",
 			"select public.kv_upsert('new', '{}', $1::text::text[])",
 		} {
@@ -354,23 +354,23 @@ func TestTruncateAndCopies(t *testing.T) {
 	requireConsistent(t, conn)
 
 	// A restore: replica mode, everything through COPY, into a database that never saw the rows.
-	source, other := d.superuser(t), newDatabase(t)
-	super := other.superuser(t)
-	exec(t, super, "set session_replication_role = replica")
+	source, other := d.owner(t), newDatabase(t)
+	owner := other.owner(t)
+	exec(t, owner, "set session_replication_role = replica")
 	for _, table := range []string{"kv_store", "kv_posting", "kv_member"} {
 		var text bytes.Buffer
 		_, err := source.PgConn().CopyTo(context.Background(), &text, "copy public."+table+" to stdout")
 		require.NoError(t, err)
-		_, err = super.PgConn().CopyFrom(context.Background(), &text, "copy public."+table+" from stdin")
+		_, err = owner.PgConn().CopyFrom(context.Background(), &text, "copy public."+table+" from stdin")
 		require.NoError(t, err)
 	}
-	exec(t, super, "reset session_replication_role")
-	require.Equal(t, one[string](t, conn, "select public.kv_list('', true)"), one[string](t, super, "select public.kv_list('', true)"))
-	requireConsistent(t, super)
-	require.True(t, one[bool](t, super, `
+	exec(t, owner, "reset session_replication_role")
+	require.Equal(t, one[string](t, conn, "select public.kv_list('', true)"), one[string](t, owner, "select public.kv_list('', true)"))
+	requireConsistent(t, owner)
+	require.True(t, one[bool](t, owner, `
 		select not exists (select key from public.kv_store except select key from public.kv_log)`), "a restore is logged")
 	upsert(t, other.connect(t), "e", `{}`, pairs{{"i", "new"}, {"k", "new"}})
-	require.Equal(t, `["m","new"]`, get(t, super, "i"))
+	require.Equal(t, `["m","new"]`, get(t, owner, "i"))
 }
 
 // An index entry's row is not rewritten when members come: 50 upserts would queue behind each other.

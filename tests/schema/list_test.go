@@ -510,13 +510,13 @@ func TestManyMegabytesAreRefusedAtOnce(t *testing.T) {
 	n := number(t, "KV_SCHEMA_MEGABYTES", 60)
 	d := newDatabase(t)
 	d.tampered = true // written without the triggers, which would take ten times as long: there are no documents
-	conn, super := d.connect(t), d.superuser(t)
-	exec(t, super, "set session_replication_role = replica")
-	exec(t, super, `
+	conn, owner := d.connect(t), d.owner(t)
+	exec(t, owner, "set session_replication_role = replica")
+	exec(t, owner, `
 		insert into public.kv_store (key, value, bytes, indexes, index_pairs, stamp)
 		select 'big/' || lpad(i::text, 4, '0'), value, octet_length(value::text), '{type:big}', '{{type,big}}', pg_current_xact_id()
 		from (select to_json(repeat('x', 1048574)) as value) as v, generate_series(1, $1::integer) as i`, n)
-	exec(t, super, `
+	exec(t, owner, `
 		insert into public.kv_posting (index_key, member, key)
 		select 'type', m, key from public.kv_store, unnest('{big,""}'::text[]) as m`)
 	require.Equal(t, n, one[int](t, conn, "select sum(bytes) / 1048576 from public.kv_store"))

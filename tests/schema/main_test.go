@@ -3,16 +3,19 @@
 //
 // Environment:
 //
-//	DATABASE_ADMIN_URL   a superuser's connection to a Postgres 15 or 17 that has Supabase's roles, required
-//	KV_SCHEMA_RACES      calls of the race test; default 1,000
-//	KV_SCHEMA_SEED       repeats a randomized test: the seed that its failure printed
-//	KV_SCHEMA_ENTRIES    entries, and log rows, that the tests of plans fill in; default 20,000
-//	KV_SCHEMA_MEGABYTES  how much a list that is too large holds; default 60
-//	KV_SCHEMA_GROWTH     set: compare costs at 10,000 entries and at KV_SCHEMA_ENTRIES (make scale)
+//	DATABASE_URL                the schema's owner, who is no superuser; this and the next two are required
+//	DATABASE_AUTHENTICATOR_URL  whom PostgREST logs in as
+//	DATABASE_ADMIN_URL          a superuser, who creates and drops the databases of the tests
+//	KV_SCHEMA_RACES             calls of the race test; default 1,000
+//	KV_SCHEMA_SEED              repeats a randomized test: the seed that its failure printed
+//	KV_SCHEMA_ENTRIES           entries, and log rows, that the tests of plans fill in; default 20,000
+//	KV_SCHEMA_MEGABYTES         how much a list that is too large holds; default 60
+//	KV_SCHEMA_GROWTH            set: compare costs at 10,000 entries and at KV_SCHEMA_ENTRIES (make scale)
 //
 // The databases of a run are its own: each test gets a copy of one to which all migrations were applied, and all of them
-// are dropped at the end. They sort text the way people do (ICU, en-US), as hosted projects may, so that an order
-// that forgets collate "C" shows.
+// are dropped at the end. They are what the platform makes of a new database: the shape of a hosted project (see
+// scripts/platform/internal/postgres), of Postgres 17, or of 15 with KV_LOCAL_POSTGRES=15. Text sorts by ICU's en-US there, so that
+// an order that forgets collate "C" shows.
 package schema
 
 import (
@@ -35,24 +38,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// run is what the tests share: the server and the migrated database that theirs are copied from.
+// run is what the tests share: three ways to log in, and the migrated database that theirs are copied from.
 var run struct {
-	server   *pgx.ConnConfig
-	template string
-	copies   atomic.Int64
+	server        *pgx.ConnConfig // a superuser
+	owner         *pgx.ConnConfig
+	authenticator *pgx.ConnConfig
+	template      string
+	copies        atomic.Int64
 }
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		url := os.Getenv("DATABASE_ADMIN_URL")
-		if url == "" {
-			fmt.Fprintln(os.Stderr, "DATABASE_ADMIN_URL is not set: `make test` runs these tests on a platform of its own;\n"+
-				"after `make up`, `. .local/env` has the address of the local one")
-			return 1
-		}
-		if err := prepare(url); err != nil {
+		if err := prepare(); err != nil {
 			fmt.Fprintf(os.Stderr, "prepare the database of the schema tests: %v\n"+
-				"They need a superuser's connection to a running Postgres (`make up` starts one).\n", err)
+				"`make test` runs these tests on a platform of its own; after `make up`, `. .local/env` has the addresses of the local one.\n", err)
 			return 1
 		}
 		defer dropAll()
@@ -61,12 +60,19 @@ func TestMain(m *testing.M) {
 }
 
 // prepare makes the database that every test's is copied from.
-func prepare(url string) error {
-	config, err := pgx.ParseConfig(url)
-	if err != nil {
-		return err
+func prepare() error {
+	for name, config := range map[string]**pgx.ConnConfig{
+		"DATABASE_ADMIN_URL": &run.server, "DATABASE_URL": &run.owner, "DATABASE_AUTHENTICATOR_URL": &run.authenticator,
+	} {
+		url := os.Getenv(name)
+		if url == "" {
+			return fmt.Errorf("%s is not set", name)
+		}
+		var err error
+		if *config, err = pgx.ParseConfig(url); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
-	run.server = config
 	random := make([]byte, 6)
 	if _, err := rand.Read(random); err != nil {
 		return err
@@ -74,7 +80,7 @@ func prepare(url string) error {
 	run.template = "kv_schema_" + hex.EncodeToString(random)
 
 	ctx := context.Background()
-	server, err := pgx.ConnectConfig(ctx, config)
+	server, err := pgx.ConnectConfig(ctx, run.server)
 	if err != nil {
 		return err
 	}
@@ -82,8 +88,7 @@ func prepare(url string) error {
 	if err := sweep(ctx, server); err != nil {
 		return err
 	}
-	if _, err := server.Exec(ctx, "create database "+run.template+
-		" template template0 encoding 'UTF8' locale_provider icu icu_locale 'en-US'"); err != nil {
+	if _, err := server.Exec(ctx, "create database "+run.template+" owner "+run.owner.User); err != nil {
 		return err
 	}
 	if _, err := server.Exec(ctx, fmt.Sprintf("comment on database %s is 'schema tests, %d'", run.template, time.Now().Unix())); err != nil {
@@ -141,25 +146,15 @@ func dropAll() {
 	}
 }
 
-// supabaseDefaults is what a Supabase project grants before any migration runs: everything, to everyone.
-const supabaseDefaults = `
-	grant usage on schema public to anon, authenticated, service_role;
-	alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
-	alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
-	alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;`
-
-// migrate applies every migration in order, each file as the Supabase CLI sends it: in one transaction.
+// migrate applies every migration in order as the schema's owner, each file as the Supabase CLI sends it: in one transaction.
 func migrate(ctx context.Context, database string) error {
-	config := run.server.Copy()
+	config := run.owner.Copy()
 	config.Database = database
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	if _, err := conn.Exec(ctx, supabaseDefaults); err != nil {
-		return fmt.Errorf("grant what Supabase grants by default: %w", err)
-	}
 	files, err := filepath.Glob("../../supabase/migrations/*.sql")
 	if err != nil {
 		return err
@@ -195,16 +190,18 @@ func newDatabase(t testing.TB) *database {
 	defer func() { _ = server.Close(ctx) }()
 	d := &database{name: fmt.Sprintf("%s_%d", run.template, run.copies.Add(1))}
 	for try := 0; ; try++ {
-		_, err = server.Exec(ctx, "create database "+d.name+" template "+run.template)
+		_, err = server.Exec(ctx, "create database "+d.name+" template "+run.template+" owner "+run.owner.User)
 		if code(err) != "55006" || try == 50 { // copied at this moment by another test
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	require.NoError(t, err)
+	// Deadlocks show after 50 ms. Only a superuser may say so.
+	exec(t, server, "alter database "+d.name+" set deadlock_timeout = '50ms'")
 	t.Cleanup(func() {
 		if !t.Failed() && !d.tampered {
-			requireConsistent(t, d.superuser(t))
+			requireConsistent(t, d.owner(t))
 		}
 		server, err := pgx.ConnectConfig(ctx, run.server)
 		require.NoError(t, err)
@@ -215,10 +212,35 @@ func newDatabase(t testing.TB) *database {
 	return d
 }
 
-// superuser connects as DATABASE_ADMIN_URL says.
+// superuser connects as DATABASE_ADMIN_URL says: for what nobody may do on Supabase, and a test needs.
 func (d *database) superuser(t testing.TB, options ...func(*pgx.ConnConfig)) *pgx.Conn {
 	t.Helper()
-	config := run.server.Copy()
+	return d.login(t, run.server, options...)
+}
+
+// owner connects as the schema's owner: whom migrations and the SQL editor run as.
+func (d *database) owner(t testing.TB, options ...func(*pgx.ConnConfig)) *pgx.Conn {
+	t.Helper()
+	return d.login(t, run.owner, options...)
+}
+
+// as connects as PostgREST does and takes on a role. Supabase's 8 s a statement are off: the tests fill in more than any request does.
+func (d *database) as(t testing.TB, role string, options ...func(*pgx.ConnConfig)) *pgx.Conn {
+	t.Helper()
+	conn := d.login(t, run.authenticator, append(options, watch(t))...)
+	exec(t, conn, "set statement_timeout = 0; set lock_timeout = 0; set role "+role)
+	return conn
+}
+
+// connect connects as the role that the functions use.
+func (d *database) connect(t testing.TB) *pgx.Conn {
+	t.Helper()
+	return d.as(t, "service_role")
+}
+
+func (d *database) login(t testing.TB, who *pgx.ConnConfig, options ...func(*pgx.ConnConfig)) *pgx.Conn {
+	t.Helper()
+	config := who.Copy()
 	config.Database = d.name
 	for _, option := range options {
 		option(config)
@@ -227,21 +249,6 @@ func (d *database) superuser(t testing.TB, options ...func(*pgx.ConnConfig)) *pg
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
-}
-
-// as connects and takes on a role. Deadlocks show after 50 ms.
-func (d *database) as(t testing.TB, role string, options ...func(*pgx.ConnConfig)) *pgx.Conn {
-	t.Helper()
-	conn := d.superuser(t, options...)
-	exec(t, conn, "set deadlock_timeout = '50ms'")
-	exec(t, conn, "set role "+role)
-	return conn
-}
-
-// connect connects as the role that the functions use.
-func (d *database) connect(t testing.TB) *pgx.Conn {
-	t.Helper()
-	return d.as(t, "service_role")
 }
 
 // querier is a connection or a transaction.

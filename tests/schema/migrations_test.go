@@ -7,15 +7,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every other test shows that the migrations apply from empty; this one, that they do not depend on the first time.
+// Every other test shows that the migrations apply from empty; this one, that they do not depend on the first time, on the database's
+// locale or on what a project grants by default.
 func TestMigrationsApplyToAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	d := newDatabase(t)
 	other := &database{name: d.name + "_again"}
-	server := d.superuser(t)
-	exec(t, server, "create database "+other.name+" template template0 encoding 'UTF8' lc_collate 'C' lc_ctype 'C'")
-	t.Cleanup(func() { exec(t, d.superuser(t), "drop database "+other.name+" with (force)") })
+	server := d.owner(t)
+	exec(t, server, "create database "+other.name+" template template0 encoding 'UTF8' locale_provider libc locale 'C'")
+	t.Cleanup(func() { exec(t, d.owner(t), "drop database "+other.name+" with (force)") })
 	require.NoError(t, migrate(ctx, other.name))
 
 	const shape = `
@@ -29,12 +30,18 @@ func TestMigrationsApplyToAnotherDatabase(t *testing.T) {
 			union all
 			select 'index ' || indexdef from pg_indexes where schemaname = 'public'
 		) as everything(line)`
-	require.Equal(t, one[string](t, server, shape), one[string](t, other.superuser(t), shape))
+	require.Equal(t, one[string](t, server, shape), one[string](t, other.owner(t), shape))
+
+	// Newer projects grant nothing by default, as here.
+	conn := other.connect(t)
+	upsert(t, conn, "a", `{"a":1}`, pairs{{"i", "m"}})
+	require.Equal(t, `{"a":1}`, get(t, conn, "a"))
+	requireCode(t, "42501", other.as(t, "anon"), "select public.kv_get('a')")
 }
 
 func TestFunctionsRunAsTheirCallerWithTheirOwnSearchPath(t *testing.T) {
 	t.Parallel()
-	conn := newDatabase(t).superuser(t)
+	conn := newDatabase(t).owner(t)
 	require.Empty(t, all[string](t, conn, "select proname from pg_proc where pronamespace = 'public'::regnamespace and prosecdef"),
 		"security definer")
 
@@ -53,10 +60,19 @@ func TestFunctionsRunAsTheirCallerWithTheirOwnSearchPath(t *testing.T) {
 		and prorettype <> 'trigger'::regtype`), "functions without a comment")
 }
 
+// `supabase db lint` warns of a literal that becomes an array or JSON only when it is assigned: each call converts it anew. The extension
+// that it looks with is not to be had here (docs/SECURITY.md).
+func TestLiteralsHaveTheTypeOfTheirVariable(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, all[string](t, newDatabase(t).owner(t), `
+		select proname || ': ' || found[1] from pg_proc, regexp_matches(prosrc, '(\w+\s+(?:\w+\[\]|jsonb?)\s*:=\s*''[^'']*'');', 'g') as found
+		where pronamespace = 'public'::regnamespace`))
+}
+
 // PostgREST 12.0.2 repeats a call that ended with 40001 for ever.
 func TestNothingRaisesSerializationFailure(t *testing.T) {
 	t.Parallel()
-	conn := newDatabase(t).superuser(t)
+	conn := newDatabase(t).owner(t)
 	require.Empty(t, all[string](t, conn, `
 		select proname::text from pg_proc
 		where pronamespace = 'public'::regnamespace and prosrc ~* '40001|serialization_failure|transaction_rollback'`))
@@ -66,7 +82,7 @@ func TestNothingRaisesSerializationFailure(t *testing.T) {
 func TestFunctionsThatCatchErrorsAreNotParallelSafe(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	conn := d.superuser(t)
+	conn := d.owner(t)
 	require.Empty(t, all[string](t, conn, `
 		select proname::text from pg_proc
 		where pronamespace = 'public'::regnamespace and proparallel <> 'u' and prosrc ~* '\yexception\s+when\y'`))
@@ -82,29 +98,29 @@ func TestFunctionsThatCatchErrorsAreNotParallelSafe(t *testing.T) {
 func TestOnlyServiceRoleGetsIn(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	super := d.superuser(t)
+	owner := d.owner(t)
 	upsert(t, d.connect(t), "a", `{"a":1}`, pairs{{"i", "m"}})
 
-	require.Empty(t, all[string](t, super, `
+	require.Empty(t, all[string](t, owner, `
 		select relname::text from pg_class
 		where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relrowsecurity`), "tables without row security")
-	require.Empty(t, all[string](t, super, "select polname::text from pg_policy"), "policies")
-	require.Empty(t, all[string](t, super, `
+	require.Empty(t, all[string](t, owner, "select polname::text from pg_policy"), "policies")
+	require.Empty(t, all[string](t, owner, `
 		select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'm', 'f')`),
 		"a view would read as its owner, past row security")
 
 	for _, role := range []string{"public", "anon", "authenticated"} {
-		require.Empty(t, all[string](t, super, `
+		require.Empty(t, all[string](t, owner, `
 			select c.relname || ' ' || a.privilege_type
 			from pg_class as c, aclexplode(c.relacl) as a
 			where c.relnamespace = 'public'::regnamespace and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
 			"relations: privileges of %s", role)
-		require.Empty(t, all[string](t, super, `
+		require.Empty(t, all[string](t, owner, `
 			select c.relname || '.' || attname || ' ' || a.privilege_type
 			from pg_attribute join pg_class as c on c.oid = attrelid, aclexplode(attacl) as a
 			where c.relnamespace = 'public'::regnamespace and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
 			"columns: privileges of %s", role)
-		require.Empty(t, all[string](t, super, `
+		require.Empty(t, all[string](t, owner, `
 			select p.proname || ' ' || a.privilege_type
 			from pg_proc as p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
 			where p.pronamespace = 'public'::regnamespace and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
@@ -116,7 +132,7 @@ func TestOnlyServiceRoleGetsIn(t *testing.T) {
 		conn := d.as(t, role)
 		for _, table := range []string{"kv_store", "kv_posting", "kv_member", "kv_log", "kv_log_mark", "kv_outbox"} {
 			requireCode(t, "42501", conn, "select from public."+table)
-			requireCode(t, "42501", conn, "delete from public."+table)
+			requireCode(t, "42501", conn, "delete from public."+table+" where true")
 			requireCode(t, "42501", conn, "truncate public."+table)
 			requireCode(t, "42501", conn, "insert into public."+table+" default values")
 		}
@@ -128,15 +144,14 @@ func TestOnlyServiceRoleGetsIn(t *testing.T) {
 			requireCode(t, "42501", conn, "select public."+call)
 		}
 	}
-	require.Equal(t, `{"a":1}`, get(t, super, "a"))
+	require.Equal(t, `{"a":1}`, get(t, owner, "a"))
 }
 
 // authenticator is who PostgREST connects as: it has nothing of its own but the roles.
 func TestServiceRoleCanDoWhatItNeeds(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	conn := d.superuser(t)
-	exec(t, conn, "set session authorization authenticator")
+	conn := d.login(t, run.authenticator)
 	requireCode(t, "42501", conn, "select public.kv_list()")
 	exec(t, conn, "set role service_role")
 	upsert(t, conn, "a", `{"a":1}`, pairs{{"i", "m"}, {"j", "m"}})
@@ -161,8 +176,8 @@ func TestServiceRoleCanDoWhatItNeeds(t *testing.T) {
 func TestSearchPathOfTheCallerDoesNotMatter(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	super := d.superuser(t)
-	exec(t, super, `
+	owner := d.owner(t)
+	exec(t, owner, `
 		create schema trap;
 		grant usage on schema trap to service_role;
 		create table trap.kv_store (key text);

@@ -112,24 +112,24 @@ func (p plans) requireReads(t testing.TB, table string, most float64) {
 // fillEntries writes n entries doc/0000001 … with two indexes each, and what a busy table has around them.
 func fillEntries(t testing.TB, d *database, n int) {
 	t.Helper()
-	super := d.superuser(t)
-	exec(t, super, "set synchronous_commit = off")
-	exec(t, super, `
+	owner := d.owner(t)
+	exec(t, owner, "set synchronous_commit = off")
+	exec(t, owner, `
 		insert into public.kv_store (key, value, is_index)
 		select key, '[]', true from (
 			select 'type' union all select 'owner' union all select 'index/' || i from generate_series(1, 200) as i) as k(key)`)
-	exec(t, super, `
+	exec(t, owner, `
 		insert into public.kv_store (key, value, index_pairs, created_at, updated_at)
 		select 'doc/' || lpad(i::text, 7, '0'),
 			json_build_object('n', i, 'title', 'Entry number ' || i, 'body', repeat(md5(i::text) || ' ', 8)),
 			array[array['type', 't' || i % 10], array['owner', 'u' || i % 500]],
 			timestamptz '2024-01-01Z' + i * interval '1 second', timestamptz '2025-01-01Z' + (i::bigint * 7919 % $1) * interval '1 second'
 		from generate_series(1, $1::integer) as i`, n)
-	exec(t, super, `
+	exec(t, owner, `
 		insert into public.kv_member (index_key, member) select 'owner', 'u' || i from generate_series(0, 499) as i
 		union all select 'type', 't' || i from generate_series(0, 9) as i
 		union all select 'index/' || i % 200 + 1, 'm' || i from generate_series(1, 20000) as i`)
-	exec(t, super, "vacuum analyze")
+	exec(t, owner, "vacuum analyze")
 }
 
 // fillLog writes $1 changes of as many finished transactions.
@@ -167,7 +167,7 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	d := newDatabase(t)
 	fillEntries(t, d, n)
 	exec(t, d.connect(t), fillLog, n)
-	exec(t, d.superuser(t), "analyze public.kv_log")
+	exec(t, d.owner(t), "analyze public.kv_log")
 	key := func(i int) string { return fmt.Sprintf("doc/%07d", i) }
 	middle := key(n / 2)
 

@@ -19,9 +19,9 @@ import (
 // do with the order of the keys. Each owner has some 100 entries, whatever n is; the tag has 1,000.
 func fillDocuments(t testing.TB, d *database, n int) {
 	t.Helper()
-	super := d.superuser(t)
-	exec(t, super, "set synchronous_commit = off")
-	exec(t, super, `
+	owner := d.owner(t)
+	exec(t, owner, "set synchronous_commit = off")
+	exec(t, owner, `
 		insert into public.kv_store (key, value, index_pairs, created_at)
 		select 'tenant' || i % 10 || '/doc/' || lpad(i::text, 7, '0'),
 			json_build_object(
@@ -33,8 +33,8 @@ func fillDocuments(t testing.TB, d *database, n int) {
 				|| case when i <= 1000 then array[array['tag', 'few']] else '{}' end,
 			timestamptz '2024-01-01Z' + i * interval '1 second'
 		from generate_series(1, $1::integer) as i, lateral (select abs(hashint4(i)::bigint) as h) as hashed`, n)
-	exec(t, super, "vacuum analyze")
-	exec(t, super, "select public.kv_index_path('score')")
+	exec(t, owner, "vacuum analyze")
+	exec(t, owner, "select public.kv_index_path('score')")
 }
 
 // aQuery is what Go sends (pkg/kv, queryArgs) with the fields given in place of the defaults.
@@ -140,7 +140,7 @@ func TestCostsDoNotGrow(t *testing.T) {
 		fillDocuments(t, d, size)
 		conn := d.connect(t)
 		exec(t, conn, fillLog, size)
-		exec(t, d.superuser(t), "analyze public.kv_log")
+		exec(t, d.owner(t), "analyze public.kv_log")
 		cursors[size] = changes(t, conn, nil).Cursor
 		upsert(t, conn, "after the cursor", `{}`, nil)
 		conns = append(conns, conn)

@@ -15,9 +15,9 @@ import (
 
 // locales are databases that divide, lower and sort text in ways of their own. Hosted projects have ICU's en-US over en_US.UTF-8.
 var locales = []string{
-	"lc_collate 'C' lc_ctype 'C'",
-	"lc_collate 'C.UTF-8' lc_ctype 'C.UTF-8'",
-	"lc_collate 'en_US.UTF-8' lc_ctype 'en_US.UTF-8'",
+	"locale_provider libc lc_collate 'C' lc_ctype 'C'",
+	"locale_provider libc lc_collate 'C.UTF-8' lc_ctype 'C.UTF-8'",
+	"locale_provider libc lc_collate 'en_US.UTF-8' lc_ctype 'en_US.UTF-8'",
 	"lc_collate 'C' lc_ctype 'C.UTF-8' locale_provider icu icu_locale 'en-US'",
 	"lc_collate 'C' lc_ctype 'C' locale_provider icu icu_locale 'tr-TR'",
 }

@@ -40,12 +40,14 @@ func variable(t testing.TB, name string) string {
 // Database is a test's own: nobody else's entries are in it.
 type Database struct {
 	Supabase *kv.Supabase
-	SQL      *pgx.Conn // as a superuser
+	SQL      *pgx.Conn // as the schema's owner, who is no superuser
 	URL, Key string    // SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY of it
+	OwnerURL string    // DATABASE_URL of it
 }
 
-// NewDatabase makes an empty database in the Postgres of DATABASE_ADMIN_URL, a copy of one to which the migrations were applied, and
-// starts a PostgREST for it. What works on whole stores cannot be tested beside other tests' entries. All of it goes when the test ends.
+// NewDatabase makes an empty database in the platform's Postgres, a copy of one to which the schema's owner applied the migrations, and
+// starts a PostgREST for it, which logs in as authenticator. What works on whole stores cannot be tested beside other tests' entries.
+// All of it goes when the test ends.
 func NewDatabase(t testing.TB) *Database {
 	t.Helper()
 	config, err := pgx.ParseConfig(variable(t, "DATABASE_ADMIN_URL"))
@@ -59,16 +61,16 @@ func NewDatabase(t testing.TB) *Database {
 		require.NoError(t, err)
 		require.NoError(t, server.Close(ctx))
 	})
-	copyTemplate(t, server, name)
-	config.Database = name
+	owner, err := pgx.ParseConfig(variable(t, "DATABASE_URL"))
+	require.NoError(t, err)
+	copyTemplate(t, server, owner, name)
+	owner.Database = name
 	d := &Database{}
-	d.SQL, err = pgx.ConnectConfig(t.Context(), config)
+	d.SQL, err = pgx.ConnectConfig(t.Context(), owner)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.SQL.Close(context.Background()) })
-	address, err := url.Parse(variable(t, "DATABASE_ADMIN_URL"))
-	require.NoError(t, err)
-	address.Path = "/" + name
-	d.URL, d.Key = startPostgREST(t, address.String())
+	d.OwnerURL = addressOf(t, "DATABASE_URL", name)
+	d.URL, d.Key = startPostgREST(t, addressOf(t, "DATABASE_AUTHENTICATOR_URL", name))
 	d.Supabase, err = kv.NewSupabase(d.URL, d.Key)
 	require.NoError(t, err)
 	return d
@@ -83,7 +85,7 @@ const (
 
 // copyTemplate makes a database like the template. There is one for each text of the migrations; the first test that needs it makes
 // it, and it stays until the migrations change.
-func copyTemplate(t testing.TB, server *pgx.Conn, name string) {
+func copyTemplate(t testing.TB, server *pgx.Conn, owner *pgx.ConnConfig, name string) {
 	t.Helper()
 	ctx := t.Context()
 	exec := func(sql string, args ...any) {
@@ -92,7 +94,7 @@ func copyTemplate(t testing.TB, server *pgx.Conn, name string) {
 		require.NoError(t, err)
 	}
 	migrations := readMigrations(t)
-	sum := sha256.Sum256([]byte(supabaseDefaults + strings.Join(migrations, "")))
+	sum := sha256.Sum256([]byte(strings.Join(migrations, "")))
 	template := templatePrefix + hex.EncodeToString(sum[:8])
 	exec("select pg_advisory_lock($1)", templateLock)
 	defer exec("select pg_advisory_unlock($1)", templateLock)
@@ -100,12 +102,11 @@ func copyTemplate(t testing.TB, server *pgx.Conn, name string) {
 	require.NoError(t, server.QueryRow(ctx, "select exists (select from pg_database where datname = $1 and datistemplate)", template).Scan(&whole))
 	if !whole {
 		dropTemplates(t, server)
-		// It sorts text the way people do, as hosted projects may, so that an order that forgets collate "C" shows.
-		exec("create database " + template + " template template0 encoding 'UTF8' locale_provider icu icu_locale 'en-US'")
-		migrate(t, server.Config(), template, migrations)
+		exec("create database " + template + " owner " + owner.User)
+		migrate(t, owner, template, migrations)
 		exec("alter database " + template + " is_template true")
 	}
-	exec("create database " + name + " template " + template)
+	exec("create database " + name + " template " + template + " owner " + owner.User)
 }
 
 // dropTemplates removes those of other migrations, and one whose making was cut off.
@@ -123,12 +124,14 @@ func dropTemplates(t testing.TB, server *pgx.Conn) {
 	}
 }
 
-// supabaseDefaults is what a Supabase project grants before any migration runs.
-const supabaseDefaults = `
-	grant usage on schema public to anon, authenticated, service_role;
-	alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
-	alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
-	alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;`
+// addressOf is the address that the variable has, of another database.
+func addressOf(t testing.TB, variableName, database string) string {
+	t.Helper()
+	address, err := url.Parse(variable(t, variableName))
+	require.NoError(t, err)
+	address.Path = "/" + database
+	return address.String()
+}
 
 // readMigrations reads supabase/migrations in order.
 func readMigrations(t testing.TB) (texts []string) {
@@ -146,15 +149,13 @@ func readMigrations(t testing.TB) (texts []string) {
 }
 
 // migrate applies the migrations, each in one transaction, as the Supabase CLI does.
-func migrate(t testing.TB, server *pgx.ConnConfig, database string, migrations []string) {
+func migrate(t testing.TB, owner *pgx.ConnConfig, database string, migrations []string) {
 	t.Helper()
-	config := server.Copy()
+	config := owner.Copy()
 	config.Database = database
 	sql, err := pgx.ConnectConfig(t.Context(), config)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, sql.Close(context.Background())) }()
-	_, err = sql.Exec(t.Context(), supabaseDefaults)
-	require.NoError(t, err)
 	for _, text := range migrations {
 		_, err = sql.PgConn().Exec(t.Context(), "begin;"+text+"\n;commit").ReadAll()
 		require.NoError(t, err, "%.100s", text)

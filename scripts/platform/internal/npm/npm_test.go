@@ -65,7 +65,7 @@ func TestFailureShowsNpmsWordsAndTheLog(t *testing.T) {
 // The lock files must work with any registry, and name exact versions.
 func TestCommittedSetsArePinnedAndNameNoRegistry(t *testing.T) {
 	t.Parallel()
-	for _, set := range []string{"platform", "netlify"} {
+	for _, set := range []string{"platform", "postgres15", "supabase", "netlify"} {
 		dir := filepath.Join("..", "..", "npm", set)
 		lock, err := os.ReadFile(filepath.Join(dir, "package-lock.json"))
 		require.NoError(t, err)

@@ -9,12 +9,32 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-//go:embed bootstrap.sql
-var bootstrapSQL string
+// What a Supabase project has before the first migration: rolesSQL once in a cluster, databaseSQL in each database.
+var (
+	//go:embed roles.sql
+	rolesSQL string
+	//go:embed database.sql
+	databaseSQL string
+)
 
-// Bootstrap makes the database what a new Supabase project is. Run again, it only renews the passwords.
+// mainDatabase is the project's; the databases that tests create are copies of templateDatabase.
+const (
+	mainDatabase     = "postgres"
+	templateDatabase = "template1"
+)
+
+// Bootstrap makes the cluster what a new Supabase project is. Run again, it only renews the passwords.
 func (c *Cluster) Bootstrap(ctx context.Context) error {
-	conn, err := connect(ctx, c.AdminURL())
+	for _, database := range []string{templateDatabase, mainDatabase} {
+		if err := c.bootstrap(ctx, database); err != nil {
+			return fmt.Errorf("set up Supabase's roles: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) bootstrap(ctx context.Context, database string) error {
+	conn, err := connect(ctx, c.urlOf(superuser, c.passwords.Superuser, database))
 	if err != nil {
 		return err
 	}
@@ -28,28 +48,28 @@ func (c *Cluster) Bootstrap(ctx context.Context) error {
 		return err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if err := bootstrap(ctx, tx, c.passwords); err != nil {
-		return fmt.Errorf("set up Supabase's roles: %w", err)
-	}
-	return tx.Commit(ctx)
-}
-
-func bootstrap(ctx context.Context, tx pgx.Tx, passwords Passwords) error {
-	var done bool
-	if err := tx.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", authenticator).Scan(&done); err != nil {
+	if err := once(ctx, tx, "select from pg_roles where rolname = 'authenticator'", rolesSQL); err != nil {
 		return err
 	}
-	if !done {
-		if _, err := tx.Exec(ctx, bootstrapSQL, pgx.QueryExecModeSimpleProtocol); err != nil {
-			return err
-		}
+	if err := once(ctx, tx, "select from pg_namespace where nspname = 'extensions'", databaseSQL); err != nil {
+		return err
 	}
-	for role, password := range map[string]string{owner: passwords.Owner, authenticator: passwords.Authenticator} {
+	for role, password := range map[string]string{owner: c.passwords.Owner, authenticator: c.passwords.Authenticator} {
 		if _, err := tx.Exec(ctx, "alter role "+role+" password "+literal(password)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return tx.Commit(ctx)
+}
+
+// once runs the script unless the query has a row already.
+func once(ctx context.Context, tx pgx.Tx, query, script string) error {
+	var done bool
+	if err := tx.QueryRow(ctx, "select exists ("+query+")").Scan(&done); err != nil || done {
+		return err
+	}
+	_, err := tx.Exec(ctx, script, pgx.QueryExecModeSimpleProtocol)
+	return err
 }
 
 // literal quotes a string for SQL. alter role takes no parameters.

@@ -91,8 +91,15 @@ func migrations(dir string) ([]migration, error) {
 	return found, nil
 }
 
+// recordSQL makes the table in which the Supabase CLI keeps what it applied.
+const recordSQL = `create schema if not exists supabase_migrations;
+	create table if not exists supabase_migrations.schema_migrations (version text primary key, statements text[], name text)`
+
 // recorded maps versions to the text that was applied.
 func recorded(ctx context.Context, conn *pgx.Conn) (map[string]string, error) {
+	if _, err := conn.PgConn().Exec(ctx, recordSQL).ReadAll(); err != nil {
+		return nil, fmt.Errorf("make the table of migrations: %w", err)
+	}
 	rows, err := conn.Query(ctx, "select version, coalesce(statements[1], '') from supabase_migrations.schema_migrations")
 	if err != nil {
 		return nil, err

@@ -1,8 +1,10 @@
 // Package postgres runs the Postgres that npm brought: one cluster in the platform's folder, set up with Supabase's roles, with the
 // project's migrations applied.
 //
-// The superuser is supabase_admin and the owner of the schema is postgres, which is no superuser: as on Supabase, so that a
-// migration that needs more than Supabase allows fails here first.
+// It has the shape of a hosted project, so that what fails there fails here first: the superuser is supabase_admin; the owner of the
+// schema is postgres, which is no superuser; PostgREST logs in as authenticator, which inherits nothing and has 8 s a statement; text
+// sorts by ICU's en-US. What is not here is safeupdate, which authenticator's sessions load on Supabase: it is an extension in C.
+// tests/schema refuses what it would refuse.
 package postgres
 
 import (
@@ -38,6 +40,7 @@ type Passwords struct {
 // Cluster is one database cluster on one port.
 type Cluster struct {
 	programs  string // the folder of the npm package: bin, lib, share
+	major     string // version of the data format that the programs read
 	data      string
 	user      *user // nil: as whoever runs this
 	port      int
@@ -51,7 +54,8 @@ var settings = map[string]string{
 	"unix_socket_directories": "",
 	"max_connections":         "100",
 	"shared_buffers":          "256MB",
-	"random_page_cost":        "1.1", // as Supabase: no spinning disks
+	"random_page_cost":        "1.1",     // as Supabase: no spinning disks
+	"wal_level":               "logical", // as Supabase: publications publish
 	"log_line_prefix":         "%m [%p] %q%u ",
 	"timezone":                "UTC",
 	"log_timezone":            "UTC",
@@ -106,9 +110,13 @@ func LinkLibraries(dir string) error {
 	return nil
 }
 
+// Versions are the major versions that Supabase hosts. The first is what new projects get, and the default here.
+var Versions = []string{"17", "15"}
+
 // Prepare makes the cluster ready to start: it finds a place that the user Postgres runs as can reach, and creates the data once.
-func Prepare(ctx context.Context, home layout.Home, native string, port int, passwords Passwords) (*Cluster, error) {
-	c := &Cluster{programs: native, port: port, passwords: passwords}
+// The programs at native are of the major version.
+func Prepare(ctx context.Context, home layout.Home, native, major string, port int, passwords Passwords) (*Cluster, error) {
+	c := &Cluster{programs: native, major: major, port: port, passwords: passwords}
 	if err := c.settle(home); err != nil {
 		return nil, err
 	}
@@ -123,24 +131,30 @@ func Prepare(ctx context.Context, home layout.Home, native string, port int, pas
 	return c, c.endLeftover()
 }
 
-// major is the data format that the pinned package reads.
-const major = "17"
-
 func (c *Cluster) checkVersion() error {
 	have, err := os.ReadFile(filepath.Join(c.data, "PG_VERSION"))
-	if err != nil || strings.TrimSpace(string(have)) == major {
+	if err != nil || strings.TrimSpace(string(have)) == c.major {
 		return nil
 	}
-	return say.Try(fmt.Errorf("the data in %s is of Postgres %s, and this is %s", c.data, strings.TrimSpace(string(have)), major),
-		"make reset (it removes the data)")
+	found := strings.TrimSpace(string(have))
+	return say.Try(fmt.Errorf("the data in %s is of Postgres %s, and this is %s", c.data, found, c.major),
+		"KV_LOCAL_POSTGRES=%s with the same command, or make reset (it removes the data)", found)
 }
+
+// locales are what LC_CTYPE may be, the first that the system has: Supabase's, or one that tells letters from others as it does.
+// Sorting is ICU's, which needs nothing of the system.
+func locales() []string {
+	if runtime.GOOS == "windows" {
+		return []string{"en-US", "C"}
+	}
+	return []string{"en_US.UTF-8", "C.UTF-8"}
+}
+
+// noLocale is how initdb ends where the system lacks the locale.
+const noLocale = "invalid locale name"
 
 // create runs initdb beside the final place, so that one that is interrupted leaves nothing that looks finished.
 func (c *Cluster) create(ctx context.Context) error {
-	fresh := c.data + ".new"
-	if err := os.RemoveAll(fresh); err != nil {
-		return err
-	}
 	secret := c.data + ".pw"
 	if err := os.WriteFile(secret, []byte(c.passwords.Superuser), 0o600); err != nil {
 		return err
@@ -149,20 +163,38 @@ func (c *Cluster) create(ctx context.Context) error {
 	if err := c.user.own(secret); err != nil {
 		return err
 	}
+	fresh := c.data + ".new"
+	var said string
+	var err error
+	for _, locale := range locales() {
+		if err := os.RemoveAll(fresh); err != nil {
+			return err
+		}
+		said, err = c.initdb(ctx, "--pgdata="+fresh, "--username="+superuser, "--pwfile="+secret, "--auth=scram-sha-256", "--encoding=UTF8",
+			"--locale-provider=icu", "--icu-locale=en-US", "--locale="+locale)
+		if err == nil || !strings.Contains(said, noLocale) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("create the database: initdb: %w: %s", err, said[strings.LastIndexByte(said, '\n')+1:])
+	}
+	return os.Rename(fresh, c.data)
+}
+
+// initdb runs initdb, and gives what it printed.
+func (c *Cluster) initdb(ctx context.Context, args ...string) (said string, err error) {
 	out := proc.NewTail(4096)
-	cmd := exec.CommandContext(ctx, filepath.Join(c.programs, "bin", program("initdb")), "--pgdata="+fresh, "--username="+superuser,
-		"--pwfile="+secret, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+	cmd := exec.CommandContext(ctx, filepath.Join(c.programs, "bin", program("initdb")), args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Dir(c.data), out, out
 	cmd.Env = c.environ()
 	cmd.Cancel = func() error { return proc.KillGroup(cmd.Process.Pid) }
 	c.user.run(cmd)
 	if err := proc.Start(cmd); err != nil {
-		return fmt.Errorf("start initdb: %w", err)
+		return "", err
 	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("create the database: initdb: %w: %s", err, out.LastLine())
-	}
-	return os.Rename(fresh, c.data)
+	err = cmd.Wait()
+	return out.Text(), err
 }
 
 // environ is a clean environment: PGDATA, PGPORT and the like from the caller's would lead Postgres elsewhere.
@@ -234,8 +266,10 @@ func (c *Cluster) AdminURL() string { return c.url(superuser, c.passwords.Superu
 // AuthenticatorURL is the address for PostgREST.
 func (c *Cluster) AuthenticatorURL() string { return c.url(authenticator, c.passwords.Authenticator) }
 
-func (c *Cluster) url(role, password string) string {
-	u := url.URL{Scheme: "postgresql", User: url.UserPassword(role, password), Host: ports.Address(c.port), Path: "/postgres"}
+func (c *Cluster) url(role, password string) string { return c.urlOf(role, password, mainDatabase) }
+
+func (c *Cluster) urlOf(role, password, database string) string {
+	u := url.URL{Scheme: "postgresql", User: url.UserPassword(role, password), Host: ports.Address(c.port), Path: "/" + database}
 	return u.String()
 }
 

@@ -146,7 +146,7 @@ func (c *Cluster) moveAway(home layout.Home) (string, error) {
 	if err := errors.Join(os.Chmod(place, 0o700), c.user.own(place)); err != nil {
 		return "", err
 	}
-	programs := filepath.Join(place, "programs")
+	programs := filepath.Join(place, "programs-"+c.major)
 	if err := c.copyPrograms(programs); err != nil {
 		return "", fmt.Errorf("copy Postgres to %s: %w", programs, err)
 	}

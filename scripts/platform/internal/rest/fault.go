@@ -25,6 +25,8 @@ type Fault struct {
 	Share  float64   `json:"share"`            // of the requests, over 0 and up to 1
 	Delay  int       `json:"delay,omitempty"`  // of FaultDelay, and at most of FaultLate, in milliseconds
 	Status int       `json:"status,omitempty"` // of FaultStatus
+	Code   string    `json:"code,omitempty"`   // of FaultStatus: the answer is an error of PostgREST's with this code, and no page
+	After  int       `json:"after,omitempty"`  // of FaultStatus: the seconds of its Retry-After
 	Seed   uint64    `json:"seed,omitempty"`   // which requests are hit, for one order of arrival
 }
 
@@ -34,7 +36,7 @@ type FaultKind string
 // The faults. Reset, drop and late end the connection with a TCP reset.
 const (
 	FaultDelay   FaultKind = "delay"   // it is forwarded later
-	FaultStatus  FaultKind = "status"  // it is answered with a status and a page, and not forwarded
+	FaultStatus  FaultKind = "status"  // it is answered with a status, and not forwarded
 	FaultReset   FaultKind = "reset"   // the connection is reset, and nothing is forwarded
 	FaultDrop    FaultKind = "drop"    // it is forwarded, PostgREST answers, and the connection is reset instead of passing that on
 	FaultLate    FaultKind = "late"    // the connection is reset, and the request arrives all the same, after a random delay
@@ -49,6 +51,8 @@ func (f Fault) validate() error {
 		return fmt.Errorf("delay must be over 0, got %d", f.Delay)
 	case f.Kind == FaultStatus && (f.Status < 400 || f.Status > 599):
 		return fmt.Errorf("status must be 400 to 599, got %d", f.Status)
+	case f.After < 0:
+		return fmt.Errorf("after must not be negative, got %d", f.After)
 	}
 	switch f.Kind {
 	case FaultDelay, FaultStatus, FaultReset, FaultDrop, FaultLate, FaultGarbage:
@@ -138,7 +142,7 @@ func (g *Gateway) misbehave(w http.ResponseWriter, r *http.Request, fault Fault,
 		case <-r.Context().Done():
 		}
 	case FaultStatus:
-		page(w, fault.Status)
+		answerStatus(w, fault)
 	case FaultReset:
 		reset(w)
 	case FaultDrop:
@@ -176,6 +180,20 @@ func (g *Gateway) garble(w http.ResponseWriter, r *http.Request, turn int) {
 		w.Header().Set("Content-Type", wanted)
 		_, _ = w.Write([]byte{0xff, 0xfe, 0x00, 0x1f, 0x8b, '<', '%'})
 	}
+}
+
+// answerStatus answers as Supabase's gateway does (a page, of Cloudflare's or its own) or, with a code, as PostgREST behind it.
+func answerStatus(w http.ResponseWriter, fault Fault) {
+	if fault.After > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(fault.After))
+	}
+	if fault.Code == "" {
+		page(w, fault.Status)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(fault.Status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"code": fault.Code, "message": "a fault of the platform", "details": nil, "hint": nil})
 }
 
 func page(w http.ResponseWriter, status int) {

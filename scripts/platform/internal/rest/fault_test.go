@@ -61,6 +61,13 @@ func TestFaults(t *testing.T) {
 	require.Equal(t, before, reached.Load(), "it is not forwarded")
 	require.Equal(t, `{"hits":1,"on":true}`, order(http.MethodGet, ""))
 
+	order(http.MethodPut, `{"kind":"status","status":401,"code":"PGRST303","after":2,"share":1}`)
+	resp, body, err = ask(t, front.URL, keys.ServiceRole)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
+	require.Equal(t, "2", resp.Header.Get("Retry-After"))
+	require.JSONEq(t, `{"code":"PGRST303","message":"a fault of the platform","details":null,"hint":null}`, body)
+
 	order(http.MethodPut, `{"kind":"reset","share":1}`)
 	_, _, err = ask(t, front.URL, keys.ServiceRole)
 	require.True(t, errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF), "%v", err)
@@ -119,16 +126,17 @@ func TestFaultsAreRefused(t *testing.T) {
 		method, key, body string
 		status            int
 	}{
-		"NoKey":        {http.MethodPut, "", `{"kind":"reset","share":1}`, 401},
-		"AnonKey":      {http.MethodPut, keys.Anon, `{"kind":"reset","share":1}`, 401},
-		"UnknownKind":  {http.MethodPut, keys.ServiceRole, `{"kind":"fire","share":1}`, 400},
-		"NoShare":      {http.MethodPut, keys.ServiceRole, `{"kind":"reset"}`, 400},
-		"NeverLate":    {http.MethodPut, keys.ServiceRole, `{"kind":"late","share":1}`, 400},
-		"NoDelay":      {http.MethodPut, keys.ServiceRole, `{"kind":"delay","share":1}`, 400},
-		"GoodStatus":   {http.MethodPut, keys.ServiceRole, `{"kind":"status","status":200,"share":1}`, 400},
-		"NotJSON":      {http.MethodPut, keys.ServiceRole, `reset`, 400},
-		"AnotherWay":   {http.MethodPost, keys.ServiceRole, `{"kind":"reset","share":1}`, 405},
-		"TheSecretKey": {http.MethodGet, keys.Secret, "", 200},
+		"NoKey":         {http.MethodPut, "", `{"kind":"reset","share":1}`, 401},
+		"AnonKey":       {http.MethodPut, keys.Anon, `{"kind":"reset","share":1}`, 401},
+		"UnknownKind":   {http.MethodPut, keys.ServiceRole, `{"kind":"fire","share":1}`, 400},
+		"NoShare":       {http.MethodPut, keys.ServiceRole, `{"kind":"reset"}`, 400},
+		"NeverLate":     {http.MethodPut, keys.ServiceRole, `{"kind":"late","share":1}`, 400},
+		"NoDelay":       {http.MethodPut, keys.ServiceRole, `{"kind":"delay","share":1}`, 400},
+		"NegativeAfter": {http.MethodPut, keys.ServiceRole, `{"kind":"status","status":429,"after":-1,"share":1}`, 400},
+		"GoodStatus":    {http.MethodPut, keys.ServiceRole, `{"kind":"status","status":200,"share":1}`, 400},
+		"NotJSON":       {http.MethodPut, keys.ServiceRole, `reset`, 400},
+		"AnotherWay":    {http.MethodPost, keys.ServiceRole, `{"kind":"reset","share":1}`, 405},
+		"TheSecretKey":  {http.MethodGet, keys.Secret, "", 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -38,11 +38,11 @@ func (s *supervisor) startDatabase(ctx context.Context) error {
 }
 
 func (s *supervisor) startPostgres(ctx context.Context) (string, error) {
-	native, err := postgres.Native(s.spec.Modules)
+	native, err := postgres.Native(s.spec.Postgres.Modules)
 	if err != nil {
 		return "", err
 	}
-	if s.cluster, err = postgres.Prepare(ctx, s.home, native, s.spec.Ports.Postgres, s.secrets.Passwords); err != nil {
+	if s.cluster, err = postgres.Prepare(ctx, s.home, native, s.spec.Postgres.Major, s.spec.Ports.Postgres, s.secrets.Passwords); err != nil {
 		return "", err
 	}
 	log, err := s.openLog("postgres")
@@ -57,7 +57,7 @@ func (s *supervisor) startPostgres(ctx context.Context) (string, error) {
 	if err := s.cluster.Bootstrap(ctx); err != nil {
 		return "", err
 	}
-	return "started    Postgres at " + ports.Address(s.spec.Ports.Postgres), nil
+	return fmt.Sprintf("started    Postgres %s at %s", s.spec.Postgres.Major, ports.Address(s.spec.Ports.Postgres)), nil
 }
 
 // nothingApplied is what there is to say when the schema is up to date.
@@ -205,9 +205,9 @@ func (s *supervisor) supabaseURL() string {
 	return ports.URL(s.spec.Ports.Gateway)
 }
 
-// supabaseEnv is how functions reach Supabase.
+// supabaseEnv is how functions reach Supabase: with the kind of key that new projects have.
 func (s *supervisor) supabaseEnv() []envfile.Pair {
-	key, anon := s.secrets.Keys.ServiceRole, s.secrets.Keys.Anon
+	key, anon := s.secrets.Keys.Secret, s.secrets.Keys.Anon
 	if s.spec.Supabase != nil {
 		key, anon = s.spec.Supabase.Key, s.spec.Supabase.AnonKey
 	}
@@ -219,9 +219,10 @@ func (s *supervisor) writeEnv() error {
 	pairs := s.supabaseEnv()
 	if s.spec.Supabase == nil {
 		pairs = append(pairs,
-			envfile.Pair{Key: "SUPABASE_SECRET_KEY", Value: s.secrets.Keys.Secret},
+			envfile.Pair{Key: "SUPABASE_SERVICE_ROLE_JWT", Value: s.secrets.Keys.ServiceRole}, // the key of an older project
 			envfile.Pair{Key: "SUPABASE_JWT_SECRET", Value: s.secrets.Keys.JWTSecret},
 			envfile.Pair{Key: "DATABASE_URL", Value: s.cluster.URL()},
+			envfile.Pair{Key: "DATABASE_AUTHENTICATOR_URL", Value: s.cluster.AuthenticatorURL()},
 			envfile.Pair{Key: "DATABASE_ADMIN_URL", Value: s.cluster.AdminURL()})
 	}
 	pairs = append(pairs,

@@ -21,6 +21,7 @@ type Spec struct {
 	Ports     ports.Plan        `json:"ports"`
 	Supabase  *Supabase         `json:"supabase,omitempty"` // a project that exists already; nil: Postgres and PostgREST here
 	Modules   string            `json:"modules"`            // where the npm packages are
+	Postgres  Postgres          `json:"postgres"`           // which one runs here
 	Host      bool              `json:"host"`               // whether functions run, or only what they need
 	Build     string            `json:"build,omitempty"`    // the folder with the built functions
 	Instances int               `json:"instances"`          // of each function
@@ -28,6 +29,12 @@ type Spec struct {
 	Functions map[string]string `json:"functions"`          // the functions' variables
 	Lifeline  bool              `json:"lifeline"`           // whether to stop when standard input ends
 	Program   string            `json:"program"`            // fingerprint of the supervisor's own program; set by [Platform.Up]
+}
+
+// Postgres is the version that runs here, and where its npm package is.
+type Postgres struct {
+	Major   string `json:"major"` // one of [postgres.Versions]
+	Modules string `json:"modules"`
 }
 
 // Supabase is a project whose address was given.
@@ -41,7 +48,7 @@ type Supabase struct {
 func (s Spec) needsRestart(to Spec) bool {
 	sameProject := (s.Supabase == nil) == (to.Supabase == nil) && (s.Supabase == nil || *s.Supabase == *to.Supabase)
 	hosts := s.Host && to.Host && (s.Instances != to.Instances || s.Timeout != to.Timeout)
-	return s.Ports != to.Ports || !sameProject || s.Modules != to.Modules || s.Program != to.Program || hosts
+	return s.Ports != to.Ports || !sameProject || s.Modules != to.Modules || s.Postgres != to.Postgres || s.Program != to.Program || hosts
 }
 
 // functionPrefixes and functionNames are the variables that functions get from the environment of the command. Everything else of
@@ -49,7 +56,7 @@ func (s Spec) needsRestart(to Spec) bool {
 var (
 	functionPrefixes = []string{"KV_", "USE_", "NETLIFY_"}
 	functionNames    = []string{"GOCOVERDIR", "TZ"}
-	notForFunctions  = map[string]bool{"KV_BASE_URL": true, "KV_HOST_URL": true, "KV_HOST_TIMEOUT": true}
+	notForFunctions  = map[string]bool{"KV_BASE_URL": true, "KV_HOST_URL": true, "KV_HOST_TIMEOUT": true, "KV_LOCAL_POSTGRES": true}
 )
 
 // FunctionVariables picks the functions' variables out of an environment. USE_SUPABASE_KV is true unless it says otherwise.

@@ -1,0 +1,311 @@
+package migrate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"netlify-supabase-kv/pkg/blobs"
+)
+
+// TableSource is a table of somebody else's key-value store as a [Source]: a row an entry, with the columns key and value, and, where it
+// has them, indexes ("<key>:<member>" strings), created_at and updated_at. Nothing is written to it.
+//
+// An index has no row of its own there, as a rule. Here it is an entry whose value is the array of its members, so the source has one for
+// each index that has no row, in the order in which its members came.
+type TableSource struct {
+	name    string // schema.table
+	quoted  string // for SQL
+	pool    *pgxpool.Pool
+	columns map[string]string // by name, their types
+
+	mu   sync.Mutex
+	made map[string][]byte // by key, the index entries that have no row
+}
+
+// NewTableSource returns the table, named as in "public.kv_store_old", of the database at the address, as in DATABASE_URL. It fails where
+// there is no such table, or one that cannot be read as entries. Close it.
+func NewTableSource(ctx context.Context, address, table string) (*TableSource, error) {
+	schema, name, found := strings.Cut(table, ".")
+	if !found || schema == "" || name == "" {
+		return nil, fmt.Errorf("a table is named with its schema, as in public.kv_store_old, got %q", table)
+	}
+	config, err := pgxpool.ParseConfig(address)
+	if err != nil {
+		return nil, errors.New("DATABASE_URL is no address of a database, as in postgresql://postgres.<project>:<password>@<host>:5432/postgres")
+	}
+	// A pooler may give each statement another session, so nothing is prepared.
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to DATABASE_URL: %w", err)
+	}
+	s := &TableSource{name: table, quoted: pgx.Identifier{schema, name}.Sanitize(), pool: pool}
+	if err := s.check(ctx, schema, name); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends the connections.
+func (s *TableSource) Close() { s.pool.Close() }
+
+// tableColumns are what a table may have, and the types that they may be of.
+var tableColumns = map[string][]string{
+	"key": {"text", "character varying"}, "value": {"json", "jsonb", "text"}, "indexes": {"text[]", "character varying[]"},
+	"created_at": {"timestamp with time zone", "timestamp without time zone"}, "updated_at": {"timestamp with time zone", "timestamp without time zone"},
+}
+
+func (s *TableSource) check(ctx context.Context, schema, name string) error {
+	rows, err := s.pool.Query(ctx, `
+		select attname::text, format_type(atttypid, null) from pg_attribute
+		where attrelid = (select c.oid from pg_class as c join pg_namespace as n on n.oid = relnamespace
+			where nspname = $1 and relname = $2 and relkind in ('r', 'p')) and attnum > 0 and not attisdropped`, schema, name)
+	if err != nil {
+		return fmt.Errorf("look at the table %s: %w", s.name, err)
+	}
+	s.columns = map[string]string{}
+	var column, kind string
+	if _, err := pgx.ForEachRow(rows, []any{&column, &kind}, func() error { s.columns[column] = kind; return nil }); err != nil {
+		return fmt.Errorf("look at the table %s: %w", s.name, err)
+	}
+	switch {
+	case len(s.columns) == 0:
+		return fmt.Errorf("there is no table %s in the database of DATABASE_URL", s.name)
+	case s.columns["index_pairs"] != "":
+		return fmt.Errorf("%s is this project's own table: name the one that its entries are to come from", s.name)
+	}
+	for column, kinds := range tableColumns {
+		kind, found := s.columns[column]
+		if !found && (column == "key" || column == "value") {
+			return fmt.Errorf("the table %s has no column %s: entries are read from key and value", s.name, column)
+		}
+		if found && !slices.Contains(kinds, kind) {
+			return fmt.Errorf("the column %s of %s is of the type %s: it must be %s", column, s.name, kind, strings.Join(kinds, " or "))
+		}
+	}
+	var twice int
+	if err := s.pool.QueryRow(ctx, "select count(*) - count(distinct key) from "+s.quoted).Scan(&twice); err != nil {
+		return fmt.Errorf("look at the table %s: %w", s.name, err)
+	}
+	if twice > 0 {
+		return fmt.Errorf("%d rows of %s have no key, or one that another row has too: an entry is one row with a key of its own", twice, s.name)
+	}
+	return nil
+}
+
+// Name implements [Source].
+func (s *TableSource) Name() string {
+	c := s.pool.Config().ConnConfig
+	return fmt.Sprintf("table %s of %s/%s", s.name, c.Host, c.Database)
+}
+
+// List implements [Source]. A row's revision is the transaction that wrote it.
+func (s *TableSource) List(ctx context.Context) ([]blobs.Listed, error) {
+	rows, err := s.pool.Query(ctx, "select key, xmin::text, coalesce(octet_length(value::text), 0)::bigint from "+s.quoted)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", s.name, err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l blobs.Listed, err error) {
+		err = row.Scan(&l.Key, &l.ETag, &l.Size)
+		return l, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", s.name, err)
+	}
+	made, err := s.makeIndexes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the indexes of %s: %w", s.name, err)
+	}
+	for key, value := range made {
+		list = append(list, blobs.Listed{Key: key, ETag: hexSHA256(value)[:16], Size: int64(len(value))})
+	}
+	slices.SortFunc(list, func(a, b blobs.Listed) int { return strings.Compare(a.Key, b.Key) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made = made
+	return list, nil
+}
+
+// makeIndexes makes the entries of the indexes that have no row.
+func (s *TableSource) makeIndexes(ctx context.Context) (map[string][]byte, error) {
+	made := map[string][]byte{}
+	if s.columns["indexes"] == "" {
+		return made, nil
+	}
+	order := "key"
+	if s.columns["created_at"] != "" {
+		order = "created_at, key"
+	}
+	rows, err := s.pool.Query(ctx, "select indexes::text[] from "+s.quoted+" where cardinality(indexes) > 0 order by "+order)
+	if err != nil {
+		return nil, err
+	}
+	members, seen := map[string][]string{}, map[[2]string]bool{}
+	var indexes []*string
+	if _, err := pgx.ForEachRow(rows, []any{&indexes}, func() error {
+		pairs, _ := tablePairs(indexes) // what is none is told where its entry is read
+		for _, p := range pairs {
+			if !seen[p] {
+				seen[p] = true
+				members[p[0]] = append(members[p[0]], p[1])
+			}
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	have, err := s.keysAmong(ctx, sortedKeys(members))
+	if err != nil {
+		return nil, err
+	}
+	for key, list := range members {
+		if !have[key] {
+			if made[key], err = json.Marshal(list); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return made, nil
+}
+
+func (s *TableSource) keysAmong(ctx context.Context, keys []string) (map[string]bool, error) {
+	rows, err := s.pool.Query(ctx, "select key from "+s.quoted+" where key = any ($1)", keys)
+	if err != nil {
+		return nil, err
+	}
+	have := map[string]bool{}
+	var key string
+	_, err = pgx.ForEachRow(rows, []any{&key}, func() error { have[key] = true; return nil })
+	return have, err
+}
+
+// rowsAtOnce is how many rows are asked for at a time, unless they are more than maxBytesAtOnce.
+const rowsAtOnce = 500
+
+// Read implements [Source].
+func (s *TableSource) Read(ctx context.Context, list []blobs.Listed, each func(context.Context, Item) error) error {
+	for len(list) > 0 {
+		n, bytes := 0, int64(0)
+		for n < min(len(list), rowsAtOnce) && (n == 0 || bytes+list[n].Size <= maxBytesAtOnce) {
+			bytes += list[n].Size
+			n++
+		}
+		if err := s.read(ctx, list[:n], each); err != nil {
+			return err
+		}
+		list = list[n:]
+	}
+	return ctx.Err()
+}
+
+func (s *TableSource) read(ctx context.Context, list []blobs.Listed, each func(context.Context, Item) error) error {
+	keys := make([]string, len(list))
+	for i, listed := range list {
+		keys[i] = listed.Key
+	}
+	rows, err := s.pool.Query(ctx, fmt.Sprintf("select key, xmin::text, value::text, %s, %s, %s from %s where key = any ($1)",
+		s.column("indexes", "indexes::text[]", "null::text[]"),
+		s.column("created_at", "(extract(epoch from created_at) * 1000000)::bigint", "null::bigint"),
+		s.column("updated_at", "(extract(epoch from updated_at) * 1000000)::bigint", "null::bigint"), s.quoted), keys)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", s.name, err)
+	}
+	read := make(map[string]Item, len(list))
+	var key, revision string
+	var value *string
+	var indexes []*string
+	var created, updated *int64
+	if _, err := pgx.ForEachRow(rows, []any{&key, &revision, &value, &indexes, &created, &updated}, func() error {
+		item := Item{Blob: blobs.Blob{ETag: revision}, Created: valueOf(created), Updated: valueOf(updated)}
+		if value == nil {
+			item.Err = &rowError{"its value is NULL"}
+		} else {
+			item.Blob.Value = []byte(*value)
+		}
+		if indexes != nil {
+			var problem error
+			if item.Indexes, problem = tablePairs(indexes); problem != nil {
+				item.Err = problem
+			}
+		}
+		read[key] = item
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read %s: %w", s.name, err)
+	}
+	for _, listed := range list {
+		item, found := read[listed.Key]
+		if !found {
+			item = s.index(listed.Key)
+		}
+		item.Listed = listed
+		if err := each(ctx, item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// index is an index entry that has no row.
+func (s *TableSource) index(key string) Item {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	value, found := s.made[key]
+	if !found {
+		return Item{Missing: true}
+	}
+	return Item{Blob: blobs.Blob{Value: value, ETag: hexSHA256(value)[:16]}, Indexes: [][2]string{}, IsIndex: true}
+}
+
+func (s *TableSource) column(name, expression, otherwise string) string {
+	if s.columns[name] == "" {
+		return otherwise
+	}
+	return expression
+}
+
+func valueOf(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+// rowError is what keeps an entry from being made of a row.
+type rowError struct{ reason string }
+
+func (e *rowError) Error() string { return e.reason }
+
+// tablePairs splits "<key>:<member>" strings at their last colon, as kv_store does with those that are written by hand.
+func tablePairs(indexes []*string) ([][2]string, error) {
+	pairs := [][2]string{}
+	for _, text := range indexes {
+		at := -1
+		if text != nil {
+			at = strings.LastIndexByte(*text, ':')
+		}
+		if at <= 0 || at == len(*text)-1 {
+			return pairs, &rowError{`an element of its indexes is not "<key>:<member>": ` + nameOf(text)}
+		}
+		if pair := [2]string{(*text)[:at], (*text)[at+1:]}; !slices.Contains(pairs, pair) {
+			pairs = append(pairs, pair)
+		}
+	}
+	return pairs, nil
+}
+
+func nameOf(text *string) string {
+	if text == nil {
+		return "NULL"
+	}
+	return fmt.Sprintf("%q", *text)
+}

@@ -1,0 +1,129 @@
+package schema
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	osexec "os/exec"
+	"regexp"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// emptyDatabase is what a project has before the first migration.
+func emptyDatabase(t *testing.T) *database {
+	t.Helper()
+	server, err := pgx.ConnectConfig(t.Context(), run.server)
+	require.NoError(t, err)
+	d := &database{name: fmt.Sprintf("%s_%d", run.template, run.copies.Add(1))}
+	exec(t, server, "create database "+d.name+" owner "+run.owner.User)
+	t.Cleanup(func() {
+		exec(t, server, "drop database "+d.name+" with (force)")
+		require.NoError(t, server.Close(context.Background()))
+	})
+	return d
+}
+
+const (
+	// inPublic counts what there is.
+	inPublic = `select (select count(*) from pg_proc where pronamespace = 'public'::regnamespace)
+		+ (select count(*) from pg_class where relnamespace = 'public'::regnamespace)`
+	// theirs is a table that a site may have: the first public shape of such a store.
+	theirs = `
+		create table public.kv_store (
+			id uuid primary key default gen_random_uuid(), key text not null unique, value jsonb, indexes text[] default '{}',
+			created_at timestamptz default now(), updated_at timestamptz default now());
+		create index kv_store_created_at on public.kv_store (created_at);
+		insert into public.kv_store (key, value) values ('a', '1'), ('b', '2')`
+)
+
+func TestAForeignTableIsRefusedBeforeAnythingIsChanged(t *testing.T) {
+	t.Parallel()
+	for name, made := range map[string]string{
+		"TheFirstPublicShape": theirs,
+		"AView":               "create view public.kv_store as select 1 as key",
+		"AnotherShape":        "create table public.kv_store (k bytea, v bytea)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := emptyDatabase(t)
+			exec(t, d.owner(t), made)
+			before := one[int](t, d.owner(t), inPublic)
+			err := migrate(t.Context(), d.name)
+			require.Equal(t, "42P07", code(err), "%v", err)
+			refusal, _ := asPgError(err)
+			require.Contains(t, refusal.Message, "public.kv_store that is not of this project. Nothing was changed.")
+			require.Equal(t, before, one[int](t, d.owner(t), inPublic))
+			way := regexp.MustCompile(`\((create schema before; .*?)\)`).FindStringSubmatch(refusal.Hint)
+			require.NotNil(t, way, refusal.Hint)
+			if name == "AView" {
+				return
+			}
+			exec(t, d.owner(t), way[1])
+			require.NoError(t, migrate(t.Context(), d.name), "the way that it names")
+			upsert(t, d.connect(t), "a", "{}", nil)
+			err = migrate(t.Context(), d.name)
+			refusal, _ = asPgError(err)
+			require.Contains(t, refusal.Message, "were applied before", "ours is not called foreign")
+		})
+	}
+}
+
+// psqlCommand is the line of README.md that applies the migrations without the Supabase CLI.
+func psqlCommand(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	line := regexp.MustCompile(`(?m)^ *(psql "\$DATABASE_URL".*)$`).FindStringSubmatch(string(page))
+	require.NotNil(t, line, "README.md names psql")
+	return line[1]
+}
+
+func TestPsqlAppliesAllOrNothing(t *testing.T) {
+	t.Parallel()
+	if _, err := osexec.LookPath("psql"); err != nil {
+		t.Skip("there is no psql on PATH")
+	}
+	apply := func(shell string, d *database) (ok bool, out string) {
+		cmd := osexec.CommandContext(t.Context(), shell, "-c", psqlCommand(t))
+		cmd.Dir = "../.."
+		cmd.Env = append(os.Environ(), "DATABASE_URL="+d.address(t))
+		printed, err := cmd.CombinedOutput()
+		return err == nil, string(printed)
+	}
+	for _, shell := range []string{"sh", "bash"} {
+		d := emptyDatabase(t)
+		ok, out := apply(shell, d)
+		require.True(t, ok, out)
+		upsert(t, d.connect(t), "a", "{}", nil)
+		all := one[int](t, d.owner(t), inPublic)
+		ok, out = apply(shell, d)
+		require.False(t, ok, out)
+		require.Contains(t, out, "were applied before")
+		require.Equal(t, all, one[int](t, d.owner(t), inPublic))
+	}
+	for says, made := range map[string]string{
+		"not of this project": theirs,
+		"already exists":      "create table public.kv_import (a int)", // which a file in the middle makes
+	} {
+		d := emptyDatabase(t)
+		exec(t, d.owner(t), made)
+		before := one[int](t, d.owner(t), inPublic)
+		ok, out := apply("sh", d)
+		require.False(t, ok, out)
+		require.Contains(t, out, says)
+		require.Equal(t, before, one[int](t, d.owner(t), inPublic), "nothing half")
+	}
+}
+
+// address is the database's, for the schema's owner.
+func (d *database) address(t *testing.T) string {
+	t.Helper()
+	u, err := url.Parse(os.Getenv("DATABASE_URL"))
+	require.NoError(t, err)
+	u.Path = "/" + d.name
+	return u.String()
+}

@@ -1,0 +1,74 @@
+package schema
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Change capture (Realtime, Debezium, ETL services) publishes all tables, and Postgres then refuses to update or delete rows of a table
+// without a replica identity.
+func TestAPublicationForAllTablesStopsNothing(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	exec(t, d.superuser(t), "create publication everything for all tables") // Supabase lets postgres do it
+	conn := d.connect(t)
+	const (
+		run     = "00000000-0000-4000-8000-000000000001"
+		session = "00000000-0000-4000-8000-000000000002"
+	)
+	exec(t, conn, "select public.kv_import_open($1, $2)", run, session)
+	exec(t, conn, "select public.kv_import($1, '{x,y}', '{1,2}', array[null, null], '{f,f}', array[null, null]::bigint[], array[null, null]::bigint[])", session)
+	for i := range 5 {
+		exec(t, conn, "select public.kv_upsert('a', $1, '{{i,m},{j,n}}', $2, true)", `{"n":1}`, requestID(3*i+1))
+		exec(t, conn, "select public.kv_upsert('a', $1, '{{i,o}}', $2, true)", `{"n":2}`, requestID(3*i+2))
+		upsert(t, conn, "i", `["plain"]`, nil)
+		exec(t, conn, "select public.kv_delete('a', $1, true)", requestID(3*i+3))
+		remove(t, conn, "i")
+	}
+	exec(t, conn, "update public.kv_store set key = 'z', indexes = '{k:l}' where key = 'y'")
+	remove(t, conn, "x")
+	exec(t, conn, "select public.kv_mirror_forget((select array_agg(id) from public.kv_outbox))")
+	exec(t, conn, "select public.kv_import_hold($1, true)", session)
+	exec(t, conn, "select public.kv_import_close()")
+	require.Equal(t, `{"keys":["j","z"],"count":2}`, one[string](t, conn, "select public.kv_list()"))
+	exec(t, d.owner(t), "create table public.without_one (); grant all on public.without_one to service_role")
+	requireCode(t, "55000", conn, "delete from public.without_one where false") // checked before any row is looked for
+	exec(t, d.owner(t), "drop table public.without_one")
+	for _, table := range all[string](t, conn, `
+		select c.oid::regclass::text from pg_class as c join pg_namespace as n on n.oid = relnamespace
+		where nspname in ('public', 'kv') and relkind in ('r', 'p')`) {
+		exec(t, conn, "delete from "+table+" where false")
+	}
+}
+
+// longAgo leaves ten changes of a transaction that was over two hours ago.
+const longAgo = `
+	insert into public.kv_log (stamp, key) select '3', 'old/' || i from generate_series(1, 10) as i;
+	insert into public.kv_log_mark (at, horizon) values (clock_timestamp() - interval '2 hours', '4')`
+
+func TestTheLogIsPrunedUnderAPublication(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	exec(t, d.superuser(t), "create publication everything for all tables")
+	conn := d.connect(t)
+	exec(t, conn, longAgo)
+	require.Equal(t, 10, prune(t, conn))
+}
+
+// Writes prune the log now and then. Where that fails, for whatever reason, the write is none the worse.
+func TestPruningThatFailsFailsNoWrite(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	conn := d.connect(t)
+	exec(t, d.owner(t), `
+		create function public.no() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+		create trigger no before delete on public.kv_log for each row execute function public.no()`)
+	exec(t, conn, longAgo)
+	require.Zero(t, prune(t, conn), "what was pruned")
+	for range 300 { // one in a hundred prunes
+		upsert(t, conn, "a", `{"a":2}`, nil)
+	}
+	require.Equal(t, `{"a":2}`, get(t, conn, "a"))
+	require.Equal(t, 10, one[int](t, conn, "select count(*) from public.kv_log where starts_with(key, 'old/')"), "each attempt failed")
+}

@@ -1,0 +1,310 @@
+package schema
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+)
+
+// PostgREST's sessions on Supabase load the extension safeupdate, which ends an update or a delete without a condition with error 21000,
+// also inside a function. It is written in C and not to be had here. Two things stand in for it: the texts of all functions are read for
+// such statements, also in what they execute; and every statement that a test runs as PostgREST does is looked at in the form in which
+// safeupdate sees it, the tree that Postgres makes of it (https://github.com/eradman/pg-safeupdate: the hook post_parse_analyze).
+
+func TestNoFunctionUpdatesOrDeletesWithoutACondition(t *testing.T) {
+	t.Parallel()
+	rows, err := newDatabase(t).owner(t).Query(t.Context(), `
+		select p.oid::regprocedure::text, prosrc from pg_proc as p join pg_namespace as n on n.oid = pronamespace
+		where nspname in ('public', 'kv') and prolang in (select oid from pg_language where lanname in ('sql', 'plpgsql'))`)
+	require.NoError(t, err)
+	functions := 0
+	var name, text string
+	_, err = pgx.ForEachRow(rows, []any{&name, &text}, func() error {
+		functions++
+		require.Empty(t, unconditional(text), "%s: Supabase refuses this; write `where true` where all rows are meant", name)
+		return nil
+	})
+	require.NoError(t, err)
+	require.Greater(t, functions, 50, "functions that were read")
+}
+
+// unconditional gives the update and delete statements without a condition of an SQL text, and those of the strings in it, which may be
+// executed. It takes more for a statement than Postgres would, and never less.
+func unconditional(sql string) (found []string) {
+	tokens := lexSQL(sql)
+	for i, token := range tokens {
+		if token.quoted {
+			found = append(found, unconditional(token.text)...)
+			continue
+		}
+		before := ""
+		if i > 0 {
+			before = tokens[i-1].text
+		}
+		switch {
+		case token.text == "delete" && i+1 < len(tokens) && tokens[i+1].text == "from":
+		case token.text == "update" && !slices.Contains([]string{"for", "key", "do", "or", "before", "after", "of", "on"}, before):
+		default:
+			continue
+		}
+		statement := restOfStatement(tokens[i:])
+		if !slices.Contains(statement, "where") && (token.text == "delete" || slices.Contains(statement, "set")) {
+			found = append(found, strings.Join(statement, " "))
+		}
+	}
+	return found
+}
+
+// restOfStatement gives the words of a statement up to its end, without what stands in parentheses.
+func restOfStatement(tokens []sqlToken) (words []string) {
+	depth := 0
+	for _, token := range tokens {
+		switch {
+		case token.quoted:
+		case token.text == "(":
+			depth++
+		case token.text == ")":
+			depth--
+		case token.text == ";":
+			depth = -1
+		case depth == 0:
+			words = append(words, token.text)
+		}
+		if depth < 0 {
+			break
+		}
+	}
+	return words
+}
+
+type sqlToken struct {
+	text   string // of a word in lower case
+	quoted bool   // a string's content
+}
+
+// lexSQL splits an SQL text into words, strings and single characters. Comments and quoted names are left out.
+func lexSQL(sql string) (tokens []sqlToken) {
+	upTo := func(from int, end string) int {
+		if i := strings.Index(sql[from:], end); i >= 0 {
+			return from + i
+		}
+		return len(sql)
+	}
+	for i := 0; i < len(sql); {
+		rest := sql[i:]
+		switch c := sql[i]; {
+		case strings.HasPrefix(rest, "--"):
+			i = upTo(i, "\n")
+		case strings.HasPrefix(rest, "/*"):
+			i = upTo(i, "*/") + 2
+		case c == '"':
+			i = upTo(i+1, `"`) + 1
+		case c == '\'': // '' within a string: two strings, one after the other
+			end := upTo(i+1, "'")
+			tokens = append(tokens, sqlToken{sql[i+1 : end], true})
+			i = end + 1
+		case c == '$' && dollarTag(rest) != "":
+			tag := dollarTag(rest)
+			end := upTo(i+len(tag), tag)
+			tokens = append(tokens, sqlToken{sql[i+len(tag) : end], true})
+			i = end + len(tag)
+		case isWord(c):
+			end := i
+			for end < len(sql) && isWord(sql[end]) {
+				end++
+			}
+			tokens = append(tokens, sqlToken{strings.ToLower(sql[i:end]), false})
+			i = end
+		case c > ' ':
+			tokens = append(tokens, sqlToken{sql[i : i+1], false})
+			i++
+		default:
+			i++
+		}
+	}
+	return tokens
+}
+
+func isWord(c byte) bool {
+	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c >= 0x80
+}
+
+// dollarTag is the $tag$ that the text begins with, if it does.
+func dollarTag(text string) string {
+	for i := 1; i < len(text); i++ {
+		if text[i] == '$' {
+			return text[:i+1]
+		}
+		if !isWord(text[i]) {
+			break
+		}
+	}
+	return ""
+}
+
+func TestStatementsWithoutAConditionAreFound(t *testing.T) {
+	t.Parallel()
+	for sql, want := range map[string]int{
+		"delete from t":                                1,
+		"DELETE FROM t;":                               1,
+		"delete from t where true":                     0,
+		"delete from t -- where true\n":                1,
+		"delete from t /* where */":                    1,
+		`delete from "where"`:                          1,
+		"delete from t using (select 1 where true) x":  1,
+		"delete from t; select 1 where true":           1,
+		"update t set a = 1":                           1,
+		"update t set a = (select 1 where true)":       1,
+		"update t set a = 'where'":                     1,
+		"update t as x set a = 1 from u where x.b = 2": 0,
+		"with gone as (delete from t returning a) select a from gone where true": 1,
+		"with some as (select a where true) update t set a = 1":                  1,
+		"select a from t for update":                                             0,
+		"select a from t for no key update":                                      0,
+		"insert into t values (1) on conflict (a) do update set a = 2":           0,
+		"create trigger x after insert or update on t":                           0,
+		"execute 'delete from t'":                                                1,
+		"execute format('update %I set a = 1', v_name)":                          1,
+		"execute 'delete from t where a = ''x'''":                                0,
+		"execute $x$ delete from t $x$":                                          1,
+		"raise exception 'an update is under way'":                               0,
+		"if a then delete from t; end if":                                        1,
+	} {
+		require.Len(t, unconditional(sql), want, sql)
+	}
+}
+
+// watch fails the test for every statement of the connection that safeupdate would refuse.
+func watch(t testing.TB) func(*pgx.ConnConfig) {
+	var mu sync.Mutex
+	var refused []string
+	t.Cleanup(func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, statement := range refused {
+			t.Errorf("Supabase refuses this with error 21000: an update or delete without a condition: %s", statement)
+		}
+	})
+	return seeTrees(func(notice *pgconn.Notice) {
+		if refuses(notice.Detail) {
+			mu.Lock()
+			defer mu.Unlock()
+			refused = append(refused, strings.Join(append(relation.FindStringSubmatch(notice.Detail), notice.Where), " "))
+		}
+	})
+}
+
+// seeTrees has the tree of every statement of a connection handed out, also of those inside functions.
+func seeTrees(each func(*pgconn.Notice)) func(*pgx.ConnConfig) {
+	return func(config *pgx.ConnConfig) {
+		config.RuntimeParams["debug_print_parse"] = "on"
+		config.RuntimeParams["debug_pretty_print"] = "off"
+		config.RuntimeParams["client_min_messages"] = "log"
+		next := config.OnNotice
+		config.OnNotice = func(conn *pgconn.PgConn, notice *pgconn.Notice) {
+			if strings.HasPrefix(notice.Detail, "{QUERY") {
+				each(notice)
+			} else if next != nil {
+				next(conn, notice)
+			}
+		}
+	}
+}
+
+// relation is the first one that a tree names.
+var relation = regexp.MustCompile(`:aliasname \S+`)
+
+// refuses tells whether a tree has an update or a delete whose jointree has no quals, at any depth: nodes are written as
+// {NAME :field value …}, null as <>. The numbers are Postgres' CmdType, which are the same in 15 and 17.
+func refuses(tree string) bool {
+	type node struct {
+		name, field string
+		changes     bool // it is a QUERY that updates or deletes
+	}
+	var stack []node
+	for _, token := range treeTokens(tree) {
+		top := len(stack) - 1
+		switch {
+		case token == "{":
+			stack = append(stack, node{})
+		case top < 0:
+		case token == "}":
+			stack = stack[:top]
+		case stack[top].name == "":
+			stack[top].name = token
+		case strings.HasPrefix(token, ":"):
+			stack[top].field = token
+		case stack[top].name == "QUERY" && stack[top].field == ":commandType":
+			stack[top].changes = token == "2" || token == "4"
+		case token == "<>" && stack[top].field == ":quals" && top > 0 && stack[top-1].changes && stack[top-1].field == ":jointree":
+			return true
+		}
+	}
+	return false
+}
+
+// treeTokens splits at spaces, braces and parentheses. A backslash escapes one of them.
+func treeTokens(tree string) (tokens []string) {
+	start := -1
+	end := func(i int) {
+		if start >= 0 {
+			tokens = append(tokens, tree[start:i])
+		}
+		start = -1
+	}
+	for i := 0; i < len(tree); i++ {
+		switch tree[i] {
+		case ' ', '\n', '(', ')':
+			end(i)
+		case '{', '}':
+			end(i)
+			tokens = append(tokens, tree[i:i+1])
+		case '\\':
+			if start < 0 {
+				start = i
+			}
+			i++
+		default:
+			if start < 0 {
+				start = i
+			}
+		}
+	}
+	end(len(tree))
+	return tokens
+}
+
+func TestWhatSafeupdateRefusesIsSeen(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	exec(t, d.owner(t), `
+		create function public.clear() returns void language plpgsql as $$ begin delete from public.kv_store; end $$;
+		create function public.clear_sql() returns void language sql as $$ update public.kv_store set value = '{}' $$;
+		create function public.clear_dynamic() returns void language plpgsql as $$ begin execute 'delete from public.kv_store'; end $$;
+		create function public.clear_all() returns void language plpgsql as $$ begin delete from public.kv_store where true; end $$`)
+	for sql, want := range map[string]bool{
+		"delete from public.kv_store":                                    true,
+		"delete from public.kv_store where true":                         false,
+		"delete from public.kv_store where key = 'a { b } \\'":           false,
+		"update public.kv_store set key = 'b'":                           true,
+		"with x as (delete from public.kv_store returning 1) select 1":   true,
+		"select public.clear()":                                          true,
+		"select public.clear_sql()":                                      true,
+		"select public.clear_dynamic()":                                  true,
+		"select public.clear_all()":                                      false,
+		"insert into public.kv_store (key, value) values ('a', '1')":     false,
+		"select 1 as \"{QUERY :commandType 4 :jointree {x :quals <>}}\"": false,
+	} {
+		got := false
+		conn := d.login(t, run.authenticator, seeTrees(func(notice *pgconn.Notice) { got = got || refuses(notice.Detail) }))
+		exec(t, conn, "set role service_role")
+		exec(t, conn, sql)
+		require.Equal(t, want, got, sql)
+	}
+}
