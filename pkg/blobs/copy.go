@@ -2,7 +2,6 @@ package blobs
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 
@@ -90,9 +89,9 @@ func ETagOf(b Blob) string { return etagOf(b) }
 // SameMetadata tells whether clients read the same: {} is none.
 func SameMetadata(a, b string) bool { return sameMetadata(a, b) }
 
-// WithMembers adds to the text of an array the strings of another one that it lacks.
+// WithMembers adds to the text of an array the members of another one that it lacks.
 func WithMembers(text, other string) string {
-	members, isArray := membersOf(other)
+	members, isArray := kv.ParseMembers(other)
 	if !isArray {
 		return text
 	}
@@ -100,30 +99,15 @@ func WithMembers(text, other string) string {
 	return merged
 }
 
-// HasMembers tells whether the text of an array has all strings of another one. What is no array has none, and is in none.
+// HasMembers tells whether the text of an array has all members of another one. What is no array has none, and is in none.
 func HasMembers(text, other string) bool {
-	members, isArray := membersOf(text)
-	wanted, areArrays := membersOf(other)
-	known := map[string]bool{}
+	members, isArray := kv.ParseMembers(text)
+	wanted, areArrays := kv.ParseMembers(other)
+	known := map[kv.Member]bool{}
 	for _, member := range members {
 		known[member] = true
 	}
-	return isArray && areArrays && !slices.ContainsFunc(wanted, func(member string) bool { return !known[member] })
-}
-
-// membersOf are the strings of an array that Postgres can hold.
-func membersOf(text string) (members []string, isArray bool) {
-	var elements []json.RawMessage
-	if json.Unmarshal([]byte(text), &elements) != nil || elements == nil {
-		return nil, false
-	}
-	for _, element := range elements {
-		var member string
-		if element[0] == '"' && !kv.HasLoneSurrogate(string(element)) && json.Unmarshal(element, &member) == nil {
-			members = append(members, member)
-		}
-	}
-	return members, true
+	return isArray && areArrays && !slices.ContainsFunc(wanted, func(member kv.Member) bool { return !known[member] })
 }
 
 // Remove deletes a blob. Blobs has no condition for it: whoever removes a copy looks again afterwards.

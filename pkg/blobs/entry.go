@@ -116,26 +116,14 @@ func (m metadata) over(etag string) SetOptions {
 	return SetOptions{Metadata: m.text(), IfMatch: etag, IfNew: etag == ""}
 }
 
-func pairsOf(indexes []kv.Index) [][2]string {
-	pairs := [][2]string{}
-	seen := map[kv.Index]bool{}
-	for _, index := range indexes {
-		if !seen[index] {
-			seen[index] = true
-			pairs = append(pairs, [2]string{index.Key, index.Member})
-		}
-	}
-	return pairs
-}
-
 // appendMembers adds to the text of an array the members that are not in it. The rest of the text stays as it is. Anything but
 // an array counts as an empty one.
-func appendMembers(text string, members []string) (appended string, grown bool) {
-	present, isArray := membersOf(text)
+func appendMembers(text string, members []kv.Member) (appended string, grown bool) {
+	present, isArray := kv.ParseMembers(text)
 	if !isArray {
 		text = "[]"
 	}
-	known := map[string]bool{}
+	known := map[kv.Member]bool{}
 	for _, member := range present {
 		known[member] = true
 	}
@@ -149,7 +137,7 @@ func appendMembers(text string, members []string) (appended string, grown bool) 
 		if out[len(out)-1] != '[' {
 			out = append(out, ',')
 		}
-		out = kv.AppendString(out, member)
+		out = member.AppendJSON(out)
 	}
 	return string(append(out, ']')), grown
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"netlify-supabase-kv/pkg/kv"
+
 	"netlify-supabase-kv/pkg/blobs/blobstest"
 )
 
@@ -433,4 +435,26 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 	_, err := c.Get(t.Context(), "a")
 	require.ErrorContains(t, err, "blobs: get: ")
 	require.NotContains(t, err.Error(), token)
+}
+
+func TestAStoreTellsWhatWasSeenLastRatherThanTheClock(t *testing.T) {
+	t.Parallel()
+	for name, seen := range map[string]struct {
+		attempts []http.HandlerFunc
+		want     kv.Code
+	}{
+		"ItFailsAllTheTime":  {[]http.HandlerFunc{status(503)}, kv.CodeDatabaseUnreachable},
+		"ItFailsThenHangs":   {[]http.HandlerFunc{status(503), hung}, kv.CodeDatabaseUnreachable},
+		"ItHangsAllTheTime":  {[]http.HandlerFunc{hung}, kv.CodeDeadlineExceeded},
+		"ItAsksToWaitLonger": {[]http.HandlerFunc{status(503, "Retry-After", "60")}, kv.CodeDatabaseUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, _ := script(t, seen.attempts...)
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			_, err := NewStore(c, c).Get(ctx, "a")
+			require.Equal(t, seen.want, kv.CodeOf(err), "got %v", err)
+		})
+	}
 }

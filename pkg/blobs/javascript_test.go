@@ -221,7 +221,7 @@ func TestListsUnderNetlifyDevHaveTheKeysThatWereWritten(t *testing.T) {
 			if i%2 == 0 && key != prefix+"100%" {
 				js.do("edge", "set", key, `{"n":1}`, nil)
 			} else {
-				_, err := store.Upsert(given, kv.Entry{Key: key, Value: `{"n":1}`, Indexes: []kv.Index{{Key: "i", Member: key}}})
+				_, err := store.Upsert(given, kv.Entry{Key: key, Value: `{"n":1}`, Indexes: []kv.Index{{Key: "i", Member: kv.TextMember(key)}}})
 				require.NoError(t, err)
 			}
 			want[key] = json.RawMessage(`{"n":1}`)

@@ -12,7 +12,7 @@ func TestAnArrayHasTheMembersOfAnother(t *testing.T) {
 		text, other string
 		has         bool
 	}{
-		{`["a","b"]`, `["b"]`, true}, {`[ "b" , "a" ]`, `["a","b"]`, true}, {`["\u0061"]`, `["a"]`, true}, {`["a"]`, `[]`, true}, {`["a"]`, `["a",1]`, true},
+		{`["a","b"]`, `["b"]`, true}, {`[ "b" , "a" ]`, `["a","b"]`, true}, {`["\u0061"]`, `["a"]`, true}, {`["a"]`, `[]`, true}, {`["a"]`, `["a",{}]`, true}, {`["a",1]`, `["a",1]`, true}, {`["a",1]`, `["1"]`, false}, {`["a","1"]`, `[1]`, false}, {`[1.0]`, `[1]`, false},
 		{`["a"]`, `["a","b"]`, false}, {`[]`, `["a"]`, false}, {`[["a"]]`, `["a"]`, false},
 		{``, `["a"]`, false}, {``, `[]`, false}, {`{"a":1}`, `[]`, false}, {`null`, `[]`, false}, {`["a"]`, ``, false}, {`["a"]`, `"a"`, false}, {`["a"]`, `null`, false},
 	} {

@@ -29,7 +29,8 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 		return none, err
 	}
 	end := time.Now().Add(p.total)
-	if deadline, ok := ctx.Deadline(); ok && deadline.Before(end) {
+	deadline, ok := ctx.Deadline()
+	if ok = ok && deadline.Before(end); ok {
 		end = deadline
 	}
 	pauses := backoff.NewExponentialBackOff()
@@ -69,10 +70,24 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 		return none, last
 	}
 	if ctx.Err() != nil && !errors.Is(again.error, ctx.Err()) {
-		return none, fmt.Errorf("%w; before: %w", ctx.Err(), again.error)
+		return none, &endedError{ctx.Err(), again.error}
+	}
+	if ok && errors.Is(again.error, context.DeadlineExceeded) {
+		return none, &outOfTime{again.error}
 	}
 	return none, again.error // what went wrong, rather than that repeating it ended
 }
+
+// outOfTime is the end of the request's time without anything having been seen but that.
+type outOfTime struct{ error }
+
+func (e *outOfTime) Unwrap() error { return e.error }
+
+// endedError is the end of the context after something else had gone wrong.
+type endedError struct{ context, before error }
+
+func (e *endedError) Error() string   { return fmt.Sprintf("%v; before: %v", e.context, e.before) }
+func (e *endedError) Unwrap() []error { return []error{e.context, e.before} }
 
 // once bounds an attempt: a pooled connection that died while the instance was frozen says nothing until TCP gives up, and
 // then there must be time for another.

@@ -119,7 +119,7 @@ func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (put Seen, err err
 			known.Created = now
 		}
 		if entry.Indexes != nil || at == "" { // a new entry has none
-			if err := s.setIndexes(ctx, &known, pairsOf(entry.Indexes)); err != nil {
+			if err := s.setIndexes(ctx, &known, kv.Pairs(entry.Indexes)); err != nil {
 				return err
 			}
 		}
@@ -158,7 +158,7 @@ func (s *Store) head(ctx context.Context, key string) (etag string, m metadata, 
 
 // addMembers adds the members to their index entries, each once, and returns those that grew.
 func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []Seen, err error) {
-	members := map[string][]string{}
+	members := map[string][]kv.Member{}
 	var keys []string
 	for _, index := range indexes {
 		if members[index.Key] == nil {
@@ -186,7 +186,7 @@ func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []See
 
 // addTo adds members to one index entry. The entry's own times and indexes stay, and so does what it was like in Supabase when
 // it was copied: it is that and more. grown is nil where it has them all.
-func (s *Store) addTo(ctx context.Context, key string, members []string) (grown *Seen, err error) {
+func (s *Store) addTo(ctx context.Context, key string, members []kv.Member) (grown *Seen, err error) {
 	err = untilItHolds(ctx, func() error {
 		blob, err := s.client.GetUpTo(ctx, key, maxReadBytes)
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -274,6 +274,8 @@ func storeError(ctx context.Context, op string, err error) error {
 	}
 	e := &kv.Error{Code: kv.CodeDatabaseUnreachable, Op: op, Err: err, Message: "Netlify Blobs could not be reached; try again in a moment"}
 	var answer *Error
+	var ended *endedError
+	var over *outOfTime
 	switch {
 	case errors.Is(err, ErrNotFound):
 		e.Code, e.Message = kv.CodeNotFound, "Key not found"
@@ -292,7 +294,7 @@ func storeError(ctx context.Context, op string, err error) error {
 	case errors.As(err, &answer) && answer.Status == http.StatusTooManyRequests:
 		e.Code, e.RetryAfter = kv.CodeRateLimited, cmp.Or(answer.RetryAfter, window)
 		e.Message = "Netlify's API takes a limited number of requests a minute, and there are more: try again after the time that Retry-After says, and ask for less at a time"
-	case ctx.Err() != nil:
+	case errors.As(err, &over) || ctx.Err() != nil && !errors.As(err, &ended):
 		e.Code, e.Message = kv.CodeDeadlineExceeded, "the time allowed for the request was over before Netlify Blobs answered; ask for less, or try again"
 	}
 	return e

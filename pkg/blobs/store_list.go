@@ -112,7 +112,9 @@ func (s *Store) readMetadata(ctx context.Context, all []*listed, q kv.ListQuery)
 
 func (m metadata) matches(q kv.ListQuery) bool {
 	for _, spelled := range q.Indexes {
-		if !slices.ContainsFunc(m.Indexes, func(pair [2]string) bool { return pair[0]+":"+pair[1] == spelled }) {
+		if !slices.ContainsFunc(m.Indexes, func(pair [2]string) bool {
+			return kv.Index{Key: pair[0], Member: kv.Member(pair[1])}.String() == spelled
+		}) {
 			return false
 		}
 	}

@@ -114,7 +114,7 @@ func TestAnEntryMayHaveMoreIndexesThanFitIntoMetadata(t *testing.T) {
 	ctx := t.Context()
 	var indexes []kv.Index
 	for i := range 200 {
-		indexes = append(indexes, kv.Index{Key: "index:all", Member: fmt.Sprint("member-", i)})
+		indexes = append(indexes, kv.Index{Key: "index:all", Member: kv.TextMember(fmt.Sprint("member-", i))})
 	}
 	upsert := func(key string, indexes []kv.Index) {
 		t.Helper()
@@ -190,7 +190,7 @@ func TestBlobsWithoutETagsCanBeWritten(t *testing.T) {
 	client := blobs.NewClient("kv").WithDefault(access)
 	store := blobs.NewStore(client, client)
 	for n := range 3 {
-		entry := kv.Entry{Key: "k", Value: fmt.Sprintf(`{"n":%d}`, n), Indexes: []kv.Index{{Key: "i", Member: fmt.Sprint(n)}}}
+		entry := kv.Entry{Key: "k", Value: fmt.Sprintf(`{"n":%d}`, n), Indexes: []kv.Index{{Key: "i", Member: kv.TextMember(fmt.Sprint(n))}}}
 		_, err := store.Upsert(t.Context(), entry)
 		require.NoError(t, err)
 		value, err := store.Get(t.Context(), "k")

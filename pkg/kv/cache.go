@@ -22,6 +22,9 @@ type CacheConfig struct {
 	// MaxStale is how old the last look at the change feed may be for an answer to be given from memory without asking
 	// the database. 0: every answer is as new as its request.
 	MaxStale time.Duration
+	// KeepNothing also keeps answers that found nothing: a Get without an entry, a Query without results. Programs look whether
+	// there is something, write it, and look again at once, so without it these answers are only for the request that asked.
+	KeepNothing bool
 }
 
 // DefaultCache is the configuration where the environment says nothing.
@@ -288,6 +291,10 @@ func (c *Cache) observe(cursor string, seen changes, began time.Time) bool {
 // keep puts an answer that holds as of the cursor into memory. The caller holds the lock.
 func (c *Cache) keep(r read, answer Answer, loaded time.Time) {
 	id := r.id()
+	if r.foundNothing(answer.Body) && !c.config.KeepNothing {
+		c.answers.Remove(id)
+		return
+	}
 	a := &kept{
 		body: strings.Clone(answer.Body), // a part of a text that also holds the feed's answer
 		tag:  answer.Tag, scope: r.scope, loaded: loaded,

@@ -188,7 +188,7 @@ func (n *interleaving) write() {
 		}
 		sql, args = "select public.kv_upsert($1, $2, $3)::json ->> 'version'", []any{full, value, [][]string{{n.prefix + "x", member}}}
 		direct = func() Written {
-			written, err := n.store.Upsert(ctx, Entry{Key: full, Value: value, Indexes: []Index{{Key: n.prefix + "x", Member: member}}})
+			written, err := n.store.Upsert(ctx, Entry{Key: full, Value: value, Indexes: []Index{{Key: n.prefix + "x", Member: TextMember(member)}}})
 			require.NoError(t, err)
 			return written
 		}
@@ -324,6 +324,9 @@ func (n *interleaving) read() {
 		require.NoError(t, err)
 	}
 	n.sources[answer.Source]++
+	if CodeOf(err) == CodeNotFound && !n.caches[i].config.KeepNothing {
+		require.Contains(t, []Source{SourceMiss, SourceBypass}, answer.Source, "an absent answer is for its own request")
+	}
 	got := answer.Body
 	if body != nil {
 		got = body(got)
@@ -391,7 +394,7 @@ func newInterleaving(t *testing.T, random *rand.Rand) *interleaving {
 	_, err = n.store.Upsert(t.Context(), Entry{Key: n.prefix + "y", Value: `{}`, Indexes: []Index{}})
 	require.NoError(t, err)
 	for i, stale := range []time.Duration{0, 0, time.Second, time.Second, 5 * time.Second} {
-		cache := NewCache(n.store, CacheConfig{Entries: 6 + random.IntN(10), MaxBytes: 1 << 20, TTL: 20 * time.Second, MaxStale: stale})
+		cache := NewCache(n.store, CacheConfig{Entries: 6 + random.IntN(10), MaxBytes: 1 << 20, TTL: 20 * time.Second, MaxStale: stale, KeepNothing: random.IntN(2) == 0})
 		cache.now = n.clock.now
 		if i%2 == 1 {
 			cache.large = 1 // these look at the feed first, for every answer

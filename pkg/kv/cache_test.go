@@ -118,12 +118,59 @@ func TestAnAnswerIsGivenFromMemoryWithinTheStaleness(t *testing.T) {
 	require.Zero(t, answer.Age)
 	c.clock.pass(time.Second)
 	c.requireGet("a", `{"n":2}`, SourceRevalidated, "kv_get_since")
+	require.Equal(t, CacheStats{Hits: 1, Misses: 2, Revalidations: 1, Invalidations: 1, Entries: 1, Bytes: c.Stats().Bytes}, c.Stats())
+}
+
+// Whoever finds nothing writes it, and looks again at once.
+func TestAnAnswerThatFoundNothingIsKeptOnlyWhereThatIsAskedFor(t *testing.T) {
+	t.Parallel()
+	query := func(c *cacheTest) Query {
+		return Query{Prefix: c.prefix + "none", Select: []Field{{Name: "key"}}}
+	}
+	ask := func(c *cacheTest, source Source, found int) {
+		t.Helper()
+		answer, err := c.Query(t.Context(), query(c), Freshness{})
+		require.NoError(t, err)
+		require.Equal(t, source, answer.Source)
+		require.Equal(t, found, strings.Count(answer.Body, `"key"`), answer.Body)
+	}
+	c := newCacheTest(t, nil)
+	for range 2 {
+		c.requireGet("none", ``, SourceMiss, "kv_get_since")
+		ask(c, SourceMiss, 0)
+		c.road.taken()
+	}
+	require.Zero(t, c.Stats().Entries)
+	c.put("none", `{}`)
+	c.requireGet("none", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("none", `{}`, SourceHit)
+	ask(c, SourceMiss, 1)
+	ask(c, SourceHit, 1)
+	c.road.taken()
+
+	// What was found and is gone is like any change: it shows when the staleness is over, and is then not kept.
+	_, err := c.store.Delete(t.Context(), c.prefix+"none")
+	require.NoError(t, err)
+	c.requireGet("none", `{}`, SourceHit)
+	c.clock.pass(time.Second)
+	c.requireGet("none", ``, SourceMiss, "kv_get_since")
+	c.requireGet("none", ``, SourceMiss, "kv_get_since")
+	ask(c, SourceMiss, 0)
+	require.Zero(t, c.Stats().Entries)
+
+	// An empty list stays in memory: by default it is as new as the request in any case.
+	c.requireList(ListQuery{}, SourceMiss, "kv_query_since", "kv_list_since")
+	c.requireList(ListQuery{}, SourceHit)
+
+	c = newCacheTest(t, func(config *CacheConfig) { config.KeepNothing = true })
 	c.requireGet("none", ``, SourceMiss, "kv_get_since")
 	c.requireGet("none", ``, SourceHit)
+	ask(c, SourceMiss, 0)
+	ask(c, SourceHit, 0)
+	c.road.taken()
 	c.put("none", `{}`)
 	c.clock.pass(time.Second)
 	c.requireGet("none", `{}`, SourceMiss, "kv_get_since")
-	require.Equal(t, CacheStats{Hits: 2, Misses: 4, Revalidations: 1, Invalidations: 2, Entries: 2, Bytes: c.Stats().Bytes}, c.Stats())
 }
 
 func TestOneLookIsGoodForAllAnswers(t *testing.T) {
@@ -264,7 +311,7 @@ func TestTheClockThatSawMoreTimePassCounts(t *testing.T) {
 
 func TestCallersGetWhatTheyAskFor(t *testing.T) {
 	t.Parallel()
-	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale, config.KeepNothing = time.Hour, true })
 	first := c.put("a", `{"n":1}`)
 	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get_since")
 	c.requireGetWith(Freshness{After: first.Version}, "a", `{"n":1}`, SourceHit)
@@ -507,9 +554,9 @@ func TestBytesAreCountedDownToNothing(t *testing.T) {
 
 func TestAWarmStartLoadsEntriesInOneRoundTrip(t *testing.T) {
 	t.Parallel()
-	c := newCacheTest(t, func(config *CacheConfig) { config.Entries, config.MaxStale = 4, time.Hour })
+	c := newCacheTest(t, func(config *CacheConfig) { config.Entries, config.MaxStale, config.KeepNothing = 4, time.Hour, true })
 	for _, key := range []string{"p/1", "p/2", "p/3", "p/4", "q"} {
-		c.put(key, `{"k":"`+key+`\u0000"}`, Index{Key: c.prefix + "x", Member: key})
+		c.put(key, `{"k":"`+key+`\u0000"}`, Index{Key: c.prefix + "x", Member: TextMember(key)})
 	}
 	c.warmUp(WarmEntries, "q", "x", "none", "p/*", "not*\x00")
 	require.Equal(t, []string{"kv_warm_get"}, c.road.taken())

@@ -340,6 +340,53 @@ func TestThePassedDeadlineIsToldAsSuch(t *testing.T) {
 	require.Equal(t, CodeDeadlineExceeded, CodeOf(err), "got %v", err)
 }
 
+// A database that refuses connections may make the last attempts hang, or the last one be cut off by the clock.
+func TestWhatWasSeenLastIsToldRatherThanTheClock(t *testing.T) {
+	hang := reply{status: 200, pause: time.Minute}
+	for name, replies := range map[string][]reply{
+		"ItRefusesAllTheTime":         {failed(503, "PGRST001")},
+		"ItRefusesAndThenHangs":       {failed(503, "PGRST000"), failed(503, "PGRST002"), hang},
+		"ItHangsThenRefusesThenHangs": {hang, failed(504, "PGRST003"), hang},
+		"APageAndThenNothing":         {{status: 502, contentType: "text/html", body: "<html>"}, hang},
+		"AnAnswerIsCutOff":            {{status: 200, contentType: answerType, body: `{"a":`, cut: true}, hang},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for what, ask := range map[string]func(context.Context, *Supabase) error{
+				"Get": func(ctx context.Context, s *Supabase) error {
+					_, err := s.Get(ctx, "k")
+					return err
+				},
+				"Upsert": func(ctx context.Context, s *Supabase) error {
+					_, err := s.Upsert(ctx, Entry{Key: "k", Value: `{}`})
+					return err
+				},
+			} {
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				store := newGateway(t, replies...).store(t)
+				store.retry.total = time.Minute
+				err := ask(ctx, store)
+				cancel()
+				require.Equal(t, CodeDatabaseUnreachable, CodeOf(err), "%s: got %v", what, err)
+				require.NotContains(t, err.Error(), "deadline", what)
+			}
+		})
+	}
+}
+
+func TestNobodyIsWaitedForBeyondTheDeadline(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	g := newGateway(t, reply{status: 503, header: map[string]string{"Retry-After": "600"}})
+	store := g.store(t)
+	store.retry.total = time.Hour
+	_, err := store.Get(ctx, "k")
+	require.Equal(t, CodeDatabaseUnreachable, CodeOf(err), "got %v", err)
+	require.NoError(t, ctx.Err(), "the time is not slept through for an attempt that cannot come")
+	require.Equal(t, 1, g.asked())
+}
+
 func TestAMessageThatMayQuoteAValueStaysOutOfTheLog(t *testing.T) {
 	bad := failed(400, "22P02")
 	bad.body = strings.Replace(bad.body, "m of", "quoted value", 1)

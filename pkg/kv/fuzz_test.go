@@ -146,7 +146,7 @@ func FuzzAnswersOfPostgREST(f *testing.F) {
 			require.Equal(t, body, string(text), "an answer passes untouched")
 			return
 		}
-		e := interpret(t.Context(), "kv_get", err)
+		e := interpret("kv_get", err)
 		require.Contains(t, Codes, e.Code)
 		require.NotEqual(t, CodeInternal, e.Code)
 		var answer *answerError

@@ -3,6 +3,7 @@ package kv
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -58,7 +59,26 @@ type Entry struct {
 }
 
 // Index files an entry under a member of an index. Key is itself the key of an entry, whose value lists the members.
-type Index struct{ Key, Member string }
+type Index struct {
+	Key    string
+	Member Member
+}
+
+// String is "<key>:<member>". Several indexes may be spelled alike: "a:b" + "c" and "a" + "b:c", "a" + 5 and "a" + "5".
+func (x Index) String() string { return x.Key + ":" + x.Member.Spelling() }
+
+// Pairs are the indexes as the database and the copies take them: {key, member} each, the first of equal ones, in order. It never
+// returns nil: an empty set is not an absent one.
+func Pairs(indexes []Index) [][2]string {
+	pairs, seen := make([][2]string, 0, len(indexes)), make(map[Index]bool, len(indexes))
+	for _, index := range indexes {
+		if !seen[index] {
+			seen[index] = true
+			pairs = append(pairs, [2]string{index.Key, string(index.Member)})
+		}
+	}
+	return pairs
+}
 
 // Written is what a store tells about a write.
 type Written struct {
@@ -109,12 +129,14 @@ func (x Index) validate(entryKey string) error {
 	switch {
 	case x.Key == "" || x.Member == "":
 		return errors.New("key and member must not be empty")
-	case !utf8.ValidString(x.Key + x.Member):
+	case x.Member.IsNumber() && (!isNumberText(x.Member.Spelling()) || !json.Valid([]byte(x.Member.Spelling()))):
+		return errors.New("a member that is a number must be spelled as in JSON")
+	case !utf8.ValidString(x.String()):
 		return errors.New("key and member must be valid UTF-8")
-	case strings.ContainsRune(x.Key+x.Member, 0):
+	case strings.ContainsRune(x.String(), 0):
 		return errors.New("key and member must not contain U+0000")
-	case len(x.Key)+1+len(x.Member) > MaxKeyBytes:
-		return fmt.Errorf(`"<key>:<member>" must be at most %d bytes, got %d`, MaxKeyBytes, len(x.Key)+1+len(x.Member))
+	case len(x.String()) > MaxKeyBytes:
+		return fmt.Errorf(`"<key>:<member>" must be at most %d bytes, got %d`, MaxKeyBytes, len(x.String()))
 	case x.Key == entryKey:
 		return errors.New("an entry cannot be one of its own indexes")
 	}

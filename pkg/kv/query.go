@@ -263,7 +263,7 @@ func (f *IndexFilter) ValidateLeaf(position string) error {
 	case f.Exact.Key == "":
 		return Invalid("%s must name an index", position)
 	case f.Exact.Member != "":
-		return validateFilter(position, f.Exact.Key+":"+f.Exact.Member)
+		return validateFilter(position, f.Exact.String())
 	}
 	return validateFilter(position, f.Exact.Key)
 }

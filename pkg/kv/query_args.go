@@ -32,7 +32,7 @@ type (
 	termArg struct {
 		Spelled *string `json:"spelled,omitempty"`
 		Key     *string `json:"key,omitempty"`
-		Member  *string `json:"member,omitempty"`
+		Member  *Member `json:"member,omitempty"`
 	}
 	conditionArg struct {
 		By    string          `json:"by"`

@@ -86,7 +86,7 @@ func TestAQueryThatCannotBeAskedIsRefused(t *testing.T) {
 		"prefix must not contain U+0000":                                                             {Prefix: "\x00"},
 		"prefix must be at most 1024 bytes, got 1025: no key is longer":                              {Prefix: rep("a", 1025)},
 		"an index filter must be exactly one of all, any, not or an index":                           filter(IndexFilter{}),
-		"an index must be at most 1024 bytes, got 1025":                                              filter(IndexFilter{Exact: Index{"a", rep("b", 1023)}}),
+		"an index must be at most 1024 bytes, got 1025":                                              filter(IndexFilter{Exact: Index{"a", TextMember(rep("b", 1023))}}),
 		"an index must name an index":                                                                filter(IndexFilter{Any: []IndexFilter{{Exact: Index{Member: "m"}}}}),
 		`an index must be "<key>:<member>", got "a"`:                                                 filter(IndexFilter{Spelled: "a"}),
 		"index groups must be nested at most 10 levels deep":                                         filter(deep),

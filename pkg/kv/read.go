@@ -108,6 +108,11 @@ func (r read) explain(err error) {
 	}
 }
 
+// foundNothing tells whether an answer says that there is no entry under the key, or none that the query asks for.
+func (r read) foundNothing(body string) bool {
+	return r.function == "kv_get" && body == "" || r.function == "kv_query" && strings.HasPrefix(body, `{"results":[],`)
+}
+
 // check finds a body that cannot be an answer: lists and queries are answered with an object.
 func (r read) check(body string) error {
 	if r.function != "kv_get" && !strings.HasSuffix(body, "}") {

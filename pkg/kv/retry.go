@@ -21,15 +21,24 @@ func (p retryPolicy) whole() retryPolicy {
 	return p
 }
 
+// do repeats the operation until it succeeds, fails for good, or the next attempt would begin after the context's deadline. Then it
+// returns what was seen last, rather than that time was over: the last attempts have little of it, and tell only that.
 func (p retryPolicy) do(ctx context.Context, operation func(context.Context) (string, error)) (string, error) {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = p.first, p.longest, 2
-	var last error
+	longest := p.total
+	deadline, ok := ctx.Deadline()
+	if ok = ok && time.Until(deadline) < longest; ok {
+		longest = max(time.Until(deadline), 1) // 0 would be for ever
+	}
+	var seen error
 	text, err := backoff.Retry(ctx, func() (string, error) {
 		attempt, cancel := p.attemptContext(ctx)
 		defer cancel()
 		text, err := operation(attempt)
-		last = err
+		if seen == nil || isClock(seen) || !isClock(err) {
+			seen = err
+		}
 		switch {
 		case err == nil:
 			return text, nil
@@ -41,11 +50,26 @@ func (p retryPolicy) do(ctx context.Context, operation func(context.Context) (st
 			return "", backoff.RetryAfter(int(answer.RetryAfter.Seconds()))
 		}
 		return "", err
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(p.total))
-	if err != nil && last != nil {
-		return "", last // what went wrong, rather than that repeating it ended
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(longest))
+	switch {
+	case err == nil:
+		return text, nil
+	case seen == nil:
+		return "", err
+	case isClock(seen) && (ok || ctx.Err() != nil):
+		return "", &outOfTime{seen}
 	}
-	return text, err
+	return "", seen
+}
+
+// outOfTime is the end of the request's time without anything having been seen but that.
+type outOfTime struct{ error }
+
+func (e *outOfTime) Unwrap() error { return e.error }
+
+// isClock tells whether an error says only that time was over: an attempt's, or the request's.
+func isClock(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // attemptContext bounds an attempt: a pooled connection that died while the instance was frozen says nothing until TCP

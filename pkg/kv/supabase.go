@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/supabase-community/supabase-go"
+
+	"netlify-supabase-kv/pkg/env"
 )
 
 // Supabase is a [Store] in a Supabase project, whose database has the functions of supabase/migrations.
@@ -22,14 +24,15 @@ type Supabase struct {
 
 // NewSupabase returns a store in the project at projectURL (as in SUPABASE_URL), used with a service_role or secret
 // key. It makes no request; an address or a key that cannot be one is [CodeNotConfigured]. The key is never part of an
-// error, and the address not of an error's Message. Space around them, as pasting leaves it, does no harm.
+// error, and the address not of an error's Message. What pasting leaves around them does no harm (see package env), and neither does
+// /rest/v1 after the address, as Supabase shows it elsewhere.
 func NewSupabase(projectURL, key string) (*Supabase, error) {
-	key = strings.TrimSpace(key)
+	key = env.Clean(key)
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_SERVICE_ROLE_KEY holds characters that no key has: paste it again"}
 	}
-	u, err := url.Parse(strings.TrimRight(strings.TrimSpace(projectURL), "/"))
-	if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
+	u, ok := ProjectAddress(projectURL)
+	if !ok {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_URL must be an address like https://<project>.supabase.co"}
 	}
 	client, err := supabase.NewClient(viaPostgREST(u), key, &supabase.ClientOptions{
@@ -39,6 +42,21 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_SERVICE_ROLE_KEY must be set", Err: err}
 	}
 	return &Supabase{client: client, retry: defaultRetry, url: u.String(), key: key}, nil
+}
+
+// URL is the project's address, however it was given.
+func (s *Supabase) URL() string { return s.url }
+
+// ProjectAddress reads the address of a project as [NewSupabase] does, without /rest/v1 and slashes after it. It is not ok for what can
+// be none: a path is where somebody runs Supabase himself, and the dashboard's address is nobody's project.
+func ProjectAddress(text string) (u *url.URL, ok bool) {
+	u, err := url.Parse(env.Clean(text))
+	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, false
+	}
+	u.Path, u.RawPath = strings.TrimRight(strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/rest/v1"), "/"), ""
+	host := strings.ToLower(u.Hostname())
+	return u, !(strings.HasSuffix(host, ".supabase.co") && u.Path != "") && host != "supabase.com" && !strings.HasSuffix(host, ".supabase.com")
 }
 
 // WithPatience returns a store for work that nobody waits for: it repeats what fails for a passing reason for so long, and leaves a
@@ -61,7 +79,7 @@ func (s *Supabase) upsert(ctx context.Context, entry Entry, traced bool) (Writte
 	}
 	var pairs [][2]string
 	if entry.Indexes != nil {
-		pairs = distinctPairs(entry.Indexes)
+		pairs = Pairs(entry.Indexes)
 	}
 	return s.write(ctx, "kv_upsert", struct {
 		Key     string      `json:"p_key"`
@@ -70,18 +88,6 @@ func (s *Supabase) upsert(ctx context.Context, entry Entry, traced bool) (Writte
 		Request uuid.UUID   `json:"p_request"`
 		Mirror  bool        `json:"p_mirror"`
 	}{entry.Key, entry.Value, pairs, newRequest(), traced})
-}
-
-// distinctPairs keeps the first of equal indexes, in order. It never returns nil: an empty set is not an absent one.
-func distinctPairs(indexes []Index) [][2]string {
-	pairs, seen := make([][2]string, 0, len(indexes)), make(map[Index]bool, len(indexes))
-	for _, index := range indexes {
-		if !seen[index] {
-			seen[index] = true
-			pairs = append(pairs, [2]string{index.Key, index.Member})
-		}
-	}
-	return pairs
 }
 
 // Delete implements [Store].
@@ -245,23 +251,24 @@ func (s *Supabase) callWith(ctx context.Context, retry retryPolicy, function str
 		return text, err
 	})
 	if err != nil {
-		return "", interpret(ctx, function, err)
+		return "", interpret(function, err)
 	}
 	return text, nil
 }
 
 // interpret makes the caller's error of what a call returned. It is the only place that does.
-func interpret(ctx context.Context, function string, err error) *Error {
+func interpret(function string, err error) *Error {
 	e := &Error{Code: CodeDatabaseUnreachable, Message: messageUnreachable, Op: function, Err: err}
 	var answer *answerError
 	var refused *Error
+	var over *outOfTime
 	switch {
 	case errors.As(err, &refused): // the answer came, and was not understood
 		e = refused
 	case errors.As(err, &answer):
 		failure := answer.failure()
 		e.Code, e.Message, e.RetryAfter = failure.is, cmp.Or(failure.says, answer.Message), answer.RetryAfter
-	case ctx.Err() != nil:
+	case errors.As(err, &over):
 		e.Code, e.Message = CodeDeadlineExceeded, messageDeadline
 	}
 	return e

@@ -90,10 +90,11 @@ func (s *blobsStore) entries(t testing.TB) {
 		s.set(t, fmt.Sprintf("session:%03d", i), fmt.Sprintf(`{"n":%d}`, i), `{"of":"others"}`)
 	}
 	s.set(t, "index:sessions", `["001","002","nobody"]`, "")
-	s.upsert(t, "own", `{"own":true}`, kv.Index{Key: "index:own", Member: "b"}, kv.Index{Key: "index:own", Member: "a,\"{}\\"})
+	s.upsert(t, "own", `{"own":true}`, kv.Index{Key: "index:own", Member: "b"}, kv.Index{Key: "index:own", Member: "a,\"{}\\"},
+		kv.Index{Key: "index:own", Member: kv.NumberMember("7.0")}, kv.Index{Key: "index:own", Member: "7.0"})
 	var many []kv.Index
 	for i := range 100 {
-		many = append(many, kv.Index{Key: "index:many", Member: fmt.Sprintf("member %03d of those that do not fit into metadata", i)})
+		many = append(many, kv.Index{Key: "index:many", Member: kv.TextMember(fmt.Sprintf("member %03d of those that do not fit into metadata", i))})
 	}
 	s.upsert(t, "many", `{"many":true}`, many...)
 }
@@ -215,10 +216,10 @@ func (d *database) entries(t testing.TB) {
 		require.NoError(t, err)
 	}
 	for key, value := range odd {
-		upsert(key, value, kv.Index{Key: "of any name", Member: key[:5]})
+		upsert(key, value, kv.Index{Key: "of any name", Member: kv.TextMember(key[:5])})
 	}
 	for i := range backupPage + 10 { // more than a page
-		upsert(fmt.Sprintf("e%03d", i), fmt.Sprintf(`{"n":%d}`, i), kv.Index{Key: "index:e", Member: fmt.Sprint(i % 7)})
+		upsert(fmt.Sprintf("e%03d", i), fmt.Sprintf(`{"n":%d}`, i), kv.Index{Key: "index:e", Member: []kv.Member{kv.TextMember(fmt.Sprint(i % 7)), kv.NumberMember(fmt.Sprint(i % 7))}[i%2]})
 	}
 	upsert("large", large)
 	upsert("index:plain", `["an","array"]`)

@@ -187,8 +187,8 @@ func TestEveryCountAddsUp(t *testing.T) {
 	for _, key := range m.entries() {
 		if states, err := m.supabase.States(ctx, []string{key}); strings.HasPrefix(key, DefaultIndexPrefix) {
 			require.NoError(t, err)
-			index, _ := parseMembers(states[0].Value)
-			members += len(index.members)
+			elements, _ := readElements(states[0].Value)
+			members += len(elements)
 		}
 	}
 	require.Equal(t, members, repaired.Members)

@@ -35,26 +35,60 @@ func (r IndexRule) key(member string) string { return strings.Replace(r.Entry, m
 
 // indexEntry is an index entry of the source.
 type indexEntry struct {
-	key     string
-	members []string
-	broken  []bool // whose text no UTF-8 can carry
+	key      string
+	elements []element
 }
 
-// parseMembers reads an array of strings; false for anything else.
-func parseMembers(value string) (e indexEntry, ok bool) {
-	var elements []json.RawMessage
-	if !strings.HasPrefix(strings.TrimLeft(value, " \t\r\n"), "[") || json.Unmarshal([]byte(value), &elements) != nil {
-		return e, false
+// element is one of the array that an index entry is.
+type element struct {
+	member  kv.Member
+	problem string // why it can name no entry; then member is what is shown of it
+}
+
+// readElements reads an array that has a string or a number in it, or nothing; false for anything else.
+func readElements(value string) (elements []element, ok bool) {
+	var texts []json.RawMessage
+	if !strings.HasPrefix(strings.TrimLeft(value, " \t\r\n"), "[") || json.Unmarshal([]byte(value), &texts) != nil {
+		return nil, false
 	}
-	for _, element := range elements {
-		var member string
-		if element[0] != '"' || json.Unmarshal(element, &member) != nil {
-			return e, false
-		}
-		e.members = append(e.members, member)
-		e.broken = append(e.broken, kv.HasLoneSurrogate(string(element)) || strings.Contains(member, "\x00"))
+	ok = len(texts) == 0
+	for _, text := range texts {
+		e := readElement(text)
+		ok = ok || e.problem != problemType
+		elements = append(elements, e)
 	}
-	return e, true
+	return elements, ok
+}
+
+// Why an element of an index entry names no entry.
+const (
+	problemType      = "it is neither a string nor a number"
+	problemCharacter = "it has a character that no key can have"
+	problemEmpty     = "it is empty"
+)
+
+func readElement(text json.RawMessage) element {
+	member, ok := kv.ParseMember(string(text))
+	switch {
+	case ok && member == "":
+		return element{problem: problemEmpty}
+	case ok:
+		return element{member: member}
+	case text[0] != '"':
+		return element{kv.TextMember(excerpt(string(text))), problemType}
+	}
+	var shown string
+	_ = json.Unmarshal(text, &shown) // with U+FFFD for what no text can carry
+	return element{kv.TextMember(shown), problemCharacter}
+}
+
+// excerpt is what a report shows of a JSON text that may be long.
+func excerpt(text string) string {
+	const most = 60
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // Member is one of an index that names no entry, or more than one.
@@ -78,7 +112,7 @@ type Indexes struct {
 }
 
 // pair is one of an entry's indexes, by its place: there may be millions.
-type pair struct{ index, member uint32 }
+type pair struct{ index, element uint32 }
 
 // IsIndex tells whether the entry is an index entry.
 func (x *Indexes) IsIndex(key string) bool { return x.is[key] }
@@ -92,11 +126,13 @@ func (x *Indexes) Count() (entries, members, resolved int) {
 	return len(x.entries), x.members, resolved + x.settled
 }
 
+func (x *Indexes) member(p pair) kv.Member { return x.entries[p.index].elements[p.element].member }
+
 // Of are the indexes of an entry: not nil.
 func (x *Indexes) Of(key string) [][2]string {
 	pairs := make([][2]string, len(x.of[key]))
 	for i, p := range x.of[key] {
-		pairs[i] = [2]string{x.entries[p.index].key, x.entries[p.index].members[p.member]}
+		pairs[i] = [2]string{x.entries[p.index].key, string(x.member(p))}
 	}
 	return pairs
 }
@@ -117,7 +153,7 @@ func (x *Indexes) Mixed() []Kind {
 			if counts[p.index] == nil {
 				counts[p.index] = map[string]int{}
 			}
-			counts[p.index][strings.TrimSuffix(key, x.entries[p.index].members[p.member])+memberPlace]++
+			counts[p.index][strings.TrimSuffix(key, x.member(p).Spelling())+memberPlace]++
 		}
 	}
 	mixed := []Kind{}
@@ -147,11 +183,11 @@ func names(key string) []string {
 // where members are ambiguous, the others are what they may name.
 func extract(keys []string, entries []indexEntry, rules []IndexRule, left map[[2]string]bool, own map[string][][2]string) *Indexes {
 	x := &Indexes{entries: entries, is: map[string]bool{}, of: map[string][]pair{}}
-	named := map[string][]string{} // by member, the entries that it may name
+	named := map[string][]string{} // by how a member is spelled, the entries that it may name
 	for _, e := range entries {
 		x.is[e.key] = true
-		for _, member := range e.members {
-			named[member] = nil
+		for _, element := range e.elements {
+			named[element.member.Spelling()] = nil
 		}
 	}
 	for _, key := range keys {
@@ -169,28 +205,33 @@ func extract(keys []string, entries []indexEntry, rules []IndexRule, left map[[2
 		ruled[rule.Index] = append(ruled[rule.Index], rule)
 	}
 	for i, e := range entries {
-		seen := map[string]bool{}
-		for m, member := range e.members {
-			if seen[member] {
+		seen := map[kv.Member]bool{}
+		for m, element := range e.elements {
+			member := element.member
+			if element.problem != "" {
+				x.members++
+				x.resolve(pair{uint32(i), uint32(m)}, nil)
+				continue
+			} else if seen[member] {
 				continue
 			}
 			seen[member] = true
 			x.members++
-			candidates := named[member]
+			candidates := named[member.Spelling()]
 			if rules, ok := ruled[e.key]; ok {
-				candidates = follow(rules, member, keys)
-			} else if left[[2]string{e.key, member}] {
-				x.Unresolved = append(x.Unresolved, Member{Index: e.key, Member: member, Reason: "the entry that it named was deleted, or left the index"})
+				candidates = follow(rules, member.Spelling(), keys)
+			} else if left[[2]string{e.key, string(member)}] {
+				x.Unresolved = append(x.Unresolved, Member{Index: e.key, Member: member.Spelling(), Reason: "the entry that it named was deleted, or left the index"})
 				continue
 			}
 			if len(candidates) > 1 {
 				var settled bool
-				if candidates, settled = others(candidates, [2]string{e.key, member}, own); settled {
+				if candidates, settled = others(candidates, [2]string{e.key, string(member)}, own); settled {
 					x.settled++
 					continue
 				}
 			}
-			x.resolve(uint32(i), uint32(m), candidates)
+			x.resolve(pair{uint32(i), uint32(m)}, candidates)
 		}
 	}
 	return x
@@ -222,15 +263,13 @@ func follow(rules []IndexRule, member string, keys []string) (candidates []strin
 // maxEntries is how many candidates a report names.
 const maxEntries = 5
 
-func (x *Indexes) resolve(index, member uint32, candidates []string) {
-	e := x.entries[index]
-	found := Member{Index: e.key, Member: e.members[member]}
+func (x *Indexes) resolve(p pair, candidates []string) {
+	element, index := x.entries[p.index].elements[p.element], x.entries[p.index].key
+	found := Member{Index: index, Member: element.member.Spelling()}
 	switch {
-	case e.broken[member]:
-		found.Reason = "it has a character that no key can have"
-	case found.Member == "":
-		found.Reason = "it is empty"
-	case len(found.Index)+1+len(found.Member) > kv.MaxKeyBytes:
+	case element.problem != "":
+		found.Reason = element.problem
+	case len(index)+1+len(found.Member) > kv.MaxKeyBytes:
 		found.Reason = fmt.Sprintf("with its index it is longer than %d bytes", kv.MaxKeyBytes)
 	case len(candidates) == 0:
 		found.Reason = "no entry has that key or ends in it"
@@ -239,7 +278,7 @@ func (x *Indexes) resolve(index, member uint32, candidates []string) {
 		x.Ambiguous = append(x.Ambiguous, found)
 		return
 	default:
-		x.of[candidates[0]] = append(x.of[candidates[0]], pair{index, member})
+		x.of[candidates[0]] = append(x.of[candidates[0]], p)
 		return
 	}
 	x.Unresolved = append(x.Unresolved, found)

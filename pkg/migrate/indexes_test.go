@@ -5,14 +5,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/kv"
 )
 
 func indexOf(t *testing.T, key, value string) indexEntry {
 	t.Helper()
-	e, ok := parseMembers(value)
+	elements, ok := readElements(value)
 	require.True(t, ok, value)
-	e.key = key
-	return e
+	return indexEntry{key, elements}
 }
 
 func TestAMemberNamesAnEntryByItsKeyOrByTheEndOfIt(t *testing.T) {
@@ -36,7 +37,7 @@ func TestAMemberNamesAnEntryByItsKeyOrByTheEndOfIt(t *testing.T) {
 		{"case counts", "A", []string{"s:a"}, "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			entries := []indexEntry{{key: "index:x", members: []string{c.member}, broken: []bool{false}}}
+			entries := []indexEntry{{"index:x", []element{{member: kv.TextMember(c.member)}}}}
 			keys := append(slices.Clone(c.keys), "index:x")
 			slices.Sort(keys)
 			x := extract(keys, entries, nil, nil, nil)
@@ -76,11 +77,34 @@ func TestAnIndexThatNamesEntriesOfSeveralKindsIsShown(t *testing.T) {
 	require.Empty(t, extract(keys, []indexEntry{indexOf(t, "index:s", `["1","2"]`)}, nil, nil, nil).Mixed())
 }
 
-func TestOnlyArraysOfStringsAreIndexes(t *testing.T) {
+func TestANumberNamesTheEntryThatEndsInItsSpelling(t *testing.T) {
+	keys := []string{"index:teams", "team/1", "team/2", "team/3"}
+	x := extract(keys, []indexEntry{indexOf(t, "index:teams", `[1,"2",2,1, 3.0 ,"1"]`)}, nil, nil, nil)
+	require.Equal(t, [][2]string{{"index:teams", "\x011"}, {"index:teams", "1"}}, x.Of("team/1"), "1 and \"1\" are two members")
+	require.Equal(t, [][2]string{{"index:teams", "2"}, {"index:teams", "\x012"}}, x.Of("team/2"))
+	require.Equal(t, []Member{{Index: "index:teams", Member: "3.0", Reason: "no entry has that key or ends in it"}}, x.Unresolved)
+	rule, err := ParseIndexRule("index:teams=team/{member}")
+	require.NoError(t, err)
+	x = extract(keys, []indexEntry{indexOf(t, "index:teams", `[1]`)}, []IndexRule{rule}, nil, nil)
+	require.Equal(t, [][2]string{{"index:teams", "\x011"}}, x.Of("team/1"))
+}
+
+func TestWhatCanBeNoMemberIsReported(t *testing.T) {
+	x := extract([]string{"a", "index:x", "true"}, []indexEntry{indexOf(t, "index:x", `["a",true,{"b":"\u0000"},"","\ud800","c\u0000",null]`)}, nil, nil, nil)
+	require.Equal(t, [][2]string{{"index:x", "a"}}, x.Of("a"), "what else is in the array does not hide a member")
+	require.Equal(t, []Member{
+		{Index: "index:x", Member: "true", Reason: problemType}, {Index: "index:x", Member: `{"b":"\u0000"}`, Reason: problemType},
+		{Index: "index:x", Reason: problemEmpty}, {Index: "index:x", Member: "\ufffd", Reason: problemCharacter},
+		{Index: "index:x", Member: "c\x00", Reason: problemCharacter}, {Index: "index:x", Member: "null", Reason: problemType},
+	}, x.Unresolved)
+}
+
+func TestArraysWithAStringOrANumberAreIndexes(t *testing.T) {
 	for value, is := range map[string]bool{
-		`[]`: true, ` ["a"] `: true, `["a",1]`: false, `[null]`: false, `{"a":1}`: false, `"a"`: false, `null`: false, `[["a"]]`: false,
+		`[]`: true, ` ["a"] `: true, `["a",1]`: true, `[1,2]`: true, `["a",null]`: true, `[{},1]`: true,
+		`[null]`: false, `[{"a":1}]`: false, `{"a":1}`: false, `"a"`: false, `null`: false, `[["a"]]`: false,
 	} {
-		_, ok := parseMembers(value)
+		_, ok := readElements(value)
 		require.Equal(t, is, ok, value)
 	}
 }

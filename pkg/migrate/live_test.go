@@ -55,7 +55,7 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 				}
 				entry := kv.Entry{Key: key, Value: fmt.Sprintf(`{"caller":%d,"n":%d}`, number, n)}
 				if member := fmt.Sprintf("c%d-%d", number, n); random.IntN(2) == 0 {
-					entry.Indexes = []kv.Index{{Key: "index:live", Member: member}}
+					entry.Indexes = []kv.Index{{Key: "index:live", Member: kv.TextMember(member)}}
 					members[number] = append(members[number], member)
 				}
 				if _, err := store.Upsert(ctx, entry); err != nil {
@@ -106,7 +106,7 @@ func TestAMemberThatWasLeftNamesNoOther(t *testing.T) {
 	upsert := func(key string, members ...string) {
 		indexes := []kv.Index{}
 		for _, member := range members {
-			indexes = append(indexes, kv.Index{Key: "index:sessions", Member: member})
+			indexes = append(indexes, kv.Index{Key: "index:sessions", Member: kv.TextMember(member)})
 		}
 		_, err := store.Upsert(ctx, kv.Entry{Key: key, Value: `{}`, Indexes: indexes})
 		require.NoError(t, err)

@@ -654,21 +654,20 @@ func readIndexes(ctx context.Context, source Source, target *Target, list []blob
 	progress.Stage("reading indexes", len(candidates))
 	var mu sync.Mutex
 	var entries []indexEntry
-	known := map[string]string{} // one string for a member of many indexes
+	known := map[kv.Member]kv.Member{} // one text for a member of many indexes
 	err = source.Read(ctx, candidates, func(_ context.Context, item Item) error {
-		e, isIndex := indexEntry{}, false
+		e, isIndex := indexEntry{key: item.Key}, false
 		if !item.Missing && item.Err == nil && notJSON(item.Blob.Value) == "" {
-			e, isIndex = parseMembers(string(item.Blob.Value))
+			e.elements, isIndex = readElements(string(item.Blob.Value))
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		if isIndex {
-			e.key = item.Key
-			for i, member := range e.members {
-				if _, ok := known[member]; !ok {
-					known[member] = member
+			for i, element := range e.elements {
+				if _, ok := known[element.member]; !ok {
+					known[element.member] = element.member
 				}
-				e.members[i] = known[member]
+				e.elements[i].member = known[element.member]
 			}
 			entries = append(entries, e)
 		}

@@ -45,6 +45,9 @@ func TestEveryEntryArrivesAsItIs(t *testing.T) {
 		"index:empty":                `[]`,
 		"index:no array":             `{"a":["b"]}`,
 		"index:numbers":              `[1,2]`,
+		"index:teams":                `["1",2]`,
+		"team/1":                     `{"team":1}`,
+		"team/2":                     `{"team":2}`,
 		"index:strange":              `["","\ud800","nobody"]`,
 	}
 	for key, value := range odd {
@@ -67,10 +70,17 @@ func TestEveryEntryArrivesAsItIs(t *testing.T) {
 	require.Contains(t, found, `"keys":["sessions/00007"]`)
 	report, err := WriteReport(m.dir)
 	require.NoError(t, err)
+	require.Equal(t, [][2]string{{"index:numbers", "\x011"}, {"index:teams", "1"}}, m.indexesOf("team/1"), "a number is a member, and another one than its text")
+	require.Equal(t, [][2]string{{"index:numbers", "\x012"}, {"index:teams", "\x012"}}, m.indexesOf("team/2"))
+	for _, spelled := range []string{"index:numbers:1", "index:teams:1"} {
+		found, err := m.supabase.List(t.Context(), kv.ListQuery{Indexes: []string{spelled}})
+		require.NoError(t, err)
+		require.Contains(t, found, `"keys":["team/1"]`, spelled)
+	}
 	require.Equal(t, 3, report.Run.UnresolvedCount+report.Run.AmbiguousCount, "%v %v", report.Run.Unresolved, report.Run.Ambiguous)
 	page, err := os.ReadFile(filepath.Join(m.dir, ReportMarkdown))
 	require.NoError(t, err)
-	for _, text := range []string{"| blobs | 375 (", "nobody", `\u0000`, "half of a surrogate pair", "Postgres' jsonb cannot hold", "1.0 MiB", "Keep the blobs until " + time.Now().Add(keepBlobs).UTC().Format(time.DateOnly)} {
+	for _, text := range []string{"| blobs | 378 (", "nobody", `\u0000`, "half of a surrogate pair", "Postgres' jsonb cannot hold", "1.0 MiB", "Keep the blobs until " + time.Now().Add(keepBlobs).UTC().Format(time.DateOnly)} {
 		require.Contains(t, string(page), text)
 	}
 }

@@ -57,7 +57,7 @@ func TestTheDigestOfPairsIsThatOfTheDatabase(t *testing.T) {
 		require.NoError(t, err)
 		var given [][2]string
 		for _, p := range pairs {
-			given = append(given, [2]string{p.Key, p.Member})
+			given = append(given, [2]string{p.Key, string(p.Member)})
 		}
 		require.Equal(t, digests[0].Indexes, digestPairs(given), pairs)
 	}

@@ -263,8 +263,8 @@ func (c *comparison) sums(item Item) sums {
 	}
 	s := sums{key: item.Key, value: hexSHA256([]byte(e.Value)), indexes: digestPairs(e.Indexes)}
 	if e.IsIndex {
-		index, _ := parseMembers(e.Value)
-		s.members = len(index.members)
+		elements, _ := readElements(e.Value)
+		s.members = len(elements)
 	}
 	return s
 }

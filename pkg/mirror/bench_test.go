@@ -22,7 +22,7 @@ func BenchmarkUpsertsIntoALargeIndex(b *testing.B) {
 				for b.Loop() {
 					next++
 					member := fmt.Sprint("new-", next)
-					_, err := store.Upsert(b.Context(), kv.Entry{Key: p.prefix + name + member, Value: "{}", Indexes: []kv.Index{{Key: index, Member: member}}})
+					_, err := store.Upsert(b.Context(), kv.Entry{Key: p.prefix + name + member, Value: "{}", Indexes: []kv.Index{{Key: index, Member: kv.TextMember(member)}}})
 					require.NoError(b, err)
 				}
 			})

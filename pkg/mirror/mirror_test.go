@@ -340,7 +340,7 @@ func TestRacingWritesEndAlike(t *testing.T) {
 								_, err = store.Delete(ctx, key)
 							case 1:
 								_, err = store.Upsert(ctx, kv.Entry{Key: key, Value: fmt.Sprintf(`{"i":%d,"n":%d}`, i, n),
-									Indexes: []kv.Index{{Key: fmt.Sprintf("%sx%d", p.prefix, random.IntN(20)), Member: fmt.Sprint(random.IntN(50))}}})
+									Indexes: []kv.Index{{Key: fmt.Sprintf("%sx%d", p.prefix, random.IntN(20)), Member: []kv.Member{kv.TextMember(fmt.Sprint(random.IntN(50))), kv.NumberMember(fmt.Sprint(random.IntN(50)))}[random.IntN(2)]}}})
 							default:
 								_, err = store.Upsert(ctx, kv.Entry{Key: key, Value: fmt.Sprintf(`{"i":%d,"c":%d,"n":%d}`, i, c, n)})
 							}
@@ -413,7 +413,7 @@ func TestACopyOfMembersMayComeAfterOthers(t *testing.T) {
 	p, ctx := newPair(t), t.Context()
 	index := p.prefix + "index"
 	add := func(member string) {
-		_, err := p.Supabase.Upsert(ctx, kv.Entry{Key: p.prefix + "entry/" + member, Value: "1", Indexes: []kv.Index{{Key: index, Member: member}}})
+		_, err := p.Supabase.Upsert(ctx, kv.Entry{Key: p.prefix + "entry/" + member, Value: "1", Indexes: []kv.Index{{Key: index, Member: kv.TextMember(member)}}})
 		require.NoError(t, err)
 	}
 	requireValue := func(want string) {

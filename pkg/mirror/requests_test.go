@@ -33,7 +33,7 @@ func TestTheRunbookSaysWhatAnOperationCosts(t *testing.T) {
 	entry := func(i int, name string, indexes ...string) kv.Entry {
 		e := kv.Entry{Key: prefix(i) + name, Value: `{"n":1}`, Indexes: []kv.Index{}}
 		for _, index := range indexes {
-			e.Indexes = append(e.Indexes, kv.Index{Key: p.prefix + fmt.Sprint("index", i, index), Member: name})
+			e.Indexes = append(e.Indexes, kv.Index{Key: p.prefix + fmt.Sprint("index", i, index), Member: kv.TextMember(name)})
 		}
 		return e
 	}

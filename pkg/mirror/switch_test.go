@@ -87,7 +87,7 @@ func (d *deployment) call(t *testing.T, p *pairTest, number, n int) bool {
 	defer d.calls.RUnlock()
 	ctx := context.WithoutCancel(t.Context())
 	key := fmt.Sprintf("%scaller%d/%d", p.prefix, number, n%5)
-	entry := kv.Entry{Key: key, Value: fmt.Sprintf(`{"n":%d}`, n), Indexes: []kv.Index{{Key: p.prefix + "index", Member: fmt.Sprintf("c%d-%d", number, n)}}}
+	entry := kv.Entry{Key: key, Value: fmt.Sprintf(`{"n":%d}`, n), Indexes: []kv.Index{{Key: p.prefix + "index", Member: kv.TextMember(fmt.Sprintf("c%d-%d", number, n))}}}
 	if _, err := d.any().Upsert(ctx, entry); err != nil {
 		t.Errorf("caller %d, write %d: %v", number, n, err)
 		return false
@@ -119,7 +119,7 @@ func TestTheSwitchAndTheWayBackUnderTraffic(t *testing.T) {
 	ctx := t.Context()
 	for i := range 50 { // from before anybody thought of a switch
 		_, err := p.Blobs.Upsert(ctx, kv.Entry{Key: fmt.Sprintf("%sold/%02d", p.prefix, i), Value: fmt.Sprintf(`{"old":%d}`, i),
-			Indexes: []kv.Index{{Key: p.prefix + "index", Member: fmt.Sprint("old-", i)}}})
+			Indexes: []kv.Index{{Key: p.prefix + "index", Member: kv.TextMember(fmt.Sprint("old-", i))}}})
 		require.NoError(t, err)
 	}
 	blobsOnly := []kv.Store{p.Blobs, p.instance().Blobs}

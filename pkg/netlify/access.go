@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"strings"
 
+	"netlify-supabase-kv/pkg/env"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -17,15 +18,15 @@ type access struct {
 
 // accessFrom takes KV_API_TOKEN and KV_READ_TOKEN: each "" or several tokens with commas between them, for rotation. A
 // read token alone protects the reads and leaves the writes closed. A variable that is set and holds no token, as ","
-// does, closes what it protects.
+// or a space does, closes what it protects: both are taken as they are set.
 func accessFrom(apiTokens, readTokens string) access {
 	all, reads := digests(apiTokens), digests(readTokens)
 	return access{restricted: apiTokens+readTokens != "", all: all, reads: append(reads, all...)}
 }
 
 func digests(tokens string) (sums [][sha256.Size]byte) {
-	for _, token := range strings.Split(tokens, ",") {
-		if token = strings.TrimSpace(token); token != "" {
+	for _, token := range strings.Split(env.Clean(tokens), ",") {
+		if token = env.Clean(token); token != "" {
 			sums = append(sums, sha256.Sum256([]byte(token)))
 		}
 	}

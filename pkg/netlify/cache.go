@@ -2,14 +2,16 @@ package netlify
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
+	"math"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"netlify-supabase-kv/pkg/env"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -22,57 +24,23 @@ type CacheDefaults struct {
 // cacheFromEnv reads KV_CACHE, KV_CACHE_ENTRIES, KV_CACHE_TTL, KV_CACHE_MAX_BYTES and KV_CACHE_MAX_STALE.
 func cacheFromEnv(defaults CacheDefaults) (config kv.CacheConfig, on bool, err error) {
 	config = kv.DefaultCache
-	config.MaxStale = defaults.MaxStale
-	switch strings.ToLower(envOr("KV_CACHE", "on")) {
-	case "on", "true", "1":
-	case "off", "false", "0":
-		return config, false, nil
-	default:
-		return config, false, badVariable("KV_CACHE must be on or off")
+	if on, err = env.Bool("KV_CACHE", true); err != nil {
+		return config, false, badVariable(errors.New("KV_CACHE must be on or off"))
 	}
-	if text := os.Getenv("KV_CACHE_ENTRIES"); text != "" {
-		if config.Entries, err = strconv.Atoi(text); err != nil || config.Entries < 1 || config.Entries > 1_000_000 {
-			return config, false, badVariable("KV_CACHE_ENTRIES must be a whole number from 1 to 1000000; KV_CACHE=off turns the cache off")
+	var errs [4]error
+	config.Entries, errs[0] = env.Number("KV_CACHE_ENTRIES", config.Entries, 1, 1_000_000,
+		"a whole number from 1 to 1000000; KV_CACHE=off turns the cache off")
+	config.MaxBytes, errs[1] = env.Number("KV_CACHE_MAX_BYTES", config.MaxBytes, 1, math.MaxInt64,
+		"a number of bytes, as in 67108864; KV_CACHE=off turns the cache off")
+	config.TTL, errs[2] = env.Duration("KV_CACHE_TTL", config.TTL, 1, "a time above 0, as in 5m or 30s; KV_CACHE=off turns the cache off")
+	config.MaxStale, errs[3] = env.Duration("KV_CACHE_MAX_STALE", defaults.MaxStale, 0, "a time, as in 1s or 500ms, or 0")
+	for _, err := range errs {
+		if err != nil {
+			return config, false, badVariable(err)
 		}
 	}
-	if text := os.Getenv("KV_CACHE_MAX_BYTES"); text != "" {
-		if config.MaxBytes, err = strconv.ParseInt(text, 10, 64); err != nil || config.MaxBytes < 1 {
-			return config, false, badVariable("KV_CACHE_MAX_BYTES must be a number of bytes, as in 67108864; KV_CACHE=off turns the cache off")
-		}
-	}
-	if text := os.Getenv("KV_CACHE_TTL"); text != "" {
-		if config.TTL, err = parseDuration(text); err != nil || config.TTL <= 0 {
-			return config, false, badVariable("KV_CACHE_TTL must be a time above 0, as in 5m or 30s; KV_CACHE=off turns the cache off")
-		}
-	}
-	if text := os.Getenv("KV_CACHE_MAX_STALE"); text != "" {
-		if config.MaxStale, err = parseDuration(text); err != nil || config.MaxStale < 0 {
-			return config, false, badVariable("KV_CACHE_MAX_STALE must be a time, as in 1s or 500ms, or 0")
-		}
-	}
-	return config, true, nil
-}
-
-func badVariable(message string) error {
-	return &kv.Error{Code: kv.CodeNotConfigured, Message: message}
-}
-
-// parseDuration reads a time as Go writes it, or as a number of seconds.
-func parseDuration(text string) (time.Duration, error) {
-	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
-		return time.ParseDuration(strconv.FormatFloat(seconds, 'f', -1, 64) + "s")
-	}
-	return time.ParseDuration(text)
-}
-
-// patternsOf takes the keys and prefixes of KV_WARM_KEYS apart, which have commas between them.
-func patternsOf(text string) (patterns []string) {
-	for _, pattern := range strings.Split(text, ",") {
-		if pattern = strings.TrimSpace(pattern); pattern != "" {
-			patterns = append(patterns, pattern)
-		}
-	}
-	return patterns
+	config.KeepNothing = env.Text("KV_CACHE_MAX_STALE") != "" // who sets it has thought of that
+	return config, on, nil
 }
 
 // logWarmStart tells how a warm start ended, in a line of its own: it belongs to no request.

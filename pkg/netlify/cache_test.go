@@ -165,14 +165,15 @@ func TestTheCacheIsWhatTheEnvironmentAsksFor(t *testing.T) {
 		want            kv.CacheConfig
 	}{
 		"Nothing":       {"KV_CACHE", "", with(func(*kv.CacheConfig) {})},
+		"SetToTheSame":  {"KV_CACHE_MAX_STALE", "1s", with(func(c *kv.CacheConfig) { c.KeepNothing = true })},
 		"On":            {"KV_CACHE", "On", with(func(*kv.CacheConfig) {})},
 		"Entries":       {"KV_CACHE_ENTRIES", "7", with(func(c *kv.CacheConfig) { c.Entries = 7 })},
 		"Bytes":         {"KV_CACHE_MAX_BYTES", "1000000", with(func(c *kv.CacheConfig) { c.MaxBytes = 1_000_000 })},
 		"TTL":           {"KV_CACHE_TTL", "90s", with(func(c *kv.CacheConfig) { c.TTL = 90 * time.Second })},
 		"TTLInSeconds":  {"KV_CACHE_TTL", "90", with(func(c *kv.CacheConfig) { c.TTL = 90 * time.Second })},
-		"Stale":         {"KV_CACHE_MAX_STALE", "250ms", with(func(c *kv.CacheConfig) { c.MaxStale = 250 * time.Millisecond })},
-		"StaleFraction": {"KV_CACHE_MAX_STALE", "0.25", with(func(c *kv.CacheConfig) { c.MaxStale = 250 * time.Millisecond })},
-		"NeverStale":    {"KV_CACHE_MAX_STALE", "0", with(func(c *kv.CacheConfig) { c.MaxStale = 0 })},
+		"Stale":         {"KV_CACHE_MAX_STALE", "250ms", with(func(c *kv.CacheConfig) { c.KeepNothing, c.MaxStale = true, 250*time.Millisecond })},
+		"StaleFraction": {"KV_CACHE_MAX_STALE", "0.25", with(func(c *kv.CacheConfig) { c.KeepNothing, c.MaxStale = true, 250*time.Millisecond })},
+		"NeverStale":    {"KV_CACHE_MAX_STALE", "0", with(func(c *kv.CacheConfig) { c.KeepNothing, c.MaxStale = true, 0 })},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(c.variable, c.value)
@@ -210,12 +211,6 @@ func TestTheCacheIsWhatTheEnvironmentAsksFor(t *testing.T) {
 	t.Setenv("KV_CACHE", "off")
 	require.Equal(t, kv.Uncached(StoreFromEnv()).Stats(), ReaderFromEnv(GetCache).Stats())
 	require.NotEqual(t, &kv.Cache{}, ReaderFromEnv(GetCache))
-}
-
-func TestWarmKeysHaveCommasBetweenThem(t *testing.T) {
-	t.Parallel()
-	require.Equal(t, []string{"a b", "p/*", "*"}, patternsOf(" a b ,p/*,,*, "))
-	require.Empty(t, patternsOf(" , "))
 }
 
 func TestAComparisonIsToldInAHeader(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"netlify-supabase-kv/pkg/env"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -204,8 +205,8 @@ func FuzzTokens(f *testing.F) {
 		a := accessFrom(all, reads)
 		scheme, given, _ := strings.Cut(authorization, " ")
 		has := func(tokens string) bool {
-			return slices.ContainsFunc(strings.Split(tokens, ","), func(token string) bool {
-				token = strings.TrimSpace(token)
+			return slices.ContainsFunc(strings.Split(env.Clean(tokens), ","), func(token string) bool {
+				token = env.Clean(token)
 				return token != "" && strings.EqualFold(scheme, "bearer") && token == strings.TrimSpace(given)
 			})
 		}

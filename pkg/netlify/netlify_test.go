@@ -105,7 +105,7 @@ func TestABodyBecomesAnEntry(t *testing.T) {
 	index := func(pairs ...string) []kv.Index {
 		indexes := []kv.Index{}
 		for i := 0; i < len(pairs); i += 2 {
-			indexes = append(indexes, kv.Index{Key: pairs[i], Member: pairs[i+1]})
+			indexes = append(indexes, kv.Index{Key: pairs[i], Member: kv.Member(pairs[i+1])})
 		}
 		return indexes
 	}
@@ -123,7 +123,9 @@ func TestABodyBecomesAnEntry(t *testing.T) {
 		"NoIndexes":           {`{"key":"k","value":{},"indexes":[]}`, kv.Entry{Key: "k", Value: `{}`, Indexes: index()}},
 		"IndexesNull":         {`{"key":"k","value":{},"indexes":null}`, kv.Entry{Key: "k", Value: `{}`}},
 		"IndexesNoArray":      {`{"key":"k","value":{},"indexes":{"key":"i","member":"m"}}`, kv.Entry{Key: "k", Value: `{}`}},
-		"IndexesThatLackSome": {`{"key":"k","value":{},"indexes":[{"key":"i"},{"key":"","member":"m"},{"key":"i","member":""},{"key":1,"member":"m"},null,7,{"Key":"i","member":"m"},{"key":"i","member":"m","x":1}]}`, kv.Entry{Key: "k", Value: `{}`, Indexes: index("i", "m")}},
+		"IndexesThatLackSome": {`{"key":"k","value":{},"indexes":[{"key":"i"},{"key":"","member":"m"},{"key":"i","member":""},{"key":0,"member":"m"},{"key":"i","member":-0.0},{"key":"i","member":0e9},{"key":"i","member":1e-400},{"key":"i","member":null},{"key":"i","member":false},{"key":false,"member":true},{"key":{},"member":0},null,7,"i:m",{"Key":"i","member":"m"},{"key":"i","member":"m","x":1}]}`, kv.Entry{Key: "k", Value: `{}`, Indexes: index("i", "m")}},
+		"NumbersAreMembers": {`{"key":"k","value":{},"indexes":[{"key":"i","member":5},{"key":"i","member": 5.0 },{"key":"i","member":"5"},{"key":"i","member":-1E+400},{"key":"i","member":"\u00015"},{"key":7.50,"member":"m"},{"key":"\u0001","member":1}]}`,
+			kv.Entry{Key: "k", Value: `{}`, Indexes: index("i", "\x015", "i", "\x015.0", "i", "5", "i", "\x01-1E+400", "i", "\x01\x015", "7.50", "m", "\x01", "\x011")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got kv.Entry
@@ -160,6 +162,11 @@ func TestABodyThatIsNoEntryIsRefused(t *testing.T) {
 		"HalfAPairThenText":  {post(`{"key":"\ud800ude00","value":{}}`), 400, "surrogate"},
 		"PairTheWrongWay":    {post(`{"key":"\ude00\ud83d","value":{}}`), 400, "surrogate"},
 		"HalfAPairInMember":  {post(`{"key":"k","value":{},"indexes":[{"key":"i","member":"a"},{"key":"i","member":"\udc00"}]}`), 400, "indexes[1]"},
+		"MemberIsTrue":       {post(`{"key":"k","value":{},"indexes":[{"key":"i","member":1},{"key":"i","member":true}]}`), 400, "indexes[1].member must be a string or a number, got true"},
+		"MemberIsAnObject":   {post(`{"key":"k","value":{},"indexes":[{"key":"i","member":{"a":1}}]}`), 400, `indexes[0].member must be a string or a number, got {"a":1}`},
+		"MemberIsAnArray":    {post(`{"key":"k","value":{},"indexes":[{"key":"i","member":[]}]}`), 400, "indexes[0].member must be a string or a number, got []"},
+		"IndexKeyIsTrue":     {post(`{"key":"k","value":{},"indexes":[{"key":true,"member":1}]}`), 400, "indexes[0].key must be a string or a number, got true"},
+		"NULInMember":        {post(`{"key":"k","value":{},"indexes":[{"key":"i","member":"\u0000"}]}`), 400, "indexes[0].member must not contain U+0000"},
 		"NULInKey":           {post(`{"key":"\u0000","value":{}}`), 400, "U+0000"},
 		"NestedBeyondReason": {post(`{"key":"k","value":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`), 422, "nested"},
 		"NestedTooDeeply":    {post(`{"key":"k","value":` + strings.Repeat("[", 2001) + strings.Repeat("]", 2001) + `}`), 422, "2000 levels"},
@@ -407,6 +414,10 @@ func TestTokens(t *testing.T) {
 		"OnlyReadNoneSent":   {"", "r", "", 401, 401},
 		"OnlyCommas":         {",", "", "Bearer ,", 401, 401},
 		"OnlySpace":          {" ", "", "", 401, 401},
+		"OnlyQuotes":         {`""`, "", "", 401, 401},
+		"InQuotes":           {`"a"`, "", "Bearer a", 200, 200},
+		"TwoInQuotes":        {`"a, b"`, "", "Bearer b", 200, 200},
+		"EachInQuotes":       {`"a","b"`, "", "Bearer b", 200, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("KV_API_TOKEN", c.api)
@@ -529,6 +540,17 @@ func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
 		"NoShare":       {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_COMPARE_READS", value: "NaN", says: "KV_COMPARE_READS must be"},
 		"BadRate":       {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_BLOBS_RATE", value: "many", says: "KV_BLOBS_RATE must be"},
 		"NoRate":        {use: "false", variable: "KV_BLOBS_RATE", value: "0", says: "KV_BLOBS_RATE must be"},
+		"NoBoolean":     {use: "true false", url: "https://x.supabase.co", key: "k", says: "USE_SUPABASE_KV must be true or false"},
+		"OnlySpace":     {use: " true ", url: " \n", key: "k", says: "SUPABASE_URL is not set"},
+		"OnlyQuotes":    {use: "true", url: "https://x.supabase.co", key: `""`, says: "SUPABASE_SERVICE_ROLE_KEY is not set"},
+		"Dashboard":     {use: "true", url: "https://supabase.com/dashboard/project/x", key: "k", says: "SUPABASE_URL must be"},
+		"AnotherAPI":    {use: "true", url: "https://x.supabase.co/auth/v1", key: "k", says: "SUPABASE_URL must be"},
+		"WithQuery":     {use: "true", url: "https://x.supabase.co/rest/v1?apikey=k", key: "k", says: "SUPABASE_URL must be"},
+		"Database":      {use: "true", url: "postgresql://postgres:p@db.x.supabase.co:5432/postgres", key: "k", says: "SUPABASE_URL must be"},
+		"KeyOfTwoLines": {use: "true", url: "https://x.supabase.co", key: "a\nb", says: "SUPABASE_SERVICE_ROLE_KEY holds"},
+		"BadBlobsURL":   {use: "false", variable: "NETLIFY_BLOBS_API_URL", value: "api.netlify.com", says: "NETLIFY_BLOBS_API_URL must be an address"},
+		"BadBlobsToken": {use: "false", variable: "NETLIFY_BLOBS_TOKEN", value: "a b", says: "NETLIFY_BLOBS_TOKEN holds characters"},
+		"BadSite":       {use: "false", variable: "NETLIFY_SITE_ID", value: "a\nb", says: "NETLIFY_SITE_ID holds characters"},
 		"BadBudget":     {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_COMPARE_BUDGET", value: "0", says: "KV_COMPARE_BUDGET must be"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -550,11 +572,19 @@ func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
 			require.Equal(t, http.StatusServiceUnavailable, invoke(t, Query(reader, time.Second), post("")).StatusCode)
 		})
 	}
-	t.Setenv("USE_SUPABASE_KV", "TRUE")
-	t.Setenv("SUPABASE_URL", "https://x.supabase.co")
-	t.Setenv("SUPABASE_SERVICE_ROLE_KEY", "k")
-	require.IsType(t, &kv.Supabase{}, StoreFromEnv())
-	require.IsType(t, &kv.Cache{}, ReaderFromEnv(GetCache))
+	for use, url := range map[string]string{
+		"TRUE": "https://x.supabase.co", "true ": "https://x.supabase.co/", " \"true\"": "https://x.supabase.co/rest/v1", "1": "\"https://x.supabase.co/rest/v1/\"\n",
+		"yes": " 'HTTPS://x.supabase.co'", "On": "https://x.supabase.co//",
+	} {
+		t.Setenv("USE_SUPABASE_KV", use)
+		t.Setenv("SUPABASE_URL", url)
+		t.Setenv("SUPABASE_SERVICE_ROLE_KEY", " \"k\"\n")
+		require.IsType(t, &kv.Supabase{}, StoreFromEnv(), "%q %q", use, url)
+		require.Equal(t, "https://x.supabase.co", StoreFromEnv().(*kv.Supabase).URL(), "%q", url)
+		require.IsType(t, &kv.Cache{}, ReaderFromEnv(GetCache))
+	}
+	t.Setenv("SUPABASE_URL", "http://localhost:8000/supabase/rest/v1/")
+	require.Equal(t, "http://localhost:8000/supabase", StoreFromEnv().(*kv.Supabase).URL(), "where somebody runs it himself")
 }
 
 func FuzzHandler(f *testing.F) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"netlify-supabase-kv/pkg/env"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -55,10 +56,9 @@ const maxQueryTime = 10 * time.Second
 // QueryTimeoutFromEnv reads KV_QUERY_TIMEOUT: a duration as Go writes it, or seconds; at most 10 s, which is the default.
 // It returns 0 for anything else.
 func QueryTimeoutFromEnv() time.Duration {
-	text := envOr("KV_QUERY_TIMEOUT", "10s")
-	timeout, err := parseDuration(text)
+	timeout, err := env.Duration("KV_QUERY_TIMEOUT", maxQueryTime, 1, "")
 	switch {
-	case err != nil || timeout <= 0 || timeout > maxQueryTime:
+	case err != nil || timeout > maxQueryTime:
 		return 0
 	case timeout == maxQueryTime:
 		return timeout + time.Second

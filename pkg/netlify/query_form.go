@@ -285,12 +285,14 @@ func pairLeaf(position string, text json.RawMessage) (kv.IndexFilter, error) {
 	if err != nil {
 		return kv.IndexFilter{}, err
 	}
-	key, okKey := decodeString(pair["key"])
-	member, okMember := decodeString(pair["member"])
-	if !okKey || !okMember || key == "" || member == "" {
-		return kv.IndexFilter{}, kv.Invalid("%s must have a key and a member, both strings and not empty", position)
+	index, err := readIndex(position, pair)
+	if err != nil {
+		return kv.IndexFilter{}, err
 	}
-	leaf := kv.IndexFilter{Exact: kv.Index{Key: key, Member: member}}
+	if index.Key == "" || index.Member == "" {
+		return kv.IndexFilter{}, kv.Invalid("%s must have a key and a member that are not empty", position)
+	}
+	leaf := kv.IndexFilter{Exact: index}
 	return leaf, leaf.ValidateLeaf(position)
 }
 

@@ -61,7 +61,7 @@ func spelled(texts ...string) (leaves []kv.IndexFilter) {
 }
 
 func exact(key, member string) kv.IndexFilter {
-	return kv.IndexFilter{Exact: kv.Index{Key: key, Member: member}}
+	return kv.IndexFilter{Exact: kv.Index{Key: key, Member: kv.Member(member)}}
 }
 
 func TestAQueryIsReadFromBodyAndParameters(t *testing.T) {
@@ -87,6 +87,7 @@ func TestAQueryIsReadFromBodyAndParameters(t *testing.T) {
 		"IndexAll":          {`{"indexes":{"all":["a:b","c:d"]}}`, "index=a:b&index=c:d", kv.Query{Indexes: &kv.IndexFilter{All: spelled("a:b", "c:d")}}},
 		"IndexAny":          {`{"indexes":{"any":["a:b","c:d"]}}`, "index=a:b&index=c:d&match=any", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Any: spelled("a:b", "c:d")}}}}},
 		"IndexNone":         {`{"indexes":{"none":["a:b"]}}`, `indexes={"none":["a:b"]}`, kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Not: &kv.IndexFilter{Any: spelled("a:b")}}}}}},
+		"IndexNumber":       {`{"indexes":{"all":[{"key":"a","member":5.0},{"key":5,"member":"5.0"}]}}`, "", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{exact("a", "\x015.0"), exact("5", "5.0")}}}},
 		"IndexExact":        {`{"indexes":{"all":[{"key":"a:b","member":"c"}]}}`, "", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{exact("a:b", "c")}}}},
 		"IndexKeys":         {`{"indexKeys":{"all":["a","b"]}}`, "indexKey=a&indexKey=b", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{exact("a", ""), exact("b", "")}}}},
 		"IndexAndKey":       {`{"indexes":{"all":["a:b"]},"indexKeys":{"all":["c"]}}`, "index=a:b&indexKey=c", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Spelled: "a:b"}, exact("c", "")}}}},
@@ -183,7 +184,9 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		`{"indexes":{"all":[{"none":[]}]}}`:                           "indexes.all[0] must not be an empty group",
 		`{"indexes":{"all":["a"]}}`:                                   `indexes.all[0] must be "<key>:<member>", {"key":…,"member":…} or a group, got "a"`,
 		`{"indexes":{"all":[null]}}`:                                  `indexes.all[0] must be "<key>:<member>", {"key":…,"member":…} or a group, got null`,
-		`{"indexes":{"none":["a:b",{"key":"a"}]}}`:                    "indexes.none[1] must have a key and a member, both strings and not empty",
+		`{"indexes":{"none":["a:b",{"key":"a"}]}}`:                    "indexes.none[1].member must be a string or a number, got nothing",
+		`{"indexes":{"all":[{"key":"a","member":""}]}}`:               "indexes.all[0] must have a key and a member that are not empty",
+		`{"indexes":{"all":[{"key":"a","member":true}]}}`:             "indexes.all[0].member must be a string or a number, got true",
 		`{"indexes":{"all":[{"key":"a","member":"b","x":1}]}}`:        `indexes.all[0] must have no other fields than key, member, got "x"`,
 		`{"indexKeys":{"all":[{"key":"a","member":"b"}]}}`:            `indexKeys.all[0] must be the key of an index or a group, got {"key":"a","member":"b"}`,
 		`{"indexKeys":{"all":[""]}}`:                                  `indexKeys.all[0] must be the key of an index or a group, got ""`,
@@ -274,7 +277,7 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		`{"sort":[{"path":"a","order":"` + long + `"}]}`:              `sort[0].order must be asc or desc, got "` + long[:59] + "…",
 		`{"prefix":"` + long + `"}`:                                   "prefix must be at most 1024 bytes, got 400000: no key is longer",
 		// positions
-		`{"indexes":{"any":[{"all":["a:b",{"key":"a","member":"\u0000"}]}]}}`:                                      "indexes.any[0].all[1] must not contain U+0000",
+		`{"indexes":{"any":[{"all":["a:b",{"key":"a","member":"\u0000"}]}]}}`:                                      "indexes.any[0].all[1].member must not contain U+0000",
 		`{"indexes":{"all":[{"key":"` + long[:1000] + `","member":"` + long[:24] + `"}]}}`:                         "indexes.all[0] must be at most 1024 bytes, got 1025",
 		`{"indexKeys":{"none":["` + long[:1025] + `"]}}`:                                                           "indexKeys.none[0] must be at most 1024 bytes, got 1025",
 		`{"indexKeys":{"none":["\ud800"]}}`:                                                                        `indexKeys.none[0] must be the key of an index or a group, got "\ud800"`,
@@ -825,7 +828,7 @@ func leavesIn(q kv.Query) (leaves []string) {
 		case f.Spelled != "":
 			leaves = append(leaves, "index "+f.Spelled)
 		case f.Exact.Member != "":
-			leaves = append(leaves, fmt.Sprintf("index %q", []string{f.Exact.Key, f.Exact.Member}))
+			leaves = append(leaves, fmt.Sprintf("index %q", []string{f.Exact.Key, string(f.Exact.Member)}))
 		case f.Exact.Key != "":
 			leaves = append(leaves, "index "+f.Exact.Key)
 		}

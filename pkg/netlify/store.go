@@ -3,11 +3,13 @@ package netlify
 import (
 	"context"
 	"errors"
-	"os"
-	"strconv"
+	"math"
+	"net/url"
+	"strings"
 	"time"
 
 	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/env"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/mirror"
 )
@@ -53,7 +55,7 @@ func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
 	}
 	if on && stores.first == mirror.FirstSupabase {
 		cache := kv.SharedCache(stores.supabase, config)
-		if patterns := patternsOf(os.Getenv("KV_WARM_KEYS")); len(patterns) > 0 && defaults.Warm != kv.WarmNothing {
+		if patterns := env.List("KV_WARM_KEYS"); len(patterns) > 0 && defaults.Warm != kv.WarmNothing {
 			cache.StartWarm(context.Background(), defaults.Warm, patterns, logWarmStart)
 		}
 		reader = cache
@@ -97,27 +99,25 @@ type stores struct {
 }
 
 func storesFromEnv() (s stores, err error) {
-	s = stores{first: mirror.FirstBlobs, budget: 300 * time.Millisecond}
+	s = stores{first: mirror.FirstBlobs}
 	if s.blobs, err = blobsFromEnv(); err != nil {
 		return s, err
 	}
-	useSupabase, err := strconv.ParseBool(envOr("USE_SUPABASE_KV", "false"))
+	useSupabase, err := env.Bool("USE_SUPABASE_KV", false)
 	if err != nil {
-		return s, badVariable("USE_SUPABASE_KV must be true or false")
+		return s, badVariable(err)
 	}
 	if useSupabase {
 		s.first = mirror.FirstSupabase
 	}
-	if s.mirrored, err = strconv.ParseBool(envOr("KV_MIRROR_WRITES", "false")); err != nil {
-		return s, badVariable("KV_MIRROR_WRITES must be true or false")
+	if s.mirrored, err = env.Bool("KV_MIRROR_WRITES", false); err != nil {
+		return s, badVariable(err)
 	}
-	if s.compare, err = strconv.ParseFloat(envOr("KV_COMPARE_READS", "0"), 64); err != nil || !(s.compare >= 0 && s.compare <= 1) {
-		return s, badVariable("KV_COMPARE_READS must be a share from 0 to 1, as in 0.1")
+	if s.compare, err = env.Number[float64]("KV_COMPARE_READS", 0, 0, 1, "a share from 0 to 1, as in 0.1"); err != nil {
+		return s, badVariable(err)
 	}
-	if text := os.Getenv("KV_COMPARE_BUDGET"); text != "" {
-		if s.budget, err = parseDuration(text); err != nil || s.budget <= 0 {
-			return s, badVariable("KV_COMPARE_BUDGET must be a time above 0, as in 300ms")
-		}
+	if s.budget, err = env.Duration("KV_COMPARE_BUDGET", 300*time.Millisecond, 1, "a time above 0, as in 300ms"); err != nil {
+		return s, badVariable(err)
 	}
 	if useSupabase || s.mirrored || s.compare > 0 {
 		s.supabase, err = supabaseFromEnv()
@@ -126,13 +126,18 @@ func storesFromEnv() (s stores, err error) {
 }
 
 func supabaseFromEnv() (*kv.Supabase, error) {
+	address, key := env.Text("SUPABASE_URL"), env.Text("SUPABASE_SERVICE_ROLE_KEY")
 	switch {
-	case os.Getenv("SUPABASE_URL") == "":
-		return nil, badVariable("SUPABASE_URL is not set: set it to the address of the Supabase project")
-	case os.Getenv("SUPABASE_SERVICE_ROLE_KEY") == "":
-		return nil, badVariable("SUPABASE_SERVICE_ROLE_KEY is not set: set it to the project's service_role or secret key")
+	case address == "":
+		return nil, badVariable(errors.New("SUPABASE_URL is not set: set it to the address of the Supabase project"))
+	case key == "":
+		return nil, badVariable(errors.New("SUPABASE_SERVICE_ROLE_KEY is not set: set it to the project's service_role or secret key"))
 	}
-	return kv.NewSupabase(os.Getenv("SUPABASE_URL"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
+	return kv.NewSupabase(address, key)
+}
+
+func badVariable(err error) error {
+	return &kv.Error{Code: kv.CodeNotConfigured, Message: err.Error()}
 }
 
 // The names of the stores in Blobs: the one that the JavaScript functions used, and one for what does not fit into its metadata.
@@ -145,22 +150,28 @@ const (
 // every function the SITE_ID of its site.
 func blobsFromEnv() (*blobs.Store, error) {
 	access := blobs.Access{
-		SiteID: envOr("NETLIFY_SITE_ID", os.Getenv("SITE_ID")), APIToken: os.Getenv("NETLIFY_BLOBS_TOKEN"), APIURL: os.Getenv("NETLIFY_BLOBS_API_URL"),
+		SiteID: env.Or("NETLIFY_SITE_ID", env.Text("SITE_ID")), APIToken: env.Text("NETLIFY_BLOBS_TOKEN"), APIURL: env.Text("NETLIFY_BLOBS_API_URL"),
 	}
-	perMinute := 0
-	if access.Limited() {
-		perMinute = blobs.DefaultRate
-	}
-	if text := os.Getenv("KV_BLOBS_RATE"); text != "" {
-		var err error
-		if perMinute, err = strconv.Atoi(text); err != nil || perMinute < 1 {
-			return nil, badVariable("KV_BLOBS_RATE must be a whole number of requests a minute, 1 or more, as in 300")
+	for name, value := range map[string]string{"NETLIFY_SITE_ID": access.SiteID, "NETLIFY_BLOBS_TOKEN": access.APIToken} {
+		if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return nil, badVariable(errors.New(name + " holds characters that none has: paste it again"))
 		}
+	}
+	if u, err := url.Parse(access.APIURL); access.APIURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		return nil, badVariable(errors.New("NETLIFY_BLOBS_API_URL must be an address like " + blobs.DefaultAPIURL))
+	}
+	rate := 0 // without bound
+	if access.Limited() {
+		rate = blobs.DefaultRate
+	}
+	perMinute, err := env.Number("KV_BLOBS_RATE", rate, 1, math.MaxInt, "a whole number of requests a minute, 1 or more, as in 300")
+	if err != nil {
+		return nil, badVariable(err)
 	}
 	limiter := blobs.NewLimiter(perMinute, time.Minute)
 	client := func(store string) *blobs.Client {
 		c := blobs.NewClient(store).WithDefault(access).WithLimiter(limiter)
-		if os.Getenv("NETLIFY_DEV") == "true" { // which netlify dev sets
+		if env.Text("NETLIFY_DEV") == "true" { // which netlify dev sets
 			c = c.WithLocalEvents()
 		}
 		return c
@@ -184,13 +195,6 @@ func (s stores) other() kv.Store {
 
 func (s stores) pair() *mirror.Pair {
 	return &mirror.Pair{Supabase: s.supabase, Blobs: s.blobs, Log: newLog()}
-}
-
-func envOr(name, otherwise string) string {
-	if value := os.Getenv(name); value != "" {
-		return value
-	}
-	return otherwise
 }
 
 // unconfigured answers everything with its error.

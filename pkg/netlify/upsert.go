@@ -3,7 +3,9 @@ package netlify
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"netlify-supabase-kv/pkg/kv"
@@ -63,7 +65,8 @@ func upsertEntry(r *Request) (kv.Entry, error) {
 	return kv.Entry{Key: key, Value: value, Indexes: indexes}, nil
 }
 
-// upsertIndexes reads the indexes field: nil unless it is an array. As ever, elements that lack something are ignored.
+// upsertIndexes reads the indexes field: nil unless it is an array. As ever, elements are ignored whose key or member is missing, or
+// nothing to JavaScript.
 func upsertIndexes(text json.RawMessage) ([]kv.Index, error) {
 	var elements []json.RawMessage
 	if json.Unmarshal(text, &elements) != nil || elements == nil {
@@ -72,19 +75,47 @@ func upsertIndexes(text json.RawMessage) ([]kv.Index, error) {
 	indexes := []kv.Index{}
 	for i, element := range elements {
 		var fields map[string]json.RawMessage
-		if json.Unmarshal(element, &fields) != nil || !isString(fields["key"]) || !isString(fields["member"]) {
+		if json.Unmarshal(element, &fields) != nil || isFalsy(fields["key"]) || isFalsy(fields["member"]) {
 			continue
 		}
-		key, keyOK := decodeString(fields["key"])
-		member, memberOK := decodeString(fields["member"])
-		switch {
-		case !keyOK || !memberOK:
-			return nil, kv.Invalid("indexes[%d]: key and member must not contain half of a surrogate pair", i)
-		case key != "" && member != "":
-			indexes = append(indexes, kv.Index{Key: key, Member: member})
+		index, err := readIndex(fmt.Sprintf("indexes[%d]", i), fields)
+		if err != nil {
+			return nil, err
 		}
+		indexes = append(indexes, index)
 	}
 	return indexes, nil
+}
+
+// isFalsy tells whether JavaScript takes a field for false. One that is missing is undefined there.
+func isFalsy(text json.RawMessage) bool {
+	switch {
+	case len(text) == 0:
+		return true
+	case text[0] == '-' || '0' <= text[0] && text[0] <= '9':
+		return kv.IsZero(string(text))
+	}
+	return slices.Contains([]string{`null`, `false`, `""`}, string(text))
+}
+
+// readIndex reads {"key":…,"member":…}. A number is a member as it is spelled, and as a key it counts as its text.
+func readIndex(position string, fields map[string]json.RawMessage) (kv.Index, error) {
+	var parts [2]kv.Member
+	for i, name := range []string{"key", "member"} {
+		text := fields[name]
+		if len(text) == 0 || !strings.ContainsRune(`"-0123456789`, rune(text[0])) {
+			return kv.Index{}, kv.Invalid("%s.%s must be a string or a number, got %s", position, name, excerpt(text))
+		}
+		if isString(text) && kv.HasLoneSurrogate(string(text)) {
+			return kv.Index{}, kv.Invalid("%s.%s must not contain half of a surrogate pair", position, name)
+		}
+		part, ok := kv.ParseMember(string(text))
+		if !ok {
+			return kv.Index{}, kv.Invalid("%s.%s must not contain U+0000", position, name)
+		}
+		parts[i] = part
+	}
+	return kv.Index{Key: parts[0].Spelling(), Member: parts[1]}, nil
 }
 
 // isString tells whether a JSON text is that of a string.

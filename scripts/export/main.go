@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
+	"netlify-supabase-kv/pkg/env"
 	"netlify-supabase-kv/scripts/export/internal/export"
 )
 
@@ -38,13 +40,23 @@ func main() {
 		return
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "Interrupted; the file asked for was not touched.")
+		resume(err)
 		os.Exit(exitUnfinished)
 	case errors.As(err, &unfinished):
 		report(err)
+		resume(err)
 		os.Exit(exitUnfinished)
 	}
 	report(err)
 	os.Exit(exitFailed)
+}
+
+// resume says how to go on, where there is something to go on with.
+func resume(err error) {
+	var unfinished *unfinishedError
+	if errors.As(err, &unfinished) && unfinished.kept > 0 {
+		fmt.Fprintf(os.Stderr, "Try:   the same command with --resume, which goes on after the %d entries that are written\n", unfinished.kept)
+	}
 }
 
 // report says what was wrong and what to do.
@@ -56,14 +68,17 @@ func report(err error) {
 		fmt.Fprintln(os.Stderr, "Try:   --token, or KV_READ_TOKEN in the environment")
 	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
 		fmt.Fprintln(os.Stderr, "Try:   --url with the address of a site that has kv-query")
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, new(*unfinishedError)):
 	default:
 		fmt.Fprintln(os.Stderr, "Try:   make export ARGS=--help")
 	}
 }
 
 // unfinishedError is one that came after the export had begun.
-type unfinishedError struct{ error }
+type unfinishedError struct {
+	error
+	kept int // entries that --resume goes on after
+}
 
 func (e *unfinishedError) Unwrap() error { return e.error }
 
@@ -72,7 +87,9 @@ type flags struct {
 	prefix, search, where, sort, pick string
 	indexes                           []string
 	page                              int
+	stall                             time.Duration
 	bom, noBOM, force, quiet, asJSON  bool
+	resume                            bool
 }
 
 func command() *cobra.Command {
@@ -82,7 +99,8 @@ func command() *cobra.Command {
 		Short: "Write everything that a query finds into one file",
 		Long: `Walks the pages of kv-query and writes them as one file: CSV, NDJSON (one JSON object a line) or one JSON array.
 
-The file appears under its name when it is whole; until then it is <file>.partial.`,
+The file appears under its name when it is whole; until then it is <file>.partial. What an export that failed or was interrupted
+leaves there, --resume goes on with.`,
 		Example: `  make export ARGS='--prefix docs/ --out docs.ndjson'
   make export ARGS='--index type:order --select key,value.total,createdAt --out orders.csv'
   make export ARGS="--query '{\"search\":\"tea\"}' --format csv" > tea.csv`,
@@ -90,7 +108,7 @@ The file appears under its name when it is whole; until then it is <file>.partia
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr()) },
 	}
 	s := c.Flags()
-	s.StringVar(&f.url, "url", os.Getenv("KV_BASE_URL"), "where the functions answer [KV_BASE_URL]")
+	s.StringVar(&f.url, "url", env.Text("KV_BASE_URL"), "where the functions answer [KV_BASE_URL]")
 	s.StringVar(&f.token, "token", "", "bearer token, if the site has one [KV_READ_TOKEN, KV_API_TOKEN]")
 	s.StringVarP(&f.out, "out", "o", "-", "the file to write; - is standard output")
 	s.StringVar(&f.format, "format", "", "csv, ndjson or json (default: by the ending of --out, else ndjson)")
@@ -104,6 +122,8 @@ The file appears under its name when it is whole; until then it is <file>.partia
 	s.IntVar(&f.page, "page", 5000, fmt.Sprintf("entries per request, 1 to %d", export.MaxPage))
 	s.BoolVar(&f.bom, "bom", false, "begin with a byte order mark, for Excel (default for a .csv file)")
 	s.BoolVar(&f.noBOM, "no-bom", false, "begin without one")
+	s.DurationVar(&f.stall, "stall", export.DefaultStall, "ask again after so long without a byte; two minutes later the export ends")
+	s.BoolVar(&f.resume, "resume", false, "go on with the <file>.partial that an export with the same flags left")
 	s.BoolVar(&f.force, "force", false, "write over a file that exists")
 	s.BoolVarP(&f.quiet, "quiet", "q", false, "say nothing but errors")
 	s.BoolVar(&f.asJSON, "json", false, "say what was done as JSON, on standard error")
@@ -121,11 +141,12 @@ func (f *flags) run(ctx context.Context, stdout, stderr io.Writer) error {
 			fmt.Fprintln(stderr, "Note: ", message)
 		}
 	}
-	file, err := f.open(stdout)
+	file, err := f.open(stdout, o)
 	if err != nil {
 		return err
 	}
 	defer file.drop()
+	o.From, o.Saved = file.position(), file.save
 
 	o.Progress = func(int) {}
 	bar := f.bar(ctx, o, stderr)
@@ -134,11 +155,11 @@ func (f *flags) run(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	start := time.Now()
 	written, err := export.Run(ctx, file, o)
-	if err != nil {
-		return &unfinishedError{err}
+	if err == nil {
+		err = file.keep()
 	}
-	if err := file.keep(); err != nil {
-		return &unfinishedError{err}
+	if err != nil {
+		return &unfinishedError{err, file.position().Entries}
 	}
 	if bar != nil {
 		_ = bar.Clear()
@@ -149,15 +170,17 @@ func (f *flags) run(ctx context.Context, stdout, stderr io.Writer) error {
 
 // options reads the flags into what to export.
 func (f *flags) options() (export.Options, error) {
-	o := export.Options{URL: f.url, Token: f.token, Format: f.format, Page: f.page, Query: map[string]json.RawMessage{}}
+	o := export.Options{URL: f.url, Token: f.token, Format: f.format, Page: f.page, Stall: f.stall, Query: map[string]json.RawMessage{}}
 	if o.Token == "" {
-		o.Token, _, _ = strings.Cut(os.Getenv("KV_READ_TOKEN")+","+os.Getenv("KV_API_TOKEN"), ",")
-		if o.Token == "" {
-			o.Token, _, _ = strings.Cut(os.Getenv("KV_API_TOKEN"), ",")
+		for _, token := range append(env.List("KV_READ_TOKEN"), env.List("KV_API_TOKEN")...) {
+			o.Token = cmp.Or(o.Token, env.Clean(token))
 		}
 	}
 	if !strings.HasPrefix(o.URL, "http://") && !strings.HasPrefix(o.URL, "https://") {
 		return o, fmt.Errorf("--url must be an address like https://your-site.netlify.app, got %q", o.URL)
+	}
+	if f.stall <= 0 {
+		return o, fmt.Errorf("--stall must be a time above 0, as in %s, got %s", export.DefaultStall, f.stall)
 	}
 	if ending := strings.TrimPrefix(filepath.Ext(f.out), "."); o.Format == "" && slices.Contains(export.Formats, ending) {
 		o.Format = ending

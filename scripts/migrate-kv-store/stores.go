@@ -5,14 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/env"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate"
 )
@@ -43,7 +42,7 @@ func (s *stores) flags(f *pflag.FlagSet) {
 
 // setting is a flag's value, or the environment's.
 func setting(value, name string) string {
-	return cmp.Or(value, strings.TrimSpace(os.Getenv(name)))
+	return cmp.Or(env.Clean(value), env.Text(name))
 }
 
 func (s *stores) access() (blobs.Access, error) {
@@ -124,7 +123,7 @@ func (s *stores) target(ctx context.Context) (migrate.Target, error) {
 	if err != nil {
 		return migrate.Target{}, err
 	}
-	url = strings.TrimRight(url, "/")
+	url = supabase.URL()
 	if _, err := supabase.WithPatience(firstPatience).ImportStates(ctx, []string{}); kv.CodeOf(err) == kv.CodeDatabaseUnreachable {
 		return migrate.Target{}, &silentError{url, err}
 	} else if err != nil {

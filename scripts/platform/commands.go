@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"netlify-supabase-kv/pkg/env"
 	"netlify-supabase-kv/scripts/platform/internal/bundle"
 	"netlify-supabase-kv/scripts/platform/internal/host"
 	"netlify-supabase-kv/scripts/platform/internal/layout"
@@ -61,7 +62,7 @@ SUPABASE_SERVICE_ROLE_KEY set, that project is used and no database is started.`
 		SilenceErrors: true,
 	}
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return o.fromEnv }
-	root.PersistentFlags().StringVar(&o.portBase, "port-base", os.Getenv("PORT_BASE"), "move every port to this number and the ones after it, or `auto` for any free ones (PORT_BASE)")
+	root.PersistentFlags().StringVar(&o.portBase, "port-base", env.Text("PORT_BASE"), "move every port to this number and the ones after it, or `auto` for any free ones (PORT_BASE)")
 	root.PersistentFlags().IntVar(&o.instances, "instances", o.envInt("INSTANCES", 2), "instances of each function (INSTANCES)")
 	root.PersistentFlags().DurationVar(&o.timeout, "timeout", o.envDuration("KV_HOST_TIMEOUT", host.DefaultTimeout), "of one invocation (KV_HOST_TIMEOUT)")
 	root.PersistentFlags().StringVar(&o.postgres, "postgres", cmp.Or(os.Getenv("KV_LOCAL_POSTGRES"), postgres.Versions[0]), "version of Postgres: 17, or 15 as in older Supabase projects (KV_LOCAL_POSTGRES)")
@@ -93,7 +94,7 @@ func packagesCommand() *cobra.Command {
 }
 
 func (o *options) envInt(name string, fallback int) int {
-	text := os.Getenv(name)
+	text := env.Text(name)
 	if text == "" {
 		return fallback
 	}
@@ -105,7 +106,7 @@ func (o *options) envInt(name string, fallback int) int {
 }
 
 func (o *options) envDuration(name string, fallback time.Duration) time.Duration {
-	text := os.Getenv(name)
+	text := env.Text(name)
 	if text == "" {
 		return fallback
 	}
@@ -226,14 +227,14 @@ func choosePorts(p *supervisor.Platform, o *options) (ports.Plan, error) {
 // givenProject is the Supabase project that the environment names, if it names one other than ours: after sourcing .local/env it
 // names ours.
 func givenProject(plan ports.Plan) (*supervisor.Supabase, error) {
-	url, key := os.Getenv("SUPABASE_URL"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY")
+	url, key := strings.TrimRight(env.Text("SUPABASE_URL"), "/"), env.Text("SUPABASE_SERVICE_ROLE_KEY")
 	switch {
 	case url == "" || url == ports.URL(plan.Gateway):
 		return nil, nil
 	case key == "":
 		return nil, say.Try(errors.New("SUPABASE_URL is set, and SUPABASE_SERVICE_ROLE_KEY is not"), "set both, or neither to use a local database")
 	}
-	return &supervisor.Supabase{URL: url, Key: key, AnonKey: os.Getenv("SUPABASE_ANON_KEY")}, nil
+	return &supervisor.Supabase{URL: url, Key: key, AnonKey: env.Text("SUPABASE_ANON_KEY")}, nil
 }
 
 // printAddresses says what can be used now. It prints no key.

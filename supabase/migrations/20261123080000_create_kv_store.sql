@@ -259,7 +259,42 @@ end
 $$;
 comment on function public.kv_search_text(jsonb, integer) is 'The words of every string in the document, each by its first 500 letters; null where there are too many. With "*", which is no word, where positions are missing: phrases must then be looked for in the document.';
 
--- Without a search_path of its own, which would keep it from being inlined; it names nothing that could be another's.
+-- A member of an index is a JSON string or a JSON number. As a text, in index_pairs, kv_member and kv_posting, a string is itself and a
+-- number is chr(1) and its spelling; a string that begins with chr(1) gets one more in front (kv.Member in Go). So 5, 5.0 and "5" are
+-- three members, and nearly every member is its own text: its JSON would take two bytes more in each of four places.
+--
+-- These are inlined, which a search_path of their own would prevent; they name nothing that could be another's.
+create function public.kv_text_member(p_text text) returns text
+    language sql immutable strict parallel safe security invoker
+as $$
+    select case when pg_catalog.starts_with(p_text, E'\x01') then E'\x01' || p_text else p_text end
+$$;
+comment on function public.kv_text_member(text) is 'The member that is this string.';
+
+create function public.kv_json_member(p_element json) returns text
+    language sql immutable strict parallel safe security invoker
+as $$
+    select case pg_catalog.json_typeof(p_element) when 'string' then public.kv_text_member(p_element #>> '{}')
+        when 'number' then E'\x01' || p_element::text end
+$$;
+comment on function public.kv_json_member(json) is 'The member that is this string or number; null for other elements. A string that Postgres cannot hold is an error.';
+
+create function public.kv_member_spelling(p_member text) returns text
+    language sql immutable strict parallel safe security invoker
+as $$
+    select case when pg_catalog.starts_with(p_member, E'\x01') then pg_catalog.substr(p_member, 2) else p_member end
+$$;
+comment on function public.kv_member_spelling(text) is 'What stands for the member in "<key>:<member>".';
+
+create function public.kv_member_json(p_member text) returns text
+    language sql immutable strict parallel safe security invoker
+as $$
+    select case when pg_catalog.starts_with(p_member, E'\x01') and not pg_catalog.starts_with(p_member, E'\x01\x01') then pg_catalog.substr(p_member, 2)
+        else pg_catalog.to_json(public.kv_member_spelling(p_member))::text end
+$$;
+comment on function public.kv_member_json(text) is 'The member as JSON.';
+
+-- Inlined likewise.
 create function public.kv_pairs(p_pairs text[]) returns table (ordinal integer, index_key text, member text)
     language sql immutable parallel safe security invoker
 as $$
@@ -291,9 +326,9 @@ begin
     foreach v_spelled in array p_indexes loop
         select array_agg(array[k.index_key, k.member] order by k.ordinal) into v_known
         from public.kv_pairs(p_known) as k
-        where k.index_key || ':' || k.member = v_spelled;
+        where k.index_key || ':' || public.kv_member_spelling(k.member) = v_spelled;
         if v_known is null then
-            v_known := array[regexp_match(v_spelled, '^(.+):(.+)$')];
+            select array[array[parts[1], public.kv_text_member(parts[2])]] into v_known from regexp_match(v_spelled, '^(.+):(.+)$') as parts;
         end if;
         if v_known[1][1] is null then
             raise check_violation using
@@ -304,7 +339,7 @@ begin
     return v_pairs;
 end
 $$;
-comment on function public.kv_unspell(text[], text[]) is 'The pairs that the strings spell: as known before, else split at the last colon.';
+comment on function public.kv_unspell(text[], text[]) is 'The pairs that the strings spell: as known before, else split at the last colon, with a string for the member.';
 
 -- Replacing an index entry's value by hand makes it a plain entry, as kv_upsert does. Runs before kv_store_derive (by name).
 create function public.kv_store_clear_index() returns trigger
@@ -346,7 +381,7 @@ begin
         new.indexes := public.kv_spell(new.index_pairs);
     end if;
 
-    if tg_op = 'UPDATE' and new.updated_at = old.updated_at then
+    if tg_op = 'UPDATE' and new.updated_at = old.updated_at and new.version = old.version then -- else see kv_store_count_again
         new.updated_at := clock_timestamp();
     end if;
     new.stamp := pg_current_xact_id();
@@ -358,11 +393,13 @@ create trigger kv_store_derive before insert or update on public.kv_store
 
 revoke all on function public.kv_document(json), public.kv_escape(text, text, text), public.kv_huge_as_text(text), public.kv_readable(json),
     public.kv_part(json, text[]), public.kv_is_replaced(json, text[]), public.kv_words(text), public.kv_strings(jsonb),
-    public.kv_search_text(jsonb, integer), public.kv_pairs(text[]),
+    public.kv_search_text(jsonb, integer), public.kv_text_member(text), public.kv_json_member(json),
+    public.kv_member_spelling(text), public.kv_member_json(text), public.kv_pairs(text[]),
     public.kv_spell(text[]), public.kv_unspell(text[], text[]), public.kv_store_clear_index(), public.kv_store_derive()
     from public, anon, authenticated;
 grant execute on function public.kv_document(json), public.kv_escape(text, text, text), public.kv_huge_as_text(text), public.kv_readable(json),
     public.kv_part(json, text[]), public.kv_is_replaced(json, text[]), public.kv_words(text), public.kv_strings(jsonb),
-    public.kv_search_text(jsonb, integer), public.kv_pairs(text[]),
+    public.kv_search_text(jsonb, integer), public.kv_text_member(text), public.kv_json_member(json),
+    public.kv_member_spelling(text), public.kv_member_json(text), public.kv_pairs(text[]),
     public.kv_spell(text[]), public.kv_unspell(text[], text[]), public.kv_store_clear_index(), public.kv_store_derive()
     to service_role;

@@ -44,9 +44,9 @@ create function public.kv_member_bytes(p_index_key text) returns bigint
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    -- A member takes four bytes or more of the answer: beyond this many it is too large in any case.
-    return (select coalesce(sum(octet_length(to_json(m.member)::text) + 1), 0)
-            from (select member from public.kv_member where index_key = p_index_key limit 1600000) as m);
+    -- A member takes two bytes or more of the answer: beyond this many it is too large in any case.
+    return (select coalesce(sum(octet_length(public.kv_member_json(m.member)) + 1), 0)
+            from (select member from public.kv_member where index_key = p_index_key limit 3200000) as m);
 end
 $$;
 comment on function public.kv_member_bytes(text) is 'Bytes that the members add to an index entry''s value.';
@@ -58,7 +58,7 @@ declare
     v_members text;
     v_stored  text;
 begin
-    select string_agg(to_json(member)::text, ',' order by position, member) into v_members
+    select string_agg(public.kv_member_json(member), ',' order by position, member) into v_members
     from public.kv_member where index_key = p_index_key;
     if v_members is null then
         return p_stored;
@@ -91,13 +91,18 @@ create function public.kv_splits(p_spelled text) returns table (index_key text, 
 as $$
 begin
     return query
-        select left(p_spelled, colon - 1) collate "C", substr(p_spelled, colon + 1) collate "C"
+        select left(p_spelled, colon - 1) collate "C", m.member collate "C"
         from (select (sum(length(part) + 1) over (order by n))::integer as colon
               from string_to_table(p_spelled, ':') with ordinality as parts (part, n)) as colons
+        cross join lateral (select substr(p_spelled, colon + 1) as spelling) as s
+        cross join lateral (
+            select public.kv_text_member(s.spelling) as member
+            union all
+            select E'\x01' || s.spelling where s.spelling ~ '^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?$') as m
         where colon between 2 and length(p_spelled) - 1;
 end
 $$;
-comment on function public.kv_splits(text) is 'Every pair that "<key>:<member>" may spell.';
+comment on function public.kv_splits(text) is 'Every pair that "<key>:<member>" may spell: a member that looks like a number may be one, or text.';
 
 create function public.kv_cursor(p_question text, p_position json, p_key text) returns text
     language plpgsql immutable security invoker set search_path = ''

@@ -5,20 +5,22 @@
 -- there already is held with a share lock, so that upserts which add to one index do not queue behind each other.
 -- Nothing here raises 40001: PostgREST 12.0.2 would repeat such a call for ever.
 
-create function public.kv_array_strings(p_array json) returns setof text
+create function public.kv_array_members(p_array json) returns setof text
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
-declare
-    v_document jsonb := public.kv_document(p_array);
 begin
-    if v_document is not null then
-        return query select e #>> '{}' from jsonb_array_elements(v_document) as e where jsonb_typeof(e) = 'string';
-    else -- jsonb holds most elements, if not all
-        return query select public.kv_document(e) #>> '{}' from json_array_elements(p_array) as e where json_typeof(e) = 'string';
+    if public.kv_document(p_array) is not null then
+        return query select member from (select public.kv_json_member(e) as member from json_array_elements(p_array) as e) as m where member is not null;
+    else -- Postgres can hold most strings, if not all
+        return query
+            select member from (
+                select case json_typeof(e) when 'string' then public.kv_text_member(public.kv_document(e) #>> '{}') else public.kv_json_member(e) end as member
+                from json_array_elements(p_array) as e) as m
+            where member is not null;
     end if;
 end
 $$;
-comment on function public.kv_array_strings(json) is 'The strings among an array''s elements; null for those that Postgres cannot hold.';
+comment on function public.kv_array_members(json) is 'The members among an array''s elements.';
 
 create function public.kv_hold_index(p_key text) returns boolean
     language plpgsql volatile security invoker set search_path = ''
@@ -125,7 +127,7 @@ begin
             v_base := nextval('public.kv_member_position');
             with stored as materialized ( -- each array is read once, however many members come
                 select s.key, member
-                from public.kv_store as s, public.kv_array_strings(s.value) as member
+                from public.kv_store as s, public.kv_array_members(s.value) as member
                 where s.key = any (v_arrays)
             )
             insert into public.kv_member (index_key, member, position)
@@ -169,10 +171,10 @@ end
 $$;
 comment on function public.kv_delete(text, uuid) is 'Removes an entry, and the members if it is an index entry; says whether there was one.';
 
-revoke all on function public.kv_array_strings(json), public.kv_hold_index(text), public.kv_version(xid8),
+revoke all on function public.kv_array_members(json), public.kv_hold_index(text), public.kv_version(xid8),
     public.kv_begin_request(uuid), public.kv_upsert(text, text, text[], uuid),
     public.kv_delete(text, uuid) from public, anon, authenticated;
-grant execute on function public.kv_array_strings(json), public.kv_hold_index(text), public.kv_version(xid8),
+grant execute on function public.kv_array_members(json), public.kv_hold_index(text), public.kv_version(xid8),
     public.kv_begin_request(uuid), public.kv_upsert(text, text, text[], uuid),
     public.kv_delete(text, uuid) to service_role;
 

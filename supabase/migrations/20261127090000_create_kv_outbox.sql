@@ -10,16 +10,59 @@ grant all on sequence public.kv_store_version to service_role;
 alter table public.kv_store add column version bigint not null default 0;
 comment on column public.kv_store.version is 'Grows with every write of the row, also after the row was deleted and written anew; 0: not written since there are versions.';
 
+-- The lock of a row that is there is held when the triggers before an update run. An insert, and an update that gives a row another
+-- key, have no lock yet: either may wait for whoever else is writing the key, and meanwhile the entry that was there may be written
+-- once more, and deleted. So a version says, in its last bits, how many deletes there had been when it was taken. Where it is another
+-- number once the row is in the table, the row takes a new version: nobody else can write the key until this transaction ends.
+create sequence public.kv_store_deletes;
+revoke all on sequence public.kv_store_deletes from anon, authenticated;
+grant all on sequence public.kv_store_deletes to service_role;
+
+-- Inlined. pg_sequence_last_value is null before the first delete.
+create function public.kv_deletes() returns bigint
+    language sql volatile security invoker
+as $$
+    select coalesce(pg_catalog.pg_sequence_last_value('public.kv_store_deletes'::pg_catalog.regclass), 0) & 1048575
+$$;
+comment on function public.kv_deletes() is 'How many statements have deleted entries, or given them other keys, modulo 2^20.';
+
 create function public.kv_store_count_version() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
 begin
-    new.version := nextval('public.kv_store_version');
+    new.version := public.kv_deletes(); -- before the number: a delete in between counts as later
+    new.version := (nextval('public.kv_store_version') << 20) + new.version;
     return new;
 end
 $$;
-create trigger kv_store_count_version before insert or update on public.kv_store
+create trigger kv_store_version before insert or update on public.kv_store -- after kv_store_derive, by name
     for each row execute function public.kv_store_count_version();
+
+create function public.kv_store_count_delete() returns trigger
+    language plpgsql security invoker set search_path = ''
+as $$
+begin
+    perform nextval('public.kv_store_deletes');
+    return null;
+end
+$$;
+create trigger kv_store_count_delete after delete on public.kv_store
+    for each statement execute function public.kv_store_count_delete();
+create trigger kv_store_count_rename after update of key on public.kv_store
+    for each statement execute function public.kv_store_count_delete();
+
+create function public.kv_store_count_again() returns trigger
+    language plpgsql security invoker set search_path = ''
+as $$
+begin
+    update public.kv_store set version = 0 where key = new.key; -- any other one, which also tells kv_store_derive
+    return null;
+end
+$$;
+create trigger kv_store_count_inserted after insert on public.kv_store
+    for each row when ((new.version & 1048575) <> public.kv_deletes()) execute function public.kv_store_count_again();
+create trigger kv_store_count_renamed after update of key on public.kv_store
+    for each row when (new.key <> old.key and (new.version & 1048575) <> public.kv_deletes()) execute function public.kv_store_count_again();
 
 create table public.kv_outbox (
     id      bigint generated always as identity,
@@ -178,7 +221,7 @@ begin
         where member not in (
             select member from public.kv_member where index_key = p_key
             union all
-            select public.kv_array_strings(value) from public.kv_store where key = p_key)
+            select public.kv_array_members(value) from public.kv_store where key = p_key)
         order by n
     ) as added
     on conflict do nothing;
@@ -198,9 +241,10 @@ begin
     elsif p_value = '[]' then
         return '{}'::text[];
     end if;
-    select array_agg(e #>> '{}' order by n) into v_members from jsonb_array_elements(v_document) with ordinality as a (e, n)
-    having bool_and(jsonb_typeof(e) = 'string' and octet_length(e #>> '{}') between 1 and 1024) and count(distinct e) = count(*)
-       and '[' || string_agg(to_json(e #>> '{}')::text, ',' order by n) || ']' = p_value;
+    select array_agg(member order by n) into v_members
+    from (select public.kv_json_member(e) as member, n from json_array_elements(p_value::json) with ordinality as a (e, n)) as elements
+    having bool_and(octet_length(member) between 1 and 1024) and count(distinct member) = count(*)
+       and '[' || string_agg(public.kv_member_json(member), ',' order by n) || ']' = p_value;
     return v_members;
 end
 $$;
@@ -324,7 +368,7 @@ begin
             v_base := nextval('public.kv_member_position');
             with stored as materialized ( -- each array is read once, however many members come
                 select s.key, member
-                from public.kv_store as s, public.kv_array_strings(s.value) as member
+                from public.kv_store as s, public.kv_array_members(s.value) as member
                 where s.key = any (v_arrays)
             ), added as (
                 insert into public.kv_member (index_key, member, position)
@@ -391,13 +435,13 @@ end
 $$;
 comment on function public.kv_delete(text, uuid, boolean) is 'Removes an entry, and the members if it is an index entry; says whether there was one. p_mirror leaves a trace.';
 
-revoke all on function public.kv_store_count_version(), public.kv_lineage(), public.kv_token(text), public.kv_mirror_state(text),
+revoke all on function public.kv_store_count_version(), public.kv_deletes(), public.kv_store_count_delete(), public.kv_store_count_again(), public.kv_lineage(), public.kv_token(text), public.kv_mirror_state(text),
     public.kv_mirror_states(text[]), public.kv_mirror_done(bigint, text, text), public.kv_mirror_begin(text[], uuid),
     public.kv_mirror_forget(bigint[]), public.kv_traces(bigint, integer), public.kv_set_members(text, text[]), public.kv_add_members(text, text[]), public.kv_members_of(text),
     public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid), public.kv_written(xid8, boolean, uuid, boolean),
     public.kv_upsert(text, text, text[], uuid, boolean), public.kv_delete(text, uuid, boolean)
     from public, anon, authenticated;
-grant execute on function public.kv_store_count_version(), public.kv_lineage(), public.kv_token(text), public.kv_mirror_state(text),
+grant execute on function public.kv_store_count_version(), public.kv_deletes(), public.kv_store_count_delete(), public.kv_store_count_again(), public.kv_lineage(), public.kv_token(text), public.kv_mirror_state(text),
     public.kv_mirror_states(text[]), public.kv_mirror_done(bigint, text, text), public.kv_mirror_begin(text[], uuid),
     public.kv_mirror_forget(bigint[]), public.kv_traces(bigint, integer), public.kv_set_members(text, text[]), public.kv_add_members(text, text[]), public.kv_members_of(text),
     public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid), public.kv_written(xid8, boolean, uuid, boolean),

@@ -37,17 +37,45 @@ alter table public.kv_import enable row level security;
 revoke all on table public.kv_migration, public.kv_import from anon, authenticated;
 grant all on table public.kv_migration, public.kv_import to service_role;
 
+-- An index entry is held by an advisory lock on its key: shared by whoever adds members, alone by whoever replaces or deletes it, or makes
+-- its members others. Its row, held shared by many, would cost each of them a MultiXact: written to disk, and kept until the table is
+-- frozen. The lock comes after the row's: whoever has the row may wait for it, and whoever adds to an index that is there does not touch
+-- the row. (0 in place of 1 is for requests: kv_begin_request.)
+create function public.kv_lock_members(p_key text) returns void
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended(p_key, 1));
+end
+$$;
+comment on function public.kv_lock_members(text) is 'Keeps everybody away from the members of an index entry until the transaction ends. The caller holds the entry''s row.';
+
 create or replace function public.kv_store_clear_index() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
 begin
+    perform public.kv_lock_members(old.key);
     new.is_index := false;
     new.implicit := false;
     return new;
 end
 $$;
 
-create or replace function public.kv_hold_index(p_key text) returns boolean
+create function public.kv_store_lock_members() returns trigger
+    language plpgsql security invoker set search_path = ''
+as $$
+begin
+    perform public.kv_lock_members(old.key);
+    return case when tg_op = 'DELETE' then old else new end;
+end
+$$;
+create trigger kv_store_lock_members_delete before delete on public.kv_store
+    for each row when (old.is_index) execute function public.kv_store_lock_members();
+create trigger kv_store_lock_members_rename before update of key on public.kv_store
+    for each row when (old.is_index and new.key <> old.key) execute function public.kv_store_lock_members();
+
+drop function public.kv_hold_index(text);
+create function public.kv_hold_index(p_key text, p_row boolean) returns boolean
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
@@ -61,13 +89,16 @@ begin
             returning bytes into v_bytes;
             exit when found;
         elsif v_is_index then
-            select is_index, bytes into v_is_index, v_bytes from public.kv_store where key = p_key for share;
-            exit when v_is_index;
-            if v_is_index is not null then
-                -- It was replaced by a plain entry between the two statements. Two calls that hold it shared could not both
-                -- turn it back, so this one starts over; callers repeat lock_not_available.
-                raise exception using errcode = 'lock_not_available', message = 'an index entry is being replaced';
+            if p_row then
+                perform from public.kv_store where key = p_key for share;
+            else
+                perform pg_advisory_xact_lock_shared(hashtextextended(p_key, 1));
             end if;
+            select is_index, bytes into v_is_index, v_bytes from public.kv_store where key = p_key;
+            exit when v_is_index;
+            -- It was replaced or deleted before this had the lock. Two calls that hold it shared could not both have the row as well,
+            -- so this one starts over; callers repeat lock_not_available.
+            raise exception using errcode = 'lock_not_available', message = 'an index entry is being replaced';
         else
             perform from public.kv_store where key = p_key for no key update;
             update public.kv_store
@@ -80,6 +111,7 @@ begin
     return v_bytes > 2; -- []
 end
 $$;
+comment on function public.kv_hold_index(text, boolean) is 'Makes sure that the index entry exists and stays one until the transaction ends, by its row if p_row says so. True when an array is stored there, which may hold members already.';
 
 create function public.kv_hold_import(p_key text) returns void
     language plpgsql volatile security invoker set search_path = ''
@@ -281,8 +313,11 @@ begin
         on conflict do nothing returning version into v_version;
         exit when found; -- else another call has made the entry meanwhile, perhaps by adding a member: look at that
     end loop;
-    if v_version is not null then
-        null; -- it is new
+    if v_row.is_index then
+        perform public.kv_lock_members(p_key);
+    end if;
+    if v_version is not null then -- it is new, and may have got another version by now: kv_store_count_again
+        select version into v_version from public.kv_store where key = p_key;
     elsif v_row.version is distinct from p_known.version and (not v_row.implicit or p_known.deleted) then
         return 'live';
     elsif v_members is null and v_row.is_index and exists (select from public.kv_member where index_key = p_key and position > 0) then
@@ -450,14 +485,14 @@ end
 $$;
 comment on function public.kv_stray_postings() is 'How many postings there are that no entry''s indexes have.';
 
-revoke all on function public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid, uuid),
+revoke all on function public.kv_lock_members(text), public.kv_store_lock_members(), public.kv_hold_index(text, boolean), public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid, uuid),
     public.kv_import_hold(uuid, boolean), public.kv_import_close(), public.kv_import_members(text, text[]),
     public.kv_import_entry(text, text, text[], boolean, timestamptz, timestamptz, public.kv_import),
     public.kv_import(uuid, text[], text[], text[], boolean[], bigint[], bigint[]), public.kv_import_states(text[]),
     public.kv_import_status(), public.kv_digest_pairs(text[]), public.kv_digests_of(text[]), public.kv_digests(text, integer),
     public.kv_stray_postings()
     from public, anon, authenticated;
-grant execute on function public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid, uuid),
+grant execute on function public.kv_lock_members(text), public.kv_store_lock_members(), public.kv_hold_index(text, boolean), public.kv_hold_import(text), public.kv_mark_deleted(text), public.kv_import_open(uuid, uuid),
     public.kv_import_hold(uuid, boolean), public.kv_import_close(), public.kv_import_members(text, text[]),
     public.kv_import_entry(text, text, text[], boolean, timestamptz, timestamptz, public.kv_import),
     public.kv_import(uuid, text[], text[], text[], boolean[], bigint[], bigint[]), public.kv_import_states(text[]),

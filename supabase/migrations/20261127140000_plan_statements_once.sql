@@ -12,7 +12,7 @@ begin
     return (
         select coalesce(array_agg(spelled order by first), '{}')
         from (
-            select index_key || ':' || member as spelled, min(ordinal) as first
+            select index_key || ':' || public.kv_member_spelling(member) as spelled, min(ordinal) as first
             from public.kv_pairs(p_pairs)
             group by 1
         ) as distinct_spellings);
@@ -43,8 +43,10 @@ create or replace function public.kv_upsert(
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
+    c_few    constant integer := 32; -- advisory locks that a call takes: the server has room for some thousand, for all calls together
     v_value  json := p_value::json;
     v_stamp  xid8 := public.kv_begin_request(p_request);
+    v_rows   boolean := coalesce(array_length(p_indexes, 1), 0) > c_few;
     v_key    text;
     v_arrays text[] := '{}'::text[];
     v_pairs  text[] := p_indexes; -- without those that a stored array has
@@ -62,7 +64,7 @@ begin
             order by 1
         loop
             if v_key <> p_key then
-                if public.kv_hold_index(v_key) then
+                if public.kv_hold_index(v_key, v_rows) then
                     v_arrays := v_arrays || v_key;
                 end if;
                 continue;
@@ -83,7 +85,7 @@ begin
             if v_arrays <> '{}' then
                 with stored as materialized ( -- each array is read once, however many members come
                     select s.key, member
-                    from public.kv_store as s, public.kv_array_strings(s.value) as member
+                    from public.kv_store as s, public.kv_array_members(s.value) as member
                     where s.key = any (v_arrays)
                 )
                 select coalesce(array_agg(array[a.index_key, a.member] order by a.ordinal), '{}') into v_pairs

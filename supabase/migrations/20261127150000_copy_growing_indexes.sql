@@ -55,6 +55,9 @@ begin
             perform public.kv_hold_import(p_key);
         end if;
         perform from public.kv_store where key = p_key for update;
+        if exists (select from public.kv_store where key = p_key and is_index) then
+            perform public.kv_lock_members(p_key);
+        end if;
         if public.kv_token(p_key) <> p_expected
             and not (p_add and public.kv_token_row(public.kv_token(p_key)) = public.kv_token_row(p_expected)
                 and public.kv_members_of(p_value) is not null) then

@@ -74,7 +74,7 @@ begin
         '    from (select row_number() over () as n, text from (select ''{"group":'' || %s || '',"aggregates":'' || %s || ''}'' as text'
         '        from (select s.key, s.document, s.index_pairs, s.created_at, s.updated_at from %s offset 0) as s cross join lateral (%s) as grouped (part) group by part'
         '        order by %s limit $6 + 1) as ordered) as numbered) as page',
-        case when v_group ? 'index' then 'to_json(part)' else 'coalesce(part::text, ''null,"absent":true'')' end, v_answer, v_source,
+        case when v_group ? 'index' then 'public.kv_member_json(part)' else 'coalesce(part::text, ''null,"absent":true'')' end, v_answer, v_source,
         case when v_group ? 'index' then 'select distinct member from public.kv_pairs(s.index_pairs) where index_key = $1 #>> ''{group,index}'''
             else 'select ' || coalesce('to_jsonb(' || public.kv_own(v_group ->> 'by') || ')', 's.document #> public.kv_path($1 #> ''{group,path}'')') end,
         case when v_group ? 'index' then 'part' else 'case jsonb_typeof(part) when ''number'' then 0 when ''string'' then 1 else 2 end,'

@@ -220,3 +220,29 @@ func TestANewInstanceKnowsWhatItWasToldToWarm(t *testing.T) {
 		}
 	}
 }
+
+// TestAnEntryIsFoundAtOnceWhereThereWasNone: a program looks whether there is an entry, writes it, and looks again, without a word to the
+// cache. So nothing that was not found is remembered, unless the site asked for a staleness itself.
+func TestAnEntryIsFoundAtOnceWhereThereWasNone(t *testing.T) {
+	if os.Getenv("KV_CACHE_MAX_STALE") != "" {
+		t.Skip("KV_CACHE_MAX_STALE is set")
+	}
+	t.Parallel()
+	prefix := newPrefix(t)
+	for i := range 10 {
+		key := fmt.Sprint(prefix, i)
+		for range 4 { // each of two instances
+			require.Equal(t, http.StatusNotFound, call(t, http.MethodGet, getPath+params("key", key)).status)
+			if site.caches {
+				require.Contains(t, string(call(t, http.MethodGet, queryPath+params("prefix", key)).body), `"results":[]`)
+			}
+		}
+		upsert(t, key, `{"n":1}`)
+		for range 4 { // each of two instances
+			call(t, http.MethodGet, getPath+params("key", key)).is(t, http.StatusOK, `{"key":`+quote(key)+`,"value":{"n":1},"exists":true,"timestamp":"now"}`)
+			if site.caches {
+				require.Equal(t, 1, readCount(t, queryPath+params("prefix", key, "select", "value.n")))
+			}
+		}
+	}
+}

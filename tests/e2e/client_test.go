@@ -391,13 +391,26 @@ func quoteAll(texts []string) string {
 	return "[" + strings.Join(quoted, ",") + "]"
 }
 
-// index is one element of the indexes of an upsert.
+// index is one element of the indexes of an upsert. A member that is a number is made by numeric.
 type index struct{ key, member string }
+
+// numeric is a member that is a number: its spelling behind a character that no member can have.
+func numeric(spelling string) string { return "\x00" + spelling }
+
+func (x index) String() string { return x.key + ":" + strings.TrimPrefix(x.member, "\x00") }
+
+// memberJSON is a member as it is sent, and as its index entry has it.
+func memberJSON(member string) string {
+	if spelling, ok := strings.CutPrefix(member, "\x00"); ok {
+		return spelling
+	}
+	return quote(member)
+}
 
 func upsertBody(key, value string, indexes ...index) string {
 	b := `{"key":` + quote(key) + `,"value":` + value
 	for i, ix := range indexes {
-		b += []string{`,"indexes":[`, `,`}[min(i, 1)] + `{"key":` + quote(ix.key) + `,"member":` + quote(ix.member) + `}`
+		b += []string{`,"indexes":[`, `,`}[min(i, 1)] + `{"key":` + quote(ix.key) + `,"member":` + memberJSON(ix.member) + `}`
 	}
 	if len(indexes) > 0 {
 		b += "]"

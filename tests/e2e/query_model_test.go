@@ -306,17 +306,27 @@ func (e modelEntry) found(terms []searchTerm) bool {
 	return any || all
 }
 
+func membersJSON(members []string) string {
+	texts := make([]string, len(members))
+	for i, member := range members {
+		texts[i] = memberJSON(member)
+	}
+	return "[" + strings.Join(texts, ",") + "]"
+}
+
 // indexed evaluates a group of index filters. A leaf is a spelled pair, an exact one, or with keysOnly the key of an index.
 func (e modelEntry) indexed(group map[string]any, keysOnly bool) bool {
 	holds := func(element any) bool {
 		switch element := element.(type) {
 		case string:
 			return slices.ContainsFunc(e.indexes, func(x index) bool {
-				return keysOnly && x.key == element || !keysOnly && x.key+":"+x.member == element
+				return keysOnly && x.key == element || !keysOnly && x.String() == element
 			})
 		case map[string]any:
 			if element["key"] != nil {
-				return slices.Contains(e.indexes, index{element["key"].(string), element["member"].(string)})
+				return slices.ContainsFunc(e.indexes, func(x index) bool {
+					return x.key == element["key"] && memberJSON(x.member) == string(element["member"].(json.RawMessage))
+				})
 			}
 			return e.indexed(element, keysOnly)
 		}
@@ -388,7 +398,7 @@ var (
 		"беты и АЛЬФА", "e\u0301té हिन्दी"}
 	// modelOdd are values that jsonb cannot hold.
 	modelOdd     = []string{`"alpha\u0000beta"`, `"\ud800 alpha"`, `"10\udc00"`, "1e400000", "-1e400000", `["\u0000",1e400000,"alpha"]`, `{"a":"\u0000","b c":5}`}
-	modelMembers = []string{"a", "b", "a:b", `q"u{o},t\e`, "c"}
+	modelMembers = []string{"a", "b", "a:b", `q"u{o},t\e`, "c", "7", numeric("7"), numeric("7.0")}
 )
 
 func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
@@ -455,9 +465,9 @@ func (q randomQueries) group(depth int, keysOnly bool) map[string]any {
 				case keysOnly:
 					elements = append(elements, pick(q.Rand, q.indexKeys))
 				case kind == 1:
-					elements = append(elements, map[string]any{"key": pick(q.Rand, q.indexKeys), "member": pick(q.Rand, modelMembers)})
+					elements = append(elements, map[string]any{"key": pick(q.Rand, q.indexKeys), "member": json.RawMessage(memberJSON(pick(q.Rand, modelMembers)))})
 				default:
-					elements = append(elements, pick(q.Rand, q.indexKeys)+":"+pick(q.Rand, modelMembers))
+					elements = append(elements, index{pick(q.Rand, q.indexKeys), pick(q.Rand, modelMembers)}.String())
 				}
 			}
 			group[name] = elements
@@ -673,7 +683,7 @@ func (q randomQueries) writeEntries(t *testing.T, n int) (entries []modelEntry) 
 	}
 	require.NoError(t, inParallel(8, len(rest), func(i int) error { return tryUpsert(rest[i].key, rest[i].text, rest[i].indexes...) }))
 	for key, list := range members {
-		entries = append(entries, modelEntry{key: key, text: quoteAll(list), isIndex: true})
+		entries = append(entries, modelEntry{key: key, text: membersJSON(list), isIndex: true})
 	}
 	return entries
 }

@@ -47,8 +47,8 @@ func TestUpsertBody(t *testing.T) {
 		{"IndexesObject", `{"key":"KEY","value":[1],"indexes":{"key":"a","member":"b"}}`, `[1]`},
 		{"IndexesEmpty", `{"key":"KEY","value":[1],"indexes":[]}`, `[1]`},
 		{"IndexElementsThatAreNone", `{"key":"KEY","value":[1],"indexes":[null,1,"a:b",[],{},true,{"key":"","member":"m"},` +
-			`{"key":"KEYx","member":""},{"key":"KEYx"},{"member":"m"},{"key":5,"member":"m"},{"key":"KEYx","member":["m"]},` +
-			`{"Key":"KEYx","Member":"m"},{"key":"KEYx","member":null}]}`, `[1]`},
+			`{"key":"KEYx","member":""},{"key":"KEYx"},{"member":"m"},{"key":0,"member":"m"},{"key":"KEYx","member":0},{"key":"KEYx","member":-0.0},` +
+			`{"key":"KEYx","member":false},{"key":{},"member":""},{"Key":"KEYx","Member":"m"},{"key":"KEYx","member":null}]}`, `[1]`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -130,6 +130,10 @@ func TestUpsertRefuses(t *testing.T) {
 		{"ErrKeyLoneSurrogate", `{"key":"KEY\ud800","value":{}}`, ""},
 		{"ErrKeyLoneLowSurrogate", `{"key":"KEY\udc00x","value":{}}`, ""},
 		{"ErrKeySwappedSurrogates", `{"key":"KEY\ude00\ud83d","value":{}}`, ""},
+		{"ErrMemberTrue", `{"key":"KEY","value":{},"indexes":[{"key":"KEYi","member":true}]}`, ""},
+		{"ErrMemberObject", `{"key":"KEY","value":{},"indexes":[{"key":"KEYi","member":"a"},{"key":"KEYi","member":{}}]}`, ""},
+		{"ErrMemberArray", `{"key":"KEY","value":{},"indexes":[{"key":"KEYi","member":["m"]}]}`, ""},
+		{"ErrIndexKeyObject", `{"key":"KEY","value":{},"indexes":[{"key":{"a":1},"member":"m"}]}`, ""},
 		{"ErrMemberNullCharacter", `{"key":"KEY","value":{},"indexes":[{"key":"KEYi","member":"a\u0000"}]}`, ""},
 		{"ErrMemberLoneSurrogate", `{"key":"KEY","value":{},"indexes":[{"key":"KEYi","member":"\ud83d"}]}`, ""},
 		{"ErrIndexKeyNullCharacter", `{"key":"KEY","value":{},"indexes":[{"key":"KEYi\u0000","member":"a"}]}`, ""},

@@ -15,7 +15,7 @@ with pairs as (
 	select index_key, member, key from pairs union select index_key, '', key from pairs
 ), spelled as (
 	select key, array_agg(spelling order by first) as indexes
-	from (select key, index_key || ':' || member as spelling, min(ordinal) as first from pairs group by 1, 2) as s
+	from (select key, index_key || ':' || regexp_replace(member, '^' || chr(1), '') as spelling, min(ordinal) as first from pairs group by 1, 2) as s
 	group by key
 )
 select 'posting missing: ' || concat_ws(' | ', index_key, member, key)
@@ -39,7 +39,8 @@ union all
 select 'member also in the stored array: ' || concat_ws(' | ', m.index_key, m.member)
 from public.kv_member as m join public.kv_store as s on s.key = m.index_key
 where s.value::text <> '[]' and exists (
-	select from json_array_elements(s.value) as e where e::text = to_json(m.member)::text)
+	select from json_array_elements(s.value) as e where e::text = case when m.member ~ ('^' || chr(1) || '[^' || chr(1) || ']') then substr(m.member, 2)
+		else to_json(regexp_replace(m.member, '^' || chr(1), ''))::text end)
 union all
 select 'index entry that is not an array, or is indexed: ' || key
 from public.kv_store where is_index and (json_typeof(value) <> 'array' or document is not null or search is not null)

@@ -84,24 +84,22 @@ func TestOddIndexesAndMembers(t *testing.T) {
 	odd := []string{",", `"`, "{", "}", `\`, ":", "::", "a:", ":a", "NULL", "null", " ", " x ", "\n", "\t", "\u0001", "%", "_", "*", "'", "$1",
 		"😀", "é", "日本", "__proto__", "", `{"a"}`, `a","b`, "\ud7ff\ue000\U0010ffff", strings.Repeat("m", 700)}
 	var indexes pairs
+	want := map[string][]string{}
 	for i, member := range odd {
-		if member != "" {
-			indexes = append(indexes, []string{fmt.Sprint("i", i%3), member})
+		if index := fmt.Sprint("i", i%3); member != "" {
+			indexes = append(indexes, []string{index, one[string](t, conn, "select public.kv_text_member($1)", member)})
+			want[index] = append(want[index], member)
 		}
 	}
 	upsert(t, conn, "e", `{}`, indexes)
-	for i, pair := range indexes {
-		require.Equal(t, `{"keys":["e"],"count":1}`, keysBy(t, conn, pair[0]+":"+pair[1]), "%d %q", i, pair)
-	}
 	listed := map[string][]string{}
-	for _, index := range []string{"i0", "i1", "i2"} {
+	for index, all := range want {
 		var members []string
 		require.NoError(t, json.Unmarshal([]byte(get(t, conn, index)), &members))
 		listed[index] = members
-	}
-	want := map[string][]string{}
-	for _, pair := range indexes {
-		want[pair[0]] = append(want[pair[0]], pair[1])
+		for _, member := range all {
+			require.Equal(t, `{"keys":["e"],"count":1}`, keysBy(t, conn, index+":"+member), "%s %q", index, member)
+		}
 	}
 	require.Equal(t, want, listed)
 
@@ -322,6 +320,54 @@ func TestIndexPairsThatAreNotPairsAreRefused(t *testing.T) {
 			require.Error(t, err, "%s: %s", sql, pairs)
 			require.Contains(t, []string{"23502", "23514", "PT400"}, code(err), "%s: %s: %v", sql, pairs, err)
 		}
+	}
+}
+
+// Whatever a statement empties together with the entries, in any order and company.
+func TestTruncateOfSeveralTables(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	for _, tables := range []string{
+		"kv_store", "kv_store, kv_posting, kv_member", "kv_member, kv_posting, kv_store", "kv_store, kv_posting", "kv_store, kv_member",
+		"kv_store, kv_posting, kv_member, kv_log, kv_outbox, kv_import, kv_import_left, kv_migration, kv_log_mark", "kv_store cascade",
+	} {
+		upsert(t, conn, "e", `{"a":1.0}`, pairs{{"i", "m"}, {"j", "n"}})
+		exec(t, conn, "truncate public."+strings.ReplaceAll(tables, ", ", ", public."))
+		require.Equal(t, `{"keys":[],"count":0}`, one[string](t, conn, "select public.kv_list()"), tables)
+		require.Zero(t, one[int](t, conn, "select (select count(*) from public.kv_posting) + (select count(*) from public.kv_member)"), tables)
+		requireConsistent(t, conn)
+	}
+	upsert(t, conn, "e", `{}`, pairs{{"i", "m"}})
+	require.Equal(t, `["m"]`, get(t, conn, "i"), "and it goes on")
+}
+
+// A member that is a number is another one than the string that is spelled alike, in everything that SQL keeps of it.
+func TestNumbersAreMembers(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	upsert(t, conn, "e", `{}`, pairs{{"i", "\x015"}, {"i", "5"}, {"i", "\x015.0"}, {"i", "\x01\x015"}, {"i", "\x01-1E+400"}})
+	require.Equal(t, `[5,"5",5.0,"\u00015",-1E+400]`, get(t, conn, "i"))
+	require.Equal(t, int64(len(`5,"5",5.0,"\u00015",-1E+400,`)), one[int64](t, conn, "select public.kv_member_bytes('i')"))
+	require.Equal(t, "{i:5,i:5.0,i:\x015,i:-1E+400}", one[string](t, conn, "select indexes::text from public.kv_store where key = 'e'"))
+	for filter, want := range map[string]string{"i:5": `["e"]`, "i:5.0": `["e"]`, "i:-1E+400": `["e"]`, "i:5.00": `[]`, "i:05": `[]`, "i:\x015": `["e"]`, "i:\x01\x015": `[]`} {
+		require.Equal(t, want, one[string](t, conn, "select public.kv_list(p_indexes => array[$1])::json ->> 'keys'", filter), "%q", filter)
+	}
+
+	// The strings that people write: what was a number stays one, what is new is a string.
+	exec(t, conn, "update public.kv_store set indexes = array['i:5', 'i:7', 'j:5', E'j:\\x015'] where key = 'e'")
+	require.Equal(t, "{{i,\x015},{i,5},{i,7},{j,5},{j,\x01\x015}}", one[string](t, conn, "select index_pairs::text from public.kv_store where key = 'e'"))
+
+	// An array that was there.
+	upsert(t, conn, "a", `[1, "2", 3.0, {"x":1}, "\u0000", null]`, nil)
+	upsert(t, conn, "f", `{}`, pairs{{"a", "\x011"}, {"a", "1"}, {"a", "2"}, {"a", "\x012"}, {"a", "\x013.0"}, {"a", "\x013"}})
+	require.Equal(t, `[1, "2", 3.0, {"x":1}, "\u0000", null,"1",2,3]`, get(t, conn, "a"))
+
+	// What a copy takes for an array of members, and what not.
+	for text, want := range map[string]string{
+		`[1,"1",1.0,-2e5]`: "{\x011,1,\x011.0,\x01-2e5}", `["\u00011"]`: "{\x01\x011}", `[]`: "{}", `[1,1]`: "", `[1, 2]`: "", `[1,true]`: "", `[1,""]`: "", `[1,"\u0000"]`: "",
+		`[1,null]`: "", `["1","1"]`: "", `{"a":1}`: "",
+	} {
+		require.Equal(t, want, one[string](t, conn, "select coalesce(public.kv_members_of($1)::text, '')", text), text)
 	}
 }
 

@@ -46,6 +46,7 @@ func Run(t *testing.T, store kv.Store, limits Limits) {
 		"ConcurrentUpsertsLoseNoMember":         testConcurrentMembers,
 		"ListIsInByteOrderUnderALiteralPrefix":  testList,
 		"PagesTogetherAreTheWholeList":          testPages,
+		"NumbersAndStringsAreTwoMembers":        testNumbers,
 		"FiltersMatchWhicheverPairSpellsThem":   testFilters,
 		"QueriesCombineTheirFilters":            testQuery,
 		"InputBeyondALimitIsRefused":            testLimits,
@@ -109,7 +110,11 @@ func (s suite) list(t *testing.T, q kv.ListQuery) answer {
 }
 
 func (s suite) index(key, member string) kv.Index {
-	return kv.Index{Key: s.prefix + key, Member: member}
+	return kv.Index{Key: s.prefix + key, Member: kv.TextMember(member)}
+}
+
+func (s suite) number(key, spelling string) kv.Index {
+	return kv.Index{Key: s.prefix + key, Member: kv.NumberMember(spelling)}
 }
 
 func testValues(t *testing.T, s suite) {
@@ -153,7 +158,7 @@ func testDelete(t *testing.T, s suite) {
 func testIndexes(t *testing.T, s suite) {
 	x, y := s.index("x", "1"), s.index("y", "1")
 	keysUnder := func(index kv.Index) []string {
-		return s.list(t, kv.ListQuery{Indexes: []string{index.Key + ":" + index.Member}}).Keys
+		return s.list(t, kv.ListQuery{Indexes: []string{index.String()}}).Keys
 	}
 	s.upsert(t, "entry", `{}`, x, x)
 	require.Equal(t, []string{"entry"}, keysUnder(x))
@@ -175,6 +180,65 @@ func testIndexEntry(t *testing.T, s suite) {
 	a := s.list(t, kv.ListQuery{Values: true})
 	require.Equal(t, []string{"index", "one", "two"}, a.Keys)
 	require.Equal(t, `["b","a","\"quoted\"","é"]`, string(a.Data[s.prefix+"index"]))
+}
+
+func testNumbers(t *testing.T, s suite) {
+	s.upsert(t, "a", `{}`, s.number("x", "5"), s.index("x", "5"), s.number("x", "5"))
+	s.upsert(t, "b", `{}`, s.index("x", "5"))
+	s.upsert(t, "c", `{}`, s.number("x", "5"), s.number("x", "5.0"), s.number("x", "-1e400"), s.number("x", strings.Repeat("9", 400)))
+	s.upsert(t, "d", `{}`, s.index("x", "\x015"), s.index("x", "\x01"))
+	s.requireValue(t, "x", `[5,"5",5.0,-1e400,`+strings.Repeat("9", 400)+`,"\u00015","\u0001"]`)
+	s.upsert(t, "stored", `[1, "2", 3.0, "\u0001", {"a":1}, true]`)
+	s.upsert(t, "e", `{}`, s.number("stored", "1"), s.index("stored", "1"), s.number("stored", "2"), s.index("stored", "2"), s.number("stored", "3"), s.index("stored", "\x01"))
+	s.requireValue(t, "stored", `[1, "2", 3.0, "\u0001", {"a":1}, true,"1",2,3]`)
+	for filter, want := range map[string][]string{
+		"x:5": {"a", "b", "c"}, "x:5.0": {"c"}, "x:-1e400": {"c"}, "x:05": {}, "x:\x015": {"d"}, "x:\x01": {"d"}, "x:" + strings.Repeat("9", 400): {"c"}, "stored:1": {"e"},
+	} {
+		require.Equal(t, want, s.list(t, kv.ListQuery{Indexes: []string{s.prefix + filter}}).Keys, filter)
+	}
+	s.upsert(t, "a", `{}`, s.index("x", "5"))
+	s.upsert(t, "b", `{}`, s.index("y", "5"))
+	require.Equal(t, []string{"a", "c"}, s.list(t, kv.ListQuery{Indexes: []string{s.prefix + "x:5"}}).Keys, "an entry leaves by the member it had")
+	if s.limits.NoQueries {
+		return
+	}
+	for name, c := range map[string]struct {
+		filter kv.IndexFilter
+		want   string
+	}{
+		"spelled": {kv.IndexFilter{Spelled: s.prefix + "x:5"}, "a c"},
+		"number":  {kv.IndexFilter{Exact: s.number("x", "5")}, "c"},
+		"string":  {kv.IndexFilter{Exact: s.index("x", "5")}, "a"},
+		"marked":  {kv.IndexFilter{Exact: s.index("x", "\x015")}, "d"},
+	} {
+		require.Equal(t, c.want, s.query(t, kv.Query{Indexes: &c.filter}), name)
+	}
+	text, err := s.store.Query(s.ctx, kv.Query{Prefix: s.prefix, Aggregates: []kv.Aggregate{{Op: "count"}}, GroupBy: &kv.Grouping{Index: s.prefix + "x"}})
+	require.NoError(t, err)
+	var groups struct {
+		Groups []struct{ Group json.RawMessage }
+	}
+	require.NoError(t, json.Unmarshal([]byte(text), &groups))
+	var members []string
+	for _, group := range groups.Groups {
+		members = append(members, string(group.Group))
+	}
+	require.ElementsMatch(t, []string{`5`, `"5"`, `5.0`, `-1e400`, strings.Repeat("9", 400), `"\u00015"`, `"\u0001"`}, members)
+}
+
+// query is the keys of what Query finds, with the suite's prefix cut off.
+func (s suite) query(t *testing.T, q kv.Query) string {
+	t.Helper()
+	q.Prefix, q.Select = s.prefix, []kv.Field{{Name: "key"}}
+	text, err := s.store.Query(s.ctx, q)
+	require.NoError(t, err, "query %+v", q)
+	var answer struct{ Results []struct{ Key string } }
+	require.NoError(t, json.Unmarshal([]byte(text), &answer))
+	var keys []string
+	for _, result := range answer.Results {
+		keys = append(keys, strings.TrimPrefix(result.Key, s.prefix))
+	}
+	return strings.Join(keys, " ")
 }
 
 func testIndexEntryReplaced(t *testing.T, s suite) {
@@ -360,9 +424,10 @@ func testLimits(t *testing.T, s suite) {
 		"NULInKey":     {Key: "a\x00", Value: `{}`},
 		"BadUTF8":      {Key: "a\xff", Value: `{}`},
 		"ManyIndexes":  {Key: "k", Value: `{}`, Indexes: make([]kv.Index, kv.MaxIndexes+1)},
-		"LongIndex":    {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i", Member: strings.Repeat("m", kv.MaxKeyBytes-1)}}},
+		"LongIndex":    {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i", Member: kv.TextMember(strings.Repeat("m", kv.MaxKeyBytes-1))}}},
 		"NULInMember":  {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i", Member: "\x00"}}},
 		"EmptyMember":  {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i"}}},
+		"NoNumber":     {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i", Member: kv.NumberMember("1]")}}},
 		"OwnIndex":     {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "k", Member: "m"}}},
 		"BadUTF8Index": {Key: "k", Value: `{}`, Indexes: []kv.Index{{Key: "i\xff", Member: "m"}}},
 	} {
@@ -374,7 +439,7 @@ func testLimits(t *testing.T, s suite) {
 	require.Equal(t, kv.CodeUnstorableValue, kv.CodeOf(err))
 
 	longest := s.prefix + strings.Repeat("k", s.limits.MaxKeyBytes-len(s.prefix))
-	_, err = s.store.Upsert(s.ctx, kv.Entry{Key: longest, Value: `{}`, Indexes: []kv.Index{{Key: s.prefix, Member: strings.Repeat("m", kv.MaxKeyBytes-len(s.prefix)-1)}}})
+	_, err = s.store.Upsert(s.ctx, kv.Entry{Key: longest, Value: `{}`, Indexes: []kv.Index{{Key: s.prefix, Member: kv.TextMember(strings.Repeat("m", kv.MaxKeyBytes-len(s.prefix)-1))}}})
 	require.NoError(t, err, "a key and an index at the limit")
 
 	_, err = s.store.Get(s.ctx, "")

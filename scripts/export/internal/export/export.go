@@ -4,6 +4,7 @@ package export
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 )
 
 // Formats are what can be written: CSV as RFC 4180 has it, one JSON object a line, or one JSON array.
@@ -33,11 +35,24 @@ type Options struct {
 	Page int
 	// BOM begins a CSV with a byte order mark, which tells Excel that it is UTF-8.
 	BOM bool
-	// Client is http.DefaultClient where it is nil.
+	// Stall is how long a server may send nothing before it is asked again; 0: [DefaultStall].
+	Stall    time.Duration
+	patience time.Duration // 0: defaultPatience
+	// From is where an earlier export of the same query stopped; what it wrote is in front of what this one writes.
+	From Position
+	// Saved is told, if it is there, each position up to which everything is written.
+	Saved func(Position) error
+	// Client is one of our own where it is nil.
 	Client *http.Client
 	// Progress is told how many entries are written. Warn is told what the reader should know.
 	Progress func(written int)
 	Warn     func(message string)
+}
+
+// Position is between two pages of an export. The zero value is before the first.
+type Position struct {
+	Entries int    `json:"entries"`          // that are written
+	Cursor  string `json:"cursor,omitempty"` // of kv-query; "" where the order has none, and Entries is the offset
 }
 
 // paging are the fields of a query that the walk sets itself.
@@ -67,7 +82,7 @@ func Count(ctx context.Context, o Options) (int, error) {
 	delete(query, "select")
 	delete(query, "sort")
 	query["aggregate"] = json.RawMessage(`[{"op":"count"}]`)
-	a, err := newClient(o).ask(ctx, query)
+	a, err := newClient(o, 1).ask(ctx, query) // once: it is for a progress bar
 	if err != nil {
 		return 0, err
 	}
@@ -78,13 +93,15 @@ func Count(ctx context.Context, o Options) (int, error) {
 	return counted.Aggregates[0].Value, nil
 }
 
-// Run writes all entries to w and returns how many there were. What was written before an error is not whole.
+// Run writes all entries to w and returns how many there are, those before o.From included. What was written before an error is not
+// whole, and can be gone on with from the last position that o.Saved was told.
 func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 	if err := o.Validate(); err != nil {
 		return 0, err
 	}
-	out := &joiner{w: w, format: o.Format}
-	if o.BOM && o.Format == "csv" {
+	written = o.From.Entries
+	out := &joiner{w: w, format: o.Format, rows: written > 0}
+	if o.BOM && o.Format == "csv" && written == 0 {
 		if _, err := io.WriteString(w, "\ufeff"); err != nil {
 			return 0, err
 		}
@@ -97,8 +114,13 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 	if o.Format == "csv" {
 		query["format"] = json.RawMessage(`"csv"`)
 	}
-	client, page, warned := newClient(o), o.Page, false
+	client, page, warned := newClient(o, cmp.Or(o.patience, defaultPatience)), o.Page, false
 	var told []string // notices
+	if o.From.Cursor != "" {
+		query["cursor"] = quote(o.From.Cursor)
+	} else if written > 0 {
+		query["offset"] = json.RawMessage(fmt.Sprint(written))
+	}
 	for {
 		query["limit"] = json.RawMessage(fmt.Sprint(page))
 		a, err := client.ask(ctx, query)
@@ -138,6 +160,11 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 				warned = true
 			}
 			query["offset"] = json.RawMessage(fmt.Sprint(written))
+		}
+		if o.Saved != nil && written > 0 {
+			if err := o.Saved(Position{written, a.cursor}); err != nil {
+				return written, err
+			}
 		}
 	}
 }

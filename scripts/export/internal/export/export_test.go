@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -197,6 +200,83 @@ func TestEntriesAreCountedAsTheyAreWritten(t *testing.T) {
 		}}
 		_, _, err := run(t, s, format, 7)
 		require.ErrorContains(t, err, "gave 3 entries and says that it gave 4", format)
+	}
+}
+
+// stuck is a server that sends the beginning of an answer, or nothing, and then no more.
+func stuck(beginning string) func(*http.Request, http.ResponseWriter) {
+	return func(r *http.Request, w http.ResponseWriter) {
+		if beginning != "" {
+			w.Header().Set("Content-Length", "1000")
+			_, _ = io.WriteString(w, beginning)
+			w.(http.Flusher).Flush()
+		}
+		<-r.Context().Done()
+	}
+}
+
+func TestAServerThatStopsSendingIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	for name, silence := range map[string]func(*http.Request, http.ResponseWriter){"AtOnce": stuck(""), "InTheMiddle": stuck("half")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &site{n: 20, cursors: true}
+			var requests atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if requests.Add(1) == 2 {
+					_, _ = io.Copy(io.Discard, r.Body) // else nobody looks whether the caller has gone
+					silence(r, w)
+					return
+				}
+				s.ServeHTTP(w, r)
+			}))
+			t.Cleanup(server.Close)
+			var b bytes.Buffer
+			var warnings []string
+			_, err := Run(t.Context(), &b, Options{URL: server.URL, Format: "ndjson", Page: 7, Stall: 5 * time.Second, Progress: func(int) {},
+				Warn: func(message string) { warnings = append(warnings, message) }})
+			require.NoError(t, err)
+			require.Equal(t, whole(20, "ndjson"), b.String())
+			require.Len(t, warnings, 1)
+			require.Contains(t, warnings[0], "sent nothing for 5s")
+		})
+	}
+}
+
+func TestAServerThatSendsNoMoreEndsTheExportAndThePagesBeforeStay(t *testing.T) {
+	t.Parallel()
+	for _, format := range Formats {
+		for _, cursors := range []bool{true, false} {
+			t.Run(fmt.Sprint(format, cursors), func(t *testing.T) {
+				t.Parallel()
+				s, well := &site{n: 20, cursors: cursors}, atomic.Bool{}
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if s.requests == 2 && !well.Load() {
+						_, _ = io.Copy(io.Discard, r.Body)
+						stuck("half")(r, w)
+						return
+					}
+					s.ServeHTTP(w, r)
+				}))
+				t.Cleanup(server.Close)
+				var b bytes.Buffer
+				var at Position
+				o := Options{URL: server.URL, Format: format, Page: 7, Stall: time.Second, patience: time.Nanosecond, BOM: true, Progress: func(int) {}, Warn: func(string) {},
+					Saved: func(p Position) error { at = p; return nil }}
+				_, err := Run(t.Context(), &b, o)
+				var silent *Silent
+				require.ErrorAs(t, err, &silent)
+				require.EqualError(t, err, "kv-query sent nothing for 1s, after 4 bytes of an answer")
+				require.Equal(t, 14, at.Entries)
+
+				well.Store(true)
+				o.From, o.Stall, o.patience = at, 0, 0
+				written, err := Run(t.Context(), &b, o)
+				require.NoError(t, err)
+				require.Equal(t, 20, written)
+				require.Equal(t, whole(20, format), strings.TrimPrefix(b.String(), "\ufeff"))
+			})
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ const (
 )
 
 func (in *Input) askBlobs(ctx context.Context) *blobsAnswer {
-	token, site := in.Getenv("NETLIFY_BLOBS_TOKEN"), in.siteID()
+	token, site := in.text("NETLIFY_BLOBS_TOKEN"), in.siteID()
 	switch {
 	case in.knowsNothing():
 		return &blobsAnswer{unasked: unknown}
@@ -48,7 +48,7 @@ func (in *Input) askBlobs(ctx context.Context) *blobsAnswer {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience-time.Second)
 	defer cancel()
-	api := strings.TrimRight(cmp.Or(in.Getenv("NETLIFY_BLOBS_API_URL"), blobs.DefaultAPIURL), "/")
+	api := strings.TrimRight(cmp.Or(in.text("NETLIFY_BLOBS_API_URL"), blobs.DefaultAPIURL), "/")
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, api+"/api/v1/blobs/"+url.PathEscape(site)+"/site:kv?prefix="+url.QueryEscape(nowhere), nil)
 	if err != nil {
 		return &blobsAnswer{unasked: fail("NETLIFY_BLOBS_API_URL is not an address", "remove it, or set it to "+blobs.DefaultAPIURL)}
@@ -66,7 +66,7 @@ func (in *Input) siteID() string {
 	if text, err := os.ReadFile(filepath.Join(in.Dir, ".netlify", "state.json")); err == nil {
 		_ = json.Unmarshal(text, &linked) // it is the CLI's; what cannot be read says nothing
 	}
-	return cmp.Or(in.Getenv("NETLIFY_SITE_ID"), in.Getenv("SITE_ID"), linked.SiteID)
+	return cmp.Or(in.text("NETLIFY_SITE_ID"), in.text("SITE_ID"), linked.SiteID)
 }
 
 func checkBlobs(_ context.Context, in *Input) []Finding {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"netlify-supabase-kv/pkg/kv"
 	supabase "netlify-supabase-kv/supabase"
 )
 
@@ -134,12 +135,15 @@ func (in *Input) do(r *http.Request) (*answer, error) {
 
 // postgrest asks as the functions do. A secret key goes into apikey alone: it is no JWT.
 func (in *Input) postgrest(ctx context.Context, method, path, body string) (*answer, error) {
-	address := strings.TrimRight(strings.TrimSpace(in.Getenv("SUPABASE_URL")), "/") + "/rest/v1/" + path
-	r, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(body))
+	project, ok := kv.ProjectAddress(in.Getenv("SUPABASE_URL"))
+	if !ok {
+		return nil, errors.New("SUPABASE_URL is not the address of a project")
+	}
+	r, err := http.NewRequestWithContext(ctx, method, project.String()+"/rest/v1/"+path, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	key := strings.TrimSpace(in.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
+	key := in.text("SUPABASE_SERVICE_ROLE_KEY")
 	r.Header.Set("apikey", key)
 	if !strings.HasPrefix(key, "sb_") {
 		r.Header.Set("Authorization", "Bearer "+key)

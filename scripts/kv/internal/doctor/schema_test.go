@@ -128,7 +128,7 @@ func TestChecksHaveNamesAndWords(t *testing.T) {
 	}
 }
 
-// TestVariablesAreThoseOfTheFunctions holds the list of variables to what the functions read. SITE_ID is set by Netlify itself.
+// TestVariablesAreThoseOfTheFunctions holds the list of variables to what the functions read. SITE_ID and NETLIFY_DEV are set by Netlify itself.
 func TestVariablesAreThoseOfTheFunctions(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../../../pkg/netlify/*.go")
@@ -137,8 +137,8 @@ func TestVariablesAreThoseOfTheFunctions(t *testing.T) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
-		for _, m := range regexp.MustCompile(`(?:os\.Getenv|envOr)\("([A-Z_]+)"`).FindAllStringSubmatch(string(text), -1) {
-			if !strings.HasSuffix(file, "_test.go") && m[1] != "SITE_ID" {
+		for _, m := range regexp.MustCompile(`(?:os\.Getenv|env\.[A-Z][A-Za-z]*(?:\[[a-z0-9]+\])?)\("([A-Z_]+)"`).FindAllStringSubmatch(string(text), -1) {
+			if !strings.HasSuffix(file, "_test.go") && m[1] != "SITE_ID" && m[1] != "NETLIFY_DEV" {
 				read[m[1]] = true
 			}
 		}

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/kv"
 )
 
 // Variables are those that the functions read. `kv doctor --env-file` sets them as the file has them, and unsets the others.
@@ -33,11 +36,14 @@ const inNetlify = "Netlify: Project configuration, Environment variables; then d
 // isHidden tells whether the value is what Netlify shows in place of one that was marked as secret.
 func isHidden(value string) bool { return strings.HasPrefix(value, "****") }
 
-// spoilt says what is wrong with a value as such: it was pasted with something around it. "" if nothing is.
+// text is a variable's value as the functions read it, without what pasting leaves around it.
+func (in *Input) text(name string) string { return env.Clean(in.Getenv(name)) }
+
+// spoilt says what is wrong with a value as such, as the functions read it. "" if nothing is.
 func spoilt(value string) string {
 	switch {
 	case value != "" && strings.ContainsAny(value[:1]+value[len(value)-1:], `"'`+"`"):
-		return "is in quotes, which are part of the value"
+		return "has a quotation mark at one end, which is part of the value"
 	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return "holds a space, a line break or another character that does not belong there"
 	}
@@ -79,7 +85,7 @@ func (in *Input) answering() string {
 }
 
 func (in *Input) isTrue(name string) bool {
-	yes, _ := strconv.ParseBool(in.Getenv(name)) // one that cannot be understood is the business of checkVariables
+	yes, _ := env.ParseBool(in.Getenv(name)) // one that cannot be understood is the business of checkVariables
 	return yes
 }
 
@@ -87,7 +93,7 @@ func (in *Input) supabaseFirst() bool { return in.isTrue("USE_SUPABASE_KV") }
 func (in *Input) mirrors() bool       { return in.isTrue("KV_MIRROR_WRITES") }
 
 func (in *Input) compares() bool {
-	share, _ := strconv.ParseFloat(in.Getenv("KV_COMPARE_READS"), 64)
+	share, _ := strconv.ParseFloat(in.text("KV_COMPARE_READS"), 64)
 	return share > 0
 }
 
@@ -161,8 +167,8 @@ func checkTokens(_ context.Context, in *Input) (findings []Finding) {
 
 // tokens are those of a variable, as the functions take it apart.
 func tokens(value string) (list []string) {
-	for _, token := range strings.Split(value, ",") {
-		if token = strings.TrimSpace(token); token != "" {
+	for _, token := range strings.Split(env.Clean(value), ",") {
+		if token = env.Clean(token); token != "" {
 			list = append(list, token)
 		}
 	}
@@ -194,8 +200,9 @@ func checkTokenVariable(name, value string, named bool) []Finding {
 const rightURL = "set it to https://<project>.supabase.co (Supabase: Project settings, Data API)"
 
 func checkSupabaseURL(_ context.Context, in *Input) []Finding {
-	value := strings.TrimSpace(in.Getenv("SUPABASE_URL")) // space around it does no harm
-	u, err := url.Parse(strings.TrimRight(value, "/"))
+	value := in.text("SUPABASE_URL")
+	u, err := url.Parse(value)
+	project, understood := kv.ProjectAddress(value)
 	switch wrong := spoilt(value); {
 	case in.knowsNothing():
 		return unknown
@@ -213,18 +220,18 @@ func checkSupabaseURL(_ context.Context, in *Input) []Finding {
 		return fail("SUPABASE_URL holds a user name or a password", rightURL)
 	case u.Host == "supabase.com" || strings.HasSuffix(u.Host, ".supabase.com"):
 		return fail("SUPABASE_URL is an address of the dashboard, not of the project", rightURL)
-	case u.Path != "" || u.RawQuery != "":
-		return fail("SUPABASE_URL has a path, "+u.Path+": the functions add /rest/v1 themselves", rightURL)
+	case !understood:
+		return fail("SUPABASE_URL is not a project's address alone: "+u.Path+" is too much", rightURL)
 	case u.Scheme == "http" && strings.HasSuffix(u.Host, ".supabase.co"):
 		return fail("SUPABASE_URL begins with http://: the key would travel in the clear", rightURL)
 	}
-	return ok("%s", u)
+	return ok("%s", project)
 }
 
 const rightKey = "set it to the project's secret key (sb_secret_…) or service_role key (Supabase: Project settings, API keys)"
 
 func checkSupabaseKey(_ context.Context, in *Input) []Finding {
-	key := strings.TrimSpace(in.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
+	key := in.text("SUPABASE_SERVICE_ROLE_KEY")
 	switch wrong := spoilt(key); {
 	case in.knowsNothing():
 		return unknown
@@ -256,7 +263,7 @@ func checkJWT(in *Input, key string) []Finding {
 	if _, _, err := jwt.NewParser().ParseUnverified(key, &claims); err != nil {
 		return fail("SUPABASE_SERVICE_ROLE_KEY is neither a secret key nor a JWT: a part may be missing", rightKey)
 	}
-	project, hosted := projectOf(in.Getenv("SUPABASE_URL"))
+	project, hosted := projectOf(in.text("SUPABASE_URL"))
 	switch {
 	case claims.Role != serviceRole:
 		return fail(fmt.Sprintf("SUPABASE_SERVICE_ROLE_KEY is the key of the role %q, which opens nothing here", claims.Role), rightKey)

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// site stands in for kv-query that has six entries, two a page, and refuses what comes after a page while it is told to.
+func site(t *testing.T) (address string, refuses *atomic.Bool) {
+	refuses = new(atomic.Bool)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q struct{ Cursor string }
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+			panic(err)
+		}
+		from := 0
+		if q.Cursor != "" {
+			_, _ = fmt.Sscan(q.Cursor, &from)
+			if refuses.Load() {
+				w.WriteHeader(http.StatusBadRequest)
+				_, _ = io.WriteString(w, `{"error":"no more"}`)
+				return
+			}
+		}
+		w.Header().Set("Content-Disposition", "attachment")
+		w.Header().Set("X-KV-Count", "2")
+		w.Header().Set("X-KV-Has-More", fmt.Sprint(from < 4))
+		if from < 4 {
+			w.Header().Set("X-KV-Next-Cursor", fmt.Sprint(from+2))
+		}
+		_, _ = fmt.Fprintf(w, "{\"n\":%d}\n{\"n\":%d}\n", from, from+1)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, refuses
+}
+
+const wholeFile = "{\"n\":0}\n{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n{\"n\":5}\n"
+
+func runExport(t *testing.T, args ...string) error {
+	c := command()
+	c.SetArgs(args)
+	c.SetOut(io.Discard)
+	c.SetErr(io.Discard)
+	return c.ExecuteContext(t.Context())
+}
+
+func TestAnExportThatFailedIsGoneOnWith(t *testing.T) {
+	t.Parallel()
+	address, refuses := site(t)
+	out := filepath.Join(t.TempDir(), "all.ndjson")
+	refuses.Store(true)
+	args := []string{"--url", address, "--out", out, "--page", "2", "--prefix", "<a&b>"}
+	err := runExport(t, args...)
+	var unfinished *unfinishedError
+	require.ErrorAs(t, err, &unfinished)
+	require.Equal(t, 2, unfinished.kept)
+	require.NoFileExists(t, out)
+
+	// What was written after the last whole page, as before a crash, is written anew.
+	file, err := os.OpenFile(out+".partial", os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = file.WriteString("{\"n\":2}\n{\"n")
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+	require.ErrorAs(t, runExport(t, append(args, "--resume")...), &unfinished)
+	require.Equal(t, 2, unfinished.kept, "it failed again, and nothing is lost")
+
+	refuses.Store(false)
+	require.ErrorContains(t, runExport(t, "--url", address, "--out", out, "--page", "2", "--resume"), "is of another export")
+	require.NoError(t, runExport(t, append(args, "--resume")...))
+	text, err := os.ReadFile(out)
+	require.NoError(t, err)
+	require.Equal(t, wholeFile, string(text))
+	left, err := filepath.Glob(out + "?*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestAnExportBeginsAnewUnlessToldToGoOn(t *testing.T) {
+	t.Parallel()
+	address, refuses := site(t)
+	out := filepath.Join(t.TempDir(), "all.ndjson")
+	refuses.Store(true)
+	require.Error(t, runExport(t, "--url", address, "--out", out, "--page", "2"))
+	refuses.Store(false)
+	require.NoError(t, runExport(t, "--url", address, "--out", out, "--page", "2"))
+	text, err := os.ReadFile(out)
+	require.NoError(t, err)
+	require.Equal(t, wholeFile, string(text))
+	require.NoError(t, runExport(t, "--url", address, "--out", out, "--force", "--resume"), "there is nothing to go on with")
+	require.ErrorContains(t, runExport(t, "--url", address, "--resume"), "--resume needs --out")
+	require.ErrorContains(t, runExport(t, "--url", address, "--stall", "0s"), "--stall must be a time above 0")
+}

@@ -1,0 +1,197 @@
+package schema
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// writer runs one statement at a time on a connection of its own. A statement that waits for another writer's goes on by itself.
+type writer struct {
+	conn *pgx.Conn
+	pid  uint32
+	done chan error // of the statement that is running; nil: none is
+}
+
+func newWriter(t *testing.T, d *database) *writer {
+	conn := d.connect(t)
+	return &writer{conn: conn, pid: conn.PgConn().PID()}
+}
+
+// expected are the errors of a writer who came second: an index entry that is being replaced, and SQL by hand that does not look first.
+var expected = []string{"", "55P03", "23505"}
+
+// start runs a statement until it ends or waits for a lock, and says whether it has ended.
+func (w *writer) start(t *testing.T, watch *pgx.Conn, sql string) (ended bool) {
+	t.Helper()
+	require.Nil(t, w.done, "the statement before is still running")
+	w.done = make(chan error, 1)
+	go func() {
+		_, err := w.conn.Exec(context.Background(), sql)
+		w.done <- err
+	}()
+	return w.settle(t, watch)
+}
+
+// settle waits until the running statement has ended, or waits for a lock itself.
+func (w *writer) settle(t *testing.T, watch *pgx.Conn) (ended bool) {
+	t.Helper()
+	for w.done != nil {
+		select {
+		case err := <-w.done:
+			w.done = nil
+			require.Contains(t, expected, code(err), "%v", err)
+			return true
+		case <-time.After(time.Millisecond):
+		}
+		if one[bool](t, watch, "select exists (select from pg_locks where pid = $1 and not granted)", w.pid) {
+			return false
+		}
+	}
+	return true
+}
+
+// orders are all orders of the events in which the first of each pair comes before the second.
+func orders(events []string, before [][2]string) (all [][]string) {
+	if len(events) == 0 {
+		return [][]string{nil}
+	}
+	for i, event := range events {
+		if slices.ContainsFunc(before, func(pair [2]string) bool { return pair[1] == event && slices.Contains(events, pair[0]) }) {
+			continue
+		}
+		rest := slices.Concat(events[:i], events[i+1:])
+		for _, order := range orders(rest, before) {
+			all = append(all, append([]string{event}, order...))
+		}
+	}
+	return all
+}
+
+// TestAVersionNeverGoesBackwards: four writers of one key, of whom one inserts and stays open, one updates, one deletes, and one inserts
+// and is held back after it has taken its version, in every order. What a reader sees of the key only ever has higher versions.
+func TestAVersionNeverGoesBackwards(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	// The last trigger before the row is written: where the test asks for it, it waits for a lock that the test has.
+	exec(t, d.superuser(t), `
+		create function public.zz_pause() returns trigger language plpgsql as $$
+		begin
+			if current_setting('test.pause', true) = 'on' then
+				perform pg_advisory_xact_lock(42);
+			end if;
+			return new;
+		end $$;
+		grant execute on function public.zz_pause() to service_role;
+		create trigger zz_pause before insert or update of key on public.kv_store for each row execute function public.zz_pause();`)
+	for name, sql := range map[string]map[string]string{
+		"BySQL": {
+			"insert":  "insert into public.kv_store (key, value) values ('k', '{\"by\":\"insert\"}') on conflict (key) do update set value = excluded.value",
+			"update":  "update public.kv_store set value = '{\"by\":\"update\"}' where key = 'k'",
+			"delete":  "delete from public.kv_store where key = 'k'",
+			"waiting": "insert into public.kv_store (key, value) values ('k', '{\"by\":\"waiting\"}') on conflict (key) do update set value = excluded.value",
+		},
+		"ByFunction": {
+			"insert":  "select public.kv_upsert('k', '{\"by\":\"insert\"}')",
+			"update":  "select public.kv_upsert('k', '{\"by\":\"update\"}')",
+			"delete":  "select public.kv_delete('k')",
+			"waiting": "select public.kv_upsert('k', '{\"by\":\"waiting\"}')",
+		},
+		"ByRename": {
+			"insert":  "insert into public.kv_store (key, value) values ('k', '{}') on conflict (key) do update set value = '[]'",
+			"update":  "update public.kv_store set value = '{\"by\":\"update\"}' where key = 'k'",
+			"delete":  "update public.kv_store set key = 'away' || gen_random_uuid() where key = 'k'",
+			"waiting": "update public.kv_store set key = 'k' where key = 'from' and not exists (select from public.kv_store where key = 'k')",
+		},
+		"AsAnIndex": {
+			"insert":  "select public.kv_upsert('e1', '{}', '{{k,a}}')",
+			"update":  "select public.kv_upsert('k', '[\"update\"]')",
+			"delete":  "select public.kv_delete('k')",
+			"waiting": "select public.kv_upsert('e2', '{}', '{{k,b}}')",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			watch, reader := d.superuser(t), d.connect(t)
+			writers := map[string]*writer{}
+			for kind := range sql {
+				writers[kind] = newWriter(t, d)
+			}
+			exec(t, writers["waiting"].conn, "set test.pause = 'on'")
+			waited := 0
+			for _, order := range orders([]string{"insert", "commit", "update", "delete", "waiting", "go on"}, [][2]string{{"insert", "commit"}, {"waiting", "go on"}}) {
+				exec(t, watch, "delete from public.kv_store")
+				exec(t, watch, "select pg_advisory_lock(42)")
+				exec(t, watch, "insert into public.kv_store (key, value) values ('from', '{}')")
+				var seen []int64
+				var history []string
+				look := func(event string) {
+					for _, version := range all[int64](t, reader, "select version from public.kv_store where key = 'k'") {
+						history = append(history, fmt.Sprintf("%s: %d", event, version))
+						if len(seen) == 0 || seen[len(seen)-1] != version {
+							seen = append(seen, version)
+						}
+					}
+				}
+				for _, event := range order {
+					switch event {
+					case "insert":
+						exec(t, writers["insert"].conn, "begin")
+						writers["insert"].start(t, watch, sql["insert"])
+					case "commit":
+						if !writers["insert"].settle(t, watch) { // it waits for one who waits for the test
+							exec(t, watch, "select pg_advisory_unlock(42)")
+							for !writers["insert"].settle(t, watch) {
+							}
+						}
+						exec(t, writers["insert"].conn, "commit")
+					case "go on":
+						exec(t, watch, "select pg_advisory_unlock_all()")
+					default:
+						if !writers[event].start(t, watch, sql[event]) {
+							waited++
+						}
+					}
+					for _, w := range writers {
+						w.settle(t, watch) // whoever was waited for may be over
+					}
+					look(event)
+				}
+				for _, w := range writers {
+					for !w.settle(t, watch) {
+					}
+				}
+				look("the end")
+				require.True(t, slices.IsSorted(seen), "%s\n%s", strings.Join(order, ", "), strings.Join(history, "\n"))
+			}
+			require.Greater(t, waited, 100, "the waiting writer waits for the test, or for another writer")
+		})
+	}
+}
+
+// A row that takes a new version because of a delete elsewhere stays what it was written as.
+func TestAVersionTakenAgainChangesNothingElse(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	conn := d.superuser(t)
+	// A delete while a row is on its way into the table.
+	exec(t, conn, `
+		create function public.zz_delete() returns trigger language plpgsql as $$
+		begin
+			perform nextval('public.kv_store_deletes');
+			return new;
+		end $$;
+		create trigger zz_delete before insert or update of key on public.kv_store for each row execute function public.zz_delete();`)
+	exec(t, conn, `insert into public.kv_store (key, value, indexes, created_at, updated_at) values ('k', '{"a":1.0}', '{i:m}', '2020-01-01', '2020-02-02')`)
+	require.Equal(t, `{"a":1.0} {i:m} 2020-01-01 2020-02-02`, one[string](t, conn,
+		"select concat_ws(' ', value, indexes, created_at::date, updated_at::date) from public.kv_store where key = 'k'"))
+	before := one[int64](t, conn, "select version from public.kv_store")
+	exec(t, conn, "update public.kv_store set key = 'l'")
+	require.Greater(t, one[int64](t, conn, "select version from public.kv_store"), before)
+	require.Equal(t, one[int64](t, conn, "select last_value from public.kv_store_version"), one[int64](t, conn, "select version >> 20 from public.kv_store"))
+}
