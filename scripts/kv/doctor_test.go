@@ -392,8 +392,8 @@ func set(name, value string) func(*patient) {
 }
 
 var variableFaults = map[string]fault{
-	"AddressOfTheAPI":       {set("SUPABASE_URL", "https://abc.supabase.co/rest/v1/"), "supabase-url", "", "has a path, /rest/v1", "https://<project>.supabase.co", nil},
-	"AddressInQuotes":       {set("SUPABASE_URL", `"https://abc.supabase.co"`), "supabase-url", "", "is in quotes", "https://<project>.supabase.co", nil},
+	"AddressOfAnotherAPI":   {set("SUPABASE_URL", "https://abc.supabase.co/auth/v1/"), "supabase-url", "", "/auth/v1/ is too much", "https://<project>.supabase.co", nil},
+	"AddressInHalfAPair":    {set("SUPABASE_URL", `"https://abc.supabase.co`), "supabase-url", "", "has a quotation mark at one end", "https://<project>.supabase.co", nil},
 	"AddressWithASpace":     {set("SUPABASE_URL", "https://abc .supabase.co"), "supabase-url", "", "holds a space", "https://<project>.supabase.co", nil},
 	"AddressOfTheDashboard": {set("SUPABASE_URL", "https://supabase.com/dashboard/project/abc"), "supabase-url", "", "of the dashboard", "https://<project>.supabase.co", nil},
 	"AddressOfTheDatabase":  {set("SUPABASE_URL", "postgresql://db.abc.supabase.co:5432/postgres"), "supabase-url", "", "begins with https://", "https://<project>.supabase.co", nil},
@@ -403,18 +403,18 @@ var variableFaults = map[string]fault{
 	"PublishableKey": {set("SUPABASE_SERVICE_ROLE_KEY", "sb_publishable_abc"), "supabase-key", "", "publishable key", "secret key (sb_secret_…)", nil},
 	"TokenOfTheCLI":  {set("SUPABASE_SERVICE_ROLE_KEY", "sbp_0123456789abcdef"), "supabase-key", "", "personal access token", "secret key", nil},
 	"HalfAKey":       {set("SUPABASE_SERVICE_ROLE_KEY", "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoi"), "supabase-key", "", "a part may be missing", "secret key", nil},
-	"KeyInQuotes":    {set("SUPABASE_SERVICE_ROLE_KEY", "'sb_secret_0123456789'"), "supabase-key", "", "is in quotes", "secret key", nil},
+	"KeyInTwoQuotes": {set("SUPABASE_SERVICE_ROLE_KEY", "''sb_secret_0123456789''"), "supabase-key", "", "has a quotation mark at one end", "secret key", nil},
 	"NoKey":          {set("SUPABASE_SERVICE_ROLE_KEY", ""), "supabase-key", "", "is not set", "secret key", nil},
 	"KeyThatExpired": {set("SUPABASE_SERVICE_ROLE_KEY", signed(jwt.MapClaims{"role": "service_role", "exp": 1_700_000_000})), "supabase-key", "", "expired on 2023-11-14", "secret key", nil},
 	"KeyOfAnotherProject": {func(p *patient) {
 		p.noSite()
 		p.env["SUPABASE_URL"], p.env["SUPABASE_SERVICE_ROLE_KEY"] = "https://abc.supabase.co", signed(jwt.MapClaims{"role": "service_role", "ref": "xyz"})
 	}, "supabase-key", "", "of the project xyz, and SUPABASE_URL of abc", "those of one project", nil},
-	"VariableNotUnderstood": {set("USE_SUPABASE_KV", "yes"), "variables", "", "USE_SUPABASE_KV must be true or false", "until then the functions answer 503", nil},
+	"VariableNotUnderstood": {set("USE_SUPABASE_KV", "perhaps"), "variables", "", "USE_SUPABASE_KV must be true or false", "until then the functions answer 503", nil},
 	"RateNotUnderstood":     {set("KV_BLOBS_RATE", "many"), "variables", "", "KV_BLOBS_RATE must be a whole number of requests a minute", "set it so", nil},
 	"TimeNotUnderstood":     {set("KV_QUERY_TIMEOUT", "soon"), "variables", "", "KV_QUERY_TIMEOUT must be a time", "set it so", nil},
 	"TokenWithoutContent":   {set("KV_API_TOKEN", " , "), "tokens", "", "holds no token", "openssl rand -hex 32", nil},
-	"TokenInQuotes":         {set("KV_READ_TOKEN", `"0123456789abcdef0123"`), "tokens", "", "KV_READ_TOKEN is in quotes", "paste it again", nil},
+	"TokenInHalfAPair":      {set("KV_READ_TOKEN", `0123456789abcdef0123"`), "tokens", "", "KV_READ_TOKEN has a quotation mark at one end", "paste it again", nil},
 	"TokenThatIsShort":      {set("KV_API_TOKEN", "secret"), "tokens", doctor.Warn, "has 6 characters", "openssl rand -hex 32", nil},
 	"TokenThatIsEmpty":      {func(p *patient) { p.noSite(); p.file(map[string]string{"KV_API_TOKEN": ""}) }, "tokens", "", "KV_API_TOKEN is set and empty", "openssl rand -hex 32", nil},
 	"VariablesTooLarge": {func(p *patient) { p.noSite(); p.file(map[string]string{"FIREBASE_KEY": strings.Repeat("x", 4000)}) },
@@ -616,7 +616,7 @@ var databaseFaults = map[string]fault{
 
 var blobsFaults = map[string]fault{
 	"NoTokenForBlobs":   {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "" }, "blobs", "", "NETLIFY_BLOBS_TOKEN is not set", "personal access token", nil},
-	"SpaceInTheToken":   {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] += "\n" }, "blobs", "", "NETLIFY_BLOBS_TOKEN holds a space, a line break", "personal access token", nil},
+	"SpaceInTheToken":   {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] += "\nx" }, "blobs", "", "NETLIFY_BLOBS_TOKEN holds a space, a line break", "personal access token", []string{"variables"}},
 	"WrongTokenOfBlobs": {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "nfp_not-a-token-of-anybody" }, "blobs", "", "refuses the token", "personal access token", nil},
 	"WrongSiteOfBlobs":  {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_SITE_ID"] = "00000000-0000-0000-0000-000000000000" }, "blobs", "", "no such site", "Project ID", nil},
 	"RateUsedUp": {func(p *patient) {
