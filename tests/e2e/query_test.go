@@ -354,6 +354,7 @@ func TestQueryBoundsAreSaid(t *testing.T) {
 // notices are the codes of an answer's notices.
 func notices(t *testing.T, a *answer) (codes []string) {
 	t.Helper()
+	require.Equal(t, http.StatusOK, a.status, "%v", a)
 	var p queryPage
 	require.NoError(t, json.Unmarshal(a.body, &p))
 	for _, notice := range p.Notices {
