@@ -143,6 +143,13 @@ func query(t *testing.T, p *supervisor.Platform, sql string) string {
 	return answer
 }
 
+func TestOtherVersionsOfPostgresAreRefused(t *testing.T) {
+	t.Parallel()
+	o := &options{postgres: "16"}
+	_, err := o.installPostgres(t.Context(), nil, "modules")
+	require.EqualError(t, err, `--postgres (KV_LOCAL_POSTGRES) must be 17 or 15, got "16"`)
+}
+
 // TestLife is one platform from nothing to nothing, on real Postgres, PostgREST and bundler.
 //
 // The checkout is one that only its owner can enter: run by root, Postgres has to live elsewhere then.
@@ -169,7 +176,7 @@ func TestLife(t *testing.T) {
 	t.Run("RolesAreSupabases", func(t *testing.T) {
 		require.Equal(t, "f", query(t, p, "select rolsuper::text from pg_roles where rolname = 'postgres'")[:1])
 		require.Equal(t, "anon,authenticated,service_role", query(t, p, "select string_agg(grantee, ',' order by grantee) from information_schema.table_privileges where table_name = 'note' and privilege_type = 'INSERT' and grantee <> 'postgres'"))
-		require.Equal(t, "i en-US", query(t, p, "select datlocprovider || ' ' || datlocale from pg_database where datname = current_database()"))
+		require.Equal(t, "i en-US", query(t, p, "select datlocprovider::text || ' ' || datlocale from pg_database where datname = current_database()"))
 		require.Equal(t, "f", query(t, p, "select (datctype in ('C', 'POSIX'))::text from pg_database where datname = current_database()")[:1], "every letter beyond ASCII would be a word's")
 		require.Equal(t, "{statement_timeout=8s,lock_timeout=8s}", query(t, p, "select setconfig::text from pg_db_role_setting where setrole = 'authenticator'::regrole"))
 		require.Equal(t, "logical", query(t, p, "show wal_level"))

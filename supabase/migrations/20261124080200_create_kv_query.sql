@@ -273,7 +273,7 @@ declare
 begin
     if not (v_searched or v_paths <> '[]') or not exists (
         select from public.kv_store where (replaced or search is null and not is_index) and key >= v_from and key < v_to) then
-        return '{}';
+        return '{}'::text[];
     end if;
     if p_query -> 'filter' <> 'null' then
         select pairs, of_terms into v_pairs, v_of from public.kv_query_pairs(p_query -> 'terms');

@@ -67,7 +67,11 @@ func TestLiteralsHaveTheTypeOfTheirVariable(t *testing.T) {
 	t.Parallel()
 	require.Empty(t, all[string](t, newDatabase(t).owner(t), `
 		select proname || ': ' || found[1] from pg_proc, regexp_matches(prosrc, '(\w+\s+(?:\w+\[\]|jsonb?)\s*:=\s*''[^'']*'');', 'g') as found
-		where pronamespace = 'public'::regnamespace`))
+		where pronamespace = 'public'::regnamespace
+		union all
+		select proname || ': ' || found[1] from pg_proc, regexp_matches(prosrc, '(\yreturn\s+''[^'']*'');', 'g') as found
+		where pronamespace = 'public'::regnamespace and format_type(prorettype, null) ~ '\[\]|json'
+			and prorettype <> 'public."application/vnd.kv+json"'::regtype`))
 }
 
 // PostgREST 12.0.2 repeats a call that ended with 40001 for ever.
