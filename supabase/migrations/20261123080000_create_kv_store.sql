@@ -263,16 +263,17 @@ comment on function public.kv_search_text(jsonb, integer) is 'The words of every
 -- number is chr(1) and its spelling; a string that begins with chr(1) gets one more in front (kv.Member in Go). So 5, 5.0 and "5" are
 -- three members, and nearly every member is its own text: its JSON would take two bytes more in each of four places.
 --
--- These are inlined, which a search_path of their own would prevent; they name nothing that could be another's.
+-- These are inlined, which a search_path of their own would prevent; they name nothing that could be another's. Nor may they be strict,
+-- with a body that is not, or immutable, with one that is stable (to_json): a call would take a hundred times as long.
 create function public.kv_text_member(p_text text) returns text
-    language sql immutable strict parallel safe security invoker
+    language sql immutable parallel safe security invoker
 as $$
     select case when pg_catalog.starts_with(p_text, E'\x01') then E'\x01' || p_text else p_text end
 $$;
 comment on function public.kv_text_member(text) is 'The member that is this string.';
 
 create function public.kv_json_member(p_element json) returns text
-    language sql immutable strict parallel safe security invoker
+    language sql immutable parallel safe security invoker
 as $$
     select case pg_catalog.json_typeof(p_element) when 'string' then public.kv_text_member(p_element #>> '{}')
         when 'number' then E'\x01' || p_element::text end
@@ -280,14 +281,14 @@ $$;
 comment on function public.kv_json_member(json) is 'The member that is this string or number; null for other elements. A string that Postgres cannot hold is an error.';
 
 create function public.kv_member_spelling(p_member text) returns text
-    language sql immutable strict parallel safe security invoker
+    language sql immutable parallel safe security invoker
 as $$
     select case when pg_catalog.starts_with(p_member, E'\x01') then pg_catalog.substr(p_member, 2) else p_member end
 $$;
 comment on function public.kv_member_spelling(text) is 'What stands for the member in "<key>:<member>".';
 
 create function public.kv_member_json(p_member text) returns text
-    language sql immutable strict parallel safe security invoker
+    language sql stable parallel safe security invoker
 as $$
     select case when pg_catalog.starts_with(p_member, E'\x01') and not pg_catalog.starts_with(p_member, E'\x01\x01') then pg_catalog.substr(p_member, 2)
         else pg_catalog.to_json(public.kv_member_spelling(p_member))::text end

@@ -90,7 +90,8 @@ begin
                 )
                 select coalesce(array_agg(array[a.index_key, a.member] order by a.ordinal), '{}') into v_pairs
                 from public.kv_pairs(p_indexes) as a
-                where not exists (select from stored as s where s.key = a.index_key and s.member = a.member);
+                -- Hashed once, where "not exists" may be planned as a loop over both.
+                where (a.index_key, a.member) not in (select s.key, s.member from stored as s);
             end if;
             with added as (
                 insert into public.kv_member (index_key, member, position)
