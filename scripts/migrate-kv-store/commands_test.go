@@ -30,7 +30,6 @@ type program struct {
 
 func newProgram(t *testing.T) *program {
 	t.Helper()
-	t.Parallel()
 	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})
 	require.NoError(t, err)
 	listening := httptest.NewServer(server)
@@ -77,6 +76,7 @@ func (p *program) do(status int, args ...string) string {
 }
 
 func TestTheWayThroughAMigration(t *testing.T) {
+	t.Parallel()
 	p := newProgram(t)
 	for i := range 120 {
 		p.set(fmt.Sprintf("session:%03d", i), fmt.Sprintf(`{"n":%d}`, i))
@@ -138,6 +138,7 @@ func TestTheWayThroughAMigration(t *testing.T) {
 }
 
 func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
+	t.Parallel()
 	p := newProgram(t)
 	for want, args := range map[string][]string{
 		"--to must be blobs or supabase":        {"restore", "nothing"},
@@ -161,6 +162,7 @@ func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
 }
 
 func TestAWrongAddressIsToldAtOnce(t *testing.T) {
+	t.Parallel()
 	p := newProgram(t)
 	for command, address := range map[string]string{"plan": "http://127.0.0.1:1", "close": p.database.URL + "/functions"} {
 		require.Contains(t, p.do(2, command, "--supabase-url", address), address+" does not answer as a Supabase project")
@@ -197,8 +199,7 @@ func TestExitStatusesSayWhatToDo(t *testing.T) {
 
 func TestTheWayFromATable(t *testing.T) {
 	p := newProgram(t)
-	t.Setenv("NETLIFY_BLOBS_TOKEN", "not-needed")
-	t.Setenv("DATABASE_URL", "")
+	t.Setenv("DATABASE_URL", "") // which has no flag
 	from := []string{"--dir", p.dir, "--from-table", "before.kv_store"}
 	with := func(command string, more ...string) []string {
 		return append(append([]string{command}, from...), more...)

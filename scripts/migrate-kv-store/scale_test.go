@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 // TestManyEntriesMigrateInBoundedMemory migrates MIGRATE_TEST_ENTRIES entries of 1 kB, each in MIGRATE_TEST_INDEXES of 20 indexes, and
 // says how long it took (`make migrate-scale`).
 func TestManyEntriesMigrateInBoundedMemory(t *testing.T) {
+	t.Parallel()
 	entries, indexes := migratetest.Share(t, "MIGRATE_TEST_ENTRIES", 300), migratetest.Share(t, "MIGRATE_TEST_INDEXES", 2)
 	p := newProgram(t)
 	p.seed(entries, indexes)
