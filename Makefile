@@ -103,7 +103,7 @@ test-long: export MIRROR_TEST_KEYS ?= 1500
 test-long: export MIRROR_TEST_STEPS ?= 60
 test-long: export FUZZTIME ?= 1m
 test-long: ## test everything, whole: every mode, thousands of random rounds, a million entries, minutes of fuzzing (hours)
-	@$(STAGES) -side-by-side 2 e2e,race,unit,schema,scripts,functions,check coverage,fuzz
+	@$(STAGES) -side-by-side 2 e2e,race,unit,schema,scripts,functions,check,road-build,road-database,road-far coverage,fuzz
 
 test-%: export GOFLAGS = $(FLAGS)
 
@@ -177,6 +177,25 @@ test-coverage:
 test-fuzz:
 	@$(PLATFORM) run --name test-fuzz --functions=false -- $(MAKE) --no-print-directory fuzz
 
+.PHONY: road
+road: ## what a real Netlify site and Supabase project would meet, by the vendors' own tools: builds, the Supabase CLI, Postgres 15, 150 ms
+	@$(STAGES) road-build,road-database,road-far
+
+# Builds from empty caches with an older Go, and every kind of site that kv add knows, with Netlify's own build.
+.PHONY: test-road-build
+test-road-build:
+	@LONG=true $(GO_TEST) ./tests/buildbot ./scripts/kv/internal/add
+
+.PHONY: test-road-database
+test-road-database:
+	@$(PLATFORM) run --name road-database --functions=false -- env ROAD=1 $(GO_TEST) -run 'SupabaseCLI|ForeignTable' ./scripts/platform
+	@$(PLATFORM) run --name road-database --functions=false --postgres 15 -- $(GO_TEST) ./tests/schema
+
+# The end-to-end tests, as against a site far away.
+.PHONY: test-road-far
+test-road-far:
+	@$(PLATFORM) run --name road-far -- env PREVIEW_FAR=1 $(GO_TEST) -run FarAway ./tests/preview
+
 # Each package is built once for all of its targets. What a target fails with is kept in the package's testdata/fuzz, where
 # `go test` finds it from then on.
 # Go sometimes reports that the time is over as a failure, without an input that failed: that is none.
@@ -239,12 +258,3 @@ export: ## write what a query finds into one file: make export ARGS='--prefix do
 .PHONY: kv
 kv: ## what people run beside the functions: make kv ARGS='add ../my-site' or ARGS='doctor --dir ../my-site' (ARGS=--help)
 	@$(call build,kv) && exec .local/bin/kv $(ARGS)
-
-.PHONY: far
-far: ## the whole end-to-end suite over a line of 150 ms, as against a site far away, on a platform of its own: minutes
-	@$(PLATFORM) run -- env PREVIEW_FAR=1 go test -count=1 -timeout 20m -v -run FarAway ./tests/preview
-
-.PHONY: road-database
-road-database: ## the Supabase CLI applies the migrations, and the schema tests run on Postgres 15: on platforms of their own
-	@$(PLATFORM) run --name road-database --functions=false -- env ROAD=1 $(GO_TEST) -run 'SupabaseCLI|ForeignTable' ./scripts/platform
-	@$(PLATFORM) run --name road-database --functions=false --postgres 15 -- $(GO_TEST) ./tests/schema

@@ -38,7 +38,7 @@ type cli struct {
 func newCLI(t *testing.T) *cli {
 	t.Helper()
 	if os.Getenv("ROAD") == "" {
-		t.Skip("ROAD is not set: this installs the Supabase CLI, 142 MB (make road-database)")
+		t.Skip("ROAD is not set: this installs the Supabase CLI, 142 MB (make road)")
 	}
 	checkout, err := layout.Find(".")
 	require.NoError(t, err)
@@ -79,7 +79,7 @@ func exitOf(t *testing.T, err error) int {
 func emptyDatabase(t *testing.T) (address string, conn *pgx.Conn) {
 	t.Helper()
 	admin, err := pgx.Connect(t.Context(), os.Getenv("DATABASE_ADMIN_URL"))
-	require.NoError(t, err, "this test needs a platform that runs: make road-database")
+	require.NoError(t, err, "this test needs a platform that runs: make road")
 	name := "cli_" + strings.ToLower(rand.Text())
 	_, err = admin.Exec(t.Context(), "create database "+name+" owner postgres")
 	require.NoError(t, err)

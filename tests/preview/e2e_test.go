@@ -258,11 +258,11 @@ func unauthorized(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte(`{"error":"wrong token","code":"unauthorized"}`))
 }
 
-// TestTheWholeSuiteFarAway takes minutes, so it is run where PREVIEW_FAR=1 asks for it (make far).
+// TestTheWholeSuiteFarAway takes minutes, so it is run where PREVIEW_FAR=1 asks for it (make road).
 func TestTheWholeSuiteFarAway(t *testing.T) {
 	base, db := site(t)
 	if os.Getenv("PREVIEW_FAR") != "1" {
-		t.Skip("PREVIEW_FAR is not 1: the whole suite over a slow line takes minutes (make far)")
+		t.Skip("PREVIEW_FAR is not 1: the whole suite over a slow line takes minutes (make road)")
 	}
 	id := runID("far")
 	began := time.Now()
