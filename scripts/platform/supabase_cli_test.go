@@ -167,13 +167,13 @@ func (c *cli) requireExplained(t *testing.T, address string) {
 		require.Contains(t, string(page), "`"+found.Name+"`", "%s %s: docs/SECURITY.md does not explain it", found.Level, found.Detail)
 		if found.Level != "INFO" {
 			require.Equal(t, "function_search_path_mutable", found.Name, found.Detail)
-			warned = append(warned, "`"+found.Metadata.Name+"`")
+			warned = append(warned, found.Metadata.Name)
 		}
 	}
 	slices.Sort(warned)
 	named := ofWarning.FindSubmatch(page)
 	require.NotNil(t, named)
-	require.Equal(t, string(named[1]), strings.Join(warned, ", "))
+	require.Equal(t, string(named[1]), "`"+strings.Join(warned, "`, `")+"`")
 }
 
 // theirs is a table that a site may have: the first public shape of such a store.
