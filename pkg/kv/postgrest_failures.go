@@ -72,7 +72,7 @@ var failures = []failure{
 	{code: "57P03", again: true, is: CodeDatabaseUnreachable, says: messageUnreachable},
 
 	// What somebody has to end.
-	{code: "53100", is: CodeUnavailable, says: "the database's disk is full: enlarge it in Supabase's dashboard (Project settings, Compute and disk), or delete what is not needed there"},
+	{code: "53100", is: CodeUnavailable, says: "the database's disk is full: enlarge it in Supabase's dashboard (Settings, Compute and Disk), or delete what is not needed there"},
 	{code: "25006", is: CodeUnavailable, says: "the database takes no writes: Supabase makes a project read-only whose disk or quota is nearly full. Enlarge it, or make room (https://supabase.com/docs/guides/platform/database-size)"},
 	{from: http.StatusPaymentRequired, is: CodeUnavailable, says: "Supabase has restricted the project, since its organization is over a quota or a bill is overdue: see Usage and Billing in Supabase's dashboard"},
 	{from: 540, is: CodeUnavailable, says: "the Supabase project is paused, as free ones are after a week without traffic: restore it in Supabase's dashboard"},
@@ -96,7 +96,7 @@ var failures = []failure{
 const (
 	messageUnstorable = "the database cannot store the value"
 	messageNoSchema   = "the database lacks the kv_* functions: apply supabase/migrations, as README.md says"
-	messageNotExposed = "Supabase's API does not serve the schema public: add it to the exposed schemas in Supabase's dashboard (Project settings, Data API)"
+	messageNotExposed = "Supabase's API does not serve the schema public: add it to the exposed schemas in Supabase's dashboard (Integrations, Data API)"
 )
 
 // failure is what the answer means. It goes by code first: PostgREST answers a deadlock with status 500, and a query that was stopped, too.

@@ -544,7 +544,7 @@ func projectFaults() map[string]fault {
 		"GatewayTimeout":     {544, `{"message":"timeout"}`, "does not answer its gateway", "status.supabase.com"},
 		"NoConnectionFree":   {504, `{"code":"PGRST003","message":"Timed out acquiring connection"}`, "does not", "home page"},
 		"DatabaseIsStarting": {503, `{"code":"PGRST002","message":"Could not query the database for the schema cache"}`, "does not reach its database", "home page"},
-		"DiskFull":           {500, `{"code":"53100","message":"could not extend file"}`, "disk is full", "Compute and disk"},
+		"DiskFull":           {500, `{"code":"53100","message":"could not extend file"}`, "disk is full", "Compute and Disk"},
 	} {
 		faults[name] = fault{func(p *patient) {
 			p.project(func(*http.Request) http.HandlerFunc {

@@ -51,9 +51,9 @@ func (s *stores) access() (blobs.Access, error) {
 	}
 	switch {
 	case a.SiteID == "":
-		return a, errors.New("NETLIFY_SITE_ID is not set: set it, or --site, to the id of the site (Site configuration, General)")
+		return a, errors.New("NETLIFY_SITE_ID is not set: set it, or --site, to the id of the site (Project configuration, General, Project ID)")
 	case a.APIToken == "":
-		return a, errors.New("NETLIFY_BLOBS_TOKEN is not set: set it to a personal access token (User settings, Applications)")
+		return a, errors.New("NETLIFY_BLOBS_TOKEN is not set: set it to a personal access token (User settings, Applications, Personal access tokens)")
 	case s.store == "":
 		return a, errors.New("--store must not be empty")
 	case s.parallel < 1 || s.parallel > 64:

@@ -170,7 +170,7 @@ func checkRowCap(_ context.Context, in *Input) []Finding {
 	case d.health != nil:
 		return ok("an answer of one row comes through, and every answer is one row")
 	case d.reached != nil && d.reached.status == 200 && !d.reached.isPage() && len(strings.TrimSpace(string(d.reached.body))) <= len("null"):
-		return fail("the project's API lets no row through", "set Max rows to 1000 (Supabase: Project settings, Data API)")
+		return fail("the project's API lets no row through", "set Max rows to 1000 (Supabase: Integrations, Data API)")
 	}
 	return d.unknown()
 }
@@ -208,5 +208,5 @@ func checkClock(_ context.Context, in *Input) []Finding {
 			"set this machine's clock: what it signs or dates is refused or wrong")
 	}
 	return fail(fmt.Sprintf("the database's clock is %s ahead of the gateway's and of this machine's", d.skew.Round(time.Second)),
-		"restart the project's database (Supabase: Project settings, General); if that does not help, write to Supabase's support")
+		"restart the project's database (Supabase: Settings, General); if that does not help, write to Supabase's support")
 }

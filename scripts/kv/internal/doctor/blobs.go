@@ -24,7 +24,7 @@ type blobsAnswer struct {
 }
 
 const (
-	rightToken  = "make a personal access token (Netlify: User settings, Applications) and set NETLIFY_BLOBS_TOKEN to it"
+	rightToken  = "make a personal access token (Netlify: User settings, Applications, Personal access tokens) and set NETLIFY_BLOBS_TOKEN to it"
 	rightSiteID = "set NETLIFY_SITE_ID to the site's id (Netlify: Project configuration, General, Project ID)"
 )
 

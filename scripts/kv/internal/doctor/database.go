@@ -258,7 +258,7 @@ func explainAnswer(a *answer) (text, mend string) {
 	case strings.HasPrefix(code, "PGRST00"), strings.HasPrefix(code, "08"), a.status == http.StatusServiceUnavailable:
 		return "PostgREST does not reach its database" + said, "look at the project's home page: the database may be starting, or have no connection free"
 	case code == "53100":
-		return "the database's disk is full" + said, "Supabase: Project settings, Compute and disk"
+		return "the database's disk is full" + said, "Supabase: Settings, Compute and Disk"
 	case code == "57014":
 		return "the database took too long to answer" + said, "look at its load (Supabase: Reports, Database)"
 	case a.status == http.StatusNotFound:
@@ -275,7 +275,7 @@ func checkExposed(_ context.Context, in *Input) []Finding {
 	case d.reached == nil:
 		return d.unknown()
 	case d.reached.code() == "PGRST106":
-		return fail("the project's API does not expose the schema public", "add public to the exposed schemas (Supabase: Project settings, Data API), and: alter role authenticator reset pgrst.db_schemas, if it was set there")
+		return fail("the project's API does not expose the schema public", "add public to the exposed schemas (Supabase: Integrations, Data API), and: alter role authenticator reset pgrst.db_schemas, if it was set there")
 	case d.health == nil && !d.lacksHealth() && d.reached.code() != "42501":
 		return d.unknown()
 	}

@@ -407,7 +407,7 @@ func checkSiteDistance(ctx context.Context, in *Input) []Finding {
 		return skip("the answers do not say (Server-Timing)")
 	case shortest > near:
 		return warn(fmt.Sprintf("the functions wait %s for the store: it is in another region", shortest.Round(100*time.Microsecond)),
-			"make the Supabase project where the functions run, which is us-east-2 (Ohio) unless the plan says otherwise (Netlify: Project configuration, Functions, Region)")
+			"make the Supabase project where the functions run, which is us-east-2 (Ohio) unless the plan says otherwise (Netlify: Cloud compute, Functions, Region)")
 	}
 	return ok("the functions wait %s for the store", shortest.Round(100*time.Microsecond))
 }

@@ -197,7 +197,7 @@ func checkTokenVariable(name, value string, named bool) []Finding {
 }
 
 // The addresses that people take for the project's.
-const rightURL = "set it to https://<project>.supabase.co (Supabase: Project settings, Data API)"
+const rightURL = "set it to https://<project>.supabase.co (Supabase: Integrations, Data API)"
 
 func checkSupabaseURL(_ context.Context, in *Input) []Finding {
 	value := in.text("SUPABASE_URL")
@@ -228,7 +228,7 @@ func checkSupabaseURL(_ context.Context, in *Input) []Finding {
 	return ok("%s", project)
 }
 
-const rightKey = "set it to the project's secret key (sb_secret_…) or service_role key (Supabase: Project settings, API keys)"
+const rightKey = "set it to the project's secret key (sb_secret_…) or service_role key (Supabase: Settings, API Keys)"
 
 func checkSupabaseKey(_ context.Context, in *Input) []Finding {
 	key := in.text("SUPABASE_SERVICE_ROLE_KEY")
@@ -268,7 +268,7 @@ func checkJWT(in *Input, key string) []Finding {
 	case claims.Role != serviceRole:
 		return fail(fmt.Sprintf("SUPABASE_SERVICE_ROLE_KEY is the key of the role %q, which opens nothing here", claims.Role), rightKey)
 	case hosted && claims.Ref != "" && claims.Ref != project:
-		return fail(fmt.Sprintf("SUPABASE_SERVICE_ROLE_KEY is of the project %s, and SUPABASE_URL of %s", claims.Ref, project), "set both to those of one project (Supabase: Project settings, API keys)")
+		return fail(fmt.Sprintf("SUPABASE_SERVICE_ROLE_KEY is of the project %s, and SUPABASE_URL of %s", claims.Ref, project), "set both to those of one project (Supabase: Settings, API Keys)")
 	case claims.ExpiresAt != nil && claims.ExpiresAt.Before(in.Now()):
 		return fail("SUPABASE_SERVICE_ROLE_KEY expired on "+claims.ExpiresAt.Format(time.DateOnly), rightKey)
 	}
