@@ -94,7 +94,7 @@ func TestBodiesInTablesAreUnderstood(t *testing.T) {
 	if base == "" {
 		t.Skip("KV_HOST_URL is not set: the examples are for the local platform (make test, or make up)")
 	}
-	for _, file := range []string{"FROM-SQL.md", "FROM-SUPABASE-JS.md"} {
+	for _, file := range []string{"FROM-SQL.md", "FROM-JAVASCRIPT.md"} {
 		text, err := os.ReadFile("../../docs/" + file)
 		require.NoError(t, err)
 		found := 0
