@@ -221,6 +221,25 @@ func TestDoctorWithoutVariablesSaysSo(t *testing.T) {
 	require.NotContains(t, levels(report), "site-functions")
 }
 
+// TestDoctorOfASiteOnNetlifyBlobs: there is no kv-query there, which is a fault only where Supabase is to answer.
+func TestDoctorOfASiteOnNetlifyBlobs(t *testing.T) {
+	t.Parallel()
+	p := healthy(t)
+	p.site("site-functions,site-write", at("kv-query", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-KV-Release", kv.Release)
+		says(http.StatusServiceUnavailable, "application/json", `{"error":"kv-query needs Supabase, and Netlify Blobs answers here","code":"not_configured"}`)(w, r)
+	}), header("X-KV-Version", ""))
+	p.env["USE_SUPABASE_KV"] = "false"
+	status, report := p.report()
+	require.Equal(t, 0, status, "%+v", report)
+	require.Empty(t, levels(report), "%+v", report)
+
+	p.env["USE_SUPABASE_KV"] = "true"
+	status, report = p.report()
+	require.Equal(t, 1, status, "%+v", report)
+	require.Equal(t, map[string]doctor.Level{"site-functions": doctor.Fail, "site-write": doctor.Fail}, levels(report), "%+v", report)
+}
+
 func TestDoctorWritesNothingWhenItIsNotTo(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)

@@ -38,7 +38,7 @@ func (in *Input) askBlobs(ctx context.Context) *blobsAnswer {
 	case token == "":
 		return &blobsAnswer{unasked: fail("Netlify Blobs is used, and NETLIFY_BLOBS_TOKEN is not set: Netlify gives Go functions no other way to it", rightToken)}
 	case isHidden(token):
-		return &blobsAnswer{unasked: skip("NETLIFY_BLOBS_TOKEN is hidden in the file: give it in the environment")}
+		return &blobsAnswer{unasked: skip("NETLIFY_BLOBS_TOKEN is hidden in the file: set it there by hand")}
 	case spoilt(token) != "":
 		return &blobsAnswer{unasked: fail("NETLIFY_BLOBS_TOKEN "+spoilt(token), rightToken)}
 	case site == "":

@@ -211,7 +211,7 @@ func checkSupabaseURL(_ context.Context, in *Input) []Finding {
 	case value == "":
 		return skip("SUPABASE_URL is not set; %s", in.answering())
 	case isHidden(value):
-		return skip("SUPABASE_URL is hidden in the file: give it in the environment")
+		return skip("SUPABASE_URL is hidden in the file: set it there by hand")
 	case wrong != "":
 		return fail("SUPABASE_URL "+wrong, rightURL)
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
@@ -240,7 +240,7 @@ func checkSupabaseKey(_ context.Context, in *Input) []Finding {
 	case key == "":
 		return skip("SUPABASE_SERVICE_ROLE_KEY is not set; %s", in.answering())
 	case isHidden(key):
-		return skip("SUPABASE_SERVICE_ROLE_KEY is hidden in the file: give it in the environment")
+		return skip("SUPABASE_SERVICE_ROLE_KEY is hidden in the file: set it there by hand")
 	case wrong != "":
 		return fail("SUPABASE_SERVICE_ROLE_KEY "+wrong, rightKey)
 	case strings.HasPrefix(key, "sb_secret_"):
