@@ -88,8 +88,14 @@ async function metadataFor(store, key, pairs) {
 /** The indexes as [[key, member], …], without repeats; undefined where nothing is said of them. As in kv-upsert, what is falsy is left out. */
 function pairsOf(indexes) {
   if (!Array.isArray(indexes)) return undefined;
-  const pairs = indexes.filter((index) => index?.key && index.member).map(({ key, member }) => [String(key), String(member)]);
+  const pairs = indexes.filter((index) => index?.key && index.member).map(({ key, member }) => [String(key), memberText(member)]);
   return [...new Map(pairs.map((pair) => [JSON.stringify(pair), pair])).values()];
+}
+
+/** A member as the database has it: a number is U+0001 and its spelling, and text that begins with U+0001 gets one more. */
+function memberText(member) {
+  const text = String(member);
+  return typeof member === 'number' || text.startsWith('\u0001') ? `\u0001${text}` : text;
 }
 
 /** Calls a function of the database. What fails for a passing reason is asked again: the request's id has it applied once. */

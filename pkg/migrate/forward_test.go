@@ -34,7 +34,7 @@ type javaScriptWrite struct {
 
 type javaScriptIndex struct {
 	Key    string `json:"key"`
-	Member string `json:"member"`
+	Member any    `json:"member"`
 }
 
 func newJavaScriptSite(t *testing.T) *javaScriptSite {
@@ -124,7 +124,7 @@ func racingWrites(n int) (writes []javaScriptWrite) {
 		case 0:
 			write.Op = "delete"
 		case 1, 2:
-			write.Indexes = []javaScriptIndex{{Key: "index:live", Member: fmt.Sprint("m", i)}, {Key: fmt.Sprint("index:", i%3), Member: "shared"}}
+			write.Indexes = []javaScriptIndex{{Key: "index:live", Member: fmt.Sprint("m", i)}, {Key: fmt.Sprint("index:", i%3), Member: "shared"}, {Key: "index:numbers", Member: i%4 + 1}}
 		}
 		writes = append(writes, write)
 	}
