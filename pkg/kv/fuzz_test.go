@@ -80,6 +80,39 @@ func FuzzStrings(f *testing.F) {
 	})
 }
 
+// FuzzMembers: a string and a number never make the same member, and what a member is written as in JSON reads as that member.
+func FuzzMembers(f *testing.F) {
+	for _, text := range []string{"", "5", "5.0", "-1e400", "\x015", "\x01", "\x01\x01", "\"a\"", `"5"`, `"\u00015"`, `"\u0000"`, `"\ud800"`, "a\xff", "05", "1]", "null"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if isText(text) {
+			m := TextMember(text)
+			require.False(t, m.IsNumber(), "%q", text)
+			require.Equal(t, text, m.Spelling())
+			back, ok := ParseMember(string(m.AppendJSON(nil)))
+			require.True(t, ok)
+			require.Equal(t, m, back)
+		}
+		if !json.Valid([]byte(text)) || strings.TrimSpace(text) != text {
+			return
+		}
+		m, ok := ParseMember(text)
+		require.Equal(t, ok && text[0] != '"', m.IsNumber(), "%q", text)
+		if !ok {
+			return
+		}
+		if m.IsNumber() {
+			require.Equal(t, text, m.Spelling())
+			require.Equal(t, text, string(m.AppendJSON(nil)))
+			require.NoError(t, Index{Key: "k", Member: m}.validate("e"))
+		}
+		all, isArray := ParseMembers("[ " + text + " , {\"a\":1}]")
+		require.True(t, isArray)
+		require.Equal(t, []Member{m}, all)
+	})
+}
+
 // FuzzDepth: the levels that are counted without a parser are those that a parser finds.
 func FuzzDepth(f *testing.F) {
 	for _, text := range []string{`{}`, `[[],{"a":[1]}]`, `{"[":"]\"["}`, `"\\"`, `null`, `[["\\\"["]]`, strings.Repeat("[", 50) + strings.Repeat("]", 50)} {

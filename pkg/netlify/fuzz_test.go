@@ -120,6 +120,7 @@ func empty(f *testing.F, store kv.Store, prefix string) {
 func seedRequests(f *testing.F) {
 	for _, seed := range []struct{ method, path, query, headers, body string }{
 		{"POST", "/api/kv/upsert", "", "", `{"key":"k","value":{"a":1},"indexes":[{"key":"i","member":"m"}]}`},
+		{"POST", "/api/kv/upsert", "", "", `{"key":"k","value":[5,"5"],"indexes":[{"key":"i","member":5.0},{"key":7,"member":"\u00015"},{"key":"i","member":-0},{"key":"i","member":1e400},{"key":"i","member":[]}]}`},
 		{"POST", "/api/kv/upsert", "", "", `{"key":"\ud83d\ude00","value":["\ud800","\u0000",1e400,-0,{"a":1,"a":2}]}`},
 		{"POST", "/api/kv/upsert", "", "", `{"key":"k'; drop table kv_store; --","value":null,"indexes":[]}`},
 		{"GET", "/api/kv/get/a%2Fb%25", "", "If-None-Match: *\nX-KV-After: 1.2", ""},
@@ -129,7 +130,7 @@ func seedRequests(f *testing.F) {
 		{"GET", "/api/kv/query", "q=a+or+%22b+c%22+-d*&range=s:1..2&index=a:b&match=any&select=key,value.a&sort=a:desc&format=csv", "", ""},
 		{"GET", "/api/kv/query", "aggregate=count&aggregate=sum:a&groupBy=index:i&format=ndjson", "", ""},
 		{"POST", "/api/kv/query", "", "", `{"where":[{"path":"/a~1b","op":"in","value":[1,"x",null,{}]},{"path":"a.0","op":"contains","value":{"b":[]}}],"limit":5}`},
-		{"POST", "/api/kv/query", "", "", `{"indexes":{"any":["a:b",{"key":"c","member":"d"}],"none":["e:f"]},"search":"x","sort":[{"path":"relevance"}]}`},
+		{"POST", "/api/kv/query", "", "", `{"indexes":{"any":["a:b",{"key":"c","member":"d"},{"key":"i","member":5}],"none":["e:f"]},"search":"x","sort":[{"path":"relevance"}]}`},
 		{"POST", "/api/kv/query", "", "", `{"cursor":"WyIvYS5hc2MiLFswLDEuNV0sImsiXQ","sort":["/a"]}`},
 		{"POST", "/api/kv/delete", "", "", `{"key":"k"}`}, {"DELETE", "/api/kv/delete", "key=i", "Authorization: Bearer x", ""},
 		{"OPTIONS", "/", "", "Origin: https://app.example", ""}, {"HEAD", "/api/kv/get/k", "", "x-nf-request-id: \u2028", ""}, {"PATCH", "", "", "", "\xff"},
