@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -75,7 +76,8 @@ func orders(events []string, before [][2]string) (all [][]string) {
 }
 
 // TestAVersionNeverGoesBackwards: four writers of one key, of whom one inserts and stays open, one updates, one deletes, and one inserts
-// and is held back after it has taken its version, in every order. What a reader sees of the key only ever has higher versions.
+// and is held back after it has taken its version, in every order (without LONG, in those that delete meanwhile). What a reader sees of the key
+// only ever has higher versions.
 func TestAVersionNeverGoesBackwards(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -125,6 +127,10 @@ func TestAVersionNeverGoesBackwards(t *testing.T) {
 			exec(t, writers["waiting"].conn, "set test.pause = 'on'")
 			waited := 0
 			for _, order := range orders([]string{"insert", "commit", "update", "delete", "waiting", "go on"}, [][2]string{{"insert", "commit"}, {"waiting", "go on"}}) {
+				at := func(event string) int { return slices.Index(order, event) }
+				if meanwhile := at("waiting") < at("delete") && at("delete") < at("go on"); !meanwhile && os.Getenv("LONG") == "" {
+					continue
+				}
 				exec(t, watch, "delete from public.kv_store")
 				exec(t, watch, "select pg_advisory_lock(42)")
 				exec(t, watch, "insert into public.kv_store (key, value) values ('from', '{}')")
@@ -169,7 +175,7 @@ func TestAVersionNeverGoesBackwards(t *testing.T) {
 				look("the end")
 				require.True(t, slices.IsSorted(seen), "%s\n%s", strings.Join(order, ", "), strings.Join(history, "\n"))
 			}
-			require.Greater(t, waited, 100, "the waiting writer waits for the test, or for another writer")
+			require.Greater(t, waited, 30, "the waiting writer waits for the test, or for another writer")
 		})
 	}
 }
