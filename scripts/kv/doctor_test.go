@@ -620,7 +620,7 @@ var databaseFaults = map[string]fault{
 	"TriggerDisabled":   {inDatabase("alter table public.kv_store disable trigger kv_store_log"), "migrations", "", "trigger public.kv_store.kv_store_log", "apply supabase/migrations", nil},
 	"IndexMissing":      {inDatabase("drop index public.kv_log_stamp"), "migrations", "", "index public.kv_log_stamp", "apply supabase/migrations", nil},
 	"ColumnMissing":     {inDatabase("alter table public.kv_log drop column missed"), "migrations", "", "column public.kv_log.missed", "apply supabase/migrations", nil},
-	"FunctionOfBefore":  {func(p *patient) { inDatabase(firstOf(p.t, "kv_words"))(p) }, "migrations", "", "kv_words", "apply supabase/migrations", nil},
+	"FunctionOfBefore":  {func(p *patient) { inDatabase(firstOf(p.t, "kv_spell"))(p) }, "migrations", "", "kv_spell", "apply supabase/migrations", nil},
 	"FunctionChanged":   {inDatabase("create or replace function public.kv_revision() returns text language sql immutable as $$ select '20261130000000' /* mine */ $$"), "migrations", "", "not as any migration makes it: function public.kv_revision", "bring back its text", nil},
 	"NewerRelease":      {inDatabase("create or replace function public.kv_revision() returns text language sql immutable as $$ select '20991231000000' $$"), "migrations", "", "of a newer release", "deploy the functions of that release", nil},
 	"FunctionOfNobody":  {inDatabase("create function public.kv_mine() returns int language sql as 'select 1'; revoke all on function public.kv_mine() from public, anon, authenticated"), "migrations", doctor.Warn, "function public.kv_mine", "keep it if it is yours", nil},
