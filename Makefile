@@ -126,10 +126,10 @@ test-unit:
 	@$(PLATFORM) run --name test-unit --functions=false -- \
 		$(GO_TEST) -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
 
-# The packages whose goroutines share memory.
+# The packages whose goroutines share memory; make test-long has them all.
 .PHONY: test-race
 test-race:
-	@$(PLATFORM) run --name test-race --functions=false -- $(GO_TEST) -race $(if $(LONG),./pkg/...,./pkg/blobs ./pkg/kv ./pkg/mirror ./pkg/migrate)
+	@$(PLATFORM) run --name test-race --functions=false -- $(GO_TEST) -race $(if $(LONG),./pkg/...,./pkg/blobs ./pkg/kv ./pkg/mirror)
 
 # Without the race detector: what races here is SQL.
 .PHONY: test-schema

@@ -344,7 +344,12 @@ func TestQueryBoundsAreSaid(t *testing.T) {
 	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
 		select $1 || lpad(i::text, 5, '0'), json_build_object('text', 'apple', 'n', i) from generate_series(1, 10001) as i`, prefix)
 	require.NoError(t, err)
-	require.Equal(t, []string{"ranked_first", "no_cursor"}, notices(t, query(t, "prefix", prefix, "q", "apple", "sort", "relevance")))
+	ranked := query(t, "prefix", prefix, "q", "apple", "sort", "relevance")
+	for try := 0; ranked.status == http.StatusGatewayTimeout && try < 5; try++ { // ten seconds may not do on a machine that is busy
+		t.Logf("asked again: %v", ranked)
+		ranked = query(t, "prefix", prefix, "q", "apple", "sort", "relevance")
+	}
+	require.Equal(t, []string{"ranked_first", "no_cursor"}, notices(t, ranked))
 	require.Empty(t, notices(t, query(t, "prefix", prefix, "aggregate", "count", "groupBy", "text")))
 	a := query(t, "prefix", prefix, "aggregate", "count", "groupBy", "n")
 	require.Equal(t, []string{"groups_cut"}, notices(t, a))
