@@ -83,7 +83,7 @@ STAGES = rm -rf $(COVERAGE) && $(call build,platform) && $(call build,stages) &&
 
 .PHONY: test
 test: ## test everything that a change can break, from nothing, in minutes (one stage alone: make test-e2e, test-race, test-unit, …)
-	@$(STAGES) e2e,race,unit,schema,scripts,functions,check coverage
+	@$(STAGES) e2e,functions,unit,race,schema,scripts,check coverage
 
 .PHONY: test-long
 test-long: export LONG = true
@@ -103,7 +103,7 @@ test-long: export MIRROR_TEST_KEYS ?= 1500
 test-long: export MIRROR_TEST_STEPS ?= 60
 test-long: export FUZZTIME ?= 1m
 test-long: ## test everything, whole: every mode, thousands of random rounds, a million entries, minutes of fuzzing (hours)
-	@$(STAGES) -side-by-side 2 e2e,race,unit,schema,scripts,functions,check,road-build,road-database,road-far coverage,fuzz
+	@$(STAGES) -side-by-side 2 e2e,functions,unit,race,schema,scripts,check,road-build,road-database,road-far coverage,fuzz
 
 test-%: export GOFLAGS = $(FLAGS)
 
