@@ -149,7 +149,7 @@ test-functions:
 .PHONY: on-functions
 on-functions:
 	@$(GO_TEST) ./tests/docs ./tests/load ./tests/faults ./tests/buildbot
-	@$(GO_TEST) -race ./scripts/bench/... ./scripts/export/... ./scripts/kv/... ./scripts/migrate-kv-store/...
+	@$(GO_TEST) $(if $(LONG),-race) ./scripts/bench/... ./scripts/export/... ./scripts/kv/... ./scripts/migrate-kv-store/...
 	@$(GO_TEST) ./tests/preview
 	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
 
