@@ -92,7 +92,7 @@ func (s Set) install(ctx context.Context, c layout.Checkout, dir string) error {
 		return err
 	}
 	// npm ci removes a half-finished node_modules itself.
-	cmd := exec.CommandContext(ctx, npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=warn")
+	cmd := exec.CommandContext(ctx, npm, "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=warn")
 	cmd.Dir = dir
 	if err := run(cmd, dir+".log"); err != nil {
 		return err
