@@ -155,12 +155,12 @@ on-functions:
 
 # Every test with the default settings, and in other modes the tests that depend on what the mode changes; LONG=true: every test in
 # every mode.
-ONLY = $(if $(LONG),,E2E_ONLY=$(1)) 
+ONLY = $(if $(LONG),,E2E_ONLY=$(1))
 .PHONY: test-e2e
 test-e2e:
 	@mkdir -p $(COVERAGE)/functions
 	@$(COVERED) $(PLATFORM) run --name test-e2e \
-		--mode 'E2E_ONLY=token KV_API_TOKEN=first,second KV_READ_TOKEN=reader' \
+		--mode '$(call ONLY,token) KV_API_TOKEN=first,second KV_READ_TOKEN=reader' \
 		--mode '$(call ONLY,cache) KV_CACHE_MAX_STALE=0 KV_WARM_KEYS=e2e/warm/*' \
 		--mode '$(call ONLY,store) KV_CACHE=off KV_MIRROR_WRITES=true KV_COMPARE_READS=0.3' \
 		--mode '$(call ONLY,store) USE_SUPABASE_KV=false' \
