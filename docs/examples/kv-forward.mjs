@@ -15,7 +15,7 @@
 // also when writes race: it does not get the write, but what Blobs holds afterwards, over what Supabase was seen to hold and nothing
 // else; then Blobs is looked at again, until it has not changed. A row of kv_outbox, left before the write, is removed when the copy is
 // there. What is left of it, as after a crash, is what `migrate-kv-store repair --first blobs` copies. The log names no key:
-// {"level":"ERROR","msg":"mirror failed",…}. With `leave a trace` in its error there is no row, and only `verify` finds the key.
+// {"level":"ERROR","msg":"mirror failed",…}. With `add outbox entries` in its error there is no row, and only `verify` finds the key.
 
 const rounds = 50; // others who write the same key copy it, too
 
@@ -41,7 +41,7 @@ async function leaveTraces(keys, signal) {
   try {
     return await rpc('kv_mirror_begin', { p_keys: keys, p_request: crypto.randomUUID() }, signal);
   } catch (error) {
-    failed(new Error(`leave a trace: ${error.message}`));
+    failed(new Error(`add outbox entries: ${error.message}`));
     return [];
   }
 }

@@ -76,7 +76,7 @@ func decodeBase64(text string) ([]byte, error) {
 type accessKey struct{}
 
 // given is what a context says of the way to the blobs.
-type given struct {
+type contextAccess struct {
 	access  func() Access
 	siteID  string
 	refused atomic.Bool // by the edge
@@ -84,13 +84,13 @@ type given struct {
 
 // WithAccess gives the requests under ctx their access. One that is not usable leaves them the client's default.
 func WithAccess(ctx context.Context, a Access) context.Context {
-	return context.WithValue(ctx, accessKey{}, &given{access: func() Access { return a }, siteID: a.SiteID})
+	return context.WithValue(ctx, accessKey{}, &contextAccess{access: func() Access { return a }, siteID: a.SiteID})
 }
 
 // WithEvent is [WithAccess] with that of [AccessFromEvent], which is read when a request asks for it: where Supabase answers, none
 // does. One that cannot be read, or whose token is refused, leaves them the client's default, for the site siteID if that names none.
 func WithEvent(ctx context.Context, field, siteID string) context.Context {
-	return context.WithValue(ctx, accessKey{}, &given{siteID: siteID, access: sync.OnceValue(func() Access {
+	return context.WithValue(ctx, accessKey{}, &contextAccess{siteID: siteID, access: sync.OnceValue(func() Access {
 		a, _ := AccessFromEvent(field, siteID) // not usable where there is an error
 		return a
 	})})
@@ -98,8 +98,8 @@ func WithEvent(ctx context.Context, field, siteID string) context.Context {
 
 // access returns how a request under ctx gets to the blobs, and what of ctx that is from; nil where it is the client's own. It may be
 // [ErrNoAccess].
-func (c *Client) access(ctx context.Context) (Access, *given, error) {
-	if from, ok := ctx.Value(accessKey{}).(*given); ok && !from.refused.Load() && from.access().Usable() {
+func (c *Client) access(ctx context.Context) (Access, *contextAccess, error) {
+	if from, ok := ctx.Value(accessKey{}).(*contextAccess); ok && !from.refused.Load() && from.access().Usable() {
 		return from.access(), from, nil
 	}
 	a := c.own(ctx)
@@ -112,14 +112,14 @@ func (c *Client) access(ctx context.Context) (Access, *given, error) {
 // own is the client's default, for the context's site where it names none.
 func (c *Client) own(ctx context.Context) Access {
 	a := c.fallback
-	if from, ok := ctx.Value(accessKey{}).(*given); ok {
+	if from, ok := ctx.Value(accessKey{}).(*contextAccess); ok {
 		a.SiteID = cmp.Or(a.SiteID, from.siteID)
 	}
 	return a
 }
 
 // visible tells whether text can be sent in a header as it is. The transport's own complaint would look like a connection's.
-func visible(text string) bool {
+func validHeaderText(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }
 

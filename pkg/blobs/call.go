@@ -30,7 +30,7 @@ type call struct {
 }
 
 // answer is a response that was read to its end.
-type answer struct {
+type response struct {
 	op      string
 	signed  bool // by a signed URL
 	status  int
@@ -42,7 +42,7 @@ type answer struct {
 // run makes attempts at the call until judge has a result or an error that is not [passing]. Where the way that the context gives is
 // refused, they begin anew by the client's own, if it has one.
 func run[T any](
-	ctx context.Context, c *Client, call call, judge func(context.Context, answer, error) (T, error),
+	ctx context.Context, c *Client, call call, judge func(context.Context, response, error) (T, error),
 ) (none T, _ error) {
 	a, from, err := c.access(ctx)
 	if err != nil {
@@ -57,7 +57,7 @@ func run[T any](
 }
 
 func runBy[T any](
-	ctx context.Context, c *Client, a Access, call call, judge func(context.Context, answer, error) (T, error),
+	ctx context.Context, c *Client, a Access, call call, judge func(context.Context, response, error) (T, error),
 ) (T, error) {
 	policy := c.retry
 	if !a.edge() {
@@ -70,13 +70,13 @@ func runBy[T any](
 }
 
 // attempt sends the call once. Its errors are [passing], except for what is wrong with the access.
-func (c *Client) attempt(ctx context.Context, a Access, call call) (answer, error) {
-	if !visible(a.EdgeToken) || !visible(a.APIToken) {
-		return answer{}, errors.New("the token for Blobs has a space, a line break or another character that no token has")
+func (c *Client) attempt(ctx context.Context, a Access, call call) (response, error) {
+	if !validHeaderText(a.EdgeToken) || !validHeaderText(a.APIToken) {
+		return response{}, errors.New("the token for Blobs has a space, a line break or another character that no token has")
 	}
 	u, err := a.address(c.store, call.key, call.query)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	header := maps.Clone(call.header)
 	if header == nil {
@@ -85,7 +85,7 @@ func (c *Client) attempt(ctx context.Context, a Access, call call) (answer, erro
 	signed := a.signs(call)
 	if signed {
 		if u, err = c.sign(ctx, a, call, u); err != nil {
-			return answer{}, err
+			return response{}, err
 		}
 	} else {
 		header.Set("Authorization", "Bearer "+a.token())
@@ -96,9 +96,9 @@ func (c *Client) attempt(ctx context.Context, a Access, call call) (answer, erro
 	got, err := exchange(ctx, call.method, u, header, call.body, call.most)
 	switch {
 	case errors.Is(err, ErrTooLarge):
-		return answer{}, err
+		return response{}, err
 	case err != nil:
-		return answer{}, passing{error: fmt.Errorf("blobs: %s: %w", call.op, err), unknown: true}
+		return response{}, transientError{error: fmt.Errorf("blobs: %s: %w", call.op, err), mayHaveApplied: true}
 	case !a.edge() && !signed:
 		c.limiter.learn(got)
 	}
@@ -122,7 +122,7 @@ func (c *Client) sign(ctx context.Context, a Access, call call, u *url.URL) (*ur
 	}
 	got, err := exchange(ctx, call.method, u, header, nil, 0)
 	if err != nil {
-		return nil, passing{error: fmt.Errorf("blobs: %s: ask for a signed URL: %w", call.op, err)}
+		return nil, transientError{error: fmt.Errorf("blobs: %s: ask for a signed URL: %w", call.op, err)}
 	}
 	c.limiter.learn(got)
 	got.op, got.secrets = call.op, []string{a.token()}
@@ -131,23 +131,23 @@ func (c *Client) sign(ctx context.Context, a Access, call call, u *url.URL) (*ur
 	}
 	var to struct{ URL string }
 	if json.Unmarshal(got.body, &to) != nil || to.URL == "" {
-		return nil, got.nonsense("the answer has no signed URL")
+		return nil, got.malformed("the answer has no signed URL")
 	}
 	return parseAddress(to.URL)
 }
 
 // unexpected makes an [*Error] of an answer whose status means no success, and marks it [passing] where that may change.
-func (a answer) unexpected() error {
+func (a response) unexpected() error {
 	e := &Error{Op: a.op, Status: a.status, Message: a.message(), RetryAfter: a.retryAfter(time.Now())}
 	if a.status == http.StatusTooManyRequests || a.status >= 500 || a.signed && a.status == http.StatusForbidden {
-		return passing{error: e, wait: e.RetryAfter}
+		return transientError{error: e, wait: e.RetryAfter}
 	}
 	return e
 }
 
 // nonsense is for a success that is none: a gateway's page, as during maintenance.
-func (a answer) nonsense(message string) error {
-	return passing{error: &Error{Op: a.op, Status: a.status, Message: message}}
+func (a response) malformed(message string) error {
+	return transientError{error: &Error{Op: a.op, Status: a.status, Message: message}}
 }
 
 // maxMessageBytes bounds what is taken over of the service's own sentence.
@@ -155,7 +155,7 @@ const maxMessageBytes = 300
 
 // message is the service's own sentence and its id for the request, both in headers, as @netlify/blobs reads them. Bodies
 // are left alone: those behind signed URLs quote the request.
-func (a answer) message() string {
+func (a response) message() string {
 	text := cmp.Or(a.header.Get("X-Nf-Error"), strings.ToLower(http.StatusText(a.status)), "not an answer of Netlify Blobs")
 	if id := a.header.Get("X-Nf-Request-Id"); id != "" {
 		text += ", request " + id
@@ -170,14 +170,14 @@ func (a answer) message() string {
 // retryAfter is how long the service asks to wait, 0 if it does not: Retry-After in seconds or as a date, and with 429 also
 // X-RateLimit-Reset, a second in Unix time (retry.ts in @netlify/blobs). Dates are held against the service's own clock.
 // It is at most maxRetryAfter.
-func (a answer) retryAfter(now time.Time) time.Duration {
+func (a response) retryAfter(now time.Time) time.Duration {
 	return min(max(0, a.askedToWait(now)), maxRetryAfter)
 }
 
 // maxRetryAfter is beyond the time of any request.
 const maxRetryAfter = time.Hour
 
-func (a answer) askedToWait(now time.Time) time.Duration {
+func (a response) askedToWait(now time.Time) time.Duration {
 	now = a.clock(now)
 	text := a.header.Get("Retry-After")
 	if seconds, err := strconv.Atoi(text); err == nil {
@@ -193,7 +193,7 @@ func (a answer) askedToWait(now time.Time) time.Duration {
 }
 
 // clock is the service's own, if it tells.
-func (a answer) clock(now time.Time) time.Time {
+func (a response) clock(now time.Time) time.Time {
 	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
 		return date
 	}
@@ -201,7 +201,7 @@ func (a answer) clock(now time.Time) time.Time {
 }
 
 // resetAt is when the service begins to count anew; long ago where it does not say.
-func (a answer) resetAt() time.Time {
+func (a response) resetAt() time.Time {
 	reset, err := strconv.ParseInt(a.header.Get("X-RateLimit-Reset"), 10, 64)
 	if err != nil {
 		return time.Time{}
@@ -210,7 +210,7 @@ func (a answer) resetAt() time.Time {
 }
 
 // mayHaveBeenDone tells whether the attempt that ended so could have been carried out.
-func mayHaveBeenDone(got answer, err error) bool {
-	var again passing
-	return got.status >= 500 || errors.As(err, &again) && again.unknown
+func mayHaveApplied(got response, err error) bool {
+	var again transientError
+	return got.status >= 500 || errors.As(err, &again) && again.mayHaveApplied
 }

@@ -48,7 +48,7 @@ func (c *Client) WithLocalEvents() *Client {
 }
 
 // WithPatience returns a client for background work: it repeats what fails for a passing reason for so long.
-func (c *Client) WithPatience(total time.Duration) *Client {
+func (c *Client) WithBackgroundRetries(total time.Duration) *Client {
 	patient := *c
 	patient.retry = retryPolicy{first: 200 * time.Millisecond, longest: 10 * time.Second, total: total, attempt: time.Minute}
 	return &patient
@@ -91,7 +91,7 @@ func (c *Client) read(ctx context.Context, call call) (Blob, error) {
 	if err := ValidateKey(call.key); err != nil {
 		return Blob{}, err
 	}
-	return run(ctx, c, call, func(_ context.Context, got answer, err error) (Blob, error) {
+	return run(ctx, c, call, func(_ context.Context, got response, err error) (Blob, error) {
 		if err != nil {
 			return Blob{}, err
 		}
@@ -100,7 +100,7 @@ func (c *Client) read(ctx context.Context, call call) (Blob, error) {
 }
 
 // blob reads the answer to a GET or HEAD.
-func (a answer) blob() (Blob, error) {
+func (a response) blob() (Blob, error) {
 	switch a.status {
 	case http.StatusOK:
 	case http.StatusNotFound:
@@ -130,7 +130,7 @@ func (o SetOptions) header() (http.Header, error) {
 	switch {
 	case o.IfMatch != "" && o.IfNew:
 		return nil, errors.New("a write can have one condition, IfMatch or IfNew")
-	case !visible(o.IfMatch):
+	case !validHeaderText(o.IfMatch):
 		return nil, errors.New("IfMatch is not an etag")
 	case o.IfMatch != "":
 		header.Set("If-Match", o.IfMatch)
@@ -160,8 +160,8 @@ func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions
 		return "", err
 	}
 	unsure := false // whether an earlier attempt was carried out
-	return run(ctx, c, call, func(ctx context.Context, got answer, err error) (string, error) {
-		defer func() { unsure = unsure || mayHaveBeenDone(got, err) }()
+	return run(ctx, c, call, func(ctx context.Context, got response, err error) (string, error) {
+		defer func() { unsure = unsure || mayHaveApplied(got, err) }()
 		switch {
 		case err != nil:
 			return "", err
@@ -184,10 +184,10 @@ func (o SetOptions) refusedBy(status int) bool {
 
 // unexpected lets a 409 be repeated: with that, S3 turns down one of two conditional writes that came at once, whatever their
 // conditions.
-func (o SetOptions) unexpected(got answer) error {
+func (o SetOptions) unexpected(got response) error {
 	err := got.unexpected()
 	if o.conditional() && got.status == http.StatusConflict {
-		return passing{error: err}
+		return transientError{error: err}
 	}
 	return err
 }
@@ -224,7 +224,7 @@ func (c *Client) Delete(ctx context.Context, key string) error {
 		return err
 	}
 	call := call{op: "delete", method: http.MethodDelete, key: key}
-	_, err := run(ctx, c, call, func(_ context.Context, got answer, err error) (struct{}, error) {
+	_, err := run(ctx, c, call, func(_ context.Context, got response, err error) (struct{}, error) {
 		if err != nil {
 			return struct{}{}, err
 		}

@@ -41,10 +41,10 @@ func Refused(err error) bool {
 }
 
 // passing marks an error that another attempt may not meet.
-type passing struct {
+type transientError struct {
 	error
-	wait    time.Duration // not to be repeated before
-	unknown bool          // the request may have been carried out
+	wait           time.Duration // not to be repeated before
+	mayHaveApplied bool          // the request may have been carried out
 }
 
-func (p passing) Unwrap() error { return p.error }
+func (p transientError) Unwrap() error { return p.error }

@@ -250,7 +250,7 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := answer{status: tt.status, header: http.Header{}}
+			a := response{status: tt.status, header: http.Header{}}
 			for i := 0; i < len(tt.headers); i += 2 {
 				a.header.Set(tt.headers[i], tt.headers[i+1])
 			}
@@ -345,7 +345,7 @@ func TestTheContextEndsEverything(t *testing.T) {
 	ctx, cancel = context.WithCancel(t.Context())
 	_, err = retry(ctx, patient, func(context.Context) (int, error) {
 		cancel()
-		return 0, passing{error: &Error{Op: "get", Status: 503, Message: "the reason"}}
+		return 0, transientError{error: &Error{Op: "get", Status: 503, Message: "the reason"}}
 	})
 	require.EqualError(t, err, "context canceled; before: blobs: get: status 503: the reason")
 	require.ErrorIs(t, err, context.Canceled)
@@ -357,9 +357,9 @@ func TestTheErrorIsWhatWentWrongNotThatTimeRanOut(t *testing.T) {
 	hurried := patient
 	hurried.total = 2 * time.Second
 	for name, errs := range map[string][]error{
-		"First":  {passing{error: want}, passing{error: context.DeadlineExceeded}},
-		"Second": {passing{error: context.DeadlineExceeded}, passing{error: want}, passing{error: context.DeadlineExceeded}},
-		"Last":   {passing{error: io.ErrUnexpectedEOF}, passing{error: want}},
+		"First":  {transientError{error: want}, transientError{error: context.DeadlineExceeded}},
+		"Second": {transientError{error: context.DeadlineExceeded}, transientError{error: want}, transientError{error: context.DeadlineExceeded}},
+		"Last":   {transientError{error: io.ErrUnexpectedEOF}, transientError{error: want}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -115,7 +115,7 @@ func (l *Limiter) heldUntil() time.Time {
 }
 
 // learn takes what an answer says of the service's own count.
-func (l *Limiter) learn(a answer) {
+func (l *Limiter) learn(a response) {
 	now := time.Now()
 	pause := a.retryAfter(now)
 	if a.status != http.StatusTooManyRequests {
@@ -129,7 +129,7 @@ func (l *Limiter) learn(a answer) {
 }
 
 // untilReset is how long the service's count goes on, if not more than the share of its limit is left; else 0.
-func (a answer) untilReset(now time.Time, share float64) time.Duration {
+func (a response) untilReset(now time.Time, share float64) time.Duration {
 	limit, limitErr := strconv.Atoi(a.header.Get("X-RateLimit-Limit"))
 	remaining, remainingErr := strconv.Atoi(a.header.Get("X-RateLimit-Remaining"))
 	if limitErr != nil || remainingErr != nil || float64(remaining) > share*float64(limit) {

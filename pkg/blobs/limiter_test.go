@@ -91,7 +91,7 @@ func TestRequestsWaitForTheWindowThatTheServiceNames(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				for l, want := range map[*Limiter]time.Duration{NewLimiter(0, window): tt.functions, NewBackgroundLimiter(0, window): tt.working} {
 					start := time.Now()
-					l.learn(answer{status: tt.status, header: http.Header{
+					l.learn(response{status: tt.status, header: http.Header{
 						"X-Ratelimit-Limit": {"500"}, "X-Ratelimit-Remaining": {tt.remaining},
 						"X-Ratelimit-Reset": {strconv.FormatInt(start.Add(30*time.Second).Unix(), 10)},
 					}})
@@ -104,7 +104,7 @@ func TestRequestsWaitForTheWindowThatTheServiceNames(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) { // a success with an odd reset holds nobody for longer than a window
 		l, start := NewLimiter(0, window), time.Now()
-		l.learn(answer{status: 200, header: http.Header{
+		l.learn(response{status: 200, header: http.Header{
 			"X-Ratelimit-Limit": {"500"}, "X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {strconv.FormatInt(start.UnixMilli(), 10)},
 		}})
 		require.NoError(t, l.wait(t.Context(), "get", start.Add(time.Hour)))

@@ -80,7 +80,7 @@ func (c *Client) page(ctx context.Context, prefix, cursor string) (page, error) 
 		query.Set("cursor", cursor)
 	}
 	call := call{op: "list", method: http.MethodGet, query: query}
-	return run(ctx, c, call, func(_ context.Context, got answer, err error) (p page, _ error) {
+	return run(ctx, c, call, func(_ context.Context, got response, err error) (p page, _ error) {
 		if err != nil {
 			return p, err
 		}
@@ -92,10 +92,10 @@ func (c *Client) page(ctx context.Context, prefix, cursor string) (page, error) 
 			return p, got.unexpected()
 		}
 		if json.Unmarshal(got.body, &p) != nil {
-			return page{}, got.nonsense("the answer is not a list")
+			return page{}, got.malformed("the answer is not a list")
 		}
 		if p.NextCursor != "" && p.NextCursor == cursor {
-			return page{}, got.nonsense("the list does not get on")
+			return page{}, got.malformed("the list does not get on")
 		}
 		return p, nil
 	})

@@ -51,7 +51,7 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 		if last == nil || !errors.Is(err, context.DeadlineExceeded) { // the last attempts have little time, and tell only that
 			last = err
 		}
-		var again passing
+		var again transientError
 		switch {
 		case err == nil:
 			return result, nil
@@ -65,7 +65,7 @@ func retry[T any](ctx context.Context, p retryPolicy, attempt func(context.Conte
 	if err == nil {
 		return result, nil
 	}
-	var again passing
+	var again transientError
 	if !errors.As(last, &again) {
 		return none, last
 	}

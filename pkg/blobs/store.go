@@ -45,11 +45,11 @@ func NewStore(client, indexes *Client) *Store {
 // Write is what an upsert did: the entries that it changed, as it left them, of which the first is its own.
 type Write struct {
 	kv.Written
-	Changed []Seen
+	Changed []ChangedEntry
 }
 
 // Seen is an entry for the other store, as it was written here, and the blob's etag; "" where there is none.
-type Seen struct {
+type ChangedEntry struct {
 	kv.State
 	ETag string
 	// Partly: not all of it is known here, and it has to be read. The key is.
@@ -98,7 +98,7 @@ func (s *Store) Put(ctx context.Context, entry kv.Entry) (Write, error) {
 	if err != nil {
 		return Write{}, storeError(ctx, "blobs.Upsert", err)
 	}
-	write := Write{Written: written(own.ETag), Changed: []Seen{own}}
+	write := Write{Written: written(own.ETag), Changed: []ChangedEntry{own}}
 	grown, err := s.addMembers(ctx, entry.Indexes)
 	write.Changed = append(write.Changed, grown...)
 	return write, storeError(ctx, "blobs.Upsert", err)
@@ -107,14 +107,14 @@ func (s *Store) Put(ctx context.Context, entry kv.Entry) (Write, error) {
 // written makes a version of an etag. Reads are strongly consistent: whatever token comes back as After is covered.
 func written(etag string) kv.Written { return kv.Written{Version: "blobs." + strings.Trim(etag, `"`)} }
 
-func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (put Seen, err error) {
-	err = untilItHolds(ctx, func() error {
+func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (put ChangedEntry, err error) {
+	err = retryConflicts(ctx, func() error {
 		at, known, err := s.head(ctx, entry.Key)
 		if err != nil {
 			return err
 		}
 		now := s.now().UnixMicro()
-		known.Token, known.Updated = "", now
+		known.Revision, known.Updated = kv.RowRevision{}, now
 		if at == "" {
 			known.Created = now
 		}
@@ -123,7 +123,7 @@ func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (put Seen, err err
 				return err
 			}
 		}
-		etag, err := s.client.Set(ctx, entry.Key, []byte(entry.Value), known.over(at))
+		etag, err := s.client.Set(ctx, entry.Key, []byte(entry.Value), known.overwriting(at))
 		put = known.seen(entry.Key, entry.Value, etag)
 		return err
 	})
@@ -131,7 +131,7 @@ func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (put Seen, err err
 }
 
 // untilItHolds repeats what ends with [ErrConditionFailed], after pauses that grow and are jittered.
-func untilItHolds(ctx context.Context, attempt func() error) error {
+func retryConflicts(ctx context.Context, attempt func() error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 5*time.Millisecond, 500*time.Millisecond
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
@@ -157,7 +157,7 @@ func (s *Store) head(ctx context.Context, key string) (etag string, m metadata, 
 }
 
 // addMembers adds the members to their index entries, each once, and returns those that grew.
-func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []Seen, err error) {
+func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []ChangedEntry, err error) {
 	members := map[string][]kv.Member{}
 	var keys []string
 	for _, index := range indexes {
@@ -166,7 +166,7 @@ func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []See
 		}
 		members[index.Key] = append(members[index.Key], index.Member)
 	}
-	added := make([]*Seen, len(keys))
+	added := make([]*ChangedEntry, len(keys))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for i, key := range keys {
@@ -186,8 +186,8 @@ func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []See
 
 // addTo adds members to one index entry. The entry's own times and indexes stay, and so does what it was like in Supabase when
 // it was copied: it is that and more. grown is nil where it has them all.
-func (s *Store) addTo(ctx context.Context, key string, members []kv.Member) (grown *Seen, err error) {
-	err = untilItHolds(ctx, func() error {
+func (s *Store) addTo(ctx context.Context, key string, members []kv.Member) (grown *ChangedEntry, err error) {
+	err = retryConflicts(ctx, func() error {
 		blob, err := s.client.GetUpTo(ctx, key, maxReadBytes)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
@@ -201,7 +201,7 @@ func (s *Store) addTo(ctx context.Context, key string, members []kv.Member) (gro
 			grown = nil
 			return nil
 		}
-		etag, err := s.client.Set(ctx, key, []byte(text), known.over(at))
+		etag, err := s.client.Set(ctx, key, []byte(text), known.overwriting(at))
 		seen := known.seen(key, text, etag)
 		grown = &seen
 		return err
@@ -217,7 +217,7 @@ func (s *Store) Get(ctx context.Context, key string) (string, error) {
 	if ValidateKey(key) != nil { // nothing can be stored under it
 		return "", storeError(ctx, "blobs.Get", ErrNotFound)
 	}
-	blob, err := s.client.GetUpTo(ctx, key, MaxAnswerBytes)
+	blob, err := s.client.GetUpTo(ctx, key, MaxResponseBytes)
 	if err != nil {
 		return "", storeError(ctx, "blobs.Get", err)
 	}

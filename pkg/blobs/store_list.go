@@ -15,7 +15,7 @@ import (
 )
 
 // MaxAnswerBytes is the platform's limit for a response (kv_answer_limit); a larger blob can be stored, and not be answered with.
-const MaxAnswerBytes = 6 << 20
+const MaxResponseBytes = 6 << 20
 
 // listed is a blob among those that a list may hold.
 type listed struct {
@@ -58,7 +58,7 @@ func (s *Store) list(ctx context.Context, q kv.ListQuery) (string, error) {
 		}
 		return order
 	})
-	return s.answer(ctx, q, rest(all, q))
+	return s.answer(ctx, q, pageStart(all, q))
 }
 
 // checkRoom refuses to begin what cannot end within the request's time, and would use up the limit for others.
@@ -127,7 +127,7 @@ func (m metadata) matches(q kv.ListQuery) bool {
 }
 
 // rest is what follows the cursor or the offset.
-func rest(all []*listed, q kv.ListQuery) []*listed {
+func pageStart(all []*listed, q kv.ListQuery) []*listed {
 	if q.Offset != nil {
 		return all[min(*q.Offset, len(all)):]
 	}
@@ -220,11 +220,11 @@ func fitting(q kv.ListQuery, blobs []*listed, paged bool) ([]*listed, error) {
 			size += key + 1
 		}
 		switch {
-		case !paged && size > MaxAnswerBytes:
+		case !paged && size > MaxResponseBytes:
 			return nil, tooLarge("the answer would be larger than the 6 MB of a response: page with limit")
 		case paged && i > 0 && size > kv.MaxPageBytes:
 			return blobs[:i], nil
-		case paged && q.Values && size > MaxAnswerBytes:
+		case paged && q.Values && size > MaxResponseBytes:
 			return nil, tooLarge(fmt.Sprintf("the entry %s alone is larger than the 6 MB of a response: list this page without includeValues, and go on with its nextCursor",
 				kv.AppendString(nil, b.Key)))
 		}

@@ -20,18 +20,18 @@ var httpClient = &http.Client{
 
 // exchange sends one request and reads the whole answer. Its errors are those of the connection and of the context, without
 // the address; and [ErrTooLarge], where most is not 0 and the answer's body has more bytes.
-func exchange(ctx context.Context, method string, u *url.URL, header http.Header, body []byte, most int64) (answer, error) {
+func exchange(ctx context.Context, method string, u *url.URL, header http.Header, body []byte, most int64) (response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
-		return answer{}, withoutAddress(err)
+		return response{}, withoutAddress(err)
 	}
 	r.Header = header
-	response, err := httpClient.Do(r)
+	httpResponse, err := httpClient.Do(r)
 	if err != nil {
-		return answer{}, withoutAddress(err)
+		return response{}, withoutAddress(err)
 	}
-	text, err := readBody(response, most)
-	return answer{status: response.StatusCode, header: response.Header, body: text}, err
+	text, err := readBody(httpResponse, most)
+	return response{status: httpResponse.StatusCode, header: httpResponse.Header, body: text}, err
 }
 
 // maxUnusedBytes is how much of an error's body is read: enough to keep the connection.

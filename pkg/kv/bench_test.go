@@ -17,7 +17,7 @@ func benchProject(b *testing.B, answer string) *Supabase {
 	b.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		w.Header().Set("Content-Type", answerType)
+		w.Header().Set("Content-Type", responseType)
 		_, _ = io.WriteString(w, answer)
 	}))
 	b.Cleanup(server.Close)

@@ -24,7 +24,7 @@ type CacheConfig struct {
 	MaxStale time.Duration
 	// KeepNothing also keeps answers that found nothing: a Get without an entry, a Query without results. Programs look whether
 	// there is something, write it, and look again at once, so without it these answers are only for the request that asked.
-	KeepNothing bool
+	KeepEmpty bool
 }
 
 // DefaultCache is the configuration where the environment says nothing.
@@ -45,7 +45,7 @@ type Cache struct {
 	large  int // from this size on, an answer is not asked for again just to see whether it still holds
 
 	mu      sync.Mutex
-	answers *simplelru.LRU[string, *kept]
+	results *simplelru.LRU[string, *cachedResult]
 	bytes   int64
 	cursor  string    // everything in answers holds as of it; "" before the first look
 	looked  time.Time // when the look that gave the cursor began
@@ -54,7 +54,7 @@ type Cache struct {
 }
 
 // kept is an answer in memory.
-type kept struct {
+type cachedResult struct {
 	body   string
 	tag    string
 	scope  scope
@@ -96,10 +96,10 @@ func (s CacheStats) LogValue() slog.Value {
 }
 
 // largeAnswer is where loading an answer again costs more than a look at the feed alone and, if need be, another round trip.
-const largeAnswer = 64 << 10
+const largeResult = 64 << 10
 
 // answerOverhead is about what an answer takes beside its texts.
-const answerOverhead = 512
+const resultOverhead = 512
 
 // caches holds the caches of this process, in package scope so that they outlive every invocation of a warm instance.
 var caches struct {
@@ -128,42 +128,42 @@ func SharedCache(store *Supabase, config CacheConfig) *Cache {
 
 // NewCache returns an empty cache of the store's answers.
 func NewCache(store *Supabase, config CacheConfig) *Cache {
-	c := &Cache{store: store, config: config, now: time.Now, large: largeAnswer}
-	answers, err := simplelru.NewLRU(max(config.Entries, 1), func(_ string, a *kept) { c.bytes -= a.bytes })
+	c := &Cache{store: store, config: config, now: time.Now, large: largeResult}
+	answers, err := simplelru.NewLRU(max(config.Entries, 1), func(_ string, a *cachedResult) { c.bytes -= a.bytes })
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
-	c.answers = answers
+	c.results = answers
 	return c
 }
 
 // Get implements [Reader].
-func (c *Cache) Get(ctx context.Context, key string, f Freshness) (Answer, error) {
-	r, err := getRead(key)
+func (c *Cache) Get(ctx context.Context, key string, f Freshness) (ReadResult, error) {
+	r, err := getRequest(key)
 	if err != nil {
-		return Answer{}, err
+		return ReadResult{}, err
 	}
-	answer, err := c.read(ctx, r, f)
+	result, err := c.read(ctx, r, f)
 	if err != nil {
-		return Answer{}, err
+		return ReadResult{}, err
 	}
-	return answer, missing(answer.Body)
+	return result, checkFound(result.Body)
 }
 
 // List implements [Reader].
-func (c *Cache) List(ctx context.Context, q ListQuery, f Freshness) (Answer, error) {
-	r, err := listRead(q)
+func (c *Cache) List(ctx context.Context, q ListQuery, f Freshness) (ReadResult, error) {
+	r, err := listRequest(q)
 	if err != nil {
-		return Answer{}, err
+		return ReadResult{}, err
 	}
 	return c.read(ctx, r, f)
 }
 
 // Query implements [Reader].
-func (c *Cache) Query(ctx context.Context, q Query, f Freshness) (Answer, error) {
-	r, err := queryRead(q)
+func (c *Cache) Query(ctx context.Context, q Query, f Freshness) (ReadResult, error) {
+	r, err := queryRequest(q)
 	if err != nil {
-		return Answer{}, err
+		return ReadResult{}, err
 	}
 	return c.read(ctx, r, f)
 }
@@ -173,30 +173,30 @@ func (c *Cache) Stats() CacheStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stats := c.stats
-	stats.Entries, stats.Bytes = int64(c.answers.Len()), c.bytes
+	stats.Entries, stats.Bytes = int64(c.results.Len()), c.bytes
 	return stats
 }
 
-func (c *Cache) read(ctx context.Context, r read, f Freshness) (Answer, error) {
+func (c *Cache) read(ctx context.Context, r readRequest, f Freshness) (ReadResult, error) {
 	began := c.now()
-	known, cursor, answer := c.recall(r, f)
-	if answer != nil {
-		return *answer, nil
+	known, cursor, result := c.recall(r, f)
+	if result != nil {
+		return *result, nil
 	}
 	if known != nil && !f.Bypass && len(known.body) >= c.large {
 		holds, err := c.stillHolds(ctx, r, cursor)
 		if err != nil {
-			return Answer{}, err
+			return ReadResult{}, err
 		}
 		if holds {
 			c.count(SourceRevalidated)
-			return Answer{Body: known.body, Tag: known.tag, Source: SourceRevalidated, Database: age(began, c.now())}, nil
+			return ReadResult{Body: known.body, Tag: known.tag, Source: SourceRevalidated, Database: age(began, c.now())}, nil
 		}
 		known, cursor = nil, c.position()
 	}
 	loaded, err := c.load(ctx, r, known, cursor)
 	if err != nil {
-		return Answer{}, err
+		return ReadResult{}, err
 	}
 	if f.Bypass {
 		loaded.Source = SourceBypass
@@ -208,13 +208,13 @@ func (c *Cache) read(ctx context.Context, r read, f Freshness) (Answer, error) {
 
 // recall looks into memory: an answer that may be given, or else one that is there but has to be asked about, and the cursor as
 // of which it holds.
-func (c *Cache) recall(r read, f Freshness) (known *kept, cursor string, answer *Answer) {
+func (c *Cache) recall(r readRequest, f Freshness) (known *cachedResult, cursor string, result *ReadResult) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	known, _ = c.answers.Get(r.id())
+	known, _ = c.results.Get(r.id())
 	if known != nil && age(known.loaded, now) >= c.config.TTL {
-		c.answers.Remove(r.id())
+		c.results.Remove(r.id())
 		known = nil
 	}
 	unseen := age(c.looked, now)
@@ -222,15 +222,15 @@ func (c *Cache) recall(r read, f Freshness) (known *kept, cursor string, answer 
 		return known, c.cursor, nil
 	}
 	c.stats.Hits++
-	return known, c.cursor, &Answer{Body: known.body, Tag: known.tag, Source: SourceHit, Age: unseen}
+	return known, c.cursor, &ReadResult{Body: known.body, Tag: known.tag, Source: SourceHit, Age: unseen}
 }
 
 // stillHolds looks at the feed for an answer that holds as of the cursor.
-func (c *Cache) stillHolds(ctx context.Context, r read, cursor string) (bool, error) {
+func (c *Cache) stillHolds(ctx context.Context, r readRequest, cursor string) (bool, error) {
 	began := c.now()
 	seen, err := c.store.look(ctx, cursor)
 	if err != nil {
-		r.explain(err)
+		r.rewordError(err)
 		return false, err
 	}
 	c.mu.Lock()
@@ -240,26 +240,26 @@ func (c *Cache) stillHolds(ctx context.Context, r read, cursor string) (bool, er
 }
 
 // load asks the database for an answer, and keeps it. known is what memory has for the request as of the cursor.
-func (c *Cache) load(ctx context.Context, r read, known *kept, cursor string) (Answer, error) {
+func (c *Cache) load(ctx context.Context, r readRequest, known *cachedResult, cursor string) (ReadResult, error) {
 	if c.isWarming() {
 		body, err := c.store.read(ctx, r)
-		return newAnswer(body, SourceMiss), err
+		return newReadResult(body, SourceMiss), err
 	}
 	began := c.now()
 	body, seen, err := c.store.readSince(ctx, r, cursor)
 	if err != nil {
-		return Answer{}, err
+		return ReadResult{}, err
 	}
-	answer := newAnswer(body, SourceMiss)
+	result := newReadResult(body, SourceMiss)
 	if known != nil && !seen.touches(r.scope) {
-		answer.Source = SourceRevalidated
+		result.Source = SourceRevalidated
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.observe(cursor, seen, began) {
-		c.keep(r, answer, began)
+		c.keep(r, result, began)
 	}
-	return answer, nil
+	return result, nil
 }
 
 // observe takes in what a look from the cursor found, dropping what it touches. It does nothing and is false where the
@@ -270,18 +270,18 @@ func (c *Cache) observe(cursor string, seen changes, began time.Time) bool {
 	}
 	c.cursor, c.looked = seen.Cursor, began
 	if seen.All {
-		if c.answers.Len() > 0 {
+		if c.results.Len() > 0 {
 			c.stats.Resets++
 		}
-		c.answers.Purge()
+		c.results.Purge()
 		return true
 	}
 	if len(seen.Keys) == 0 {
 		return true
 	}
-	for _, id := range c.answers.Keys() {
-		if a, _ := c.answers.Peek(id); seen.touches(a.scope) {
-			c.answers.Remove(id)
+	for _, id := range c.results.Keys() {
+		if a, _ := c.results.Peek(id); seen.touches(a.scope) {
+			c.results.Remove(id)
 			c.stats.Invalidations++
 		}
 	}
@@ -289,33 +289,33 @@ func (c *Cache) observe(cursor string, seen changes, began time.Time) bool {
 }
 
 // keep puts an answer that holds as of the cursor into memory. The caller holds the lock.
-func (c *Cache) keep(r read, answer Answer, loaded time.Time) {
+func (c *Cache) keep(r readRequest, result ReadResult, loaded time.Time) {
 	id := r.id()
-	if r.foundNothing(answer.Body) && !c.config.KeepNothing {
-		c.answers.Remove(id)
+	if r.foundNothing(result.Body) && !c.config.KeepEmpty {
+		c.results.Remove(id)
 		return
 	}
-	a := &kept{
-		body: strings.Clone(answer.Body), // a part of a text that also holds the feed's answer
-		tag:  answer.Tag, scope: r.scope, loaded: loaded,
-		bytes: int64(len(answer.Body)+len(id)+len(r.scope.text)) + answerOverhead,
+	a := &cachedResult{
+		body: strings.Clone(result.Body), // a part of a text that also holds the feed's answer
+		tag:  result.Tag, scope: r.scope, loaded: loaded,
+		bytes: int64(len(result.Body)+len(id)+len(r.scope.text)) + resultOverhead,
 	}
-	c.answers.Remove(id)
+	c.results.Remove(id)
 	if a.bytes > c.config.MaxBytes {
 		return
 	}
 	c.bytes += a.bytes
-	if c.answers.Add(id, a) {
+	if c.results.Add(id, a) {
 		c.stats.Evictions++
 	}
-	for c.bytes > c.config.MaxBytes && c.answers.Len() > 0 {
-		c.answers.RemoveOldest()
+	for c.bytes > c.config.MaxBytes && c.results.Len() > 0 {
+		c.results.RemoveOldest()
 		c.stats.Evictions++
 	}
 }
 
 // id tells requests apart.
-func (r read) id() string { return r.function + r.args }
+func (r readRequest) id() string { return r.function + r.args }
 
 func (c *Cache) position() string {
 	c.mu.Lock()

@@ -297,7 +297,7 @@ func (n *interleaving) read() {
 		}
 	}
 	var (
-		answer Answer
+		answer ReadResult
 		err    error
 		want   func(world) string
 		body   func(string) string
@@ -324,7 +324,7 @@ func (n *interleaving) read() {
 		require.NoError(t, err)
 	}
 	n.sources[answer.Source]++
-	if CodeOf(err) == CodeNotFound && !n.caches[i].config.KeepNothing {
+	if CodeOf(err) == CodeNotFound && !n.caches[i].config.KeepEmpty {
 		require.Contains(t, []Source{SourceMiss, SourceBypass}, answer.Source, "an absent answer is for its own request")
 	}
 	got := answer.Body
@@ -394,7 +394,7 @@ func newInterleaving(t *testing.T, random *rand.Rand) *interleaving {
 	_, err = n.store.Upsert(t.Context(), Entry{Key: n.prefix + "y", Value: `{}`, Indexes: []Index{}})
 	require.NoError(t, err)
 	for i, stale := range []time.Duration{0, 0, time.Second, time.Second, 5 * time.Second} {
-		cache := NewCache(n.store, CacheConfig{Entries: 6 + random.IntN(10), MaxBytes: 1 << 20, TTL: 20 * time.Second, MaxStale: stale, KeepNothing: random.IntN(2) == 0})
+		cache := NewCache(n.store, CacheConfig{Entries: 6 + random.IntN(10), MaxBytes: 1 << 20, TTL: 20 * time.Second, MaxStale: stale, KeepEmpty: random.IntN(2) == 0})
 		cache.now = n.clock.now
 		if i%2 == 1 {
 			cache.large = 1 // these look at the feed first, for every answer
@@ -446,10 +446,10 @@ func (n *interleaving) requireStatsAddUp() {
 			}
 		}
 		bytes := int64(0)
-		for _, answer := range cache.answers.Values() {
+		for _, answer := range cache.results.Values() {
 			bytes += answer.bytes
 		}
-		require.Equal(n.t, []int64{int64(len(cache.answers.Keys())), bytes}, []int64{stats.Entries, stats.Bytes})
+		require.Equal(n.t, []int64{int64(len(cache.results.Keys())), bytes}, []int64{stats.Entries, stats.Bytes})
 	}
 	require.Equal(n.t, n.sources, counted)
 }

@@ -69,12 +69,12 @@ func (c *cacheTest) put(key, value string, indexes ...Index) Written {
 }
 
 // requireGet wants the value of a key, how it was come by, and the calls that it took.
-func (c *cacheTest) requireGet(key, value string, source Source, calls ...string) Answer {
+func (c *cacheTest) requireGet(key, value string, source Source, calls ...string) ReadResult {
 	c.t.Helper()
 	return c.requireGetWith(Freshness{}, key, value, source, calls...)
 }
 
-func (c *cacheTest) requireGetWith(f Freshness, key, value string, source Source, calls ...string) Answer {
+func (c *cacheTest) requireGetWith(f Freshness, key, value string, source Source, calls ...string) ReadResult {
 	c.t.Helper()
 	answer, err := c.Get(c.t.Context(), c.prefix+key, f)
 	if value == "" {
@@ -86,14 +86,14 @@ func (c *cacheTest) requireGetWith(f Freshness, key, value string, source Source
 	return answer
 }
 
-func (c *cacheTest) requireAnswer(answer Answer, body string, source Source, calls ...string) {
+func (c *cacheTest) requireAnswer(answer ReadResult, body string, source Source, calls ...string) {
 	c.t.Helper()
 	require.True(c.t, body == answer.Body, "got %.200s instead of %.200s", answer.Body, body)
 	require.Equal(c.t, source, answer.Source)
 	require.Equal(c.t, slices.Clone(calls), c.road.taken())
 }
 
-func (c *cacheTest) requireList(q ListQuery, source Source, calls ...string) Answer {
+func (c *cacheTest) requireList(q ListQuery, source Source, calls ...string) ReadResult {
 	c.t.Helper()
 	q.Prefix = c.prefix + q.Prefix
 	answer, err := c.List(c.t.Context(), q, Freshness{})
@@ -162,7 +162,7 @@ func TestAnAnswerThatFoundNothingIsKeptOnlyWhereThatIsAskedFor(t *testing.T) {
 	c.requireList(ListQuery{}, SourceMiss, "kv_query_since", "kv_list_since")
 	c.requireList(ListQuery{}, SourceHit)
 
-	c = newCacheTest(t, func(config *CacheConfig) { config.KeepNothing = true })
+	c = newCacheTest(t, func(config *CacheConfig) { config.KeepEmpty = true })
 	c.requireGet("none", ``, SourceMiss, "kv_get_since")
 	c.requireGet("none", ``, SourceHit)
 	ask(c, SourceMiss, 0)
@@ -215,7 +215,7 @@ func TestEveryKindOfChangeReachesTheCache(t *testing.T) {
 		_, err := c.sql.Exec(t.Context(), sql, args...)
 		require.NoError(t, err)
 	}
-	big := `["` + strings.Repeat("x", largeAnswer) + `"]`
+	big := `["` + strings.Repeat("x", largeResult) + `"]`
 	for name, change := range map[string]func(key string){
 		"Upsert": func(key string) {
 			_, err := c.store.Upsert(t.Context(), Entry{Key: key, Value: `{}`})
@@ -268,7 +268,7 @@ func TestEveryKindOfChangeReachesTheCache(t *testing.T) {
 func TestALargeAnswerIsNotLoadedAgainToSeeWhetherItHolds(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = 0 })
-	big := `["` + strings.Repeat("x", largeAnswer) + `"]`
+	big := `["` + strings.Repeat("x", largeResult) + `"]`
 	c.put("big", big)
 	c.put("small", `{}`)
 	c.requireGet("big", big, SourceMiss, "kv_get_since")
@@ -290,7 +290,7 @@ func TestALargeAnswerIsNotLoadedAgainToSeeWhetherItHolds(t *testing.T) {
 func TestAnAnswerIsKeptForItsTimeAndNoLonger(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
-	big := `["` + strings.Repeat("x", largeAnswer) + `"]`
+	big := `["` + strings.Repeat("x", largeResult) + `"]`
 	c.put("big", big)
 	c.requireGet("big", big, SourceMiss, "kv_get_since")
 	c.clock.pass(5*time.Minute - 1)
@@ -311,7 +311,7 @@ func TestTheClockThatSawMoreTimePassCounts(t *testing.T) {
 
 func TestCallersGetWhatTheyAskFor(t *testing.T) {
 	t.Parallel()
-	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale, config.KeepNothing = time.Hour, true })
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale, config.KeepEmpty = time.Hour, true })
 	first := c.put("a", `{"n":1}`)
 	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get_since")
 	c.requireGetWith(Freshness{After: first.Version}, "a", `{"n":1}`, SourceHit)
@@ -351,7 +351,7 @@ func TestAnAnswerThatWasLoadingWhileTheCursorMovedIsNotKept(t *testing.T) {
 		close(loaded)
 		<-goOn // and the answer is on its way
 	})
-	var slow Answer
+	var slow ReadResult
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var err error
@@ -375,7 +375,7 @@ func TestAnAnswerThatWasLoadingWhileTheCursorMovedIsNotKept(t *testing.T) {
 func TestALookConfirmsOnlyWhatHeldAtItsCursor(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = 0 })
-	big := func(n int) string { return fmt.Sprintf(`["%d%s"]`, n, strings.Repeat("x", largeAnswer)) }
+	big := func(n int) string { return fmt.Sprintf(`["%d%s"]`, n, strings.Repeat("x", largeResult)) }
 	c.put("big", big(1))
 	c.put("other", `{}`)
 	c.requireGet("big", big(1), SourceMiss, "kv_get_since")
@@ -409,9 +409,9 @@ func TestALookConfirmsOnlyWhatHeldAtItsCursor(t *testing.T) {
 	require.False(t, holds)
 }
 
-func mustGetRead(t *testing.T, key string) read {
+func mustGetRead(t *testing.T, key string) readRequest {
 	t.Helper()
-	r, err := getRead(key)
+	r, err := getRequest(key)
 	require.NoError(t, err)
 	return r
 }
@@ -419,7 +419,7 @@ func mustGetRead(t *testing.T, key string) read {
 func TestALookForALargeAnswerIsGoodForSmallOnesAndBypassLoads(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, nil)
-	big := `["` + strings.Repeat("x", largeAnswer) + `"]`
+	big := `["` + strings.Repeat("x", largeResult) + `"]`
 	c.put("big", big)
 	c.put("small", `{}`)
 	c.requireGet("big", big, SourceMiss, "kv_get_since")
@@ -428,8 +428,8 @@ func TestALookForALargeAnswerIsGoodForSmallOnesAndBypassLoads(t *testing.T) {
 	c.requireGet("big", big, SourceRevalidated, "kv_look")
 	c.requireGet("small", `{}`, SourceHit)
 	c.requireGetWith(Freshness{Bypass: true}, "big", big, SourceBypass, "kv_get_since")
-	almost := `["` + strings.Repeat("x", largeAnswer-5) + `"]`
-	require.Len(t, almost, largeAnswer-1)
+	almost := `["` + strings.Repeat("x", largeResult-5) + `"]`
+	require.Len(t, almost, largeResult-1)
 	c.put("almost", almost)
 	c.requireGet("almost", almost, SourceMiss, "kv_get_since")
 	c.clock.pass(time.Second)
@@ -439,7 +439,7 @@ func TestALookForALargeAnswerIsGoodForSmallOnesAndBypassLoads(t *testing.T) {
 func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, nil)
-	big := `["` + strings.Repeat("x", largeAnswer) + `"]`
+	big := `["` + strings.Repeat("x", largeResult) + `"]`
 	c.put("a", `{}`)
 	c.put("big", big)
 	c.requireGet("a", `{}`, SourceMiss, "kv_get_since")
@@ -447,18 +447,18 @@ func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T
 	c.Cache.store.retry = retryPolicy{first: time.Millisecond, longest: time.Millisecond, total: time.Millisecond}
 	for name, fault := range map[string]func(w http.ResponseWriter){
 		"Refused":  func(w http.ResponseWriter) { http.Error(w, "", http.StatusServiceUnavailable) },
-		"Nonsense": func(w http.ResponseWriter) { w.Header().Set("Content-Type", answerType); fmt.Fprint(w, "{}\n{}") },
+		"Nonsense": func(w http.ResponseWriter) { w.Header().Set("Content-Type", responseType); fmt.Fprint(w, "{}\n{}") },
 		"NoFeed": func(w http.ResponseWriter) {
-			w.Header().Set("Content-Type", answerType)
+			w.Header().Set("Content-Type", responseType)
 			fmt.Fprint(w, `{"cursor":"x"}`+"\n{}")
 		},
 		"NoAnswer": func(w http.ResponseWriter) {
-			w.Header().Set("Content-Type", answerType)
+			w.Header().Set("Content-Type", responseType)
 			fmt.Fprint(w, `{"cursor":"x","all":false}`)
 		},
-		"Empty": func(w http.ResponseWriter) { w.Header().Set("Content-Type", answerType) },
+		"Empty": func(w http.ResponseWriter) { w.Header().Set("Content-Type", responseType) },
 		"Cut": func(w http.ResponseWriter) {
-			w.Header().Set("Content-Type", answerType)
+			w.Header().Set("Content-Type", responseType)
 			w.Header().Set("Content-Length", "1000")
 			fmt.Fprint(w, `{"cursor":`)
 		},
@@ -548,13 +548,13 @@ func TestBytesAreCountedDownToNothing(t *testing.T) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.answers.Purge()
+	c.results.Purge()
 	require.Zero(t, c.bytes)
 }
 
 func TestAWarmStartLoadsEntriesInOneRoundTrip(t *testing.T) {
 	t.Parallel()
-	c := newCacheTest(t, func(config *CacheConfig) { config.Entries, config.MaxStale, config.KeepNothing = 4, time.Hour, true })
+	c := newCacheTest(t, func(config *CacheConfig) { config.Entries, config.MaxStale, config.KeepEmpty = 4, time.Hour, true })
 	for _, key := range []string{"p/1", "p/2", "p/3", "p/4", "q"} {
 		c.put(key, `{"k":"`+key+`\u0000"}`, Index{Key: c.prefix + "x", Member: TextMember(key)})
 	}
@@ -651,9 +651,9 @@ func TestAnUncachedReaderAsksEveryTime(t *testing.T) {
 }
 
 func TestATagIsThatOfTheContent(t *testing.T) {
-	a, b := newAnswer("{}", SourceHit), newAnswer("{}", SourceMiss)
+	a, b := newReadResult("{}", SourceHit), newReadResult("{}", SourceMiss)
 	require.Equal(t, a.Tag, b.Tag)
-	require.NotEqual(t, a.Tag, newAnswer("{} ", SourceHit).Tag)
+	require.NotEqual(t, a.Tag, newReadResult("{} ", SourceHit).Tag)
 }
 
 func TestChangesTouchWhatDependsOnThem(t *testing.T) {
@@ -691,25 +691,5 @@ func TestACursorCoversWhatWasOverWhenItWasTaken(t *testing.T) {
 	require.True(t, covers(epoch+"/0/100:100:", epoch+".99"))
 	for _, cursor := range []string{"", "/", "//", epoch + "/0/100", epoch + "/0/1:x:", epoch + "/0/1:2:3:4"} {
 		require.False(t, covers(cursor, epoch+".0"), cursor)
-	}
-}
-
-func TestTokensGrow(t *testing.T) {
-	for name, c := range map[string]struct {
-		token, other    Token
-		before, sameRow bool
-	}{
-		"Same":           {"l.5.2", "l.5.2", false, true},
-		"MoreMembers":    {"l.5.2", "l.5.10", true, true},
-		"FewerMembers":   {"l.5.10", "l.5.2", false, true},
-		"LaterVersion":   {"l.5.2", "l.10.0", true, false},
-		"EarlierVersion": {"l.10.0", "l.5.2", false, false},
-		"OtherLineage":   {"l.10.0", "m.5.2", true, false},
-		"None":           {"", "l.5.2", true, false},
-		"BothNone":       {"", "", false, false},
-		"Odd":            {"l.x.2", "l.5.2", true, false},
-	} {
-		require.Equal(t, c.before, c.token.Before(c.other), name)
-		require.Equal(t, c.sameRow, c.token.SameRow(c.other), name)
 	}
 }

@@ -34,7 +34,7 @@ type reply struct {
 	pause       time.Duration // before anything
 }
 
-func value(text string) reply { return reply{status: 200, contentType: answerType, body: text} }
+func value(text string) reply { return reply{status: 200, contentType: responseType, body: text} }
 
 func failed(status int, code string) reply {
 	return reply{status: status, contentType: "application/json", body: fmt.Sprintf(`{"code":%q,"message":"m of %s","details":null,"hint":null}`, code, code)}
@@ -141,7 +141,7 @@ func TestWhatABadAnswerMeans(t *testing.T) {
 		"APageInsteadOfJSON":     {page(200), again, CodeDatabaseUnreachable, "cannot be understood"},
 		"AnAnswerOfAnother":      {gatewaySays(200, "{}"), again, CodeDatabaseUnreachable, "cannot be understood"},
 		"NoContentButAnswers":    {reply{status: 204}, again, CodeDatabaseUnreachable, "cannot be understood"},
-		"CutOff":                 {reply{status: 200, contentType: answerType, body: `{"a":`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
+		"CutOff":                 {reply{status: 200, contentType: responseType, body: `{"a":`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
 		"AnErrorCutOff":          {reply{status: 500, contentType: "application/json", body: `{"co`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
 		"RefusedByTheFunction":   {failed(400, "PT400"), false, CodeInvalidInput, "m of PT400"},
 		"Conflict":               {failed(409, "PT409"), false, CodeConditionFailed, "m of PT409"},
@@ -271,7 +271,7 @@ func TestAnAnswerThatIsNotUnderstoodIsAskedForAgain(t *testing.T) {
 				var e *Error
 				require.ErrorAs(t, err, &e)
 				require.Equal(t, CodeDatabaseUnreachable, e.Code)
-				require.Equal(t, messageNonsense, e.Message)
+				require.Equal(t, messageMalformed, e.Message)
 			}
 		})
 	}
@@ -348,7 +348,7 @@ func TestWhatWasSeenLastIsToldRatherThanTheClock(t *testing.T) {
 		"ItRefusesAndThenHangs":       {failed(503, "PGRST000"), failed(503, "PGRST002"), hang},
 		"ItHangsThenRefusesThenHangs": {hang, failed(504, "PGRST003"), hang},
 		"APageAndThenNothing":         {{status: 502, contentType: "text/html", body: "<html>"}, hang},
-		"AnAnswerIsCutOff":            {{status: 200, contentType: answerType, body: `{"a":`, cut: true}, hang},
+		"AnAnswerIsCutOff":            {{status: 200, contentType: responseType, body: `{"a":`, cut: true}, hang},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -402,7 +402,7 @@ func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
 		"Unavailable":     {status: 503},
 		"NoConnection":    failed(504, "PGRST003"),
 		"ShuttingDown":    failed(500, "57P01"),
-		"CutOff":          {status: 200, contentType: answerType, body: `{"a":`, cut: true},
+		"CutOff":          {status: 200, contentType: responseType, body: `{"a":`, cut: true},
 		"AnotherSitePage": {status: 200, contentType: "text/html", body: "<html>"},
 		"EmptyAnswer":     value(""),
 	} {
@@ -421,7 +421,7 @@ func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
 		message string
 	}{
 		"StatementTimeout": {failed(500, "57014"), CodeDeadlineExceeded, messageQueryDeadline},
-		"RanIntoItsTime":   {reply{status: 200, contentType: answerType, body: someResults, pause: time.Minute}, CodeDeadlineExceeded, messageQueryDeadline},
+		"RanIntoItsTime":   {reply{status: 200, contentType: responseType, body: someResults, pause: time.Minute}, CodeDeadlineExceeded, messageQueryDeadline},
 		"Refused":          {failed(400, "PT400"), CodeInvalidInput, "m of PT400"},
 		"TooLarge":         {failed(413, "PT413"), CodeTooLarge, "m of PT413"},
 		"NumberTooLarge":   {failed(400, "22003"), CodeInvalidInput, messageQueryValue},
@@ -449,7 +449,7 @@ func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
 
 func TestAQueryMayTakeMoreThanHalfOfTheTime(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, reply{status: 200, contentType: answerType, body: someResults, pause: 3 * time.Second})
+	g := newGateway(t, reply{status: 200, contentType: responseType, body: someResults, pause: 3 * time.Second})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	_, err := g.store(t).Query(ctx, Query{})
@@ -472,7 +472,7 @@ func TestACallHasNoMoreHeadersThanItNeeds(t *testing.T) {
 		var got http.Header
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			got = r.Header.Clone()
-			w.Header().Set("Content-Type", answerType)
+			w.Header().Set("Content-Type", responseType)
 			_, _ = io.WriteString(w, `"value"`)
 		}))
 		t.Cleanup(server.Close)
@@ -481,7 +481,7 @@ func TestACallHasNoMoreHeadersThanItNeeds(t *testing.T) {
 		_, err = s.Get(t.Context(), "a")
 		require.NoError(t, err)
 		want := http.Header{
-			"Accept": {answerType}, "Content-Type": {"application/json"}, "Content-Profile": {"public"}, "Apikey": {key}, "Authorization": token,
+			"Accept": {responseType}, "Content-Type": {"application/json"}, "Content-Profile": {"public"}, "Apikey": {key}, "Authorization": token,
 			"Content-Length": {"13"}, "User-Agent": got["User-Agent"],
 		}
 		if token == nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -155,7 +154,7 @@ func FuzzAnswersOfPostgREST(f *testing.F) {
 		status                 int
 		mediaType, retry, body string
 	}{
-		{200, answerType, "", "{}"}, {200, "text/html", "", "<h1>maintenance</h1>"}, {500, "application/json", "", `{"code":"40P01","message":"deadlock on host db.example"}`},
+		{200, responseType, "", "{}"}, {200, "text/html", "", "<h1>maintenance</h1>"}, {500, "application/json", "", `{"code":"40P01","message":"deadlock on host db.example"}`},
 		{400, "application/json; charset=utf-8", "", `{"code":"22P02","message":"invalid input syntax: \"secret\""}`}, {400, "application/json", "", `{"code":"PT400","message":"for the caller"}`},
 		{429, "", "3", "slow down"}, {503, "", "99999999999", "{"}, {401, "", "", `{"message":"Invalid API key"}`}, {400, "application/json", "", `{"code":""}`}, {404, ";;", "-1", `{"code":1}`}, {503, "", "9223372037", ""},
 	} {
@@ -182,7 +181,7 @@ func FuzzAnswersOfPostgREST(f *testing.F) {
 		e := interpret("kv_get", err)
 		require.Contains(t, Codes, e.Code)
 		require.NotEqual(t, CodeInternal, e.Code)
-		var answer *answerError
+		var answer *postgrestError
 		require.ErrorAs(t, err, &answer)
 		require.GreaterOrEqual(t, answer.RetryAfter, time.Duration(0))
 		require.LessOrEqual(t, answer.RetryAfter, time.Hour)
@@ -220,21 +219,28 @@ func FuzzProjects(f *testing.F) {
 	})
 }
 
-// FuzzTokensOfEntries: the order of tokens is that of their numbers, and what is no token is no later than any.
-func FuzzTokensOfEntries(f *testing.F) {
+// FuzzRowRevision checks that revisions are ordered by their numbers and that a text which parses is written back as it was.
+func FuzzRowRevision(f *testing.F) {
 	f.Add(int64(1), int64(2), int64(1), int64(3), "..")
 	f.Add(int64(2), int64(0), int64(1), int64(3), "a.x.2")
-	f.Add(int64(-1), int64(0), int64(-1), int64(0), "")
-	f.Fuzz(func(t *testing.T, version, members, otherVersion, otherMembers int64, nonsense string) {
-		token := func(version, members int64) Token { return Token(fmt.Sprintf("lineage.%d.%d", version, members)) }
-		a, b := token(version, members), token(otherVersion, otherMembers)
+	f.Add(int64(-1), int64(0), int64(-1), int64(0), "a.1.2")
+	f.Fuzz(func(t *testing.T, version, members, otherVersion, otherMembers int64, text string) {
+		a, b := RowRevision{"database", version, members}, RowRevision{"database", otherVersion, otherMembers}
 		order := cmp.Or(cmp.Compare(version, otherVersion), cmp.Compare(members, otherMembers))
 		require.Equal(t, order < 0, a.Before(b))
 		require.Equal(t, order > 0, b.Before(a))
 		require.Equal(t, version == otherVersion, a.SameRow(b))
-		if !strings.HasPrefix(nonsense, "lineage.") {
-			require.True(t, Token(nonsense).Before(a), "what cannot be compared is written over")
-			require.False(t, a.SameRow(Token(nonsense)))
+		again, err := ParseRowRevision(a.String())
+		require.NoError(t, err)
+		require.Equal(t, a, again)
+		if parsed, err := ParseRowRevision(text); err == nil {
+			again, err := ParseRowRevision(parsed.String())
+			require.NoError(t, err)
+			require.Equal(t, parsed, again)
+			if parsed.Database != a.Database {
+				require.True(t, parsed.Before(a) && a.Before(parsed), "revisions of other databases have no order")
+				require.False(t, a.SameRow(parsed))
+			}
 		}
 	})
 }

@@ -39,7 +39,7 @@ func (e *ImportHeld) Error() string {
 // is the process at work. Until [Supabase.ImportClose] deletes leave marks. The error is an [*ImportHeld] where another run is at work.
 func (s *Supabase) ImportOpen(ctx context.Context, run, session uuid.UUID) error {
 	var seconds int
-	err := s.copyCall(ctx, "kv_import_open", map[string]any{"p_run": run, "p_session": session}, &seconds)
+	err := s.callJSON(ctx, "kv_import_open", map[string]any{"p_run": run, "p_session": session}, &seconds)
 	if err == nil && seconds > 0 {
 		return &ImportHeld{For: time.Duration(seconds) * time.Second}
 	}
@@ -49,7 +49,7 @@ func (s *Supabase) ImportOpen(ctx context.Context, run, session uuid.UUID) error
 // ImportHold keeps other runs away for another minute; with release it lets them in at once. [ErrImportTaken] if one has taken over.
 // It returns how many writes from before the migration was opened may not have reached the source: their deletes left no mark.
 func (s *Supabase) ImportHold(ctx context.Context, session uuid.UUID, release bool) (pending int, err error) {
-	err = s.copyCall(ctx, "kv_import_hold", map[string]any{"p_session": session, "p_release": release}, &pending)
+	err = s.callJSON(ctx, "kv_import_hold", map[string]any{"p_session": session, "p_release": release}, &pending)
 	return pending, importError(err)
 }
 
@@ -90,11 +90,11 @@ func (s *Supabase) Import(ctx context.Context, session uuid.UUID, states []State
 		}
 		args.Indexes = append(args.Indexes, indexes)
 	}
-	if err := s.copyCall(ctx, "kv_import", args, &done); err != nil {
+	if err := s.callJSON(ctx, "kv_import", args, &done); err != nil {
 		return nil, importError(err)
 	}
 	if len(done) != len(states) {
-		return nil, nonsense("kv_import")
+		return nil, malformedResponse("kv_import")
 	}
 	return done, nil
 }
@@ -114,9 +114,9 @@ const ImportedUnchanged Imported = "imported"
 
 // ImportStates says of each key whether its row is [ImportedUnchanged], [ImportLive], [ImportDeleted] or [ImportAbsent].
 func (s *Supabase) ImportStates(ctx context.Context, keys []string) (states []Imported, err error) {
-	err = s.copyCall(ctx, "kv_import_states", map[string]any{"p_keys": keys}, &states)
+	err = s.callJSON(ctx, "kv_import_states", map[string]any{"p_keys": keys}, &states)
 	if err == nil && len(states) != len(keys) {
-		err = nonsense("kv_import_states")
+		err = malformedResponse("kv_import_states")
 	}
 	return states, err
 }
@@ -124,7 +124,7 @@ func (s *Supabase) ImportStates(ctx context.Context, keys []string) (states []Im
 // ImportLeft are up to limit members, each with its index, after one, in order: those whose entries were deleted or left the index since
 // the migration was opened, and which no entry has now.
 func (s *Supabase) ImportLeft(ctx context.Context, after [2]string, limit int) (pairs [][2]string, err error) {
-	err = s.copyCall(ctx, "kv_import_left_after", map[string]any{"p_index_key": after[0], "p_member": after[1], "p_limit": limit}, &pairs)
+	err = s.callJSON(ctx, "kv_import_left_after", map[string]any{"p_index_key": after[0], "p_member": after[1], "p_limit": limit}, &pairs)
 	return pairs, err
 }
 
@@ -142,7 +142,7 @@ type ImportStatus struct {
 
 // ImportStatus counts.
 func (s *Supabase) ImportStatus(ctx context.Context) (status ImportStatus, err error) {
-	err = s.copyCall(ctx, "kv_import_status", map[string]any{}, &status)
+	err = s.callJSON(ctx, "kv_import_status", map[string]any{}, &status)
 	return status, err
 }
 
@@ -158,18 +158,18 @@ type Digest struct {
 
 // Digests are those of up to limit entries after a key, in the order of their keys.
 func (s *Supabase) Digests(ctx context.Context, after string, limit int) (digests []Digest, err error) {
-	err = s.copyCall(ctx, "kv_digests", map[string]any{"p_after": after, "p_limit": limit}, &digests)
+	err = s.callJSON(ctx, "kv_digests", map[string]any{"p_after": after, "p_limit": limit}, &digests)
 	return digests, err
 }
 
 // DigestsOf are those of the keys that exist, in the order of the keys.
 func (s *Supabase) DigestsOf(ctx context.Context, keys []string) (digests []Digest, err error) {
-	err = s.copyCall(ctx, "kv_digests_of", map[string]any{"p_keys": keys}, &digests)
+	err = s.callJSON(ctx, "kv_digests_of", map[string]any{"p_keys": keys}, &digests)
 	return digests, err
 }
 
 // StrayPostings is how many postings there are that no entry's indexes have: through them queries find entries that they should not.
 func (s *Supabase) StrayPostings(ctx context.Context) (count int, err error) {
-	err = s.copyCall(ctx, "kv_stray_postings", map[string]any{}, &count)
+	err = s.callJSON(ctx, "kv_stray_postings", map[string]any{}, &count)
 	return count, err
 }

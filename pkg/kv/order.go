@@ -61,7 +61,7 @@ type Cursor struct {
 
 // digest names a question: its filters and its order, in one spelling.
 func digest(question any) string {
-	sum := sha256.Sum256([]byte(readArgs(question)))
+	sum := sha256.Sum256([]byte(encodeArgs(question)))
 	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
 

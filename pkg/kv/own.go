@@ -42,9 +42,9 @@ func (c Condition) arg() conditionArg {
 	default:
 		values, _ := c.own()
 		if c.Op == OpIn {
-			arg.Value = json.RawMessage(readArgs(append([]any{}, values...)))
+			arg.Value = json.RawMessage(encodeArgs(append([]any{}, values...)))
 		} else {
-			arg.Value = json.RawMessage(readArgs(values[0]))
+			arg.Value = json.RawMessage(encodeArgs(values[0]))
 		}
 	}
 	return arg

@@ -17,10 +17,10 @@ import (
 )
 
 // answerType is the media type of the kv_* functions' answers; PostgREST passes such text through untouched.
-const answerType = "application/vnd.kv+json"
+const responseType = "application/vnd.kv+json"
 
 // answerError is an answer that is not one of ours: PostgREST's or Postgres's error, or a gateway's page.
-type answerError struct {
+type postgrestError struct {
 	Status     int
 	Code       string // SQLSTATE, PGRST… or a gateway's; empty when the body has none
 	Message    string
@@ -29,7 +29,7 @@ type answerError struct {
 }
 
 // Error leaves out the messages of data errors (class 22), which quote values.
-func (e *answerError) Error() string {
+func (e *postgrestError) Error() string {
 	message := e.Message
 	if strings.HasPrefix(e.Code, "22") {
 		message = "(left out: it may quote a value)"
@@ -106,10 +106,10 @@ func (t *postgrestTransport) RoundTrip(r *http.Request) (*http.Response, error) 
 		return nil, err
 	}
 	mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
-	if response.StatusCode == http.StatusOK && mediaType == answerType {
+	if response.StatusCode == http.StatusOK && mediaType == responseType {
 		return response, nil
 	}
-	return nil, readAnswerError(response)
+	return nil, readPostgrestError(response)
 }
 
 // needlessHeaders are what the Supabase client sends and a call of a function does not need. PostgREST takes 30 µs to read them.
@@ -139,12 +139,12 @@ const maxErrorBytes = 64 << 10
 // number that anybody may send does not overflow.
 const maxRetryAfter = 3600
 
-func readAnswerError(response *http.Response) error {
+func readPostgrestError(response *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxErrorBytes))
 	if err := errors.Join(err, response.Body.Close()); err != nil {
 		return fmt.Errorf("read the answer with status %d: %w", response.StatusCode, err)
 	}
-	e := &answerError{Status: response.StatusCode, Message: "not an answer of PostgREST", Page: !json.Valid(body)}
+	e := &postgrestError{Status: response.StatusCode, Message: "not an answer of PostgREST", Page: !json.Valid(body)}
 	var fields struct {
 		Code    *string // a gateway's own errors may have none
 		Message string

@@ -86,8 +86,8 @@ var failures = []failure{
 	{from: http.StatusBadGateway, to: http.StatusGatewayTimeout, again: true, is: CodeDatabaseUnreachable, says: messageUnreachable},
 	{from: 520, to: 530, again: true, is: CodeDatabaseUnreachable, says: messageUnreachable}, // Cloudflare cannot reach the project
 	{from: 544, again: true, is: CodeDatabaseUnreachable, says: messageUnreachable},          // the gateway's own limit of time
-	{from: 200, to: 299, again: true, is: CodeDatabaseUnreachable, says: messageNonsense},    // a page, as during maintenance
-	{from: 300, to: 499, is: CodeDatabaseUnreachable, says: messageNonsense},
+	{from: 200, to: 299, again: true, is: CodeDatabaseUnreachable, says: messageMalformed},   // a page, as during maintenance
+	{from: 300, to: 499, is: CodeDatabaseUnreachable, says: messageMalformed},
 	{from: 500, to: 599, is: CodeDatabaseUnreachable, says: messageUnreachable},
 
 	{code: "*", is: CodeDatabaseUnreachable, says: messageFailed},
@@ -100,11 +100,11 @@ const (
 )
 
 // failure is what the answer means. It goes by code first: PostgREST answers a deadlock with status 500, and a query that was stopped, too.
-func (e *answerError) failure() failure {
+func (e *postgrestError) failure() failure {
 	return failures[slices.IndexFunc(failures, func(f failure) bool { return f.fits(e) })] // the last fits all
 }
 
-func (f failure) fits(e *answerError) bool {
+func (f failure) fits(e *postgrestError) bool {
 	if f.code != "" {
 		prefix, all := strings.CutSuffix(f.code, "*")
 		return e.Code == f.code || all && strings.HasPrefix(e.Code, prefix)

@@ -11,9 +11,9 @@ import (
 // arguments, answers and errors are those of [Store]. Where Get returns [CodeNotFound], its Answer tells how that was
 // found out; with any other error the Answer is empty.
 type Reader interface {
-	Get(ctx context.Context, key string, f Freshness) (Answer, error)
-	List(ctx context.Context, q ListQuery, f Freshness) (Answer, error)
-	Query(ctx context.Context, q Query, f Freshness) (Answer, error)
+	Get(ctx context.Context, key string, f Freshness) (ReadResult, error)
+	List(ctx context.Context, q ListQuery, f Freshness) (ReadResult, error)
+	Query(ctx context.Context, q Query, f Freshness) (ReadResult, error)
 	// Stats counts what the cache did since the process began; all zero without a cache.
 	Stats() CacheStats
 }
@@ -27,8 +27,8 @@ type Freshness struct {
 	After string
 }
 
-// Answer is what a [Reader] gives.
-type Answer struct {
+// ReadResult is what a [Reader] gives.
+type ReadResult struct {
 	// Body is the JSON text that the method of [Store] returns.
 	Body string
 	// Tag is the same for the same Body, in every process, and another for another.
@@ -62,9 +62,9 @@ const (
 	ComparedSkipped Compared = "skipped" // this read was not among those compared, or the other store did not answer in time
 )
 
-func newAnswer(body string, source Source) Answer {
+func newReadResult(body string, source Source) ReadResult {
 	sum := sha256.Sum256([]byte(body))
-	return Answer{Body: body, Tag: base64.RawURLEncoding.EncodeToString(sum[:16]), Source: source}
+	return ReadResult{Body: body, Tag: base64.RawURLEncoding.EncodeToString(sum[:16]), Source: source}
 }
 
 // Uncached returns a reader that asks the store for every answer.
@@ -72,27 +72,27 @@ func Uncached(store Store) Reader { return uncached{store} }
 
 type uncached struct{ store Store }
 
-func (u uncached) Get(ctx context.Context, key string, _ Freshness) (Answer, error) {
-	return ask(func() (string, error) { return u.store.Get(ctx, key) })
+func (u uncached) Get(ctx context.Context, key string, _ Freshness) (ReadResult, error) {
+	return readUncached(func() (string, error) { return u.store.Get(ctx, key) })
 }
 
-func (u uncached) List(ctx context.Context, q ListQuery, _ Freshness) (Answer, error) {
-	return ask(func() (string, error) { return u.store.List(ctx, q) })
+func (u uncached) List(ctx context.Context, q ListQuery, _ Freshness) (ReadResult, error) {
+	return readUncached(func() (string, error) { return u.store.List(ctx, q) })
 }
 
-func (u uncached) Query(ctx context.Context, q Query, _ Freshness) (Answer, error) {
-	return ask(func() (string, error) { return u.store.Query(ctx, q) })
+func (u uncached) Query(ctx context.Context, q Query, _ Freshness) (ReadResult, error) {
+	return readUncached(func() (string, error) { return u.store.Query(ctx, q) })
 }
 
 func (u uncached) Stats() CacheStats { return CacheStats{} }
 
-func ask(read func() (string, error)) (Answer, error) {
+func readUncached(read func() (string, error)) (ReadResult, error) {
 	began := time.Now()
 	body, err := read()
 	if err != nil && CodeOf(err) != CodeNotFound {
-		return Answer{}, err
+		return ReadResult{}, err
 	}
-	answer := newAnswer(body, SourceOff)
-	answer.Database = time.Since(began)
-	return answer, err
+	result := newReadResult(body, SourceOff)
+	result.Database = time.Since(began)
+	return result, err
 }

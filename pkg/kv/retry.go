@@ -16,7 +16,7 @@ type retryPolicy struct {
 }
 
 // whole lets an attempt take all the time there is, for work that is not to be begun again because it was slow.
-func (p retryPolicy) whole() retryPolicy {
+func (p retryPolicy) withoutAttemptLimit() retryPolicy {
 	p.attempt = 0
 	return p
 }
@@ -45,7 +45,7 @@ func (p retryPolicy) do(ctx context.Context, operation func(context.Context) (st
 		case !transient(ctx, err):
 			return "", backoff.Permanent(err)
 		}
-		var answer *answerError
+		var answer *postgrestError
 		if errors.As(err, &answer) && answer.RetryAfter > 0 {
 			return "", backoff.RetryAfter(int(answer.RetryAfter.Seconds()))
 		}
@@ -88,7 +88,7 @@ func (p retryPolicy) attemptContext(ctx context.Context) (context.Context, conte
 // transient tells whether the same call may succeed soon. An answer says so itself; without one it was the connection,
 // or the attempt's own deadline, unless the whole time is over.
 func transient(ctx context.Context, err error) bool {
-	var answer *answerError
+	var answer *postgrestError
 	if errors.As(err, &answer) {
 		return answer.failure().again
 	}

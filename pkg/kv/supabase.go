@@ -36,7 +36,7 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_URL must be an address like https://<project>.supabase.co"}
 	}
 	client, err := supabase.NewClient(viaPostgREST(u), key, &supabase.ClientOptions{
-		Headers: map[string]string{"Accept": answerType},
+		Headers: map[string]string{"Accept": responseType},
 	})
 	if err != nil {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_SERVICE_ROLE_KEY must be set", Err: err}
@@ -61,7 +61,7 @@ func ProjectAddress(text string) (u *url.URL, ok bool) {
 
 // WithPatience returns a store for work that nobody waits for: it repeats what fails for a passing reason for so long, and leaves a
 // call a minute.
-func (s *Supabase) WithPatience(total time.Duration) *Supabase {
+func (s *Supabase) WithBackgroundRetries(total time.Duration) *Supabase {
 	patient := *s
 	patient.retry = retryPolicy{first: 100 * time.Millisecond, longest: 5 * time.Second, attempt: time.Minute, total: total}
 	return &patient
@@ -73,7 +73,7 @@ func (s *Supabase) Upsert(ctx context.Context, entry Entry) (Written, error) {
 	return written, err
 }
 
-func (s *Supabase) upsert(ctx context.Context, entry Entry, traced bool) (Written, []Trace, error) {
+func (s *Supabase) upsert(ctx context.Context, entry Entry, mirrored bool) (Written, []OutboxEntry, error) {
 	if err := entry.Validate(); err != nil {
 		return Written{}, nil, err
 	}
@@ -87,7 +87,7 @@ func (s *Supabase) upsert(ctx context.Context, entry Entry, traced bool) (Writte
 		Indexes [][2]string `json:"p_indexes"`
 		Request uuid.UUID   `json:"p_request"`
 		Mirror  bool        `json:"p_mirror"`
-	}{entry.Key, entry.Value, pairs, newRequest(), traced})
+	}{entry.Key, entry.Value, pairs, newRequest(), mirrored})
 }
 
 // Delete implements [Store].
@@ -96,7 +96,7 @@ func (s *Supabase) Delete(ctx context.Context, key string) (Written, error) {
 	return written, err
 }
 
-func (s *Supabase) delete(ctx context.Context, key string, traced bool) (Written, []Trace, error) {
+func (s *Supabase) delete(ctx context.Context, key string, mirrored bool) (Written, []OutboxEntry, error) {
 	if err := ValidateKey(key); err != nil {
 		return Written{}, nil, err
 	}
@@ -104,7 +104,7 @@ func (s *Supabase) delete(ctx context.Context, key string, traced bool) (Written
 		Key     string    `json:"p_key"`
 		Request uuid.UUID `json:"p_request"`
 		Mirror  bool      `json:"p_mirror"`
-	}{key, newRequest(), traced})
+	}{key, newRequest(), mirrored})
 }
 
 // newRequest names a write. The database applies a request once, however often it arrives, which makes it safe to repeat.
@@ -112,17 +112,17 @@ func newRequest() uuid.UUID {
 	return uuid.Must(uuid.NewV7()) // ordered by time, for the sake of the index that holds it
 }
 
-func (s *Supabase) write(ctx context.Context, function string, args any) (Written, []Trace, error) {
+func (s *Supabase) write(ctx context.Context, function string, args any) (Written, []OutboxEntry, error) {
 	type written struct {
 		Version string
 		Deleted bool
-		Outbox  []Trace
+		Outbox  []OutboxEntry
 	}
 	var answer written
 	_, err := s.callWith(ctx, s.retry, function, args, func(text string) error {
 		answer = written{} // nothing of an earlier answer
 		if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Version == "" {
-			return &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: function, Err: err}
+			return &Error{Code: CodeDatabaseUnreachable, Message: messageMalformed, Op: function, Err: err}
 		}
 		return nil
 	})
@@ -134,7 +134,7 @@ func (s *Supabase) write(ctx context.Context, function string, args any) (Writte
 
 // Get implements [Store].
 func (s *Supabase) Get(ctx context.Context, key string) (string, error) {
-	r, err := getRead(key)
+	r, err := getRequest(key)
 	if err != nil {
 		return "", err
 	}
@@ -142,12 +142,12 @@ func (s *Supabase) Get(ctx context.Context, key string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return value, missing(value)
+	return value, checkFound(value)
 }
 
 // List implements [Store].
 func (s *Supabase) List(ctx context.Context, q ListQuery) (string, error) {
-	r, err := listRead(q)
+	r, err := listRequest(q)
 	if err != nil {
 		return "", err
 	}
@@ -156,7 +156,7 @@ func (s *Supabase) List(ctx context.Context, q ListQuery) (string, error) {
 
 // Query implements [Store]. It is not repeated after it ran into its time.
 func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
-	r, err := queryRead(q)
+	r, err := queryRequest(q)
 	if err != nil {
 		return "", err
 	}
@@ -164,12 +164,12 @@ func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
 }
 
 // read asks for one answer.
-func (s *Supabase) read(ctx context.Context, r read) (string, error) {
+func (s *Supabase) read(ctx context.Context, r readRequest) (string, error) {
 	return s.send(ctx, r, r.function, r.args, r.check)
 }
 
 // readSince asks for one answer, and for what changed since the cursor: both from one snapshot, in one round trip.
-func (s *Supabase) readSince(ctx context.Context, r read, cursor string) (body string, c changes, err error) {
+func (s *Supabase) readSince(ctx context.Context, r readRequest, cursor string) (body string, c changes, err error) {
 	args := `{"p_cursor":` + cursorArg(cursor) + `,` + strings.TrimPrefix(r.args, "{")
 	_, err = s.send(ctx, r, r.function+"_since", args, func(text string) error {
 		var err error
@@ -190,7 +190,7 @@ func (s *Supabase) look(ctx context.Context, cursor string) (changes, error) {
 	_, err := s.callWith(ctx, s.retry, "kv_look", json.RawMessage(`{"p_cursor":`+cursorArg(cursor)+`}`), func(text string) (err error) {
 		var ok bool
 		if c, ok = parseChanges(text); !ok {
-			return nonsense("kv_look")
+			return malformedResponse("kv_look")
 		}
 		return nil
 	})
@@ -202,7 +202,7 @@ func cursorArg(cursor string) string {
 	if cursor == "" {
 		return "null"
 	}
-	return readArgs(cursor)
+	return encodeArgs(cursor)
 }
 
 // cutChanges takes an answer apart: the feed's, a line break, and the rest.
@@ -210,26 +210,26 @@ func cutChanges(op, text string) (rest string, c changes, err error) {
 	feed, rest, found := strings.Cut(text, "\n")
 	c, ok := parseChanges(feed)
 	if !ok || !found {
-		return "", changes{}, nonsense(op)
+		return "", changes{}, malformedResponse(op)
 	}
 	return rest, c, nil
 }
 
-func nonsense(op string) *Error {
-	return &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: op}
+func malformedResponse(op string) *Error {
+	return &Error{Code: CodeDatabaseUnreachable, Message: messageMalformed, Op: op}
 }
 
 // send asks a function for a read, in the time and in the words that go with it.
-func (s *Supabase) send(ctx context.Context, r read, function, args string, understand func(string) error) (string, error) {
+func (s *Supabase) send(ctx context.Context, r readRequest, function, args string, accept func(string) error) (string, error) {
 	retry := s.retry
 	if r.within > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.within)
 		defer cancel()
-		retry = retry.whole()
+		retry = retry.withoutAttemptLimit()
 	}
-	text, err := s.callWith(ctx, retry, function, json.RawMessage(args), understand)
-	r.explain(err)
+	text, err := s.callWith(ctx, retry, function, json.RawMessage(args), accept)
+	r.rewordError(err)
 	return text, err
 }
 
@@ -242,11 +242,11 @@ func (s *Supabase) call(ctx context.Context, function string, args any) (string,
 
 // callWith also asks again where an answer came that understand refuses: whatever gave it may have got well, and what is asked
 // may be asked twice.
-func (s *Supabase) callWith(ctx context.Context, retry retryPolicy, function string, args any, understand func(string) error) (string, error) {
+func (s *Supabase) callWith(ctx context.Context, retry retryPolicy, function string, args any, accept func(string) error) (string, error) {
 	text, err := retry.do(ctx, func(ctx context.Context) (string, error) {
 		text, _, err := s.client.From("rpc/"+function).Insert(args, false, "", "representation", "").ExecuteStringWithContext(ctx)
 		if err == nil {
-			err = understand(text)
+			err = accept(text)
 		}
 		return text, err
 	})
@@ -259,7 +259,7 @@ func (s *Supabase) callWith(ctx context.Context, retry retryPolicy, function str
 // interpret makes the caller's error of what a call returned. It is the only place that does.
 func interpret(function string, err error) *Error {
 	e := &Error{Code: CodeDatabaseUnreachable, Message: messageUnreachable, Op: function, Err: err}
-	var answer *answerError
+	var answer *postgrestError
 	var refused *Error
 	var over *outOfTime
 	switch {
@@ -277,7 +277,7 @@ func interpret(function string, err error) *Error {
 const (
 	messageUnreachable = "the database could not be reached; try again in a moment"
 	messageFailed      = "the database failed to answer; its log says why"
-	messageNonsense    = "the database gave an answer that cannot be understood; try again in a moment"
+	messageMalformed   = "the database gave an answer that cannot be understood; try again in a moment"
 	messageRefused     = "Supabase refused the key: SUPABASE_SERVICE_ROLE_KEY must be the project's service_role or secret key"
 	messageDeadline    = "the time allowed for the request was over before the database answered; ask for less, or try again"
 

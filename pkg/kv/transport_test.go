@@ -45,7 +45,7 @@ func TestTransportChild(t *testing.T) {
 		t.Skip("this is the child of TestAWrappedDefaultTransportDoesNoHarm")
 	}
 	database := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", answerType)
+		w.Header().Set("Content-Type", responseType)
 		fmt.Fprint(w, `{"n":1}`)
 	}))
 	t.Cleanup(database.Close)

@@ -70,14 +70,14 @@ func (c *Cache) warm(ctx context.Context, with WarmWith, patterns []string) erro
 	defer c.mu.Unlock()
 	c.observe(c.cursor, seen, began)
 	for i := len(found) - 1; i >= 0; i-- { // what was named first is the last to go
-		c.keep(found[i].read, newAnswer(found[i].body, SourceMiss), began)
+		c.keep(found[i].read, newReadResult(found[i].body, SourceMiss), began)
 	}
 	return nil
 }
 
 // warmed is an answer that was loaded before anybody asked for it.
 type warmed struct {
-	read read
+	read readRequest
 	body string
 }
 
@@ -94,7 +94,7 @@ func (s *Supabase) warmEntries(ctx context.Context, keys, prefixes []string, con
 	var pairs [][2]string
 	seen, err = readWarmed("kv_warm_get", text, &pairs)
 	for _, pair := range pairs {
-		r, err := getRead(pair[0])
+		r, err := getRequest(pair[0])
 		if err != nil {
 			continue // a pattern that can be no key
 		}
@@ -118,7 +118,7 @@ func (s *Supabase) warmLists(ctx context.Context, prefixes []string, config Cach
 	}
 	seen, err = readWarmed("kv_warm_list", text, &lists)
 	for _, list := range lists {
-		r, err := listRead(ListQuery{Prefix: list.Prefix, Values: list.Values})
+		r, err := listRequest(ListQuery{Prefix: list.Prefix, Values: list.Values})
 		if err != nil {
 			continue
 		}
@@ -133,7 +133,7 @@ func readWarmed(op, text string, into any) (changes, error) {
 		return changes{}, err
 	}
 	if err := json.Unmarshal([]byte(rest), into); err != nil {
-		return changes{}, &Error{Code: CodeDatabaseUnreachable, Message: messageNonsense, Op: op, Err: err}
+		return changes{}, &Error{Code: CodeDatabaseUnreachable, Message: messageMalformed, Op: op, Err: err}
 	}
 	return seen, nil
 }

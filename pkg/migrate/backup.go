@@ -342,11 +342,11 @@ func (b *backup) states(ctx context.Context, from *kv.Supabase, keys []string) e
 }
 
 func (b *backup) state(s kv.State) error {
-	if s.Token == "" { // it was deleted meanwhile
+	if s.Revision.IsZero() { // it was deleted meanwhile
 		b.missing()
 		return nil
 	}
-	l := &backupLine{Key: s.Key, Token: s.Token, Indexes: s.Indexes, IsIndex: s.IsIndex, Created: s.Created, Updated: s.Updated}
+	l := &backupLine{Key: s.Key, Token: s.Revision, Indexes: s.Indexes, IsIndex: s.IsIndex, Created: s.Created, Updated: s.Updated}
 	if l.Indexes == nil {
 		l.Indexes = [][2]string{}
 	}

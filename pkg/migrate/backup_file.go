@@ -64,11 +64,11 @@ func (h backupHeader) check() error {
 
 // backupLine is an entry. Its key is first, so that a line can be told without reading its value.
 type backupLine struct {
-	Key         string   `json:"key"`
-	ETag        string   `json:"etag,omitempty"`        // of a blob, as [BlobsSource] gives it
-	Token       kv.Token `json:"token,omitempty"`       // of an entry in Supabase
-	ContentType string   `json:"contentType,omitempty"` // as the service gave it
-	Metadata    string   `json:"metadata,omitempty"`    // the JSON text of a blob's, byte for byte
+	Key         string         `json:"key"`
+	ETag        string         `json:"etag,omitempty"`        // of a blob, as [BlobsSource] gives it
+	Token       kv.RowRevision `json:"token,omitzero"`        // of an entry in Supabase
+	ContentType string         `json:"contentType,omitempty"` // as the service gave it
+	Metadata    string         `json:"metadata,omitempty"`    // the JSON text of a blob's, byte for byte
 	// LastModified is what the list of the blobs said.
 	LastModified time.Time   `json:"last_modified,omitzero"`
 	Indexes      [][2]string `json:"indexes,omitzero"` // null: nobody knows
@@ -126,8 +126,8 @@ func (l *backupLine) readValue() (err error) {
 // listed is the line as a list of blobs has it. Its etag changes with the entry, whichever store it was of.
 func (l *backupLine) listed() blobs.Listed {
 	listed := blobs.Listed{Key: l.Key, ETag: l.ETag, Size: l.Size, LastModified: l.LastModified}
-	if l.Token != "" {
-		listed.ETag = string(l.Token)
+	if !l.Token.IsZero() {
+		listed.ETag = l.Token.String()
 	}
 	return listed
 }
@@ -143,7 +143,7 @@ func (l *backupLine) item() Item {
 
 // state is the line as Supabase had it.
 func (l *backupLine) state() kv.State {
-	return kv.State{Key: l.Key, Token: l.Token, Value: string(l.value), Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated}
+	return kv.State{Key: l.Key, Revision: l.Token, Value: string(l.value), Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated}
 }
 
 // backupManifest is the last line. A file without one is not whole.

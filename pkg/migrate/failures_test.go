@@ -203,7 +203,7 @@ func TestARepairOfEntriesThatOthersKeepChangingEnds(t *testing.T) {
 	m := newMigration(t)
 	m.seed(3)
 	m.run()
-	store := mirror.BlobsFirst(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)

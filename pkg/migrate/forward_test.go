@@ -103,7 +103,7 @@ func (s *javaScriptSite) outbox() (n int) {
 func (s *javaScriptSite) repair() {
 	s.t.Helper()
 	pair := &mirror.Pair{Supabase: s.supabase, Blobs: s.store(), Log: discard}
-	result, err := pair.Repair(s.t.Context(), mirror.FirstBlobs)
+	result, err := pair.Repair(s.t.Context(), mirror.PrimaryBlobs)
 	require.NoError(s.t, err)
 	require.Equal(s.t, result.Found, result.Repaired)
 }
@@ -181,9 +181,9 @@ func TestWithoutSupabaseTheFunctionsAnswerAsBefore(t *testing.T) {
 		env []string
 		log string
 	}{
-		"Away":          {[]string{"SUPABASE_URL=http://127.0.0.1:1"}, "leave a trace: kv_mirror_begin: "},
+		"Away":          {[]string{"SUPABASE_URL=http://127.0.0.1:1"}, "add outbox entries: kv_mirror_begin: "},
 		"NotConfigured": {[]string{"SUPABASE_SERVICE_ROLE_KEY="}, "must be set"},
-		"Refused":       {[]string{"SUPABASE_SERVICE_ROLE_KEY=sb_secret_nonsense", "PATIENT=true"}, "leave a trace: kv_mirror_begin: status 401"},
+		"Refused":       {[]string{"SUPABASE_SERVICE_ROLE_KEY=sb_secret_nonsense", "PATIENT=true"}, "add outbox entries: kv_mirror_begin: status 401"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newJavaScriptSite(t)

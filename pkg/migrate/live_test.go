@@ -34,7 +34,7 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 	var group sync.WaitGroup
 	for number := range callers {
 		acknowledged[number] = map[string]string{}
-		store := mirror.BlobsFirst(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard, Timeout: time.Minute})
+		store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard, Timeout: time.Minute})
 		random := rand.New(rand.NewPCG(seed, uint64(number)))
 		group.Go(func() {
 			ctx := context.WithoutCancel(t.Context())
@@ -102,7 +102,7 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 func TestAMemberThatWasLeftNamesNoOther(t *testing.T) {
 	m := newMigration(t)
 	ctx := t.Context()
-	store := mirror.BlobsFirst(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
 	upsert := func(key string, members ...string) {
 		indexes := []kv.Index{}
 		for _, member := range members {

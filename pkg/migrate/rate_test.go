@@ -66,7 +66,7 @@ func TestAMigrationEndsAndNoReadFailsWithinOneLimit(t *testing.T) {
 
 func TestBlobsThatNoFunctionCouldAnswerWithAreCounted(t *testing.T) {
 	m := newMigration(t)
-	m.set("large", `["`+strings.Repeat("x", blobs.MaxAnswerBytes)+`"]`)
+	m.set("large", `["`+strings.Repeat("x", blobs.MaxResponseBytes)+`"]`)
 	m.set("small", `[]`)
 	target := m.target()
 	plan, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: silence{}})

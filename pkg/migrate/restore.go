@@ -274,7 +274,7 @@ func (r *supabaseRestore) write(ctx context.Context, lines []*backupLine) error 
 func (r *supabaseRestore) one(ctx context.Context, state kv.State, digest kv.Digest, exists bool) error {
 	switch {
 	case !exists:
-		return r.copy(ctx, state, "")
+		return r.copy(ctx, state, kv.RowRevision{})
 	case hexSHA256([]byte(state.Value)) == digest.Value && digestPairs(state.Indexes) == digest.Indexes:
 		r.same()
 		return nil
@@ -286,11 +286,11 @@ func (r *supabaseRestore) one(ctx context.Context, state kv.State, digest kv.Dig
 	switch {
 	case err != nil:
 		return err
-	case now.Token != "" && (hexSHA256([]byte(now.Value)) != digest.Value || digestPairs(now.Indexes) != digest.Indexes):
+	case !now.Revision.IsZero() && (hexSHA256([]byte(now.Value)) != digest.Value || digestPairs(now.Indexes) != digest.Indexes):
 		r.settle(now, state) // it is not what was compared
 		return nil
 	}
-	return r.copy(ctx, state, now.Token)
+	return r.copy(ctx, state, now.Revision)
 }
 
 func (r *supabaseRestore) now(ctx context.Context, key string) (kv.State, error) {
@@ -302,7 +302,7 @@ func (r *supabaseRestore) now(ctx context.Context, key string) (kv.State, error)
 }
 
 // copy writes over what the token says. Where another write has come meanwhile, that one stays.
-func (r *supabaseRestore) copy(ctx context.Context, state kv.State, over kv.Token) error {
+func (r *supabaseRestore) copy(ctx context.Context, state kv.State, over kv.RowRevision) error {
 	if r.o.DryRun {
 		r.written()
 		return nil
@@ -329,7 +329,7 @@ func (r *supabaseRestore) copy(ctx context.Context, state kv.State, over kv.Toke
 
 // settle counts what another has written meanwhile.
 func (r *supabaseRestore) settle(now, state kv.State) {
-	if now.Token != "" && now.Value == state.Value && digestPairs(now.Indexes) == digestPairs(state.Indexes) {
+	if !now.Revision.IsZero() && now.Value == state.Value && digestPairs(now.Indexes) == digestPairs(state.Indexes) {
 		r.same()
 		return
 	}

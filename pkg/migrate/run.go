@@ -36,7 +36,7 @@ type Target struct {
 
 // NewTarget returns a target that waits for a database that restarts.
 func NewTarget(name string, supabase *kv.Supabase) Target {
-	return Target{Name: name, Supabase: supabase.WithPatience(patience)}
+	return Target{Name: name, Supabase: supabase.WithBackgroundRetries(patience)}
 }
 
 // RunOptions say how to migrate.
@@ -616,7 +616,7 @@ func (r *run) adopt(ctx context.Context, o one) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if now.Token == "" || now.Value != o.Value || item.Indexes != nil || item.Updated == 0 || item.Updated != now.Updated {
+	if now.Revision.IsZero() || now.Value != o.Value || item.Indexes != nil || item.Updated == 0 || item.Updated != now.Updated {
 		return false, nil
 	}
 	lacking := 0
@@ -629,7 +629,7 @@ func (r *run) adopt(ctx context.Context, o one) (bool, error) {
 	if lacking == 0 {
 		return false, nil
 	}
-	applied, _, err := r.target.Supabase.Copy(ctx, now, now.Token, false)
+	applied, _, err := r.target.Supabase.Copy(ctx, now, now.Revision, false)
 	if err != nil {
 		return false, fmt.Errorf("give an entry its indexes: %w", err)
 	}

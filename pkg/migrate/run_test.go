@@ -257,7 +257,7 @@ func TestAnEntryThatWasWrittenMeanwhileGetsItsIndexes(t *testing.T) {
 	m := newMigration(t)
 	m.seed(5)
 	pair := &mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard}
-	store := mirror.BlobsFirst(pair)
+	store := mirror.NewBlobsPrimary(pair)
 	_, err := store.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{"hot":1}`}) // its indexes stay as they are
 	require.NoError(t, err)
 	_, err = store.Upsert(t.Context(), kv.Entry{Key: "sessions/00002", Value: `{"hot":2}`, Indexes: []kv.Index{}}) // and these go
@@ -286,7 +286,7 @@ func (s *between) Read(ctx context.Context, list []blobs.Listed, each func(conte
 }
 
 func TestIndexesThatWereTakenAwayMeanwhileStayAway(t *testing.T) {
-	for name, first := range map[string]func(*mirror.Pair) kv.Store{"BlobsFirst": mirror.BlobsFirst, "SupabaseFirst": mirror.SupabaseFirst} {
+	for name, first := range map[string]func(*mirror.Pair) kv.Store{"BlobsFirst": mirror.NewBlobsPrimary, "SupabaseFirst": mirror.NewSupabasePrimary} {
 		t.Run(name, func(t *testing.T) {
 			m := newMigration(t)
 			m.set("doc:1", `{"a":1}`)
@@ -511,7 +511,7 @@ func TestAWrongTokenEndsAtOnce(t *testing.T) {
 func TestARunWaitsForMirroredWritesThatAreUnderWay(t *testing.T) {
 	m := newMigration(t)
 	m.set("a", "{}")
-	_, traces, err := m.supabase.DeleteTraced(t.Context(), "a") // its copy, the removal of the blob, is not there yet
+	_, traces, err := m.supabase.DeleteMirrored(t.Context(), "a") // its copy, the removal of the blob, is not there yet
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	go func() {
@@ -521,7 +521,7 @@ func TestARunWaitsForMirroredWritesThatAreUnderWay(t *testing.T) {
 				return
 			}
 		}
-		done <- errors.Join(m.client.Delete(context.Background(), "a"), m.supabase.CopyForget(context.Background(), traces))
+		done <- errors.Join(m.client.Delete(context.Background(), "a"), m.supabase.RemoveOutboxEntries(context.Background(), traces))
 	}()
 	m.set("b", "{}")
 	m.run()
@@ -592,7 +592,7 @@ func TestLiveEntriesOfTheSameNameChangeNobodysIndexes(t *testing.T) {
 	m.set("user:6", `{"name":"bob"}`)
 	m.set("index:users", `["42"]`)
 	m.run()
-	store := mirror.BlobsFirst(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
 	for _, entry := range []kv.Entry{
 		{Key: "orders/42", Value: `{}`, Indexes: []kv.Index{{Key: "index:orders", Member: "42"}}}, // ends as users/42 does
 		{Key: "session:78", Value: `{}`, Indexes: []kv.Index{{Key: "index:by", Member: "6"}}},     // a member that user:6 ends in

@@ -66,7 +66,7 @@ func NewBlobsSource(access blobs.Access, store, indexes string, parallel int, li
 		s.name += ", store " + store
 	}
 	client := func(name string) *blobs.Client {
-		return blobs.NewClient(name).WithDefault(access).WithPatience(patience).WithLimiter(s.limiter)
+		return blobs.NewClient(name).WithDefault(access).WithBackgroundRetries(patience).WithLimiter(s.limiter)
 	}
 	s.Client = client(store)
 	s.Store = blobs.NewStore(s.Client, client(indexes))

@@ -480,14 +480,14 @@ func (c *comparison) settle(ctx context.Context, key string) (wrote bool, err er
 		if strings.Contains(c.differing[key].What, "postings") { // which follow a change of the indexes alone
 			bare := state
 			bare.Indexes = [][2]string{}
-			if _, _, err := c.target.Supabase.Copy(ctx, bare, states[0].Token, false); err != nil {
+			if _, _, err := c.target.Supabase.Copy(ctx, bare, states[0].Revision, false); err != nil {
 				return wrote, fmt.Errorf("write the entry: %w", err)
 			}
 			if states, err = c.target.Supabase.States(ctx, []string{key}); err != nil {
 				return wrote, fmt.Errorf("read the entry: %w", err)
 			}
 		}
-		applied, _, err := c.target.Supabase.Copy(ctx, state, states[0].Token, false)
+		applied, _, err := c.target.Supabase.Copy(ctx, state, states[0].Revision, false)
 		if err != nil {
 			return wrote, fmt.Errorf("write the entry: %w", err)
 		}

@@ -92,7 +92,7 @@ func TestVerifyWaitsForWritesThatAreUnderWay(t *testing.T) {
 	m := newMigration(t)
 	m.seed(20)
 	m.run()
-	store := mirror.BlobsFirst(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
 	m.set("sessions/00001", `{"a":"copy that is late"}`)
 	looks := 0
 	late := stages(func(name string) {

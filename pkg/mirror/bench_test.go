@@ -13,7 +13,7 @@ import (
 // BenchmarkUpsertsIntoALargeIndex adds a member to an index that has so many already, in one store and mirrored.
 func BenchmarkUpsertsIntoALargeIndex(b *testing.B) {
 	p := newPair(b)
-	for name, store := range map[string]kv.Store{"SupabaseAlone": p.Supabase, "BlobsAlone": p.Blobs, "SupabaseFirst": SupabaseFirst(p.Pair), "BlobsFirst": BlobsFirst(p.Pair)} {
+	for name, store := range map[string]kv.Store{"SupabaseAlone": p.Supabase, "BlobsAlone": p.Blobs, "SupabaseFirst": NewSupabasePrimary(p.Pair), "BlobsFirst": NewBlobsPrimary(p.Pair)} {
 		for _, members := range []int{100, 1_000, 10_000, 100_000} {
 			index := fmt.Sprint(p.prefix, "index/", name, members)
 			p.fill(index, members)
@@ -38,7 +38,7 @@ func (p *pairTest) fill(index string, members int) {
 	for i := range members {
 		fmt.Fprintf(&array, `,"session-%08d-abcdef"`, i)
 	}
-	applied, _, err := p.Supabase.Copy(p.t.Context(), kv.State{Key: index, Value: "[" + array.String()[1:] + "]", IsIndex: true}, "", false)
+	applied, _, err := p.Supabase.Copy(p.t.Context(), kv.State{Key: index, Value: "[" + array.String()[1:] + "]", IsIndex: true}, kv.RowRevision{}, false)
 	require.NoError(p.t, err)
 	require.True(p.t, applied)
 	states, err := p.Supabase.States(p.t.Context(), []string{index})

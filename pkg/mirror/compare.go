@@ -18,32 +18,32 @@ type Comparison struct {
 	// Share of the reads, from 0 to 1.
 	Share float64
 	// Budget is how much longer than the first store a compared read may take.
-	Budget time.Duration
+	Timeout time.Duration
 	// Log gets a line for each difference: which keys, missing, extra or different, never the values.
 	Log *slog.Logger
 }
 
 // Compare returns a reader that answers as first does, and asks other as well for a share of the reads. What differs is asked
 // for once more, since a write may have come in between. Queries are not compared: Blobs cannot answer them.
-func Compare(first, other kv.Reader, c Comparison) kv.Reader {
-	return comparing{first, other, c}
+func Compare(primary, other kv.Reader, c Comparison) kv.Reader {
+	return comparingReader{primary, other, c}
 }
 
-type comparing struct {
-	first, other kv.Reader
+type comparingReader struct {
+	primary, other kv.Reader
 	Comparison
 }
 
-func (c comparing) Stats() kv.CacheStats { return c.first.Stats() }
+func (c comparingReader) Stats() kv.CacheStats { return c.primary.Stats() }
 
-func (c comparing) Query(ctx context.Context, q kv.Query, f kv.Freshness) (kv.Answer, error) {
-	answer, err := c.first.Query(ctx, q, f)
-	answer.Compared = kv.ComparedSkipped
-	return answer, err
+func (c comparingReader) Query(ctx context.Context, q kv.Query, f kv.Freshness) (kv.ReadResult, error) {
+	result, err := c.primary.Query(ctx, q, f)
+	result.Compared = kv.ComparedSkipped
+	return result, err
 }
 
-func (c comparing) Get(ctx context.Context, key string, f kv.Freshness) (kv.Answer, error) {
-	read := func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.Answer, error) {
+func (c comparingReader) Get(ctx context.Context, key string, f kv.Freshness) (kv.ReadResult, error) {
+	read := func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.ReadResult, error) {
 		return from.Get(ctx, key, f)
 	}
 	return c.compare(ctx, "kv-get", f, read, func(body string) contents {
@@ -54,80 +54,80 @@ func (c comparing) Get(ctx context.Context, key string, f kv.Freshness) (kv.Answ
 	})
 }
 
-func (c comparing) List(ctx context.Context, q kv.ListQuery, f kv.Freshness) (kv.Answer, error) {
-	read := func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.Answer, error) {
+func (c comparingReader) List(ctx context.Context, q kv.ListQuery, f kv.Freshness) (kv.ReadResult, error) {
+	read := func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.ReadResult, error) {
 		return from.List(ctx, q, f)
 	}
 	if q.Order != "" && q.Order.Field() != "key" { // each store has times of its own, and so pages of its own
-		answer, err := c.first.List(ctx, q, f)
-		answer.Compared = kv.ComparedSkipped
-		return answer, err
+		result, err := c.primary.List(ctx, q, f)
+		result.Compared = kv.ComparedSkipped
+		return result, err
 	}
 	return c.compare(ctx, "kv-list", f, read, listContents)
 }
 
-type reading func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.Answer, error)
+type readFunc func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.ReadResult, error)
 
 // compare answers from the first store. Both are asked at once; a compared answer comes from the store itself, not from memory.
-func (c comparing) compare(ctx context.Context, function string, f kv.Freshness, read reading, parse func(string) contents) (kv.Answer, error) {
+func (c comparingReader) compare(ctx context.Context, function string, f kv.Freshness, read readFunc, parse func(string) contents) (kv.ReadResult, error) {
 	if rand.Float64() >= c.Share { // #nosec G404 -- a sample
-		answer, err := read(ctx, c.first, f)
-		answer.Compared = kv.ComparedSkipped
-		return answer, err
+		result, err := read(ctx, c.primary, f)
+		result.Compared = kv.ComparedSkipped
+		return result, err
 	}
 	otherCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	others := make(chan result, 1)
+	others := make(chan storeContents, 1)
 	go func() { others <- c.ask(otherCtx, c.other, read, parse) }()
 	bypass := f
 	bypass.Bypass = true
-	answer, err := read(ctx, c.first, bypass)
+	result, err := read(ctx, c.primary, bypass)
 	if err != nil && kv.CodeOf(err) != kv.CodeNotFound {
-		return answer, err
+		return result, err
 	}
-	answer.Compared = kv.ComparedSkipped
-	deadline := time.NewTimer(c.Budget)
+	result.Compared = kv.ComparedSkipped
+	deadline := time.NewTimer(c.Timeout)
 	defer deadline.Stop()
 	select {
 	case <-deadline.C:
-		return answer, err
+		return result, err
 	case other := <-others:
 		if other.err != nil {
-			return answer, err
+			return result, err
 		}
-		differences := parse(answer.Body).differences(other.contents)
+		differences := parse(result.Body).differences(other.contents)
 		if len(differences) > 0 {
 			differences = c.again(otherCtx, deadline, read, parse)
 		}
-		answer.Compared = c.verdict(function, differences)
-		return answer, err
+		result.Compared = c.verdict(function, differences)
+		return result, err
 	}
 }
 
-// result is what a store has.
-type result struct {
+// storeContents are what a store has.
+type storeContents struct {
 	contents contents
 	err      error
 }
 
-func (c comparing) ask(ctx context.Context, from kv.Reader, read reading, parse func(string) contents) result {
-	answer, err := read(ctx, from, kv.Freshness{Bypass: true})
+func (c comparingReader) ask(ctx context.Context, from kv.Reader, read readFunc, parse func(string) contents) storeContents {
+	result, err := read(ctx, from, kv.Freshness{Bypass: true})
 	if err != nil && kv.CodeOf(err) != kv.CodeNotFound {
-		return result{err: err}
+		return storeContents{err: err}
 	}
-	return result{contents: parse(answer.Body)}
+	return storeContents{contents: parse(result.Body)}
 }
 
 // again asks both stores once more and returns what still differs; nil where there was no time to find out.
-func (c comparing) again(ctx context.Context, deadline *time.Timer, read reading, parse func(string) contents) []difference {
+func (c comparingReader) again(ctx context.Context, deadline *time.Timer, read readFunc, parse func(string) contents) []difference {
 	found := make(chan []difference, 1)
 	go func() {
-		first, other := c.ask(ctx, c.first, read, parse), c.ask(ctx, c.other, read, parse)
-		if first.err != nil || other.err != nil {
+		primary, other := c.ask(ctx, c.primary, read, parse), c.ask(ctx, c.other, read, parse)
+		if primary.err != nil || other.err != nil {
 			found <- nil
 			return
 		}
-		found <- append([]difference{}, first.contents.differences(other.contents)...)
+		found <- append([]difference{}, primary.contents.differences(other.contents)...)
 	}()
 	select {
 	case differences := <-found:
@@ -138,7 +138,7 @@ func (c comparing) again(ctx context.Context, deadline *time.Timer, read reading
 }
 
 // verdict logs the differences: nil means that nobody knows, none that the stores are alike.
-func (c comparing) verdict(function string, differences []difference) kv.Compared {
+func (c comparingReader) verdict(function string, differences []difference) kv.Compared {
 	if differences == nil {
 		return kv.ComparedSkipped
 	}

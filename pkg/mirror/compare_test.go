@@ -22,30 +22,30 @@ type fixed struct {
 	asked  []kv.Freshness
 }
 
-func (r *fixed) read(ctx context.Context, f kv.Freshness) (kv.Answer, error) {
+func (r *fixed) read(ctx context.Context, f kv.Freshness) (kv.ReadResult, error) {
 	r.asked = append(r.asked, f)
 	select {
 	case <-time.After(r.delay):
 	case <-ctx.Done():
-		return kv.Answer{}, ctx.Err()
+		return kv.ReadResult{}, ctx.Err()
 	}
 	body := r.bodies[min(len(r.asked)-1, len(r.bodies)-1)]
 	if r.err != nil {
-		return kv.Answer{}, r.err
+		return kv.ReadResult{}, r.err
 	}
 	if body == "" {
-		return kv.Answer{}, &kv.Error{Code: kv.CodeNotFound}
+		return kv.ReadResult{}, &kv.Error{Code: kv.CodeNotFound}
 	}
-	return kv.Answer{Body: body}, nil
+	return kv.ReadResult{Body: body}, nil
 }
 
-func (r *fixed) Get(ctx context.Context, _ string, f kv.Freshness) (kv.Answer, error) {
+func (r *fixed) Get(ctx context.Context, _ string, f kv.Freshness) (kv.ReadResult, error) {
 	return r.read(ctx, f)
 }
-func (r *fixed) List(ctx context.Context, _ kv.ListQuery, f kv.Freshness) (kv.Answer, error) {
+func (r *fixed) List(ctx context.Context, _ kv.ListQuery, f kv.Freshness) (kv.ReadResult, error) {
 	return r.read(ctx, f)
 }
-func (r *fixed) Query(ctx context.Context, _ kv.Query, f kv.Freshness) (kv.Answer, error) {
+func (r *fixed) Query(ctx context.Context, _ kv.Query, f kv.Freshness) (kv.ReadResult, error) {
 	return r.read(ctx, f)
 }
 func (r *fixed) Stats() kv.CacheStats { return kv.CacheStats{Hits: 7} }
@@ -75,23 +75,23 @@ func TestReadsAreComparedAsJSON(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var log bytes.Buffer
-			first := &fixed{bodies: c.first}
-			reader := Compare(first, &fixed{bodies: c.other}, Comparison{Share: 1, Budget: 5 * time.Second, Log: slog.New(slog.NewJSONHandler(&log, nil))})
-			var answer kv.Answer
+			primary := &fixed{bodies: c.first}
+			reader := Compare(primary, &fixed{bodies: c.other}, Comparison{Share: 1, Timeout: 5 * time.Second, Log: slog.New(slog.NewJSONHandler(&log, nil))})
+			var result kv.ReadResult
 			var err error
 			if c.list {
-				answer, err = reader.List(t.Context(), kv.ListQuery{}, kv.Freshness{After: "v"})
+				result, err = reader.List(t.Context(), kv.ListQuery{}, kv.Freshness{After: "v"})
 			} else {
-				answer, err = reader.Get(t.Context(), "the-key", kv.Freshness{After: "v"})
+				result, err = reader.Get(t.Context(), "the-key", kv.Freshness{After: "v"})
 			}
 			if c.first[0] == "" {
 				require.Equal(t, kv.CodeNotFound, kv.CodeOf(err))
 			} else {
 				require.NoError(t, err)
-				require.Equal(t, c.first[0], answer.Body, "the first store answers")
+				require.Equal(t, c.first[0], result.Body, "the first store answers")
 			}
-			require.Equal(t, c.want, answer.Compared)
-			require.Equal(t, kv.Freshness{Bypass: true, After: "v"}, first.asked[0], "what is compared is the store, not memory")
+			require.Equal(t, c.want, result.Compared)
+			require.Equal(t, kv.Freshness{Bypass: true, After: "v"}, primary.asked[0], "what is compared is the store, not memory")
 			if c.log == "" {
 				require.Empty(t, log.String())
 				return
@@ -112,29 +112,29 @@ func TestAComparisonIsNeverTheCallersProblem(t *testing.T) {
 		"Slow":    {bodies: same, delay: time.Minute},
 		"Failing": {bodies: same, err: errors.New("away")},
 	} {
-		reader := Compare(&fixed{bodies: same}, other, Comparison{Share: 1, Budget: 30 * time.Millisecond, Log: discard})
+		reader := Compare(&fixed{bodies: same}, other, Comparison{Share: 1, Timeout: 30 * time.Millisecond, Log: discard})
 		began := time.Now()
-		answer, err := reader.Get(t.Context(), "k", kv.Freshness{})
+		result, err := reader.Get(t.Context(), "k", kv.Freshness{})
 		require.NoError(t, err, name)
-		require.Equal(t, kv.ComparedSkipped, answer.Compared, name)
+		require.Equal(t, kv.ComparedSkipped, result.Compared, name)
 		require.Less(t, time.Since(began), 10*time.Second, name)
 	}
 	other := &fixed{bodies: same}
-	none := Compare(&fixed{bodies: same}, other, Comparison{Share: 0, Budget: time.Second, Log: discard})
-	all := Compare(&fixed{bodies: same}, other, Comparison{Share: 1, Budget: time.Second, Log: discard})
-	for name, read := range map[string]func() (kv.Answer, error){
-		"NotAmongTheShare": func() (kv.Answer, error) { return none.Get(t.Context(), "k", kv.Freshness{}) },
-		"Query":            func() (kv.Answer, error) { return all.Query(t.Context(), kv.Query{}, kv.Freshness{}) },
-		"ByTime": func() (kv.Answer, error) {
+	none := Compare(&fixed{bodies: same}, other, Comparison{Share: 0, Timeout: time.Second, Log: discard})
+	all := Compare(&fixed{bodies: same}, other, Comparison{Share: 1, Timeout: time.Second, Log: discard})
+	for name, read := range map[string]func() (kv.ReadResult, error){
+		"NotAmongTheShare": func() (kv.ReadResult, error) { return none.Get(t.Context(), "k", kv.Freshness{}) },
+		"Query":            func() (kv.ReadResult, error) { return all.Query(t.Context(), kv.Query{}, kv.Freshness{}) },
+		"ByTime": func() (kv.ReadResult, error) {
 			return all.List(t.Context(), kv.ListQuery{Order: "created.asc"}, kv.Freshness{})
 		},
 	} {
-		answer, err := read()
+		result, err := read()
 		require.NoError(t, err, name)
-		require.Equal(t, kv.ComparedSkipped, answer.Compared, name)
+		require.Equal(t, kv.ComparedSkipped, result.Compared, name)
 	}
 	require.Empty(t, other.asked)
-	failing := Compare(&fixed{bodies: same, err: errors.New("bug")}, other, Comparison{Share: 1, Budget: time.Second, Log: discard})
+	failing := Compare(&fixed{bodies: same, err: errors.New("bug")}, other, Comparison{Share: 1, Timeout: time.Second, Log: discard})
 	_, err := failing.Get(t.Context(), "k", kv.Freshness{})
 	require.ErrorContains(t, err, "bug", "an error of the first store is the answer")
 	require.EqualValues(t, 7, all.Stats().Hits)

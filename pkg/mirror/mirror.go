@@ -36,7 +36,7 @@ var errUnsettled = errors.New("others keep changing the entry")
 
 // copied runs the copying that follows a write, and logs what is not confirmed. The caller of the function is not told: the
 // first store has the write, and the trace says that the other may lack it.
-func (p *Pair) copied(ctx context.Context, direction string, do func(context.Context) error) {
+func (p *Pair) copyAfterWrite(ctx context.Context, direction string, do func(context.Context) error) {
 	timeout := p.Timeout
 	if timeout == 0 {
 		timeout = 5 * time.Second
@@ -44,23 +44,23 @@ func (p *Pair) copied(ctx context.Context, direction string, do func(context.Con
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := do(ctx); err != nil {
-		p.failed(direction, err)
+		p.logFailure(direction, err)
 	}
 }
 
-func (p *Pair) failed(direction string, err error) {
+func (p *Pair) logFailure(direction string, err error) {
 	p.Log.LogAttrs(context.Background(), slog.LevelError, "mirror failed",
 		slog.String("direction", direction), slog.String("code", string(kv.CodeOf(err))), slog.String("error", err.Error()))
 }
 
 // each copies the traces' keys, some at a time, and goes on with the others where one fails.
-func each(ctx context.Context, traces []kv.Trace, copy func(context.Context, kv.Trace) error) error {
+func each(ctx context.Context, entries []kv.OutboxEntry, copy func(context.Context, kv.OutboxEntry) error) error {
 	var group errgroup.Group
 	group.SetLimit(parallel)
-	failures := make([]error, len(traces))
-	for i, trace := range traces {
+	failures := make([]error, len(entries))
+	for i, entry := range entries {
 		group.Go(func() error {
-			failures[i] = copy(ctx, trace)
+			failures[i] = copy(ctx, entry)
 			return nil
 		})
 	}
@@ -68,24 +68,24 @@ func each(ctx context.Context, traces []kv.Trace, copy func(context.Context, kv.
 	return errors.Join(failures...)
 }
 
-// errOtherFirst is a trace from before the stores were switched: which of them has the newer entry, only a person can tell.
-var errOtherFirst = errors.New("it was left while the other store answered: compare what both have under the key, write what is right, and delete the row")
+// errOtherPrimary is an outbox entry from before the stores were switched: which of them has the newer entry, only a person can tell.
+var errOtherPrimary = errors.New("it was left while the other store answered: compare what both have under the key, write what is right, and delete the row")
 
 // Repairs is what [Pair.Repair] did with the traces that it found.
 type Repairs struct {
-	Found      int `json:"found"`       // the sum of the others
-	Repaired   int `json:"repaired"`    // copied, and the trace removed
-	OtherFirst int `json:"other_first"` // left while the other store answered: for a person to decide
-	Failed     int `json:"failed"`      // left: to be tried again
+	Found        int `json:"found"`       // the sum of the others
+	Repaired     int `json:"repaired"`    // copied, and the trace removed
+	OtherPrimary int `json:"other_primary"` // left while the other store answered: for a person to decide
+	Failed       int `json:"failed"`      // left: to be tried again
 }
 
 // Repair works off the traces that are left, in the direction that first names, and leaves those of the other direction. An error
 // says why traces stayed, or why no more could be asked for; what was repaired until then stays repaired.
-func (p *Pair) Repair(ctx context.Context, first First) (r Repairs, err error) {
+func (p *Pair) Repair(ctx context.Context, primary Primary) (r Repairs, err error) {
 	const batch = 500
 	direction := p.toBlobs
-	if first == FirstBlobs {
-		direction = p.toSupabaseAndForget
+	if primary == PrimaryBlobs {
+		direction = p.repairSupabase
 	}
 	var mu sync.Mutex
 	count := func(n *int) {
@@ -94,20 +94,20 @@ func (p *Pair) Repair(ctx context.Context, first First) (r Repairs, err error) {
 		*n++
 	}
 	for after := int64(0); ; {
-		traces, listErr := p.Supabase.Traces(ctx, after, batch)
-		if listErr != nil || len(traces) == 0 {
+		entries, listErr := p.Supabase.OutboxEntries(ctx, after, batch)
+		if listErr != nil || len(entries) == 0 {
 			return r, errors.Join(err, listErr)
 		}
-		after = traces[len(traces)-1].ID
-		r.Found += len(traces)
-		err = errors.Join(err, each(ctx, traces, func(ctx context.Context, trace kv.Trace) error {
-			if trace.First != string(first) {
-				count(&r.OtherFirst)
-				return fmt.Errorf("trace %d: %w", trace.ID, errOtherFirst)
+		after = entries[len(entries)-1].ID
+		r.Found += len(entries)
+		err = errors.Join(err, each(ctx, entries, func(ctx context.Context, entry kv.OutboxEntry) error {
+			if entry.Primary != string(primary) {
+				count(&r.OtherPrimary)
+				return fmt.Errorf("outbox entry %d: %w", entry.ID, errOtherPrimary)
 			}
-			if err := direction(ctx, trace); err != nil {
+			if err := direction(ctx, entry); err != nil {
 				count(&r.Failed)
-				return fmt.Errorf("trace %d: %w", trace.ID, err)
+				return fmt.Errorf("outbox entry %d: %w", entry.ID, err)
 			}
 			count(&r.Repaired)
 			return nil
@@ -116,9 +116,9 @@ func (p *Pair) Repair(ctx context.Context, first First) (r Repairs, err error) {
 }
 
 // First is the store that answers.
-type First string
+type Primary string
 
 const (
-	FirstBlobs    First = "blobs"
-	FirstSupabase First = "supabase"
+	PrimaryBlobs    Primary = "blobs"
+	PrimarySupabase Primary = "supabase"
 )

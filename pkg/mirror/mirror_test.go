@@ -157,10 +157,10 @@ func (p *pairTest) traces() (keys []string) {
 }
 
 // repair works off every trace there is.
-func (p *pairTest) repair(first First) {
+func (p *pairTest) repair(primary Primary) {
 	p.t.Helper()
 	before := len(p.traces())
-	r, err := p.Repair(p.t.Context(), first)
+	r, err := p.Repair(p.t.Context(), primary)
 	require.NoError(p.t, err)
 	require.Equal(p.t, Repairs{Found: before, Repaired: before}, r)
 }
@@ -180,14 +180,14 @@ func (p *pairTest) requireAlike(message string) {
 	require.Empty(p.t, contents(p.everything(p.Supabase)).differences(p.everything(p.Blobs)), message)
 }
 
-func first(p *Pair, first First) kv.Store {
-	if first == FirstSupabase {
-		return SupabaseFirst(p)
+func first(p *Pair, primary Primary) kv.Store {
+	if primary == PrimarySupabase {
+		return NewSupabasePrimary(p)
 	}
-	return BlobsFirst(p)
+	return NewBlobsPrimary(p)
 }
 
-var directions = []First{FirstSupabase, FirstBlobs}
+var directions = []Primary{PrimarySupabase, PrimaryBlobs}
 
 func TestMirroredStoresKeepTheContract(t *testing.T) {
 	t.Parallel()
@@ -196,7 +196,7 @@ func TestMirroredStoresKeepTheContract(t *testing.T) {
 			t.Parallel()
 			p := newPair(t)
 			kvtest.Run(t, first(p.Pair, direction), kvtest.Limits{
-				CheckKey: blobs.CheckKey, MaxKeyBytes: blobs.MaxKeyBytes, NoQueries: direction == FirstBlobs,
+				CheckKey: blobs.CheckKey, MaxKeyBytes: blobs.MaxKeyBytes, NoQueries: direction == PrimaryBlobs,
 			})
 		})
 	}
@@ -249,7 +249,7 @@ func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	p.Timeout = 300 * time.Millisecond
-	store := SupabaseFirst(p.Pair)
+	store := NewSupabasePrimary(p.Pair)
 	p.setFaults(blobstest.Faults{ServerError: 1})
 	_, err := store.Upsert(t.Context(), kv.Entry{Key: p.prefix + "a", Value: `{"secret":"value"}`, Indexes: []kv.Index{{Key: p.prefix + "i", Member: "m"}}})
 	require.NoError(t, err, "the caller is answered by Supabase")
@@ -261,15 +261,15 @@ func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
 	require.NotContains(t, p.log.String(), p.prefix)
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	r, err := p.Repair(short, FirstSupabase)
+	r, err := p.Repair(short, PrimarySupabase)
 	require.Error(t, err, "Blobs are still away")
 	require.Equal(t, Repairs{Found: 3, Failed: 3}, r)
 	p.setFaults(blobstest.Faults{})
-	r, err = p.Repair(t.Context(), FirstBlobs)
-	require.ErrorIs(t, err, errOtherFirst, "these are copied from Supabase, or by a person")
-	require.Equal(t, Repairs{Found: 3, OtherFirst: 3}, r)
+	r, err = p.Repair(t.Context(), PrimaryBlobs)
+	require.ErrorIs(t, err, errOtherPrimary, "these are copied from Supabase, or by a person")
+	require.Equal(t, Repairs{Found: 3, OtherPrimary: 3}, r)
 	require.Len(t, p.traces(), 3)
-	p.repair(FirstSupabase)
+	p.repair(PrimarySupabase)
 	p.requireAlike("after repair")
 	require.Empty(t, p.traces())
 
@@ -277,15 +277,15 @@ func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
 	away := p.instance()
 	away.Supabase, err = kv.NewSupabase("http://127.0.0.1:1", "key")
 	require.NoError(t, err)
-	_, err = BlobsFirst(away).Upsert(t.Context(), kv.Entry{Key: p.prefix + "b", Value: `{}`})
+	_, err = NewBlobsPrimary(away).Upsert(t.Context(), kv.Entry{Key: p.prefix + "b", Value: `{}`})
 	require.NoError(t, err)
-	require.Contains(t, p.log.String(), "leave a trace")
+	require.Contains(t, p.log.String(), "add outbox entries")
 
 	// Blobs first, Blobs failing: the caller is told, and the trace stays, since the write may have arrived.
 	p.setFaults(blobstest.Faults{ServerError: 1})
 	ctx, cancelWrite := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancelWrite()
-	_, err = BlobsFirst(p.Pair).Upsert(ctx, kv.Entry{Key: p.prefix + "c", Value: `{}`})
+	_, err = NewBlobsPrimary(p.Pair).Upsert(ctx, kv.Entry{Key: p.prefix + "c", Value: `{}`})
 	require.Error(t, err)
 	require.Equal(t, []string{p.prefix + "c"}, p.traces())
 }
@@ -326,7 +326,7 @@ func TestRacingWritesEndAlike(t *testing.T) {
 				pair := p.instance()
 				// So short that many a copy is given up, and what it had under way arrives all the same. Faults are those of Blobs: a
 				// copy to Supabase is given up sooner.
-				pair.Timeout = map[First]time.Duration{FirstSupabase: 150 * time.Millisecond, FirstBlobs: 5 * time.Millisecond}[direction]
+				pair.Timeout = map[Primary]time.Duration{PrimarySupabase: 150 * time.Millisecond, PrimaryBlobs: 5 * time.Millisecond}[direction]
 				store := first(pair, direction)
 				for c := range callers {
 					random := rand.New(rand.NewPCG(seed, uint64(i*callers+c)))
@@ -357,10 +357,10 @@ func TestRacingWritesEndAlike(t *testing.T) {
 			p.waitForLateWrites()
 			p.setFaults(blobstest.Faults{})
 			before := len(contents(p.everything(p.Supabase)).differences(p.everything(p.Blobs)))
-			left := len(p.traces())
+			known := len(p.traces())
 			p.repair(direction)
-			t.Logf("%d writes, %d of them failed; %d keys differed and %d traces were left before repair", racing.Load(), failed.Load(), before, left)
-			require.Positive(t, left, "no write was late or failed: the race proves nothing")
+			t.Logf("%d writes, %d of them failed; %d keys differed and %d outbox entries were left before repair", racing.Load(), failed.Load(), before, known)
+			require.Positive(t, known, "no write was late or failed: the race proves nothing")
 			p.requireAlike("after repair")
 			require.Empty(t, p.traces())
 			require.Greater(t, len(p.everything(p.Supabase)), keys/3)
@@ -423,11 +423,11 @@ func TestACopyOfMembersMayComeAfterOthers(t *testing.T) {
 		require.Equal(t, want, value)
 	}
 	add("a")
-	traces, err := p.Supabase.CopyBegin(ctx, []string{index})
+	entries, err := p.Supabase.AddOutboxEntries(ctx, []string{index})
 	require.NoError(t, err)
-	before := traces[0].Token
+	before := entries[0].Revision
 	add("b")
-	copyOf := func(value string, expected kv.Token, added bool) (applied bool, now kv.Token) {
+	copyOf := func(value string, expected kv.RowRevision, added bool) (applied bool, now kv.RowRevision) {
 		applied, now, err := p.Supabase.Copy(ctx, kv.State{Key: index, Value: value, IsIndex: true}, expected, added)
 		require.NoError(t, err)
 		return applied, now
@@ -445,7 +445,7 @@ func TestACopyOfMembersMayComeAfterOthers(t *testing.T) {
 	requireValue(`["a","b","c"]`)
 
 	add("d")
-	done, _, err := p.Supabase.CopyDone(ctx, traces[0], now)
+	done, _, err := p.Supabase.ConfirmCopy(ctx, entries[0], now)
 	require.NoError(t, err)
 	require.True(t, done, "d is for whoever added it")
 
@@ -453,7 +453,7 @@ func TestACopyOfMembersMayComeAfterOthers(t *testing.T) {
 	require.NoError(t, err)
 	applied, _ = copyOf(`["e"]`, now, true)
 	require.False(t, applied, "the index was replaced since")
-	done, state, err := p.Supabase.CopyDone(ctx, traces[0], now)
+	done, state, err := p.Supabase.ConfirmCopy(ctx, entries[0], now)
 	require.NoError(t, err)
 	require.False(t, done, "the index was replaced since")
 	require.Equal(t, `["x"]`, state.Value)

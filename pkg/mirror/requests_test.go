@@ -26,7 +26,7 @@ func TestTheRunbookSaysWhatAnOperationCosts(t *testing.T) {
 	limiter := blobs.NewLimiter(0, time.Minute)
 	p.throughAPI(server, limiter)
 	ctx := t.Context()
-	stores := []kv.Store{p.Blobs, BlobsFirst(p.Pair), SupabaseFirst(p.Pair)}
+	stores := []kv.Store{p.Blobs, NewBlobsPrimary(p.Pair), NewSupabasePrimary(p.Pair)}
 
 	// Each store has twenty entries of its own, in two indexes.
 	prefix := func(i int) string { return fmt.Sprint(p.prefix, i, "/") }

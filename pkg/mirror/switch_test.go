@@ -123,8 +123,8 @@ func TestTheSwitchAndTheWayBackUnderTraffic(t *testing.T) {
 		require.NoError(t, err)
 	}
 	blobsOnly := []kv.Store{p.Blobs, p.instance().Blobs}
-	blobsMirrored := []kv.Store{BlobsFirst(p.instance()), BlobsFirst(p.instance())}
-	supabaseMirrored := []kv.Store{SupabaseFirst(p.instance()), SupabaseFirst(p.instance())}
+	blobsMirrored := []kv.Store{NewBlobsPrimary(p.instance()), NewBlobsPrimary(p.instance())}
+	supabaseMirrored := []kv.Store{NewSupabasePrimary(p.instance()), NewSupabasePrimary(p.instance())}
 
 	d := &deployment{stores: blobsOnly}
 	stop := make(chan struct{})
@@ -188,10 +188,10 @@ func (p *pairTest) copyEverything() {
 	require.NoError(p.t, err)
 	require.NoError(p.t, json.Unmarshal([]byte(text), &list))
 	for _, key := range list.Keys {
-		traces, err := p.Supabase.CopyBegin(p.t.Context(), []string{key})
+		entries, err := p.Supabase.AddOutboxEntries(p.t.Context(), []string{key})
 		require.NoError(p.t, err)
-		require.NoError(p.t, p.toSupabase(p.t.Context(), traces[0], strings.HasSuffix(key, "/index"), nil))
-		require.NoError(p.t, p.Supabase.CopyForget(p.t.Context(), traces))
+		require.NoError(p.t, p.toSupabase(p.t.Context(), entries[0], strings.HasSuffix(key, "/index"), nil))
+		require.NoError(p.t, p.Supabase.RemoveOutboxEntries(p.t.Context(), entries))
 	}
 }
 

@@ -49,14 +49,16 @@ func benchEvent(b *testing.B, method string, params map[string]string, body stri
 // answering gives one answer from memory.
 type answering string
 
-func (a answering) answer() (kv.Answer, error) {
-	return kv.Answer{Body: string(a), Tag: "tag", Source: kv.SourceHit, Age: 100 * time.Millisecond}, nil
+func (a answering) answer() (kv.ReadResult, error) {
+	return kv.ReadResult{Body: string(a), Tag: "tag", Source: kv.SourceHit, Age: 100 * time.Millisecond}, nil
 }
-func (a answering) Get(context.Context, string, kv.Freshness) (kv.Answer, error) { return a.answer() }
-func (a answering) List(context.Context, kv.ListQuery, kv.Freshness) (kv.Answer, error) {
+func (a answering) Get(context.Context, string, kv.Freshness) (kv.ReadResult, error) {
 	return a.answer()
 }
-func (a answering) Query(context.Context, kv.Query, kv.Freshness) (kv.Answer, error) {
+func (a answering) List(context.Context, kv.ListQuery, kv.Freshness) (kv.ReadResult, error) {
+	return a.answer()
+}
+func (a answering) Query(context.Context, kv.Query, kv.Freshness) (kv.ReadResult, error) {
 	return a.answer()
 }
 func (a answering) Stats() kv.CacheStats { return kv.CacheStats{Hits: 1} }

@@ -39,7 +39,7 @@ func cacheFromEnv(defaults CacheDefaults) (config kv.CacheConfig, on bool, err e
 			return config, false, badVariable(err)
 		}
 	}
-	config.KeepNothing = env.Text("KV_CACHE_MAX_STALE") != "" // who sets it has thought of that
+	config.KeepEmpty = env.Text("KV_CACHE_MAX_STALE") != "" // who sets it has thought of that
 	return config, on, nil
 }
 
@@ -66,26 +66,26 @@ func freshness(r *Request) kv.Freshness {
 
 // cached turns what an endpoint made of a reader's answer into one that says how it came about, and that is empty where
 // the caller has the content already.
-func cached(r *Request, read kv.Answer, answer *Answer) *Answer {
+func cached(r *Request, result kv.ReadResult, response *Response) *Response {
 	header := map[string]string{
-		"X-KV-Cache": string(read.Source),
-		"Age":        strconv.Itoa(int(read.Age.Seconds())),
+		"X-KV-Cache": string(result.Source),
+		"Age":        strconv.Itoa(int(result.Age.Seconds())),
 	}
-	if read.Compared != "" {
-		header["X-KV-Compare"] = string(read.Compared)
+	if result.Compared != "" {
+		header["X-KV-Compare"] = string(result.Compared)
 	}
-	maps.Copy(header, answer.Header)
-	answer.Header, answer.read = header, &read
-	if answer.Status != http.StatusOK {
-		return answer
+	maps.Copy(header, response.Header)
+	response.Header, response.result = header, &result
+	if response.Status != http.StatusOK {
+		return response
 	}
 	// Weak: the same content comes with another timestamp each time.
-	tag := `"` + read.Tag + `"`
+	tag := `"` + result.Tag + `"`
 	header["ETag"] = "W/" + tag
 	if r.HTTPMethod == http.MethodGet && matches(r.Header(headerIfNoneMatch), tag) {
-		answer.Status, answer.Body = http.StatusNotModified, nil
+		response.Status, response.Body = http.StatusNotModified, nil
 	}
-	return answer
+	return response
 }
 
 // matches compares an entity tag with those of If-None-Match, weakly (RFC 9110, section 13.1.2). Ours hold no comma.
@@ -115,11 +115,11 @@ func cacheStats(s kv.CacheStats) string {
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // serverTiming says where the time went, for the browser's developer tools.
-func serverTiming(read *kv.Answer, total time.Duration) string {
+func serverTiming(result *kv.ReadResult, total time.Duration) string {
 	timing := make([]byte, 0, 80)
-	if read != nil {
-		timing = append(append(append(timing, "cache;desc="...), read.Source...), ", db;dur="...)
-		timing = append(strconv.AppendFloat(timing, milliseconds(read.Database), 'f', 3, 64), ", "...)
+	if result != nil {
+		timing = append(append(append(timing, "cache;desc="...), result.Source...), ", db;dur="...)
+		timing = append(strconv.AppendFloat(timing, milliseconds(result.Database), 'f', 3, 64), ", "...)
 	}
 	return string(strconv.AppendFloat(append(timing, "total;dur="...), milliseconds(total), 'f', 3, 64))
 }

@@ -20,22 +20,24 @@ import (
 
 // told is a reader that gives the answer a test tells it to, and keeps what was asked of its freshness.
 type told struct {
-	answer kv.Answer
+	answer kv.ReadResult
 	err    error
 	asked  *kv.Freshness
 }
 
-func (r told) say(f kv.Freshness) (kv.Answer, error) {
+func (r told) say(f kv.Freshness) (kv.ReadResult, error) {
 	if r.asked != nil {
 		*r.asked = f
 	}
 	return r.answer, r.err
 }
-func (r told) Get(_ context.Context, _ string, f kv.Freshness) (kv.Answer, error) { return r.say(f) }
-func (r told) List(_ context.Context, _ kv.ListQuery, f kv.Freshness) (kv.Answer, error) {
+func (r told) Get(_ context.Context, _ string, f kv.Freshness) (kv.ReadResult, error) {
 	return r.say(f)
 }
-func (r told) Query(_ context.Context, _ kv.Query, f kv.Freshness) (kv.Answer, error) {
+func (r told) List(_ context.Context, _ kv.ListQuery, f kv.Freshness) (kv.ReadResult, error) {
+	return r.say(f)
+}
+func (r told) Query(_ context.Context, _ kv.Query, f kv.Freshness) (kv.ReadResult, error) {
 	return r.say(f)
 }
 func (r told) Stats() kv.CacheStats {
@@ -46,7 +48,7 @@ const stats = "hits=1, misses=2, revalidations=3, bypasses=4, invalidations=5, r
 
 func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 	t.Parallel()
-	answer := kv.Answer{Body: noResults, Tag: "tag", Source: kv.SourceHit, Age: 1999 * time.Millisecond, Database: 1500 * time.Microsecond}
+	answer := kv.ReadResult{Body: noResults, Tag: "tag", Source: kv.SourceHit, Age: 1999 * time.Millisecond, Database: 1500 * time.Microsecond}
 	for name, endpoint := range map[string]Endpoint{
 		"get": Get(told{answer: answer}), "list": List(told{answer: answer}), "query": Query(told{answer: answer}, time.Second),
 	} {
@@ -61,7 +63,7 @@ func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 			require.Contains(t, strings.Split(r.Headers["Access-Control-Expose-Headers"], ", "), header, name)
 		}
 	}
-	missing := told{answer: kv.Answer{Source: kv.SourceMiss}, err: &kv.Error{Code: kv.CodeNotFound}}
+	missing := told{answer: kv.ReadResult{Source: kv.SourceMiss}, err: &kv.Error{Code: kv.CodeNotFound}}
 	r := invoke(t, Get(missing), event("GET", `"queryStringParameters":{"key":"k"}`))
 	require.Equal(t, http.StatusNotFound, r.StatusCode)
 	require.Equal(t, "miss", r.Headers["X-KV-Cache"])
@@ -79,7 +81,7 @@ func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 
 func TestACallerThatHasTheContentGetsNone(t *testing.T) {
 	t.Parallel()
-	answer := kv.Answer{Body: noResults, Tag: "tag", Source: kv.SourceHit}
+	answer := kv.ReadResult{Body: noResults, Tag: "tag", Source: kv.SourceHit}
 	for header, status := range map[string]int{
 		`W/\"tag\"`: 304, `\"tag\"`: 304, `*`: 304, `\"a\", W/\"tag\"`: 304, ` W/\"tag\" `: 304,
 		``: 200, `tag`: 200, `W/\"other\"`: 200, `\"tag`: 200, `w/\"tag\"`: 200,
@@ -116,7 +118,7 @@ func TestHeadersSayHowFreshAnAnswerMustBe(t *testing.T) {
 		`"X-KV-After":"v","x-kv-cache":"BYPASS"`: {After: "v", Bypass: true},
 	} {
 		var asked kv.Freshness
-		reader := told{answer: kv.Answer{Body: noResults}, asked: &asked}
+		reader := told{answer: kv.ReadResult{Body: noResults}, asked: &asked}
 		for _, endpoint := range []Endpoint{Get(reader), List(reader), Query(reader, time.Second)} {
 			asked = kv.Freshness{After: "not asked"}
 			invoke(t, endpoint, event("GET", `"headers":{`+headers+`},"path":"/api/kv/get/k"`))
@@ -128,18 +130,18 @@ func TestHeadersSayHowFreshAnAnswerMustBe(t *testing.T) {
 func TestTheLogSaysHowAReadWasAnswered(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	h := Handle(List(told{answer: kv.Answer{Body: noResults, Source: kv.SourceRevalidated, Age: time.Second, Database: time.Millisecond}}))
+	h := Handle(List(told{answer: kv.ReadResult{Body: noResults, Source: kv.SourceRevalidated, Age: time.Second, Database: time.Millisecond}}))
 	h.log = slog.New(slog.NewJSONHandler(&log, nil))
 	invokeHandler(t, h, event("GET", ""))
 	var line struct {
-		Cache      string
-		AgeMS      float64       `json:"age_ms"`
-		DatabaseMS float64       `json:"database_ms"`
-		CacheStats kv.CacheStats `json:"cache_stats"`
+		Cache       string
+		StalenessMS float64       `json:"staleness_ms"`
+		DatabaseMS  float64       `json:"database_ms"`
+		CacheStats  kv.CacheStats `json:"cache_stats"`
 	}
 	require.NoError(t, json.Unmarshal(log.Bytes(), &line), log.String())
 	require.Equal(t, "revalidated", line.Cache)
-	require.EqualValues(t, 1000, line.AgeMS)
+	require.EqualValues(t, 1000, line.StalenessMS)
 	require.EqualValues(t, 1, line.DatabaseMS)
 	require.Equal(t, told{}.Stats(), line.CacheStats)
 }
@@ -165,15 +167,15 @@ func TestTheCacheIsWhatTheEnvironmentAsksFor(t *testing.T) {
 		want            kv.CacheConfig
 	}{
 		"Nothing":       {"KV_CACHE", "", with(func(*kv.CacheConfig) {})},
-		"SetToTheSame":  {"KV_CACHE_MAX_STALE", "1s", with(func(c *kv.CacheConfig) { c.KeepNothing = true })},
+		"SetToTheSame":  {"KV_CACHE_MAX_STALE", "1s", with(func(c *kv.CacheConfig) { c.KeepEmpty = true })},
 		"On":            {"KV_CACHE", "On", with(func(*kv.CacheConfig) {})},
 		"Entries":       {"KV_CACHE_ENTRIES", "7", with(func(c *kv.CacheConfig) { c.Entries = 7 })},
 		"Bytes":         {"KV_CACHE_MAX_BYTES", "1000000", with(func(c *kv.CacheConfig) { c.MaxBytes = 1_000_000 })},
 		"TTL":           {"KV_CACHE_TTL", "90s", with(func(c *kv.CacheConfig) { c.TTL = 90 * time.Second })},
 		"TTLInSeconds":  {"KV_CACHE_TTL", "90", with(func(c *kv.CacheConfig) { c.TTL = 90 * time.Second })},
-		"Stale":         {"KV_CACHE_MAX_STALE", "250ms", with(func(c *kv.CacheConfig) { c.KeepNothing, c.MaxStale = true, 250*time.Millisecond })},
-		"StaleFraction": {"KV_CACHE_MAX_STALE", "0.25", with(func(c *kv.CacheConfig) { c.KeepNothing, c.MaxStale = true, 250*time.Millisecond })},
-		"NeverStale":    {"KV_CACHE_MAX_STALE", "0", with(func(c *kv.CacheConfig) { c.KeepNothing, c.MaxStale = true, 0 })},
+		"Stale":         {"KV_CACHE_MAX_STALE", "250ms", with(func(c *kv.CacheConfig) { c.KeepEmpty, c.MaxStale = true, 250*time.Millisecond })},
+		"StaleFraction": {"KV_CACHE_MAX_STALE", "0.25", with(func(c *kv.CacheConfig) { c.KeepEmpty, c.MaxStale = true, 250*time.Millisecond })},
+		"NeverStale":    {"KV_CACHE_MAX_STALE", "0", with(func(c *kv.CacheConfig) { c.KeepEmpty, c.MaxStale = true, 0 })},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(c.variable, c.value)
@@ -215,9 +217,9 @@ func TestTheCacheIsWhatTheEnvironmentAsksFor(t *testing.T) {
 
 func TestAComparisonIsToldInAHeader(t *testing.T) {
 	t.Parallel()
-	r := invoke(t, Get(told{answer: kv.Answer{Body: `{}`, Compared: kv.ComparedDiffers}}), event("GET", `"path":"/api/kv/get/k"`))
+	r := invoke(t, Get(told{answer: kv.ReadResult{Body: `{}`, Compared: kv.ComparedDiffers}}), event("GET", `"path":"/api/kv/get/k"`))
 	require.Equal(t, "differs", r.Headers["X-KV-Compare"])
 	require.Contains(t, r.Headers["Access-Control-Expose-Headers"], "X-KV-Compare")
-	r = invoke(t, Get(told{answer: kv.Answer{Body: `{}`}}), event("GET", `"path":"/api/kv/get/k"`))
+	r = invoke(t, Get(told{answer: kv.ReadResult{Body: `{}`}}), event("GET", `"path":"/api/kv/get/k"`))
 	require.NotContains(t, r.Headers, "X-KV-Compare")
 }

@@ -14,7 +14,7 @@ type deleter interface {
 
 // Delete is the kv-delete endpoint.
 func Delete(store deleter) Endpoint {
-	return Endpoint{Name: "kv-delete", Methods: []string{http.MethodDelete, http.MethodPost}, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+	return Endpoint{Name: "kv-delete", Methods: []string{http.MethodDelete, http.MethodPost}, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		key, err := deleteKey(r)
 		if err != nil {
 			return nil, err
@@ -26,7 +26,7 @@ func Delete(store deleter) Endpoint {
 		body := kv.AppendString([]byte(`{"ok":true,"key":`), key)
 		body = strconv.AppendBool(append(body, `,"deleted":`...), written.Existed)
 		body = kv.AppendString(append(body, `,"timestamp":`...), r.Timestamp())
-		return &Answer{Status: http.StatusOK, Header: versionHeader(written), Body: append(body, '}')}, nil
+		return &Response{Status: http.StatusOK, Header: versionHeader(written), Body: append(body, '}')}, nil
 	}}
 }
 

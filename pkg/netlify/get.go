@@ -10,7 +10,7 @@ import (
 )
 
 type getter interface {
-	Get(ctx context.Context, key string, f kv.Freshness) (kv.Answer, error)
+	Get(ctx context.Context, key string, f kv.Freshness) (kv.ReadResult, error)
 	Stats() kv.CacheStats
 }
 
@@ -19,30 +19,30 @@ var GetCache = CacheDefaults{MaxStale: time.Second, Warm: kv.WarmEntries}
 
 // Get is the kv-get endpoint.
 func Get(reader getter) Endpoint {
-	return Endpoint{Name: "kv-get", Methods: []string{http.MethodGet}, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+	return Endpoint{Name: "kv-get", Methods: []string{http.MethodGet}, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		key, err := getKey(r)
 		if err != nil {
 			return nil, err
 		}
-		read, err := reader.Get(ctx, key, freshness(r))
+		result, err := reader.Get(ctx, key, freshness(r))
 		switch {
 		case kv.CodeOf(err) == kv.CodeNotFound:
-			return cached(r, read, notFound(r, key)), nil
+			return cached(r, result, notFound(r, key)), nil
 		case err != nil:
 			return nil, err
 		}
-		body := kv.AppendString(append(make([]byte, 0, len(key)+len(read.Body)+80), `{"key":`...), key)
-		body = append(append(body, `,"value":`...), read.Body...)
+		body := kv.AppendString(append(make([]byte, 0, len(key)+len(result.Body)+80), `{"key":`...), key)
+		body = append(append(body, `,"value":`...), result.Body...)
 		body = kv.AppendString(append(body, `,"exists":true,"timestamp":`...), r.Timestamp())
-		return cached(r, read, &Answer{Status: http.StatusOK, Body: append(body, '}')}), nil
+		return cached(r, result, &Response{Status: http.StatusOK, Body: append(body, '}')}), nil
 	}}
 }
 
 // notFound is an answer rather than an error: callers have always found the key in it.
-func notFound(r *Request, key string) *Answer {
+func notFound(r *Request, key string) *Response {
 	body := kv.AppendString([]byte(`{"error":"Key not found","code":"not_found","key":`), key)
 	body = kv.AppendString(append(body, `,"exists":false,"timestamp":`...), r.Timestamp())
-	return &Answer{Status: http.StatusNotFound, Body: append(body, '}')}
+	return &Response{Status: http.StatusNotFound, Body: append(body, '}')}
 }
 
 // getKey takes the key from the query, else from the path.

@@ -24,7 +24,7 @@ type Endpoint struct {
 	Reads   bool     // it changes nothing: KV_READ_TOKEN is enough, and browsers must revalidate what they keep
 	// Stats counts what the cache of a reading function did.
 	Stats func() kv.CacheStats
-	Run   func(ctx context.Context, r *Request) (*Answer, error)
+	Run   func(ctx context.Context, r *Request) (*Response, error)
 }
 
 // Handler answers invocations of one endpoint. It implements lambda.Handler.
@@ -51,44 +51,44 @@ func HandleWithLog(endpoint Endpoint, log *slog.Logger) *Handler {
 func newLog() *slog.Logger { return slog.New(slog.NewJSONHandler(os.Stdout, nil)) }
 
 // answerTime is kept back from the invocation's deadline for writing the answer that says the time is over.
-const answerTime = 500 * time.Millisecond
+const responseReserve = 500 * time.Millisecond
 
 // Invoke answers one event. It returns no error: whatever happens becomes a response.
 func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	start := h.now()
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerTime))
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-responseReserve))
 		defer cancel()
 	}
 	request := Request{now: h.now}
-	answer, err := h.answer(ctx, event, &request)
+	response, err := h.run(ctx, event, &request)
 	if err != nil {
-		answer = errorAnswer(err, h.now())
+		response = errorResponse(err, h.now())
 	}
 	took := h.now().Sub(start)
-	answer.Header = h.headers(&request, answer)
-	answer.Header["Server-Timing"] = serverTiming(answer.read, took)
-	response, fits := answer.encode()
+	response.Header = h.headers(&request, response)
+	response.Header["Server-Timing"] = serverTiming(response.result, took)
+	encoded, fits := response.encode()
 	if !fits {
 		err = &kv.Error{Code: kv.CodeTooLarge, Message: "the answer does not fit into the 6 MB of a response, with its quotes and backslashes escaped:" +
 			" page with limit, leave values out, or keep a large value in parts"}
-		refused := errorAnswer(err, h.now())
-		refused.read = answer.read
-		answer = refused
-		answer.Header = h.headers(&request, answer)
-		response, _ = answer.encode()
+		refused := errorResponse(err, h.now())
+		refused.result = response.result
+		response = refused
+		response.Header = h.headers(&request, response)
+		encoded, _ = response.encode()
 	}
 	if request.head {
-		answer.dropBody()
-		response, _ = answer.encode()
+		response.dropBody()
+		encoded, _ = response.encode()
 	}
-	h.logRequest(ctx, &request, answer, err, h.now().Sub(start))
-	return response, nil
+	h.logRequest(ctx, &request, response, err, h.now().Sub(start))
+	return encoded, nil
 }
 
 // answer decodes the event and runs the endpoint; a panic in either becomes an error.
-func (h *Handler) answer(ctx context.Context, event []byte, request *Request) (answer *Answer, err error) {
+func (h *Handler) run(ctx context.Context, event []byte, request *Request) (response *Response, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
@@ -101,10 +101,10 @@ func (h *Handler) answer(ctx context.Context, event []byte, request *Request) (a
 		request.head, request.HTTPMethod = true, http.MethodGet
 	}
 	switch {
-	case !request.answersMethod(h.endpoint.Methods):
+	case !request.allowsMethod(h.endpoint.Methods):
 		return nil, &kv.Error{Code: kv.CodeMethodNotAllowed, Message: "Method Not Allowed"}
 	case request.HTTPMethod == http.MethodOptions:
-		return &Answer{Status: http.StatusOK}, nil
+		return &Response{Status: http.StatusOK}, nil
 	}
 	if err := h.access.check(request.Header(headerAuthorization), h.endpoint.Reads); err != nil {
 		return nil, err
@@ -131,7 +131,7 @@ const allowedHeaders = "Content-Type, Authorization, Cache-Control, If-None-Matc
 const preflightSeconds = "7200"
 
 // headers are those of every answer, and the answer's own.
-func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
+func (h *Handler) headers(request *Request, response *Response) map[string]string {
 	header := map[string]string{
 		"Access-Control-Allow-Origin":   "*",
 		"Access-Control-Expose-Headers": exposedHeaders,
@@ -145,7 +145,7 @@ func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
 		header["Access-Control-Allow-Methods"] = h.methods()
 		header["Access-Control-Allow-Headers"] = allowedHeaders
 		header["Access-Control-Max-Age"] = preflightSeconds
-	case answer.Status == http.StatusMethodNotAllowed:
+	case response.Status == http.StatusMethodNotAllowed:
 		header["Allow"] = strings.Replace(h.methods(), "GET", "GET, HEAD", 1)
 	}
 	if h.endpoint.Reads {
@@ -155,7 +155,7 @@ func (h *Handler) headers(request *Request, answer *Answer) map[string]string {
 	if h.endpoint.Stats != nil && request.HTTPMethod != http.MethodOptions {
 		header["X-KV-Cache-Stats"] = cacheStats(h.endpoint.Stats())
 	}
-	maps.Copy(header, answer.Header)
+	maps.Copy(header, response.Header)
 	return header
 }
 
@@ -168,20 +168,20 @@ func (h *Handler) methods() string {
 const maxRequestID = 64
 
 // logRequest writes one line, with no key, value or token in it.
-func (h *Handler) logRequest(ctx context.Context, request *Request, answer *Answer, err error, took time.Duration) {
+func (h *Handler) logRequest(ctx context.Context, request *Request, response *Response, err error, took time.Duration) {
 	level, attributes := slog.LevelInfo, []slog.Attr{
 		slog.String("function", h.endpoint.Name),
 		slog.String("method", request.method()),
-		slog.Int("status", answer.Status),
-		slog.Float64("ms", milliseconds(took)),
-		slog.Int("bytes", len(answer.Body)),
+		slog.Int("status", response.Status),
+		slog.Float64("duration_ms", milliseconds(took)),
+		slog.Int("bytes", len(response.Body)),
 	}
 	if id := request.Header(headerRequestID); id != "" { // as Netlify's own log and the answer's X-Nf-Request-Id have it
 		attributes = append(attributes, slog.String("request_id", id[:min(len(id), maxRequestID)]))
 	}
-	if answer.read != nil {
-		attributes = append(attributes, slog.String("cache", string(answer.read.Source)), slog.Float64("age_ms", milliseconds(answer.read.Age)),
-			slog.Float64("database_ms", milliseconds(answer.read.Database)))
+	if response.result != nil {
+		attributes = append(attributes, slog.String("cache", string(response.result.Source)), slog.Float64("staleness_ms", milliseconds(response.result.Age)),
+			slog.Float64("database_ms", milliseconds(response.result.Database)))
 	}
 	if h.endpoint.Stats != nil {
 		attributes = append(attributes, slog.Any("cache_stats", h.endpoint.Stats()))
@@ -189,7 +189,7 @@ func (h *Handler) logRequest(ctx context.Context, request *Request, answer *Answ
 	if err != nil {
 		attributes = append(attributes, slog.String("code", string(kv.CodeOf(err))))
 	}
-	if answer.Status >= 500 {
+	if response.Status >= 500 {
 		level = slog.LevelError
 		attributes = append(attributes, slog.String("error", causeOf(err)))
 	}

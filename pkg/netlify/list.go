@@ -9,7 +9,7 @@ import (
 )
 
 type lister interface {
-	List(ctx context.Context, q kv.ListQuery, f kv.Freshness) (kv.Answer, error)
+	List(ctx context.Context, q kv.ListQuery, f kv.Freshness) (kv.ReadResult, error)
 	Stats() kv.CacheStats
 }
 
@@ -18,16 +18,16 @@ var ListCache = CacheDefaults{MaxStale: 0, Warm: kv.WarmLists}
 
 // List is the kv-list endpoint. Without limit, offset or cursor it answers with every matching key, as it always has.
 func List(reader lister) Endpoint {
-	return Endpoint{Name: "kv-list", Methods: []string{http.MethodGet}, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+	return Endpoint{Name: "kv-list", Methods: []string{http.MethodGet}, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		q, err := listQuery(r)
 		if err != nil {
 			return nil, err
 		}
-		read, err := reader.List(ctx, q, freshness(r))
+		result, err := reader.List(ctx, q, freshness(r))
 		if err != nil {
 			return nil, err
 		}
-		return cached(r, read, &Answer{Status: http.StatusOK, Body: []byte(read.Body)}), nil
+		return cached(r, result, &Response{Status: http.StatusOK, Body: []byte(result.Body)}), nil
 	}}
 }
 

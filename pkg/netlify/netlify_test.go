@@ -443,7 +443,7 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 func TestABugIsA500ThatTellsNothingAndALogLineThatDoes(t *testing.T) {
 	for name, endpoint := range map[string]Endpoint{
 		"Error": Get(kv.Uncached(memory{err: errors.New("cause at db.example")})),
-		"Panic": {Methods: []string{"GET"}, Run: func(context.Context, *Request) (*Answer, error) { panic("cause at db.example") }},
+		"Panic": {Methods: []string{"GET"}, Run: func(context.Context, *Request) (*Response, error) { panic("cause at db.example") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
@@ -469,7 +469,7 @@ func TestTheLogHoldsNoKeyValueOrToken(t *testing.T) {
 	require.NotContains(t, log.String(), "the-")
 
 	log.Reset()
-	h.endpoint.Run = func(context.Context, *Request) (*Answer, error) {
+	h.endpoint.Run = func(context.Context, *Request) (*Response, error) {
 		return nil, &kv.Error{Code: kv.CodeDatabaseUnreachable, Op: "store.List", Err: errors.New("it is not JSON"), Message: "the entry the-key is not JSON"}
 	}
 	invokeHandler(t, h, `{"httpMethod":"POST","headers":{"authorization":"Bearer the-token"},"body":"{}"}`)
@@ -510,11 +510,11 @@ func TestStringsAreWrittenAsJavaScriptWritesThem(t *testing.T) {
 }
 
 func TestTheDeadlineLeavesTimeForTheAnswer(t *testing.T) {
-	endpoint := Endpoint{Methods: []string{"GET"}, Run: func(ctx context.Context, _ *Request) (*Answer, error) {
+	endpoint := Endpoint{Methods: []string{"GET"}, Run: func(ctx context.Context, _ *Request) (*Response, error) {
 		<-ctx.Done()
 		return nil, &kv.Error{Code: kv.CodeDeadlineExceeded, Message: "m"}
 	}}
-	ctx, cancel := context.WithTimeout(t.Context(), answerTime+100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), responseReserve+100*time.Millisecond)
 	defer cancel()
 	raw, err := Handle(endpoint).Invoke(ctx, []byte(event("GET", "")))
 	require.NoError(t, err)

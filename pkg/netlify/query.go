@@ -10,7 +10,7 @@ import (
 )
 
 type querier interface {
-	Query(ctx context.Context, q kv.Query, f kv.Freshness) (kv.Answer, error)
+	Query(ctx context.Context, q kv.Query, f kv.Freshness) (kv.ReadResult, error)
 	Stats() kv.CacheStats
 }
 
@@ -21,7 +21,7 @@ var QueryCache = CacheDefaults{MaxStale: time.Second}
 // environment's cannot be understood, and every query is answered so.
 func Query(reader querier, timeout time.Duration) Endpoint {
 	methods := []string{http.MethodGet, http.MethodPost}
-	return Endpoint{Name: "kv-query", Methods: methods, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+	return Endpoint{Name: "kv-query", Methods: methods, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		if timeout <= 0 {
 			return nil, &kv.Error{Code: kv.CodeNotConfigured, Message: messageQueryTimeout}
 		}
@@ -35,15 +35,15 @@ func Query(reader querier, timeout time.Duration) Endpoint {
 		}
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		read, err := reader.Query(ctx, q, freshness(r))
+		result, err := reader.Query(ctx, q, freshness(r))
 		if err != nil {
 			return nil, err
 		}
-		answer, err := format.answer(read.Body, q, r)
+		response, err := format.answer(result.Body, q, r)
 		if err != nil {
 			return nil, err
 		}
-		return cached(r, read, answer), nil
+		return cached(r, result, response), nil
 	}}
 }
 

@@ -61,11 +61,11 @@ type queryAnswer struct {
 }
 
 // answer writes what the store answered to q.
-func (f exportFormat) answer(body string, q kv.Query, r *Request) (*Answer, error) {
+func (f exportFormat) answer(body string, q kv.Query, r *Request) (*Response, error) {
 	if f.name == "json" {
 		text := append(make([]byte, 0, len(body)+64), strings.TrimSuffix(body, "}")...)
 		text = append(text, `,"timestamp":`...)
-		return &Answer{Status: http.StatusOK, Body: append(kv.AppendString(text, r.Timestamp()), '}')}, nil
+		return &Response{Status: http.StatusOK, Body: append(kv.AppendString(text, r.Timestamp()), '}')}, nil
 	}
 	var a queryAnswer
 	if err := json.Unmarshal([]byte(body), &a); err != nil {
@@ -93,7 +93,7 @@ func (f exportFormat) answer(body string, q kv.Query, r *Request) (*Answer, erro
 	if len(notices) > 0 {
 		header["X-KV-Notice"] = strings.Join(notices, ", ")
 	}
-	return &Answer{Status: http.StatusOK, Header: header, Body: export.bytes()}, nil
+	return &Response{Status: http.StatusOK, Header: header, Body: export.bytes()}, nil
 }
 
 // maxCursorHeader bounds a cursor in a header, which gateways do not pass on at any length. A longer one names a number of

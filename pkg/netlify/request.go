@@ -100,7 +100,7 @@ func (r *Request) JSONBody() (map[string]json.RawMessage, error) {
 		return nil, err
 	}
 	var fields map[string]json.RawMessage
-	if jsonv2.Unmarshal(body, &fields, asEver) == nil {
+	if jsonv2.Unmarshal(body, &fields, legacyJSON) == nil {
 		return fields, nil
 	}
 	fields = nil
@@ -138,7 +138,7 @@ func (r *Request) bodyText() ([]byte, error) {
 const jsonSpace = " \t\r\n"
 
 // answersMethod tells whether an endpoint with the methods answers r.
-func (r *Request) answersMethod(methods []string) bool {
+func (r *Request) allowsMethod(methods []string) bool {
 	for _, method := range methods {
 		if r.HTTPMethod == method {
 			return true

@@ -93,7 +93,7 @@ func requireNothingTold(t *testing.T, address string) {
 				handler := HandleWithLog(endpoint, slog.New(slog.NewJSONHandler(&locked{mu: &mu, to: &log}, nil)))
 				for _, method := range endpoint.Methods {
 					all.Go(func() {
-						ctx, cancel := context.WithTimeout(context.Background(), answerTime+80*time.Millisecond)
+						ctx, cancel := context.WithTimeout(context.Background(), responseReserve+80*time.Millisecond)
 						defer cancel()
 						body := `{"key":"k","value":{}}`
 						switch endpoint.Name {

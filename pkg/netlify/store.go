@@ -22,10 +22,10 @@ func StoreFromEnv() kv.Store {
 	switch {
 	case err != nil:
 		return unconfigured{err}
-	case stores.mirrored && stores.first == mirror.FirstSupabase:
-		return mirror.SupabaseFirst(stores.pair())
+	case stores.mirrored && stores.primary == mirror.PrimarySupabase:
+		return mirror.NewSupabasePrimary(stores.pair())
 	case stores.mirrored:
-		return mirror.BlobsFirst(stores.pair())
+		return mirror.NewBlobsPrimary(stores.pair())
 	}
 	return stores.answering()
 }
@@ -53,7 +53,7 @@ func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
 	if err != nil {
 		return kv.Uncached(unconfigured{err})
 	}
-	if on && stores.first == mirror.FirstSupabase {
+	if on && stores.primary == mirror.PrimarySupabase {
 		cache := kv.SharedCache(stores.supabase, config)
 		if patterns := env.List("KV_WARM_KEYS"); len(patterns) > 0 && defaults.Warm != kv.WarmNothing {
 			cache.StartWarm(context.Background(), defaults.Warm, patterns, logWarmStart)
@@ -61,7 +61,7 @@ func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
 		reader = cache
 	}
 	if stores.compare > 0 {
-		return mirror.Compare(reader, kv.Uncached(stores.other()), mirror.Comparison{Share: stores.compare, Budget: stores.budget, Log: newLog()})
+		return mirror.Compare(reader, kv.Uncached(stores.other()), mirror.Comparison{Share: stores.compare, Timeout: stores.compareTimeout, Log: newLog()})
 	}
 	return reader
 }
@@ -90,16 +90,16 @@ func MaxStaleFromEnv() time.Duration {
 
 // stores are what the environment says of the two.
 type stores struct {
-	first    mirror.First
-	supabase *kv.Supabase // nil where nothing needs it
-	blobs    *blobs.Store
-	mirrored bool
-	compare  float64
-	budget   time.Duration
+	primary        mirror.Primary
+	supabase       *kv.Supabase // nil where nothing needs it
+	blobs          *blobs.Store
+	mirrored       bool
+	compare        float64
+	compareTimeout time.Duration
 }
 
 func storesFromEnv() (s stores, err error) {
-	s = stores{first: mirror.FirstBlobs}
+	s = stores{primary: mirror.PrimaryBlobs}
 	if s.blobs, err = blobsFromEnv(); err != nil {
 		return s, err
 	}
@@ -108,7 +108,7 @@ func storesFromEnv() (s stores, err error) {
 		return s, badVariable(err)
 	}
 	if useSupabase {
-		s.first = mirror.FirstSupabase
+		s.primary = mirror.PrimarySupabase
 	}
 	if s.mirrored, err = env.Bool("KV_MIRROR_WRITES", false); err != nil {
 		return s, badVariable(err)
@@ -116,7 +116,7 @@ func storesFromEnv() (s stores, err error) {
 	if s.compare, err = env.Number[float64]("KV_COMPARE_READS", 0, 0, 1, "a share from 0 to 1, as in 0.1"); err != nil {
 		return s, badVariable(err)
 	}
-	if s.budget, err = env.Duration("KV_COMPARE_BUDGET", 300*time.Millisecond, 1, "a time above 0, as in 300ms"); err != nil {
+	if s.compareTimeout, err = env.Duration("KV_COMPARE_BUDGET", 300*time.Millisecond, 1, "a time above 0, as in 300ms"); err != nil {
 		return s, badVariable(err)
 	}
 	if useSupabase || s.mirrored || s.compare > 0 {
@@ -180,14 +180,14 @@ func blobsFromEnv() (*blobs.Store, error) {
 }
 
 func (s stores) answering() kv.Store {
-	if s.first == mirror.FirstSupabase {
+	if s.primary == mirror.PrimarySupabase {
 		return s.supabase
 	}
 	return s.blobs
 }
 
 func (s stores) other() kv.Store {
-	if s.first == mirror.FirstSupabase {
+	if s.primary == mirror.PrimarySupabase {
 		return s.blobs
 	}
 	return s.supabase

@@ -17,7 +17,7 @@ type upserter interface {
 
 // Upsert is the kv-upsert endpoint.
 func Upsert(store upserter) Endpoint {
-	return Endpoint{Name: "kv-upsert", Methods: []string{http.MethodPost}, Run: func(ctx context.Context, r *Request) (*Answer, error) {
+	return Endpoint{Name: "kv-upsert", Methods: []string{http.MethodPost}, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		entry, err := upsertEntry(r)
 		if err != nil {
 			return nil, err
@@ -28,7 +28,7 @@ func Upsert(store upserter) Endpoint {
 		}
 		body := kv.AppendString([]byte(`{"ok":true,"key":`), entry.Key)
 		body = kv.AppendString(append(body, `,"timestamp":`...), r.Timestamp())
-		return &Answer{Status: http.StatusOK, Header: versionHeader(written), Body: append(body, '}')}, nil
+		return &Response{Status: http.StatusOK, Header: versionHeader(written), Body: append(body, '}')}, nil
 	}}
 }
 

@@ -19,14 +19,14 @@ func repairCommand(s *stores) *cobra.Command {
 
 Each key that has a trace is made in the other store what it is in the first. It can run while the site is used, and again.`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return s.repair(c, mirror.First(first)) },
+		RunE: func(c *cobra.Command, _ []string) error { return s.repair(c, mirror.Primary(first)) },
 	}
 	c.Flags().StringVar(&first, "first", "", "the store that answers now: blobs or supabase (required)")
 	return c
 }
 
-func (s *stores) repair(c *cobra.Command, first mirror.First) error {
-	if first != mirror.FirstBlobs && first != mirror.FirstSupabase {
+func (s *stores) repair(c *cobra.Command, first mirror.Primary) error {
+	if first != mirror.PrimaryBlobs && first != mirror.PrimarySupabase {
 		return fmt.Errorf("--first must be blobs or supabase, got %q", first)
 	}
 	source, err := s.blobsSource()
@@ -43,12 +43,12 @@ func (s *stores) repair(c *cobra.Command, first mirror.First) error {
 		return err
 	}
 	if printErr := print(s, c, result, func(out io.Writer, r mirror.Repairs) {
-		fmt.Fprintf(out, "%d found, %d repaired, %d left\n", r.Found, r.Repaired, r.OtherFirst+r.Failed)
+		fmt.Fprintf(out, "%d found, %d repaired, %d left\n", r.Found, r.Repaired, r.OtherPrimary+r.Failed)
 	}); printErr != nil {
 		return printErr
 	}
 	if err != nil {
-		return &leftError{fmt.Errorf("%d of the %d traces found are left: %w", result.OtherFirst+result.Failed, result.Found, err), "the same command again; what is repaired stays repaired"}
+		return &leftError{fmt.Errorf("%d of the %d traces found are left: %w", result.OtherPrimary+result.Failed, result.Found, err), "the same command again; what is repaired stays repaired"}
 	}
 	return nil
 }

@@ -124,7 +124,7 @@ func (s *stores) target(ctx context.Context) (migrate.Target, error) {
 		return migrate.Target{}, err
 	}
 	url = supabase.URL()
-	if _, err := supabase.WithPatience(firstPatience).ImportStates(ctx, []string{}); kv.CodeOf(err) == kv.CodeDatabaseUnreachable {
+	if _, err := supabase.WithBackgroundRetries(firstPatience).ImportStates(ctx, []string{}); kv.CodeOf(err) == kv.CodeDatabaseUnreachable {
 		return migrate.Target{}, &silentError{url, err}
 	} else if err != nil {
 		return migrate.Target{}, fmt.Errorf("ask %s: %w", url, err)

@@ -46,7 +46,7 @@ func TestCachesDoNotOutliveACrashOfPostgres(t *testing.T) {
 			config := kv.DefaultCache
 			config.MaxStale = 0
 			cache := kv.NewCache(store, config)
-			get := func() kv.Answer {
+			get := func() kv.ReadResult {
 				t.Helper()
 				answer, err := cache.Get(t.Context(), name, kv.Freshness{})
 				require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestCachesDoNotOutliveACrashOfPostgres(t *testing.T) {
 
 // losesWhatWasRead writes a value without waiting for the disk, reads it through the cache and crashes Postgres. It is
 // false where the value was saved all the same; then the old one is back when it returns.
-func losesWhatWasRead(t *testing.T, env map[string]string, key, value string, get func() kv.Answer, crash func(*testing.T, uint32)) bool {
+func losesWhatWasRead(t *testing.T, env map[string]string, key, value string, get func() kv.ReadResult, crash func(*testing.T, uint32)) bool {
 	t.Helper()
 	epochBefore, err := epoch(t, env)
 	require.NoError(t, err)

@@ -79,7 +79,7 @@ func (l *load) settle(ctx context.Context) (repaired int, err error) {
 			return repaired, err
 		}
 		if left > 0 && difference == "" {
-			difference = fmt.Sprintf("%d traces are left", left)
+			difference = fmt.Sprintf("%d outbox entries are left", left)
 		}
 		if difference == "" {
 			return repaired, nil
@@ -103,7 +103,7 @@ func repair(ctx context.Context) (repaired, left int, err error) {
 	if err := json.Unmarshal(out, &told); err != nil {
 		return 0, 0, fmt.Errorf("migrate-kv-store repair: %w", errors.Join(runErr, err, errors.New(strings.TrimSpace(stderr.String()))))
 	}
-	return told.Repaired, told.OtherFirst + told.Failed, nil
+	return told.Repaired, told.OtherPrimary + told.Failed, nil
 }
 
 // difference names a key that the stores have different things under, as kv-list and kv-list-blob tell, and what they are.

@@ -10,9 +10,9 @@ import (
 
 // Peek reads what a copy has to know of the blob under a key: its etag, "" where there is none, and what the entry was like in
 // Supabase when it was copied here; empty where it was written here since.
-func (s *Store) Peek(ctx context.Context, key string) (etag string, token kv.Token, err error) {
+func (s *Store) Peek(ctx context.Context, key string) (etag string, revision kv.RowRevision, err error) {
 	etag, known, err := s.head(ctx, key)
-	return etag, known.Token, storeError(ctx, "blobs.Peek", err)
+	return etag, known.Revision, storeError(ctx, "blobs.Peek", err)
 }
 
 // Read reads an entry for the other store, and the blob's etag; "" where there is none. Its
@@ -48,11 +48,11 @@ func (s *Store) State(ctx context.Context, key string, blob Blob) (kv.State, err
 // Write makes a blob of an entry of the other store, over the blob with the etag; "" where there is none. It is false where
 // another has come in between.
 func (s *Store) Write(ctx context.Context, state kv.State, over string) (bool, error) {
-	known := metadata{Token: state.Token, Created: state.Created, Updated: state.Updated}
+	known := metadata{Revision: state.Revision, Created: state.Created, Updated: state.Updated}
 	if err := s.setIndexes(ctx, &known, state.Indexes); err != nil {
 		return false, storeError(ctx, "blobs.Write", err)
 	}
-	_, err := s.client.Set(ctx, state.Key, []byte(state.Value), known.over(over))
+	_, err := s.client.Set(ctx, state.Key, []byte(state.Value), known.overwriting(over))
 	if errors.Is(err, ErrConditionFailed) {
 		return false, nil
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // read is one read of the database, checked and ready to be sent.
-type read struct {
+type readRequest struct {
 	function string // kv_get, kv_list or kv_query
 	args     string // a JSON object, the same text for the same request
 	scope    scope
@@ -22,7 +22,7 @@ type scope struct {
 }
 
 // readArgs makes the arguments' text. What this package passes as arguments can always be marshaled.
-func readArgs(args any) string {
+func encodeArgs(args any) string {
 	text, err := json.Marshal(args)
 	if err != nil {
 		panic(err)
@@ -30,30 +30,30 @@ func readArgs(args any) string {
 	return string(text)
 }
 
-func getRead(key string) (read, error) {
+func getRequest(key string) (readRequest, error) {
 	if err := ValidateKey(key); err != nil {
-		return read{}, err
+		return readRequest{}, err
 	}
-	args := readArgs(struct {
+	args := encodeArgs(struct {
 		Key string `json:"p_key"`
 	}{key})
-	return read{function: "kv_get", args: args, scope: scope{text: key, one: true}}, nil
+	return readRequest{function: "kv_get", args: args, scope: scope{text: key, one: true}}, nil
 }
 
 // missing makes the error of kv_get's answer for a key that has no entry.
-func missing(value string) error {
+func checkFound(value string) error {
 	if value == "" {
 		return &Error{Code: CodeNotFound, Message: "Key not found", Op: "kv_get"}
 	}
 	return nil
 }
 
-func listRead(q ListQuery) (read, error) {
+func listRequest(q ListQuery) (readRequest, error) {
 	if q.Order == "" {
 		q.Order = OrderByKey
 	}
 	if err := q.Validate(); err != nil {
-		return read{}, err
+		return readRequest{}, err
 	}
 	args := listArgs{
 		Prefix: q.Prefix, Values: q.Values, Limit: q.Limit, Offset: q.Offset,
@@ -66,7 +66,7 @@ func listRead(q ListQuery) (read, error) {
 			args.AfterAt = &micros
 		}
 	}
-	return read{function: "kv_list", args: readArgs(args), scope: scope{text: q.Prefix}}, nil
+	return readRequest{function: "kv_list", args: encodeArgs(args), scope: scope{text: q.Prefix}}, nil
 }
 
 type listArgs struct {
@@ -86,18 +86,18 @@ type listArgs struct {
 // queryTime is a second more than the database gives a query (statement_timeout of kv_query), so that it can say so itself.
 const queryTime = 11 * time.Second
 
-func queryRead(q Query) (read, error) {
+func queryRequest(q Query) (readRequest, error) {
 	if err := q.Validate(); err != nil {
-		return read{}, err
+		return readRequest{}, err
 	}
-	args := readArgs(struct {
+	args := encodeArgs(struct {
 		Query queryArgs `json:"p_query"`
 	}{q.args()})
-	return read{function: "kv_query", args: args, scope: scope{text: q.Prefix}, within: queryTime}, nil
+	return readRequest{function: "kv_query", args: args, scope: scope{text: q.Prefix}, within: queryTime}, nil
 }
 
 // explain puts into the words of a query what the database said of one.
-func (r read) explain(err error) {
+func (r readRequest) rewordError(err error) {
 	var e *Error
 	switch {
 	case r.function != "kv_query" || !errors.As(err, &e):
@@ -109,14 +109,14 @@ func (r read) explain(err error) {
 }
 
 // foundNothing tells whether an answer says that there is no entry under the key, or none that the query asks for.
-func (r read) foundNothing(body string) bool {
+func (r readRequest) foundNothing(body string) bool {
 	return r.function == "kv_get" && body == "" || r.function == "kv_query" && strings.HasPrefix(body, `{"results":[],`)
 }
 
 // check finds a body that cannot be an answer: lists and queries are answered with an object.
-func (r read) check(body string) error {
+func (r readRequest) check(body string) error {
 	if r.function != "kv_get" && !strings.HasSuffix(body, "}") {
-		return nonsense(r.function)
+		return malformedResponse(r.function)
 	}
 	return nil
 }

@@ -13,12 +13,12 @@ import (
 )
 
 // Answer is what an endpoint gives back: a status, headers beyond those that every answer has, and a body of JSON.
-type Answer struct {
+type Response struct {
 	Status int
 	Header map[string]string
 	Body   []byte
 
-	read *kv.Answer // what a reader gave, where the answer was made of that
+	result *kv.ReadResult // what a reader gave, where the answer was made of that
 }
 
 // statusOf is the only place where a code becomes a status.
@@ -39,22 +39,22 @@ var statusOf = map[kv.Code]int{
 }
 
 // errorAnswer says what went wrong without what only the log may know. A bug's message is a fixed sentence.
-func errorAnswer(err error, now time.Time) *Answer {
+func errorResponse(err error, now time.Time) *Response {
 	e := &kv.Error{Code: kv.CodeInternal, Message: "something went wrong here that should not; the function's log has more"}
 	errors.As(err, &e)
 	body := kv.AppendString([]byte(`{"error":`), e.Message)
 	body = kv.AppendString(append(body, `,"code":`...), string(e.Code))
 	body = kv.AppendString(append(body, `,"timestamp":`...), timestamp(now))
-	answer := &Answer{Status: statusOf[e.Code], Body: append(body, '}')}
+	response := &Response{Status: statusOf[e.Code], Body: append(body, '}')}
 	if e.RetryAfter > 0 {
 		seconds := int(math.Ceil(e.RetryAfter.Seconds()))
-		answer.Header = map[string]string{"Retry-After": strconv.Itoa(seconds)}
+		response.Header = map[string]string{"Retry-After": strconv.Itoa(seconds)}
 	}
-	return answer
+	return response
 }
 
 // dropBody makes the answer to GET one to HEAD, which still says how long the body is.
-func (a *Answer) dropBody() {
+func (a *Response) dropBody() {
 	if a.Status != http.StatusNotModified {
 		a.Header["Content-Length"] = strconv.Itoa(len(a.Body))
 	}
@@ -68,7 +68,7 @@ var quote, backslash = []byte{'"'}, []byte{'\\'}
 
 // encode writes the answer as the JSON that Netlify expects from a function; not ok where it would be too large. A body
 // that is too large as text, because quotes are escaped, may still fit as base64.
-func (a *Answer) encode() (response []byte, ok bool) {
+func (a *Response) encode() (response []byte, ok bool) {
 	head := append([]byte(`{"statusCode":`), strconv.Itoa(a.Status)...)
 	head = append(head, `,"headers":{`...)
 	separator := ""

@@ -12,17 +12,17 @@ import (
 )
 
 // BlobsFirst returns a store that answers as Blobs does and copies every write to Supabase.
-func BlobsFirst(p *Pair) kv.Store { return blobsFirst{p.Blobs, p} }
+func NewBlobsPrimary(p *Pair) kv.Store { return blobsPrimary{p.Blobs, p} }
 
-type blobsFirst struct {
+type blobsPrimary struct {
 	*blobs.Store // reads
 	pair         *Pair
 }
 
 // traceTime bounds how long a write waits for its trace: where the database cannot be reached, Blobs answers without it.
-const traceTime = 2 * time.Second
+const outboxTimeout = 2 * time.Second
 
-func (s blobsFirst) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error) {
+func (s blobsPrimary) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error) {
 	if err := blobs.CheckEntry(entry); err != nil {
 		return kv.Written{}, err
 	}
@@ -32,24 +32,24 @@ func (s blobsFirst) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, err
 			keys = append(keys, index.Key)
 		}
 	}
-	traces := s.pair.begin(ctx, keys)
+	entries := s.pair.addOutboxEntries(ctx, keys)
 	write, err := s.pair.Blobs.Put(ctx, entry)
 	if err != nil {
 		return write.Written, err // the traces stay: something may have been written, or be on its way
 	}
-	s.pair.copied(ctx, "blobs to supabase", func(ctx context.Context) error { return s.pair.follow(ctx, traces, write.Changed) })
+	s.pair.copyAfterWrite(ctx, "blobs to supabase", func(ctx context.Context) error { return s.pair.copyChanged(ctx, entries, write.Changed) })
 	return write.Written, nil
 }
 
-func (s blobsFirst) Delete(ctx context.Context, key string) (kv.Written, error) {
+func (s blobsPrimary) Delete(ctx context.Context, key string) (kv.Written, error) {
 	if kv.ValidateKey(key) != nil || blobs.ValidateKey(key) != nil {
 		return s.pair.Blobs.Delete(ctx, key)
 	}
-	traces := s.pair.begin(ctx, []string{key})
+	entries := s.pair.addOutboxEntries(ctx, []string{key})
 	written, err := s.pair.Blobs.Delete(ctx, key)
 	if err == nil {
-		s.pair.copied(ctx, "blobs to supabase", func(ctx context.Context) error {
-			return s.pair.follow(ctx, traces, []blobs.Seen{{State: kv.State{Key: key}}})
+		s.pair.copyAfterWrite(ctx, "blobs to supabase", func(ctx context.Context) error {
+			return s.pair.copyChanged(ctx, entries, []blobs.ChangedEntry{{State: kv.State{Key: key}}})
 		})
 	}
 	return written, err
@@ -57,51 +57,51 @@ func (s blobsFirst) Delete(ctx context.Context, key string) (kv.Written, error) 
 
 // begin leaves the traces of a write. Without the database there are none; then only a comparison of the stores finds what
 // the mirror lacks, and the log says so.
-func (p *Pair) begin(ctx context.Context, keys []string) []kv.Trace {
-	ctx, cancel := context.WithTimeout(ctx, traceTime)
+func (p *Pair) addOutboxEntries(ctx context.Context, keys []string) []kv.OutboxEntry {
+	ctx, cancel := context.WithTimeout(ctx, outboxTimeout)
 	defer cancel()
-	traces, err := p.Supabase.CopyBegin(ctx, keys)
+	entries, err := p.Supabase.AddOutboxEntries(ctx, keys)
 	if err != nil {
-		p.failed("blobs to supabase", fmt.Errorf("leave a trace: %w", err))
+		p.logFailure("blobs to supabase", fmt.Errorf("add outbox entries: %w", err))
 	}
-	return traces
+	return entries
 }
 
 // follow copies the entries that a write changed, of which the first is its own, and removes all of its traces. Index entries that it
 // did not change are whoever changed them to copy.
-func (p *Pair) follow(ctx context.Context, traces []kv.Trace, changed []blobs.Seen) error {
-	left := map[string]*blobs.Seen{}
+func (p *Pair) copyChanged(ctx context.Context, entries []kv.OutboxEntry, changed []blobs.ChangedEntry) error {
+	known := map[string]*blobs.ChangedEntry{}
 	for i := range changed {
-		left[changed[i].Key] = &changed[i]
+		known[changed[i].Key] = &changed[i]
 	}
-	var copying, done []kv.Trace
-	for _, trace := range traces {
-		if left[trace.Key] != nil {
-			copying = append(copying, trace)
+	var copying, done []kv.OutboxEntry
+	for _, entry := range entries {
+		if known[entry.Key] != nil {
+			copying = append(copying, entry)
 		} else {
-			done = append(done, trace)
+			done = append(done, entry)
 		}
 	}
-	failed := each(ctx, copying, func(ctx context.Context, trace kv.Trace) error {
-		return p.toSupabase(ctx, trace, trace.Key != changed[0].Key, left[trace.Key])
+	failed := each(ctx, copying, func(ctx context.Context, entry kv.OutboxEntry) error {
+		return p.toSupabase(ctx, entry, entry.Key != changed[0].Key, known[entry.Key])
 	})
 	if failed == nil {
-		done = traces
+		done = entries
 	}
 	if len(done) == 0 {
 		return failed
 	}
-	if err := p.Supabase.CopyForget(ctx, done); err != nil {
-		return errors.Join(failed, fmt.Errorf("remove the traces: %w", err))
+	if err := p.Supabase.RemoveOutboxEntries(ctx, done); err != nil {
+		return errors.Join(failed, fmt.Errorf("remove outbox entries: %w", err))
 	}
 	return failed
 }
 
-func (p *Pair) toSupabaseAndForget(ctx context.Context, trace kv.Trace) error {
-	if err := p.toSupabase(ctx, trace, false, nil); err != nil {
+func (p *Pair) repairSupabase(ctx context.Context, entry kv.OutboxEntry) error {
+	if err := p.toSupabase(ctx, entry, false, nil); err != nil {
 		return err
 	}
-	return p.Supabase.CopyForget(ctx, []kv.Trace{trace})
+	return p.Supabase.RemoveOutboxEntries(ctx, []kv.OutboxEntry{entry})
 }
 
 // toSupabase copies a key until the blob has not moved.
@@ -114,14 +114,14 @@ func (p *Pair) toSupabaseAndForget(ctx context.Context, trace kv.Trace) error {
 // isIndex: members were added to the key. Then only those that are missing are added: while instances of both kinds run, the
 // row may have others that are about to be copied to the blob. And a blob that has only got more members since it was read need not
 // be read once more: whoever added them copies them.
-func (p *Pair) toSupabase(ctx context.Context, trace kv.Trace, isIndex bool, left *blobs.Seen) error {
-	expected, copied := trace.Token, ""
+func (p *Pair) toSupabase(ctx context.Context, entry kv.OutboxEntry, isIndex bool, known *blobs.ChangedEntry) error {
+	expected, copied := entry.Revision, ""
 	for range rounds {
-		state, etag, err := p.read(ctx, trace.Key, left)
+		state, etag, err := p.read(ctx, entry.Key, known)
 		if err != nil {
 			return fmt.Errorf("read the blob: %w", err)
 		}
-		left = nil
+		known = nil
 		if copied != "" && blobs.HasMembers(state.Value, copied) {
 			return nil
 		}
@@ -134,7 +134,7 @@ func (p *Pair) toSupabase(ctx context.Context, trace kv.Trace, isIndex bool, lef
 		if !applied {
 			continue
 		}
-		again, _, err := p.Blobs.Peek(ctx, trace.Key)
+		again, _, err := p.Blobs.Peek(ctx, entry.Key)
 		if err != nil {
 			return fmt.Errorf("look at the blob again: %w", err)
 		}
@@ -149,7 +149,7 @@ func (p *Pair) toSupabase(ctx context.Context, trace kv.Trace, isIndex bool, lef
 }
 
 // read reads the blob, unless it is known.
-func (p *Pair) read(ctx context.Context, key string, known *blobs.Seen) (state kv.State, etag string, err error) {
+func (p *Pair) read(ctx context.Context, key string, known *blobs.ChangedEntry) (state kv.State, etag string, err error) {
 	if known != nil && !known.Partly {
 		return known.State, known.ETag, nil
 	}

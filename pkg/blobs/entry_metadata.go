@@ -16,7 +16,7 @@ import (
 // metadata is what a blob's metadata says of its entry, as short as it can be: Blobs keeps 2 kB. Blobs that others wrote have none.
 type metadata struct {
 	// Token is what the entry was like in Supabase when it was copied here; empty where it was written here.
-	Token kv.Token `json:"v,omitempty"`
+	Revision kv.RowRevision `json:"v,omitzero"`
 	// Created and Updated are microseconds since 1970; 0: nobody knows.
 	Created int64 `json:"c,omitempty"`
 	Updated int64 `json:"u,omitempty"`
@@ -35,12 +35,12 @@ func parseMetadata(text string) (m metadata) {
 
 // state is the entry that has the metadata, without its indexes.
 func (m metadata) state(key, value string) kv.State {
-	return kv.State{Key: key, Value: value, Created: m.Created, Updated: m.Updated, Token: m.Token}
+	return kv.State{Key: key, Value: value, Created: m.Created, Updated: m.Updated, Revision: m.Revision}
 }
 
 // seen is the entry that was just written. Indexes that are in a blob of their own are not known without reading that.
-func (m metadata) seen(key, value, etag string) Seen {
-	seen := Seen{State: m.state(key, value), ETag: etag, Partly: m.Set != ""}
+func (m metadata) seen(key, value, etag string) ChangedEntry {
+	seen := ChangedEntry{State: m.state(key, value), ETag: etag, Partly: m.Set != ""}
 	seen.Indexes = m.Indexes
 	return seen
 }
@@ -109,7 +109,7 @@ func etagOf(b Blob) string { return cmp.Or(b.ETag, unknownETag) }
 
 // over is a write with the metadata, over the blob with the etag; "" where there is none. Where the etag is not known, there can
 // be no condition.
-func (m metadata) over(etag string) SetOptions {
+func (m metadata) overwriting(etag string) SetOptions {
 	if etag == unknownETag {
 		return SetOptions{Metadata: m.text()}
 	}

@@ -9,31 +9,31 @@ import (
 )
 
 // SupabaseFirst returns a store that answers as Supabase does and copies every write to Blobs.
-func SupabaseFirst(p *Pair) kv.Store { return supabaseFirst{p.Supabase, p} }
+func NewSupabasePrimary(p *Pair) kv.Store { return supabasePrimary{p.Supabase, p} }
 
-type supabaseFirst struct {
+type supabasePrimary struct {
 	*kv.Supabase // reads
 	pair         *Pair
 }
 
-func (s supabaseFirst) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error) {
+func (s supabasePrimary) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error) {
 	if err := blobs.CheckEntry(entry); err != nil {
 		return kv.Written{}, err
 	}
-	written, traces, err := s.pair.Supabase.UpsertTraced(ctx, entry)
+	written, entries, err := s.pair.Supabase.UpsertMirrored(ctx, entry)
 	if err == nil {
-		s.pair.copied(ctx, "supabase to blobs", func(ctx context.Context) error { return each(ctx, traces, s.pair.toBlobs) })
+		s.pair.copyAfterWrite(ctx, "supabase to blobs", func(ctx context.Context) error { return each(ctx, entries, s.pair.toBlobs) })
 	}
 	return written, err
 }
 
-func (s supabaseFirst) Delete(ctx context.Context, key string) (kv.Written, error) {
+func (s supabasePrimary) Delete(ctx context.Context, key string) (kv.Written, error) {
 	if kv.ValidateKey(key) != nil || blobs.ValidateKey(key) != nil { // Blobs cannot have it
 		return s.pair.Supabase.Delete(ctx, key)
 	}
-	written, traces, err := s.pair.Supabase.DeleteTraced(ctx, key)
+	written, entries, err := s.pair.Supabase.DeleteMirrored(ctx, key)
 	if err == nil {
-		s.pair.copied(ctx, "supabase to blobs", func(ctx context.Context) error { return each(ctx, traces, s.pair.toBlobs) })
+		s.pair.copyAfterWrite(ctx, "supabase to blobs", func(ctx context.Context) error { return each(ctx, entries, s.pair.toBlobs) })
 	}
 	return written, err
 }
@@ -43,8 +43,8 @@ func (s supabaseFirst) Delete(ctx context.Context, key string) (kv.Written, erro
 // The row's token goes into the blob's metadata, and a blob is written only over the one that was seen, and only if that is
 // older. So a late write finds the blob changed and does nothing. Removing has no condition; what it may have removed too
 // much, or what a late write may have brought back after it, shows in the second look: the entry is not what was copied.
-func (p *Pair) toBlobs(ctx context.Context, trace kv.Trace) error {
-	states, err := p.Supabase.States(ctx, []string{trace.Key})
+func (p *Pair) toBlobs(ctx context.Context, entry kv.OutboxEntry) error {
+	states, err := p.Supabase.States(ctx, []string{entry.Key})
 	if err != nil {
 		return fmt.Errorf("read the entry: %w", err)
 	}
@@ -57,7 +57,7 @@ func (p *Pair) toBlobs(ctx context.Context, trace kv.Trace) error {
 		if !settled {
 			continue
 		}
-		done, now, err := p.Supabase.CopyDone(ctx, trace, state.Token)
+		done, now, err := p.Supabase.ConfirmCopy(ctx, entry, state.Revision)
 		if err != nil {
 			return fmt.Errorf("confirm the copy: %w", err)
 		}
@@ -71,21 +71,21 @@ func (p *Pair) toBlobs(ctx context.Context, trace kv.Trace) error {
 
 // writeBlob brings the blob up to the state. It is false where the blob changed in between.
 func (p *Pair) writeBlob(ctx context.Context, state kv.State) (settled bool, err error) {
-	etag, token, err := p.Blobs.Peek(ctx, state.Key)
+	etag, revision, err := p.Blobs.Peek(ctx, state.Key)
 	switch {
 	case err != nil:
 		return false, fmt.Errorf("look at the blob: %w", err)
-	case state.Token == "" && etag == "":
+	case state.Revision.IsZero() && etag == "":
 		return true, nil
-	case state.Token == "":
+	case state.Revision.IsZero():
 		if err := p.Blobs.Remove(ctx, state.Key); err != nil {
 			return false, fmt.Errorf("remove the blob: %w", err)
 		}
 		return true, nil
-	case etag != "" && token != "" && !token.Before(state.Token):
+	case etag != "" && !revision.IsZero() && !revision.Before(state.Revision):
 		return true, nil
 	}
-	if state.IsIndex && etag != "" && (token == "" || token.SameRow(state.Token)) {
+	if state.IsIndex && etag != "" && (revision.IsZero() || revision.SameRow(state.Revision)) {
 		if state.Value, etag, err = p.withMembersOfBlob(ctx, state); err != nil {
 			return false, err
 		}
