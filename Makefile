@@ -14,7 +14,7 @@ help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
 
 .PHONY: up
-up: ## start Postgres, PostgREST, Blobs and warm functions in the background (PORT_BASE=20000 moves every port)
+up: ## start Postgres, PostgREST, Blobs and warm functions in the background (KV_LOCAL_PORT_BASE=20000 moves every port)
 	@$(PLATFORM) up
 
 .PHONY: down

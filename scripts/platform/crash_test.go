@@ -18,17 +18,17 @@ import (
 // TestCachesDoNotOutliveACrashOfPostgres: a crash takes back transactions that were not on disk yet, which a cache may
 // have seen already, and gives their ids to others. The platform is what can crash a Postgres, so the test is here.
 func TestCachesDoNotOutliveACrashOfPostgres(t *testing.T) {
-	p, _ := project(t)
+	p := newProject(t)
 	migrations, err := filepath.Glob("../../supabase/migrations/*.sql")
 	require.NoError(t, err)
 	require.NotEmpty(t, migrations)
 	for _, file := range migrations {
 		content, err := os.ReadFile(file)
 		require.NoError(t, err)
-		write(t, p.Checkout.Root, "supabase/migrations/"+filepath.Base(file), string(content))
+		write(t, p.checkout.Root, "supabase/migrations/"+filepath.Base(file), string(content))
 	}
-	bringUp(t, p)
-	env := variables(t, p)
+	p.up(t)
+	env := p.variables(t)
 	store, err := kv.NewSupabase(env["SUPABASE_URL"], env["SUPABASE_SERVICE_ROLE_KEY"])
 	require.NoError(t, err)
 	admin := connect(t, env["DATABASE_ADMIN_URL"])
@@ -39,7 +39,7 @@ func TestCachesDoNotOutliveACrashOfPostgres(t *testing.T) {
 	large := func(text string) string { return `["` + text + strings.Repeat("x", 100_000) + `"]` } // kept in memory until the feed tells otherwise
 
 	for name, crash := range map[string]func(t *testing.T, backend uint32){
-		"OfTheServer":      func(t *testing.T, _ uint32) { require.NoError(t, proc.Kill(part(t, p, "postgres").Process.PID)) },
+		"OfTheServer":      func(t *testing.T, _ uint32) { require.NoError(t, proc.Kill(p.processes(t).Processes["postgres"].PID)) },
 		"OfOneBackendOnly": func(t *testing.T, backend uint32) { require.NoError(t, proc.Kill(int(backend))) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,10 +19,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"netlify-supabase-kv/scripts/platform/internal/bundle"
+	"netlify-supabase-kv/scripts/platform/internal/console"
 	"netlify-supabase-kv/scripts/platform/internal/envfile"
-	"netlify-supabase-kv/scripts/platform/internal/ports"
+	"netlify-supabase-kv/scripts/platform/internal/layout"
 	"netlify-supabase-kv/scripts/platform/internal/proc"
-	"netlify-supabase-kv/scripts/platform/internal/say"
 	"netlify-supabase-kv/scripts/platform/internal/supervisor"
 )
 
@@ -29,85 +30,51 @@ func devCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "dev",
 		Short: "Run netlify dev on the local database, in the foreground",
-		Long: `Starts the database and the Blobs stand-in unless they run already, then netlify dev on top. Ctrl-C ends what it started.
+		Long: `Starts the database and the Blobs stand-in, after stopping what up has started, then netlify dev on top. Ctrl-C ends it all.
 
 netlify dev starts a new process for every request; for warm functions, as on Netlify, use up.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := mainPlatform()
+			checkout, err := layout.Find(".")
 			if err != nil {
 				return err
 			}
-			proc.ReapOrphans()
-			return dev(cmd.Context(), p, o, cmd.OutOrStdout())
+			return dev(cmd.Context(), checkout, o, cmd.OutOrStdout())
 		},
 	}
 }
 
-func dev(ctx context.Context, p *supervisor.Platform, o *options, out io.Writer) error {
+func dev(ctx context.Context, checkout layout.Checkout, o *options, out io.Writer) error {
+	terminal := console.New(os.Stderr)
+	lock, _, err := supervisor.Take(ctx, checkout.Main(), terminal)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
 	// Three things that do not wait for each other; from nothing, they take most of the time.
 	var cli string
-	var plan ports.Plan
-	var started bool
+	var p *supervisor.Platform
 	work, all := errgroup.WithContext(ctx)
-	work.Go(func() (err error) { cli, err = netlifyCLI.Install(all, p.Checkout, p.Out); return err })
-	work.Go(func() error { return compileFor(all, p) })
-	work.Go(func() (err error) { plan, started, err = devDatabase(all, p, o); return err })
-	err := work.Wait()
-	if started {
-		defer stopUnlessAdopted(p)
+	work.Go(func() (err error) { cli, err = netlifyCLI.Install(all, checkout, terminal); return err })
+	work.Go(func() error { return bundle.Compile(all, checkout, terminal) })
+	work.Go(func() (err error) {
+		p, err = o.start(all, lock, checkout, terminal, extras{netlifyDev: true})
+		return err
+	})
+	err = work.Wait()
+	if p != nil {
+		defer terminal.Line("stopped")
+		defer p.Stop()
 	}
 	if err != nil {
 		return err
 	}
-	return netlifyDev(ctx, p, cli, plan, out)
-}
-
-// devDatabase makes sure that a platform runs, and tells whether it was started for this.
-func devDatabase(ctx context.Context, p *supervisor.Platform, o *options) (ports.Plan, bool, error) {
-	unlock, err := p.Lock(ctx)
-	if err != nil {
-		return ports.Plan{}, false, err
-	}
-	defer unlock()
-	spec, err := newSpec(ctx, p, o)
-	if err != nil {
-		return ports.Plan{}, false, err
-	}
-	if err := spec.Ports.CheckDev(ctx); err != nil {
-		return ports.Plan{}, false, err
-	}
-	_, running := p.Running()
-	if running {
-		// Functions that run keep what they were started with; only new migrations are of interest.
-		if old, err := supervisor.ReadSpec(p.Home); err == nil && old.Ports == spec.Ports {
-			spec = old
-		}
-	}
-	spec.Lifeline = !running || spec.Lifeline
-	_, err = p.Up(ctx, spec)
-	return spec.Ports, !running, err
-}
-
-// stopUnlessAdopted leaves a platform alone that an `up` has taken over since.
-func stopUnlessAdopted(p *supervisor.Platform) {
-	ctx := context.Background()
-	unlock, err := p.Lock(ctx)
-	if err != nil {
-		return
-	}
-	defer unlock()
-	if p.Adopted() {
-		return
-	}
-	if p.Stop(ctx) == nil {
-		p.Out.Line("stopped")
-	}
+	return netlifyDev(ctx, p, cli, out)
 }
 
 // netlifyDev runs it until Ctrl-C, and says when it is ready.
-func netlifyDev(ctx context.Context, p *supervisor.Platform, cli string, plan ports.Plan, out io.Writer) error {
-	site, err := startNetlifyDev(ctx, p, cli, plan, out)
+func netlifyDev(ctx context.Context, p *supervisor.Platform, cli string, out io.Writer) error {
+	site, err := startNetlifyDev(ctx, p, cli, out)
 	if err != nil {
 		return err
 	}
@@ -131,8 +98,8 @@ type devSite struct {
 }
 
 // startNetlifyDev starts it and waits until the site answers. What it prints goes to its log, and to out once that is opened.
-func startNetlifyDev(ctx context.Context, p *supervisor.Platform, cli string, plan ports.Plan, out io.Writer) (*devSite, error) {
-	cmd, err := netlifyCommand(p, cli, plan)
+func startNetlifyDev(ctx context.Context, p *supervisor.Platform, cli string, out io.Writer) (*devSite, error) {
+	cmd, err := netlifyCommand(p, cli)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +112,7 @@ func startNetlifyDev(ctx context.Context, p *supervisor.Platform, cli string, pl
 	cmd.Stdout, cmd.Stderr = lines, lines
 	cmd.WaitDelay = 2 * time.Second
 	site := &devSite{
-		address: fmt.Sprintf("http://localhost:%d", plan.Dev), output: output, cmd: cmd, ended: make(chan error, 1),
+		address: fmt.Sprintf("http://localhost:%d", p.Spec.Ports.Dev), output: output, cmd: cmd, ended: make(chan error, 1),
 		close: func() { lines.Close(); log.Close(); os.RemoveAll(p.Home.Temporary()) },
 	}
 	step := p.Out.Step("starting netlify dev")
@@ -177,52 +144,21 @@ func (site *devSite) end() error {
 }
 
 func devEnded(p *supervisor.Platform, err error) error {
-	return say.Try(fmt.Errorf("netlify dev ended by itself (%v)", err), "read %s", p.Home.Log("netlify-dev"))
-}
-
-// compileFor fills Go's build cache the way netlify dev compiles, with errors shown here, so that its first request does not wait.
-func compileFor(ctx context.Context, p *supervisor.Platform) error {
-	names, err := bundle.Sources(p.Checkout)
-	if err != nil || len(names) == 0 {
-		return err
-	}
-	step := p.Out.Step("compiling functions")
-	defer step.Drop()
-	tmp, err := os.MkdirTemp("", "functions-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	args := []string{"build", "-o", tmp + string(filepath.Separator)}
-	for _, name := range names {
-		args = append(args, "./functions/"+name)
-	}
-	tail := proc.NewTail(8192)
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = p.Checkout.Root, tail, tail
-	cmd.Cancel = func() error { return proc.KillGroup(cmd.Process.Pid) }
-	if err := proc.Start(cmd); err != nil {
-		return err
-	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("compile the functions: %w\n%s", err, tail.Text())
-	}
-	step.Done("compiled   functions")
-	return nil
+	return console.Try(fmt.Errorf("netlify dev ended by itself (%v)", err), "read %s", p.Home.Log("netlify-dev"))
 }
 
 // netlifyCommand is netlify dev with its own home, so that it neither reads nor writes a person's Netlify settings.
-func netlifyCommand(p *supervisor.Platform, cli string, plan ports.Plan) (*exec.Cmd, error) {
+func netlifyCommand(p *supervisor.Platform, cli string) (*exec.Cmd, error) {
 	node, err := exec.LookPath("node")
 	if err != nil {
-		return nil, say.Try(errors.New("node is not on PATH"), "install Node.js 20 or newer")
+		return nil, console.Try(errors.New("node is not on PATH"), "install Node.js 20 or newer")
 	}
 	env, err := devEnv(p)
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(node, filepath.Join(cli, "node_modules", "netlify-cli", "bin", "run.js"), "dev",
-		"--offline", "--no-open", "--skip-gitignore", "--internal-disable-edge-functions", "--port", strconv.Itoa(plan.Dev))
+		"--offline", "--no-open", "--skip-gitignore", "--internal-disable-edge-functions", "--port", strconv.Itoa(p.Spec.Ports.Dev))
 	cmd.Dir, cmd.Env = p.Checkout.Root, env
 	return cmd, nil
 }
@@ -238,13 +174,12 @@ func devEnv(p *supervisor.Platform) ([]string, error) {
 	if err := errors.Join(os.RemoveAll(temporary), os.MkdirAll(temporary, 0o700)); err != nil {
 		return nil, err
 	}
-	env := append(os.Environ(), "TMPDIR="+temporary, "TEMP="+temporary, "TMP="+temporary)
-	// Moving the home moves Go's caches, so they are named.
-	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOENV"} {
-		value, err := goEnv(name)
-		if err != nil {
-			return nil, err
-		}
+	env := append(os.Environ(), "TMPDIR="+temporary)
+	caches, err := goCaches()
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range caches { // which would move with the home
 		env = append(env, name+"="+value)
 	}
 	env = append(env, "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, ".config"), "XDG_CACHE_HOME="+filepath.Join(home, ".cache"),
@@ -260,17 +195,21 @@ func devEnv(p *supervisor.Platform) ([]string, error) {
 	return env, nil
 }
 
-func goEnv(name string) (string, error) {
-	var out strings.Builder
-	cmd := exec.Command("go", "env", name)
+// goCaches are the variables that say where Go keeps its things.
+func goCaches() (values map[string]string, err error) {
+	var out bytes.Buffer
+	cmd := exec.Command("go", "env", "-json", "GOCACHE", "GOMODCACHE", "GOENV")
 	cmd.Stdout = &out
-	if err := proc.Start(cmd); err != nil {
-		return "", err
+	if err = proc.Start(cmd); err == nil {
+		err = cmd.Wait()
 	}
-	if err := cmd.Wait(); err != nil {
-		return "", fmt.Errorf("go env %s: %w", name, err)
+	if err == nil {
+		err = json.Unmarshal(out.Bytes(), &values)
 	}
-	return strings.TrimSpace(out.String()), nil
+	if err != nil {
+		return nil, fmt.Errorf("go env: %w", err)
+	}
+	return values, nil
 }
 
 // waitForSite waits until the site answers anything at all.
@@ -331,7 +270,7 @@ func (d *devOutput) open() {
 
 // endGroup ends a command that has its own process group, with everything it started there.
 func endGroup(cmd *exec.Cmd, ended <-chan error) error {
-	_ = proc.Interrupt(cmd.Process.Pid)
+	_ = proc.InterruptGroup(cmd.Process.Pid)
 	select {
 	case <-ended:
 	case <-time.After(5 * time.Second):

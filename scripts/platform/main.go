@@ -5,44 +5,40 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
-	"netlify-supabase-kv/scripts/platform/internal/say"
+	"netlify-supabase-kv/scripts/platform/internal/console"
 )
 
-// The exit statuses: 1 when it ran but something is not as asked, 2 when it could not run.
-const (
-	exitDiffers = 1
-	exitFailed  = 2
-)
+// exitFailed is the exit status when the platform could not run.
+const exitFailed = 2
+
+// errReported is the error of a command that has said itself what was wrong.
+var errReported = errors.New("reported")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err := newCommand().ExecuteContext(ctx)
-	if err != nil && ctx.Err() != nil {
-		err = ctx.Err() // whatever failed did so because of the signal
-	}
+	status := report(ctx, os.Stderr, newCommand().ExecuteContext(ctx))
 	stop()
-	os.Exit(exitStatus(err))
+	os.Exit(status)
 }
 
-// exitStatus prints what is to be printed and gives the status. A command that was run passes its own on.
-func exitStatus(err error) int {
+// report prints what is to be printed and returns the exit status. A command that was run passes its own on.
+func report(ctx context.Context, w io.Writer, err error) int {
 	var ran commandError
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errDown):
-		return exitDiffers
+	case errors.Is(err, errReported):
+	case ctx.Err() != nil: // whatever failed did so because of the signal
+		console.Print(w, errors.New("interrupted; what had been started is stopped"))
 	case errors.As(err, &ran):
 		return ran.status
-	case errors.Is(err, context.Canceled):
-		say.Print(os.Stderr, errors.New("interrupted; what had been started is stopped"))
-		return exitFailed
 	default:
-		say.Print(os.Stderr, err)
-		return exitFailed
+		console.Print(w, err)
 	}
+	return exitFailed
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,14 +11,14 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gofrs/flock"
 	"github.com/spf13/cobra"
 
+	"netlify-supabase-kv/scripts/platform/internal/bundle"
+	"netlify-supabase-kv/scripts/platform/internal/console"
 	"netlify-supabase-kv/scripts/platform/internal/envfile"
 	"netlify-supabase-kv/scripts/platform/internal/layout"
 	"netlify-supabase-kv/scripts/platform/internal/ports"
 	"netlify-supabase-kv/scripts/platform/internal/proc"
-	"netlify-supabase-kv/scripts/platform/internal/say"
 	"netlify-supabase-kv/scripts/platform/internal/supervisor"
 )
 
@@ -52,18 +53,17 @@ Each --mode runs the command once more, after the first run, on the same platfor
 	cmd.Flags().StringArrayVar(&wanted.env, "env", nil, "`NAME=VALUE` for the functions and the command; may be repeated")
 	cmd.Flags().StringArrayVar(&wanted.modes, "mode", nil, "`NAME=VALUE…`, with spaces between them, for the functions and one more run of the command; may be repeated")
 	cmd.Flags().BoolVar(&wanted.functions, "functions", true, "build and run the functions, beside what they need")
-	cmd.Flags().BoolVar(&wanted.dev, "dev", false, "run netlify dev on it too, at $KV_DEV_URL")
+	cmd.Flags().BoolVar(&wanted.netlifyDev, "dev", false, "run netlify dev on it too, at $KV_DEV_URL")
 	return cmd
 }
 
 // runOptions are the flags and arguments of run.
 type runOptions struct {
-	name      string
-	env       []string // NAME=VALUE each
-	modes     []string // NAME=VALUE separated by spaces, one text a mode
-	functions bool
-	dev       bool
-	command   []string
+	extras
+	name    string
+	env     []string // NAME=VALUE each
+	modes   []string // NAME=VALUE separated by spaces, one text a mode
+	command []string
 }
 
 // foreign are the beginnings of the variables that name stores, and what the functions do with them.
@@ -104,45 +104,46 @@ func checkModes(modes []string) error {
 	return nil
 }
 
-// run holds a lock for as long as its platform lives: a second run of the same name in the same checkout is refused.
+// run holds its platform's lock to the end: a second run of the same name in the same checkout is refused.
 func run(ctx context.Context, checkout layout.Checkout, o *options, wanted runOptions) error {
-	p := &supervisor.Platform{Checkout: checkout, Home: checkout.Test(wanted.name), Out: say.New(os.Stderr)}
-	if err := os.MkdirAll(checkout.Local(), 0o755); err != nil {
+	lock, err := supervisor.TryTake(checkout.Test(wanted.name))
+	if err != nil {
+		return err
+	} else if lock == nil {
+		return console.Try(fmt.Errorf("another run named %s is going on in this checkout", wanted.name), "wait for it, or name this one: run --name other -- …")
+	}
+	defer lock.Release()
+	p, err := startEmpty(ctx, lock, checkout, o, wanted)
+	if err != nil {
 		return err
 	}
-	turn := flock.New(p.Home.Dir + ".lock")
-	if held, err := turn.TryLock(); err != nil {
-		return err
-	} else if !held {
-		return say.Try(fmt.Errorf("another run named %s is going on in this checkout", wanted.name), "wait for it, or name this one: run --name other -- …")
+	err = runWith(ctx, p, wanted)
+	p.Stop()
+	return errors.Join(err, lock.EraseData()) // the logs stay until the next run, for whoever has to find out why it failed
+}
+
+// startEmpty starts a platform without data, on free ports unless some are given.
+func startEmpty(ctx context.Context, lock *supervisor.Lock, checkout layout.Checkout, o *options, wanted runOptions) (*supervisor.Platform, error) {
+	if err := lock.Erase(); err != nil {
+		return nil, fmt.Errorf("remove the data of the last run: %w", err)
 	}
-	defer turn.Unlock()
-	proc.ReapOrphans()
-	if err := freshUp(ctx, p, o, wanted.functions); err != nil {
-		return err
-	}
-	status := runWith(ctx, p, wanted)
-	// Stopped also after Ctrl-C; the logs stay until the next run, for whoever has to find out why it failed.
-	return errors.Join(status, clear(context.WithoutCancel(ctx), p))
+	o.portBase = cmp.Or(o.portBase, ports.Auto)
+	return o.start(ctx, lock, checkout, console.New(os.Stderr), wanted.extras)
 }
 
 // runWith runs the command in every mode, beside netlify dev if that is wanted.
 func runWith(ctx context.Context, p *supervisor.Platform, wanted runOptions) error {
-	if !wanted.dev {
+	if !wanted.netlifyDev {
 		return runInModes(ctx, p, wanted)
 	}
 	cli, err := netlifyCLI.Install(ctx, p.Checkout, p.Out)
 	if err != nil {
 		return err
 	}
-	if err := compileFor(ctx, p); err != nil {
+	if err := bundle.Compile(ctx, p.Checkout, p.Out); err != nil {
 		return err
 	}
-	spec, err := supervisor.ReadSpec(p.Home)
-	if err != nil {
-		return err
-	}
-	site, err := startNetlifyDev(ctx, p, cli, spec.Ports, io.Discard)
+	site, err := startNetlifyDev(ctx, p, cli, io.Discard)
 	if err != nil {
 		return err
 	}
@@ -169,48 +170,10 @@ func runInModes(ctx context.Context, p *supervisor.Platform, wanted runOptions) 
 func runInMode(ctx context.Context, p *supervisor.Platform, mode string, command []string) error {
 	p.Out.Line("mode       %s", mode)
 	environ := append(os.Environ(), strings.Fields(mode)...) // of repeated variables, the last counts
-	spec, err := supervisor.ReadSpec(p.Home)
-	if err != nil {
-		return err
-	}
-	spec.Functions = supervisor.FunctionVariables(environ)
-	if _, err := p.Up(ctx, spec); err != nil {
+	if err := p.RestartFunctions(ctx, supervisor.FunctionVariables(environ)); err != nil {
 		return err
 	}
 	return runIn(ctx, p, environ, command)
-}
-
-// freshUp starts an empty platform.
-func freshUp(ctx context.Context, p *supervisor.Platform, o *options, functions bool) error {
-	if err := p.Stop(ctx); err != nil { // of a run that was killed
-		return err
-	}
-	if err := p.Erase(); err != nil {
-		return fmt.Errorf("remove the data of the last run: %w", err)
-	}
-	if o.portBase == "" {
-		o.portBase = ports.Auto
-	}
-	spec, err := newSpec(ctx, p, o)
-	if err != nil {
-		return err
-	}
-	if functions {
-		if err := addHost(ctx, p, &spec); err != nil {
-			return err
-		}
-	}
-	spec.Lifeline = true
-	_, err = p.Up(ctx, spec)
-	return err
-}
-
-// clear stops the platform and removes its data, but not its logs.
-func clear(ctx context.Context, p *supervisor.Platform) error {
-	if err := p.Stop(ctx); err != nil {
-		return err
-	}
-	return p.EraseData()
 }
 
 // commandError is the end of the command that run was given, which has said itself what was wrong.

@@ -19,9 +19,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"netlify-supabase-kv/scripts/platform/internal/console"
 	"netlify-supabase-kv/scripts/platform/internal/layout"
 	"netlify-supabase-kv/scripts/platform/internal/npm"
-	"netlify-supabase-kv/scripts/platform/internal/say"
 )
 
 // supabaseCLI is what README.md tells people to apply the migrations with.
@@ -42,7 +42,7 @@ func newCLI(t *testing.T) *cli {
 	}
 	checkout, err := layout.Find(".")
 	require.NoError(t, err)
-	modules, err := supabaseCLI.Install(t.Context(), checkout, say.New(os.Stderr))
+	modules, err := supabaseCLI.Install(t.Context(), checkout, console.New(os.Stderr))
 	require.NoError(t, err)
 	c := &cli{t: t, dir: t.TempDir(), checkout: checkout}
 	c.program = filepath.Join(modules, "node_modules", "@supabase", "cli-"+runtime.GOOS+"-x64", "bin", "supabase")

@@ -46,27 +46,17 @@ func newPlatform() (*platform, error) {
 	}, nil
 }
 
-// part gives the pid of a process that the platform keeps running: postgres or postgrest. 0 while it is being started again.
+// part returns the pid of a process that the platform keeps running: postgres or postgrest. 0 while it is being started again.
 func (p *platform) part(name string) (int, error) {
 	text, err := os.ReadFile(p.stateFile)
 	if err != nil {
 		return 0, err
 	}
-	var state struct {
-		Parts []struct {
-			Name    string
-			Process struct{ PID int }
-		}
-	}
+	var state struct{ Processes map[string]struct{ PID int } }
 	if err := json.Unmarshal(text, &state); err != nil {
 		return 0, fmt.Errorf("%s: %w", p.stateFile, err)
 	}
-	for _, part := range state.Parts {
-		if part.Name == name {
-			return part.Process.PID, nil
-		}
-	}
-	return 0, fmt.Errorf("the platform runs no %s", name)
+	return state.Processes[name].PID, nil
 }
 
 // running waits for the part's process, another one than before.

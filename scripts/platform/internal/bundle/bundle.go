@@ -20,9 +20,9 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"netlify-supabase-kv/scripts/platform/internal/console"
 	"netlify-supabase-kv/scripts/platform/internal/layout"
 	"netlify-supabase-kv/scripts/platform/internal/proc"
-	"netlify-supabase-kv/scripts/platform/internal/say"
 )
 
 // Bootstrap is the name of the program in a function's zip, and in its folder here.
@@ -33,7 +33,7 @@ const kept = 6
 
 // Build makes sure that the functions are built and gives the folder that holds <function>/bootstrap for each. modules is where the
 // npm packages with the bundler are.
-func Build(ctx context.Context, c layout.Checkout, modules string, out *say.Printer) (string, error) {
+func Build(ctx context.Context, c layout.Checkout, modules string, out *console.Printer) (string, error) {
 	key, err := fingerprint(c)
 	if err != nil {
 		return "", err
@@ -180,7 +180,7 @@ const script = "bundle.mjs"
 func bundled(ctx context.Context, c layout.Checkout, modules, dir string) error {
 	node, err := exec.LookPath("node")
 	if err != nil {
-		return say.Try(errors.New("node is not on PATH"), "install Node.js 20 or newer")
+		return console.Try(errors.New("node is not on PATH"), "install Node.js 20 or newer")
 	}
 	source, err := os.ReadFile(filepath.Join(c.NPMSource("platform"), script))
 	if err != nil {
@@ -191,9 +191,9 @@ func bundled(ctx context.Context, c layout.Checkout, modules, dir string) error 
 	}
 	zips := dir + ".zips"
 	defer os.RemoveAll(zips)
-	cmd := exec.CommandContext(ctx, node, filepath.Join(modules, script), filepath.Join(c.Root, "functions"), zips)
+	cmd := exec.Command(node, filepath.Join(modules, script), filepath.Join(c.Root, "functions"), zips)
 	cmd.Dir = c.Root
-	if err := run(cmd); err != nil {
+	if err := run(ctx, cmd); err != nil {
 		return err
 	}
 	return unpackAll(zips, dir)
@@ -205,23 +205,30 @@ func native(ctx context.Context, c layout.Checkout, name, to string) error {
 
 // compile builds with what the bundler builds with, for this machine.
 func compile(ctx context.Context, c layout.Checkout, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-tags", "lambda.norpc"}, args...)...)
-	cmd.Dir = c.Root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	return run(cmd)
+	return goBuild(ctx, c, append(os.Environ(), "CGO_ENABLED=0"), append([]string{"-tags", "lambda.norpc"}, args...)...)
+}
+
+// Compile fills Go's build cache the way netlify dev compiles, with errors shown here, so that its first request does not wait.
+func Compile(ctx context.Context, c layout.Checkout, out *console.Printer) error {
+	step := out.Step("compiling functions")
+	defer step.Drop()
+	if err := goBuild(ctx, c, os.Environ(), "-o", os.DevNull, "./functions/..."); err != nil {
+		return err
+	}
+	step.Done("compiled   functions")
+	return nil
+}
+
+func goBuild(ctx context.Context, c layout.Checkout, environ []string, args ...string) error {
+	cmd := exec.Command("go", append([]string{"build"}, args...)...)
+	cmd.Dir, cmd.Env = c.Root, environ
+	return run(ctx, cmd)
 }
 
 // run shows what the compiler said when it fails: that is what the person has to mend.
-func run(cmd *exec.Cmd) error {
-	out := proc.NewTail(8192)
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Cancel = func() error { return proc.KillGroup(cmd.Process.Pid) }
-	cmd.WaitDelay = 2 * time.Second
-	if err := proc.Start(cmd); err != nil {
-		return err
-	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("build the functions: %w\n%s", err, out.Text())
+func run(ctx context.Context, cmd *exec.Cmd) error {
+	if printed, err := proc.Run(ctx, cmd); err != nil {
+		return fmt.Errorf("build the functions: %w\n%s", err, printed)
 	}
 	return nil
 }

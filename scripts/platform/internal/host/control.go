@@ -25,10 +25,8 @@ type Instance struct {
 	Requests   int    `json:"requests"`
 }
 
-// Instances lists every instance.
-func (h *Host) Instances() []Instance {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
+// describe lists every instance.
+func (h *Host) describe() []Instance {
 	list := []Instance{}
 	for _, name := range slices.Sorted(maps.Keys(h.functions)) {
 		for _, s := range h.functions[name].slots {
@@ -56,7 +54,7 @@ func (h *Host) serveControl(w http.ResponseWriter, r *http.Request) {
 	case "healthz":
 		writeJSON(w, http.StatusOK, map[string]bool{"ok": true})
 	case "instances":
-		writeJSON(w, http.StatusOK, map[string]any{"instances": h.Instances()})
+		writeJSON(w, http.StatusOK, map[string]any{"instances": h.describe()})
 	case "restart":
 		h.serveRestart(w, r)
 	default:
@@ -92,7 +90,7 @@ func (h *Host) serveRestart(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"instances": h.Instances()})
+	writeJSON(w, http.StatusOK, map[string]any{"instances": h.describe()})
 }
 
 // chosen reads function and instance from the query; without them, all are meant.
@@ -100,8 +98,8 @@ func (h *Host) chosen(r *http.Request) ([]*function, int, error) {
 	number := -1
 	if text := r.FormValue("instance"); text != "" {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 || n >= h.instances {
-			return nil, 0, fmt.Errorf("instance must be 0 to %d, got %q", h.instances-1, text)
+		if err != nil || n < 0 || n >= h.Instances {
+			return nil, 0, fmt.Errorf("instance must be 0 to %d, got %q", h.Instances-1, text)
 		}
 		number = n
 	}
@@ -110,11 +108,9 @@ func (h *Host) chosen(r *http.Request) ([]*function, int, error) {
 		return nil, 0, errors.New("instance needs a function beside it")
 	}
 	if name == "" {
-		h.mu.RLock()
-		defer h.mu.RUnlock()
 		return slices.Collect(maps.Values(h.functions)), number, nil
 	}
-	f := h.function(name)
+	f := h.functions[name]
 	if f == nil {
 		return nil, 0, fmt.Errorf("there is no function %q", name)
 	}

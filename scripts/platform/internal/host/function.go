@@ -4,24 +4,18 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
-// Program is how to start a function.
-type Program struct {
-	Path string
-	Env  map[string]string // beside what every Lambda function has
-}
-
-// function is a program and its instances. Whoever is idle longest works next, which is round-robin while nobody is busy.
+// function is a program and its instances. The instance that is idle longest works next: round-robin while none is busy.
 type function struct {
-	host  *Host
-	name  string
-	slots []*slot
-	ctx   context.Context // ends when the function is to stop
-	stop  context.CancelFunc
+	host    *Host
+	name    string
+	program string // its path
+	slots   []*slot
 
 	mu      sync.Mutex
-	program Program
 	idle    []*instance   // waiting in the Runtime API for work, longest first
 	waiting []*invocation // waiting for an instance, longest first
 	failing string        // why the last starts failed, when nothing but failed starts has happened since
@@ -162,11 +156,9 @@ func (f *function) broken() string {
 	return f.failing
 }
 
-// newFunction makes a function whose instances are not started yet.
-func newFunction(h *Host, name string, p Program) *function {
-	f := &function{host: h, name: name, program: p}
-	f.ctx, f.stop = context.WithCancel(h.ctx)
-	for n := range h.instances {
+func newFunction(h *Host, name, program string) *function {
+	f := &function{host: h, name: name, program: program}
+	for n := range h.Instances {
 		f.slots = append(f.slots, &slot{function: f, number: n, done: make(chan struct{})})
 	}
 	return f
@@ -175,15 +167,8 @@ func newFunction(h *Host, name string, p Program) *function {
 // start brings up the instances.
 func (f *function) start() {
 	for _, s := range f.slots {
-		go s.keep(f.ctx)
+		go s.keep(f.host.ctx)
 	}
-}
-
-// replace changes the program; the instances that run are to be restarted after it.
-func (f *function) replace(p Program) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.program = p
 }
 
 // restart replaces one slot's instance, or with number < 0 every one, and waits until the new ones are ready.
@@ -194,23 +179,15 @@ func (f *function) restart(ctx context.Context, number int) error {
 			chosen = append(chosen, s)
 		}
 	}
-	var all sync.WaitGroup
-	errs := make([]error, len(chosen))
-	for i, s := range chosen {
-		all.Go(func() { errs[i] = s.restart(ctx) })
+	var all errgroup.Group
+	for _, s := range chosen {
+		all.Go(func() error { return s.restart(ctx) })
 	}
-	all.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return all.Wait()
 }
 
-// end stops every instance and waits for it.
-func (f *function) end() {
-	f.stop()
+// waitStopped waits for the end of every instance after the host's context has ended.
+func (f *function) waitStopped() {
 	for _, s := range f.slots {
 		<-s.done
 	}

@@ -66,12 +66,13 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// newSite makes a site whose function does not run yet.
 func newSite(t *testing.T, change func(*Options)) *site {
 	t.Helper()
 	s := &site{log: &lockedBuffer{}}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	o := Options{RuntimeAddress: listener.Addr().String(), Output: s.log, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	o := Options{Programs: map[string]string{"f": program}, RuntimeAddress: listener.Addr().String(), Output: s.log, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Site:   Site{ID: "site", Context: "dev", Blobs: "e30="},
 		Config: Config{Redirects: []Redirect{{From: "/api/f/*", To: "/.netlify/functions/f/:splat", Status: 200}}}}
 	if change != nil {
@@ -89,18 +90,17 @@ func newSite(t *testing.T, change func(*Options)) *site {
 	return s
 }
 
-// start applies f with env.
-func (s *site) start(t *testing.T, env map[string]string) error {
+func (s *site) start(t *testing.T) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	return s.host.Apply(ctx, map[string]Program{"f": {Path: program, Env: env}})
+	return s.host.Start(ctx)
 }
 
 func running(t *testing.T, change func(*Options)) *site {
 	t.Helper()
 	s := newSite(t, change)
-	require.NoError(t, s.start(t, nil))
+	require.NoError(t, s.start(t))
 	return s
 }
 
@@ -146,7 +146,7 @@ func TestRequestReachesTheFunctionUnderARewrite(t *testing.T) {
 func TestInstancesTakeTurnsAndStayWarm(t *testing.T) {
 	t.Parallel()
 	s := running(t, func(o *Options) { o.Instances = 3 })
-	f := s.host.function("f")
+	f := s.host.functions["f"]
 	seen := map[string]int{}
 	for range 9 {
 		require.Eventually(t, func() bool {
@@ -177,8 +177,7 @@ func TestOneInvocationAtATimePerInstance(t *testing.T) {
 
 func TestFunctionSeesOnlyItsOwnEnvironment(t *testing.T) {
 	t.Setenv("SECRET_OF_THE_SHELL", "1")
-	s := newSite(t, func(o *Options) { o.Instances = 1 })
-	require.NoError(t, s.start(t, map[string]string{"KV_X": "y"}))
+	s := running(t, func(o *Options) { o.Instances, o.Env = 1, map[string]string{"KV_X": "y"} })
 	_, body := s.get(t, "do=env")
 	lines := strings.Split(body, "\n")
 	require.Contains(t, lines, "KV_X=y")
@@ -275,7 +274,7 @@ func TestPanicIsReportedAndTheInstanceReplaced(t *testing.T) {
 func TestKilledInstanceIsReplaced(t *testing.T) {
 	t.Parallel()
 	s := running(t, func(o *Options) { o.Instances = 1 })
-	require.NoError(t, proc.Kill(s.host.Instances()[0].PID))
+	require.NoError(t, proc.Kill(s.host.describe()[0].PID))
 	require.Eventually(t, func() bool {
 		resp, _ := s.get(t, "")
 		return resp.StatusCode == http.StatusOK && resp.Header.Get(InstanceHeader) == "f-0-2"
@@ -285,7 +284,7 @@ func TestKilledInstanceIsReplaced(t *testing.T) {
 func TestTimeoutEndsTheInstance(t *testing.T) {
 	t.Parallel()
 	s := running(t, func(o *Options) { o.Instances, o.Timeout = 1, 300*time.Millisecond })
-	pid := s.host.Instances()[0].PID
+	pid := s.host.describe()[0].PID
 	resp, body := s.get(t, "do=sleep&n=1m")
 	require.Equal(t, http.StatusGatewayTimeout, resp.StatusCode)
 	require.Equal(t, lambdaError("Sandbox.Timedout", "Task timed out after 0.30 seconds"), body)
@@ -313,7 +312,7 @@ func TestRequestsThatFindEveryInstanceBusyWaitTheirTurn(t *testing.T) {
 			}
 		})
 	}
-	f := s.host.function("f")
+	f := s.host.functions["f"]
 	require.Eventually(t, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -358,21 +357,25 @@ func TestRequestAtAndOverTheLimit(t *testing.T) {
 
 func TestFunctionThatDiesDuringInit(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, nil)
-	require.ErrorContains(t, s.start(t, map[string]string{"KV_TEST_INIT": "dies"}), "f does not start: f-")
+	dies := filepath.Join(t.TempDir(), "dies")
+	require.NoError(t, os.WriteFile(dies, nil, 0o644))
+	s := newSite(t, func(o *Options) { o.Env = map[string]string{"KV_TEST_DIES_WHILE_EXISTS": dies} })
+	require.ErrorContains(t, s.start(t), "f does not start: f-")
 	resp, body := s.get(t, "")
 	require.Equal(t, http.StatusBadGateway, resp.StatusCode)
 	require.Contains(t, body, "ended before it was ready (exit status 3)")
-	require.NoError(t, s.start(t, map[string]string{"KV_TEST_INIT": "lives"}))
-	resp, _ = s.get(t, "")
-	require.Equal(t, http.StatusOK, resp.StatusCode)
+	require.NoError(t, os.Remove(dies))
+	require.Eventually(t, func() bool {
+		resp, _ := s.get(t, "")
+		return resp.StatusCode == http.StatusOK
+	}, 20*time.Second, 20*time.Millisecond, "it is started again until it is ready")
 }
 
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	s := running(t, nil)
 	names := func() (list []string) {
-		for _, in := range s.host.Instances() {
+		for _, in := range s.host.describe() {
 			list = append(list, in.Name)
 		}
 		return list
@@ -437,26 +440,10 @@ func requireStatus(t *testing.T, resp *http.Response) bool {
 	return true
 }
 
-func TestChangedVariablesRestartTheFunction(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, func(o *Options) { o.Instances = 1 })
-	require.NoError(t, s.start(t, map[string]string{"KV_X": "1"}))
-	require.NoError(t, s.start(t, map[string]string{"KV_X": "1"}))
-	resp, _ := s.get(t, "")
-	require.Equal(t, "f-0-1", resp.Header.Get(InstanceHeader))
-	require.NoError(t, s.start(t, map[string]string{"KV_X": "2"}))
-	resp, body := s.get(t, "do=env")
-	require.Equal(t, "f-0-2", resp.Header.Get(InstanceHeader))
-	require.Contains(t, strings.Split(body, "\n"), "KV_X=2")
-	require.NoError(t, s.host.Apply(t.Context(), nil))
-	resp, _ = s.get(t, "")
-	require.Equal(t, http.StatusNotFound, resp.StatusCode)
-}
-
 func TestCloseLeavesNoProcess(t *testing.T) {
 	t.Parallel()
 	s := running(t, nil)
-	instances := s.host.Instances()
+	instances := s.host.describe()
 	require.Len(t, instances, 2)
 	s.host.Close()
 	for _, in := range instances {
@@ -489,7 +476,7 @@ func TestControlKeepsPagesOut(t *testing.T) {
 func TestRuntimeAPIKnowsItsInstances(t *testing.T) {
 	t.Parallel()
 	s := running(t, nil)
-	resp, err := http.Get("http://" + s.host.runtimeAddress + "/stranger/2018-06-01/runtime/invocation/next")
+	resp, err := http.Get("http://" + s.host.RuntimeAddress + "/stranger/2018-06-01/runtime/invocation/next")
 	require.NoError(t, err)
 	resp.Body.Close()
 	require.Equal(t, http.StatusForbidden, resp.StatusCode)

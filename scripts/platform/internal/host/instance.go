@@ -3,7 +3,9 @@ package host
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -127,7 +129,7 @@ func (s *slot) keep(ctx context.Context) {
 			pause = startPauseFirst
 			continue
 		}
-		s.function.host.log.Error("function does not start", "instance", in.Name(), "error", fmt.Sprint(err), "pause", pause.String())
+		s.function.host.Log.Error("function does not start", "instance", in.Name(), "error", fmt.Sprint(err), "pause", pause.String())
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -200,13 +202,10 @@ const memorySize = "1024"
 // command starts the program with what Lambda sets, and with nothing of the environment that the platform was started in.
 func (in *instance) command() *exec.Cmd {
 	f := in.function
-	f.mu.Lock()
-	program := f.program
-	f.mu.Unlock()
-	cmd := exec.Command(program.Path)
-	cmd.Dir = dirOf(program.Path)
+	cmd := exec.Command(f.program)
+	cmd.Dir = filepath.Dir(f.program)
 	env := map[string]string{
-		"AWS_LAMBDA_RUNTIME_API":          f.host.runtimeAddress + "/" + in.token,
+		"AWS_LAMBDA_RUNTIME_API":          f.host.RuntimeAddress + "/" + in.token,
 		"AWS_LAMBDA_FUNCTION_NAME":        f.name,
 		"AWS_LAMBDA_FUNCTION_VERSION":     "$LATEST",
 		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": memorySize,
@@ -222,9 +221,7 @@ func (in *instance) command() *exec.Cmd {
 		"LANG":                            "en_US.UTF-8",
 		"TZ":                              ":UTC",
 	}
-	for name, value := range program.Env {
-		env[name] = value
-	}
+	maps.Copy(env, f.host.Env)
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
-	"netlify-supabase-kv/scripts/platform/internal/say"
+	"netlify-supabase-kv/scripts/platform/internal/console"
 )
 
 // Redirect is one [[redirects]] of netlify.toml. The host knows rewrites, with status 200.
@@ -48,7 +48,7 @@ func parseConfig(content []byte) (Config, error) {
 	}
 	for _, r := range file.Redirects {
 		if err := r.check(); err != nil {
-			return Config{}, say.Try(fmt.Errorf("netlify.toml: redirect from %q: %w", r.From, err),
+			return Config{}, console.Try(fmt.Errorf("netlify.toml: redirect from %q: %w", r.From, err),
 				"write it otherwise, or teach scripts/platform/internal/host to do as Netlify does")
 		}
 	}

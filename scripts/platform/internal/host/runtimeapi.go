@@ -55,7 +55,7 @@ func (h *Host) serveNext(w http.ResponseWriter, r *http.Request, in *instance) {
 		header := w.Header()
 		header.Set("Content-Type", "application/json")
 		header.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
-		header.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(time.Now().Add(h.timeout).UnixMilli(), 10))
+		header.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(time.Now().Add(h.Timeout).UnixMilli(), 10))
 		header.Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:"+region+":000000000000:function:"+in.function.name)
 		header.Set("Lambda-Runtime-Trace-Id", "Root=1-"+strconv.FormatInt(time.Now().Unix(), 16)+"-"+inv.id[:24]+";Sampled=0")
 		header.Set("Content-Length", strconv.Itoa(len(inv.event)))

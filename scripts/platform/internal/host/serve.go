@@ -20,29 +20,28 @@ const InstanceHeader = "X-Kv-Instance"
 
 // ServeHTTP routes like Netlify: functions by their address, then files, then rewrites.
 func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	config, site, publish := h.settings()
 	if strings.HasPrefix(r.URL.Path, controlPrefix) {
 		h.serveControl(w, r)
 		return
 	}
 	_, direct := functionOf(r.URL.EscapedPath())
 	if !direct && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		if file, ok := static(publish, r.URL.Path); ok {
+		if file, ok := static(h.PublishDir, r.URL.Path); ok {
 			http.ServeFile(w, withPath(r, "/"), file)
 			return
 		}
 	}
-	name, ok := config.route(r.URL.EscapedPath())
+	name, ok := h.Config.route(r.URL.EscapedPath())
 	if !ok {
 		notFound(w, "Not found")
 		return
 	}
-	f := h.function(name)
+	f := h.functions[name]
 	if f == nil {
 		notFound(w, "Function not found: "+name)
 		return
 	}
-	h.invoke(w, r, f, site)
+	h.invoke(w, r, f)
 }
 
 // withPath is the request with another path: http.ServeFile redirects /index.html, and Netlify does not.
@@ -53,10 +52,10 @@ func withPath(r *http.Request, path string) *http.Request {
 }
 
 // invoke sends a request through an instance of f.
-func (h *Host) invoke(w http.ResponseWriter, r *http.Request, f *function, site Site) {
+func (h *Host) invoke(w http.ResponseWriter, r *http.Request, f *function) {
 	requestID := newID()
 	w.Header().Set("X-Nf-Request-Id", requestID)
-	payload, err := readEvent(r, site, requestID)
+	payload, err := readEvent(r, h.Site, requestID)
 	switch {
 	case errors.Is(err, errTooLarge):
 		deny(w, http.StatusRequestEntityTooLarge, "Runtime.RequestTooLarge", fmt.Sprintf("the request is over the %d bytes that a function takes", MaxPayload))
@@ -111,7 +110,7 @@ func readEvent(r *http.Request, site Site, requestID string) ([]byte, error) {
 
 // await waits for an instance and for what it says. An invocation goes on when its client goes away, as on Lambda.
 func (h *Host) await(r *http.Request, f *function, inv *invocation) (*instance, outcome, error) {
-	timer := time.NewTimer(h.timeout)
+	timer := time.NewTimer(h.Timeout)
 	defer timer.Stop()
 	var in *instance
 	select {
@@ -126,7 +125,7 @@ func (h *Host) await(r *http.Request, f *function, inv *invocation) (*instance, 
 		f.withdraw(inv)
 		return nil, outcome{}, errAllBusy
 	}
-	timer.Reset(h.timeout)
+	timer.Reset(h.Timeout)
 	select {
 	case o := <-inv.result:
 		return in, o, nil
@@ -139,11 +138,11 @@ func (h *Host) await(r *http.Request, f *function, inv *invocation) (*instance, 
 
 func (h *Host) denyLate(w http.ResponseWriter, in *instance, err error) {
 	if errors.Is(err, errTimedOut) {
-		h.log.Warn("function timed out", "instance", in.Name())
-		deny(w, http.StatusGatewayTimeout, "Sandbox.Timedout", fmt.Sprintf("Task timed out after %.2f seconds", h.timeout.Seconds()))
+		h.Log.Warn("function timed out", "instance", in.Name())
+		deny(w, http.StatusGatewayTimeout, "Sandbox.Timedout", fmt.Sprintf("Task timed out after %.2f seconds", h.Timeout.Seconds()))
 		return
 	}
-	deny(w, http.StatusGatewayTimeout, "Runtime.Busy", fmt.Sprintf("every instance was busy for %.2f seconds", h.timeout.Seconds()))
+	deny(w, http.StatusGatewayTimeout, "Runtime.Busy", fmt.Sprintf("every instance was busy for %.2f seconds", h.Timeout.Seconds()))
 }
 
 // answer turns an outcome into a response.
@@ -151,7 +150,7 @@ func (h *Host) answer(w http.ResponseWriter, r *http.Request, in *instance, o ou
 	switch o.kind {
 	case answered:
 		if err := respond(w, r.Method, o.body); err != nil {
-			h.log.Warn("function answered nonsense", "instance", in.Name(), "error", err.Error())
+			h.Log.Warn("function returned an invalid response", "instance", in.Name(), "error", err.Error())
 			deny(w, http.StatusBadGateway, "Runtime.InvalidResponse", "error decoding lambda response: "+err.Error())
 		}
 	case failed:

@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"netlify-supabase-kv/scripts/platform/internal/say"
+	"netlify-supabase-kv/scripts/platform/internal/console"
 )
 
 // Checkout is one working copy of the project. What costs time and holds no data (npm packages, builds) is shared by every
@@ -25,7 +25,7 @@ func Find(dir string) (Checkout, error) {
 			return resolved(at)
 		}
 		if at == filepath.Dir(at) {
-			return Checkout{}, say.Try(fmt.Errorf("no go.mod and netlify.toml in %s or above it", dir), "run it from inside the checkout")
+			return Checkout{}, console.Try(fmt.Errorf("no go.mod and netlify.toml in %s or above it", dir), "run it from inside the checkout")
 		}
 	}
 }
@@ -83,17 +83,14 @@ func (h Home) Make() error {
 // Env is the file with the addresses and keys, for shells and tests.
 func (h Home) Env() string { return filepath.Join(h.Dir, "env") }
 
-// State says what runs; Spec says what is wanted; Secrets are made once and kept.
+// State names the processes that run.
 func (h Home) State() string { return filepath.Join(h.Dir, "state.json") }
-
-// Spec is what the supervisor was last asked to run.
-func (h Home) Spec() string { return filepath.Join(h.Dir, "spec.json") }
 
 // Secrets holds passwords and keys, made once and kept for as long as the data.
 func (h Home) Secrets() string { return filepath.Join(h.Dir, "secrets.json") }
 
-// Lock is held by whoever starts or stops the platform.
-func (h Home) Lock() string { return h.Dir + string(filepath.Separator) + "lock" }
+// Lock is held by the process that runs the platform, or removes its data.
+func (h Home) Lock() string { return filepath.Join(h.Dir, "lock") }
 
 // Postgres is the database's folder, or a symbolic link to it.
 func (h Home) Postgres() string { return filepath.Join(h.Dir, "postgres") }

@@ -11,14 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
 
+	"netlify-supabase-kv/scripts/platform/internal/console"
 	"netlify-supabase-kv/scripts/platform/internal/layout"
 	"netlify-supabase-kv/scripts/platform/internal/proc"
-	"netlify-supabase-kv/scripts/platform/internal/say"
 )
 
 // Set is one folder under scripts/platform/npm with its lock file.
@@ -32,7 +31,7 @@ type Set struct {
 const stamp = ".installed"
 
 // Install makes sure that the set is there, and gives the folder that holds its node_modules.
-func (s Set) Install(ctx context.Context, c layout.Checkout, out *say.Printer) (string, error) {
+func (s Set) Install(ctx context.Context, c layout.Checkout, out *console.Printer) (string, error) {
 	dir := c.NPM(s.Name)
 	want, err := s.fingerprint(c)
 	if err != nil {
@@ -86,16 +85,16 @@ func (s Set) fingerprint(c layout.Checkout) (string, error) {
 func (s Set) install(ctx context.Context, c layout.Checkout, dir string) error {
 	npm, err := exec.LookPath("npm")
 	if err != nil {
-		return say.Try(errors.New("npm is not on PATH"), "install Node.js 20 or newer, which brings npm")
+		return console.Try(errors.New("npm is not on PATH"), "install Node.js 20 or newer, which brings npm")
 	}
 	if err := s.prepare(c, dir); err != nil {
 		return err
 	}
 	// npm ci removes a half-finished node_modules itself.
-	cmd := exec.CommandContext(ctx, npm, "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=warn")
+	cmd := exec.Command(npm, "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=warn")
 	cmd.Dir = dir
-	if err := run(cmd, dir+".log"); err != nil {
-		return err
+	if printed, err := proc.Run(ctx, cmd); err != nil {
+		return console.Try(fmt.Errorf("npm ci failed (%w):\n%s", err, printed), "see whether npm reaches its registry, which it has to do once")
 	}
 	if s.After == nil {
 		return nil
@@ -121,36 +120,4 @@ func (s Set) prepare(c layout.Checkout, dir string) error {
 		}
 	}
 	return nil
-}
-
-// run keeps npm's words in a log, and shows only its first error.
-func run(cmd *exec.Cmd, logName string) error {
-	log, err := os.Create(logName)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Cancel = func() error { return proc.KillGroup(cmd.Process.Pid) }
-	cmd.WaitDelay = 5 * time.Second
-	if err := proc.Start(cmd); err != nil {
-		return err
-	}
-	if err := cmd.Wait(); err != nil {
-		return say.Try(fmt.Errorf("npm ci failed (%w): %s", err, firstError(logName)), "read %s; npm needs to reach its registry once", logName)
-	}
-	return nil
-}
-
-func firstError(logName string) string {
-	content, err := os.ReadFile(logName)
-	if err != nil {
-		return err.Error()
-	}
-	for _, line := range strings.Split(string(content), "\n") {
-		if text, found := strings.CutPrefix(line, "npm error "); found && !strings.HasPrefix(text, "code ") {
-			return text
-		}
-	}
-	return "it printed no error"
 }

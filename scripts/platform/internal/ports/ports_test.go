@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
-	"netlify-supabase-kv/scripts/platform/internal/say"
+	"netlify-supabase-kv/scripts/platform/internal/console"
 )
 
 func TestParse(t *testing.T) {
@@ -20,7 +19,7 @@ func TestParse(t *testing.T) {
 	require.Equal(t, Default, plan)
 	plan, err = Parse("20000")
 	require.NoError(t, err)
-	require.Equal(t, Plan{Base: 20000, Gateway: 20000, Postgres: 20001, Host: 20002, Dev: 20003, PostgREST: 20004, Admin: 20005, Control: 20006, Blobs: 20007}, plan)
+	require.Equal(t, Plan{Gateway: 20000, Postgres: 20001, Host: 20002, Dev: 20003, PostgREST: 20004, Admin: 20005, Runtime: 20006, Blobs: 20007}, plan)
 	for _, base := range []string{"x", "80", "65530", "-1", "2e4"} {
 		_, err := Parse(base)
 		require.ErrorContains(t, err, strconv.Quote(base))
@@ -31,29 +30,33 @@ func TestAutoFindsFreePorts(t *testing.T) {
 	t.Parallel()
 	plan, err := Parse(Auto)
 	require.NoError(t, err)
-	require.NotZero(t, plan.Base)
+	require.GreaterOrEqual(t, plan.Gateway, autoLow)
+	require.NoError(t, plan.Check(true, true))
 }
 
-func TestTakenPortIsNamedWithItsOwnerAndAWayOut(t *testing.T) {
-	t.Parallel()
+// taken listens on some port.
+func taken(t *testing.T) int {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer l.Close()
-	port := l.Addr().(*net.TCPAddr).Port
-	err = Plan{Host: port}.Check(t.Context(), false)
-	require.ErrorContains(t, err, fmt.Sprintf("port %d (for the function host) is taken by ", port))
-	require.ErrorContains(t, err, fmt.Sprintf("(pid %d)", os.Getpid()))
-	var hint *say.Hint
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestTakenPortsAreNamedWithAWayOut(t *testing.T) {
+	t.Parallel()
+	host, blobs := taken(t), taken(t)
+	err := Plan{Host: host, Blobs: blobs}.Check(false, false)
+	require.EqualError(t, err, fmt.Sprintf("port %d (for the function host) is taken\n       port %d (for the Blobs stand-in) is taken", host, blobs))
+	var hint *console.Hint
 	require.True(t, errors.As(err, &hint))
-	require.Equal(t, "stop that program, or move every port: PORT_BASE=20000 with the same command", hint.Try)
+	require.Equal(t, "stop the program that has it, or move every port: KV_LOCAL_PORT_BASE=21000 with the same command", hint.Try)
 }
 
-func TestPortsOfTheDatabaseCountOnlyWhenItRunsHere(t *testing.T) {
+func TestOnlyPortsThatAreNeededCount(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	plan := Plan{Postgres: l.Addr().(*net.TCPAddr).Port}
-	require.NoError(t, plan.Check(t.Context(), false))
-	require.ErrorContains(t, plan.Check(t.Context(), true), "for Postgres")
+	plan := Plan{Postgres: taken(t), Dev: taken(t)}
+	require.NoError(t, plan.Check(false, false))
+	require.ErrorContains(t, plan.Check(true, false), "for Postgres")
+	require.ErrorContains(t, plan.Check(false, true), "for netlify dev")
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"netlify-supabase-kv/scripts/platform/internal/say"
+	"netlify-supabase-kv/scripts/platform/internal/console"
 )
 
 // migration is one file of supabase/migrations.
@@ -85,7 +85,7 @@ func migrations(dir string) ([]migration, error) {
 	sort.Slice(found, func(i, j int) bool { return found[i].version < found[j].version })
 	for i := 1; i < len(found); i++ {
 		if found[i].version == found[i-1].version {
-			return nil, say.Try(fmt.Errorf("two migrations have the version %s", found[i].version), "rename one of them")
+			return nil, console.Try(fmt.Errorf("two migrations have the version %s", found[i].version), "rename one of them")
 		}
 	}
 	return found, nil
@@ -123,7 +123,7 @@ func apply(ctx context.Context, conn *pgx.Conn, m migration) error {
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
 	if _, err := tx.Conn().PgConn().Exec(ctx, m.sql).ReadAll(); err != nil {
-		return say.Try(located(m, err), "mend the file; nothing of it was applied")
+		return console.Try(located(m, err), "mend the file; nothing of it was applied")
 	}
 	if _, err := tx.Exec(ctx, "insert into supabase_migrations.schema_migrations (version, statements, name) values ($1, $2, $3)",
 		m.version, []string{m.sql}, m.name); err != nil {

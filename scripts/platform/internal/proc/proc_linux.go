@@ -37,10 +37,8 @@ func start(cmd *exec.Cmd) error {
 	return <-done
 }
 
-// DieOf chooses the signal that the command gets when this process dies; without it, SIGKILL.
-func DieOf(cmd *exec.Cmd, signal syscall.Signal) {
-	attributes(cmd).Pdeathsig = signal
-}
+// SetDeathSignal chooses the signal that cmd gets when this process dies; without it, SIGKILL.
+func SetDeathSignal(cmd *exec.Cmd, signal syscall.Signal) { attributes(cmd).Pdeathsig = signal }
 
 // startOf reads the start time in clock ticks since boot, and the boot it counts from.
 func startOf(pid int) (string, bool) {

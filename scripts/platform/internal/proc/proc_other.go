@@ -12,11 +12,10 @@ import (
 
 func start(cmd *exec.Cmd) error { return cmd.Start() }
 
-// DieOf chooses the signal that the command gets when this process dies, which only Linux can do. Elsewhere what survives is
-// ended by the next command.
-func DieOf(*exec.Cmd, syscall.Signal) {}
+// SetDeathSignal does nothing: only Linux signals the children of a process that dies. Elsewhere the next command ends them.
+func SetDeathSignal(*exec.Cmd, syscall.Signal) {}
 
-// ReapOrphans is needed on Linux alone, in containers whose first process waits for nobody.
+// ReapOrphans does nothing: only a Linux container may lack a first process that waits for orphans.
 func ReapOrphans() {}
 
 func startOf(pid int) (string, bool) {

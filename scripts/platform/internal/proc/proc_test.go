@@ -1,5 +1,3 @@
-//go:build unix
-
 package proc
 
 import (
@@ -63,7 +61,7 @@ func TestWhoIsGoneHoldsNothing(t *testing.T) {
 		process, alive := Identify(cmd.Process.Pid)
 		require.True(t, alive)
 		require.NoError(t, Kill(process.PID))
-		require.True(t, process.WaitGone(t.Context()))
+		require.True(t, process.WaitGone(10*time.Second))
 		lock := flock.New(file)
 		free, err := lock.TryLock()
 		require.NoError(t, err)
@@ -103,7 +101,7 @@ func TestChildIsStartedAgainUntilTheEnd(t *testing.T) {
 	var mu sync.Mutex
 	var pids []int
 	third := make(chan struct{})
-	child := &Child{Name: "sleep", Output: &strings.Builder{},
+	child := &Child{Output: &strings.Builder{},
 		Command: func() (*exec.Cmd, error) { return exec.Command("sleep", "60"), nil },
 		Changed: func(pid int, _ error) {
 			mu.Lock()
@@ -146,10 +144,20 @@ func TestLines(t *testing.T) {
 	require.Equal(t, []string{"ab", "c", "", "d"}, got)
 }
 
-func TestTailKeepsTheEnd(t *testing.T) {
+func TestRunReturnsTheLastOfWhatWasPrinted(t *testing.T) {
 	t.Parallel()
-	tail := NewTail(8)
-	_, err := tail.Write([]byte("first\nsecond\n\n"))
-	require.NoError(t, err)
-	require.Equal(t, "second", tail.LastLine())
+	printed, err := Run(t.Context(), exec.Command("sh", "-c", "yes first | head -c 20000; echo; echo last; exit 3"))
+	require.EqualError(t, err, "exit status 3")
+	require.True(t, strings.HasSuffix(printed, "\nlast"), printed)
+	require.Len(t, printed, tailBytes-1, "without the line break at its end")
+}
+
+func TestRunKillsWhatItStartedWhenItsContextEnds(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_, err := Run(ctx, exec.Command("sh", "-c", "sleep 60 & sleep 60; wait"))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Less(t, time.Since(began), 30*time.Second)
 }

@@ -3,6 +3,8 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"maps"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"time"
@@ -13,232 +15,215 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/host"
 	"netlify-supabase-kv/scripts/platform/internal/ports"
 	"netlify-supabase-kv/scripts/platform/internal/postgres"
+	"netlify-supabase-kv/scripts/platform/internal/postgrest"
 	"netlify-supabase-kv/scripts/platform/internal/proc"
-	"netlify-supabase-kv/scripts/platform/internal/rest"
-)
-
-// The names of the parts.
-const (
-	partPostgres   = "postgres"
-	partMigrations = "migrations"
-	partPostgREST  = "postgrest"
-	partBlobs      = "blobs"
-	partHost       = "host"
 )
 
 // startDatabase brings up Postgres, the schema, PostgREST and the gateway.
-func (s *supervisor) startDatabase(ctx context.Context) error {
-	if err := s.during(partPostgres, "starting Postgres", func() (string, error) { return s.startPostgres(ctx) }); err != nil {
+func (p *Platform) startDatabase(ctx context.Context) error {
+	if err := p.step("starting Postgres", func() (string, error) { return p.startPostgres(ctx) }); err != nil {
 		return err
 	}
-	if err := s.migrate(ctx); err != nil {
+	if err := p.migrate(ctx); err != nil {
 		return err
 	}
-	return s.during(partPostgREST, "starting PostgREST", func() (string, error) { return s.startREST(ctx) })
+	return p.step("starting PostgREST", func() (string, error) { return p.startPostgREST(ctx) })
 }
 
-func (s *supervisor) startPostgres(ctx context.Context) (string, error) {
-	native, err := postgres.Native(s.spec.Postgres.Modules)
+func (p *Platform) startPostgres(ctx context.Context) (string, error) {
+	native, err := postgres.Native(p.Spec.Postgres.Modules)
 	if err != nil {
 		return "", err
 	}
-	if s.cluster, err = postgres.Prepare(ctx, s.home, native, s.spec.Postgres.Major, s.spec.Ports.Postgres, s.secrets.Passwords); err != nil {
+	if p.cluster, err = postgres.Prepare(ctx, p.Home, native, p.Spec.Postgres.Major, p.Spec.Ports.Postgres, p.secrets.Passwords); err != nil {
 		return "", err
 	}
-	log, err := s.openLog("postgres")
+	log, err := p.openLog("postgres", &p.parts)
 	if err != nil {
 		return "", err
 	}
 	// A fast shutdown writes everything out, which takes a while after a large load.
-	s.keep(&proc.Child{Name: "Postgres", Command: s.cluster.Command, Stop: s.cluster.Stop, Grace: time.Minute, Output: log}, partPostgres)
-	if err := s.cluster.WaitReady(ctx); err != nil {
-		return "", fmt.Errorf("%w; see %s", err, s.home.Log("postgres"))
+	p.keep("postgres", &proc.Child{Command: p.cluster.Command, Stop: postgres.FastShutdown, Grace: time.Minute, Output: log})
+	if err := p.cluster.WaitReady(ctx); err != nil {
+		return "", fmt.Errorf("%w; see %s", err, p.Home.Log("postgres"))
 	}
-	if err := s.cluster.Bootstrap(ctx); err != nil {
+	if err := p.cluster.Bootstrap(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("started    Postgres %s at %s", s.spec.Postgres.Major, ports.Address(s.spec.Ports.Postgres)), nil
+	return fmt.Sprintf("started    Postgres %s at %s", p.Spec.Postgres.Major, ports.Address(p.Spec.Ports.Postgres)), nil
 }
-
-// nothingApplied is what there is to say when the schema is up to date.
-const nothingApplied = "applied    no new migrations"
 
 // migrate applies what is new in supabase/migrations.
-func (s *supervisor) migrate(ctx context.Context) error {
-	return s.during(partMigrations, "applying migrations", func() (string, error) {
-		applied, changed, err := s.cluster.Migrate(ctx, s.checkout.Migrations())
-		if err != nil {
-			return "", err
+func (p *Platform) migrate(ctx context.Context) error {
+	var changed []string
+	err := p.step("applying migrations", func() (_ string, err error) {
+		var applied []string
+		if applied, changed, err = p.cluster.Migrate(ctx, p.Checkout.Migrations()); err != nil || len(applied) == 0 {
+			return "applied    no new migrations", err
 		}
-		done := nothingApplied
-		if len(applied) > 0 {
-			done = fmt.Sprintf("applied    %d migrations, up to %s", len(applied), applied[len(applied)-1])
-		}
-		s.change(func(state *State) { state.part(partMigrations).Warning = changedWarning(changed) })
-		return done, nil
+		return fmt.Sprintf("applied    %d migrations, up to %s", len(applied), applied[len(applied)-1]), nil
 	})
-}
-
-// changedWarning is for whoever edits a migration: what was applied once is not applied again.
-func changedWarning(files []string) string {
-	if len(files) == 0 {
-		return ""
+	if len(changed) > 0 {
+		p.Out.Line("WARNING    edited after it was applied, so not what runs (make reset applies all anew): %s", strings.Join(changed, ", "))
 	}
-	return "WARNING    edited after it was applied, so not what runs (make reset applies all anew): " + strings.Join(files, ", ")
+	return err
 }
 
-func (s *supervisor) startREST(ctx context.Context) (string, error) {
-	program, err := rest.Find(s.spec.Modules)
+func (p *Platform) startPostgREST(ctx context.Context) (string, error) {
+	program, err := postgrest.Find(p.Spec.Modules)
 	if err != nil {
 		return "", err
 	}
-	s.rest = rest.PostgREST{Program: program, Database: s.cluster.AuthenticatorURL(), JWTSecret: s.secrets.Keys.JWTSecret,
-		Port: s.spec.Ports.PostgREST, AdminPort: s.spec.Ports.Admin}
-	log, err := s.openLog("postgrest")
+	rest := postgrest.PostgREST{Program: program, Database: p.cluster.AuthenticatorURL(), JWTSecret: p.secrets.Keys.JWTSecret,
+		Port: p.Spec.Ports.PostgREST, AdminPort: p.Spec.Ports.Admin}
+	log, err := p.openLog("postgrest", &p.parts)
 	if err != nil {
 		return "", err
 	}
-	s.keep(&proc.Child{Name: "PostgREST", Command: s.rest.Command, Output: log}, partPostgREST)
-	if err := s.rest.WaitReady(ctx); err != nil {
-		return "", fmt.Errorf("%w; see %s", err, s.home.Log("postgrest"))
+	p.keep("postgrest", &proc.Child{Command: rest.Command, Output: log})
+	if err := rest.WaitReady(ctx); err != nil {
+		return "", fmt.Errorf("%w; see %s", err, p.Home.Log("postgrest"))
 	}
-	gateway, err := rest.NewGateway(ports.URL(s.spec.Ports.PostgREST), s.secrets.Keys, s.log)
+	gateway, err := postgrest.NewGateway(ports.URL(p.Spec.Ports.PostgREST), p.secrets.Keys, p.log)
 	if err != nil {
 		return "", err
 	}
-	return "started    PostgREST behind " + s.supabaseURL() + "/rest/v1", s.listen(s.spec.Ports.Gateway, gateway)
-}
-
-// followDatabase applies new migrations to a database that runs, and waits until PostgREST is well.
-func (s *supervisor) followDatabase(ctx context.Context) error {
-	if err := s.cluster.WaitReady(ctx); err != nil {
-		return err
-	}
-	if err := s.migrate(ctx); err != nil {
-		return err
-	}
-	return s.rest.WaitReady(ctx)
+	return "started    PostgREST behind " + p.supabaseURL() + "/rest/v1", p.listen(p.Spec.Ports.Gateway, gateway, &p.parts)
 }
 
 // startBlobs opens the stand-in for Netlify Blobs.
-func (s *supervisor) startBlobs() error {
-	return s.during(partBlobs, "starting the Blobs stand-in", func() (string, error) {
-		server, err := blobstest.Open(s.home.Blobs(), blobstest.Options{})
+func (p *Platform) startBlobs() error {
+	return p.step("starting the Blobs stand-in", func() (string, error) {
+		server, err := blobstest.Open(p.Home.Blobs(), blobstest.Options{})
 		if err != nil {
 			return "", err
 		}
-		s.stops = append(s.stops, func() { _ = server.Close() })
-		address := ports.URL(s.spec.Ports.Blobs)
-		access := server.Access(address)
-		s.access = &access
-		s.site = host.Site{ID: access.SiteID, Context: "dev", Blobs: access.Event}
-		return "started    the Blobs stand-in at " + address, s.listen(s.spec.Ports.Blobs, server)
+		p.parts.push(func() { _ = server.Close() })
+		address := ports.URL(p.Spec.Ports.Blobs)
+		p.blobs = server.Access(address)
+		return "started    the Blobs stand-in at " + address, p.listen(p.Spec.Ports.Blobs, server, &p.parts)
 	})
 }
 
-// startHost makes the function host, and waits until every function is ready.
-func (s *supervisor) startHost(ctx context.Context) error {
-	config, err := host.ReadConfig(s.checkout.NetlifyTOML())
+// startFunctions writes the variables of the platform, and starts the functions if it has any.
+func (p *Platform) startFunctions(ctx context.Context) error {
+	if err := p.writeEnv(); err != nil || p.Spec.Build == "" {
+		return err
+	}
+	return p.step("starting functions", func() (string, error) {
+		programs, err := bundle.Functions(p.Spec.Build)
+		if err != nil {
+			return "", err
+		}
+		if err := p.startHost(ctx, programs); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("started    %d functions, %d instances each, at %s", len(programs), p.Spec.Instances, ports.URL(p.Spec.Ports.Host)), nil
+	})
+}
+
+// startHost starts the function host, and waits until every function is ready.
+func (p *Platform) startHost(ctx context.Context, programs map[string]string) error {
+	config, err := host.ReadConfig(p.Checkout.NetlifyTOML())
 	if err != nil {
 		return err
 	}
-	log, err := s.openLog("functions")
+	log, err := p.openLog("functions", &p.functions)
 	if err != nil {
 		return err
 	}
-	s.host = host.New(host.Options{
-		RuntimeAddress: ports.Address(s.spec.Ports.Control),
-		Instances:      s.spec.Instances,
-		Timeout:        s.spec.Timeout,
+	h := host.New(host.Options{
+		Programs:       programs,
+		Env:            p.functionEnv(),
+		RuntimeAddress: ports.Address(p.Spec.Ports.Runtime),
+		Instances:      p.Spec.Instances,
+		Timeout:        p.Spec.Timeout,
 		Config:         config,
-		Site:           s.site,
-		PublishDir:     filepath.Join(s.checkout.Root, config.Publish),
+		Site:           host.Site{ID: p.blobs.SiteID, Context: "dev", Blobs: p.blobs.Event},
+		PublishDir:     filepath.Join(p.Checkout.Root, config.Publish),
 		Output:         log,
-		Log:            s.log,
+		Log:            p.log,
 	})
-	s.runtime.Store(s.host)
-	s.stops = append(s.stops, s.host.Close)
-	if err := s.listen(s.spec.Ports.Host, s.host); err != nil {
+	if err := p.listen(p.Spec.Ports.Runtime, http.HandlerFunc(h.ServeRuntime), &p.functions); err != nil {
 		return err
 	}
-	return s.applyFunctions(ctx)
-}
-
-// applyFunctions makes the host run the build and the variables of the spec.
-func (s *supervisor) applyFunctions(ctx context.Context) error {
-	return s.during(partHost, "starting functions", func() (string, error) {
-		config, err := host.ReadConfig(s.checkout.NetlifyTOML())
-		if err != nil {
-			return "", err
-		}
-		s.host.Reconfigure(config, s.site)
-		built, err := bundle.Functions(s.spec.Build)
-		if err != nil {
-			return "", err
-		}
-		programs := map[string]host.Program{}
-		for name, path := range built {
-			programs[name] = host.Program{Path: path, Env: s.functionEnv()}
-		}
-		ready, cancel := context.WithTimeout(ctx, 30*time.Second)
-		defer cancel()
-		if err := s.host.Apply(ready, programs); err != nil {
-			return "", fmt.Errorf("%w; see %s", err, s.home.Log("functions"))
-		}
-		return fmt.Sprintf("started    %d functions, %d instances each, at %s", len(programs), s.spec.Instances, ports.URL(s.spec.Ports.Host)), nil
-	})
+	p.functions.push(h.Close)
+	if err := p.listen(p.Spec.Ports.Host, h, &p.functions); err != nil {
+		return err
+	}
+	ready, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := h.Start(ready); err != nil {
+		return fmt.Errorf("%w; see %s", err, p.Home.Log("functions"))
+	}
+	return nil
 }
 
 // functionEnv is what each function finds in its environment beside what Lambda sets.
-func (s *supervisor) functionEnv() map[string]string {
-	env := cloned(s.spec.Functions)
-	for _, p := range s.supabaseEnv() {
-		env[p.Key] = p.Value
+func (p *Platform) functionEnv() map[string]string {
+	env := maps.Clone(p.Spec.Functions)
+	for _, pair := range p.supabaseEnv() {
+		env[pair.Key] = pair.Value
 	}
 	return env
 }
 
-func (s *supervisor) supabaseURL() string {
-	if s.spec.Supabase != nil {
-		return s.spec.Supabase.URL
+func (p *Platform) supabaseURL() string {
+	if p.Spec.Supabase != nil {
+		return p.Spec.Supabase.URL
 	}
-	return ports.URL(s.spec.Ports.Gateway)
+	return ports.URL(p.Spec.Ports.Gateway)
 }
 
 // supabaseEnv is how functions reach Supabase: with the kind of key that new projects have.
-func (s *supervisor) supabaseEnv() []envfile.Pair {
-	key, anon := s.secrets.Keys.Secret, s.secrets.Keys.Anon
-	if s.spec.Supabase != nil {
-		key, anon = s.spec.Supabase.Key, s.spec.Supabase.AnonKey
+func (p *Platform) supabaseEnv() []envfile.Pair {
+	key, anon := p.secrets.Keys.Secret, p.secrets.Keys.Anon
+	if p.Spec.Supabase != nil {
+		key, anon = p.Spec.Supabase.Key, p.Spec.Supabase.AnonKey
 	}
-	return []envfile.Pair{{Key: "SUPABASE_URL", Value: s.supabaseURL()}, {Key: "SUPABASE_SERVICE_ROLE_KEY", Value: key}, {Key: "SUPABASE_ANON_KEY", Value: anon}}
+	return []envfile.Pair{{Key: "SUPABASE_URL", Value: p.supabaseURL()}, {Key: "SUPABASE_SERVICE_ROLE_KEY", Value: key}, {Key: "SUPABASE_ANON_KEY", Value: anon}}
 }
 
 // writeEnv writes the file that people source and tests read.
-func (s *supervisor) writeEnv() error {
-	pairs := s.supabaseEnv()
-	if s.spec.Supabase == nil {
+func (p *Platform) writeEnv() error {
+	pairs := p.supabaseEnv()
+	if p.Spec.Supabase == nil {
 		pairs = append(pairs,
-			envfile.Pair{Key: "SUPABASE_SERVICE_ROLE_JWT", Value: s.secrets.Keys.ServiceRole}, // the key of an older project
-			envfile.Pair{Key: "SUPABASE_JWT_SECRET", Value: s.secrets.Keys.JWTSecret},
-			envfile.Pair{Key: "DATABASE_URL", Value: s.cluster.URL()},
-			envfile.Pair{Key: "DATABASE_AUTHENTICATOR_URL", Value: s.cluster.AuthenticatorURL()},
-			envfile.Pair{Key: "DATABASE_ADMIN_URL", Value: s.cluster.AdminURL()})
+			envfile.Pair{Key: "SUPABASE_SERVICE_ROLE_JWT", Value: p.secrets.Keys.ServiceRole}, // the key of an older project
+			envfile.Pair{Key: "SUPABASE_JWT_SECRET", Value: p.secrets.Keys.JWTSecret},
+			envfile.Pair{Key: "DATABASE_URL", Value: p.cluster.URL()},
+			envfile.Pair{Key: "DATABASE_AUTHENTICATOR_URL", Value: p.cluster.AuthenticatorURL()},
+			envfile.Pair{Key: "DATABASE_ADMIN_URL", Value: p.cluster.AdminURL()})
 	}
 	pairs = append(pairs,
-		envfile.Pair{Key: "KV_BASE_URL", Value: ports.URL(s.spec.Ports.Host)},
-		envfile.Pair{Key: "KV_HOST_URL", Value: ports.URL(s.spec.Ports.Host)},
-		envfile.Pair{Key: "KV_DEV_URL", Value: fmt.Sprintf("http://localhost:%d", s.spec.Ports.Dev)},
-		envfile.Pair{Key: "NETLIFY_SITE_ID", Value: s.access.SiteID},
-		envfile.Pair{Key: "NETLIFY_BLOBS_TOKEN", Value: s.access.APIToken},
-		envfile.Pair{Key: "NETLIFY_BLOBS_API_URL", Value: s.access.APIURL},
-		envfile.Pair{Key: "NETLIFY_BLOBS_EVENT", Value: s.access.Event},
-		envfile.Pair{Key: "PLATFORM_LOGS", Value: s.home.Logs()},
-		envfile.Pair{Key: "PLATFORM_STATE", Value: s.home.State()}) // which names the processes, for tests that end them
+		envfile.Pair{Key: "KV_BASE_URL", Value: ports.URL(p.Spec.Ports.Host)},
+		envfile.Pair{Key: "KV_HOST_URL", Value: ports.URL(p.Spec.Ports.Host)},
+		envfile.Pair{Key: "KV_DEV_URL", Value: fmt.Sprintf("http://localhost:%d", p.Spec.Ports.Dev)},
+		envfile.Pair{Key: "NETLIFY_SITE_ID", Value: p.blobs.SiteID},
+		envfile.Pair{Key: "NETLIFY_BLOBS_TOKEN", Value: p.blobs.APIToken},
+		envfile.Pair{Key: "NETLIFY_BLOBS_API_URL", Value: p.blobs.APIURL},
+		envfile.Pair{Key: "NETLIFY_BLOBS_EVENT", Value: p.blobs.Event},
+		envfile.Pair{Key: "PLATFORM_LOGS", Value: p.Home.Logs()},
+		envfile.Pair{Key: "PLATFORM_STATE", Value: p.Home.State()}) // which names the processes, for tests that kill them
 	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN"} { // whoever calls the functions needs them
-		if token := s.spec.Functions[name]; token != "" {
+		if token := p.Spec.Functions[name]; token != "" {
 			pairs = append(pairs, envfile.Pair{Key: name, Value: token})
 		}
 	}
-	return envfile.Write(s.home.Env(), "Addresses and keys of the local platform, while it runs. Secret: they open its database.", pairs)
+	return envfile.Write(p.Home.Env(), "Addresses and keys of the local platform, while it runs. Secret: they open its database.", pairs)
+}
+
+// Addresses says for people what can be used now. It names no key.
+func (p *Platform) Addresses() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nSupabase   %s\n", p.supabaseURL())
+	if p.Spec.Supabase == nil {
+		fmt.Fprintf(&b, "Postgres   %s\n", ports.Address(p.Spec.Ports.Postgres))
+	}
+	fmt.Fprintf(&b, "Blobs      %s\n", ports.URL(p.Spec.Ports.Blobs))
+	if p.Spec.Build != "" {
+		fmt.Fprintf(&b, "Functions  %s/api/kv/list\n", ports.URL(p.Spec.Ports.Host))
+	}
+	fmt.Fprintf(&b, "Keys       %s\nLogs       %s\n", p.Home.Env(), p.Home.Logs())
+	return b.String()
 }

@@ -9,13 +9,13 @@ import (
 
 	"netlify-supabase-kv/scripts/platform/internal/layout"
 	"netlify-supabase-kv/scripts/platform/internal/postgres"
-	"netlify-supabase-kv/scripts/platform/internal/rest"
+	"netlify-supabase-kv/scripts/platform/internal/postgrest"
 )
 
 // secrets are a platform's own, made when it is first started.
 type secrets struct {
 	Passwords postgres.Passwords `json:"passwords"`
-	Keys      rest.Keys          `json:"keys"`
+	Keys      postgrest.Keys     `json:"keys"`
 }
 
 func loadSecrets(home layout.Home) (secrets, error) {
@@ -25,7 +25,7 @@ func loadSecrets(home layout.Home) (secrets, error) {
 		return s, err
 	}
 	s.Passwords = postgres.Passwords{Superuser: random(), Owner: random(), Authenticator: random()}
-	if s.Keys, err = rest.NewKeys(random()+random(), random(), time.Now()); err != nil {
+	if s.Keys, err = postgrest.NewKeys(random()+random(), random(), time.Now()); err != nil {
 		return s, err
 	}
 	return s, writeJSON(home.Secrets(), s)

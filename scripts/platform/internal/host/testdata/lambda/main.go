@@ -26,7 +26,7 @@ type response struct {
 }
 
 func main() {
-	if os.Getenv("KV_TEST_INIT") == "dies" {
+	if _, err := os.Stat(os.Getenv("KV_TEST_DIES_WHILE_EXISTS")); err == nil {
 		os.Exit(3)
 	}
 	lambda.Start(handle)

@@ -1,8 +1,8 @@
-//go:build unix
-
 package postgres
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -10,14 +10,20 @@ import (
 	osuser "os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
-
-	"github.com/shirou/gopsutil/v4/process"
 
 	"netlify-supabase-kv/scripts/platform/internal/layout"
 	"netlify-supabase-kv/scripts/platform/internal/proc"
 )
+
+// awayPrefix begins the name of every folder outside the checkout, so that [Remove] removes no other.
+const awayPrefix = "netlify-supabase-kv-"
+
+// away names the folder outside the checkout for one platform: by its path, so that two checkouts have two.
+func away(home string) string {
+	sum := sha256.Sum256([]byte(home))
+	return filepath.Join("/var/tmp", awayPrefix+hex.EncodeToString(sum[:6]))
+}
 
 // user is whom Postgres runs as when it is not the caller: it refuses to run as root.
 type user struct{ uid, gid uint32 }
@@ -223,25 +229,4 @@ func point(link, place string) error {
 		return err
 	}
 	return os.Symlink(place, link)
-}
-
-// dieInOrder lets a server whose supervisor was killed end as after a power cut, without the seconds that a checkpoint takes.
-func dieInOrder(cmd *exec.Cmd) { proc.DieOf(cmd, syscall.SIGQUIT) }
-
-// Stop asks the server for a fast shutdown: sessions are cut off, everything is written.
-func (c *Cluster) Stop(pid int) error { return syscall.Kill(pid, syscall.SIGINT) }
-
-func quitAtOnce(pid int) error { return syscall.Kill(pid, syscall.SIGQUIT) }
-
-// runsOn tells whether pid is a server on this data.
-func runsOn(pid int, data string) bool {
-	p, err := process.NewProcess(int32(pid))
-	if err != nil {
-		return false
-	}
-	args, err := p.CmdlineSlice()
-	if err != nil || len(args) == 0 {
-		return false
-	}
-	return strings.HasPrefix(filepath.Base(args[0]), "postgres") && strings.Contains(strings.Join(args, " "), data)
 }

@@ -1,6 +1,6 @@
 // Package say is how the platform speaks to the person at the terminal: steps with the time they take, and errors that say what
 // to try next. Everything goes to one writer, standard error in practice, so that results can be piped.
-package say
+package console
 
 import (
 	"fmt"

@@ -1,6 +1,6 @@
-// Package rest is Supabase's REST address, <SUPABASE_URL>/rest/v1: PostgREST behind a gateway that asks for an API key as the
+// Package postgrest is Supabase's REST address, <SUPABASE_URL>/rest/v1: PostgREST behind a gateway that asks for an API key as the
 // hosted one does.
-package rest
+package postgrest
 
 import (
 	"fmt"

