@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"regexp"
 	"runtime"
 	"runtime/pprof"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -52,10 +54,11 @@ type flags struct {
 	seed                     uint64
 	out, from, compare, docs string
 	functions, profile, only string
+	modules                  string
 }
 
 // parts are what can be measured.
-var parts = []string{"storage", "operations", "stores", "cold", "cache"}
+var parts = []string{"alternatives", "storage", "operations", "stores", "cold", "cache"}
 
 func command() *cobra.Command {
 	var f flags
@@ -83,6 +86,7 @@ DATABASE_URL name, and in Netlify Blobs. "make bench" starts empty ones for it.`
 	s.IntVar(&f.starts, "starts", 50, "starts of each function")
 	s.Uint64Var(&f.seed, "seed", uint64(time.Now().UnixNano()&0x7fffffff), "repeats the requests of a run")
 	s.StringVar(&f.functions, "functions", "", "folder with <function>/bootstrap to start (default: what KV_HOST_URL runs)")
+	s.StringVar(&f.modules, "modules", "", "folder with an installed @supabase/supabase-js (default: `platform packages bench`)")
 	s.StringVar(&f.out, "out", "", "a file for the results as JSON")
 	s.StringVar(&f.from, "from", "", "show the results in this file instead of measuring")
 	s.StringVar(&f.compare, "compare", "", "a file with older results to compare with")
@@ -223,6 +227,11 @@ func (m measurement) run(ctx context.Context) error {
 			}
 		}
 	}
+	if slices.Contains(m.parts, "alternatives") {
+		if err := m.alternatives(ctx); err != nil {
+			return fmt.Errorf("alternatives: %w", err)
+		}
+	}
 	if slices.Contains(m.parts, "stores") || slices.Contains(m.parts, "cold") {
 		if err := m.filled(ctx, slices.Min(m.entries), m.deployed); err != nil {
 			return err
@@ -283,6 +292,40 @@ func (m measurement) operations(ctx context.Context, d bench.Data) error {
 		return err
 	}
 	m.results.Thousand = append(m.results.Thousand, result)
+	return nil
+}
+
+// alternatives measures what a user would pick instead, at the smallest and the largest number of entries.
+func (m measurement) alternatives(ctx context.Context) error {
+	modules := m.modules
+	if modules == "" {
+		m.say("installing supabase-js")
+		out, err := exec.CommandContext(ctx, "go", "run", "netlify-supabase-kv/scripts/platform", "packages", "bench").Output()
+		if err != nil {
+			return fmt.Errorf("install supabase-js: %w", err)
+		}
+		modules = strings.TrimSpace(string(out))
+	}
+	sizes := slices.Compact([]int{slices.Min(m.entries), slices.Max(m.entries)})
+	for _, entries := range sizes {
+		err := m.filled(ctx, entries, func(ctx context.Context, d bench.Data) error {
+			for _, concurrency := range m.concurrency {
+				m.say("measuring  alternatives, %d at a time, %d entries", concurrency, entries)
+				results, err := m.project.MeasureAlternatives(ctx, m.conn, d, modules, m.rounds, concurrency, m.seed)
+				if err != nil {
+					return err
+				}
+				m.results.Alternatives = append(m.results.Alternatives, results...)
+				if err := m.remove(ctx, d.Prefix+"new/"); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -57,6 +57,12 @@ func TestARun(t *testing.T) {
 			require.Positive(t, o.Ways[way].P50, "%s of %s", way, o.Operation)
 		}
 	}
+	require.Len(t, r.Alternatives, 2*6)
+	for _, o := range r.Alternatives {
+		for _, way := range []bench.Way{bench.WayDefault, bench.WayPlain, bench.WayJavaScript} {
+			require.Positive(t, o.Ways[way].P50, "%s of %s", way, o.Operation)
+		}
+	}
 	require.Len(t, r.Stores, 4)
 	require.Len(t, r.Cache, 2)
 	require.Len(t, r.Thousand, 1)

@@ -35,6 +35,7 @@ var (
 	packages   = npm.Set{Name: "platform", What: "Postgres, PostgREST, Netlify's bundler (210 MB)", After: postgres.LinkLibraries}
 	postgres15 = npm.Set{Name: "postgres15", What: "Postgres 15 (60 MB)", After: postgres.LinkLibraries}
 	netlifyCLI = npm.Set{Name: "netlify", What: "the Netlify CLI (350 MB)"}
+	benchmark  = npm.Set{Name: "bench", What: "supabase-js (3 MB)"}
 )
 
 // options are the settings, each with its twin in the environment.
@@ -70,7 +71,7 @@ SUPABASE_SERVICE_ROLE_KEY set, that project is used and no database is started.`
 
 // packagesCommand is for tests that run what is in a set of npm packages.
 func packagesCommand() *cobra.Command {
-	sets := map[string]npm.Set{packages.Name: packages, netlifyCLI.Name: netlifyCLI}
+	sets := map[string]npm.Set{packages.Name: packages, netlifyCLI.Name: netlifyCLI, benchmark.Name: benchmark}
 	return &cobra.Command{
 		Use:       "packages <set>",
 		Short:     "Install a set of npm packages, unless it is installed, and print its folder",

@@ -133,6 +133,11 @@ func (d Data) largeValue(r *rand.Rand) map[string]any {
 	return map[string]any{"parts": parts}
 }
 
+// pairsOf are the two indexes of an entry that Fill wrote.
+func (d Data) pairsOf(i int) [][2]string {
+	return [][2]string{{d.ownerIndex(), fmt.Sprintf("o%d", i*7919%d.Entries%d.groups())}, {d.typeIndex(), fmt.Sprintf("t%d", i%10)}}
+}
+
 // pairs are two indexes for a new entry.
 func (d Data) pairs(r *rand.Rand) [][2]string {
 	return [][2]string{{d.ownerIndex(), fmt.Sprintf("o%d", r.IntN(d.groups()))}, {d.typeIndex(), fmt.Sprintf("t%d", r.IntN(10))}}

@@ -18,6 +18,7 @@ func (r Results) WriteDocs(dir string) error {
 // docParts are the parts of the documentation, but for the plots.
 func (r Results) docParts() map[string]string {
 	parts := map[string]string{"machine": fmt.Sprintf("Measured on %s: %s. Seed %d.\n", r.At.Format("2006-01-02"), r.Machine, r.Seed)}
+	parts["alternatives"] = report.Markdown(r.AlternativesTable())
 	parts["targets"] = report.Markdown(r.TargetsTable())
 	parts["operations"] = report.Markdown(r.OperationsTables()...)
 	parts["stores"] = report.Markdown(r.StoresTable())

@@ -27,6 +27,7 @@ type Operation struct {
 type tableRequest struct {
 	method, path string
 	body         any
+	prefer       string // the header Prefer
 }
 
 // Names of the operations that promises are about.
@@ -48,7 +49,7 @@ func Operations() []Operation {
 		{Name: OpGet, Function: "kv-get", request: func(d Data, r *rand.Rand, _ string) request {
 			return get(map[string]string{"key": d.key(d.any(r))})
 		}, answer: `"exists":true`, table: func(_ Data, q request, _ string) tableRequest {
-			return tableRequest{http.MethodGet, "kv_store?select=value&key=eq." + url.QueryEscape(q.params["key"]), nil}
+			return tableRequest{method: http.MethodGet, path: "kv_store?select=value&key=eq." + url.QueryEscape(q.params["key"])}
 		}},
 		{Name: OpList, Function: "kv-list", request: func(d Data, r *rand.Rand, _ string) request {
 			return get(map[string]string{"prefix": d.hundred(r), "includeValues": "true", "limit": "100"})
@@ -87,14 +88,14 @@ func upsertRequest(value func(Data, *rand.Rand) map[string]any) func(Data, *rand
 
 // insertRow is the plainest way to write an entry: no indexes, and no word of what the row became.
 func insertRow(_ Data, q request, key string) tableRequest {
-	return tableRequest{http.MethodPost, "kv_store", map[string]any{"key": key, "value": fieldOf(q.body, "value")}}
+	return tableRequest{method: http.MethodPost, path: "kv_store", body: map[string]any{"key": key, "value": fieldOf(q.body, "value")}}
 }
 
 func selectRows(columns string) func(Data, request, string) tableRequest {
 	return func(_ Data, q request, _ string) tableRequest {
 		prefix := q.params["prefix"]
 		end := prefix[:len(prefix)-1] + string(prefix[len(prefix)-1]+1) // a digit, and what follows it in ASCII
-		return tableRequest{http.MethodGet, "kv_store?order=key&limit=100&select=" + columns +
-			"&key=gte." + url.QueryEscape(prefix) + "&key=lt." + url.QueryEscape(end), nil}
+		return tableRequest{method: http.MethodGet, path: "kv_store?order=key&limit=100&select=" + columns +
+			"&key=gte." + url.QueryEscape(prefix) + "&key=lt." + url.QueryEscape(end)}
 	}
 }

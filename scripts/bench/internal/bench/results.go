@@ -17,9 +17,11 @@ type Results struct {
 	Operations []OperationResult `json:"operations,omitempty"`
 	Thousand   []Thousand        `json:"thousand,omitempty"`
 	Stores     []OperationResult `json:"stores,omitempty"`
-	Cold       []ColdResult      `json:"cold,omitempty"`
-	Cache      []CacheResult     `json:"cache,omitempty"`
-	Storage    []StorageResult   `json:"storage,omitempty"`
+	// Alternatives are measured against what a user would pick instead.
+	Alternatives []OperationResult `json:"alternatives,omitempty"`
+	Cold         []ColdResult      `json:"cold,omitempty"`
+	Cache        []CacheResult     `json:"cache,omitempty"`
+	Storage      []StorageResult   `json:"storage,omitempty"`
 }
 
 // Machine is the shape of what was measured on.

@@ -243,7 +243,7 @@ func (p *Project) Versions(ctx context.Context) (postgres, postgrest string, err
 	if err := conn.QueryRow(ctx, "select split_part(current_setting('server_version'), ' ', 1)").Scan(&postgres); err != nil {
 		return "", "", err
 	}
-	header, err := p.send(ctx, tableRequest{http.MethodGet, "kv_store?limit=0", nil}, "application/json")
+	header, err := p.send(ctx, tableRequest{method: http.MethodGet, path: "kv_store?limit=0"}, "application/json")
 	if err != nil {
 		return "", "", err
 	}

@@ -107,6 +107,22 @@ func (r Results) StoresTable() report.Table {
 	return t
 }
 
+// AlternativesTable compares the functions with what a user would pick instead.
+func (r Results) AlternativesTable() report.Table {
+	t := report.Table{Title: "Beside a plain table and a JavaScript function, p50 in ms", Texts: 1,
+		Header: []string{"", "entries", "at a time", "function", "plain table", "JavaScript", "/ plain table", "promised", "/ JavaScript"}}
+	for _, a := range alternatives() {
+		for _, o := range r.Alternatives {
+			if o.Operation == a.Name {
+				t.Rows = append(t.Rows, []string{a.Name, report.Thousands(o.Entries), fmt.Sprint(o.Concurrency),
+					report.Millis(o.Ways[WayDefault].P50), report.Millis(o.Ways[WayPlain].P50), report.Millis(o.Ways[WayJavaScript].P50),
+					times(o.Ratio(WayDefault, WayPlain)), fmt.Sprintf("≤ %.2f", a.most), times(o.Ratio(WayDefault, WayJavaScript))})
+			}
+		}
+	}
+	return t
+}
+
 // ColdTable is what the first request to a new instance waits for.
 func (r Results) ColdTable() report.Table {
 	t := report.Table{Title: "A new instance, ms from the start of the process", Texts: 1,
@@ -136,6 +152,9 @@ func (r Results) CacheTable() report.Table {
 
 // Tables are all that there is something to say in.
 func (r Results) Tables() (tables []report.Table) {
+	if t := r.AlternativesTable(); len(t.Rows) > 0 {
+		tables = append(tables, t)
+	}
 	tables = append(tables, r.OperationsTables()...)
 	if sizes := r.sizes(); len(sizes) > 0 {
 		tables = append(tables, r.WaysTable(sizes[len(sizes)-1]))

@@ -165,7 +165,7 @@ func cachedReader(function string, store *kv.Supabase) kv.Reader {
 
 // postgrest makes the call by HTTP.
 func (p *Project) postgrest(ctx context.Context, call rpc) error {
-	_, err := p.send(ctx, tableRequest{http.MethodPost, "rpc/" + call.function, json.RawMessage(call.args)}, answerType)
+	_, err := p.send(ctx, tableRequest{method: http.MethodPost, path: "rpc/" + call.function, body: json.RawMessage(call.args)}, answerType)
 	return err
 }
 
@@ -184,6 +184,9 @@ func (p *Project) send(ctx context.Context, t tableRequest, accept string) (http
 		return nil, err
 	}
 	request.Header = http.Header{"Apikey": {p.Key}, "Authorization": {"Bearer " + p.Key}, "Accept": {accept}, "Content-Type": {"application/json"}}
+	if t.prefer != "" {
+		request.Header.Set("Prefer", t.prefer)
+	}
 	return p.answer(request)
 }
 
