@@ -32,12 +32,11 @@ var DefaultCache = CacheConfig{Entries: 100, MaxBytes: 64 << 20, TTL: 5 * time.M
 
 // Cache is a [Reader] that keeps answers of a Supabase project in memory. It is safe for concurrent use.
 //
-// Every instance of every function has a cache of its own, and rows are edited by hand, so a cache cannot be told what
-// changed: it asks. It keeps one cursor into the database's change feed; every answer in it holds as of that cursor. An
-// answer is given from memory while the last look at the feed is younger than the allowed staleness. After that the
-// cache goes to the database: for a small answer it asks again and takes the feed along in the same round trip, for a
-// large one it asks the feed alone. Either way the look is good for all answers: those that depend on a key that changed
-// are dropped, and the rest are fresh again.
+// Every instance of every function has a cache of its own, and rows are edited by hand, so nobody tells a cache what changed: it asks. It
+// keeps one cursor into the database's change feed. An answer in memory is as new as that cursor, or newer. It is given from memory while
+// the last look at the feed is younger than the allowed staleness. After that the cache goes to the database: for a small answer it asks
+// again and takes the feed along in the same round trip, for a large one it asks the feed alone. Either way the look is good for all
+// answers: those that depend on a key that changed are dropped, and the rest are fresh again.
 type Cache struct {
 	store  *Supabase
 	config CacheConfig
@@ -183,6 +182,7 @@ func (c *Cache) read(ctx context.Context, r readRequest, f Freshness) (ReadResul
 	if result != nil {
 		return *result, nil
 	}
+	since := c.looksWith(known, f)
 	if known != nil && !f.Bypass && len(known.body) >= c.large {
 		holds, err := c.stillHolds(ctx, r, cursor)
 		if err != nil {
@@ -192,9 +192,9 @@ func (c *Cache) read(ctx context.Context, r readRequest, f Freshness) (ReadResul
 			c.count(SourceRevalidated)
 			return ReadResult{Body: known.body, Tag: known.tag, Source: SourceRevalidated, Database: age(began, c.now())}, nil
 		}
-		known, cursor = nil, c.position()
+		known, cursor, since = nil, c.position(), false // the look is that of a moment ago
 	}
-	loaded, err := c.load(ctx, r, known, cursor)
+	loaded, err := c.load(ctx, r, known, cursor, since)
 	if err != nil {
 		return ReadResult{}, err
 	}
@@ -225,6 +225,25 @@ func (c *Cache) recall(r readRequest, f Freshness) (known *cachedResult, cursor 
 	return known, c.cursor, &ReadResult{Body: known.body, Tag: known.tag, Source: SourceHit, Age: unseen}
 }
 
+// looksWith reports whether loading an answer should take the feed along. That costs a part of a round trip, so it is done only where it
+// can gain something: where something in memory may hold for longer, or where a caller's write should count as seen from now on. An answer
+// that is loaded without the feed is newer than the cursor, so a later look can only drop it too often.
+func (c *Cache) looksWith(known *cachedResult, f Freshness) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case f.Bypass:
+		return false
+	case c.cursor == "":
+		return true
+	case c.config.MaxStale == 0:
+		return false
+	case known != nil || f.After != "" && !covers(c.cursor, f.After):
+		return true
+	}
+	return age(c.looked, c.now()) >= c.config.MaxStale
+}
+
 // stillHolds looks at the feed for an answer that holds as of the cursor.
 func (c *Cache) stillHolds(ctx context.Context, r readRequest, cursor string) (bool, error) {
 	began := c.now()
@@ -239,13 +258,18 @@ func (c *Cache) stillHolds(ctx context.Context, r readRequest, cursor string) (b
 	return !seen.touches(r.scope), nil
 }
 
-// load asks the database for an answer, and keeps it. known is what memory has for the request as of the cursor.
-func (c *Cache) load(ctx context.Context, r readRequest, known *cachedResult, cursor string) (ReadResult, error) {
-	if c.isWarming() {
-		body, err := c.store.read(ctx, r)
-		return newReadResult(body, SourceMiss), err
-	}
+// load asks the database for an answer, and keeps it. known is what memory has for the request as of the cursor; since also asks what
+// changed since the cursor, which is good for all answers in memory.
+func (c *Cache) load(ctx context.Context, r readRequest, known *cachedResult, cursor string, since bool) (ReadResult, error) {
 	began := c.now()
+	if warming := c.isWarming(); warming || !since {
+		body, err := c.store.read(ctx, r)
+		result := newReadResult(body, SourceMiss)
+		if err == nil && !warming {
+			c.keepAsOf(cursor, r, result, began)
+		}
+		return result, err
+	}
 	body, seen, err := c.store.readSince(ctx, r, cursor)
 	if err != nil {
 		return ReadResult{}, err
@@ -288,10 +312,20 @@ func (c *Cache) observe(cursor string, seen changes, began time.Time) bool {
 	return true
 }
 
+// keepAsOf keeps an answer that was loaded after the cursor, unless the cursor has moved since: what that look found may concern it.
+func (c *Cache) keepAsOf(cursor string, r readRequest, result ReadResult, loaded time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cursor == cursor {
+		c.keep(r, result, loaded)
+	}
+}
+
 // keep puts an answer that holds as of the cursor into memory. The caller holds the lock.
 func (c *Cache) keep(r readRequest, result ReadResult, loaded time.Time) {
 	id := r.id()
-	if r.foundNothing(result.Body) && !c.config.KeepEmpty {
+	// With no staleness allowed, a small answer is loaded again in any case.
+	if r.foundNothing(result.Body) && !c.config.KeepEmpty || c.config.MaxStale == 0 && len(result.Body) < c.large {
 		c.results.Remove(id)
 		return
 	}

@@ -135,14 +135,14 @@ func TestAnAnswerThatFoundNothingIsKeptOnlyWhereThatIsAskedFor(t *testing.T) {
 		require.Equal(t, found, strings.Count(answer.Body, `"key"`), answer.Body)
 	}
 	c := newCacheTest(t, nil)
-	for range 2 {
-		c.requireGet("none", ``, SourceMiss, "kv_get_since")
+	for _, call := range []string{"kv_get_since", "kv_get"} {
+		c.requireGet("none", ``, SourceMiss, call)
 		ask(c, SourceMiss, 0)
 		c.road.taken()
 	}
 	require.Zero(t, c.Stats().Entries)
 	c.put("none", `{}`)
-	c.requireGet("none", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("none", `{}`, SourceMiss, "kv_get")
 	c.requireGet("none", `{}`, SourceHit)
 	ask(c, SourceMiss, 1)
 	ask(c, SourceHit, 1)
@@ -154,12 +154,12 @@ func TestAnAnswerThatFoundNothingIsKeptOnlyWhereThatIsAskedFor(t *testing.T) {
 	c.requireGet("none", `{}`, SourceHit)
 	c.clock.pass(time.Second)
 	c.requireGet("none", ``, SourceMiss, "kv_get_since")
-	c.requireGet("none", ``, SourceMiss, "kv_get_since")
+	c.requireGet("none", ``, SourceMiss, "kv_get")
 	ask(c, SourceMiss, 0)
 	require.Zero(t, c.Stats().Entries)
 
 	// An empty list stays in memory: by default it is as new as the request in any case.
-	c.requireList(ListQuery{}, SourceMiss, "kv_query_since", "kv_list_since")
+	c.requireList(ListQuery{}, SourceMiss, "kv_query", "kv_list")
 	c.requireList(ListQuery{}, SourceHit)
 
 	c = newCacheTest(t, func(config *CacheConfig) { config.KeepEmpty = true })
@@ -190,20 +190,20 @@ func TestOneLookIsGoodForAllAnswers(t *testing.T) {
 		c.requireAnswer(answer, want, source, calls...)
 	}
 	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get_since")
-	c.requireGet("x", `["m"]`, SourceMiss, "kv_get_since")
-	c.requireList(ListQuery{Prefix: "b/"}, SourceMiss, "kv_list_since")
-	c.requireList(ListQuery{Prefix: "b/", Values: true}, SourceMiss, "kv_list_since")
-	ask(SourceMiss, "kv_query_since")
-	c.requireGet("c", `{"n":1}`, SourceMiss, "kv_get_since")
+	c.requireGet("x", `["m"]`, SourceMiss, "kv_get")
+	c.requireList(ListQuery{Prefix: "b/"}, SourceMiss, "kv_list")
+	c.requireList(ListQuery{Prefix: "b/", Values: true}, SourceMiss, "kv_list")
+	ask(SourceMiss, "kv_query")
+	c.requireGet("c", `{"n":1}`, SourceMiss, "kv_get")
 
 	c.clock.pass(2 * time.Second)
 	c.put("c", `{"n":2}`, Index{Key: c.prefix + "x", Member: "n"})
 	c.requireGet("c", `{"n":2}`, SourceMiss, "kv_get_since")
 	c.requireGet("a", `{"n":1}`, SourceHit)
-	c.requireGet("x", `["m","n"]`, SourceMiss, "kv_get_since") // a member was added by the upsert of another entry
+	c.requireGet("x", `["m","n"]`, SourceMiss, "kv_get") // a member was added by the upsert of another entry
 	c.requireList(ListQuery{Prefix: "b/"}, SourceHit)
 	c.requireList(ListQuery{Prefix: "b/", Values: true}, SourceHit)
-	ask(SourceMiss, "kv_query_since") // it depends on its prefix
+	ask(SourceMiss, "kv_query") // it depends on its prefix
 	ask(SourceHit)
 }
 
@@ -261,7 +261,7 @@ func TestEveryKindOfChangeReachesTheCache(t *testing.T) {
 		}
 		require.True(t, want == after.Body, "%s: got %.40s instead of %.40s", name, after.Body, want)
 		require.Equal(t, SourceMiss, after.Source, name)
-		require.Equal(t, []string{"kv_look", "kv_get_since"}, c.road.taken(), name)
+		require.Equal(t, []string{"kv_look", "kv_get"}, c.road.taken(), name)
 	}
 }
 
@@ -272,19 +272,19 @@ func TestALargeAnswerIsNotLoadedAgainToSeeWhetherItHolds(t *testing.T) {
 	c.put("big", big)
 	c.put("small", `{}`)
 	c.requireGet("big", big, SourceMiss, "kv_get_since")
-	c.requireGet("small", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("small", `{}`, SourceMiss, "kv_get")
 	c.requireGet("big", big, SourceRevalidated, "kv_look")
-	c.requireGet("small", `{}`, SourceRevalidated, "kv_get_since")
+	c.requireGet("small", `{}`, SourceMiss, "kv_get") // it is not kept: only asking again would tell whether it holds
 	c.put("small", `[]`)
 	c.requireGet("big", big, SourceRevalidated, "kv_look")
-	c.requireGet("small", `[]`, SourceMiss, "kv_get_since")
-	c.requireList(ListQuery{Values: true}, SourceMiss, "kv_list_since")
+	c.requireGet("small", `[]`, SourceMiss, "kv_get")
+	c.requireList(ListQuery{Values: true}, SourceMiss, "kv_list")
 	c.requireList(ListQuery{Values: true}, SourceRevalidated, "kv_look")
 	c.put("other", `[]`)
-	c.requireList(ListQuery{Values: true}, SourceMiss, "kv_look", "kv_list_since")
+	c.requireList(ListQuery{Values: true}, SourceMiss, "kv_look", "kv_list")
 	c.requireGet("big", big, SourceRevalidated, "kv_look")
 	c.put("big", `{}`)
-	c.requireGet("big", `{}`, SourceMiss, "kv_look", "kv_get_since")
+	c.requireGet("big", `{}`, SourceMiss, "kv_look", "kv_get")
 }
 
 func TestAnAnswerIsKeptForItsTimeAndNoLonger(t *testing.T) {
@@ -296,7 +296,7 @@ func TestAnAnswerIsKeptForItsTimeAndNoLonger(t *testing.T) {
 	c.clock.pass(5*time.Minute - 1)
 	c.requireGet("big", big, SourceHit)
 	c.clock.pass(1)
-	c.requireGet("big", big, SourceMiss, "kv_get_since")
+	c.requireGet("big", big, SourceMiss, "kv_get")
 }
 
 // An instance that was frozen may see its monotonic clock stand still, and one whose clock is set may see it jump.
@@ -324,8 +324,10 @@ func TestCallersGetWhatTheyAskFor(t *testing.T) {
 		c.requireGetWith(Freshness{After: odd}, "a", `{"n":2}`, SourceRevalidated, "kv_get_since")
 	}
 	third := c.put("a", `{"n":3}`)
-	c.requireGetWith(Freshness{Bypass: true}, "a", `{"n":3}`, SourceBypass, "kv_get_since")
-	c.requireGetWith(Freshness{After: third.Version}, "a", `{"n":3}`, SourceHit) // what was seen once is not unseen later
+	c.requireGetWith(Freshness{Bypass: true}, "a", `{"n":3}`, SourceBypass, "kv_get")
+	c.requireGet("a", `{"n":3}`, SourceHit) // what was seen once is not unseen later
+	c.requireGetWith(Freshness{After: third.Version}, "a", `{"n":3}`, SourceMiss, "kv_get_since")
+	c.requireGetWith(Freshness{After: third.Version}, "a", `{"n":3}`, SourceHit)
 
 	// A write whose transaction was running at the cursor is not covered by it, though its id is smaller.
 	tx, err := c.sql.Begin(t.Context())
@@ -333,7 +335,7 @@ func TestCallersGetWhatTheyAskFor(t *testing.T) {
 	var open string
 	require.NoError(t, tx.QueryRow(t.Context(), "select (public.kv_upsert($1, '{}')::json ->> 'version')", c.prefix+"b").Scan(&open))
 	c.put("c", `{}`)
-	c.requireGetWith(Freshness{Bypass: true}, "b", ``, SourceBypass, "kv_get_since")
+	c.requireGetWith(Freshness{After: "x"}, "b", ``, SourceMiss, "kv_get_since")
 	require.NoError(t, tx.Commit(t.Context()))
 	c.requireGet("b", ``, SourceHit)
 	c.requireGetWith(Freshness{After: open}, "b", `{}`, SourceMiss, "kv_get_since")
@@ -341,7 +343,16 @@ func TestCallersGetWhatTheyAskFor(t *testing.T) {
 
 func TestAnAnswerThatWasLoadingWhileTheCursorMovedIsNotKept(t *testing.T) {
 	t.Parallel()
+	t.Run("WithTheFeed", func(t *testing.T) { testLoadingWhileTheCursorMoves(t, false) })
+	t.Run("Alone", func(t *testing.T) { testLoadingWhileTheCursorMoves(t, true) })
+}
+
+func testLoadingWhileTheCursorMoves(t *testing.T, looked bool) {
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
+	if looked { // then an answer is loaded without the feed
+		c.put("first", `{}`)
+		c.requireGet("first", `{}`, SourceMiss, "kv_get_since")
+	}
 	c.put("slow", `{"n":1}`)
 	c.put("quick", `{"n":1}`)
 	loaded, goOn := make(chan struct{}), make(chan struct{})
@@ -363,22 +374,22 @@ func TestAnAnswerThatWasLoadingWhileTheCursorMovedIsNotKept(t *testing.T) {
 	<-loaded
 	c.put("slow", `{"n":2}`)
 	c.road.taken()
-	c.requireGet("quick", `{"n":1}`, SourceMiss, "kv_get_since")
+	c.requireGetWith(Freshness{After: "x"}, "quick", `{"n":1}`, SourceMiss, "kv_get_since")
 	close(goOn)
 	wg.Wait()
 	require.Equal(t, `{"n":1}`, slow.Body, "it is as new as its request")
-	require.EqualValues(t, 1, c.Stats().Entries)
-	c.requireGet("slow", `{"n":2}`, SourceMiss, "kv_get_since")
+	c.requireGet("slow", `{"n":2}`, SourceMiss, "kv_get")
 }
 
 // Another caller's look may move the cursor between the moment an answer is found in memory and the look that is to confirm it.
 func TestALookConfirmsOnlyWhatHeldAtItsCursor(t *testing.T) {
 	t.Parallel()
-	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = 0 })
+	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Second })
 	big := func(n int) string { return fmt.Sprintf(`["%d%s"]`, n, strings.Repeat("x", largeResult)) }
 	c.put("big", big(1))
 	c.put("other", `{}`)
 	c.requireGet("big", big(1), SourceMiss, "kv_get_since")
+	c.clock.pass(time.Second)
 	looked := make(chan struct{})
 	c.road.block(func(_ http.ResponseWriter, function string, forward func()) {
 		c.road.block(nil)
@@ -399,6 +410,7 @@ func TestALookConfirmsOnlyWhatHeldAtItsCursor(t *testing.T) {
 	c.road.taken()
 
 	// The same in the other order: the cursor moves before the look is sent.
+	c.clock.pass(time.Second)
 	known, cursor, _ := c.recall(mustGetRead(t, c.prefix+"big"), Freshness{})
 	require.NotNil(t, known)
 	c.put("big", big(3))
@@ -423,15 +435,17 @@ func TestALookForALargeAnswerIsGoodForSmallOnesAndBypassLoads(t *testing.T) {
 	c.put("big", big)
 	c.put("small", `{}`)
 	c.requireGet("big", big, SourceMiss, "kv_get_since")
-	c.requireGet("small", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("small", `{}`, SourceMiss, "kv_get")
 	c.clock.pass(time.Second)
 	c.requireGet("big", big, SourceRevalidated, "kv_look")
 	c.requireGet("small", `{}`, SourceHit)
-	c.requireGetWith(Freshness{Bypass: true}, "big", big, SourceBypass, "kv_get_since")
+	c.requireGetWith(Freshness{Bypass: true}, "big", big, SourceBypass, "kv_get")
 	almost := `["` + strings.Repeat("x", largeResult-5) + `"]`
 	require.Len(t, almost, largeResult-1)
 	c.put("almost", almost)
-	c.requireGet("almost", almost, SourceMiss, "kv_get_since")
+	c.requireGet("almost", almost, SourceMiss, "kv_get")
+	c.clock.pass(time.Second)
+	c.requireGet("almost", almost, SourceMiss, "kv_get_since") // written after the last look, and loaded without one: dropped once too often
 	c.clock.pass(time.Second)
 	c.requireGet("almost", almost, SourceRevalidated, "kv_get_since")
 }
@@ -443,7 +457,7 @@ func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T
 	c.put("a", `{}`)
 	c.put("big", big)
 	c.requireGet("a", `{}`, SourceMiss, "kv_get_since")
-	c.requireGet("big", big, SourceMiss, "kv_get_since")
+	c.requireGet("big", big, SourceMiss, "kv_get")
 	c.Cache.store.retry = retryPolicy{first: time.Millisecond, longest: time.Millisecond, total: time.Millisecond}
 	for name, fault := range map[string]func(w http.ResponseWriter){
 		"Refused":  func(w http.ResponseWriter) { http.Error(w, "", http.StatusServiceUnavailable) },
@@ -483,15 +497,17 @@ func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T
 func TestTheLeastRecentlyUsedAnswerGoesFirst(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.Entries, config.MaxStale = 3, time.Hour })
+	call := "kv_get_since"
 	for _, key := range []string{"a", "b", "c"} {
 		c.put(key, `{}`)
-		c.requireGet(key, `{}`, SourceMiss, "kv_get_since")
+		c.requireGet(key, `{}`, SourceMiss, call)
+		call = "kv_get" // while the look is young enough
 	}
 	c.requireGet("a", `{}`, SourceHit)
 	c.put("d", `{}`)
-	c.requireGet("d", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("d", `{}`, SourceMiss, call)
 	c.requireGet("a", `{}`, SourceHit)
-	c.requireGet("b", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("b", `{}`, SourceMiss, call)
 	require.EqualValues(t, 2, c.Stats().Evictions)
 	require.EqualValues(t, 3, c.Stats().Entries)
 }
@@ -564,7 +580,7 @@ func TestAWarmStartLoadsEntriesInOneRoundTrip(t *testing.T) {
 	c.requireGet("x", `["p/1","p/2","p/3","p/4","q"]`, SourceHit)
 	c.requireGet("none", ``, SourceHit)
 	c.requireGet("p/1", `{"k":"p/1\u0000"}`, SourceHit)
-	c.requireGet("p/2", `{"k":"p/2\u0000"}`, SourceMiss, "kv_get_since") // no room
+	c.requireGet("p/2", `{"k":"p/2\u0000"}`, SourceMiss, "kv_get") // no room
 	require.Zero(t, c.Stats().Resets)
 }
 

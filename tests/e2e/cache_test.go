@@ -144,6 +144,7 @@ func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 	needsHost(t)
 	prefix := newPrefix(t)
 	upsert(t, prefix+"k", `{"n":1}`)
+	upserted := time.Now()
 	perFunction := 0
 	all, err := control(http.MethodGet, "instances")
 	require.NoError(t, err)
@@ -161,10 +162,10 @@ func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 			require.Equal(t, "off", source)
 		case !known[instance]:
 			require.Equal(t, "miss", source)
-		case allowedStaleness(t, time.Second) == 0:
-			require.Equal(t, "revalidated", source)
-		default:
-			require.Contains(t, []string{"hit", "revalidated"}, source)
+		case allowedStaleness(t, time.Second) == 0: // a small answer is then not kept
+			require.Equal(t, "miss", source)
+		case time.Since(upserted) < allowedStaleness(t, time.Second):
+			require.Equal(t, "hit", source)
 		}
 		known[instance] = true
 		require.Regexp(t, `^\d+$`, a.header.Get("Age"))
@@ -208,7 +209,7 @@ func TestANewInstanceKnowsWhatItWasToldToWarm(t *testing.T) {
 		warm := map[string]bool{}
 		require.Eventually(t, func() bool { // until every new instance has something in memory, asking for something else
 			a := call(t, http.MethodGet, read.other)
-			if !strings.Contains(a.header.Get("X-KV-Cache-Stats"), "entries=0") && !strings.Contains(a.header.Get("X-KV-Cache-Stats"), "entries=1,") {
+			if !strings.Contains(a.header.Get("X-KV-Cache-Stats"), "entries=0") {
 				warm[a.header.Get("X-KV-Instance")] = true
 			}
 			return len(warm) == 2
