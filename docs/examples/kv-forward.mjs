@@ -13,7 +13,7 @@
 //
 // Blobs decides: whatever happens here, the write is done and the caller answered as before. Per key, Supabase ends where Blobs ended,
 // also when writes race: it does not get the write, but what Blobs holds afterwards, over what Supabase was seen to hold and nothing
-// else; then Blobs is looked at again, until it has not changed. A row of kv_outbox, left before the write, is removed when the copy is
+// else; then Blobs is looked at again, until it has not changed. A row of kv.outbox, left before the write, is removed when the copy is
 // there. What is left of it, as after a crash, is what `migrate-kv-store repair --first blobs` copies. The log names no key:
 // {"level":"ERROR","msg":"mirror failed",…}. With `add outbox entries` in its error there is no row, and only `verify` finds the key.
 
@@ -24,7 +24,7 @@ const rounds = 50; // others who write the same key copy it, too
  *
  * @param store    what getStore({ name: 'kv' }) returns
  * @param entry    its key, and indexes as kv-upsert takes them: [{ key, member }, …], or undefined if the write says nothing of them;
- *                 traceTime and copyTime bound how many ms a write takes longer for its row in kv_outbox, and for its copy
+ *                 traceTime and copyTime bound how many ms a write takes longer for its row in kv.outbox, and for its copy
  * @param write    does the writing. It is given the metadata to write the entry with, which has the entry's indexes and times
  * @returns what write returns; its errors are the caller's
  */

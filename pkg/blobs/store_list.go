@@ -14,7 +14,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// MaxAnswerBytes is the platform's limit for a response (kv_answer_limit); a larger blob can be stored, and not be answered with.
+// MaxResponseBytes is the platform's limit for a response (kv.response_limit); a larger blob can be stored, and not be answered with.
 const MaxResponseBytes = 6 << 20
 
 // listed is a blob among those that a list may hold.

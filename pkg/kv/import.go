@@ -49,7 +49,7 @@ func (s *Supabase) ImportOpen(ctx context.Context, run, session uuid.UUID) error
 // ImportHold keeps other runs away for another minute; with release it lets them in at once. [ErrImportTaken] if one has taken over.
 // It returns how many writes from before the migration was opened may not have reached the source: their deletes left no mark.
 func (s *Supabase) ImportHold(ctx context.Context, session uuid.UUID, release bool) (pending int, err error) {
-	err = s.callJSON(ctx, "kv_import_hold", map[string]any{"p_session": session, "p_release": release}, &pending)
+	err = s.callJSON(ctx, "kv_import_renew_lease", map[string]any{"p_session": session, "p_release": release}, &pending)
 	return pending, importError(err)
 }
 
@@ -150,7 +150,7 @@ func (s *Supabase) ImportStatus(ctx context.Context) (status ImportStatus, err e
 type Digest struct {
 	Key      string `json:"key"`
 	Value    string `json:"value"`    // of the text that a reader gets, in hexadecimal
-	Indexes  string `json:"indexes"`  // of the pairs; see kv_digest_pairs
+	Indexes  string `json:"indexes"`  // of the pairs; see kv.digest_pairs
 	Unposted int    `json:"unposted"` // postings that lack: queries by index miss the entry
 	Document bool   `json:"document"` // queries see the value as it is
 	Search   bool   `json:"search"`   // full text finds it

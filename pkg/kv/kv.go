@@ -17,7 +17,7 @@ const (
 	// MaxKeyBytes bounds a key, and "<key>:<member>" of an index. Postgres keeps at most about 2,700 bytes in a row of
 	// a btree, and a posting holds an index and a key.
 	MaxKeyBytes = 1024
-	// MaxIndexes bounds the indexes of one upsert. kv_member_position numbers up to 1,024 members of one call.
+	// MaxIndexes bounds the indexes of one upsert. kv.member_position numbers up to 1,024 members of one call.
 	MaxIndexes = 1000
 	// MaxDepth bounds the levels of arrays and objects of a value. Go's decoder ends at 10,000, Postgres's at 20,000.
 	MaxDepth = 2000

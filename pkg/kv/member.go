@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Member is a member of an index: a JSON string or a JSON number, in the one form that everything but callers uses: kv_member,
-// kv_posting and kv_store.index_pairs, requests to the database, copies and the metadata of blobs.
+// Member is a member of an index: a JSON string or a JSON number, in the one form that everything but callers uses: kv.member,
+// kv.posting and kv_store.index_pairs, requests to the database, copies and the metadata of blobs.
 //
 // A string is its text and a number is U+0001 and its spelling, so that 5 and "5" are two members and 5 and 5.0 as well. A string
 // that begins with U+0001 itself gets one more in front: no string has the form of a number. So nearly every member is its own text,
 // at no cost in space or time; the member's JSON text would take two bytes more in each of four places. The database has the same
-// rule in kv_json_member and its siblings.
+// rule in kv.member_from_json and its siblings.
 type Member string
 
 const numberMark = "\x01"

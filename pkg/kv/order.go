@@ -72,7 +72,7 @@ func (c Cursor) String() string {
 	return base64.RawURLEncoding.EncodeToString(append(text, ']'))
 }
 
-// ParseCursor reads a nextCursor, which [Cursor.String] or the kv_cursor function of the database wrote.
+// ParseCursor reads a nextCursor, which [Cursor.String] or the kv.format_cursor function of the database wrote.
 func ParseCursor(text string) (*Cursor, error) {
 	var c Cursor
 	position := json.RawMessage("null") // which a null leaves as it is
@@ -136,7 +136,7 @@ var storedNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?$`)
 // maxStoredDigits bounds a number that numeric can hold: 131,072 digits before the point and 16,383 behind it.
 const maxStoredDigits = 131072 + 16383 + 2
 
-// maxSortText is how many characters of a text entries are sorted by (kv_query_sort).
+// maxSortText is how many characters of a text entries are sorted by (kv.query_sort).
 const maxSortText = 200
 
 func isPathPosition(position json.RawMessage) bool {

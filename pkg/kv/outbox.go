@@ -13,7 +13,7 @@ type OutboxEntry struct {
 	ID  int64  `json:"id"`
 	Key string `json:"key"`
 	// Primary is the store that was written and answered, "blobs" or "supabase". Only [Supabase.OutboxEntries] sets it.
-	Primary string `json:"first"`
+	Primary string `json:"primary"`
 	// Revision is that of the entry when the outbox entry was added; UpsertMirrored and DeleteMirrored leave it zero.
 	Revision RowRevision `json:"token"`
 }
@@ -66,7 +66,7 @@ func (s *Supabase) AddOutboxEntries(ctx context.Context, keys []string) (entries
 
 // OutboxEntries reads up to limit outbox entries with an ID above after, from the oldest.
 func (s *Supabase) OutboxEntries(ctx context.Context, after int64, limit int) (entries []OutboxEntry, err error) {
-	err = s.callJSON(ctx, "kv_traces", map[string]any{"p_after": after, "p_limit": limit}, &entries)
+	err = s.callJSON(ctx, "kv_mirror_outbox", map[string]any{"p_after": after, "p_limit": limit}, &entries)
 	return entries, err
 }
 

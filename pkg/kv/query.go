@@ -33,7 +33,7 @@ const (
 	// MaxPathBytes and MaxPathSegments bound a [Path].
 	MaxPathBytes    = 1024
 	MaxPathSegments = 100
-	// MaxPageBytes is what fits into a response however it is encoded (kv_page_limit).
+	// MaxPageBytes is what fits into a response however it is encoded (kv.page_limit).
 	MaxPageBytes = 4_500_000
 	// MaxNumberDigits bounds the digits a number may have before and after the point, when written without an exponent.
 	// Postgres's numeric ends at 16,383 digits after the point.

@@ -161,8 +161,8 @@ func TestEveryCountAddsUp(t *testing.T) {
 	}
 	m.exec("delete from public.kv_store where key in ('sessions/00010', 'sessions/00011')")
 	m.exec(`update public.kv_store set value = '{"damaged":1}' where key = 'sessions/00012'`)
-	m.exec("delete from public.kv_posting where key = 'sessions/00013' and member <> ''")
-	m.exec("insert into public.kv_posting (index_key, member, key) values ('index:by1', 'x', 'nobody'), ('index:by1', 'x', 'sessions/00014')")
+	m.exec("delete from kv.posting where key = 'sessions/00013' and member <> ''")
+	m.exec("insert into kv.posting (index_key, member, key) values ('index:by1', 'x', 'nobody'), ('index:by1', 'x', 'sessions/00014')")
 
 	verify := func(repair bool) Verification {
 		t.Helper()
@@ -202,7 +202,7 @@ func TestEveryCountAddsUp(t *testing.T) {
 	require.Equal(t, status.Journal.Keys, sum)
 	require.Len(t, m.entries(), status.Database.Entries)
 	var deleted int
-	require.NoError(t, m.sql.QueryRow(ctx, "select count(*) from public.kv_import where deleted").Scan(&deleted))
+	require.NoError(t, m.sql.QueryRow(ctx, "select count(*) from kv.import where deleted").Scan(&deleted))
 	require.Equal(t, deleted, status.Database.Deleted)
 
 	m.requireBackupsAddUp(source)

@@ -52,16 +52,16 @@ func TestWhateverTheDatabaseRefusesIsSaid(t *testing.T) {
 	require.NoError(t, err)
 	operations := m.operations(blobsBackup, supabaseBackup)
 	for function, needed := range map[string][]string{
-		"kv_import_status":  {"plan", "run", "status", "backup of Supabase", "restore of Blobs"},
-		"kv_import_open":    {"run"},
-		"kv_import_hold":    {"run"},
-		"kv_import_states":  {"run"},
-		"kv_import":         {"run"},
-		"kv_digests":        {"verify", "backup of Supabase"},
-		"kv_digests_of":     {"verify", "restore of Blobs"},
-		"kv_stray_postings": {"verify"},
-		"kv_mirror_states":  {"verify", "backup of Supabase", "restore of Supabase"},
-		"kv_mirror_copy":    {"verify", "restore of Supabase"},
+		"kv_import_status":      {"plan", "run", "status", "backup of Supabase", "restore of Blobs"},
+		"kv_import_open":        {"run"},
+		"kv_import_renew_lease": {"run"},
+		"kv_import_states":      {"run"},
+		"kv_import":             {"run"},
+		"kv_digests":            {"verify", "backup of Supabase"},
+		"kv_digests_of":         {"verify", "restore of Blobs"},
+		"kv_stray_postings":     {"verify"},
+		"kv_mirror_states":      {"verify", "backup of Supabase", "restore of Supabase"},
+		"kv_mirror_copy":        {"verify", "restore of Supabase"},
 	} {
 		m.set("sessions/00001", `{"changed":"`+function+`"}`) // there is something to do for each
 		m.exec("update public.kv_store set value = $1::text::json where key = 'sessions/00002'", `{"damaged":"`+function+`"}`)
@@ -195,7 +195,7 @@ func (o *takeOver) Stage(name string, _ int) { o.name = name }
 func (o *takeOver) Done(int, int) {
 	if o.name == "migrating" {
 		o.name = ""
-		o.m.exec("update public.kv_migration set session = gen_random_uuid()")
+		o.m.exec("update kv.migration set session = gen_random_uuid()")
 	}
 }
 

@@ -96,7 +96,7 @@ func (s *javaScriptSite) requireAllDone(writes []javaScriptWrite, answered map[i
 
 func (s *javaScriptSite) outbox() (n int) {
 	s.t.Helper()
-	require.NoError(s.t, s.sql.QueryRow(s.t.Context(), "select count(*) from public.kv_outbox").Scan(&n))
+	require.NoError(s.t, s.sql.QueryRow(s.t.Context(), "select count(*) from kv.outbox").Scan(&n))
 	return n
 }
 
@@ -156,7 +156,7 @@ func TestWritesOfJavaScriptFunctionsArePassedOn(t *testing.T) {
 		}
 		require.Equal(t, string(blob.Value), s.value(key), "byte for byte")
 	}
-	s.exec("delete from public.kv_member where index_key = 'index:live' and member = (select min(member) from public.kv_member where index_key = 'index:live')")
+	s.exec("delete from kv.member where index_key = 'index:live' and member = (select min(member) from kv.member where index_key = 'index:live')")
 	require.False(t, s.verifyOnce().Same(), "it would have been seen")
 }
 

@@ -744,7 +744,7 @@ func readOwn(ctx context.Context, source Source, list []blobs.Listed, ambiguous 
 	return own, err
 }
 
-// digestPairs is kv_digest_pairs: SHA-256 of the distinct pairs in order.
+// digestPairs is kv.digest_pairs: SHA-256 of the distinct pairs in order.
 func digestPairs(pairs [][2]string) string {
 	sorted := slices.Clone(pairs)
 	slices.SortFunc(sorted, func(a, b [2]string) int {

@@ -212,12 +212,12 @@ func TestClosingAndDeletingDoNotWaitForEachOther(t *testing.T) {
 	}
 }
 
-// waitForLocks waits until so many sessions wait for kv_migration, or until the one that is closing it has ended.
+// waitForLocks waits until so many sessions wait for kv.migration, or until the one that is closing it has ended.
 func (m *migration) waitForLocks(n int, closed <-chan error) {
 	m.t.Helper()
 	for found := 0; found < n && len(closed) == 0; {
 		time.Sleep(5 * time.Millisecond)
-		require.NoError(m.t, m.sql.QueryRow(m.t.Context(), "select count(*) from pg_locks where not granted and relation = 'public.kv_migration'::regclass and database = (select oid from pg_database where datname = current_database())").Scan(&found))
+		require.NoError(m.t, m.sql.QueryRow(m.t.Context(), "select count(*) from pg_locks where not granted and relation = 'kv.migration'::regclass and database = (select oid from pg_database where datname = current_database())").Scan(&found))
 	}
 }
 
@@ -245,11 +245,11 @@ func TestWhatCallersDeletedStaysDeleted(t *testing.T) {
 
 	require.NoError(t, m.supabase.ImportClose(t.Context()))
 	var marks int
-	require.NoError(t, m.sql.QueryRow(t.Context(), "select count(*) from public.kv_import").Scan(&marks))
+	require.NoError(t, m.sql.QueryRow(t.Context(), "select count(*) from kv.import").Scan(&marks))
 	require.Zero(t, marks)
 	_, err = m.supabase.Delete(t.Context(), "sessions/00003")
 	require.NoError(t, err)
-	require.NoError(t, m.sql.QueryRow(t.Context(), "select count(*) from public.kv_import").Scan(&marks))
+	require.NoError(t, m.sql.QueryRow(t.Context(), "select count(*) from kv.import").Scan(&marks))
 	require.Zero(t, marks, "no migration is open")
 }
 
@@ -412,7 +412,7 @@ func TestWhatAnEarlierPassSentIsRefusedWhenItIsLate(t *testing.T) {
 	var reading func()
 	reading = func() {
 		var session uuid.UUID
-		require.NoError(t, m.sql.QueryRow(t.Context(), "select session from public.kv_migration").Scan(&session))
+		require.NoError(t, m.sql.QueryRow(t.Context(), "select session from kv.migration").Scan(&session))
 		sessions = append(sessions, session)
 		if len(sessions) == 1 {
 			source.do = reading
@@ -516,7 +516,7 @@ func TestARunWaitsForMirroredWritesThatAreUnderWay(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		for asked := false; !asked; time.Sleep(5 * time.Millisecond) { // for it, which prolongs the run's hold
-			if err := m.sql.QueryRow(t.Context(), "select exists (select from public.kv_migration where held_until > opened_at + interval '60.001 s')").Scan(&asked); err != nil {
+			if err := m.sql.QueryRow(t.Context(), "select exists (select from kv.migration where held_until > opened_at + interval '60.001 s')").Scan(&asked); err != nil {
 				done <- err
 				return
 			}

@@ -168,7 +168,7 @@ func unwrap(value string) ([]byte, bool) {
 	return blob.Value, notJSON(blob.Value) != "" && wrap(blob) == value
 }
 
-// maxSearchBytes is up to where full text is derived (kv_search_text).
+// maxSearchBytes is up to where full text is derived (kv.search_vector).
 const maxSearchBytes = 200_000
 
 // note says what queries do not see of a value.

@@ -44,18 +44,18 @@ func TestDamageIsFoundEveryTime(t *testing.T) {
 			m.exec(`update public.kv_store set index_pairs = index_pairs[1:1] where key = $1`, key)
 		}},
 		"a posting that lacks": {"different", "postings", func(key string) {
-			m.exec(`delete from public.kv_posting where key = $1 and (index_key, member) in (select index_key, member from public.kv_posting where key = $1 limit 1)`, key)
+			m.exec(`delete from kv.posting where key = $1 and (index_key, member) in (select index_key, member from kv.posting where key = $1 limit 1)`, key)
 		}},
 		"two swapped members of an index": {"different", "value", func(string) {
-			m.exec(`with two as (select member, position, lead(member, 1) over w as other, row_number() over w as n from public.kv_member where index_key = 'index:by1' window w as (order by position))
-				update public.kv_member as k set position = (select position from public.kv_member where index_key = 'index:by1' and member = case when k.member = two.member then two.other else two.member end)
+			m.exec(`with two as (select member, position, lead(member, 1) over w as other, row_number() over w as n from kv.member where index_key = 'index:by1' window w as (order by position))
+				update kv.member as k set position = (select position from kv.member where index_key = 'index:by1' and member = case when k.member = two.member then two.other else two.member end)
 				from two where two.n = 3 and k.index_key = 'index:by1' and k.member in (two.member, two.other)`)
 		}},
 		"a lost member of an index": {"different", "value", func(string) {
-			m.exec(`delete from public.kv_member where (index_key, member) in (select index_key, member from public.kv_member where index_key = 'index:by2' limit 1)`)
+			m.exec(`delete from kv.member where (index_key, member) in (select index_key, member from kv.member where index_key = 'index:by2' limit 1)`)
 		}},
 		"an extra member of an index": {"different", "value", func(string) {
-			m.exec(`insert into public.kv_member (index_key, member) values ('index:by3', 'nobody')`)
+			m.exec(`insert into kv.member (index_key, member) values ('index:by3', 'nobody')`)
 		}},
 	}
 	for name, damage := range damages {
@@ -74,7 +74,7 @@ func TestDamageIsFoundEveryTime(t *testing.T) {
 			require.True(t, m.look(false).Same(), name)
 		}
 	}
-	m.exec(`insert into public.kv_posting (index_key, member, key) values ('index:by1', '', 'nobody')`)
+	m.exec(`insert into kv.posting (index_key, member, key) values ('index:by1', '', 'nobody')`)
 	v := m.look(false)
 	require.False(t, v.Same(), "a posting that no entry has")
 	require.Equal(t, 1, v.Stray)

@@ -149,7 +149,7 @@ func (p *pairTest) setFaults(f blobstest.Faults) {
 // traces are those that the test's keys left.
 func (p *pairTest) traces() (keys []string) {
 	p.t.Helper()
-	rows, err := p.database.SQL.Query(p.t.Context(), "select key from public.kv_outbox where starts_with(key, $1) order by id", p.prefix)
+	rows, err := p.database.SQL.Query(p.t.Context(), "select key from kv.outbox where starts_with(key, $1) order by id", p.prefix)
 	require.NoError(p.t, err)
 	keys, err = pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(p.t, err)

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -51,18 +50,6 @@ func upTo(t *testing.T, version string) string {
 		}
 	}
 	return all.String()
-}
-
-// firstOf gives the statement with which a migration made a function that a later one replaced.
-func firstOf(t *testing.T, function string) string {
-	names, texts := migrations(t)
-	for _, name := range names {
-		if found := regexp.MustCompile(`(?s)create function public\.` + function + `\(.*?\$\$.*?\$\$;`).FindString(texts[name]); found != "" {
-			return strings.Replace(found, "create function", "create or replace function", 1)
-		}
-	}
-	require.Fail(t, "no migration makes "+function)
-	return ""
 }
 
 // template is a database with every migration applied, made once.

@@ -521,7 +521,8 @@ func projectFaults() map[string]fault {
 		}, "migrations", "", "there is no kv_health", "apply supabase/migrations", nil},
 		"TableOfSomebodyElse": {func(p *patient) {
 			p.project(func(r *http.Request) http.HandlerFunc {
-				r.URL.Path = strings.NewReplacer("kv_health", "kv_nothing", "kv_store", "kv_log").Replace(r.URL.Path) // a table without these columns
+				r.URL.Path = strings.Replace(r.URL.Path, "kv_health", "kv_nothing", 1)
+				r.URL.RawQuery = strings.Replace(r.URL.RawQuery, "index_pairs", "index_pears", 1) // which no table has
 				return nil
 			}, nil)
 		}, "kv-store", "", "that is not ours", "set schema before", []string{"migrations"}},
@@ -614,22 +615,21 @@ var databaseFaults = map[string]fault{
 	}, "kv-store", "", "a table kv_store that is not ours", "alter table public.kv_store set schema before", []string{"migrations"}},
 	"LastMigrationsMissing": {func(p *patient) {
 		p.blobsFirst()
-		p.env["DATABASE_URL"] = newDatabase(p.t, "template0", upTo(p.t, "20261127120000"))
-	}, "migrations", "", "not applied, or only in part: 20261127", "apply supabase/migrations", nil},
+		p.env["DATABASE_URL"] = newDatabase(p.t, "template0", upTo(p.t, "20261201100000"))
+	}, "migrations", "", "not applied, or only in part: 202612011", "apply supabase/migrations", nil},
 	"HalfAMigration":    {inDatabase("drop function public.kv_import_status()"), "migrations", "", "function public.kv_import_status", "apply supabase/migrations", nil},
 	"TriggerDisabled":   {inDatabase("alter table public.kv_store disable trigger kv_store_log"), "migrations", "", "trigger public.kv_store.kv_store_log", "apply supabase/migrations", nil},
-	"IndexMissing":      {inDatabase("drop index public.kv_log_stamp"), "migrations", "", "index public.kv_log_stamp", "apply supabase/migrations", nil},
-	"ColumnMissing":     {inDatabase("alter table public.kv_log drop column missed"), "migrations", "", "column public.kv_log.missed", "apply supabase/migrations", nil},
-	"FunctionOfBefore":  {func(p *patient) { inDatabase(firstOf(p.t, "kv_spell"))(p) }, "migrations", "", "kv_spell", "apply supabase/migrations", nil},
-	"FunctionChanged":   {inDatabase("create or replace function public.kv_revision() returns text language sql immutable as $$ select '20261130000000' /* mine */ $$"), "migrations", "", "not as any migration makes it: function public.kv_revision", "bring back its text", nil},
-	"NewerRelease":      {inDatabase("create or replace function public.kv_revision() returns text language sql immutable as $$ select '20991231000000' $$"), "migrations", "", "of a newer release", "deploy the functions of that release", nil},
+	"IndexMissing":      {inDatabase("drop index kv.log_transaction_id"), "migrations", "", "index kv.log_transaction_id", "apply supabase/migrations", nil},
+	"ColumnMissing":     {inDatabase("alter table kv.log drop column missed"), "migrations", "", "column kv.log.missed", "apply supabase/migrations", nil},
+	"FunctionChanged":   {inDatabase("create or replace function kv.schema_version() returns text language sql immutable as $$ select '20261130000000' /* mine */ $$"), "migrations", "", "not as any migration makes it: function kv.schema_version", "bring back its text", nil},
+	"NewerRelease":      {inDatabase("create or replace function kv.schema_version() returns text language sql immutable as $$ select '20991231000000' $$"), "migrations", "", "of a newer release", "deploy the functions of that release", nil},
 	"FunctionOfNobody":  {inDatabase("create function public.kv_mine() returns int language sql as 'select 1'; revoke all on function public.kv_mine() from public, anon, authenticated"), "migrations", doctor.Warn, "function public.kv_mine", "keep it if it is yours", nil},
 	"ServiceRoleMayNot": {inDatabase("revoke insert on public.kv_store from service_role; revoke execute on function public.kv_get(text) from service_role"), "grants", "", "service_role may not execute public.kv_get, insert public.kv_store", "grant it", nil},
 	"AnonMayRead":       {inDatabase("grant select on public.kv_store to anon"), "grants", "", "anon select public.kv_store", "revoke it", nil},
 	"PublicMayCall":     {inDatabase("grant execute on function public.kv_get(text) to public"), "grants", "", "anon execute public.kv_get, authenticated execute public.kv_get", "revoke it", nil},
-	"NoRowSecurity":     {inDatabase("alter table public.kv_member disable row level security"), "grants", "", "without row security: public.kv_member", "enable row level security", nil},
+	"NoRowSecurity":     {inDatabase("alter table kv.member disable row level security"), "grants", "", "without row security: kv.member", "enable row level security", nil},
 	"APolicy":           {inDatabase("create policy mine on public.kv_store for select using (true)"), "grants", doctor.Warn, "mine on public.kv_store", "drop it", nil},
-	"Publication":       {inDatabase("alter table public.kv_log replica identity nothing; create publication everything for all tables"), "publication", "", "public.kv_log in everything", "replica identity full", nil},
+	"Publication":       {inDatabase("alter table kv.log replica identity nothing; create publication everything for all tables"), "publication", "", "kv.log in everything", "replica identity full", nil},
 	"PublicationOfOne":  {inDatabase("alter table public.kv_store replica identity nothing; create publication one for table public.kv_store"), "publication", "", "public.kv_store in one", "replica identity full", nil},
 }
 

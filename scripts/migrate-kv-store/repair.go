@@ -15,7 +15,7 @@ func repairCommand(s *stores) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "repair",
 		Short: "Copy what mirrored writes could not",
-		Long: `Copy what mirrored writes could not, and remove the traces that they left in kv_outbox.
+		Long: `Copy what mirrored writes could not, and remove the traces that they left in kv.outbox.
 
 Each key that has a trace is made in the other store what it is in the first. It can run while the site is used, and again.`,
 		Args: cobra.NoArgs,

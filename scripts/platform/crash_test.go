@@ -110,7 +110,7 @@ func epoch(t *testing.T, env map[string]string) (epoch string, err error) {
 		return "", err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
-	err = conn.QueryRow(t.Context(), "select public.kv_epoch()").Scan(&epoch)
+	err = conn.QueryRow(t.Context(), "select kv.epoch()").Scan(&epoch)
 	return epoch, err
 }
 

@@ -22,10 +22,10 @@ func relations(t *testing.T, db *pgx.Conn, query string) []string {
 }
 
 const (
-	tablesQuery = `select format('%I.%I', schemaname, tablename) from pg_tables where schemaname = 'public' and tablename like 'kv\_%' order by 1`
-	// Those that get a member when an entry gets an index; kv_import_left gets one when it loses it.
+	tablesQuery = `select format('%I.%I', schemaname, tablename) from pg_tables where schemaname = 'kv' or schemaname = 'public' and tablename like 'kv\_%' order by 1`
+	// Those that get a member when an entry gets an index; kv.import_left gets one when it loses it.
 	memberTablesQuery = `select format('%I.%I', table_schema, table_name) from information_schema.columns
-		where table_schema = 'public' and table_name like 'kv\_%' and table_name <> 'kv_import_left' and column_name = 'member' order by 1`
+		where table_schema = 'kv' and table_name <> 'import_left' and column_name = 'member' order by 1`
 )
 
 // TestFailureInTheMiddleLeavesNothing makes the database fail at one member, when the entry and other indexes are written
@@ -233,7 +233,7 @@ func TestIndexesOfNewEntriesAreFast(t *testing.T) {
 		select $1 || lpad(i::text, 5, '0'), '{}', array[$1 || 'type:even' , $1 || 'all:yes', $1 || 'mod:' || i % 7] from generate_series(1, $2::int) as i`
 	_, err := db.Exec(t.Context(), insert, prefix+"old/", 1000)
 	require.NoError(t, err)
-	_, err = db.Exec(t.Context(), `analyze public.kv_store, public.kv_posting`)
+	_, err = db.Exec(t.Context(), `analyze public.kv_store, kv.posting`)
 	require.NoError(t, err)
 	p := prefix + "new/"
 	_, err = db.Exec(t.Context(), insert, p, 3000)

@@ -527,13 +527,13 @@ func TestQueryByAFastPath(t *testing.T) {
 func TestQueryEndsAfterTenSeconds(t *testing.T) {
 	needsHost(t)
 	watch := database(t)
-	tables := []string{"kv_store", "kv_posting"}
+	tables := []string{"public.kv_store", "kv.posting"}
 	locks := map[string]pgx.Tx{}
 	for _, table := range tables {
 		lock, err := database(t).Begin(t.Context())
 		require.NoError(t, err)
 		defer func() { _ = lock.Rollback(cleanupContext(t)) }()
-		_, err = lock.Exec(t.Context(), `lock table public.`+table+` in access exclusive mode`)
+		_, err = lock.Exec(t.Context(), `lock table `+table+` in access exclusive mode`)
 		require.NoError(t, err)
 		locks[table] = lock
 	}

@@ -26,7 +26,7 @@ const (
 	diskProbe = "create table public.faults_probe tablespace " + diskName + " as select repeat('x', 2000) as x from generate_series(1, 1000)"
 )
 
-var onDisk = []string{"kv_store", "kv_log"}
+var onDisk = []string{"public.kv_store", "kv.log"}
 
 // lacksDisk: only root may mount a file system.
 func lacksDisk() string {
@@ -118,7 +118,7 @@ func (p *platform) giveToPostgres(ctx context.Context, dir string) error {
 
 func move(ctx context.Context, conn *pgx.Conn, tablespace string) error {
 	for _, table := range onDisk {
-		if _, err := conn.Exec(ctx, "alter table public."+table+" set tablespace "+tablespace); err != nil {
+		if _, err := conn.Exec(ctx, "alter table "+table+" set tablespace "+tablespace); err != nil {
 			return fmt.Errorf("move %s: %w", table, err)
 		}
 	}

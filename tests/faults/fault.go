@@ -59,7 +59,7 @@ var faults = []fault{
 	{Name: "blobs-unavailable", What: "Blobs answer everything with 5xx", Lacks: lacksMirror, Break: blobsDo(blobsFault{ServerError: 1})},
 	{Name: "blobs-errors", What: "a third of the requests to Blobs fail, of another third the answer is lost", Lacks: lacksMirror, Break: blobsDo(blobsFault{ServerError: 0.33, LostAnswer: 0.33})},
 	{Name: "blobs-slow", What: "Blobs take up to the 5 s that a write waits for its copy, and longer", Lacks: lacksMirror, Break: blobsDo(blobsFault{Delayed: 0.5, Delay: 3000})},
-	{Name: "full-disk", What: "the disk of kv_store and kv_log is full", Fails: true, Lacks: lacksDisk, Break: fillDisk},
+	{Name: "full-disk", What: "the disk of kv_store and kv.log is full", Fails: true, Lacks: lacksDisk, Break: fillDisk},
 }
 
 // instanceEnded is what the host says where a function could not.

@@ -175,14 +175,14 @@ func (l *load) compareTables(ctx context.Context) error {
 			select key, index_pairs[n][1] as index_key, index_pairs[n][2] as member
 			from public.kv_store, generate_subscripts(index_pairs, 1) as n where starts_with(key, $1)
 		), postings as (
-			select key, index_key, member from public.kv_posting where starts_with(key, $1) and member <> ''
+			select key, index_key, member from kv.posting where starts_with(key, $1) and member <> ''
 		)
-		select key, 'kv_posting lacks ' || member from (select * from pairs except select * from postings) as a
+		select key, 'kv.posting lacks ' || member from (select * from pairs except select * from postings) as a
 		union all
-		select key, 'kv_posting has ' || member || ', and the entry does not' from (select * from postings except select * from pairs) as b
+		select key, 'kv.posting has ' || member || ', and the entry does not' from (select * from postings except select * from pairs) as b
 		union all
-		select key, 'kv_member lacks ' || member from pairs as p
-		where not exists (select from public.kv_member as m where m.index_key = p.index_key and m.member = p.member)
+		select key, 'kv.member lacks ' || member from pairs as p
+		where not exists (select from kv.member as m where m.index_key = p.index_key and m.member = p.member)
 		order by 1, 2`, l.prefix)
 	if err != nil {
 		return fmt.Errorf("look into the tables: %w", err)

@@ -28,9 +28,9 @@ func emptyDatabase(t *testing.T) *database {
 }
 
 const (
-	// inPublic counts what there is.
-	inPublic = `select (select count(*) from pg_proc where pronamespace = 'public'::regnamespace)
-		+ (select count(*) from pg_class where relnamespace = 'public'::regnamespace)`
+	// objects counts what there is.
+	objects = `select (select count(*) from pg_proc where pronamespace in (to_regnamespace('public'), to_regnamespace('kv')))
+		+ (select count(*) from pg_class where relnamespace in (to_regnamespace('public'), to_regnamespace('kv')))`
 	// theirs is a table that a site may have: the first public shape of such a store.
 	theirs = `
 		create table public.kv_store (
@@ -40,24 +40,30 @@ const (
 		insert into public.kv_store (key, value) values ('a', '1'), ('b', '2')`
 )
 
-func TestAForeignTableIsRefusedBeforeAnythingIsChanged(t *testing.T) {
+func TestWhatIsForeignIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 	t.Parallel()
 	for name, made := range map[string]string{
 		"TheFirstPublicShape": theirs,
 		"AView":               "create view public.kv_store as select 1 as key",
 		"AnotherShape":        "create table public.kv_store (k bytea, v bytea)",
+		"ASchema":             "create schema kv; create table kv.log (line text)",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := emptyDatabase(t)
 			exec(t, d.owner(t), made)
-			before := one[int](t, d.owner(t), inPublic)
+			before := one[int](t, d.owner(t), objects)
 			err := migrate(t.Context(), d.name)
-			require.Equal(t, "42P07", code(err), "%v", err)
 			refusal, _ := asPgError(err)
-			require.Contains(t, refusal.Message, "public.kv_store that is not of this project. Nothing was changed.")
-			require.Equal(t, before, one[int](t, d.owner(t), inPublic))
-			way := regexp.MustCompile(`\((create schema before; .*?)\)`).FindStringSubmatch(refusal.Hint)
+			if name == "ASchema" {
+				require.Equal(t, "42P06", code(err), "%v", err)
+				require.Equal(t, "There is a schema kv that is not of this project. Nothing was changed.", refusal.Message)
+			} else {
+				require.Equal(t, "42P07", code(err), "%v", err)
+				require.Equal(t, "There is a table public.kv_store that is not of this project. Nothing was changed.", refusal.Message)
+			}
+			require.Equal(t, before, one[int](t, d.owner(t), objects))
+			way := regexp.MustCompile(`\((create schema before; .*?|alter schema .*?)\)`).FindStringSubmatch(refusal.Hint)
 			require.NotNil(t, way, refusal.Hint)
 			if name == "AView" {
 				return
@@ -99,23 +105,23 @@ func TestPsqlAppliesAllOrNothing(t *testing.T) {
 		ok, out := apply(shell, d)
 		require.True(t, ok, out)
 		upsert(t, d.connect(t), "a", "{}", nil)
-		all := one[int](t, d.owner(t), inPublic)
+		all := one[int](t, d.owner(t), objects)
 		ok, out = apply(shell, d)
 		require.False(t, ok, out)
 		require.Contains(t, out, "were applied before")
-		require.Equal(t, all, one[int](t, d.owner(t), inPublic))
+		require.Equal(t, all, one[int](t, d.owner(t), objects))
 	}
 	for says, made := range map[string]string{
 		"not of this project": theirs,
-		"already exists":      "create table public.kv_import (a int)", // which a file in the middle makes
+		"already exists":      "create function public.kv_upsert(text, text, text[], uuid, boolean) returns int language sql as 'select 1'", // of a file in the middle
 	} {
 		d := emptyDatabase(t)
 		exec(t, d.owner(t), made)
-		before := one[int](t, d.owner(t), inPublic)
+		before := one[int](t, d.owner(t), objects)
 		ok, out := apply("sh", d)
 		require.False(t, ok, out)
 		require.Contains(t, out, says)
-		require.Equal(t, before, one[int](t, d.owner(t), inPublic), "nothing half")
+		require.Equal(t, before, one[int](t, d.owner(t), objects), "nothing half")
 	}
 }
 

@@ -88,11 +88,11 @@ func TestEveryKindOfChangeIsNamed(t *testing.T) {
 	c = requireChanges(t, conn, c, "h2", "h3")
 	exec(t, conn, "update public.kv_store set key = 'i2' where key = 'i'")
 	c = requireChanges(t, conn, c, "i", "i2")
-	exec(t, conn, "insert into public.kv_member (index_key, member) values ('i2', 'hand')")
+	exec(t, conn, "insert into kv.member (index_key, member) values ('i2', 'hand')")
 	c = requireChanges(t, conn, c, "i2")
-	exec(t, conn, "update public.kv_member set member = 'HAND' where member = 'hand'")
+	exec(t, conn, "update kv.member set member = 'HAND' where member = 'hand'")
 	c = requireChanges(t, conn, c, "i2")
-	exec(t, conn, "delete from public.kv_member where member = 'HAND'")
+	exec(t, conn, "delete from kv.member where member = 'HAND'")
 	c = requireChanges(t, conn, c, "i2")
 	exec(t, conn, `merge into public.kv_store using (values ('h1'), ('h4')) as v(key) on v.key = kv_store.key
 		when matched then update set value = '4' when not matched then insert (key, value) values (v.key, '5')`)
@@ -115,7 +115,7 @@ func TestEveryKindOfChangeIsNamed(t *testing.T) {
 	require.NoError(t, tx.Commit(context.Background()))
 	c = requireChanges(t, conn, c, "kept", "kept2")
 
-	for _, sql := range []string{"truncate public.kv_store", "truncate public.kv_member"} {
+	for _, sql := range []string{"truncate public.kv_store", "truncate kv.member"} {
 		upsert(t, conn, "a", `{}`, pairs{{"i", "m"}})
 		c = changes(t, conn, c).Cursor
 		exec(t, conn, sql)
@@ -133,25 +133,25 @@ func TestChangesOfARestoreAreNamed(t *testing.T) {
 	upsert(t, conn, "e", `{}`, pairs{{"i", "m"}})
 	c := changes(t, conn, nil).Cursor
 	exec(t, owner, "set session_replication_role = replica")
-	exec(t, owner, `insert into public.kv_store (key, value, bytes, document, search, stamp) values ('r', '{}', 2, '{}', '', '3')`)
+	exec(t, owner, `insert into public.kv_store (key, value, bytes, document, search, revision) values ('r', '{}', 2, '{}', '', 1)`)
 	c = requireChanges(t, conn, c, "r")
 	exec(t, owner, `update public.kv_store set value = '[]', document = '[]' where key = 'r'`)
 	c = requireChanges(t, conn, c, "r")
 	exec(t, owner, `update public.kv_store set key = 's' where key = 'r'`)
 	c = requireChanges(t, conn, c, "r", "s")
-	exec(t, owner, `insert into public.kv_member (index_key, member) values ('i', 'n')`)
+	exec(t, owner, `insert into kv.member (index_key, member) values ('i', 'n')`)
 	c = requireChanges(t, conn, c, "i")
-	exec(t, owner, `delete from public.kv_member where member = 'n'`)
+	exec(t, owner, `delete from kv.member where member = 'n'`)
 	c = requireChanges(t, conn, c, "i")
 	exec(t, owner, `delete from public.kv_store where key = 's'`)
 	c = requireChanges(t, conn, c, "s")
-	for _, table := range []string{"kv_member", "kv_store"} {
-		exec(t, owner, "truncate public."+table)
+	for _, table := range []string{"kv.member", "public.kv_store"} {
+		exec(t, owner, "truncate "+table)
 		f := changes(t, conn, c)
 		require.True(t, f.All, table)
 		c = f.Cursor
 	}
-	exec(t, owner, "truncate public.kv_posting")
+	exec(t, owner, "truncate kv.posting")
 }
 
 func TestTransactionsThatCommitOutOfOrder(t *testing.T) {
@@ -434,8 +434,7 @@ func readFeed(ctx context.Context, conn *pgx.Conn, over func() bool, compared, n
 // passTime makes everything in the log, and the cursors given, older.
 func passTime(t *testing.T, q querier, by time.Duration, cursors ...*string) {
 	t.Helper()
-	exec(t, q, "update public.kv_log_mark set at = at - $1::text::interval where true", fmt.Sprintf("%d milliseconds", by.Milliseconds()))
-	exec(t, q, "update public.kv_log set at = at - $1::text::interval where true", fmt.Sprintf("%d milliseconds", by.Milliseconds()))
+	exec(t, q, "update kv.log_mark set at = at - $1::text::interval where true", fmt.Sprintf("%d milliseconds", by.Milliseconds()))
 	for _, cursor := range cursors {
 		epoch, ms, snapshot := cursorParts(t, *cursor)
 		*cursor = fmt.Sprintf("%s/%d/%s", epoch, ms-by.Milliseconds(), snapshot)
@@ -452,20 +451,20 @@ func prune(t *testing.T, q querier) int {
 func waitForOlderTransactions(t *testing.T, q querier) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		return one[bool](t, q, "select pg_snapshot_xmin(pg_current_snapshot()) > (select max(stamp) from public.kv_log)")
+		return one[bool](t, q, "select pg_snapshot_xmin(pg_current_snapshot()) > (select max(transaction_id) from kv.log)")
 	}, 30*time.Second, 20*time.Millisecond, "a transaction has been open all the time, perhaps in another database")
 }
 
 func TestPruningRemovesWhatIsOver(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
-	count := func() int { return one[int](t, conn, "select count(*) from public.kv_log") }
+	count := func() int { return one[int](t, conn, "select count(*) from kv.log") }
 	exec(t, conn, "insert into public.kv_store (key, value) select 'k' || i, '0' from generate_series(1, 5000) as i")
 	waitForOlderTransactions(t, conn)
 	require.Zero(t, prune(t, conn))
-	require.Equal(t, 1, one[int](t, conn, "select count(*) from public.kv_log_mark"))
+	require.Equal(t, 1, one[int](t, conn, "select count(*) from kv.log_mark"))
 	require.Zero(t, prune(t, conn))
-	require.Equal(t, 1, one[int](t, conn, "select count(*) from public.kv_log_mark"), "one mark a minute")
+	require.Equal(t, 1, one[int](t, conn, "select count(*) from kv.log_mark"), "one mark a minute")
 	passTime(t, conn, 59*time.Minute)
 	require.Zero(t, prune(t, conn))
 	passTime(t, conn, 2*time.Minute)
@@ -475,7 +474,7 @@ func TestPruningRemovesWhatIsOver(t *testing.T) {
 	require.Equal(t, 1000, prune(t, conn))
 	require.Zero(t, prune(t, conn))
 	require.Equal(t, 1, count())
-	require.LessOrEqual(t, one[int](t, conn, "select count(*) from public.kv_log_mark"), 3)
+	require.LessOrEqual(t, one[int](t, conn, "select count(*) from kv.log_mark"), 3)
 }
 
 // It wrote long ago and commits late: the time that counts is that of the commit.
@@ -509,13 +508,10 @@ func TestMarksOfAnotherClusterDoNotCount(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
 	exec(t, conn, `
-		insert into public.kv_log_mark (at, horizon)
+		insert into kv.log_mark (at, horizon)
 		select clock_timestamp() - age, (pg_current_xact_id()::text::bigint + ahead)::text::xid8
 		from unnest('{2 hours,3 minutes}'::interval[]) as age, unnest('{3,1000000000}'::bigint[]) as ahead`)
-	if one[bool](t, conn, `
-		select exists (select from information_schema.columns where table_name = 'kv_log_mark' and column_name = 'epoch')`) {
-		exec(t, conn, "update public.kv_log_mark set epoch = 'another' where true")
-	}
+	exec(t, conn, "update kv.log_mark set epoch = 'another' where true")
 	c := changes(t, conn, nil).Cursor
 	first := one[string](t, conn, upsertAs, "a", `{}`, nil, requestID(1))
 	for i := range 5 {

@@ -19,10 +19,10 @@ with pairs as (
 	group by key
 )
 select 'posting missing: ' || concat_ws(' | ', index_key, member, key)
-from (table postings except select index_key, member, key from public.kv_posting) as x
+from (table postings except select index_key, member, key from kv.posting) as x
 union all
 select 'posting too many: ' || concat_ws(' | ', index_key, member, key)
-from (select index_key, member, key from public.kv_posting except table postings) as x
+from (select index_key, member, key from kv.posting except table postings) as x
 union all
 select 'indexes not spelled from index_pairs: ' || s.key
 from public.kv_store as s left join spelled as p using (key)
@@ -32,12 +32,12 @@ select 'index_pairs are not pairs: ' || key
 from public.kv_store where index_pairs <> '{}' and (array_ndims(index_pairs) <> 2 or array_length(index_pairs, 2) <> 2)
 union all
 select 'members without an index entry: ' || m.index_key
-from (select distinct index_key from public.kv_member) as m
+from (select distinct index_key from kv.member) as m
 left join public.kv_store as s on s.key = m.index_key
 where s.is_index is not true
 union all
 select 'member also in the stored array: ' || concat_ws(' | ', m.index_key, m.member)
-from public.kv_member as m join public.kv_store as s on s.key = m.index_key
+from kv.member as m join public.kv_store as s on s.key = m.index_key
 where s.value::text <> '[]' and exists (
 	select from json_array_elements(s.value) as e where e::text = case when m.member ~ ('^' || chr(1) || '[^' || chr(1) || ']') then substr(m.member, 2)
 		else to_json(regexp_replace(m.member, '^' || chr(1), ''))::text end)
@@ -49,13 +49,13 @@ select 'bytes are not the length of value: ' || key
 from public.kv_store where bytes <> octet_length(value::text)
 union all
 select 'document does not follow from value: ' || key
-from public.kv_store where not is_index and document is distinct from coalesce(public.kv_document(value), public.kv_readable(value))
+from public.kv_store where not is_index and document is distinct from coalesce(kv.to_document(value), kv.to_readable_document(value))
 union all
 select 'replaced does not follow from value: ' || key
-from public.kv_store where replaced <> (not is_index and public.kv_document(value) is null)
+from public.kv_store where replaced <> (not is_index and kv.to_document(value) is null)
 union all
 select 'search does not follow from value: ' || key
-from public.kv_store where not is_index and search is distinct from public.kv_search_text(document, bytes)
+from public.kv_store where not is_index and search is distinct from kv.search_vector(document, bytes)
 limit 20`
 
 // requireConsistent holds everything that follows from the entries against them. Every test's database ends with it.

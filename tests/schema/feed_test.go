@@ -15,7 +15,7 @@ func TestCursorsDoNotOutliveARestore(t *testing.T) {
 		"TriggersMadeAnew": `
 			drop trigger kv_store_log on public.kv_store;
 			update public.kv_store set value = '["restored"]';
-			create trigger kv_store_log after insert or update or delete on public.kv_store for each row execute function public.kv_log_store();
+			create trigger kv_store_log after insert or update or delete on public.kv_store for each row execute function kv.log_entry();
 			alter table public.kv_store enable always trigger kv_store_log`,
 		// pg_restore --data-only --disable-triggers.
 		"TriggersSwitchedOff": `
@@ -23,22 +23,22 @@ func TestCursorsDoNotOutliveARestore(t *testing.T) {
 			update public.kv_store set value = '["restored"]';
 			alter table public.kv_store enable trigger all`,
 		"MembersWithTriggersOff": `
-			alter table public.kv_member disable trigger all;
-			insert into public.kv_member (index_key, member) values ('i', 'restored');
-			alter table public.kv_member enable trigger all`,
+			alter table kv.member disable trigger all;
+			insert into kv.member (index_key, member) values ('i', 'restored');
+			alter table kv.member enable trigger all`,
 		"LogMadeAnew": `
-			drop table public.kv_log;
-			create table public.kv_log (stamp xid8 not null default pg_current_xact_id(), key text collate "C",
-				at timestamptz not null default clock_timestamp(), request uuid default nullif(current_setting('kv.request', true), '')::uuid);
-			grant all on public.kv_log to service_role;
-			create index kv_log_stamp on public.kv_log (stamp);
-			create trigger kv_log_truncate_log after truncate on public.kv_log for each statement execute function public.kv_log_truncate();
-			alter table public.kv_log enable always trigger kv_log_truncate_log`,
+			drop table kv.log;
+			create table kv.log (transaction_id xid8 not null default pg_current_xact_id(), key text collate "C",
+				missed boolean, request uuid default nullif(current_setting('kv.request', true), '')::uuid);
+			grant all on kv.log to service_role;
+			create index log_transaction_id on kv.log (transaction_id);
+			create trigger log_truncate_log after truncate on kv.log for each statement execute function kv.log_truncate();
+			alter table kv.log enable always trigger log_truncate_log`,
 		"TableRewritten": `
-			alter table public.kv_member alter column member type text collate "C" using member || ' restored'`,
+			alter table kv.member alter column member type text collate "C" using member || ' restored'`,
 		"LogEmptied": `
 			update public.kv_store set value = '["restored"]';
-			truncate public.kv_log`,
+			truncate kv.log`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -69,7 +69,7 @@ func TestCursorsDoNotOutliveARestore(t *testing.T) {
 func TestCursorsAreOfOneDatabase(t *testing.T) {
 	t.Parallel()
 	d, copied := newDatabase(t), newDatabase(t) // both are copies of one
-	require.NotEqual(t, one[string](t, d.connect(t), "select public.kv_epoch()"), one[string](t, copied.connect(t), "select public.kv_epoch()"))
+	require.NotEqual(t, one[string](t, d.connect(t), "select kv.epoch()"), one[string](t, copied.connect(t), "select kv.epoch()"))
 }
 
 // Triggers that others add are theirs.
@@ -91,11 +91,11 @@ func TestTheFeedKnowsNothingWhileItsTriggersAreOff(t *testing.T) {
 	d := newDatabase(t)
 	conn, owner := d.connect(t), d.owner(t)
 	upsert(t, conn, "a", `{}`, nil)
-	for _, trigger := range []string{"kv_store.kv_store_log", "kv_store.kv_store_log_truncate", "kv_member.kv_member_log_insert",
-		"kv_member.kv_member_log_update", "kv_member.kv_member_log_delete", "kv_member.kv_member_log_truncate", "kv_log.kv_log_truncate_log"} {
-		table, name, _ := strings.Cut(trigger, ".")
+	for _, trigger := range []string{"public.kv_store kv_store_log", "public.kv_store kv_store_log_truncate", "kv.member member_log_insert",
+		"kv.member member_log_update", "kv.member member_log_delete", "kv.member member_log_truncate", "kv.log log_truncate_log"} {
+		table, name, _ := strings.Cut(trigger, " ")
 		for _, state := range []string{"disable", "enable", "enable replica"} {
-			exec(t, owner, "alter table public."+table+" "+state+" trigger "+name)
+			exec(t, owner, "alter table "+table+" "+state+" trigger "+name)
 			require.True(t, changes(t, conn, changes(t, conn, nil).Cursor).All, "%s: %s", trigger, state)
 		}
 		requireCode(t, "42501", conn, "select public.kv_enable_logging()")

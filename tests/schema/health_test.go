@@ -30,6 +30,6 @@ func TestHealthIsToldToServiceRole(t *testing.T) {
 	files, err := filepath.Glob("../../supabase/migrations/*.sql")
 	require.NoError(t, err)
 	newest, _, _ := strings.Cut(filepath.Base(files[len(files)-1]), "_")
-	require.Equal(t, newest, health.Revision, "the newest migration must redefine kv_revision() with its own version")
-	require.Equal(t, newest, one[string](t, conn, "select public.kv_revision()"))
+	require.Equal(t, newest, health.Revision, "the newest migration must redefine kv.schema_version() with its own version")
+	require.Equal(t, newest, one[string](t, conn, "select kv.schema_version()"))
 }

@@ -30,7 +30,7 @@ func TestUpsertLeavesClearsAndSetsIndexes(t *testing.T) {
 	conn := d.connect(t)
 	upsert(t, conn, "e", `{"v":1}`, pairs{{"i", "a"}, {"j", "b"}, {"i", "a"}})
 	require.Equal(t, `{i:a,j:b} {{i,a},{j,b},{i,a}}`, indexesOf(t, conn, "e"))
-	require.Equal(t, []string{"i/", "i/a", "j/", "j/b"}, all[string](t, conn, "select index_key || '/' || member from public.kv_posting order by 1"))
+	require.Equal(t, []string{"i/", "i/a", "j/", "j/b"}, all[string](t, conn, "select index_key || '/' || member from kv.posting order by 1"))
 
 	upsert(t, conn, "e", `{"v":2}`, nil)
 	require.Equal(t, `{i:a,j:b} {{i,a},{j,b},{i,a}}`, indexesOf(t, conn, "e"))
@@ -46,7 +46,7 @@ func TestUpsertLeavesClearsAndSetsIndexes(t *testing.T) {
 
 	upsert(t, conn, "e", `{"v":4}`, pairs{})
 	require.Equal(t, `{} {}`, indexesOf(t, conn, "e"))
-	require.Equal(t, 0, one[int](t, conn, "select count(*) from public.kv_posting"))
+	require.Equal(t, 0, one[int](t, conn, "select count(*) from kv.posting"))
 	require.Equal(t, `["b","c"]`, get(t, conn, "j"))
 
 	// A new entry whose indexes were left out has none.
@@ -87,7 +87,7 @@ func TestOddIndexesAndMembers(t *testing.T) {
 	want := map[string][]string{}
 	for i, member := range odd {
 		if index := fmt.Sprint("i", i%3); member != "" {
-			indexes = append(indexes, []string{index, one[string](t, conn, "select public.kv_text_member($1)", member)})
+			indexes = append(indexes, []string{index, one[string](t, conn, "select kv.member_from_text($1)", member)})
 			want[index] = append(want[index], member)
 		}
 	}
@@ -173,7 +173,7 @@ func TestAnIndexOntoAPlainEntry(t *testing.T) {
 			// And back, and again.
 			upsert(t, conn, "i", c.plain, nil)
 			require.Equal(t, c.plain, get(t, conn, "i"))
-			require.Equal(t, 0, one[int](t, conn, "select count(*) from public.kv_member where index_key = 'i'"))
+			require.Equal(t, 0, one[int](t, conn, "select count(*) from kv.member where index_key = 'i'"))
 			require.False(t, one[bool](t, conn, "select is_index from public.kv_store where key = 'i'"))
 			upsert(t, conn, "e", `{}`, pairs{{"i", "m"}, {"i", "n"}})
 			require.Equal(t, c.want, get(t, conn, "i"))
@@ -189,7 +189,7 @@ func TestReplacingAndDeletingAnIndexEntry(t *testing.T) {
 		upsert(t, conn, "e", `{}`, pairs{{"i", "m"}, {"i", "n"}})
 		require.Equal(t, `["m","n"]`, get(t, conn, "i"))
 	}
-	members := func() int { return one[int](t, conn, "select count(*) from public.kv_member where index_key = 'i'") }
+	members := func() int { return one[int](t, conn, "select count(*) from kv.member where index_key = 'i'") }
 	document := func() string {
 		return one[string](t, conn, "select is_index || ' ' || coalesce(document::text, 'none') from public.kv_store where key = 'i'")
 	}
@@ -236,7 +236,7 @@ func TestReplacingAndDeletingAnIndexEntry(t *testing.T) {
 	start()
 	remove(t, conn, "e")
 	require.Equal(t, `["m","n"]`, get(t, conn, "i"), "deleting an entry takes no member away")
-	require.Zero(t, one[int](t, conn, "select count(*) from public.kv_posting"))
+	require.Zero(t, one[int](t, conn, "select count(*) from kv.posting"))
 }
 
 func TestRenamingByHand(t *testing.T) {
@@ -263,7 +263,7 @@ func TestRenamingByHand(t *testing.T) {
 	// Renamed and replaced in one statement.
 	exec(t, conn, `update public.kv_store set key = 'i3', value = '{}' where key = 'i2'`)
 	require.Equal(t, `{}`, get(t, conn, "i3"))
-	require.Zero(t, one[int](t, conn, "select count(*) from public.kv_member where index_key in ('i2', 'i3')"))
+	require.Zero(t, one[int](t, conn, "select count(*) from kv.member where index_key in ('i2', 'i3')"))
 	requireConsistent(t, conn)
 
 	// Many at once, index entries and plain ones.
@@ -328,13 +328,14 @@ func TestTruncateOfSeveralTables(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
 	for _, tables := range []string{
-		"kv_store", "kv_store, kv_posting, kv_member", "kv_member, kv_posting, kv_store", "kv_store, kv_posting", "kv_store, kv_member",
-		"kv_store, kv_posting, kv_member, kv_log, kv_outbox, kv_import, kv_import_left, kv_migration, kv_log_mark", "kv_store cascade",
+		"public.kv_store", "public.kv_store, kv.posting, kv.member", "kv.member, kv.posting, public.kv_store", "public.kv_store, kv.posting",
+		"public.kv_store, kv.member", "public.kv_store, kv.posting, kv.member, kv.log, kv.outbox, kv.import, kv.import_left, kv.migration, kv.log_mark",
+		"public.kv_store cascade",
 	} {
 		upsert(t, conn, "e", `{"a":1.0}`, pairs{{"i", "m"}, {"j", "n"}})
-		exec(t, conn, "truncate public."+strings.ReplaceAll(tables, ", ", ", public."))
+		exec(t, conn, "truncate "+tables)
 		require.Equal(t, `{"keys":[],"count":0}`, one[string](t, conn, "select public.kv_list()"), tables)
-		require.Zero(t, one[int](t, conn, "select (select count(*) from public.kv_posting) + (select count(*) from public.kv_member)"), tables)
+		require.Zero(t, one[int](t, conn, "select (select count(*) from kv.posting) + (select count(*) from kv.member)"), tables)
 		requireConsistent(t, conn)
 	}
 	upsert(t, conn, "e", `{}`, pairs{{"i", "m"}})
@@ -347,7 +348,7 @@ func TestNumbersAreMembers(t *testing.T) {
 	conn := newDatabase(t).connect(t)
 	upsert(t, conn, "e", `{}`, pairs{{"i", "\x015"}, {"i", "5"}, {"i", "\x015.0"}, {"i", "\x01\x015"}, {"i", "\x01-1E+400"}})
 	require.Equal(t, `[5,"5",5.0,"\u00015",-1E+400]`, get(t, conn, "i"))
-	require.Equal(t, int64(len(`5,"5",5.0,"\u00015",-1E+400,`)), one[int64](t, conn, "select public.kv_member_bytes('i')"))
+	require.Equal(t, int64(len(`5,"5",5.0,"\u00015",-1E+400,`)), one[int64](t, conn, "select kv.member_bytes('i')"))
 	require.Equal(t, "{i:5,i:5.0,i:\x015,i:-1E+400}", one[string](t, conn, "select indexes::text from public.kv_store where key = 'e'"))
 	for filter, want := range map[string]string{"i:5": `["e"]`, "i:5.0": `["e"]`, "i:-1E+400": `["e"]`, "i:5.00": `[]`, "i:05": `[]`, "i:\x015": `["e"]`, "i:\x01\x015": `[]`} {
 		require.Equal(t, want, one[string](t, conn, "select public.kv_list(p_indexes => array[$1])::json ->> 'keys'", filter), "%q", filter)
@@ -367,7 +368,7 @@ func TestNumbersAreMembers(t *testing.T) {
 		`[1,"1",1.0,-2e5]`: "{\x011,1,\x011.0,\x01-2e5}", `["\u00011"]`: "{\x01\x011}", `[]`: "{}", `[1,1]`: "", `[1, 2]`: "", `[1,true]`: "", `[1,""]`: "", `[1,"\u0000"]`: "",
 		`[1,null]`: "", `["1","1"]`: "", `{"a":1}`: "",
 	} {
-		require.Equal(t, want, one[string](t, conn, "select coalesce(public.kv_members_of($1)::text, '')", text), text)
+		require.Equal(t, want, one[string](t, conn, "select coalesce(kv.parse_members($1)::text, '')", text), text)
 	}
 }
 
@@ -382,13 +383,13 @@ func TestTruncateAndCopies(t *testing.T) {
 
 	// A copy with every column, as a dump makes it, over an emptied table: triggers on, members after.
 	exec(t, conn, "create temporary table entries as table public.kv_store")
-	exec(t, conn, "create temporary table members as table public.kv_member")
+	exec(t, conn, "create temporary table members as table kv.member")
 	before := one[string](t, conn, "select public.kv_list('', true)")
 	exec(t, conn, "truncate public.kv_store")
 	require.Equal(t, `{"keys":[],"count":0}`, one[string](t, conn, "select public.kv_list()"))
-	require.Zero(t, one[int](t, conn, "select (select count(*) from public.kv_posting) + (select count(*) from public.kv_member)"))
+	require.Zero(t, one[int](t, conn, "select (select count(*) from kv.posting) + (select count(*) from kv.member)"))
 	exec(t, conn, "insert into public.kv_store select * from entries")
-	exec(t, conn, "insert into public.kv_member select * from members")
+	exec(t, conn, "insert into kv.member select * from members")
 	require.Equal(t, before, one[string](t, conn, "select public.kv_list('', true)"))
 	requireConsistent(t, conn)
 
@@ -403,18 +404,18 @@ func TestTruncateAndCopies(t *testing.T) {
 	source, other := d.owner(t), newDatabase(t)
 	owner := other.owner(t)
 	exec(t, owner, "set session_replication_role = replica")
-	for _, table := range []string{"kv_store", "kv_posting", "kv_member"} {
+	for _, table := range []string{"public.kv_store", "kv.posting", "kv.member"} {
 		var text bytes.Buffer
-		_, err := source.PgConn().CopyTo(context.Background(), &text, "copy public."+table+" to stdout")
+		_, err := source.PgConn().CopyTo(context.Background(), &text, "copy "+table+" to stdout")
 		require.NoError(t, err)
-		_, err = owner.PgConn().CopyFrom(context.Background(), &text, "copy public."+table+" from stdin")
+		_, err = owner.PgConn().CopyFrom(context.Background(), &text, "copy "+table+" from stdin")
 		require.NoError(t, err)
 	}
 	exec(t, owner, "reset session_replication_role")
 	require.Equal(t, one[string](t, conn, "select public.kv_list('', true)"), one[string](t, owner, "select public.kv_list('', true)"))
 	requireConsistent(t, owner)
 	require.True(t, one[bool](t, owner, `
-		select not exists (select key from public.kv_store except select key from public.kv_log)`), "a restore is logged")
+		select not exists (select key from public.kv_store except select key from kv.log)`), "a restore is logged")
 	upsert(t, other.connect(t), "e", `{}`, pairs{{"i", "new"}, {"k", "new"}})
 	require.Equal(t, `["m","new"]`, get(t, owner, "i"))
 }

@@ -187,9 +187,13 @@ func fillModel(t *testing.T, conn querier, r *rand.Rand, n int) []entry {
 			continue
 		}
 		byKey[e.key] = e
-		list := e.indexes
-		if list == nil {
-			list = pairs{}
+		list := pairs{}
+		for _, p := range e.indexes {
+			member := p[1]
+			if strings.HasPrefix(member, "\x01") { // the member that is this text: kv.member_from_text
+				member = "\x01" + member
+			}
+			list = append(list, []string{p[0], member})
 		}
 		exec(t, conn, `insert into public.kv_store (key, value, index_pairs, created_at, updated_at) values ($1, $2::text::json, $3, $4, $5)`,
 			e.key, e.value, [][]string(list), e.created, e.updated)
@@ -350,7 +354,7 @@ func TestPrefixEnd(t *testing.T) {
 	for range 500 {
 		prefixes = append(prefixes, randomKey(r, 4))
 	}
-	ends := all[string](t, conn, "select public.kv_prefix_end(p) from unnest($1::text[]) with ordinality as u(p, n) order by n", prefixes)
+	ends := all[string](t, conn, "select kv.prefix_end(p) from unnest($1::text[]) with ordinality as u(p, n) order by n", prefixes)
 	for i, prefix := range prefixes {
 		require.Equal(t, reference(prefix), ends[i], "%q", prefix)
 		// Keys with it are those in [prefix, end).
@@ -495,11 +499,11 @@ func TestTooLargeAnswers(t *testing.T) {
 	requireCode(t, "PT413", conn, "select public.kv_list('long/')")
 	require.Contains(t, one[string](t, conn, "select right(public.kv_list('long/', false, 10000), 2000)"), `"hasMore":true`)
 	upsert(t, conn, "e", `{}`, pairs{{"members", "first"}})
-	exec(t, conn, "insert into public.kv_member (index_key, member) select 'members', lpad(i::text, 100, 'm') from generate_series(1, 62000) as i")
+	exec(t, conn, "insert into kv.member (index_key, member) select 'members', lpad(i::text, 100, 'm') from generate_series(1, 62000) as i")
 	requireCode(t, "PT413", conn, "select public.kv_get('members')")
 	requireCode(t, "PT413", conn, "select public.kv_list('members', true)")
 	requireCode(t, "PT413", conn, "select public.kv_list('members', true, 10)")
-	exec(t, conn, "delete from public.kv_member where right(member, 1) <> '0'")
+	exec(t, conn, "delete from kv.member where right(member, 1) <> '0'")
 	require.Len(t, members(t, conn, "members"), 6200)
 }
 
@@ -513,11 +517,11 @@ func TestManyMegabytesAreRefusedAtOnce(t *testing.T) {
 	conn, owner := d.connect(t), d.owner(t)
 	exec(t, owner, "set session_replication_role = replica")
 	exec(t, owner, `
-		insert into public.kv_store (key, value, bytes, indexes, index_pairs, stamp)
-		select 'big/' || lpad(i::text, 4, '0'), value, octet_length(value::text), '{type:big}', '{{type,big}}', pg_current_xact_id()
+		insert into public.kv_store (key, value, bytes, indexes, index_pairs, revision)
+		select 'big/' || lpad(i::text, 4, '0'), value, octet_length(value::text), '{type:big}', '{{type,big}}', 1
 		from (select to_json(repeat('x', 1048574)) as value) as v, generate_series(1, $1::integer) as i`, n)
 	exec(t, owner, `
-		insert into public.kv_posting (index_key, member, key)
+		insert into kv.posting (index_key, member, key)
 		select 'type', m, key from public.kv_store, unnest('{big,""}'::text[]) as m`)
 	require.Equal(t, n, one[int](t, conn, "select sum(bytes) / 1048576 from public.kv_store"))
 	for _, arguments := range []string{"'', true", "'big/', true", "'', true, p_descending => true", "'', true, p_sort => 'updated'",

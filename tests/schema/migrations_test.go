@@ -22,14 +22,14 @@ func TestMigrationsApplyToAnotherDatabase(t *testing.T) {
 
 	const shape = `
 		select string_agg(line, E'\n' order by line collate "C") from (
-			select format('column %s.%s %s %s %s', c.table_name, c.column_name, c.data_type, c.column_default, c.collation_name)
-			from information_schema.columns as c where c.table_schema = 'public'
+			select format('column %s.%s.%s %s %s %s', c.table_schema, c.table_name, c.column_name, c.data_type, c.column_default, c.collation_name)
+			from information_schema.columns as c where c.table_schema in ('public', 'kv')
 			union all
-			select 'function ' || pg_get_functiondef(oid) from pg_proc where pronamespace = 'public'::regnamespace
+			select 'function ' || pg_get_functiondef(oid) from pg_proc where pronamespace in ('public'::regnamespace, 'kv'::regnamespace)
 			union all
 			select 'trigger ' || tgenabled::text || ' ' || pg_get_triggerdef(oid) from pg_trigger where not tgisinternal
 			union all
-			select 'index ' || indexdef from pg_indexes where schemaname = 'public'
+			select 'index ' || indexdef from pg_indexes where schemaname in ('public', 'kv')
 		) as everything(line)`
 	require.Equal(t, one[string](t, server, shape), one[string](t, other.owner(t), shape))
 
@@ -44,9 +44,9 @@ func TestMigrationsApplyToAnotherDatabase(t *testing.T) {
 func TestWhatIsCalledForEachMemberIsInlined(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
-	for _, call := range []string{"kv_text_member(key)", "kv_json_member(value)", "kv_member_spelling(key)", "kv_member_json(key)"} {
-		plan := strings.Join(all[string](t, conn, "explain (verbose, costs off) select public."+call+" from public.kv_store"), "\n")
-		require.NotContains(t, plan, "kv_text_member(", call)
+	for _, call := range []string{"kv.member_from_text(key)", "kv.member_from_json(value)", "kv.member_to_text(key)", "kv.member_to_json(key)"} {
+		plan := strings.Join(all[string](t, conn, "explain (verbose, costs off) select "+call+" from public.kv_store"), "\n")
+		require.NotContains(t, plan, "kv.member_from_text(", call)
 		require.NotContains(t, plan, strings.SplitAfter(call, "(")[0], call)
 	}
 }
@@ -54,22 +54,21 @@ func TestWhatIsCalledForEachMemberIsInlined(t *testing.T) {
 func TestFunctionsRunAsTheirCallerWithTheirOwnSearchPath(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).owner(t)
-	require.Empty(t, all[string](t, conn, "select proname from pg_proc where pronamespace = 'public'::regnamespace and prosecdef"),
+	require.Empty(t, all[string](t, conn, "select proname from pg_proc where pronamespace in ('public'::regnamespace, 'kv'::regnamespace) and prosecdef"),
 		"security definer")
 
 	// A function with settings of its own is never inlined: these are, and name everything they use with its schema.
-	inlined := []string{"kv_deletes", "kv_json_member", "kv_member_json", "kv_member_spelling", "kv_number", "kv_pairs", "kv_postings_of", "kv_text",
-		"kv_text_member"}
+	inlined := []string{"deletes", "member_from_json", "member_from_text", "member_to_json", "member_to_text", "number_at", "pairs", "postings_of", "text_at"}
 	require.Equal(t, inlined, all[string](t, conn, `
-		select proname::text from pg_proc where pronamespace = 'public'::regnamespace
+		select proname::text from pg_proc where pronamespace in ('public'::regnamespace, 'kv'::regnamespace)
 		and not coalesce(proconfig, '{}') && array['search_path=""', 'search_path=']
 		order by proname::text collate "C"`))
 	require.Empty(t, all[string](t, conn, `
 		select proname::text from pg_proc
-		where proname in (`+quoted(inlined)+`) and pronamespace = 'public'::regnamespace
-		and (prolang <> (select oid from pg_language where lanname = 'sql') or provolatile <> case proname when 'kv_deletes' then 'v' when 'kv_member_json' then 's' else 'i' end)`))
+		where proname in (`+quoted(inlined)+`) and pronamespace in ('public'::regnamespace, 'kv'::regnamespace)
+		and (prolang <> (select oid from pg_language where lanname = 'sql') or provolatile <> case proname when 'deletes' then 'v' when 'member_to_json' then 's' else 'i' end)`))
 	require.Empty(t, all[string](t, conn, `
-		select proname::text from pg_proc where pronamespace = 'public'::regnamespace and obj_description(oid, 'pg_proc') is null
+		select proname::text from pg_proc where pronamespace in ('public'::regnamespace, 'kv'::regnamespace) and obj_description(oid, 'pg_proc') is null
 		and prorettype <> 'trigger'::regtype`), "functions without a comment")
 }
 
@@ -79,10 +78,10 @@ func TestLiteralsHaveTheTypeOfTheirVariable(t *testing.T) {
 	t.Parallel()
 	require.Empty(t, all[string](t, newDatabase(t).owner(t), `
 		select proname || ': ' || found[1] from pg_proc, regexp_matches(prosrc, '(\w+\s+(?:\w+\[\]|jsonb?)\s*:=\s*''[^'']*'');', 'g') as found
-		where pronamespace = 'public'::regnamespace
+		where pronamespace in ('public'::regnamespace, 'kv'::regnamespace)
 		union all
 		select proname || ': ' || found[1] from pg_proc, regexp_matches(prosrc, '(\yreturn\s+''[^'']*'');', 'g') as found
-		where pronamespace = 'public'::regnamespace and format_type(prorettype, null) ~ '\[\]|json'
+		where pronamespace in ('public'::regnamespace, 'kv'::regnamespace) and format_type(prorettype, null) ~ '\[\]|json'
 			and prorettype <> 'public."application/vnd.kv+json"'::regtype`))
 }
 
@@ -92,7 +91,7 @@ func TestNothingRaisesSerializationFailure(t *testing.T) {
 	conn := newDatabase(t).owner(t)
 	require.Empty(t, all[string](t, conn, `
 		select proname::text from pg_proc
-		where pronamespace = 'public'::regnamespace and prosrc ~* '40001|serialization_failure|transaction_rollback'`))
+		where pronamespace in ('public'::regnamespace, 'kv'::regnamespace) and prosrc ~* '40001|serialization_failure|transaction_rollback'`))
 }
 
 // Before Postgres 17 a worker of a parallel query cannot start the subtransaction that an exception block is.
@@ -102,14 +101,14 @@ func TestFunctionsThatCatchErrorsAreNotParallelSafe(t *testing.T) {
 	conn := d.owner(t)
 	require.Empty(t, all[string](t, conn, `
 		select proname::text from pg_proc
-		where pronamespace = 'public'::regnamespace and proparallel <> 'u' and prosrc ~* '\yexception\s+when\y'`))
+		where pronamespace in ('public'::regnamespace, 'kv'::regnamespace) and proparallel <> 'u' and prosrc ~* '\yexception\s+when\y'`))
 
 	exec(t, conn, "insert into public.kv_store (key, value) select 'k' || i, '{\"a\":1}' from generate_series(1, 2000) as i")
 	exec(t, conn, "analyze public.kv_store")
 	exec(t, conn, "set parallel_setup_cost = 0; set parallel_tuple_cost = 0; set min_parallel_table_scan_size = 0")
 	require.Equal(t, 2000, one[int](t, conn, `
 		select count(*) from public.kv_store
-		where public.kv_document(value) is not null and public.kv_search_text(document, bytes) is not null`))
+		where kv.to_document(value) is not null and kv.search_vector(document, bytes) is not null`))
 }
 
 func TestOnlyServiceRoleGetsIn(t *testing.T) {
@@ -120,45 +119,49 @@ func TestOnlyServiceRoleGetsIn(t *testing.T) {
 
 	require.Empty(t, all[string](t, owner, `
 		select relname::text from pg_class
-		where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relrowsecurity`), "tables without row security")
+		where relnamespace in ('public'::regnamespace, 'kv'::regnamespace) and relkind in ('r', 'p') and not relrowsecurity`), "tables without row security")
 	require.Empty(t, all[string](t, owner, "select polname::text from pg_policy"), "policies")
 	require.Empty(t, all[string](t, owner, `
-		select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'm', 'f')`),
+		select relname::text from pg_class where relnamespace in ('public'::regnamespace, 'kv'::regnamespace) and relkind in ('v', 'm', 'f')`),
 		"a view would read as its owner, past row security")
 
 	for _, role := range []string{"public", "anon", "authenticated"} {
 		require.Empty(t, all[string](t, owner, `
 			select c.relname || ' ' || a.privilege_type
 			from pg_class as c, aclexplode(c.relacl) as a
-			where c.relnamespace = 'public'::regnamespace and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
+			where c.relnamespace in ('public'::regnamespace, 'kv'::regnamespace) and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
 			"relations: privileges of %s", role)
 		require.Empty(t, all[string](t, owner, `
 			select c.relname || '.' || attname || ' ' || a.privilege_type
 			from pg_attribute join pg_class as c on c.oid = attrelid, aclexplode(attacl) as a
-			where c.relnamespace = 'public'::regnamespace and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
+			where c.relnamespace in ('public'::regnamespace, 'kv'::regnamespace) and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
 			"columns: privileges of %s", role)
 		require.Empty(t, all[string](t, owner, `
 			select p.proname || ' ' || a.privilege_type
 			from pg_proc as p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
 			where p.pronamespace = 'public'::regnamespace and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role),
 			"functions: privileges of %s", role)
+		require.Empty(t, all[string](t, owner, `
+			select a.privilege_type from pg_namespace, aclexplode(nspacl) as a
+			where nspname = 'kv' and a.grantee = coalesce((select oid from pg_roles where rolname = $1), 0)`, role), "schema kv: privileges of %s", role)
 	}
 
 	// And as they meet it.
 	for _, role := range []string{"anon", "authenticated"} {
 		conn := d.as(t, role)
-		for _, table := range []string{"kv_store", "kv_posting", "kv_member", "kv_log", "kv_log_mark", "kv_outbox"} {
-			requireCode(t, "42501", conn, "select from public."+table)
-			requireCode(t, "42501", conn, "delete from public."+table+" where true")
-			requireCode(t, "42501", conn, "truncate public."+table)
-			requireCode(t, "42501", conn, "insert into public."+table+" default values")
+		for _, table := range []string{"public.kv_store", "kv.posting", "kv.member", "kv.log", "kv.log_mark", "kv.outbox"} {
+			requireCode(t, "42501", conn, "select from "+table)
+			requireCode(t, "42501", conn, "delete from "+table+" where true")
+			requireCode(t, "42501", conn, "truncate "+table)
+			requireCode(t, "42501", conn, "insert into "+table+" default values")
 		}
-		requireCode(t, "42501", conn, "select nextval('public.kv_member_position')")
+		requireCode(t, "42501", conn, "select nextval('kv.member_position')")
 		for _, call := range []string{
-			"kv_upsert('a', '{}')", "kv_get('a')", "kv_list()", "kv_delete('a')", "kv_changes()", "kv_look(null)", "kv_get_since(null, 'a')", "kv_mirror_states('{a}')", "kv_traces(0, 1)", "kv_prune_log()", "kv_epoch()",
-			"kv_hold_index('a', false)", "kv_prefix_end('a')", "kv_answer_limit()", "kv_document('{}')",
+			"public.kv_upsert('a', '{}')", "public.kv_get('a')", "public.kv_list()", "public.kv_delete('a')", "public.kv_changes()", "public.kv_look(null)",
+			"public.kv_get_since(null, 'a')", "public.kv_mirror_states('{a}')", "public.kv_mirror_outbox(0, 1)", "public.kv_prune_log()", "kv.epoch()",
+			"kv.lock_index('a', false)", "kv.prefix_end('a')", "kv.response_limit()", "kv.to_document('{}')",
 		} {
-			requireCode(t, "42501", conn, "select public."+call)
+			requireCode(t, "42501", conn, "select "+call)
 		}
 	}
 	require.Equal(t, `{"a":1}`, get(t, owner, "a"))
@@ -183,7 +186,7 @@ func TestServiceRoleCanDoWhatItNeeds(t *testing.T) {
 	exec(t, conn, "update public.kv_store set key = 'b', indexes = '{k:l}' where key = 'a'")
 	remove(t, conn, "b")
 	for _, name := range all[string](t, conn, `
-		select oid::regprocedure::text from pg_proc where pronamespace = 'public'::regnamespace`) {
+		select oid::regprocedure::text from pg_proc where pronamespace in ('public'::regnamespace, 'kv'::regnamespace)`) {
 		require.True(t, one[bool](t, conn, "select has_function_privilege($1, 'execute')", name), name)
 	}
 	exec(t, conn, "truncate public.kv_store")
@@ -198,9 +201,9 @@ func TestSearchPathOfTheCallerDoesNotMatter(t *testing.T) {
 		create schema trap;
 		grant usage on schema trap to service_role;
 		create table trap.kv_store (key text);
-		create table trap.kv_posting (key text);
-		create table trap.kv_member (key text);
-		create table trap.kv_log (key text);
+		create table trap.posting (key text);
+		create table trap.member (key text);
+		create table trap.log (key text);
 		create function trap.length(text) returns integer language sql as 'select 0';
 		create function trap.substr(text, integer, integer) returns text language sql as 'select null::text';
 		create function trap.left(text, integer) returns text language sql as 'select null::text';

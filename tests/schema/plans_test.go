@@ -126,7 +126,7 @@ func fillEntries(t testing.TB, d *database, n int) {
 			timestamptz '2024-01-01Z' + i * interval '1 second', timestamptz '2025-01-01Z' + (i::bigint * 7919 % $1) * interval '1 second'
 		from generate_series(1, $1::integer) as i`, n)
 	exec(t, owner, `
-		insert into public.kv_member (index_key, member) select 'owner', 'u' || i from generate_series(0, 499) as i
+		insert into kv.member (index_key, member) select 'owner', 'u' || i from generate_series(0, 499) as i
 		union all select 'type', 't' || i from generate_series(0, 9) as i
 		union all select 'index/' || i % 200 + 1, 'm' || i from generate_series(1, 20000) as i`)
 	exec(t, owner, "vacuum analyze")
@@ -134,7 +134,7 @@ func fillEntries(t testing.TB, d *database, n int) {
 
 // fillLog writes $1 changes of as many finished transactions.
 const fillLog = `
-	insert into public.kv_log (stamp, key)
+	insert into kv.log (transaction_id, key)
 	select (3 + i * (now_at - 4) / n)::text::xid8, 'key/' || i % 1000
 	from (select $1::bigint as n, pg_current_xact_id()::text::bigint as now_at) as x, generate_series(1, x.n) as i`
 
@@ -167,7 +167,7 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	d := newDatabase(t)
 	fillEntries(t, d, n)
 	exec(t, d.connect(t), fillLog, n)
-	exec(t, d.owner(t), "analyze public.kv_log")
+	exec(t, d.owner(t), "analyze kv.log")
 	key := func(i int) string { return fmt.Sprintf("doc/%07d", i) }
 	middle := key(n / 2)
 
@@ -184,7 +184,7 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 		reads     map[string]float64
 	}{
 		{"Get", "select public.kv_get($1)", []any{middle}, map[string]float64{"kv_store": 1}},
-		{"GetIndexEntry", "select public.kv_get($1)", []any{"type"}, map[string]float64{"kv_store": 1, "kv_member": 20}},
+		{"GetIndexEntry", "select public.kv_get($1)", []any{"type"}, map[string]float64{"kv_store": 1, "member": 20}},
 		{"FirstPage", list, []any{"", true, 100, "key", false, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
 		{"FirstPageOfPrefix", list, []any{"doc/", true, 100, "key", false, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
 		{"LastPage", list, []any{"doc/", true, 100, "key", true, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
@@ -194,21 +194,21 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 		{"DeepByCreated", list, []any{"", true, 100, "created", true, middle, 1704067200000000 + int64(n)/2*1000000, none, none}, map[string]float64{"kv_store": 102}},
 		{"DeepByUpdated", list, []any{"doc/", true, 100, "updated", false, middle, 1735689600000000 + int64(n)/2*1000000, none, none}, map[string]float64{"kv_store": 102}},
 		{"FewKeysByUpdated", list, []any{"doc/000012", true, 10, "updated", false, nil, nil, none, none}, map[string]float64{"kv_store": 1100}},
-		{"OneIndex", list, []any{"", true, 100, "key", false, nil, nil, []string{"owner:u7"}, none}, map[string]float64{"kv_store": 150, "kv_posting": 160}},
-		{"OneIndexFirstPage", list, []any{"", true, 100, "key", false, nil, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
-		{"OneIndexDeepPage", list, []any{"", true, 100, "key", false, middle, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
-		{"PrefixAndIndex", list, []any{"doc/00012", true, 100, "key", false, nil, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
-		{"IndexKey", list, []any{"", true, 100, "key", false, nil, nil, none, []string{"owner"}}, map[string]float64{"kv_store": 150, "kv_posting": 150}},
-		{"TwoIndexes", list, []any{"", true, 100, "key", false, nil, nil, []string{"type:t7", "owner:u7"}, none}, map[string]float64{"kv_store": 300, "kv_posting": twoIndexes}},
+		{"OneIndex", list, []any{"", true, 100, "key", false, nil, nil, []string{"owner:u7"}, none}, map[string]float64{"kv_store": 150, "posting": 160}},
+		{"OneIndexFirstPage", list, []any{"", true, 100, "key", false, nil, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "posting": 150}},
+		{"OneIndexDeepPage", list, []any{"", true, 100, "key", false, middle, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "posting": 150}},
+		{"PrefixAndIndex", list, []any{"doc/00012", true, 100, "key", false, nil, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "posting": 150}},
+		{"IndexKey", list, []any{"", true, 100, "key", false, nil, nil, none, []string{"owner"}}, map[string]float64{"kv_store": 150, "posting": 150}},
+		{"TwoIndexes", list, []any{"", true, 100, "key", false, nil, nil, []string{"type:t7", "owner:u7"}, none}, map[string]float64{"kv_store": 300, "posting": twoIndexes}},
 		{"NoSuchIndex", list, []any{"", true, 100, "key", false, nil, nil, []string{"no:such"}, none}, nil},
 		{"Upsert", "select public.kv_upsert($1, $2, $3)", []any{middle, `{"a":1}`, [][]string{{"type", "t1"}, {"owner", "u1"}}},
-			map[string]float64{"kv_store": 10, "kv_posting": 10}},
+			map[string]float64{"kv_store": 10, "posting": 10}},
 		{"UpsertNew", "select public.kv_upsert($1, $2, $3)", []any{"doc/new", `{"a":1}`, [][]string{{"type", "t0"}, {"owner", "u0"}}},
 			map[string]float64{"kv_store": 10}},
 		{"UpsertClearsIndexes", "select public.kv_upsert($1, $2, $3)", []any{middle, `{"a":1}`, [][]string{}},
-			map[string]float64{"kv_store": 2, "kv_posting": 10}},
-		{"Delete", "select public.kv_delete($1)", []any{middle}, map[string]float64{"kv_store": 2, "kv_posting": 10}},
-		{"DeleteIndexEntry", "select public.kv_delete($1)", []any{"type"}, map[string]float64{"kv_store": 2, "kv_member": 20}},
+			map[string]float64{"kv_store": 2, "posting": 10}},
+		{"Delete", "select public.kv_delete($1)", []any{middle}, map[string]float64{"kv_store": 2, "posting": 10}},
+		{"DeleteIndexEntry", "select public.kv_delete($1)", []any{"type"}, map[string]float64{"kv_store": 2, "member": 20}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := d.plansOf(t, c.sql, c.arguments...)
@@ -216,7 +216,7 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 				p.requireReads(t, table, most)
 			}
 			for _, n := range p.nodes {
-				require.False(t, n.Type == "Seq Scan" && slices.Contains([]string{"kv_store", "kv_posting", "kv_member", "kv_log"}, n.Relation),
+				require.False(t, n.Type == "Seq Scan" && slices.Contains([]string{"kv_store", "posting", "member", "log"}, n.Relation),
 					"%s is read whole:\n%s", n.Relation, strings.Join(p.texts, "\n"))
 			}
 		})
@@ -232,19 +232,19 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	xmax := strings.Split(snapshot, ":")[1]
 	// The same, had a transaction been open from before the first of them until now.
 	longOpen := fmt.Sprintf("%s/%d/3:%s:3", epoch, ms, xmax)
-	exec(t, conn, "delete from public.kv_log where stamp = '3'") // how many there are depends on how many transactions there were
-	exec(t, conn, "insert into public.kv_log (stamp, key) select '3', 'key/' || i from generate_series(1, 100) as i")
+	exec(t, conn, "delete from kv.log where transaction_id = '3'") // how many there are depends on how many transactions there were
+	exec(t, conn, "insert into kv.log (transaction_id, key) select '3', 'key/' || i from generate_series(1, 100) as i")
 	for name, cursor := range map[string]string{"Look": cursor, "LookWithALongTransactionOpen": longOpen} {
 		t.Run(name, func(t *testing.T) {
 			p := d.plansOf(t, "select public.kv_look($1)", cursor)
 			require.Contains(t, p.answer, key(5))
-			p.requireReads(t, "kv_log", 200) // the long transaction alone has a hundred
-			require.True(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Index == "kv_log_stamp" }))
+			p.requireReads(t, "log", 200) // the long transaction alone has a hundred
+			require.True(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Index == "log_transaction_id" }))
 		})
 	}
 	t.Run("LookAtMoreChangesThanItTells", func(t *testing.T) {
 		p := d.plansOf(t, "select public.kv_look($1)", fmt.Sprintf("%s/%d/4:4:", epoch, ms))
 		require.Contains(t, p.answer, `"all" : true`)
-		p.requireReads(t, "kv_log", 1100)
+		p.requireReads(t, "log", 1100)
 	})
 }

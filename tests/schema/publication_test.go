@@ -28,8 +28,8 @@ func TestAPublicationForAllTablesStopsNothing(t *testing.T) {
 	}
 	exec(t, conn, "update public.kv_store set key = 'z', indexes = '{k:l}' where key = 'y'")
 	remove(t, conn, "x")
-	exec(t, conn, "select public.kv_mirror_forget((select array_agg(id) from public.kv_outbox))")
-	exec(t, conn, "select public.kv_import_hold($1, true)", session)
+	exec(t, conn, "select public.kv_mirror_forget((select array_agg(id) from kv.outbox))")
+	exec(t, conn, "select public.kv_import_renew_lease($1, true)", session)
 	exec(t, conn, "select public.kv_import_close()")
 	require.Equal(t, `{"keys":["j","z"],"count":2}`, one[string](t, conn, "select public.kv_list()"))
 	exec(t, d.owner(t), "create table public.without_one (); grant all on public.without_one to service_role")
@@ -44,8 +44,8 @@ func TestAPublicationForAllTablesStopsNothing(t *testing.T) {
 
 // longAgo leaves ten changes of a transaction that was over two hours ago.
 const longAgo = `
-	insert into public.kv_log (stamp, key) select '3', 'old/' || i from generate_series(1, 10) as i;
-	insert into public.kv_log_mark (at, horizon) values (clock_timestamp() - interval '2 hours', '4')`
+	insert into kv.log (transaction_id, key) select '3', 'old/' || i from generate_series(1, 10) as i;
+	insert into kv.log_mark (at, horizon) values (clock_timestamp() - interval '2 hours', '4')`
 
 func TestTheLogIsPrunedUnderAPublication(t *testing.T) {
 	t.Parallel()
@@ -63,12 +63,12 @@ func TestPruningThatFailsFailsNoWrite(t *testing.T) {
 	conn := d.connect(t)
 	exec(t, d.owner(t), `
 		create function public.no() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
-		create trigger no before delete on public.kv_log for each row execute function public.no()`)
+		create trigger no before delete on kv.log for each row execute function public.no()`)
 	exec(t, conn, longAgo)
 	require.Zero(t, prune(t, conn), "what was pruned")
 	for range 300 { // one in a hundred prunes
 		upsert(t, conn, "a", `{"a":2}`, nil)
 	}
 	require.Equal(t, `{"a":2}`, get(t, conn, "a"))
-	require.Equal(t, 10, one[int](t, conn, "select count(*) from public.kv_log where starts_with(key, 'old/')"), "each attempt failed")
+	require.Equal(t, 10, one[int](t, conn, "select count(*) from kv.log where starts_with(key, 'old/')"), "each attempt failed")
 }

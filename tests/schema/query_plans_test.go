@@ -114,7 +114,7 @@ func TestQueryPlansReadLittle(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := d.plansOf(t, askQuery, aQuery(t, c.fields))
 			require.NotContains(t, p.answer, `"results":[]`, "the query finds something")
-			for table, most := range map[string]float64{"kv_store": c.store, "kv_posting": c.posting} {
+			for table, most := range map[string]float64{"kv_store": c.store, "posting": c.posting} {
 				if most > 0 {
 					p.requireReads(t, table, most)
 					continue
@@ -140,7 +140,7 @@ func TestCostsDoNotGrow(t *testing.T) {
 		fillDocuments(t, d, size)
 		conn := d.connect(t)
 		exec(t, conn, fillLog, size)
-		exec(t, d.owner(t), "analyze public.kv_log")
+		exec(t, d.owner(t), "analyze kv.log")
 		cursors[size] = changes(t, conn, nil).Cursor
 		upsert(t, conn, "after the cursor", `{}`, nil)
 		conns = append(conns, conn)

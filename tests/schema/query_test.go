@@ -149,12 +149,12 @@ func TestWhatJsonbCannotHoldHidesNothingElse(t *testing.T) {
 		o.value(3)
 		odd, plain := o.odd.String(), o.plain.String()
 		require.True(t, json.Valid([]byte(odd)) && json.Valid([]byte(plain)), "%s\n%s", odd, plain)
-		require.True(t, one[bool](t, conn, "select public.kv_readable($1::json) = $2::jsonb", odd, plain), "value %d: %.2000s", i, odd)
+		require.True(t, one[bool](t, conn, "select kv.to_readable_document($1::json) = $2::jsonb", odd, plain), "value %d: %.2000s", i, odd)
 
 		// Every part, by the path that leads to it, is the exact text of that part.
 		var walk func(raw json.RawMessage, path []string)
 		walk = func(raw json.RawMessage, path []string) {
-			got := one[*string](t, conn, "select public.kv_part($1::json, $2)", odd, path)
+			got := one[*string](t, conn, "select kv.exact_part($1::json, $2)", odd, path)
 			require.NotNil(t, got, "%v in %.2000s", path, odd)
 			require.Equal(t, string(raw), strings.Trim(*got, " \n\t"), "%v in %.2000s", path, odd)
 			var list []json.RawMessage
@@ -256,7 +256,7 @@ func TestAnswersSayWhatWasNotSearched(t *testing.T) {
 	// Counted up to a bound, and that is said. (Small ones without words stand for large ones.)
 	d.tampered = true
 	exec(t, d.superuser(t), `set session_replication_role = replica;
-		insert into public.kv_store (key, value, bytes, stamp) select 'many/' || i, '1', 1, pg_current_xact_id() from generate_series(1, 1500) as i`)
+		insert into public.kv_store (key, value, bytes, revision) select 'many/' || i, '1', 1, 1 from generate_series(1, 1500) as i`)
 	a = kvQuery(t, conn, `"prefix":"many/","search":`+term("needle"))
 	require.Equal(t, []string{"not_searched 1001"}, a.notices())
 	require.Contains(t, a.Notices[0].Message, "not searched: 1001 or more.")
@@ -366,7 +366,7 @@ func TestEverySplitOfASpelledPair(t *testing.T) {
 				want = append(want, text[:i]+"|"+text[i+1:])
 			}
 		}
-		require.Equal(t, want, append([]string{}, all[string](t, conn, "select index_key || '|' || member from public.kv_splits($1)", text)...), "%q", text)
+		require.Equal(t, want, append([]string{}, all[string](t, conn, "select index_key || '|' || member from kv.candidate_pairs($1)", text)...), "%q", text)
 	}
 }
 

@@ -326,7 +326,7 @@ func TestRacingCopiesNeverDeadlock(t *testing.T) {
 			switch kind := worker % 6; kind {
 			case 0, 1: // a copy: of what was added, or of all
 				var token string
-				if err = conn.QueryRow(ctx, "select public.kv_token($1)", index).Scan(&token); err == nil {
+				if err = conn.QueryRow(ctx, "select kv.row_revision($1)", index).Scan(&token); err == nil {
 					_, err = conn.Exec(ctx, "select public.kv_mirror_copy($1, $2, $3, '{}', true, $4, null, null, gen_random_uuid())", index, token, list, kind == 0)
 				}
 			case 2:

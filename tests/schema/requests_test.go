@@ -34,11 +34,11 @@ func TestAnUpsertSentAgainIsAppliedOnce(t *testing.T) {
 	conn := newDatabase(t).connect(t)
 	indexes := [][]string{{"i", "m"}}
 	first := one[string](t, conn, upsertAs, "k", `{"v":1}`, indexes, requestID(1))
-	changes := one[int](t, conn, "select count(*) from public.kv_log")
+	changes := one[int](t, conn, "select count(*) from kv.log")
 
 	// Its reply was lost, or a gateway held the first attempt back until after the second: nobody can tell.
 	require.Equal(t, first, one[string](t, conn, upsertAs, "k", `{"v":1}`, indexes, requestID(1)))
-	require.Equal(t, changes, one[int](t, conn, "select count(*) from public.kv_log"))
+	require.Equal(t, changes, one[int](t, conn, "select count(*) from kv.log"))
 
 	// Others have written since, and deleted.
 	upsert(t, conn, "k", `{"v":2}`, pairs{})
@@ -98,18 +98,18 @@ func TestASentAgainRequestIsFoundInALongLog(t *testing.T) {
 	d := newDatabase(t)
 	conn := d.connect(t)
 	exec(t, conn, fillLog, 200_000)
-	exec(t, conn, "update public.kv_log set request = gen_random_uuid() where right(key, 1) <> '0'")
-	exec(t, d.owner(t), "analyze public.kv_log")
+	exec(t, conn, "update kv.log set request = gen_random_uuid() where right(key, 1) <> '0'")
+	exec(t, d.owner(t), "analyze kv.log")
 	first := one[string](t, conn, upsertAs, "k", `{"v":1}`, nil, requestID(1))
 	for i := range 20 {
 		one[string](t, conn, upsertAs, fmt.Sprint("other", i), `{}`, nil, requestID(2+i))
 	}
 	plans := d.plansOf(t, upsertAs, "k", `{"v":1}`, nil, requestID(1))
 	require.Equal(t, first, plans.answer)
-	plans.requireReads(t, "kv_log", 10)
+	plans.requireReads(t, "log", 10)
 	plans = d.plansOf(t, upsertAs, "k", `{"v":1}`, nil, requestID(100))
 	require.NotEqual(t, first, plans.answer)
-	plans.requireReads(t, "kv_log", 10)
+	plans.requireReads(t, "log", 10)
 }
 
 func TestASentAgainRequestWaitsForItsFirstAttempt(t *testing.T) {
@@ -149,7 +149,7 @@ func TestASentAgainRequestWaitsForItsFirstAttempt(t *testing.T) {
 					require.NoError(t, tx.Rollback(ctx))
 					require.NotEqual(t, parseWritten(t, first).Version, parseWritten(t, <-answers).Version)
 				}
-				require.Equal(t, 1, one[int](t, one1, "select count(distinct stamp) from public.kv_log where request::text = $1", requestID(n)))
+				require.Equal(t, 1, one[int](t, one1, "select count(distinct transaction_id) from kv.log where request::text = $1", requestID(n)))
 			}
 			require.Equal(t, `{"v":1}`, get(t, one1, "k"))
 			require.Equal(t, ``, get(t, one1, "gone"))
@@ -175,7 +175,7 @@ func TestRacingAttemptsAreAppliedOnce(t *testing.T) {
 	conn := d.connect(t)
 	require.Len(t, members(t, conn, "i"), requests)
 	require.Empty(t, all[string](t, conn, `
-		select request::text from public.kv_log where request is not null group by request having count(distinct stamp) > 1`))
+		select request::text from kv.log where request is not null group by request having count(distinct transaction_id) > 1`))
 }
 
 // A request's name does not stick to the connection, which the next request shares.
@@ -185,5 +185,5 @@ func TestARequestNamesOnlyItsOwnChanges(t *testing.T) {
 	one[string](t, conn, upsertAs, "a", `{}`, nil, requestID(1))
 	upsert(t, conn, "b", `{}`, nil)
 	exec(t, conn, `update public.kv_store set value = '[]' where true`)
-	require.Equal(t, []string{"a"}, all[string](t, conn, "select key from public.kv_log where request is not null"))
+	require.Equal(t, []string{"a"}, all[string](t, conn, "select key from kv.log where request is not null"))
 }

@@ -23,13 +23,14 @@ var locales = []string{
 }
 
 // searchFunctions are all that full text depends on.
-var searchFunctions = []string{"kv_words", "kv_strings", "kv_search_text", "kv_tsquery", "kv_has_phrase", "kv_search_query", "kv_says"}
+var searchFunctions = []string{"normalize_search_text", "document_strings", "search_vector", "search_terms", "has_phrase", "search_query",
+	"matches_search"}
 
 // eachLocale runs a test in a database of each locale that this server can have, with the functions of full text in it.
 func eachLocale(t *testing.T, test func(t *testing.T, conn *pgx.Conn)) {
 	d := newDatabase(t)
 	server := d.superuser(t)
-	definitions := all[string](t, server, "select pg_get_functiondef(oid) from pg_proc where pronamespace = 'public'::regnamespace and proname = any ($1)", searchFunctions)
+	definitions := all[string](t, server, "select pg_get_functiondef(oid) from pg_proc where pronamespace = 'kv'::regnamespace and proname = any ($1)", searchFunctions)
 	require.Len(t, definitions, len(searchFunctions))
 	tried := 0
 	for i, locale := range locales {
@@ -43,6 +44,7 @@ func eachLocale(t *testing.T, test func(t *testing.T, conn *pgx.Conn)) {
 		t.Run(locale, func(t *testing.T) {
 			t.Cleanup(func() { exec(t, d.superuser(t), "drop database "+other.name+" with (force)") })
 			conn := other.superuser(t)
+			exec(t, conn, "create schema kv")
 			for _, definition := range definitions {
 				exec(t, conn, definition)
 			}
@@ -96,7 +98,7 @@ func TestSearchFindsTheSameInEveryLocale(t *testing.T) {
 	}
 	eachLocale(t, func(t *testing.T, conn *pgx.Conn) {
 		// Both what the words of an entry answer, and what its text does where their positions are missing.
-		const ask = `select public.kv_search_text(to_jsonb($1::text), 0) @@ public.kv_search_query($2::jsonb), public.kv_says(to_jsonb($1::text), $2::jsonb)`
+		const ask = `select kv.search_vector(to_jsonb($1::text), 0) @@ kv.search_query($2::jsonb), kv.matches_search(to_jsonb($1::text), $2::jsonb)`
 		check := func(text, search string, want bool) {
 			var byWords, byText bool
 			require.NoError(t, conn.QueryRow(context.Background(), ask, text, term(search)).Scan(&byWords, &byText), search)
@@ -114,7 +116,7 @@ func TestSearchFindsTheSameInEveryLocale(t *testing.T) {
 			}
 		}
 		for _, nothing := range []string{"…", "“”", "🎉", "\u00a0", "—", "\u200d", "、", "!"} {
-			requireCode(t, "PT400", conn, "select public.kv_search_query($1::jsonb)", term(nothing))
+			requireCode(t, "PT400", conn, "select kv.search_query($1::jsonb)", term(nothing))
 		}
 	})
 }
@@ -125,7 +127,7 @@ func TestWordsAreTheSameInEveryLocale(t *testing.T) {
 	var want string
 	eachLocale(t, func(t *testing.T, conn *pgx.Conn) {
 		got := one[string](t, conn, `
-			select md5(string_agg(public.kv_words(text)::text, ' ' order by block)) from (
+			select md5(string_agg(kv.normalize_search_text(text)::text, ' ' order by block)) from (
 				select i / 4096 as block, string_agg('a' || chr(i) || 'B' || chr(i) || ' ', '' order by i) as text
 				from generate_series(1, 131071) as i where (i < 12352 or i % 8 = 0) and i not between 55296 and 57343 group by 1) as blocks`)
 		if want == "" {
@@ -135,7 +137,7 @@ func TestWordsAreTheSameInEveryLocale(t *testing.T) {
 	})
 }
 
-// TestWhatDividesWordsIsWhatUnicodeSays holds the list of kv_words against Go's tables: letters, marks and numbers make words.
+// TestWhatDividesWordsIsWhatUnicodeSays holds the list of kv.normalize_search_text against Go's tables: letters, marks and numbers make words.
 func TestWhatDividesWordsIsWhatUnicodeSays(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).superuser(t)
@@ -157,7 +159,7 @@ func TestWhatDividesWordsIsWhatUnicodeSays(t *testing.T) {
 		with kept as (
 			select i / 2048 as block, i from unnest($1::int[]) as i
 			where i not in (0, 30, 48) and chr(i) is nfkc normalized and lower(chr(i) collate "und-x-icu") = chr(i))
-		select array_agg(i order by i), public.kv_words(string_agg('0' || chr(i) || '0', E'\x1e' order by i)) from kept group by block`, assigned)
+		select array_agg(i order by i), kv.normalize_search_text(string_agg('0' || chr(i) || '0', E'\x1e' order by i)) from kept group by block`, assigned)
 	require.NoError(t, err)
 	type block struct {
 		Characters []int32

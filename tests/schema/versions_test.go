@@ -137,7 +137,7 @@ func TestAVersionNeverGoesBackwards(t *testing.T) {
 				var seen []int64
 				var history []string
 				look := func(event string) {
-					for _, version := range all[int64](t, reader, "select version from public.kv_store where key = 'k'") {
+					for _, version := range all[int64](t, reader, "select revision from public.kv_store where key = 'k'") {
 						history = append(history, fmt.Sprintf("%s: %d", event, version))
 						if len(seen) == 0 || seen[len(seen)-1] != version {
 							seen = append(seen, version)
@@ -189,15 +189,15 @@ func TestAVersionTakenAgainChangesNothingElse(t *testing.T) {
 	exec(t, conn, `
 		create function public.zz_delete() returns trigger language plpgsql as $$
 		begin
-			perform nextval('public.kv_store_deletes');
+			perform nextval('kv.delete_count');
 			return new;
 		end $$;
 		create trigger zz_delete before insert or update of key on public.kv_store for each row execute function public.zz_delete();`)
 	exec(t, conn, `insert into public.kv_store (key, value, indexes, created_at, updated_at) values ('k', '{"a":1.0}', '{i:m}', '2020-01-01', '2020-02-02')`)
 	require.Equal(t, `{"a":1.0} {i:m} 2020-01-01 2020-02-02`, one[string](t, conn,
 		"select concat_ws(' ', value, indexes, created_at::date, updated_at::date) from public.kv_store where key = 'k'"))
-	before := one[int64](t, conn, "select version from public.kv_store")
+	before := one[int64](t, conn, "select revision from public.kv_store")
 	exec(t, conn, "update public.kv_store set key = 'l'")
-	require.Greater(t, one[int64](t, conn, "select version from public.kv_store"), before)
-	require.Equal(t, one[int64](t, conn, "select last_value from public.kv_store_version"), one[int64](t, conn, "select version >> 20 from public.kv_store"))
+	require.Greater(t, one[int64](t, conn, "select revision from public.kv_store"), before)
+	require.Equal(t, one[int64](t, conn, "select last_value from kv.revision"), one[int64](t, conn, "select revision >> 20 from public.kv_store"))
 }

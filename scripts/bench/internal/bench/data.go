@@ -62,7 +62,7 @@ func (d Data) Fill(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	if _, err := tx.Exec(ctx, `
-		insert into public.kv_member (index_key, member)
+		insert into kv.member (index_key, member)
 		select $1, 'o' || i from generate_series(0, $3::integer / 100 - 1) as i union all select $2, 't' || i from generate_series(0, 9) as i`,
 		d.ownerIndex(), d.typeIndex(), d.Entries); err != nil {
 		return err
@@ -87,7 +87,7 @@ func (d Data) Fill(ctx context.Context, conn *pgx.Conn) error {
 
 // settle does what the database does by itself after a while, so that it does not do it while something is measured.
 func settle(ctx context.Context, conn *pgx.Conn) error {
-	for _, statement := range []string{"vacuum (analyze) public.kv_store", "vacuum (analyze) public.kv_posting", "vacuum (analyze) public.kv_member", "vacuum (analyze) public.kv_log"} {
+	for _, statement := range []string{"vacuum (analyze) public.kv_store", "vacuum (analyze) kv.posting", "vacuum (analyze) kv.member", "vacuum (analyze) kv.log"} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			return err
 		}
@@ -97,7 +97,7 @@ func settle(ctx context.Context, conn *pgx.Conn) error {
 
 // Remove deletes every entry under a prefix, and has the database forget them, so that what is measured next does not pay for it.
 func Remove(ctx context.Context, conn *pgx.Conn, prefix string) error {
-	deleted, err := conn.Exec(ctx, "delete from public.kv_store where key >= $1 and key < public.kv_prefix_end($1)", prefix)
+	deleted, err := conn.Exec(ctx, "delete from public.kv_store where key >= $1 and key < kv.prefix_end($1)", prefix)
 	if err != nil || deleted.RowsAffected() == 0 {
 		return err
 	}

@@ -16,9 +16,9 @@ type StorageResult struct {
 	JSON     int64 `json:"json"`     // the values alone
 	Rows     int64 `json:"rows"`     // kv_store, with what it keeps out of line
 	Indexes  int64 `json:"indexes"`  // of kv_store
-	Postings int64 `json:"postings"` // kv_posting, with its index
-	Members  int64 `json:"members"`  // kv_member, with its index
-	Log      int64 `json:"log"`      // kv_log, with its indexes; its rows are removed after an hour
+	Postings int64 `json:"postings"` // kv.posting, with its index
+	Members  int64 `json:"members"`  // kv.member, with its index
+	Log      int64 `json:"log"`      // kv.log, with its indexes; its rows are removed after an hour
 }
 
 // Value is the mean size of a value, in bytes.
@@ -72,14 +72,14 @@ func measureStorage(ctx context.Context, conn *pgx.Conn, prefix string, entries,
 	}
 	s.Rows, s.Indexes, s.Postings = s.Rows-before.Rows, s.Indexes-before.Indexes, s.Postings-before.Postings
 	s.Members, s.Log = s.Members-before.Members, s.Log-before.Log
-	if err := conn.QueryRow(ctx, "select count(*) filter (where not is_index), sum(bytes) from public.kv_store where key >= $1 and key < public.kv_prefix_end($1)", prefix).Scan(&s.Entries, &s.JSON); err != nil {
+	if err := conn.QueryRow(ctx, "select count(*) filter (where not is_index), sum(bytes) from public.kv_store where key >= $1 and key < kv.prefix_end($1)", prefix).Scan(&s.Entries, &s.JSON); err != nil {
 		return s, err
 	}
 	if err := Remove(ctx, conn, prefix); err != nil {
 		return s, err
 	}
-	for _, table := range []string{"kv_store", "kv_posting", "kv_member"} { // vacuum gives back the room in tables, not in their indexes
-		if _, err := conn.Exec(ctx, "reindex table public."+table); err != nil {
+	for _, table := range []string{"public.kv_store", "kv.posting", "kv.member"} { // vacuum gives back the room in tables, not in their indexes
+		if _, err := conn.Exec(ctx, "reindex table "+table); err != nil {
 			return s, err
 		}
 	}
@@ -98,15 +98,15 @@ const fillStorage = `
 
 func storageOf(ctx context.Context, conn *pgx.Conn) (s StorageResult, err error) {
 	err = conn.QueryRow(ctx, `
-		select pg_table_size('public.kv_store'), pg_indexes_size('public.kv_store'), pg_total_relation_size('public.kv_posting'),
-			pg_total_relation_size('public.kv_member'), pg_total_relation_size('public.kv_log')`).Scan(&s.Rows, &s.Indexes, &s.Postings, &s.Members, &s.Log)
+		select pg_table_size('public.kv_store'), pg_indexes_size('public.kv_store'), pg_total_relation_size('kv.posting'),
+			pg_total_relation_size('kv.member'), pg_total_relation_size('kv.log')`).Scan(&s.Rows, &s.Indexes, &s.Postings, &s.Members, &s.Log)
 	return s, err
 }
 
 // StorageTable is what entries take, in times of their JSON.
 func (r Results) StorageTable() report.Table {
 	t := report.Table{Title: "Storage of entries with two indexes, in times of their JSON", Texts: 1,
-		Header: []string{"mean value", "entries", "kv_store", "its indexes", "kv_posting", "kv_member", "kv_log", "together"}}
+		Header: []string{"mean value", "entries", "kv_store", "its indexes", "kv.posting", "kv.member", "kv.log", "together"}}
 	for _, s := range r.Storage {
 		part := func(bytes int64) string { return fmt.Sprintf("%.2f", float64(bytes)/float64(s.JSON)) }
 		t.Rows = append(t.Rows, []string{report.Thousands(s.Value()) + " bytes", report.Thousands(s.Entries), part(s.Rows), part(s.Indexes), part(s.Postings), part(s.Members), part(s.Log),

@@ -371,8 +371,8 @@ func TestWhatIsInTheWayIsSaid(t *testing.T) {
 		"SeveralRedirectFiles": {"catchall-file", append("other/_redirects", "/a /b\n"), "several files that may be the site's redirects: other/_redirects, public/_redirects",
 			"--redirects other/_redirects"},
 		"FileOfOurFolder": {"javascript", append("netlify-supabase-kv/go.mod", "module x\n"), "netlify-supabase-kv/go.mod is there already", "move it away"},
-		"MigrationOfOurNumber": {"supabase", append("supabase/migrations/20261123080000_mine.sql", "select 1;"),
-			"supabase/migrations/20261123080000_mine.sql has the number of the migration", "another number"},
+		"MigrationOfOurNumber": {"supabase", append("supabase/migrations/20261201000000_mine.sql", "select 1;"),
+			"supabase/migrations/20261201000000_mine.sql has the number of the migration", "another number"},
 		"IgnoredByGit": {"javascript", func(t *testing.T, dir string) {
 			append(".gitignore", "pkg/\n")(t, dir)
 			require.NoError(t, exec.Command("git", "init", "--quiet", dir).Run())

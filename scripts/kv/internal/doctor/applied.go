@@ -14,7 +14,7 @@ import (
 const (
 	applyMigrations = "apply supabase/migrations: README.md, Deploying to Netlify and Supabase"
 	// oursAlone are columns that a kv_store of ours has had since its first migration, and no other is likely to.
-	oursAlone = "stamp and index_pairs"
+	oursAlone = "revision and index_pairs"
 )
 
 func checkTable(_ context.Context, in *Input) []Finding {
@@ -23,7 +23,7 @@ func checkTable(_ context.Context, in *Input) []Finding {
 		"move it out of the way (create schema before; alter table public.kv_store set schema before), apply the migrations, and bring its rows over: docs/MIGRATION.md")
 	if h := d.best(); h != nil {
 		for _, t := range h.Tables {
-			if strings.HasSuffix(t.Name, ".kv_store") && !(slices.Contains(t.Columns, "stamp") && slices.Contains(t.Columns, "index_pairs")) {
+			if strings.HasSuffix(t.Name, ".kv_store") && !(slices.Contains(t.Columns, "revision") && slices.Contains(t.Columns, "index_pairs")) {
 				return foreign
 			} else if strings.HasSuffix(t.Name, ".kv_store") {
 				return ok("%s is ours", t.Name)
@@ -94,7 +94,7 @@ func list(names []string) string {
 func checkGrants(ctx context.Context, in *Input) (findings []Finding) {
 	d := in.database()
 	if d.reached != nil && d.reached.code() == "42501" {
-		findings = append(findings, Finding{Fail, "the role of the key may not call kv_health", "run the grants at the end of each file of supabase/migrations again; and: grant usage on schema public to service_role"})
+		findings = append(findings, Finding{Fail, "the role of the key may not call kv_health", "run the grants in supabase/migrations again; and: grant usage on schema public to service_role"})
 	}
 	h := d.best()
 	switch {
@@ -133,7 +133,7 @@ func lackingGrants(h *health) []Finding {
 		return nil
 	}
 	slices.Sort(lacking)
-	return fail("service_role may not "+list(lacking), "grant it: the statements are at the end of each file of supabase/migrations")
+	return fail("service_role may not "+list(lacking), "grant it: the statements are in supabase/migrations")
 }
 
 // openGrants are those that nobody but service_role should have.

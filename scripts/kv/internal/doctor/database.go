@@ -85,7 +85,7 @@ func (in *Input) throughPostgREST(ctx context.Context, d *database) {
 		d.date = date.Add(500 * time.Millisecond).Sub(middle) // a whole second, cut
 	}
 	if d.lacksHealth() {
-		d.table, _ = in.postgrest(ctx, http.MethodGet, "kv_store?select=key,stamp,index_pairs&limit=0", "")
+		d.table, _ = in.postgrest(ctx, http.MethodGet, "kv_store?select=key,revision,index_pairs&limit=0", "")
 		return
 	}
 	var h health
@@ -156,7 +156,7 @@ func (in *Input) postgrest(ctx context.Context, method, path, body string) (*ans
 }
 
 // healthSource finds the text of kv_health in the migrations.
-var healthSource = regexp.MustCompile(`(?s)function (?:public|kv)\.kv_health\(\).*?as \$\$(.*?)\$\$`)
+var healthSource = regexp.MustCompile(`(?s)function public\.kv_health\(\).*?as \$\$(.*?)\$\$`)
 
 // directly runs the text of kv_health, which may not be there as a function, and changes nothing.
 func directly(ctx context.Context, address string) (*health, error) {

@@ -19,6 +19,7 @@ type schema struct {
 	objects  map[string]object   // by "function public.kv_get", "table …", "column …", "trigger …", "index …"
 	older    map[string][]string // files that a digest of a function stood in before it was replaced, by "<function> <digest>"
 	granted  map[string]bool     // "service_role execute public.kv_get"
+	defaults map[string]string   // what service_role may do with what is made in a schema: "all", by "kv tables"
 }
 
 // object is one thing that must be there.
@@ -40,6 +41,8 @@ var (
 	dropTrigger    = regexp.MustCompile(`^drop trigger (?:if exists )?(\w+) on (` + identifier + `)`)
 	dropObject     = regexp.MustCompile(`(?s)^drop (function|table|index) (?:if exists )?([^;]*);`)
 	grantToRole    = regexp.MustCompile(`(?s)^grant ([a-z, ]+) on (?:(table|function|sequence|schema) )?([^;]*?)\s+to\s+([\w, ]+);`)
+	grantByDefault = regexp.MustCompile(`^alter default privileges in schema (\w+) grant ([a-z, ]+) on (tables|sequences|functions) to ([\w, ]+);`)
+	createSequence = regexp.MustCompile(`^create sequence (` + identifier + `)`)
 	columnName     = regexp.MustCompile(`(?m)^    (\w+) `)
 	functionName   = regexp.MustCompile(`(` + identifier + `)\s*\(`)
 	objectName     = regexp.MustCompile(identifier)
@@ -52,7 +55,7 @@ func readSchema(migrations fs.FS, dir string) (*schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &schema{objects: map[string]object{}, older: map[string][]string{}, granted: map[string]bool{}}
+	s := &schema{objects: map[string]object{}, older: map[string][]string{}, granted: map[string]bool{}, defaults: map[string]string{}}
 	for _, name := range files {
 		text, err := fs.ReadFile(migrations, name)
 		if err != nil {
@@ -90,10 +93,12 @@ func (s *schema) statement(file, text string) (end int) {
 			s.older[name+" "+before.digest] = append(s.older[name+" "+before.digest], before.file)
 		}
 		s.objects[name] = object{file, digest(source)}
+		s.grantDefaults("function", text[m[2]:m[3]])
 		return m[1] + len(source) + len(quote)
 	}
 	if m := createTable.FindStringSubmatch(text); m != nil {
 		s.objects["table "+m[1]] = object{file: file}
+		s.grantDefaults("table", m[1])
 		for _, column := range columnName.FindAllStringSubmatch(m[2], -1) {
 			if !slices.Contains([]string{"constraint", "primary", "unique", "check", "foreign", "exclude", "like"}, column[1]) {
 				s.objects["column "+m[1]+"."+column[1]] = object{file: file}
@@ -111,6 +116,10 @@ func (s *schema) statement(file, text string) (end int) {
 		delete(s.objects, "trigger "+m[2]+"."+m[1])
 	} else if m := dropObject.FindStringSubmatch(text); m != nil {
 		s.drop(m[1], m[2])
+	} else if m := createSequence.FindStringSubmatch(text); m != nil {
+		s.grantDefaults("sequence", m[1])
+	} else if m := grantByDefault.FindStringSubmatch(text); m != nil && strings.Contains(m[4], serviceRole) {
+		s.defaults[m[1]+" "+strings.TrimSuffix(m[3], "s")] = m[2]
 	} else if m := grantToRole.FindStringSubmatch(text); m != nil && strings.Contains(m[4], serviceRole) {
 		s.grant(m[1], m[2], m[3])
 	}
@@ -162,6 +171,18 @@ func (s *schema) grant(privileges, kind, names string) {
 			s.granted[serviceRole+" "+strings.TrimSpace(privilege)+" "+strings.TrimRight(m, "( \n")] = true
 		}
 	}
+}
+
+// grantDefaults grants what the default privileges of its schema give to what has just been made.
+func (s *schema) grantDefaults(kind, name string) {
+	schema, _, _ := strings.Cut(name, ".")
+	privileges, ok := s.defaults[schema+" "+kind]
+	if !ok {
+		return
+	} else if kind == "function" {
+		name += "("
+	}
+	s.grant(privileges, kind, name)
 }
 
 const serviceRole = "service_role"

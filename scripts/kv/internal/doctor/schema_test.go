@@ -30,7 +30,7 @@ func TestMigrationsAreReadAsPostgresReadsThem(t *testing.T) {
 			require.Fail(t, "the database has what readSchema does not find in the migrations: "+name)
 		}
 	}
-	require.Equal(t, needed.revision, h.Revision, "the newest migration must redefine kv_revision() with its own version")
+	require.Equal(t, needed.revision, h.Revision, "the newest migration must redefine kv.schema_version() with its own version")
 	require.True(t, h.Bypass)
 	require.Empty(t, openGrants(h))
 	require.Empty(t, lackingGrants(h))
@@ -42,8 +42,10 @@ func TestMigrationsAreReadAsPostgresReadsThem(t *testing.T) {
 
 func TestStatementsOfMigrations(t *testing.T) {
 	t.Parallel()
-	s := &schema{objects: map[string]object{}, older: map[string][]string{}, granted: map[string]bool{}}
+	s := &schema{objects: map[string]object{}, older: map[string][]string{}, granted: map[string]bool{}, defaults: map[string]string{}}
 	s.read("1.sql", `
+alter default privileges in schema kv grant execute on functions to service_role;
+alter default privileges in schema kv grant all on tables to service_role;
 -- create function public.kv_no() returns text
 create function public.kv_a(p_a text,
     p_b integer default 1) returns text
@@ -65,6 +67,10 @@ grant execute on function public.kv_a(text, public.kv_type), public.kv_b() to se
 	s.read("2.sql", `
 create or replace function public.kv_a(p_a text) returns text language sql as $_$ select '$$' $_$;
 alter table public.kv_t add column m integer;
+create table kv.t (
+    key text
+);
+create function kv.f() returns text language sql as $$ $$;
 create function kv.gone() returns void language sql as $$ $$;
 drop function kv.gone();
 drop trigger kv_t_changed on public.kv_t;
@@ -75,12 +81,14 @@ drop index public.kv_t_n;
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	require.Equal(t, []string{"column public.kv_t.key", "column public.kv_t.m", "column public.kv_t.n", "function public.kv_a", "table public.kv_t"}, names)
+	require.Equal(t, []string{"column kv.t.key", "column public.kv_t.key", "column public.kv_t.m", "column public.kv_t.n", "function kv.f", "function public.kv_a", "table kv.t", "table public.kv_t"}, names)
 	require.Equal(t, object{"2.sql", digest(" select '$$' ")}, s.objects["function public.kv_a"])
 	require.Equal(t, []string{"1.sql"}, s.older["function public.kv_a "+digest("\ncreate table public.kv_not_one (\n)\n")])
 	require.Equal(t, map[string]bool{
 		"service_role select public.kv_t": true, "service_role insert public.kv_t": true, "service_role update public.kv_t": true, "service_role delete public.kv_t": true,
 		"service_role execute public.kv_a": true, "service_role execute public.kv_b": true,
+		"service_role select kv.t": true, "service_role insert kv.t": true, "service_role update kv.t": true, "service_role delete kv.t": true,
+		"service_role execute kv.f": true,
 	}, s.granted)
 }
 

@@ -1,31 +1,30 @@
 -- What is at a path of a document, as a number or as text, and an index of the numbers at one path for queries that
 -- compare or sort by it: select kv_index_path('score').
-
-create function public.kv_path(p_path jsonb) returns text[]
+create function kv.path(p_path jsonb) returns text[]
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
 begin
     return array(select jsonb_array_elements_text(p_path));
 end
 $$;
-comment on function public.kv_path(jsonb) is 'A path given as ["stops","0"], for jsonb''s operators. Of a constant it is a constant, as the match with an index needs.';
+comment on function kv.path(jsonb) is 'A path given as ["stops","0"], for jsonb''s operators. Of a constant it is a constant, as the match with an index needs.';
 
 -- Both are inlined, which a search_path of their own would prevent; they name nothing that could be another's.
-create function public.kv_number(p_document jsonb, p_path text[]) returns numeric
+create function kv.number_at(p_document jsonb, p_path text[]) returns numeric
     language sql immutable parallel safe security invoker
 as $$
     select case when jsonb_typeof(p_document #> p_path) = 'number' then (p_document #> p_path)::numeric end
 $$;
-comment on function public.kv_number(jsonb, text[]) is 'The number at the path; null where there is none: "10" and true are no numbers.';
+comment on function kv.number_at(jsonb, text[]) is 'The number at the path; null where there is none: "10" and true are no numbers.';
 
-create function public.kv_text(p_document jsonb, p_path text[]) returns text
+create function kv.text_at(p_document jsonb, p_path text[]) returns text
     language sql immutable parallel safe security invoker
 as $$
     select case when jsonb_typeof(p_document #> p_path) = 'string' then p_document #>> p_path end
 $$;
-comment on function public.kv_text(jsonb, text[]) is 'The text at the path; null where there is none.';
+comment on function kv.text_at(jsonb, text[]) is 'The text at the path; null where there is none.';
 
-create function public.kv_parse_path(p_path text) returns text[]
+create function kv.parse_path(p_path text) returns text[]
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
@@ -40,59 +39,59 @@ begin
     return v_path;
 end
 $$;
-comment on function public.kv_parse_path(text) is 'A path as kv-query takes it: dotted, or a JSON Pointer when it begins with a slash.';
+comment on function kv.parse_path(text) is 'A path as kv-query takes it: dotted, or a JSON Pointer when it begins with a slash.';
 
-create function public.kv_path_index_name(p_path text[]) returns text
-    language sql immutable strict parallel safe security invoker set search_path = ''
+create function kv.path_index_name(p_path text[]) returns text
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
-    select 'kv_path_' || left(md5(to_json(p_path)::text), 16)
+begin
+    return 'kv_path_' || left(md5(to_json(p_path)::text), 16);
+end
 $$;
-comment on function public.kv_path_index_name(text[]) is 'The name of the index that kv_index_path makes.';
+comment on function kv.path_index_name(text[]) is 'The name of the index that kv_index_path makes.';
 
-create function public.kv_has_path_index(p_path text[]) returns boolean
+create function kv.has_path_index(p_path text[]) returns boolean
     language plpgsql stable strict security invoker set search_path = ''
 as $$
 begin
     return exists (
         select from pg_index as i join pg_class as c on c.oid = i.indexrelid
-        where i.indrelid = 'public.kv_store'::regclass and i.indisvalid and c.relname = public.kv_path_index_name(p_path));
+        where i.indrelid = 'public.kv_store'::regclass and i.indisvalid and c.relname = kv.path_index_name(p_path));
 end
 $$;
-comment on function public.kv_has_path_index(text[]) is 'Whether kv_index_path was called for the path.';
+comment on function kv.has_path_index(text[]) is 'Whether kv_index_path was called for the path.';
 
 create function public.kv_index_path_statement(p_path text, p_concurrently boolean default true) returns text
     language sql immutable strict security invoker set search_path = ''
 as $$
-    select format('create index %1$s if not exists %2$I on public.kv_store (public.kv_number(document, %3$L::text[]), key)'
-        ' where public.kv_number(document, %3$L::text[]) is not null',
-        case when p_concurrently then 'concurrently' else '' end, public.kv_path_index_name(path), path)
-    from public.kv_parse_path(p_path) as path
+    select format('create index %1$s if not exists %2$I on public.kv_store (kv.number_at(document, %3$L::text[]), key)'
+        ' where kv.number_at(document, %3$L::text[]) is not null',
+        case when p_concurrently then 'concurrently' else '' end, kv.path_index_name(path), path)
+    from kv.parse_path(p_path) as path
 $$;
 comment on function public.kv_index_path_statement(text, boolean) is 'The statement of kv_index_path, to be run by itself: concurrently, it does not hold up writes.';
+revoke all on function public.kv_index_path_statement(text, boolean) from public, anon, authenticated;
+grant execute on function public.kv_index_path_statement(text, boolean) to service_role;
 
 create function public.kv_index_path(p_path text) returns text
     language plpgsql security invoker set search_path = ''
 as $$
 begin
     execute public.kv_index_path_statement(p_path, false);
-    return public.kv_path_index_name(public.kv_parse_path(p_path));
+    return kv.path_index_name(kv.parse_path(p_path));
 end
 $$;
 comment on function public.kv_index_path(text) is 'Makes comparisons and sorting by the numbers at the path fast, and pageable with a cursor. Writes wait meanwhile, some seconds for a million entries; see kv_index_path_statement.';
+revoke all on function public.kv_index_path(text) from public, anon, authenticated;
+grant execute on function public.kv_index_path(text) to service_role;
 
 create function public.kv_unindex_path(p_path text) returns void
     language plpgsql security invoker set search_path = ''
 as $$
 begin
-    execute format('drop index if exists public.%I', public.kv_path_index_name(public.kv_parse_path(p_path)));
+    execute format('drop index if exists public.%I', kv.path_index_name(kv.parse_path(p_path)));
 end
 $$;
 comment on function public.kv_unindex_path(text) is 'Undoes kv_index_path.';
-
-revoke all on function public.kv_path(jsonb), public.kv_number(jsonb, text[]), public.kv_text(jsonb, text[]), public.kv_parse_path(text),
-    public.kv_path_index_name(text[]), public.kv_has_path_index(text[]), public.kv_index_path_statement(text, boolean),
-    public.kv_index_path(text), public.kv_unindex_path(text)
-    from public, anon, authenticated;
-grant execute on function public.kv_path(jsonb), public.kv_number(jsonb, text[]), public.kv_text(jsonb, text[]), public.kv_parse_path(text),
-    public.kv_path_index_name(text[]), public.kv_has_path_index(text[])
-    to service_role;
+revoke all on function public.kv_unindex_path(text) from public, anon, authenticated;
+grant execute on function public.kv_unindex_path(text) to service_role;

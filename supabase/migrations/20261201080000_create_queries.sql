@@ -1,6 +1,5 @@
 -- kv-query in one round trip: the keys of a page first, then the answer from their rows; or aggregates.
-
-create function public.kv_query_sort(p_sort jsonb, out columns text, out order_by text)
+create function kv.query_sort(p_sort jsonb, out columns text, out order_by text)
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
@@ -12,14 +11,14 @@ begin
     for i in 0 .. jsonb_array_length(p_sort) - 1 loop
         v_by := p_sort -> i ->> 'by';
         v_way := case when (p_sort -> i -> 'desc')::boolean then 'desc' else 'asc' end;
-        v_path := format('public.kv_path($1 #> ''{sort,%s,path}'')', i);
+        v_path := format('kv.path($1 #> ''{sort,%s,path}'')', i);
         if v_by in ('createdAt', 'updatedAt') then
             columns := columns || format(', s.%s as at%s', case v_by when 'createdAt' then 'created_at' else 'updated_at' end, i);
             order_by := concat_ws(', ', order_by, format('at%s %s', i, v_way));
         elsif v_by = 'path' then
             columns := columns || replace(format(', case jsonb_typeof(s.document #> <path>) when ''number'' then 0 when ''string'' then 1'
-                ' else case when s.document #> <path> is null then 3 else 2 end end as class%1$s, public.kv_number(s.document, <path>) as number%1$s,'
-                ' left(public.kv_text(s.document, <path>), 200) collate "C" as text%1$s', i), '<path>', v_path);
+                ' else case when s.document #> <path> is null then 3 else 2 end end as class%1$s, kv.number_at(s.document, <path>) as number%1$s,'
+                ' left(kv.text_at(s.document, <path>), 200) collate "C" as text%1$s', i), '<path>', v_path);
             order_by := concat_ws(', ', order_by, format('class%1$s, number%1$s %2$s, text%1$s %2$s', i, v_way));
         elsif v_by <> 'key' then
             raise exception using errcode = 'PT400', message = format('sort[%s]: entries cannot be sorted by %s here', i, v_by);
@@ -28,9 +27,9 @@ begin
     order_by := concat_ws(', ', order_by, 'key ' || v_way);
 end
 $$;
-comment on function public.kv_query_sort(jsonb) is 'The columns to sort by, and their order: at a path numbers first, then text (as far as 200 characters), the rest, and what is absent.';
+comment on function kv.query_sort(jsonb) is 'The columns to sort by, and their order: at a path numbers first, then text (as far as 200 characters), the rest, and what is absent.';
 
-create function public.kv_query_after(p_query jsonb) returns text
+create function kv.query_after(p_query jsonb) returns text
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
@@ -48,9 +47,9 @@ begin
         end;
 end
 $$;
-comment on function public.kv_query_after(jsonb) is 'The condition on the columns of kv_query_sort that an entry follows the cursor.';
+comment on function kv.query_after(jsonb) is 'The condition on the columns of kv.query_sort that an entry follows the cursor.';
 
-create function public.kv_query_page(p_query jsonb, p_plan public.kv_query_plan, p_statement text, p_limit bigint, p_offset bigint) returns text[]
+create function kv.query_page(p_query jsonb, p_plan kv.query_plan, p_statement text, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
@@ -61,9 +60,9 @@ begin
     return v_keys;
 end
 $$;
-comment on function public.kv_query_page(jsonb, public.kv_query_plan, text, bigint, bigint) is 'The keys that a statement finds; $6 is its limit, $7 its offset.';
+comment on function kv.query_page(jsonb, kv.query_plan, text, bigint, bigint) is 'The keys that a statement finds; $6 is its limit, $7 its offset.';
 
-create function public.kv_query_keys_in_order(p_query jsonb, p_plan public.kv_query_plan, p_descending boolean, p_limit bigint, p_offset bigint) returns text[]
+create function kv.query_keys_in_order(p_query jsonb, p_plan kv.query_plan, p_descending boolean, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
@@ -71,56 +70,56 @@ declare
     v_branch text;
 begin
     if p_plan.driver <> 'index' then
-        return public.kv_query_page(p_query, p_plan, format('select s.key from %s order by s.key %s limit $6 offset $7',
-            public.kv_query_source(p_plan, null, false), v_way), p_limit, p_offset);
+        return kv.query_page(p_query, p_plan, format('select s.key from %s order by s.key %s limit $6 offset $7',
+            kv.query_source(p_plan, null, false), v_way), p_limit, p_offset);
     elsif cardinality(p_plan.cover) = 1 then
-        return public.kv_query_page(p_query, p_plan, format('select d.key from %s order by d.key %s limit $6 offset $7',
-            public.kv_query_source(p_plan, p_plan.cover[1], false), v_way), p_limit, p_offset);
+        return kv.query_page(p_query, p_plan, format('select d.key from %s order by d.key %s limit $6 offset $7',
+            kv.query_source(p_plan, p_plan.cover[1], false), v_way), p_limit, p_offset);
     end if;
-    select string_agg(format('(select d.key from %s order by d.key %s limit $6 + $7)', public.kv_query_source(p_plan, pair, false), v_way), ' union ')
+    select string_agg(format('(select d.key from %s order by d.key %s limit $6 + $7)', kv.query_source(p_plan, pair, false), v_way), ' union ')
     into v_branch from unnest(p_plan.cover) as pair;
-    return case when v_branch is null then '{}' else public.kv_query_page(p_query, p_plan,
+    return case when v_branch is null then '{}' else kv.query_page(p_query, p_plan,
         format('select key from (%s) as branches order by key %s limit $6 offset $7', v_branch, v_way), p_limit, p_offset) end;
 end
 $$;
-comment on function public.kv_query_keys_in_order(jsonb, public.kv_query_plan, boolean, bigint, bigint) is
+comment on function kv.query_keys_in_order(jsonb, kv.query_plan, boolean, bigint, bigint) is
     'The keys of a page in key order: each list of postings that leads is read in it only as far as the page needs.';
 
-create function public.kv_query_keys_sorted(p_query jsonb, p_plan public.kv_query_plan, p_limit bigint, p_offset bigint) returns text[]
+create function kv.query_keys_sorted(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_sort record := public.kv_query_sort(p_query -> 'sort');
+    v_sort record := kv.query_sort(p_query -> 'sort');
 begin
-    return public.kv_query_page(p_query, p_plan, format(
+    return kv.query_page(p_query, p_plan, format(
         'select key from (select %s from %s offset 0) as found where %s order by %s limit $6 offset $7', -- offset keeps the order out of it
         replace(v_sort.columns, '<key>', case p_plan.driver when 'index' then 'd.key' else 's.key' end),
-        public.kv_query_source(p_plan, case when cardinality(p_plan.cover) = 1 then p_plan.cover[1] end, p_query #>> '{sort,0,by}' <> 'key'),
-        public.kv_query_after(p_query), v_sort.order_by), p_limit, p_offset);
+        kv.query_source(p_plan, case when cardinality(p_plan.cover) = 1 then p_plan.cover[1] end, p_query #>> '{sort,0,by}' <> 'key'),
+        kv.query_after(p_query), v_sort.order_by), p_limit, p_offset);
 end
 $$;
-comment on function public.kv_query_keys_sorted(jsonb, public.kv_query_plan, bigint, bigint) is 'The keys of a page in any order, from looking at all matches.';
+comment on function kv.query_keys_sorted(jsonb, kv.query_plan, bigint, bigint) is 'The keys of a page in any order, from looking at all matches.';
 
-create function public.kv_query_keys_by_time(p_query jsonb, p_plan public.kv_query_plan, p_limit bigint, p_offset bigint) returns text[]
+create function kv.query_keys_by_time(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
     v_at  text := case p_query #>> '{sort,0,by}' when 'createdAt' then 's.created_at' else 's.updated_at' end;
     v_way text := case when (p_query #> '{sort,0,desc}')::boolean then 'desc' else 'asc' end;
 begin
-    return public.kv_query_page(p_query, p_plan, format('select s.key from %s and %s order by %s %s, s.key %4$s limit $6 offset $7',
-        public.kv_query_source(p_plan, null, false),
-        replace(replace(public.kv_query_after(p_query), 'at0', v_at), ', key)', ', s.key)'), v_at, v_way), p_limit, p_offset);
+    return kv.query_page(p_query, p_plan, format('select s.key from %s and %s order by %s %s, s.key %4$s limit $6 offset $7',
+        kv.query_source(p_plan, null, false),
+        replace(replace(kv.query_after(p_query), 'at0', v_at), ', key)', ', s.key)'), v_at, v_way), p_limit, p_offset);
 end
 $$;
-comment on function public.kv_query_keys_by_time(jsonb, public.kv_query_plan, bigint, bigint) is 'The keys of a page in the order of kv_store_created_at or kv_store_updated_at.';
+comment on function kv.query_keys_by_time(jsonb, kv.query_plan, bigint, bigint) is 'The keys of a page in the order of kv_store_created_at or kv_store_updated_at.';
 
-create function public.kv_query_keys_by_number(p_query jsonb, p_plan public.kv_query_plan, p_limit bigint, p_offset bigint) returns text[]
+create function kv.query_keys_by_number(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_plan    public.kv_query_plan := p_plan;
-    c_number  constant text := 'public.kv_number(s.document, public.kv_path($1 #> ''{sort,0,path}''))';
+    v_plan    kv.query_plan := p_plan;
+    c_number  constant text := 'kv.number_at(s.document, kv.path($1 #> ''{sort,0,path}''))';
     v_way     text := case when (p_query #> '{sort,0,desc}')::boolean then 'desc' else 'asc' end;
     v_class   integer := coalesce((p_query #> '{after,position,0}')::integer, 0);
     v_keys    text[] := '{}'::text[];
@@ -132,37 +131,37 @@ begin
             v_plan.leads := v_plan.leads || format('(%s, s.key) %s (($1 #> ''{after,position,1}'')::numeric, ($1 #>> ''{after,key}'') collate "C")',
                 c_number, case v_way when 'desc' then '<' else '>' end);
         end if;
-        v_keys := public.kv_query_page(p_query, v_plan, format('select s.key from %s order by %s %s, s.key %3$s limit $6 offset $7',
-            public.kv_query_source(v_plan, null, false), c_number, v_way), p_limit, p_offset);
+        v_keys := kv.query_page(p_query, v_plan, format('select s.key from %s order by %s %s, s.key %3$s limit $6 offset $7',
+            kv.query_source(v_plan, null, false), c_number, v_way), p_limit, p_offset);
     end if;
     if cardinality(v_keys) = p_limit or p_plan.leads <> '{}' then
         return v_keys; -- what leads compares with numbers: there is no rest
     end if;
     if p_offset > 0 and v_keys = '{}' then -- it ends somewhere in the rest
-        execute 'select count(*) from ' || public.kv_query_source(v_plan, null, false) into v_numbers
+        execute 'select count(*) from ' || kv.query_source(v_plan, null, false) into v_numbers
             using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key;
     end if;
     v_plan.leads := array['(' || c_number || ' is null) is true'];
-    return v_keys || public.kv_query_keys_sorted(p_query, v_plan, p_limit - cardinality(v_keys),
+    return v_keys || kv.query_keys_sorted(p_query, v_plan, p_limit - cardinality(v_keys),
         case when v_keys = '{}' then greatest(p_offset - v_numbers, 0) else 0 end);
 end
 $$;
-comment on function public.kv_query_keys_by_number(jsonb, public.kv_query_plan, bigint, bigint) is
+comment on function kv.query_keys_by_number(jsonb, kv.query_plan, bigint, bigint) is
     'The keys of a page in the order of an index of kv_index_path: its numbers, and where they end, the rest.';
 
-create function public.kv_query_keys_by_relevance(p_query jsonb, p_limit bigint, p_offset bigint, out keys text[], out cut boolean)
+create function kv.query_keys_by_relevance(p_query jsonb, p_limit bigint, p_offset bigint, out keys text[], out cut boolean)
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
     c_ranked constant integer := 10000;
-    v_plan   public.kv_query_plan := public.kv_query_plan(p_query, 'key', false);
-    v_words  tsquery := public.kv_tsquery(p_query -> 'search', true);
+    v_plan   kv.query_plan := kv.query_plan(p_query, 'key', false);
+    v_words  tsquery := kv.search_terms(p_query -> 'search', true);
     v_found  text[];
 begin
     if v_plan.driver in ('index', 'prefix') then
-        v_found := public.kv_query_keys_in_order(p_query, v_plan, false, c_ranked + 1, 0);
+        v_found := kv.query_keys_in_order(p_query, v_plan, false, c_ranked + 1, 0);
     else
-        v_found := public.kv_query_keys_sorted(jsonb_set(p_query, '{sort}', '[{"by": "key", "desc": false}]'), v_plan, c_ranked + 1, 0);
+        v_found := kv.query_keys_sorted(jsonb_set(p_query, '{sort}', '[{"by": "key", "desc": false}]'), v_plan, c_ranked + 1, 0);
     end if;
     cut := cardinality(v_found) > c_ranked;
     select coalesce(array_agg(key), '{}') into keys from (
@@ -171,52 +170,52 @@ begin
         order by ts_rank(s.search, v_words) desc, f.key collate "C" limit p_limit offset p_offset) as ranked;
 end
 $$;
-comment on function public.kv_query_keys_by_relevance(jsonb, bigint, bigint) is 'The keys of a page, best match first, among the first 10,000 matches by key; cut where there were more.';
+comment on function kv.query_keys_by_relevance(jsonb, bigint, bigint) is 'The keys of a page, best match first, among the first 10,000 matches by key; cut where there were more.';
 
-create function public.kv_query_keys(p_query jsonb, out keys text[], out cursors boolean, out cut boolean)
+create function kv.query_keys(p_query jsonb, out keys text[], out cursors boolean, out cut boolean)
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
     v_by     text := p_query #>> '{sort,0,by}';
     v_desc   boolean := (p_query #> '{sort,0,desc}')::boolean;
     v_single boolean := jsonb_array_length(p_query -> 'sort') = 1;
-    v_path   text[] := case when v_by = 'path' and v_single then public.kv_path(p_query #> '{sort,0,path}') end;
+    v_path   text[] := case when v_by = 'path' and v_single then kv.path(p_query #> '{sort,0,path}') end;
     v_limit  bigint := (p_query -> 'limit')::bigint + 1;
     v_offset bigint := (p_query -> 'offset')::bigint;
     v_order  text;
     v_index  text;
-    v_plan   public.kv_query_plan;
+    v_plan   kv.query_plan;
 begin
     v_order := case
         when v_by = 'key' then 'key'
         when v_by in ('createdAt', 'updatedAt') and v_single then 'time'
-        when public.kv_has_path_index(v_path) then 'path'
+        when kv.has_path_index(v_path) then 'path'
         else 'none' end;
     cursors := v_order <> 'none';
     cut := false;
     if v_by = 'relevance' then
-        select r.keys, r.cut into keys, cut from public.kv_query_keys_by_relevance(p_query, v_limit, v_offset) as r;
+        select r.keys, r.cut into keys, cut from kv.query_keys_by_relevance(p_query, v_limit, v_offset) as r;
         return;
     end if;
     v_index := case
-        when v_order = 'path' then public.kv_path_index_name(v_path)
+        when v_order = 'path' then kv.path_index_name(v_path)
         when v_order = 'time' then case v_by when 'createdAt' then 'kv_store_created_at' else 'kv_store_updated_at' end end;
-    v_plan := public.kv_query_plan(p_query, v_order, v_desc, v_index);
+    v_plan := kv.query_plan(p_query, v_order, v_desc, v_index);
     keys := case
-        when v_order = 'key' and v_plan.driver in ('index', 'prefix') then public.kv_query_keys_in_order(p_query, v_plan, v_desc, v_limit, v_offset)
-        when v_plan.driver = 'order' and v_order = 'time' then public.kv_query_keys_by_time(p_query, v_plan, v_limit, v_offset)
-        when v_plan.driver = 'order' then public.kv_query_keys_by_number(p_query, v_plan, v_limit, v_offset)
-        else public.kv_query_keys_sorted(p_query, v_plan, v_limit, v_offset) end;
+        when v_order = 'key' and v_plan.driver in ('index', 'prefix') then kv.query_keys_in_order(p_query, v_plan, v_desc, v_limit, v_offset)
+        when v_plan.driver = 'order' and v_order = 'time' then kv.query_keys_by_time(p_query, v_plan, v_limit, v_offset)
+        when v_plan.driver = 'order' then kv.query_keys_by_number(p_query, v_plan, v_limit, v_offset)
+        else kv.query_keys_sorted(p_query, v_plan, v_limit, v_offset) end;
 end
 $$;
-comment on function public.kv_query_keys(jsonb) is 'The keys of a page and of one entry more, where there is one; cursors: whether the order has any.';
+comment on function kv.query_keys(jsonb) is 'The keys of a page and of one entry more, where there is one; cursors: whether the order has any.';
 
-create function public.kv_query_cursor(p_query jsonb, p_key text) returns text
+create function kv.query_cursor(p_query jsonb, p_key text) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
     v_by       text := p_query #>> '{sort,0,by}';
-    v_path     text[] := public.kv_path(p_query #> '{sort,0,path}');
+    v_path     text[] := kv.path(p_query #> '{sort,0,path}');
     v_row      public.kv_store;
     v_position json;
 begin
@@ -225,25 +224,25 @@ begin
         when 'createdAt' then to_json((extract(epoch from v_row.created_at) * 1000000)::bigint)
         when 'updatedAt' then to_json((extract(epoch from v_row.updated_at) * 1000000)::bigint)
         when 'path' then case jsonb_typeof(v_row.document #> v_path)
-            when 'number' then json_build_array(0, public.kv_number(v_row.document, v_path))
-            when 'string' then json_build_array(1, left(public.kv_text(v_row.document, v_path), 200))
+            when 'number' then json_build_array(0, kv.number_at(v_row.document, v_path))
+            when 'string' then json_build_array(1, left(kv.text_at(v_row.document, v_path), 200))
             else json_build_array(case when v_row.document #> v_path is null then 3 else 2 end, null) end
         end;
-    return public.kv_cursor(p_query ->> 'question', v_position, p_key);
+    return kv.format_cursor(p_query ->> 'question', v_position, p_key);
 end
 $$;
-comment on function public.kv_query_cursor(jsonb, text) is 'The cursor of a page that ended with the entry.';
+comment on function kv.query_cursor(jsonb, text) is 'The cursor of a page that ended with the entry.';
 
-create function public.kv_query_notices(p_notices text[]) returns text
+create function kv.query_notices(p_notices text[]) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
 begin
     return case when p_notices = '{}' then '' else ',"notices":[' || array_to_string(p_notices, ',') || ']' end;
 end
 $$;
-comment on function public.kv_query_notices(text[]) is 'The field with the notices of an answer, after a comma; nothing where there are none.';
+comment on function kv.query_notices(text[]) is 'The field with the notices of an answer, after a comma; nothing where there are none.';
 
-create function public.kv_query_paths(p_query jsonb) returns jsonb
+create function kv.query_paths(p_query jsonb) returns jsonb
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 begin
@@ -252,17 +251,17 @@ begin
         || case when p_query -> 'aggregates' = '[]' then jsonb_path_query_array(p_query, 'lax $.sort[*].path') else '[]' end;
 end
 $$;
-comment on function public.kv_query_paths(jsonb) is 'The paths of values that a query compares, sorts by or aggregates.';
+comment on function kv.query_paths(jsonb) is 'The paths of values that a query compares, sorts by or aggregates.';
 
-create function public.kv_query_unseen(p_query jsonb) returns text[]
+create function kv.query_unseen(p_query jsonb) returns text[]
     language plpgsql stable strict security invoker set search_path = ''
 as $$
 declare
     c_looked_at constant integer := 1000;
     v_from      text := p_query ->> 'prefix';
-    v_to        text := public.kv_prefix_end(v_from);
+    v_to        text := kv.prefix_end(v_from);
     v_searched  boolean := p_query -> 'search' <> 'null';
-    v_paths     jsonb := public.kv_query_paths(p_query);
+    v_paths     jsonb := kv.query_paths(p_query);
     v_pairs     text[] := '{}'::text[];
     v_of        jsonb;
     v_filter    text := 'true';
@@ -276,12 +275,12 @@ begin
         return '{}'::text[];
     end if;
     if p_query -> 'filter' <> 'null' then
-        select pairs, of_terms into v_pairs, v_of from public.kv_query_pairs(p_query -> 'terms');
-        v_filter := replace((public.kv_query_index(p_query -> 'filter', v_of, '{}')).condition, '<key>', 's.key');
+        select pairs, of_terms into v_pairs, v_of from kv.query_pairs(p_query -> 'terms');
+        v_filter := replace((kv.query_index(p_query -> 'filter', v_of, '{}')).condition, '<key>', 's.key');
     end if;
     execute format(
         'select count(*) filter (where search is null), count(*) filter (where replaced and exists ('
-        '    select from jsonb_array_elements($5) as paths (path) where public.kv_is_replaced(unseen.value, public.kv_path(path)))), count(*) > $6'
+        '    select from jsonb_array_elements($5) as paths (path) where kv.is_replaced(unseen.value, kv.path(path)))), count(*) > $6'
         ' from (select search, replaced, value from public.kv_store as s'
         '    where (replaced or search is null and not is_index) and key >= $3 and key < $4 and %s order by key limit $6 + 1) as unseen', v_filter)
         into v_unsearched, v_replaced, v_more using p_query, v_pairs, v_from, v_to, v_paths, c_looked_at;
@@ -296,13 +295,13 @@ begin
     return v_notices;
 end
 $$;
-comment on function public.kv_query_unseen(jsonb) is 'Notices of what a query does not see: values that are not searched, and what stands in for something else at one of its paths. Counted up to a bound, and whatever where says.';
+comment on function kv.query_unseen(jsonb) is 'Notices of what a query does not see: values that are not searched, and what stands in for something else at one of its paths. Counted up to a bound, and whatever where says.';
 
-create function public.kv_query_results(p_query jsonb) returns text
+create function kv.query_results(p_query jsonb) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_found   record := public.kv_query_keys(p_query);
+    v_found   record := kv.query_keys(p_query);
     v_limit   bigint := (p_query -> 'limit')::bigint;
     v_offset  bigint := (p_query -> 'offset')::bigint;
     v_columns text := '';
@@ -311,33 +310,33 @@ declare
     v_results text;
     v_count   integer;
     v_more    boolean;
-    v_notices text[] := public.kv_query_unseen(p_query);
+    v_notices text[] := kv.query_unseen(p_query);
 begin
     for i in 0 .. jsonb_array_length(p_query -> 'select') - 1 loop
         if p_query #> array['select', i::text, 'path'] is null then
             v_parts := v_parts || case p_query #>> array['select', i::text, 'name']
                 when 'key' then '''"key":'' || to_json(key)'
-                when 'value' then '''"value":'' || case when is_index then public.kv_index_value(key, value::text) else value::text end'
+                when 'value' then '''"value":'' || case when is_index then kv.index_value(key, value::text) else value::text end'
                 when 'indexes' then '''"indexes":'' || array_to_json(indexes)'
-                when 'createdAt' then '''"createdAt":"'' || ' || public.kv_own('createdAt') || ' || ''"'''
-                when 'updatedAt' then '''"updatedAt":"'' || ' || public.kv_own('updatedAt') || ' || ''"'''
+                when 'createdAt' then '''"createdAt":"'' || ' || kv.entry_field('createdAt') || ' || ''"'''
+                when 'updatedAt' then '''"updatedAt":"'' || ' || kv.entry_field('updatedAt') || ' || ''"'''
                 end;
             v_sizes := v_sizes || case p_query #>> array['select', i::text, 'name']
                 when 'key' then 'octet_length(to_json(s.key)::text) + 7'
-                when 'value' then 's.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end + 9'
+                when 'value' then 's.bytes + case when s.is_index then kv.member_bytes(s.key) else 0 end + 9'
                 when 'indexes' then 'octet_length(array_to_json(s.indexes)::text) + 11'
                 else '39' end;
         else -- in the exact text, where the document says that there is something
             v_columns := v_columns || replace(format(', case when s.document #> <path> is null then null when not s.replaced then (s.value #> <path>)::text'
-                ' else coalesce(public.kv_part(s.value, <path>), (s.document #> <path>)::text) end as part%s', i),
-                '<path>', format('public.kv_path($2 #> ''{select,%s,path}'')', i));
+                ' else coalesce(kv.exact_part(s.value, <path>), (s.document #> <path>)::text) end as part%s', i),
+                '<path>', format('kv.path($2 #> ''{select,%s,path}'')', i));
             v_parts := v_parts || format('to_json($2 #>> ''{select,%1$s,name}'') || '':'' || part%1$s', i);
             v_sizes := v_sizes || format('coalesce(octet_length(part%1$s) + octet_length(to_json($2 #>> ''{select,%1$s,name}'')::text) + 2, 0)', i);
         end if;
     end loop;
 
     execute format(
-        'select coalesce(string_agg(case when total > public.kv_answer_limit() then public.kv_too_large(format(''the entry %%s alone is larger than'
+        'select coalesce(string_agg(case when total > kv.response_limit() then kv.raise_too_large(format(''the entry %%s alone is larger than'
         ' the 6 MB of a response: select less than its value, or go on after it'', to_json(key))) else ''{'' || concat_ws('','', %s) || ''}'' end, '','' order by n)'
         '    filter (where kept), ''''), count(*) filter (where kept), coalesce(bool_or(not kept), false)'
         ' from (select *, n <= $3 and (n = 1 or total <= $4) as kept'
@@ -346,7 +345,7 @@ begin
         '              cross join lateral (select * from public.kv_store as s where s.key = f.key offset 0) as s offset 0) as s) as sized) as s',
         array_to_string(v_parts, ', '), array_to_string(v_sizes, ' + '), v_columns)
         into v_results, v_count, v_more
-        using v_found.keys, p_query, v_limit, least((p_query -> 'page_bytes')::bigint, public.kv_page_limit());
+        using v_found.keys, p_query, v_limit, least((p_query -> 'page_bytes')::bigint, kv.page_limit());
 
     if v_found.cut then
         v_notices := v_notices || '{"code":"ranked_first","message":"the first 10,000 matches by key were ranked, and there were more: narrow the search"}'::text;
@@ -356,94 +355,112 @@ begin
     end if;
     return '{"results":[' || v_results || '],"count":' || v_count
         || format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}', v_limit, v_offset, v_more::text,
-            case when v_more and v_found.cursors then '"' || public.kv_query_cursor(p_query, v_found.keys[v_count]) || '"' else 'null' end)
-        || public.kv_query_notices(v_notices) || '}';
+            case when v_more and v_found.cursors then '"' || kv.query_cursor(p_query, v_found.keys[v_count]) || '"' else 'null' end)
+        || kv.query_notices(v_notices) || '}';
 end
 $$;
-comment on function public.kv_query_results(jsonb) is 'The answer to a query for entries.';
+comment on function kv.query_results(jsonb) is 'The answer to a query for entries.';
 
-create function public.kv_query_aggregate(p_aggregates jsonb) returns text
+-- Inside a string of JSON no quotation mark follows a comma without a backslash between them.
+create function kv.cut_notices(p_aggregates text) returns text[]
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
+as $$
+begin
+    return case when strpos(p_aggregates, ',"cut":true') = 0 then '{}'
+        else array['{"code":"text_cut","message":"text is compared and shown up to its 200th character, and some of it is longer"}'] end;
+end
+$$;
+comment on function kv.cut_notices(text) is 'The notice that some min or max is not the whole text, if one is not.';
+
+-- Text is compared up to its 200th character; the 201st tells that there is more.
+create function kv.query_aggregate(p_aggregates jsonb) returns text
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
     v_parts text[] := '{}'::text[];
     v_op    text;
+    v_own   text;
     v_part  text;
 begin
     for i in 0 .. jsonb_array_length(p_aggregates) - 1 loop
         v_op := p_aggregates -> i ->> 'op';
+        v_own := kv.entry_field(p_aggregates -> i ->> 'by');
         v_part := case
-            when v_op = 'count' and p_aggregates -> i -> 'path' is null then 'count(*)'
+            when v_op = 'count' and p_aggregates -> i -> 'name' is null then 'count(*)'
             when v_op = 'count' then 'count(<part>)'
             when v_op = 'distinct' then 'count(distinct <part>)'
             when v_op = 'sum' then 'coalesce(trim_scale(sum(<number>)), 0) || '',"excluded":'' || count(*) - count(<number>)'
             when v_op = 'avg' then 'coalesce(trim_scale(avg(<number>))::text, ''null'') || '',"excluded":'' || count(*) - count(<number>)'
-            when v_op in ('min', 'max') then format('coalesce(%1$s(<number>)::text, to_json(%1$s(<text>))::text, ''null'')'
+            when v_op in ('min', 'max') then format('coalesce(%1$s(<number>)::text, to_json(left(%1$s(<text>), 200))::text'
+                ' || case when length(%1$s(<text>)) > 200 then '',"cut":true'' else '''' end, ''null'')'
                 ' || '',"excluded":'' || count(*) - case when count(<number>) > 0 then count(<number>) else count(<text>) end', v_op)
             end;
         v_parts := v_parts || ('''{"op":"' || v_op || '"'
-            || case when p_aggregates -> i -> 'path' is null then '' else format(',"path":'' || to_json($1 #>> ''{aggregates,%s,name}'') || ''', i) end
+            || case when p_aggregates -> i -> 'name' is null then '' else format(',"path":'' || to_json($1 #>> ''{aggregates,%s,name}'') || ''', i) end
             || ',"value":'' || ' || replace(replace(replace(v_part,
-                '<number>', 'public.kv_number(s.document, <path>)'), '<text>', 'left(public.kv_text(s.document, <path>), 200) collate "C"'),
-                '<part>', '(s.document #> <path>)')
+                '<number>', case when v_own is null then 'kv.number_at(s.document, <path>)' else 'null::numeric' end),
+                '<text>', 'left(' || coalesce(v_own, 'kv.text_at(s.document, <path>)') || ', 201) collate "C"'),
+                '<part>', coalesce(v_own, '(s.document #> <path>)'))
             || ' || ''}''');
-        v_parts[i + 1] := replace(v_parts[i + 1], '<path>', format('public.kv_path($1 #> ''{aggregates,%s,path}'')', i));
+        v_parts[i + 1] := replace(v_parts[i + 1], '<path>', format('kv.path($1 #> ''{aggregates,%s,path}'')', i));
     end loop;
     return '''['' || concat_ws('','', ' || array_to_string(v_parts, ', ') || ') || '']''';
 end
 $$;
-comment on function public.kv_query_aggregate(jsonb) is 'The expression that computes the aggregates over rows s.';
+comment on function kv.query_aggregate(jsonb) is 'The expression that computes the aggregates over rows s.';
 
-create function public.kv_query_aggregates(p_query jsonb) returns text
+create function kv.query_aggregates(p_query jsonb) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_plan    public.kv_query_plan := public.kv_query_plan(p_query, 'none', false);
-    v_paths   boolean := jsonb_path_exists(p_query, '$.aggregates[*].path');
+    v_plan    kv.query_plan := kv.query_plan(p_query, 'none', false);
     v_group   jsonb := p_query -> 'group';
-    v_row     boolean := v_paths or v_group <> 'null';
-    v_source  text := public.kv_query_source(v_plan, case when cardinality(v_plan.cover) = 1 then v_plan.cover[1] end, v_row);
-    v_answer  text := public.kv_query_aggregate(p_query -> 'aggregates');
+    v_row     boolean := jsonb_path_exists(p_query, '$.aggregates[*].name') or v_group <> 'null';
+    v_source  text := kv.query_source(v_plan, case when cardinality(v_plan.cover) = 1 then v_plan.cover[1] end, v_row);
+    v_answer  text := kv.query_aggregate(p_query -> 'aggregates');
     v_totals  text;
     v_groups  text;
     v_count   bigint;
     v_more    boolean;
+    v_notices text[] := kv.query_unseen(p_query);
 begin
     execute format('select %s from %s', v_answer, v_source) into v_totals
         using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key;
     if v_group = 'null' then
-        return '{"aggregates":' || v_totals || '}';
+        return '{"aggregates":' || v_totals || kv.query_notices(v_notices || kv.cut_notices(v_totals)) || '}';
     end if;
 
     execute format(
         'select coalesce(string_agg(text, '','' order by n) filter (where kept), ''''), count(*) filter (where kept), coalesce(bool_or(not kept), false)'
         ' from (select *, n <= $6 and sum(octet_length(text) + 1) over (order by n rows unbounded preceding) <= $7 as kept'
         '    from (select row_number() over () as n, text from (select ''{"group":'' || %s || '',"aggregates":'' || %s || ''}'' as text'
-        '        from (select s.document, s.index_pairs from %s offset 0) as s cross join lateral (%s) as grouped (part) group by part'
+        '        from (select s.key, s.document, s.index_pairs, s.created_at, s.updated_at from %s offset 0) as s cross join lateral (%s) as grouped (part) group by part'
         '        order by %s limit $6 + 1) as ordered) as numbered) as page',
-        case when v_group ? 'index' then 'to_json(part)' else 'coalesce(part::text, ''null,"absent":true'')' end, v_answer, v_source,
-        case when v_group ? 'index' then 'select distinct member from public.kv_pairs(s.index_pairs) where index_key = $1 #>> ''{group,index}'''
-            else 'select s.document #> public.kv_path($1 #> ''{group,path}'')' end,
+        case when v_group ? 'index' then 'kv.member_to_json(part)' else 'coalesce(part::text, ''null,"absent":true'')' end, v_answer, v_source,
+        case when v_group ? 'index' then 'select distinct member from kv.pairs(s.index_pairs) where index_key = $1 #>> ''{group,index}'''
+            else 'select ' || coalesce('to_jsonb(' || kv.entry_field(v_group ->> 'by') || ')', 's.document #> kv.path($1 #> ''{group,path}'')') end,
         case when v_group ? 'index' then 'part' else 'case jsonb_typeof(part) when ''number'' then 0 when ''string'' then 1 else 2 end,'
             ' case when jsonb_typeof(part) = ''number'' then part::numeric end,'
-            ' case when jsonb_typeof(part) = ''string'' then left(part #>> ''{}'', 200) collate "C" end, part' end)
+            ' case when jsonb_typeof(part) = ''string'' then left(part #>> ''{}'', 200) collate "C" end, part::text collate "C"' end)
         into v_groups, v_count, v_more
-        using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key, (p_query -> 'limit')::bigint, public.kv_page_limit();
+        using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key, (p_query -> 'limit')::bigint, kv.page_limit();
+    if v_more then
+        v_notices := v_notices || format('{"code":"groups_cut","message":"these are the first %s groups, and there are more: narrow the filter"}', v_count);
+    end if;
     return '{"aggregates":' || v_totals || ',"groups":[' || v_groups || ']'
-        || case when v_more then format(',"notices":[{"code":"groups_cut","message":"these are the first %s groups, and there are more: narrow the filter"}]',
-            v_count) else '' end || '}';
+        || kv.query_notices(v_notices || kv.cut_notices(v_totals || v_groups)) || '}';
 exception
     when numeric_value_out_of_range then
         raise exception using errcode = 'PT400', message = 'the numbers are too large to be added up';
 end
 $$;
-comment on function public.kv_query_aggregates(jsonb) is 'The answer to a query for aggregates.';
+comment on function kv.query_aggregates(jsonb) is 'The answer to a query for aggregates.';
 
 create function public.kv_query(p_query jsonb) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker
     set search_path = ''
     set statement_timeout = '10s'
-    set enable_seqscan = off  -- what leads is decided by kv_query_plan
+    set enable_seqscan = off  -- what leads is decided by kv.query_plan
     set enable_sort = off     -- an order that an index keeps is not to be sorted for
     set enable_hashjoin = off -- lists of postings come in key order and are merged in it
     set enable_nestloop = off
@@ -452,48 +469,24 @@ create function public.kv_query(p_query jsonb) returns public."application/vnd.k
 as $$
 begin
     if p_query -> 'aggregates' = '[]' then
-        return public.kv_query_results(p_query);
+        return kv.query_results(p_query);
     end if;
-    return public.kv_query_aggregates(p_query);
+    return kv.query_aggregates(p_query);
 end
 $$;
 comment on function public.kv_query(jsonb) is 'The answer of kv-query, from a query that the function has parsed and checked (pkg/kv, Query).';
+revoke all on function public.kv_query(jsonb) from public, anon, authenticated;
+grant execute on function public.kv_query(jsonb) to service_role;
 
-revoke all on function
-    public.kv_query_notices(text[]),
-    public.kv_query_paths(jsonb),
-    public.kv_query_unseen(jsonb),
-    public.kv_query_sort(jsonb),
-    public.kv_query_after(jsonb),
-    public.kv_query_page(jsonb, public.kv_query_plan, text, bigint, bigint),
-    public.kv_query_keys_in_order(jsonb, public.kv_query_plan, boolean, bigint, bigint),
-    public.kv_query_keys_sorted(jsonb, public.kv_query_plan, bigint, bigint),
-    public.kv_query_keys_by_time(jsonb, public.kv_query_plan, bigint, bigint),
-    public.kv_query_keys_by_number(jsonb, public.kv_query_plan, bigint, bigint),
-    public.kv_query_keys_by_relevance(jsonb, bigint, bigint),
-    public.kv_query_keys(jsonb),
-    public.kv_query_cursor(jsonb, text),
-    public.kv_query_results(jsonb),
-    public.kv_query_aggregate(jsonb),
-    public.kv_query_aggregates(jsonb),
-    public.kv_query(jsonb)
-    from public, anon, authenticated;
-grant execute on function
-    public.kv_query_notices(text[]),
-    public.kv_query_paths(jsonb),
-    public.kv_query_unseen(jsonb),
-    public.kv_query_sort(jsonb),
-    public.kv_query_after(jsonb),
-    public.kv_query_page(jsonb, public.kv_query_plan, text, bigint, bigint),
-    public.kv_query_keys_in_order(jsonb, public.kv_query_plan, boolean, bigint, bigint),
-    public.kv_query_keys_sorted(jsonb, public.kv_query_plan, bigint, bigint),
-    public.kv_query_keys_by_time(jsonb, public.kv_query_plan, bigint, bigint),
-    public.kv_query_keys_by_number(jsonb, public.kv_query_plan, bigint, bigint),
-    public.kv_query_keys_by_relevance(jsonb, bigint, bigint),
-    public.kv_query_keys(jsonb),
-    public.kv_query_cursor(jsonb, text),
-    public.kv_query_results(jsonb),
-    public.kv_query_aggregate(jsonb),
-    public.kv_query_aggregates(jsonb),
-    public.kv_query(jsonb)
-    to service_role;
+create function public.kv_query_since(p_cursor text, p_query jsonb) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker
+    set search_path = ''
+    set statement_timeout = '10s' -- kv_query's own, which PostgREST sets only for the function that it calls
+as $$
+begin
+    return public.kv_changes(p_cursor)::text || E'\n' || public.kv_query(p_query);
+end
+$$;
+comment on function public.kv_query_since(text, jsonb) is 'kv_changes, a line break, and kv_query.';
+revoke all on function public.kv_query_since(text, jsonb) from public, anon, authenticated;
+grant execute on function public.kv_query_since(text, jsonb) to service_role;

@@ -1,27 +1,23 @@
--- The reads. Each answers one request in one statement's snapshot with finished JSON text. The return type is a domain
--- named for a media type: PostgREST hands such text through untouched, where its own wrapping fails on \u0000.
+-- The reads. Each answers one request from one snapshot with finished JSON text, in one round trip.
 
-create domain public."application/vnd.kv+json" as text;
-comment on domain public."application/vnd.kv+json" is 'A finished answer. Ask PostgREST for it with Accept: application/vnd.kv+json.';
+create function kv.response_limit() returns integer
+    language plpgsql immutable parallel safe set search_path = '' as $$ begin return 6 * 1024 * 1024; end $$;
+comment on function kv.response_limit() is 'Bytes that an answer may have at most: the platform''s limit for a response.';
 
-create function public.kv_answer_limit() returns integer
-    language sql immutable parallel safe set search_path = '' as $$ select 6 * 1024 * 1024 $$;
-comment on function public.kv_answer_limit() is 'Bytes that an answer may have at most: the platform''s limit for a response.';
+create function kv.page_limit() returns integer
+    language plpgsql immutable parallel safe set search_path = '' as $$ begin return 4500000; end $$;
+comment on function kv.page_limit() is 'Bytes at which a page ends early: what fits into kv.response_limit() however it is encoded (base64 is 4/3).';
 
-create function public.kv_page_limit() returns integer
-    language sql immutable parallel safe set search_path = '' as $$ select 4500000 $$;
-comment on function public.kv_page_limit() is 'Bytes at which a page ends early: what fits into kv_answer_limit() however it is encoded (base64 is 4/3).';
-
-create function public.kv_too_large(p_message text) returns text
+create function kv.raise_too_large(p_message text) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
     raise exception using errcode = 'PT413', message = p_message; -- PostgREST answers 413
 end
 $$;
-comment on function public.kv_too_large(text) is 'Ends the request: its answer cannot be sent. Callers see the message.';
+comment on function kv.raise_too_large(text) is 'Ends the request: its answer cannot be sent. Callers see the message.';
 
-create function public.kv_prefix_end(p_prefix text) returns text
+create function kv.prefix_end(p_prefix text) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
 declare
@@ -38,28 +34,28 @@ begin
     return repeat(chr(1114111), 257); -- sorts after every key of at most 1,024 bytes
 end
 $$;
-comment on function public.kv_prefix_end(text) is 'The first text that sorts after every key with the prefix: keys with it are those in [prefix, end).';
+comment on function kv.prefix_end(text) is 'The first text that sorts after every key with the prefix: keys with it are those in [prefix, end).';
 
-create function public.kv_member_bytes(p_index_key text) returns bigint
+create function kv.member_bytes(p_index_key text) returns bigint
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
     -- A member takes two bytes or more of the answer: beyond this many it is too large in any case.
-    return (select coalesce(sum(octet_length(public.kv_member_json(m.member)) + 1), 0)
-            from (select member from public.kv_member where index_key = p_index_key limit 3200000) as m);
+    return (select coalesce(sum(octet_length(kv.member_to_json(m.member)) + 1), 0)
+            from (select member from kv.member where index_key = p_index_key limit 3200000) as m);
 end
 $$;
-comment on function public.kv_member_bytes(text) is 'Bytes that the members add to an index entry''s value.';
+comment on function kv.member_bytes(text) is 'Bytes that the members add to an index entry''s value.';
 
-create function public.kv_index_value(p_index_key text, p_stored text) returns text
+create function kv.index_value(p_index_key text, p_stored text) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
     v_members text;
     v_stored  text;
 begin
-    select string_agg(public.kv_member_json(member), ',' order by position, member) into v_members
-    from public.kv_member where index_key = p_index_key;
+    select string_agg(kv.member_to_json(member), ',' order by position, member) into v_members
+    from kv.member where index_key = p_index_key;
     if v_members is null then
         return p_stored;
     end if;
@@ -67,7 +63,7 @@ begin
     return v_stored || case when ltrim(v_stored, E' \t\n\r') = '[' then '' else ',' end || v_members || ']';
 end
 $$;
-comment on function public.kv_index_value(text, text) is 'The value of an index entry: the stored array, then its members.';
+comment on function kv.index_value(text, text) is 'The value of an index entry: the stored array, then its members.';
 
 create function public.kv_get(p_key text) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = ''
@@ -75,9 +71,11 @@ as $$
 begin
     return coalesce((
         select case
-            when s.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end > public.kv_answer_limit()
-                then public.kv_too_large('the value is larger than the 6 MB of a response')
-            when s.is_index then public.kv_index_value(s.key, s.value::text)
+            when s.bytes + case when s.is_index then kv.member_bytes(s.key) else 0 end > kv.response_limit()
+                then kv.raise_too_large('the value is larger than the 6 MB of a response: ' || case when s.is_index
+                    then 'kv-list with indexKey lists what the index names, page by page'
+                    else 'kv-query reads parts of it, with select=value.<path>' end)
+            when s.is_index then kv.index_value(s.key, s.value::text)
             else s.value::text
         end
         from public.kv_store as s
@@ -85,8 +83,21 @@ begin
 end
 $$;
 comment on function public.kv_get(text) is 'The value''s JSON text; empty when there is no such entry.';
+revoke all on function public.kv_get(text) from public, anon, authenticated;
+grant execute on function public.kv_get(text) to service_role;
 
-create function public.kv_splits(p_spelled text) returns table (index_key text, member text)
+create function public.kv_get_since(p_cursor text, p_key text) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return public.kv_changes(p_cursor)::text || E'\n' || public.kv_get(p_key);
+end
+$$;
+comment on function public.kv_get_since(text, text) is 'kv_changes, a line break, and kv_get.';
+revoke all on function public.kv_get_since(text, text) from public, anon, authenticated;
+grant execute on function public.kv_get_since(text, text) to service_role;
+
+create function kv.candidate_pairs(p_spelled text) returns table (index_key text, member text)
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
 begin
@@ -96,22 +107,22 @@ begin
               from string_to_table(p_spelled, ':') with ordinality as parts (part, n)) as colons
         cross join lateral (select substr(p_spelled, colon + 1) as spelling) as s
         cross join lateral (
-            select public.kv_text_member(s.spelling) as member
+            select kv.member_from_text(s.spelling) as member
             union all
             select E'\x01' || s.spelling where s.spelling ~ '^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?$') as m
         where colon between 2 and length(p_spelled) - 1;
 end
 $$;
-comment on function public.kv_splits(text) is 'Every pair that "<key>:<member>" may spell: a member that looks like a number may be one, or text.';
+comment on function kv.candidate_pairs(text) is 'Every pair that "<key>:<member>" may spell: a member that looks like a number may be one, or text.';
 
-create function public.kv_cursor(p_question text, p_position json, p_key text) returns text
+create function kv.format_cursor(p_question text, p_position json, p_key text) returns text
     language plpgsql immutable security invoker set search_path = ''
 as $$
 begin
     return translate(encode(convert_to(json_build_array(p_question, p_position, p_key)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
 end
 $$;
-comment on function public.kv_cursor(text, json, text) is 'Where the answer to a question ended: base64url of [digest of the question, position, key] (pkg/kv, Cursor).';
+comment on function kv.format_cursor(text, json, text) is 'Where the answer to a question ended: base64url of [digest of the question, position, key] (pkg/kv, Cursor).';
 
 create function public.kv_list(
     p_prefix     text default '',
@@ -138,7 +149,7 @@ as $$
 declare
     v_paged    boolean := p_limit is not null or p_offset is not null or p_after_key is not null;
     v_from     text := p_prefix;
-    v_to       text := public.kv_prefix_end(p_prefix);
+    v_to       text := kv.prefix_end(p_prefix);
     v_after_at timestamptz := to_timestamp(0) + p_after_at * interval '1 microsecond';
     v_at       text := case p_sort when 'key' then 'null::timestamptz' when 'created' then 's.created_at' when 'updated' then 's.updated_at' end;
     v_way      text := case when p_descending then 'desc' else 'asc' end;
@@ -148,7 +159,7 @@ declare
     v_where    text := '';
     c_rare     constant integer := 1000; -- a lookup costs what reading some ten postings in order does
     c_key      constant text := '<key>';
-    c_lookup   constant text := 'exists (select from public.kv_posting as p where p.index_key = %1$s[%2$s][1]'
+    c_lookup   constant text := 'exists (select from kv.posting as p where p.index_key = %1$s[%2$s][1]'
         ' and p.member = %1$s[%2$s][2] and p.key = <key> offset 0)';
     v_pairs    text[] := '{}'::text[];
     v_others   text[] := '{}'::text[];
@@ -174,8 +185,8 @@ begin
     -- expects no rows, and then takes any plan for as good as another ("offset 0" keeps it from rewriting a lookup).
     for v_spelled in select distinct unnest(p_indexes) loop
         select coalesce(array_agg(array[s.index_key, s.member]), '{}') into v_found
-        from public.kv_splits(v_spelled) as s
-        where exists (select from public.kv_posting as p where p.index_key = s.index_key and p.member = s.member offset 0);
+        from kv.candidate_pairs(v_spelled) as s
+        where exists (select from kv.posting as p where p.index_key = s.index_key and p.member = s.member offset 0);
         if array_length(v_found, 1) = 1 then
             v_pairs := v_pairs || v_found;
         else -- none of the pairs that it spells exists, or several
@@ -193,11 +204,11 @@ begin
         select i, c.postings into v_rarest, v_postings
         from generate_subscripts(v_pairs, 1) as i,
              lateral (select count(*) as postings from (
-                select from public.kv_posting as p
+                select from kv.posting as p
                 where p.index_key = v_pairs[i][1] and p.member = v_pairs[i][2] and p.key >= v_from and p.key < v_to
                 limit case when array_length(v_pairs, 1) > 1 then c_rare else 0 end) as capped) as c
         order by c.postings limit 1;
-        v_source := 'public.kv_posting as d';
+        v_source := 'kv.posting as d';
         v_where := v_where || format(' and d.index_key = $6[%1$s][1] and d.member = $6[%1$s][2]', v_rarest);
         for i in 1 .. array_length(v_pairs, 1) loop
             if i = v_rarest then
@@ -205,7 +216,7 @@ begin
             elsif v_postings < c_rare then
                 v_where := v_where || ' and ' || format(c_lookup, '$6', i);
             else
-                v_source := v_source || format(' join public.kv_posting as p%1$s on p%1$s.key = d.key and p%1$s.index_key = $6[%1$s][1]'
+                v_source := v_source || format(' join kv.posting as p%1$s on p%1$s.key = d.key and p%1$s.index_key = $6[%1$s][1]'
                     ' and p%1$s.member = $6[%1$s][2] and p%1$s.key >= $1 and p%1$s.key < $2', i);
             end if;
         end loop;
@@ -232,15 +243,15 @@ begin
         ' window w as (order by %3$s rows between unbounded preceding and current row)',
         v_source, v_where, v_order, v_at,
         case when p_values then 2 else 1 end,
-        case when p_values then '3 + s.bytes + case when s.is_index then public.kv_member_bytes(s.key) else 0 end' else '1' end,
+        case when p_values then '3 + s.bytes + case when s.is_index then kv.member_bytes(s.key) else 0 end' else '1' end,
         v_key);
 
     if p_limit is null then
         execute 'select n - 1 from (' || v_rows || ') as r where total > $9 limit 1' into v_fits
             using v_from, v_to, v_after_at, p_after_key, v_others, v_pairs, null::bigint, coalesce(p_offset, 0),
-                  case when v_paged then public.kv_page_limit() else public.kv_answer_limit() end;
+                  case when v_paged then kv.page_limit() else kv.response_limit() end;
         if v_fits is not null and not v_paged then
-            perform public.kv_too_large('the answer would be larger than the 6 MB of a response: page with limit');
+            perform kv.raise_too_large('the answer would be larger than the 6 MB of a response: page with limit');
         end if;
         v_limit := case when v_fits is not null then greatest(v_fits, 1) end;
     end if;
@@ -249,13 +260,13 @@ begin
     execute 'select coalesce(array_agg(key) filter (where kept), ''{}''), array_agg(at) filter (where kept),'
         || case when p_values then
             ' string_agg(to_json(key)::text || '':'' || case'
-            ' when total > public.kv_answer_limit() then public.kv_too_large(format(''the entry %s alone is larger than the 6 MB'
+            ' when total > kv.response_limit() then kv.raise_too_large(format(''the entry %s alone is larger than the 6 MB'
             ' of a response: list this page without includeValues, and go on with its nextCursor'', to_json(key)))'
-            ' when is_index then public.kv_index_value(key, value::text)'
+            ' when is_index then kv.index_value(key, value::text)'
             ' else value::text end, '','') filter (where kept)'
             else ' null' end
         || ', coalesce(bool_or(not kept), false) from ('
-        '    select *, $9 is null or n <= $9 and (n = 1 or total <= public.kv_page_limit()) as kept'
+        '    select *, $9 is null or n <= $9 and (n = 1 or total <= kv.page_limit()) as kept'
         '    from (' || v_rows || ') as numbered) as page'
         into v_keys, v_ats, v_data, v_more
         using v_from, v_to, v_after_at, p_after_key, v_others, v_pairs, v_limit + 1, coalesce(p_offset, 0), v_limit;
@@ -265,7 +276,7 @@ begin
         || case when p_values then ',"data":{' || coalesce(v_data, '') || '}' else '' end
         || case when v_paged then format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}',
                 coalesce(p_limit::text, 'null'), coalesce(p_offset, 0), v_more::text,
-                case when v_more then '"' || public.kv_cursor(p_question,
+                case when v_more then '"' || kv.format_cursor(p_question,
                     to_json((extract(epoch from v_ats[v_count]) * 1000000)::bigint), v_keys[v_count]) || '"' else 'null' end)
             else '' end
         || '}';
@@ -273,14 +284,98 @@ end
 $$;
 comment on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) is
     'The answer of kv-list. p_indexes holds "<key>:<member>" strings; p_after_key and p_after_at (microseconds) are the last entry of the page before, p_question is what its cursor belongs to.';
+revoke all on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) from public, anon, authenticated;
+grant execute on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) to service_role;
 
-revoke all on function public.kv_answer_limit(), public.kv_page_limit(), public.kv_too_large(text), public.kv_prefix_end(text),
-    public.kv_member_bytes(text), public.kv_index_value(text, text), public.kv_get(text), public.kv_splits(text),
-    public.kv_cursor(text, json, text),
-    public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text)
-    from public, anon, authenticated;
-grant execute on function public.kv_answer_limit(), public.kv_page_limit(), public.kv_too_large(text), public.kv_prefix_end(text),
-    public.kv_member_bytes(text), public.kv_index_value(text, text), public.kv_get(text), public.kv_splits(text),
-    public.kv_cursor(text, json, text),
-    public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text)
-    to service_role;
+create function public.kv_list_since(
+    p_cursor     text,
+    p_prefix     text default '',
+    p_values     boolean default false,
+    p_limit      integer default null,
+    p_offset     integer default null,
+    p_sort       text default 'key',
+    p_descending boolean default false,
+    p_after_key  text default null,
+    p_after_at   bigint default null,
+    p_indexes    text[] default '{}',
+    p_index_keys text[] default '{}',
+    p_question   text default null
+) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return public.kv_changes(p_cursor)::text || E'\n'
+        || public.kv_list(p_prefix, p_values, p_limit, p_offset, p_sort, p_descending, p_after_key, p_after_at, p_indexes, p_index_keys, p_question);
+end
+$$;
+comment on function public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) is
+    'kv_changes, a line break, and kv_list.';
+revoke all on function public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) from public, anon, authenticated;
+grant execute on function public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) to service_role;
+
+-- What a new instance loads before anybody asks. Values are JSON strings here, which keep every byte of their text.
+create function public.kv_warm_get(p_keys text[], p_prefixes text[], p_entries integer, p_bytes bigint)
+    returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker
+    set search_path = ''
+    set enable_seqscan = off
+as $$
+begin
+    return public.kv_changes(null)::text || E'\n' || (
+        with named as (
+            select key collate "C" as key, n, 0::bigint as place from unnest(p_keys) with ordinality as k (key, n)
+            union all
+            select found.key, cardinality(p_keys) + p.n, found.place
+            from unnest(p_prefixes) with ordinality as p (prefix, n)
+            cross join lateral (
+                select s.key, row_number() over (order by s.key) as place from public.kv_store as s
+                where s.key >= p.prefix collate "C" and s.key < kv.prefix_end(p.prefix) collate "C"
+                order by s.key limit p_entries) as found
+        ), wanted as (
+            select key, row_number() over (order by min(n), min(place)) as n from named group by key order by 2 limit p_entries
+        ), sized as (
+            select *, sum(bytes) over (order by n) as total from (
+                select w.key, w.n, s.value, s.is_index,
+                    coalesce(s.bytes + case when s.is_index then kv.member_bytes(s.key) else 0 end, 0) as bytes
+                from wanted as w left join lateral (select * from public.kv_store as s where s.key = w.key offset 0) as s on true) as found
+        )
+        select coalesce(json_agg(json_build_array(key, coalesce(
+            case when is_index then kv.index_value(key, value::text) else value::text end, '')) order by n), '[]')::text
+        from sized where total <= p_bytes and bytes <= kv.response_limit() -- what is larger is no answer of kv_get
+    );
+end
+$$;
+comment on function public.kv_warm_get(text[], text[], integer, bigint) is
+    'kv_changes, a line break, and [[key, answer of kv_get],...] for the keys and those under the prefixes, up to so many entries and bytes.';
+revoke all on function public.kv_warm_get(text[], text[], integer, bigint) from public, anon, authenticated;
+grant execute on function public.kv_warm_get(text[], text[], integer, bigint) to service_role;
+
+create function public.kv_warm_list(p_prefixes text[], p_bytes bigint) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_prefix  text;
+    v_values  boolean;
+    v_answer  text;
+    v_bytes   bigint := 0;
+    v_answers text[] := '{}'::text[];
+begin
+    foreach v_prefix in array p_prefixes loop
+        foreach v_values in array array[false, true] loop
+            begin
+                v_answer := public.kv_list(v_prefix, v_values);
+                v_bytes := v_bytes + octet_length(v_answer);
+                if v_bytes <= p_bytes then
+                    v_answers := v_answers || json_build_object('prefix', v_prefix, 'values', v_values, 'body', v_answer)::text;
+                end if;
+            exception when sqlstate 'PT413' then -- too large for any answer; nobody will get it later either
+            end;
+        end loop;
+    end loop;
+    return public.kv_changes(null)::text || E'\n[' || array_to_string(v_answers, ',') || ']';
+end
+$$;
+comment on function public.kv_warm_list(text[], bigint) is
+    'kv_changes, a line break, and [{"prefix","values","body"},...]: the answers of kv_list for each prefix, without and with values, up to so many bytes.';
+revoke all on function public.kv_warm_list(text[], bigint) from public, anon, authenticated;
+grant execute on function public.kv_warm_list(text[], bigint) to service_role;

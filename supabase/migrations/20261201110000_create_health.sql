@@ -1,11 +1,10 @@
 -- What `kv doctor` asks of a database, in one round trip: which objects of the schema it has, who may use them, and what is in their way.
-
-create function public.kv_revision() returns text
+create function kv.schema_version() returns text
     language sql immutable parallel safe security invoker set search_path = ''
 as $$
-    select '20261130000000'
+    select '20261201110000'
 $$;
-comment on function public.kv_revision() is 'The version of the newest migration. Each later migration redefines it with its own.';
+comment on function kv.schema_version() is 'The version of the newest migration. Each later migration redefines it with its own.';
 
 -- It calls no function of the schema, so that its text can be run where only some of the migrations are applied.
 create function public.kv_health() returns json
@@ -44,7 +43,7 @@ as $$
             else false end
     )
     select json_build_object(
-        'revision', (select substring(prosrc from '[0-9]{14}') from function where name in ('public.kv_revision', 'kv.kv_revision') limit 1),
+        'revision', (select substring(prosrc from '[0-9]{14}') from function where name = 'kv.schema_version'),
         'role', current_user,
         'bypass', (select rolbypassrls from role where rolname = 'service_role'),
         'now', clock_timestamp(),
@@ -64,8 +63,7 @@ as $$
     )
 $$;
 comment on function public.kv_health() is 'What kv doctor compares with what the release needs: functions, tables, triggers, indexes, privileges, publications, clock.';
-
-revoke all on function public.kv_revision(), public.kv_health() from public, anon, authenticated;
-grant execute on function public.kv_revision(), public.kv_health() to service_role;
+revoke all on function public.kv_health() from public, anon, authenticated;
+grant execute on function public.kv_health() to service_role;
 
 notify pgrst, 'reload schema';

@@ -1,0 +1,255 @@
+-- Postings are what index queries read: for each index of an entry one row with the member and one without (member ''), in
+-- key order. A GIN index on kv_store.indexes cannot page by key: at a million entries it takes 10 to 1,000 ms, this 1 to 5.
+
+create table kv.posting (
+    index_key text collate "C" not null,
+    member    text collate "C" not null,
+    key       text collate "C" not null,
+    constraint posting_pkey primary key (index_key, member, key)
+);
+comment on table kv.posting is 'Which entries have an index. Kept by the triggers of kv_store; not to be written by hand.';
+comment on column kv.posting.member is 'The member, or '''' for "any member of this index".';
+alter table kv.posting enable row level security;
+
+-- Inlined, like kv.pairs.
+create function kv.postings_of(p_pairs text[]) returns table (index_key text, member text)
+    language sql immutable parallel safe security invoker
+as $$
+    select index_key, member from kv.pairs(p_pairs)
+    union
+    select index_key, '' from kv.pairs(p_pairs)
+$$;
+comment on function kv.postings_of(text[]) is 'The postings that an entry with these pairs has.';
+
+create function kv.update_postings() returns trigger
+    language plpgsql security invoker set search_path = ''
+as $$
+declare
+    v_gone record;
+    v_open boolean;
+begin
+    if tg_op <> 'INSERT' then
+        -- One by one: a join is planned for the thousand rows that Postgres expects of a function, and may read the whole table.
+        for v_gone in
+            select index_key, member from kv.postings_of(old.index_pairs)
+            except
+            select index_key, member from kv.postings_of(new.index_pairs) where tg_op = 'UPDATE' and new.key = old.key
+            order by 1, 2
+        loop
+            delete from kv.posting where index_key = v_gone.index_key and member = v_gone.member and key = old.key;
+            if v_gone.member = '' then
+                continue;
+            elsif v_open is null then
+                v_open := coalesce(current_setting('kv.request', true), '') <> '' and exists (select from kv.migration);
+            end if;
+            if v_open then -- also where another entry has the member: that one may be leaving, too, in a transaction that does not show yet
+                insert into kv.import_left (index_key, member) values (v_gone.index_key, v_gone.member) on conflict do nothing;
+            end if;
+        end loop;
+    end if;
+    -- Somebody's again: a repair takes indexes away to give them back. Without anything remembered this costs a look into an empty table.
+    if tg_op = 'UPDATE' and exists (select from kv.import_left) then
+        delete from kv.import_left as l using kv.postings_of(new.index_pairs) as p
+        where l.index_key = p.index_key and l.member = p.member;
+    end if;
+    if tg_op <> 'DELETE' then
+        insert into kv.posting (index_key, member, key)
+        select index_key, member, new.key from kv.postings_of(new.index_pairs)
+        on conflict do nothing;
+    end if;
+    return null;
+end
+$$;
+create trigger kv_store_post_insert after insert on public.kv_store
+    for each row when (new.index_pairs <> '{}') execute function kv.update_postings();
+create trigger kv_store_post_update after update on public.kv_store
+    for each row when (new.index_pairs is distinct from old.index_pairs or new.key <> old.key)
+    execute function kv.update_postings();
+create trigger kv_store_post_delete after delete on public.kv_store
+    for each row when (old.index_pairs <> '{}') execute function kv.update_postings();
+
+-- The members of index entries, append-only, one row a member: 50 upserts that add 50 members to one index touch 50
+-- different rows, where one growing JSON array would be rewritten 50 times under one lock.
+--
+-- A call takes one value and numbers its members from there, so that the members of one upsert keep their order although
+-- they are inserted in another one (see kv_upsert). 1,024 leaves room for the 1,000 members an upsert may bring.
+create sequence kv.member_position increment by 1024;
+
+create table kv.member (
+    index_key text collate "C" not null,
+    member    text collate "C" not null,
+    position  bigint not null default nextval('kv.member_position'),
+    constraint member_pkey primary key (index_key, member)
+);
+comment on table kv.member is 'The members of index entries (kv_store.is_index), which follow the array stored there.';
+comment on column kv.member.position is 'Members are listed by it: the order in which they were first added.';
+alter table kv.member enable row level security;
+
+-- An index entry is held by an advisory lock on its key: shared by whoever adds members, alone by whoever replaces or deletes it, or makes
+-- its members others. Its row, held shared by many, would cost each of them a MultiXact: written to disk, and kept until the table is
+-- frozen. The lock comes after the row's: whoever has the row may wait for it, and whoever adds to an index that is there does not touch
+-- the row. (0 in place of 1 is for requests: kv.begin_request.)
+create function kv.lock_members(p_key text) returns void
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended(p_key, 1));
+end
+$$;
+comment on function kv.lock_members(text) is 'Keeps everybody away from the members of an index entry until the transaction ends. The caller holds the entry''s row.';
+
+create function kv.lock_members_of_row() returns trigger
+    language plpgsql security invoker set search_path = ''
+as $$
+begin
+    perform kv.lock_members(old.key);
+    return case when tg_op = 'DELETE' then old else new end;
+end
+$$;
+create trigger kv_store_lock_members_delete before delete on public.kv_store
+    for each row when (old.is_index) execute function kv.lock_members_of_row();
+create trigger kv_store_lock_members_rename before update of key on public.kv_store
+    for each row when (old.is_index and new.key <> old.key) execute function kv.lock_members_of_row();
+
+-- Replacing an index entry's value by hand makes it a plain entry, as kv_upsert does. Runs before kv.derive_columns (by name).
+create function kv.clear_index() returns trigger
+    language plpgsql security invoker set search_path = ''
+as $$
+begin
+    perform kv.lock_members(old.key);
+    new.is_index := false;
+    new.auto_created := false;
+    return new;
+end
+$$;
+create trigger kv_store_clear_index before update of value on public.kv_store
+    for each row when (old.is_index) execute function kv.clear_index();
+
+-- Whoever replaces or deletes an index entry, kv_upsert or a person, ends its members; the row's lock is held by then.
+create function kv.delete_members() returns trigger
+    language plpgsql security invoker set search_path = ''
+as $$
+begin
+    delete from kv.member where index_key = old.key;
+    return null;
+end
+$$;
+create trigger kv_store_drop_members_update after update of value on public.kv_store
+    for each row when (old.is_index) execute function kv.delete_members();
+create trigger kv_store_drop_members_delete after delete on public.kv_store
+    for each row when (old.is_index) execute function kv.delete_members();
+
+create function kv.rename_members() returns trigger
+    language plpgsql security invoker set search_path = ''
+as $$
+begin
+    update kv.member set index_key = new.key where index_key = old.key;
+    return null;
+end
+$$;
+create trigger kv_store_move_members after update of key on public.kv_store
+    for each row when (old.is_index and new.key <> old.key) execute function kv.rename_members();
+
+create function kv.truncate_store() returns trigger
+    language plpgsql security invoker set search_path = ''
+as $$
+begin
+    -- A table that the same statement truncates is in use, and empty.
+    if exists (select from kv.posting) then
+        truncate kv.posting;
+    end if;
+    if exists (select from kv.member) then
+        truncate kv.member;
+    end if;
+    return null;
+end
+$$;
+create trigger kv_store_truncate after truncate on public.kv_store
+    for each statement execute function kv.truncate_store();
+
+create function kv.array_members(p_array json) returns setof text
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+begin
+    if kv.to_document(p_array) is not null then
+        return query select member from (select kv.member_from_json(e) as member from json_array_elements(p_array) as e) as m where member is not null;
+    else -- Postgres can hold most strings, if not all
+        return query
+            select member from (
+                select case json_typeof(e) when 'string' then kv.member_from_text(kv.to_document(e) #>> '{}') else kv.member_from_json(e) end as member
+                from json_array_elements(p_array) as e) as m
+            where member is not null;
+    end if;
+end
+$$;
+comment on function kv.array_members(json) is 'The members among an array''s elements.';
+
+create function kv.set_members(p_key text, p_members text[]) returns void
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    v_kept bigint;
+    v_base bigint;
+begin
+    -- not in (select …), here and below: it is hashed. <> all (array) compares each member with each, which took 5 s for 10,000.
+    delete from kv.member where index_key = p_key and member not in (select unnest(p_members));
+    -- What is there keeps its place if it is the beginning of the new list; else everything is numbered anew.
+    select count(*) into v_kept from kv.member where index_key = p_key;
+    if p_members[1:v_kept] is distinct from
+        coalesce((select array_agg(member order by position, member) from kv.member where index_key = p_key), '{}')
+    then
+        delete from kv.member where index_key = p_key;
+        v_kept := 0;
+    end if;
+    for v_first in 0 .. (cardinality(p_members) - v_kept - 1) / 1000 loop -- a sequence value has room for 1,024
+        v_base := nextval('kv.member_position');
+        insert into kv.member (index_key, member, position)
+        select p_key, member, v_base + n
+        from unnest(p_members[v_kept + v_first * 1000 + 1 : v_kept + (v_first + 1) * 1000]) with ordinality as m (member, n)
+        order by member
+        on conflict do nothing;
+    end loop;
+end
+$$;
+comment on function kv.set_members(text, text[]) is 'Makes the members of an index entry these, in this order. The caller holds the entry''s row.';
+
+create function kv.add_members(p_key text, p_members text[]) returns void
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+begin
+    -- One by one, each with a place of its own: some are added at a time, in the order of the list.
+    insert into kv.member (index_key, member, position)
+    select p_key, member, nextval('kv.member_position')
+    from (
+        select member, n from unnest(p_members) with ordinality as m (member, n)
+        where member not in (
+            select member from kv.member where index_key = p_key
+            union all
+            select kv.array_members(value) from public.kv_store where key = p_key)
+        order by n
+    ) as added
+    on conflict do nothing;
+end
+$$;
+comment on function kv.add_members(text, text[]) is 'Adds to an index entry the members that it does not have, in this order. The caller holds the entry''s row.';
+
+create function kv.parse_members(p_value text) returns text[]
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+declare
+    v_document jsonb := kv.to_document(p_value::json);
+    v_members  text[];
+begin
+    if jsonb_typeof(v_document) <> 'array' or v_document is null then
+        return null;
+    elsif p_value = '[]' then
+        return '{}'::text[];
+    end if;
+    select array_agg(member order by n) into v_members
+    from (select kv.member_from_json(e) as member, n from json_array_elements(p_value::json) with ordinality as a (e, n)) as elements
+    having bool_and(octet_length(member) between 1 and 1024) and count(distinct member) = count(*)
+       and '[' || string_agg(kv.member_to_json(member), ',' order by n) || ']' = p_value;
+    return v_members;
+end
+$$;
+comment on function kv.parse_members(text) is 'The members whose index entry reads exactly so; null where no members would.';

@@ -1,0 +1,200 @@
+-- The writes, each in one transaction.
+--
+-- Locks: a transaction locks the rows of the entry and of its indexes in one pass in byte order, then adds members in
+-- (index, member) order. So two transactions never wait for each other in both directions. Upserts that add to one index
+-- share its lock and do not queue. Nothing here raises 40001: PostgREST 12.0.2 would repeat such a call for ever.
+
+create function kv.lock_index(p_key text, p_row boolean) returns boolean
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    v_is_index boolean;
+    v_bytes    integer;
+begin
+    loop
+        select is_index into v_is_index from public.kv_store where key = p_key;
+        if v_is_index is null then
+            insert into public.kv_store (key, value, is_index, auto_created) values (p_key, '[]', true, true) on conflict do nothing
+            returning bytes into v_bytes;
+            exit when found;
+        elsif v_is_index then
+            if p_row then
+                perform from public.kv_store where key = p_key for share;
+            else
+                perform pg_advisory_xact_lock_shared(hashtextextended(p_key, 1));
+            end if;
+            select is_index, bytes into v_is_index, v_bytes from public.kv_store where key = p_key;
+            exit when v_is_index;
+            -- It was replaced or deleted before this had the lock. Two calls that hold it shared could not both have the row as well,
+            -- so this one starts over; callers repeat lock_not_available.
+            raise exception using errcode = 'lock_not_available', message = 'an index entry is being replaced';
+        else
+            perform from public.kv_store where key = p_key for no key update;
+            update public.kv_store
+            set is_index = true, value = case json_typeof(value) when 'array' then value else '[]' end
+            where key = p_key and not is_index
+            returning bytes into v_bytes;
+            exit when found;
+        end if;
+    end loop;
+    return v_bytes > 2; -- []
+end
+$$;
+comment on function kv.lock_index(text, boolean) is 'Makes sure that the index entry exists and stays one until the transaction ends, by its row if p_row says so. True when an array is stored there, which may hold members already.';
+
+create function kv.begin_request(p_request uuid) returns xid8
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+begin
+    if p_request is null then
+        return null;
+    end if;
+    -- Another attempt may be running: whoever comes second waits here until it has ended, and then sees what it wrote.
+    perform pg_advisory_xact_lock(hashtextextended(p_request::text, 0));
+    perform set_config('kv.request', p_request::text, true);
+    return (select transaction_id from kv.log where request = p_request limit 1);
+end
+$$;
+comment on function kv.begin_request(uuid) is 'Names the request in the log. Returns the transaction in which it was applied already: sent again after a lost reply, or arriving late; else null.';
+
+create function kv.write_version(p_transaction xid8) returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return kv.epoch() || '.' || p_transaction;
+end
+$$;
+comment on function kv.write_version(xid8) is 'The opaque token of a write: the answer''s X-KV-Version.';
+
+create function kv.write_response(p_transaction xid8, p_deleted boolean, p_request uuid, p_mirror boolean) returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    if not p_mirror then
+        return json_strip_nulls(json_build_object('deleted', p_deleted, 'version', kv.write_version(p_transaction)))::text;
+    end if;
+    return json_strip_nulls(json_build_object('deleted', p_deleted, 'version', kv.write_version(p_transaction), 'outbox', (
+        select json_agg(json_build_object('id', id, 'key', key) order by id) from kv.outbox where request = p_request)))::text;
+end
+$$;
+comment on function kv.write_response(xid8, boolean, uuid, boolean) is 'The answer to a write.';
+
+create function public.kv_upsert(
+    p_key     text,
+    p_value   text,
+    p_indexes text[] default null,
+    p_request uuid default null,
+    p_mirror  boolean default false
+) returns public."application/vnd.kv+json"
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    c_few    constant integer := 32; -- advisory locks that a call takes: the server has room for some thousand, for all calls together
+    v_value  json := p_value::json;
+    v_transaction  xid8 := kv.begin_request(p_request);
+    v_rows   boolean := coalesce(array_length(p_indexes, 1), 0) > c_few;
+    v_key    text;
+    v_arrays text[] := '{}'::text[];
+    v_pairs  text[] := p_indexes; -- without those that a stored array has
+    v_grown  text[];
+    v_base   bigint;
+begin
+    if v_transaction is null then
+        if exists (select from kv.pairs(p_indexes) where index_key = p_key) then
+            raise exception using errcode = 'PT400', message = 'an entry cannot be one of its own indexes';
+        end if;
+
+        for v_key in
+            select distinct k collate "C" from (
+                select p_key as k union all select index_key from kv.pairs(p_indexes)) as touched
+            order by 1
+        loop
+            if v_key <> p_key then
+                if kv.lock_index(v_key, v_rows) then
+                    v_arrays := v_arrays || v_key;
+                end if;
+                continue;
+            end if;
+            -- Update first: insert … on conflict would derive the document twice.
+            update public.kv_store
+            set value = v_value, index_pairs = coalesce(p_indexes, index_pairs)
+            where key = p_key;
+            if not found then
+                insert into public.kv_store (key, value, index_pairs) values (p_key, v_value, coalesce(p_indexes, '{}'))
+                on conflict (key) do update
+                set value = excluded.value, index_pairs = coalesce(p_indexes, public.kv_store.index_pairs);
+            end if;
+        end loop;
+
+        if p_indexes <> '{}' then
+            v_base := nextval('kv.member_position');
+            if v_arrays <> '{}' then
+                with stored as materialized ( -- each array is read once, however many members come
+                    select s.key, member
+                    from public.kv_store as s, kv.array_members(s.value) as member
+                    where s.key = any (v_arrays)
+                )
+                select coalesce(array_agg(array[a.index_key, a.member] order by a.ordinal), '{}') into v_pairs
+                from kv.pairs(p_indexes) as a
+                -- Hashed once, where "not exists" may be planned as a loop over both.
+                where (a.index_key, a.member) not in (select s.key, s.member from stored as s);
+            end if;
+            with added as (
+                insert into kv.member (index_key, member, position)
+                select index_key, member, v_base + min(ordinal)
+                from kv.pairs(v_pairs)
+                group by index_key, member
+                order by index_key, member
+                on conflict do nothing
+                returning index_key
+            )
+            select array_agg(distinct index_key) into v_grown from added;
+        end if;
+
+        if p_mirror then
+            insert into kv.outbox (key, primary_store, request) select k, 'supabase', p_request from unnest(p_key || v_grown) as k;
+        end if;
+        v_transaction := pg_current_xact_id();
+        if random() < 0.01 then
+            perform public.kv_prune_log();
+        end if;
+    end if;
+    return kv.write_response(v_transaction, null, p_request, p_mirror);
+end
+$$;
+comment on function public.kv_upsert(text, text, text[], uuid, boolean) is
+    'Creates or replaces an entry. p_value is JSON text, kept as it is; p_indexes is {{key,member},...}: null leaves the entry''s indexes, {} clears them. A request with the same p_request is applied once, however often it arrives. p_mirror leaves a trace of every key that changes.';
+revoke all on function public.kv_upsert(text, text, text[], uuid, boolean) from public, anon, authenticated;
+grant execute on function public.kv_upsert(text, text, text[], uuid, boolean) to service_role;
+
+create function public.kv_delete(p_key text, p_request uuid default null, p_mirror boolean default false)
+    returns public."application/vnd.kv+json"
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    v_transaction   xid8 := kv.begin_request(p_request);
+    v_deleted boolean;
+begin
+    if v_transaction is null then
+        perform kv.mark_deleted(p_key);
+        delete from public.kv_store where key = p_key;
+        v_deleted := found;
+        if not v_deleted and p_request is not null then
+            insert into kv.log (key, missed) values (p_key, true);
+        end if;
+        if p_mirror then -- also where there was no entry: the other store may have one
+            insert into kv.outbox (key, primary_store, request) values (p_key, 'supabase', p_request);
+        end if;
+        v_transaction := pg_current_xact_id();
+        if random() < 0.01 then
+            perform public.kv_prune_log();
+        end if;
+    else
+        v_deleted := not exists (select from kv.log where request = p_request and missed);
+    end if;
+    return kv.write_response(v_transaction, v_deleted, p_request, p_mirror);
+end
+$$;
+comment on function public.kv_delete(text, uuid, boolean) is 'Removes an entry, and the members if it is an index entry; says whether there was one. p_mirror leaves a trace.';
+revoke all on function public.kv_delete(text, uuid, boolean) from public, anon, authenticated;
+grant execute on function public.kv_delete(text, uuid, boolean) to service_role;
