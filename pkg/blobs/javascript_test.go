@@ -229,8 +229,8 @@ func TestListsUnderNetlifyDevHaveTheKeysThatWereWritten(t *testing.T) {
 	}
 	js.do("edge", "set", "l", `{}`, nil) // the server lists it under any prefix that begins with it
 	for _, prefix := range []string{"list/", `li"<`, "ü", "li"} {
-		for _, order := range []kv.Order{kv.OrderByKey, "updated.desc"} {
-			answer, err := store.List(given, kv.ListQuery{Prefix: prefix, Values: true, Order: order})
+		for _, order := range []kv.SortKey{{}, {Path: "updatedAt", Descending: true}} {
+			answer, err := store.List(given, kv.ListQuery{Prefix: prefix, Values: true, Sort: order})
 			require.NoError(t, err)
 			var got struct{ Data map[string]json.RawMessage }
 			require.NoError(t, json.Unmarshal([]byte(answer), &got))
@@ -240,7 +240,7 @@ func TestListsUnderNetlifyDevHaveTheKeysThatWereWritten(t *testing.T) {
 					expected[key] = value
 				}
 			}
-			require.Equal(t, expected, got.Data, "%s %s", prefix, order)
+			require.Equal(t, expected, got.Data, "%s %v", prefix, order)
 		}
 	}
 }

@@ -172,7 +172,7 @@ func TestAListThatCannotEndInTimeDoesNotBegin(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	limit := 10
-	for _, q := range []kv.ListQuery{{Values: true}, {Order: "updated.asc"}, {IndexKeys: []string{"i"}}} {
+	for _, q := range []kv.ListQuery{{Values: true}, {Sort: kv.SortKey{Path: "updatedAt"}}, {IndexKeys: []string{"i"}}} {
 		limited := c.WithLimiter(NewLimiter(24, 10*time.Minute))
 		store := NewStore(limited, limited)
 		_, err := store.List(ctx, q)

@@ -28,7 +28,6 @@ type listed struct {
 // List implements [kv.Store]. Blobs lists keys alone: filters by index and orders by time ask for the metadata of every blob
 // under the prefix.
 func (s *Store) List(ctx context.Context, q kv.ListQuery) (string, error) {
-	q.Order = cmp.Or(q.Order, kv.OrderByKey)
 	if err := q.Validate(); err != nil {
 		return "", err
 	}
@@ -44,7 +43,7 @@ func (s *Store) list(ctx context.Context, q kv.ListQuery) (string, error) {
 		}
 		all = append(all, &listed{Listed: blob})
 	}
-	byTime := q.Order.Field() != "key"
+	byTime := !q.ByKey()
 	if byTime || len(q.Indexes)+len(q.IndexKeys) > 0 {
 		var err error
 		if all, err = s.readMetadata(ctx, all, q); err != nil {
@@ -53,7 +52,7 @@ func (s *Store) list(ctx context.Context, q kv.ListQuery) (string, error) {
 	}
 	slices.SortFunc(all, func(a, b *listed) int {
 		order := cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.Key, b.Key))
-		if q.Order.Descending() {
+		if q.Sort.Descending {
 			return -order
 		}
 		return order
@@ -99,10 +98,10 @@ func (s *Store) readMetadata(ctx context.Context, all []*listed, q kv.ListQuery)
 		if b.ETag == "" || !b.matches(q) {
 			continue
 		}
-		switch q.Order.Field() {
-		case "created":
+		switch q.Sort.Path {
+		case "createdAt":
 			b.at = cmp.Or(b.Created, b.LastModified.UnixMicro())
-		case "updated":
+		case "updatedAt":
 			b.at = cmp.Or(b.Updated, b.LastModified.UnixMicro())
 		}
 		matching = append(matching, b)
@@ -140,7 +139,7 @@ func pageStart(all []*listed, q kv.ListQuery) []*listed {
 		if byTime {
 			order = cmp.Or(cmp.Compare(b.at, micros), order)
 		}
-		if q.Order.Descending() {
+		if q.Sort.Descending {
 			return order < 0
 		}
 		return order > 0
@@ -162,9 +161,9 @@ func (s *Store) answer(ctx context.Context, q kv.ListQuery, blobs []*listed) (st
 	cursor := "null"
 	if more && paged {
 		last := page[len(page)-1]
-		c := kv.Cursor{Question: q.Question(), Position: "null", Key: last.Key}
-		if q.Order.Field() != "key" {
-			c.Position = strconv.FormatInt(last.at, 10)
+		c := kv.Cursor{Question: q.Question(), Key: last.Key}
+		if !q.ByKey() {
+			c.Position = strconv.AppendInt(nil, last.at, 10)
 		}
 		cursor = `"` + c.String() + `"`
 	}

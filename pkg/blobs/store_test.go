@@ -45,8 +45,8 @@ func TestBlobsOfTheOldFunctionsAreEntries(t *testing.T) {
 		_, err := client.Set(ctx, key, []byte(text), blobs.SetOptions{})
 		require.NoError(t, err)
 	}
-	for _, order := range []kv.Order{"key.asc", "created.asc", "updated.desc"} {
-		answer, err := store.List(ctx, kv.ListQuery{Prefix: "s/", Values: true, Order: order})
+	for _, order := range []kv.SortKey{{}, {Path: "createdAt"}, {Path: "updatedAt", Descending: true}} {
+		answer, err := store.List(ctx, kv.ListQuery{Prefix: "s/", Values: true, Sort: order})
 		require.NoError(t, err)
 		require.Contains(t, answer, `"s/a":{"n":1}`)
 	}
@@ -101,7 +101,7 @@ func TestAListedKeyThatCannotBeReadIsNamed(t *testing.T) {
 	answer, err := store.List(t.Context(), kv.ListQuery{})
 	require.NoError(t, err)
 	require.Equal(t, `{"keys":["a%22b"],"count":1}`, answer)
-	for _, q := range []kv.ListQuery{{Values: true}, {Order: "updated.asc"}} {
+	for _, q := range []kv.ListQuery{{Values: true}, {Sort: kv.SortKey{Path: "updatedAt"}}} {
 		_, err = store.List(t.Context(), q)
 		require.ErrorContains(t, err, `the blob "a%22b" cannot be read here: the key must not contain a %`)
 	}

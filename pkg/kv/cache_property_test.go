@@ -315,7 +315,7 @@ func (n *interleaving) read() {
 		answer, err = n.caches[i].List(ctx, ListQuery{Prefix: n.prefix + "k", Values: true}, f)
 		want = func(w world) string { return w.list(n.prefix) }
 	default:
-		answer, err = n.caches[i].Query(ctx, Query{Prefix: n.prefix, Select: []Field{{Name: "key"}},
+		answer, err = n.caches[i].Query(ctx, Query{Prefix: n.prefix, Select: []Field{"key"},
 			Indexes: &IndexFilter{Exact: Index{Key: n.prefix + "x"}}}, f)
 		want = func(w world) string { return w.query(n.prefix) }
 		body = func(text string) string { return text[:strings.Index(text, "]")+1] }

@@ -125,7 +125,7 @@ func TestAnAnswerIsGivenFromMemoryWithinTheStaleness(t *testing.T) {
 func TestAnAnswerThatFoundNothingIsKeptOnlyWhereThatIsAskedFor(t *testing.T) {
 	t.Parallel()
 	query := func(c *cacheTest) Query {
-		return Query{Prefix: c.prefix + "none", Select: []Field{{Name: "key"}}}
+		return Query{Prefix: c.prefix + "none", Select: []Field{"key"}}
 	}
 	ask := func(c *cacheTest, source Source, found int) {
 		t.Helper()
@@ -180,7 +180,7 @@ func TestOneLookIsGoodForAllAnswers(t *testing.T) {
 	c.put("a", `{"n":1}`, x)
 	c.put("b/1", `{"n":1}`)
 	c.put("c", `{"n":1}`)
-	query := Query{Prefix: c.prefix, Indexes: &IndexFilter{Exact: x}, Select: []Field{{Name: "key"}}}
+	query := Query{Prefix: c.prefix, Indexes: &IndexFilter{Exact: x}, Select: []Field{"key"}}
 	ask := func(source Source, calls ...string) {
 		t.Helper()
 		want, err := c.store.Query(t.Context(), query)

@@ -1,12 +1,10 @@
 package kv
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -60,8 +58,8 @@ type Entry struct {
 
 // Index files an entry under a member of an index. Key is itself the key of an entry, whose value lists the members.
 type Index struct {
-	Key    string
-	Member Member
+	Key    string `json:"key"`
+	Member Member `json:"member"`
 }
 
 // String is "<key>:<member>". Several indexes may be spelled alike: "a:b" + "c" and "a" + "b:c", "a" + 5 and "a" + "5".
@@ -86,23 +84,6 @@ type Written struct {
 	Version string
 	// Existed is set by Delete: there was an entry.
 	Existed bool
-}
-
-// ListQuery selects entries. The zero value lists every key in byte order.
-type ListQuery struct {
-	// Prefix is literal: no character in it means anything else.
-	Prefix string
-	// Values asks for the values beside the keys.
-	Values bool
-	// Limit, 1 to [MaxLimit], Offset or After make the answer a page. Without Limit everything that fits is listed.
-	Limit  *int
-	Offset *int
-	After  *Cursor
-	Order  Order
-	// Indexes are "<key>:<member>" strings, which match whichever pair spells them; IndexKeys match any member.
-	// An entry must match all of them.
-	Indexes   []string
-	IndexKeys []string
 }
 
 // Validate checks an entry against the limits.
@@ -163,78 +144,6 @@ func validateText(name, text string) error {
 		return Invalid("%s must not contain U+0000", name)
 	}
 	return nil
-}
-
-// Question is the digest of what is asked, wherever the page begins and whatever is shown of it: the [Cursor.Question] of its
-// cursors. Filters that are named twice or in another order are the same.
-func (q ListQuery) Question() string {
-	indexes, indexKeys := slices.Sorted(slices.Values(q.Indexes)), slices.Sorted(slices.Values(q.IndexKeys))
-	return digest(struct {
-		Prefix    string   `json:"prefix"`
-		Indexes   []string `json:"indexes"`
-		IndexKeys []string `json:"indexKeys"`
-		Order     Order    `json:"order"`
-	}{q.Prefix, slices.Compact(indexes), slices.Compact(indexKeys), cmp.Or(q.Order, OrderByKey)})
-}
-
-// Validate checks a query against the limits, and that its cursor belongs to it.
-func (q ListQuery) Validate() error {
-	if err := validateText("prefix", q.Prefix); err != nil {
-		return err
-	}
-	switch {
-	case q.Limit != nil && (*q.Limit < 1 || *q.Limit > MaxLimit):
-		return Invalid("limit must be 1 to %d, got %d", MaxLimit, *q.Limit)
-	case q.Offset != nil && *q.Offset < 0:
-		return Invalid("offset must be 0 or more, got %d", *q.Offset)
-	case q.Offset != nil && q.After != nil:
-		return Invalid("offset cannot be combined with cursor: a cursor says already where to go on")
-	case len(q.Indexes)+len(q.IndexKeys) > MaxFilters:
-		return Invalid("index and indexKey may be given %d times together, got %d", MaxFilters, len(q.Indexes)+len(q.IndexKeys))
-	}
-	for _, spelled := range q.Indexes {
-		if err := validateSpelled("index", spelled); err != nil {
-			return err
-		}
-	}
-	for _, key := range q.IndexKeys {
-		if err := validateFilter("indexKey", key); err != nil {
-			return err
-		}
-	}
-	if n := readings(q.Indexes); n > MaxReadings {
-		return Invalid("index may be read as %d pairs of key and member together, got %d, one for each colon; kv-query takes exact pairs", MaxReadings, n)
-	}
-	switch {
-	case q.After == nil:
-		return nil
-	case cmp.Or(q.Order, OrderByKey).Field() == "key":
-		return q.After.check(q.Question(), byKey)
-	}
-	return q.After.check(q.Question(), byTime)
-}
-
-// readings counts the pairs that different "<key>:<member>" texts may be read as.
-func readings(spelled []string) (n int) {
-	for _, text := range slices.Compact(slices.Sorted(slices.Values(spelled))) {
-		n += strings.Count(text[1:len(text)-1], ":")
-	}
-	return n
-}
-
-// validateSpelled checks "<key>:<member>": a pair needs a colon with something on both sides.
-func validateSpelled(name, spelled string) error {
-	if len(spelled) < 3 || !strings.Contains(spelled[1:len(spelled)-1], ":") {
-		return Invalid(`%s must be "<key>:<member>", got %s`, name, quote(spelled))
-	}
-	return validateFilter(name, spelled)
-}
-
-func validateFilter(name, filter string) error {
-	if len(filter) > MaxKeyBytes {
-		return Invalid("%s must be at most %d bytes, got %d", name, MaxKeyBytes, len(filter))
-	}
-	return validateText(name, filter)
 }
 
 // isText tells whether Postgres can hold a text.

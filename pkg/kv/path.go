@@ -5,81 +5,54 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Path leads to a part of a value: names of object fields, or positions in arrays (-1 is the last).
-type Path []string
+// Path leads to a part of a value: dotted, as in stops.0.title, or a JSON Pointer (RFC 6901) when it begins with a slash.
+// Names that are empty or hold a dot need a pointer. In arrays a name is a position, and -1 the last. A path that is one of
+// [OwnFields] leads to that field of the entry; the value's own field of that name needs a pointer.
+type Path string
 
-// ParsePath reads a path: dotted (stops.0.title), or a JSON Pointer (RFC 6901) when it begins with a slash. Names that
-// are empty or hold a dot need a pointer. The error is a plain sentence: the caller knows which path it is about.
-func ParsePath(text string) (Path, error) {
-	if len(text) > MaxPathBytes {
-		return nil, fmt.Errorf("a path must be at most %d bytes, got %d", MaxPathBytes, len(text))
+// OwnFields are what an entry can be found, sorted and aggregated by besides paths of its value.
+var OwnFields = []Path{"key", "createdAt", "updatedAt"}
+
+func (p Path) isOwn() bool { return slices.Contains(OwnFields, p) }
+
+// Pointer is the one spelling of a path: a JSON Pointer, or one of [OwnFields].
+func (p Path) Pointer() Path {
+	if p.isOwn() || strings.HasPrefix(string(p), "/") {
+		return p
 	}
-	path := Path(strings.Split(text, "."))
-	switch {
-	case strings.HasPrefix(text, "/"):
-		var err error
-		if path, err = parsePointer(text); err != nil {
-			return nil, err
-		}
-	case slices.Contains(path, ""):
-		return nil, fmt.Errorf("a path must be like score, stops.0.title or /a~1b, got %s", quote(text))
+	var pointer jsontext.Pointer
+	for _, name := range strings.Split(string(p), ".") {
+		pointer = pointer.AppendToken(name)
 	}
-	if err := path.validate(); err != nil {
-		return nil, err
-	}
-	return path, nil
+	return Path(pointer)
 }
 
-// parsePointer reads a JSON Pointer that begins with a slash.
-func parsePointer(text string) (path Path, err error) {
-	for _, name := range strings.Split(text[1:], "/") {
-		decoded, err := unescapePointer(name)
-		if err != nil {
-			return nil, err
-		}
-		path = append(path, decoded)
-	}
-	return path, nil
-}
-
-// validate checks a path against the limits; the error is a plain sentence.
-func (p Path) validate() error {
-	size := len(p) - 1 // the dots
-	for _, name := range p {
-		size += len(name)
-		if !isText(name) {
-			return errors.New("a path must be valid UTF-8 without U+0000")
-		}
+// Validate checks a path. The error is a plain sentence: the caller knows which path it is about.
+func (p Path) Validate() error {
+	text := string(p)
+	names := strings.Split(text, ".")
+	pointer, isPointer := strings.CutPrefix(text, "/")
+	if isPointer {
+		names = strings.Split(pointer, "/")
 	}
 	switch {
-	case len(p) == 0:
-		return errors.New("a path must not be empty")
-	case len(p) > MaxPathSegments:
-		return fmt.Errorf("a path must have at most %d parts, got %d", MaxPathSegments, len(p))
-	case size > MaxPathBytes:
-		return fmt.Errorf("a path must be at most %d bytes, got %d", MaxPathBytes, size)
+	case len(text) > MaxPathBytes:
+		return fmt.Errorf("a path must be at most %d bytes, got %d", MaxPathBytes, len(text))
+	case !isText(text):
+		return errors.New("a path must be valid UTF-8 without U+0000")
+	case len(names) > MaxPathSegments:
+		return fmt.Errorf("a path must have at most %d parts, got %d", MaxPathSegments, len(names))
+	case !isPointer && slices.Contains(names, ""):
+		return fmt.Errorf("a path must be like score, stops.0.title or /a~1b, got %s", quote(text))
+	}
+	for _, name := range names {
+		if isPointer && !jsontext.Pointer("/"+name).IsValid() {
+			return fmt.Errorf("in a path that begins with / a ~ is written ~0 and a slash ~1, got %s", quote(name))
+		}
 	}
 	return nil
-}
-
-// unescapePointer decodes ~0 and ~1, the only escapes there are.
-func unescapePointer(name string) (string, error) {
-	for i := 0; i < len(name); i++ {
-		if name[i] == '~' && (i+1 == len(name) || name[i+1] != '0' && name[i+1] != '1') {
-			return "", fmt.Errorf("in a path that begins with / a ~ is written ~0 and a slash ~1, got %s", quote(name))
-		}
-	}
-	return strings.ReplaceAll(strings.ReplaceAll(name, "~1", "/"), "~0", "~"), nil
-}
-
-// Pointer writes the path as a JSON Pointer.
-func (p Path) Pointer() string {
-	var b strings.Builder
-	for _, name := range p {
-		b.WriteByte('/')
-		b.WriteString(strings.ReplaceAll(strings.ReplaceAll(name, "~", "~0"), "/", "~1"))
-	}
-	return b.String()
 }

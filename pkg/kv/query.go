@@ -1,11 +1,9 @@
 package kv
 
 import (
-	"encoding/json"
-	"errors"
+	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -43,130 +41,117 @@ const (
 // Query selects entries by all of its filters, or aggregates them. The zero value selects the first entries by key.
 type Query struct {
 	// Prefix is literal: no character in it means anything else.
-	Prefix string
-	// Indexes is nil where nothing is asked of the indexes.
-	Indexes *IndexFilter
+	Prefix string `json:"prefix"`
+	// Indexes and IndexKeys are nil where nothing is asked of the indexes. They differ in what errors call them.
+	Indexes   *IndexFilter `json:"indexes"`
+	IndexKeys *IndexFilter `json:"indexKeys"`
 	// Search is nil where no text is searched for.
-	Search Search
-	Where  []Condition
-
-	// Select names what a result has, in order; nil: every [EntryField].
-	Select []Field
+	Search Search      `json:"search"`
+	Where  []Condition `json:"where"`
 	// Sort is by key where it is empty.
-	Sort []SortKey
+	Sort []SortKey `json:"sort"`
+
+	// Select names what a result has, in order; nil: every one of [EntryFields].
+	Select []Field `json:"select"`
 	// Limit is 1 to [MaxLimit]; 0 stands for the default.
-	Limit int
+	Limit int `json:"limit"`
 	// Offset cannot be combined with After.
-	Offset int
-	After  *Cursor
+	Offset *int    `json:"offset"`
+	After  *Cursor `json:"cursor"`
 	// PageBytes is where a page ends early: 1 to [MaxPageBytes]; 0 stands for the latter.
-	PageBytes int
+	PageBytes int `json:"pageBytes"`
 
 	// Aggregates are asked for instead of entries where there are any; then Limit bounds the groups.
-	Aggregates []Aggregate
-	GroupBy    *Grouping
+	Aggregates []Aggregate `json:"aggregate"`
+	GroupBy    Grouping    `json:"groupBy"`
 }
 
-// IndexFilter is a node of a boolean expression over indexes: All, Any or Not, which have parts, else a leaf.
-type IndexFilter struct {
-	// All holds when each of its parts does, Any when one does, Not when its part does not.
-	All []IndexFilter
-	Any []IndexFilter
-	Not *IndexFilter
-
-	// Spelled is "<key>:<member>", matching whichever pair spells it. Without it, Exact matches one pair, or with an
-	// empty Member any member of the index.
-	Spelled string
-	Exact   Index
-}
-
-// Op compares what is at a path with a value.
-type Op string
-
-// The comparisons of a [Condition].
-const (
-	OpEq       Op = "eq"
-	OpNe       Op = "ne"
-	OpGt       Op = "gt"
-	OpGte      Op = "gte"
-	OpLt       Op = "lt"
-	OpLte      Op = "lte"
-	OpIn       Op = "in"
-	OpExists   Op = "exists"
-	OpContains Op = "contains"
-)
-
-// Ops are all comparisons.
-var Ops = []Op{OpEq, OpNe, OpGt, OpGte, OpLt, OpLte, OpIn, OpExists, OpContains}
-
-// Condition compares a part of the value, or something of the entry's own.
-type Condition struct {
-	// By is one of [OwnFields], or "" for Path.
-	By   string
-	Path Path
-	Op   Op
-	// Value is JSON text that jsonb can hold: a number or a string for the orders, an array for in, a boolean for exists. For one
-	// of [OwnFields] it is a string, or an array of strings for in; the times are compared in milliseconds, as answers show them.
-	Value string
-}
-
-// OwnFields are what an entry can be found, sorted and aggregated by besides paths of its value.
-var OwnFields = []string{"key", "createdAt", "updatedAt"}
-
-// Field is something a result can have: a field of the entry, or what a path of its value leads to.
-type Field struct {
-	// Name is how the result calls it: one of [EntryFields], or "value." and the path as it was written.
-	Name string
-	// Path is nil for a field of the entry.
-	Path Path
-}
+// Field is something that a result can have: one of [EntryFields], or "value." and a [Path] of the value.
+type Field string
 
 // EntryFields are the fields of an entry.
-var EntryFields = []string{"key", "value", "indexes", "createdAt", "updatedAt"}
+var EntryFields = []Field{"key", "value", "indexes", "createdAt", "updatedAt"}
 
-// SortKey is something to sort by.
-type SortKey struct {
-	// By is one of [SortFields], or "" for Path.
-	By         string
-	Path       Path
-	Descending bool
+// path is the path of a field of the value.
+func (f Field) path() (p Path, ok bool) {
+	path, ok := strings.CutPrefix(string(f), "value.")
+	return Path(path), ok
 }
 
-// SortFields can be sorted by besides paths; relevance needs a search.
-var SortFields = append(slices.Clip(OwnFields), "relevance")
+// SortKey is something to sort by. Path may also be [Relevance].
+type SortKey struct {
+	Path       Path `json:"path"`
+	Descending bool `json:"descending"`
+}
+
+// Relevance sorts by how well entries match a search, the best first. A value's own field of that name needs a pointer.
+const Relevance Path = "relevance"
 
 // Aggregate computes one value of many entries.
 type Aggregate struct {
-	// Op is count, sum, avg, min, max or distinct. Only count needs no path.
-	Op string
-	// By is one of [OwnFields], or "" for Path.
-	By   string
-	Path Path
-	// Name is the path as it was written, for the answer.
-	Name string
+	// Op is one of [AggregateOps]. Only count needs no path.
+	Op   string `json:"op"`
+	Path Path   `json:"path,omitzero"`
 }
 
 // AggregateOps are the values that Aggregate.Op can have.
 var AggregateOps = []string{"count", "sum", "avg", "min", "max", "distinct"}
 
-// Grouping tells entries apart for aggregates: by one of [OwnFields], by what is at a path, or by the members of an index.
-type Grouping struct {
-	By    string
-	Path  Path
-	Index string
+// Grouping tells entries apart for aggregates: a [Path], or "index:" and the key of an index, by whose members it groups.
+type Grouping string
+
+func (g Grouping) index() (key string, ok bool) { return strings.CutPrefix(string(g), "index:") }
+
+// question is the digest of what is asked, wherever the page begins and whatever is shown of it: the [Cursor.Question] of the
+// query's cursors. It expects valid filters and a valid sort.
+func (q Query) question() string {
+	q = q.complete()
+	return digest(Query{Prefix: q.Prefix, Indexes: q.Indexes, IndexKeys: q.IndexKeys, Search: q.Search, Where: q.Where, Sort: q.Sort})
 }
 
-// orderedBy is the kind of the query's order.
-func (q Query) orderedBy() orderedBy {
-	switch {
-	case len(q.Sort) == 0 || q.Sort[0].By == "key":
-		return byKey
-	case len(q.Sort) > 1 || q.Sort[0].By == "relevance":
-		return byNothing
-	case q.Sort[0].By == "":
-		return byPath
+// complete fills in every default of a valid query, and gives what it asks its one spelling.
+func (q Query) complete() Query {
+	where := make([]Condition, len(q.Where))
+	for i, c := range q.Where {
+		where[i] = c.complete()
 	}
-	return byTime
+	q.Where = where
+
+	sort := []SortKey{}
+	for _, key := range q.Sort {
+		if key.Path != Relevance {
+			key.Path = key.Path.Pointer()
+		}
+		sort = append(sort, key)
+		if key.Path == "key" {
+			break // no two entries have the same one: nothing is left to sort
+		}
+	}
+	if len(sort) == 0 {
+		sort = []SortKey{{Path: "key"}}
+	}
+	q.Sort = sort
+
+	if q.Select == nil {
+		q.Select = EntryFields
+	}
+	if len(q.Aggregates) > 0 {
+		q.Limit = cmp.Or(q.Limit, MaxGroups)
+	}
+	q.Limit = cmp.Or(q.Limit, DefaultQueryLimit)
+	q.PageBytes = cmp.Or(q.PageBytes, MaxPageBytes)
+	return q
+}
+
+// order is the kind of the query's order.
+func (q Query) order() order {
+	switch {
+	case len(q.Sort) == 0:
+		return byKey
+	case len(q.Sort) > 1 && q.Sort[0].Path != "key":
+		return byNothing
+	}
+	return q.Sort[0].order()
 }
 
 // Validate checks a query against the limits, and that its parts go together.
@@ -186,17 +171,8 @@ func (q Query) validateFilters() error {
 	if len(q.Prefix) > MaxKeyBytes {
 		return Invalid("prefix must be at most %d bytes, got %d: no key is longer", MaxKeyBytes, len(q.Prefix))
 	}
-	if q.Indexes != nil {
-		leaves := 0
-		if err := q.Indexes.validate(0, &leaves); err != nil {
-			return err
-		}
-		if leaves > MaxFilters {
-			return Invalid("indexes and indexKeys may name %d indexes together, got %d", MaxFilters, leaves)
-		}
-		if n := readings(q.Indexes.spellings(nil)); n > MaxReadings {
-			return Invalid(`indexes may be read as %d pairs of key and member together, got %d, one for each colon: name the pair as {"key":…,"member":…}`, MaxReadings, n)
-		}
+	if err := validateIndexFilters(q.Indexes, q.IndexKeys); err != nil {
+		return err
 	}
 	if err := q.Search.validate(); err != nil {
 		return err
@@ -212,120 +188,18 @@ func (q Query) validateFilters() error {
 	return nil
 }
 
-func (f *IndexFilter) validate(depth int, leaves *int) error {
-	if depth > 2*MaxGroupDepth { // a group of callers is at most an Any or a Not within an All
-		return Invalid("index groups must be nested at most %d levels deep", MaxGroupDepth)
-	}
-	kinds := 0
-	for _, is := range []bool{len(f.All) > 0, len(f.Any) > 0, f.Not != nil, f.Spelled != "", f.Exact != Index{}} {
-		if is {
-			kinds++
-		}
-	}
-	if kinds != 1 {
-		return Invalid("an index filter must be exactly one of all, any, not or an index")
-	}
-	parts := slices.Concat(f.All, f.Any)
-	if f.Not != nil {
-		parts = append(parts, *f.Not)
-	}
-	for _, part := range parts {
-		if err := part.validate(depth+1, leaves); err != nil {
-			return err
-		}
-	}
-	if len(parts) > 0 {
-		return nil
-	}
-	*leaves++
-	return f.ValidateLeaf("an index")
-}
-
-// spellings collects what is spelled "<key>:<member>" anywhere in the filter.
-func (f *IndexFilter) spellings(found []string) []string {
-	if f.Spelled != "" {
-		found = append(found, f.Spelled)
-	}
-	for _, part := range slices.Concat(f.All, f.Any) {
-		found = part.spellings(found)
-	}
-	if f.Not != nil {
-		found = f.Not.spellings(found)
-	}
-	return found
-}
-
-// ValidateLeaf checks a filter without parts, which errors call position.
-func (f *IndexFilter) ValidateLeaf(position string) error {
-	switch {
-	case f.Spelled != "":
-		return validateSpelled(position, f.Spelled)
-	case f.Exact.Key == "":
-		return Invalid("%s must name an index", position)
-	case f.Exact.Member != "":
-		return validateFilter(position, f.Exact.String())
-	}
-	return validateFilter(position, f.Exact.Key)
-}
-
-// validate returns an error that begins with the name of a field: the caller knows which of many conditions it is about.
-func (c Condition) validate() error {
-	if c.By == "" {
-		if err := c.Path.validate(); err != nil {
-			return fmt.Errorf("path: %w", err)
-		}
-	} else if !slices.Contains(OwnFields, c.By) {
-		return fmt.Errorf("path must be a path or one of %s, got %s", join(OwnFields), quote(c.By))
-	}
-	if !slices.Contains(Ops, c.Op) {
-		return fmt.Errorf("op must be one of %s, got %s", join(Ops), quote(string(c.Op)))
-	}
-	if err := queryable(c.Value); err != nil {
-		return fmt.Errorf("value %w", err)
-	}
-	kind := c.Value[0]
-	isNumber, isString := kind == '-' || kind >= '0' && kind <= '9', kind == '"'
-	switch c.Op {
-	case OpGt, OpGte, OpLt, OpLte:
-		if !isNumber && !isString {
-			return fmt.Errorf("value must be a number or a string for %s", c.Op)
-		}
-	case OpIn:
-		var values []json.RawMessage
-		if kind != '[' || json.Unmarshal([]byte(c.Value), &values) != nil {
-			return errors.New("value must be an array for in")
-		}
-		if len(values) > MaxInValues {
-			return fmt.Errorf("value must have at most %d elements for in, got %d", MaxInValues, len(values))
-		}
-	case OpExists:
-		if kind != 't' && kind != 'f' {
-			return errors.New("value must be true or false for exists")
-		}
-		return nil
-	}
-	if c.By == "" {
-		return nil
-	}
-	_, err := c.own()
-	return err
-}
-
 func (q Query) validateSort() error {
 	if len(q.Sort) > MaxSort {
 		return Invalid("sort must have at most %d elements, got %d", MaxSort, len(q.Sort))
 	}
 	for i, key := range q.Sort {
+		err := key.Path.Validate()
 		switch {
-		case key.By == "":
-			if err := key.Path.validate(); err != nil {
-				return Invalid("sort[%d]: %v", i, err)
-			}
-		case !slices.Contains(SortFields, key.By):
-			return Invalid("sort[%d]: must be by a path or one of %s, got %s", i, join(SortFields), quote(key.By))
-		case key.By == "relevance" && len(q.Sort) > 1:
+		case err != nil:
+			return Invalid("sort[%d]: %v", i, err)
+		case key.Path == Relevance && len(q.Sort) > 1:
 			return Invalid("sort[%d]: relevance cannot be combined with another order", i)
-		case key.By == "relevance" && q.Search == nil:
+		case key.Path == Relevance && q.Search == nil:
 			return Invalid("sort[%d]: relevance needs a search", i)
 		}
 	}
@@ -336,29 +210,37 @@ func (q Query) validatePage() error {
 	switch {
 	case q.Limit < 0 || q.Limit > MaxLimit:
 		return Invalid("limit must be 1 to %d, got %d", MaxLimit, q.Limit)
-	case q.Offset < 0:
-		return Invalid("offset must be 0 or more, got %d", q.Offset)
-	case q.Offset > 0 && q.After != nil:
-		return Invalid("offset cannot be combined with cursor: a cursor says already where to go on")
-	case q.After != nil && q.orderedBy() == byNothing:
+	case q.After != nil && q.order() == byNothing:
 		return Invalid("cursor cannot be combined with this sort: go on with offset")
 	case q.PageBytes < 0 || q.PageBytes > MaxPageBytes:
 		return Invalid("a page must be 1 to %d bytes, got %d", MaxPageBytes, q.PageBytes)
 	case len(q.Select) > MaxSelect:
 		return Invalid("select must have at most %d fields, got %d", MaxSelect, len(q.Select))
+	case q.Select != nil && len(q.Select) == 0:
+		return Invalid("select must name at least one of %s, value.<path>", join(EntryFields))
+	}
+	if err := validateOffset(q.Offset, q.After); err != nil {
+		return err
 	}
 	for i, field := range q.Select {
-		if field.Path == nil && !slices.Contains(EntryFields, field.Name) {
-			return Invalid("select[%d]: must be value.<path> or one of %s, got %s", i, join(EntryFields), quote(field.Name))
-		}
-		if field.Path != nil {
-			if err := field.Path.validate(); err != nil {
+		if path, ok := field.path(); ok {
+			if err := path.Validate(); err != nil {
 				return Invalid("select[%d]: %v", i, err)
 			}
-			if !isText(field.Name) {
-				return Invalid("select[%d] must be valid UTF-8 without U+0000", i)
-			}
+		} else if !slices.Contains(EntryFields, field) {
+			return Invalid("select[%d]: must be value.<path> or one of %s, got %s", i, join(EntryFields), quote(string(field)))
 		}
+	}
+	return nil
+}
+
+// validateOffset checks where a page begins.
+func validateOffset(offset *int, after *Cursor) error {
+	switch {
+	case offset != nil && *offset < 0:
+		return Invalid("offset must be 0 or more, got %d", *offset)
+	case offset != nil && after != nil:
+		return Invalid("offset cannot be combined with cursor: a cursor says already where to go on")
 	}
 	return nil
 }
@@ -368,33 +250,26 @@ func (q Query) validateCursor() error {
 	if q.After == nil {
 		return nil
 	}
-	return q.After.check(digest(q.question()), q.orderedBy())
+	return q.After.validate(q.question(), q.order())
 }
 
 func (q Query) validateAggregates() error {
 	switch {
 	case len(q.Aggregates) > MaxAggregates:
 		return Invalid("aggregate must have at most %d elements, got %d", MaxAggregates, len(q.Aggregates))
-	case q.GroupBy != nil && len(q.Aggregates) == 0:
-		return Invalid("groupBy needs aggregate, as in [{\"op\":\"count\"}]")
+	case q.Aggregates != nil && len(q.Aggregates) == 0:
+		return Invalid(`aggregate must have an element, as in [{"op":"count"}]`)
+	case q.GroupBy != "" && len(q.Aggregates) == 0:
+		return Invalid(`groupBy needs aggregate, as in [{"op":"count"}]`)
 	case len(q.Aggregates) == 0:
 		return nil
-	case len(q.Sort) > 0 || q.Select != nil || q.After != nil || q.Offset > 0:
+	case len(q.Sort) > 0 || q.Select != nil || q.After != nil || q.Offset != nil:
 		return Invalid("sort, select, cursor and offset cannot be combined with aggregate")
-	case q.Limit > 0 && q.GroupBy == nil:
+	case q.Limit > 0 && q.GroupBy == "":
 		return Invalid("limit bounds the groups of an aggregate: it needs groupBy")
-	case q.GroupBy != nil && q.GroupBy.By != "":
-		if !slices.Contains(OwnFields, q.GroupBy.By) {
-			return Invalid("groupBy must be a path, index:<index key> or one of %s, got %s", join(OwnFields), quote(q.GroupBy.By))
-		}
-	case q.GroupBy != nil && q.GroupBy.Path != nil:
-		if err := q.GroupBy.Path.validate(); err != nil {
-			return Invalid("groupBy: %v", err)
-		}
-	case q.GroupBy != nil:
-		if err := validateFilter("groupBy", q.GroupBy.Index); err != nil {
-			return err
-		}
+	}
+	if err := q.GroupBy.validate(); err != nil {
+		return err
 	}
 	for i, a := range q.Aggregates {
 		if err := a.validate(); err != nil {
@@ -404,87 +279,37 @@ func (q Query) validateAggregates() error {
 	return nil
 }
 
-// validate returns an error that begins with the name of a field.
-func (a Aggregate) validate() error {
+func (g Grouping) validate() error {
+	index, isIndex := g.index()
 	switch {
-	case !slices.Contains(AggregateOps, a.Op):
-		return fmt.Errorf("op must be one of %s, got %s", join(AggregateOps), quote(a.Op))
-	case a.By != "" && !slices.Contains(OwnFields, a.By):
-		return fmt.Errorf("path must be a path or one of %s, got %s", join(OwnFields), quote(a.By))
-	case a.By != "" && (a.Op == "sum" || a.Op == "avg"):
-		return fmt.Errorf("path must lead to numbers for %s: %s is none", a.Op, a.By)
-	case a.By == "" && a.Path == nil && a.Op != "count":
-		return fmt.Errorf("path is needed for %s", a.Op)
-	case !isText(a.Name):
-		return errors.New("path must be valid UTF-8 without U+0000")
-	case a.Path == nil:
+	case g == "":
 		return nil
+	case isIndex && index == "":
+		return Invalid("groupBy must name an index after index:")
+	case isIndex:
+		return validateFilter("groupBy", index)
 	}
-	if err := a.Path.validate(); err != nil {
-		return fmt.Errorf("path: %w", err)
+	if err := Path(g).Validate(); err != nil {
+		return Invalid("groupBy: %v", err)
 	}
 	return nil
 }
 
-// quote shows a text that was sent, as far as it helps: an error must not be as large as what it is about.
-func quote(text string) string { return strconv.Quote(excerpt(text)) }
-
-func excerpt(text string) string {
-	const most = 60
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
-}
-
-func join[T ~string](values []T) string {
-	texts := make([]string, len(values))
-	for i, value := range values {
-		texts[i] = string(value)
-	}
-	return strings.Join(texts, ", ")
-}
-
-// queryable checks that jsonb can hold a JSON text.
-func queryable(text string) error {
-	decoder := json.NewDecoder(strings.NewReader(text))
-	decoder.UseNumber()
+// validate returns an error that begins with the name of a field: the caller knows which of many aggregates it is about.
+func (a Aggregate) validate() error {
+	numeric := a.Op == "sum" || a.Op == "avg"
 	switch {
-	case !json.Valid([]byte(text)) || !isText(text):
-		return errors.New("must be JSON")
-	case HasLoneSurrogate(text):
-		return errors.New("must not hold half of a surrogate pair")
-	case depth(text) > MaxDepth:
-		return fmt.Errorf("must be nested at most %d levels deep", MaxDepth)
+	case !slices.Contains(AggregateOps, a.Op):
+		return fmt.Errorf("op must be one of %s, got %s", join(AggregateOps), quote(a.Op))
+	case a.Path == "" && a.Op == "count":
+		return nil
+	case a.Path == "":
+		return fmt.Errorf("path is needed for %s", a.Op)
+	case a.Path.isOwn() && numeric:
+		return fmt.Errorf("path must lead to numbers for %s: %s is none", a.Op, a.Path)
 	}
-	for {
-		token, err := decoder.Token()
-		if err != nil {
-			return nil // the end: the text is valid
-		}
-		switch token := token.(type) {
-		case string:
-			if strings.ContainsRune(token, 0) {
-				return errors.New("must not contain U+0000")
-			}
-		case json.Number:
-			if !isNumeric(string(token)) {
-				return fmt.Errorf("must not hold a number with more than %d digits before or after the point", MaxNumberDigits)
-			}
-		}
+	if err := a.Path.Validate(); err != nil {
+		return fmt.Errorf("path: %w", err)
 	}
-}
-
-// isNumeric tells whether a JSON number, written without an exponent, has at most MaxNumberDigits on each side of the point.
-func isNumeric(number string) bool {
-	mantissa, exponent, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(number, "-")), "e")
-	whole, fraction, _ := strings.Cut(mantissa, ".")
-	shift := 0
-	if exponent != "" {
-		var err error
-		if shift, err = strconv.Atoi(exponent); err != nil || shift > MaxNumberDigits || shift < -MaxNumberDigits {
-			return false
-		}
-	}
-	return len(whole)+shift <= MaxNumberDigits && len(fraction)-shift <= MaxNumberDigits
+	return nil
 }

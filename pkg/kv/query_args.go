@@ -3,12 +3,19 @@ package kv
 import (
 	"encoding/json"
 	"slices"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // queryArgs is a [Query] as the kv_query function takes it, with every default filled in.
 type queryArgs struct {
-	question
-	Question   string         `json:"question"` // for the cursor: the digest of the above
+	Prefix     string         `json:"prefix"`
+	Terms      []termArg      `json:"terms"`
+	Filter     any            `json:"filter"` // null, the position of a term from 1 on, or ["and" | "or" | "not", filter, ...]
+	Search     *Search        `json:"search"`
+	Where      []conditionArg `json:"where"`
+	Sort       []sortArg      `json:"sort"`
+	Question   string         `json:"question"`
 	Select     []fieldArg     `json:"select"`
 	Limit      int            `json:"limit"`
 	Offset     int            `json:"offset"`
@@ -18,158 +25,142 @@ type queryArgs struct {
 	Group      *groupArg      `json:"group"`
 }
 
-// question is what a query asks, wherever its page begins and whatever is shown of it.
-type question struct {
-	Prefix string         `json:"prefix"`
-	Terms  []termArg      `json:"terms"`
-	Filter any            `json:"filter"` // null, the position of a term from 1 on, or ["and" | "or" | "not", filter, ...]
-	Search Search         `json:"search"`
-	Where  []conditionArg `json:"where"`
-	Sort   []sortArg      `json:"sort"`
-}
-
 type (
 	termArg struct {
-		Spelled *string `json:"spelled,omitempty"`
-		Key     *string `json:"key,omitempty"`
-		Member  *Member `json:"member,omitempty"`
+		Pair   *string `json:"spelled,omitempty"`
+		Key    *string `json:"key,omitempty"`
+		Member *Member `json:"member,omitzero"`
+	}
+	byArg struct {
+		By   string   `json:"by,omitempty"`
+		Path []string `json:"path,omitempty"`
 	}
 	conditionArg struct {
-		By    string          `json:"by"`
-		Path  Path            `json:"path,omitempty"`
+		byArg
 		Op    Op              `json:"op"`
 		Value json.RawMessage `json:"value"`
 	}
 	fieldArg struct {
-		Name string `json:"name"`
-		Path Path   `json:"path,omitempty"`
+		Name Field    `json:"name"`
+		Path []string `json:"path,omitempty"`
 	}
 	sortArg struct {
-		By         string `json:"by"`
-		Path       Path   `json:"path,omitempty"`
-		Descending bool   `json:"desc"`
+		byArg
+		Descending bool `json:"desc"`
 	}
 	afterArg struct {
-		Position json.RawMessage `json:"position"`
-		Key      string          `json:"key"`
+		Position jsontext.Value `json:"position"`
+		Key      string         `json:"key"`
 	}
 	aggregateArg struct {
-		Op   string `json:"op"`
-		By   string `json:"by,omitempty"`
-		Path Path   `json:"path,omitempty"`
+		Op string `json:"op"`
+		byArg
 		Name string `json:"name,omitempty"`
 	}
 	groupArg struct {
-		By    string  `json:"by,omitempty"`
-		Path  Path    `json:"path,omitempty"`
+		byArg
 		Index *string `json:"index,omitempty"`
 	}
 )
 
-// question expects valid filters and a valid sort.
-func (q Query) question() question {
-	a := question{Prefix: q.Prefix, Terms: []termArg{}, Search: q.Search, Where: []conditionArg{}, Sort: sortArgs(q.Sort)}
-	if q.Indexes != nil {
-		a.Filter = a.filter(*q.Indexes, map[termKey]int{})
+func segments(p Path) []string { return slices.Collect(jsontext.Pointer(p.Pointer()).Tokens()) }
+
+func by(p Path, path string) byArg {
+	if p.isOwn() || p == Relevance {
+		return byArg{By: string(p)}
 	}
-	for _, c := range q.Where {
-		a.Where = append(a.Where, c.arg())
-	}
-	return a
+	return byArg{By: path, Path: segments(p)}
 }
 
 // args expects a valid query.
 func (q Query) args() queryArgs {
-	a := queryArgs{question: q.question(), Limit: q.Limit, Offset: q.Offset, PageBytes: q.PageBytes, Aggregates: []aggregateArg{}}
-	a.Question = digest(a.question)
-	for _, field := range q.Select {
-		a.Select = append(a.Select, fieldArg(field))
+	a := queryArgs{Terms: []termArg{}, Question: q.question()}
+	q = q.complete()
+	a.Prefix, a.Limit, a.PageBytes = q.Prefix, q.Limit, q.PageBytes
+	seen := map[string]int{}
+	a.Filter = a.combine("and", slices.DeleteFunc([]any{a.filter(q.Indexes, seen), a.filter(q.IndexKeys, seen)}, func(f any) bool { return f == nil }))
+	if q.Search != nil {
+		a.Search = &q.Search
 	}
-	if q.Select == nil {
-		for _, name := range EntryFields {
-			a.Select = append(a.Select, fieldArg{Name: name})
+	for _, c := range q.Where {
+		a.Where = append(a.Where, conditionArg{by(c.Path, "path"), c.Op, json.RawMessage(c.Value)})
+	}
+	for _, key := range q.Sort {
+		a.Sort = append(a.Sort, sortArg{by(key.Path, "path"), key.Descending})
+	}
+	for _, field := range q.Select {
+		arg := fieldArg{Name: field}
+		if path, ok := field.path(); ok {
+			arg.Path = segments(path)
+			if path.isOwn() {
+				arg.Path = []string{string(path)}
+			}
 		}
+		a.Select = append(a.Select, arg)
 	}
 	for _, aggregate := range q.Aggregates {
-		a.Aggregates = append(a.Aggregates, aggregateArg(aggregate))
+		arg := aggregateArg{Op: aggregate.Op, Name: string(aggregate.Path)}
+		if aggregate.Path != "" {
+			arg.byArg = by(aggregate.Path, "")
+		}
+		a.Aggregates = append(a.Aggregates, arg)
 	}
-	switch {
-	case a.Limit == 0 && len(q.Aggregates) > 0:
-		a.Limit = MaxGroups
-	case a.Limit == 0:
-		a.Limit = DefaultQueryLimit
-	}
-	if a.PageBytes == 0 {
-		a.PageBytes = MaxPageBytes
+	if q.Offset != nil {
+		a.Offset = *q.Offset
 	}
 	if q.After != nil {
-		a.After = &afterArg{json.RawMessage(q.After.Position), q.After.Key}
+		a.After = &afterArg{jsontext.Value(q.After.position()), q.After.Key}
 	}
-	switch {
-	case q.GroupBy == nil:
-	case q.GroupBy.By != "" || q.GroupBy.Path != nil:
-		a.Group = &groupArg{By: q.GroupBy.By, Path: q.GroupBy.Path}
-	default:
-		a.Group = &groupArg{Index: &q.GroupBy.Index}
+	if index, ok := q.GroupBy.index(); ok {
+		a.Group = &groupArg{Index: &index}
+	} else if q.GroupBy != "" {
+		a.Group = &groupArg{byArg: by(Path(q.GroupBy), "")}
 	}
 	return a
 }
 
-// sortArgs ends with the first key: no two entries have the same one, so that nothing is left to sort.
-func sortArgs(keys []SortKey) []sortArg {
-	if len(keys) == 0 {
-		return []sortArg{{By: "key"}}
-	}
-	var args []sortArg
-	for _, key := range keys {
-		arg := sortArg(key)
-		if key.By == "" {
-			arg.By = "path"
-		}
-		args = append(args, arg)
-		if key.By == "key" {
-			break
-		}
-	}
-	return args
-}
-
-type termKey struct {
-	spelled string
-	exact   Index
-}
-
 // filter writes a filter as simply as it can be said, and collects its terms.
-func (a *question) filter(f IndexFilter, seen map[termKey]int) any {
-	switch {
-	case f.Not != nil:
-		part := a.filter(*f.Not, seen)
-		if inner, ok := part.([]any); ok && inner[0] == "not" {
-			return inner[1]
-		}
-		return []any{"not", part}
-	case f.All != nil:
-		return a.combine("and", f.All, seen)
-	case f.Any != nil:
-		return a.combine("or", f.Any, seen)
+func (a *queryArgs) filter(f *IndexFilter, seen map[string]int) any {
+	if f == nil {
+		return nil
 	}
-	term := termKey{f.Spelled, f.Exact}
-	if seen[term] == 0 {
-		if f.Spelled != "" {
-			a.Terms = append(a.Terms, termArg{Spelled: &f.Spelled})
+	if f.Pair != "" || f.Exact.Key != "" {
+		term := termArg{Key: &f.Exact.Key, Member: &f.Exact.Member}
+		if f.Pair != "" {
+			term = termArg{Pair: &f.Pair}
+		}
+		if seen[encodeArgs(term)] == 0 {
+			a.Terms = append(a.Terms, term)
+			seen[encodeArgs(term)] = len(a.Terms)
+		}
+		return seen[encodeArgs(term)]
+	}
+	parts := func(filters []IndexFilter) (parts []any) {
+		for _, part := range filters {
+			parts = append(parts, a.filter(&part, seen))
+		}
+		return parts
+	}
+	all := parts(f.All)
+	if f.Any != nil {
+		all = append(all, a.combine("or", parts(f.Any)))
+	}
+	if len(f.None) > 0 {
+		none := a.combine("or", parts(f.None))
+		if inner, ok := none.([]any); ok && inner[0] == "not" {
+			all = append(all, inner[1])
 		} else {
-			a.Terms = append(a.Terms, termArg{Key: &f.Exact.Key, Member: &f.Exact.Member})
+			all = append(all, []any{"not", none})
 		}
-		seen[term] = len(a.Terms)
 	}
-	return seen[term]
+	return a.combine("and", all)
 }
 
-func (a *question) combine(op string, filters []IndexFilter, seen map[termKey]int) any {
+func (a *queryArgs) combine(op string, filters []any) any {
 	combined := []any{op}
 	for _, f := range filters {
-		parts := []any{a.filter(f, seen)}
-		if inner, ok := parts[0].([]any); ok && inner[0] == op {
+		parts := []any{f}
+		if inner, ok := f.([]any); ok && inner[0] == op {
 			parts = inner[1:]
 		}
 		for _, part := range parts {
@@ -178,7 +169,10 @@ func (a *question) combine(op string, filters []IndexFilter, seen map[termKey]in
 			}
 		}
 	}
-	if len(combined) == 2 {
+	switch len(combined) {
+	case 1:
+		return nil
+	case 2:
 		return combined[1]
 	}
 	return combined

@@ -1,10 +1,12 @@
 package kv
 
 import (
-	"encoding/json"
 	"errors"
 	"strings"
 	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // read is one read of the database, checked and ready to be sent.
@@ -21,9 +23,9 @@ type scope struct {
 	one  bool
 }
 
-// readArgs makes the arguments' text. What this package passes as arguments can always be marshaled.
+// encodeArgs makes the arguments' text. What this package passes as arguments can always be marshaled.
 func encodeArgs(args any) string {
-	text, err := json.Marshal(args)
+	text, err := jsonv2.Marshal(args, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		panic(err)
 	}
@@ -49,16 +51,15 @@ func checkFound(value string) error {
 }
 
 func listRequest(q ListQuery) (readRequest, error) {
-	if q.Order == "" {
-		q.Order = OrderByKey
-	}
 	if err := q.Validate(); err != nil {
 		return readRequest{}, err
 	}
+	question := q.Question()
+	q = q.complete()
 	args := listArgs{
 		Prefix: q.Prefix, Values: q.Values, Limit: q.Limit, Offset: q.Offset,
-		Sort: q.Order.Field(), Descending: q.Order.Descending(),
-		Indexes: append([]string{}, q.Indexes...), IndexKeys: append([]string{}, q.IndexKeys...), Question: q.Question(),
+		Sort: strings.TrimSuffix(string(q.Sort.Path), "At"), Descending: q.Sort.Descending,
+		Indexes: q.Indexes, IndexKeys: q.IndexKeys, Question: question,
 	}
 	if q.After != nil {
 		args.AfterKey = &q.After.Key

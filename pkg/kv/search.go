@@ -12,9 +12,9 @@ type Search [][]SearchTerm
 type SearchTerm struct {
 	Text string `json:"text"`
 	// Not excludes entries with the term.
-	Not bool `json:"not,omitempty"`
+	Not bool `json:"not,omitzero"`
 	// Prefix lets the last word go on.
-	Prefix bool `json:"prefix,omitempty"`
+	Prefix bool `json:"prefix,omitzero"`
 }
 
 // ParseSearch reads what people type into a web search: words that must all occur, "a phrase", or between alternatives,

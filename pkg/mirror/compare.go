@@ -58,7 +58,7 @@ func (c comparingReader) List(ctx context.Context, q kv.ListQuery, f kv.Freshnes
 	read := func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.ReadResult, error) {
 		return from.List(ctx, q, f)
 	}
-	if q.Order != "" && q.Order.Field() != "key" { // each store has times of its own, and so pages of its own
+	if !q.ByKey() { // each store has times of its own, and so pages of its own
 		result, err := c.primary.List(ctx, q, f)
 		result.Compared = kv.ComparedSkipped
 		return result, err

@@ -126,7 +126,7 @@ func TestAComparisonIsNeverTheCallersProblem(t *testing.T) {
 		"NotAmongTheShare": func() (kv.ReadResult, error) { return none.Get(t.Context(), "k", kv.Freshness{}) },
 		"Query":            func() (kv.ReadResult, error) { return all.Query(t.Context(), kv.Query{}, kv.Freshness{}) },
 		"ByTime": func() (kv.ReadResult, error) {
-			return all.List(t.Context(), kv.ListQuery{Order: "created.asc"}, kv.Freshness{})
+			return all.List(t.Context(), kv.ListQuery{Sort: kv.SortKey{Path: "createdAt"}}, kv.Freshness{})
 		},
 	} {
 		result, err := read()

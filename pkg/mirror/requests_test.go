@@ -63,7 +63,7 @@ func TestTheRunbookSaysWhatAnOperationCosts(t *testing.T) {
 		{"kv-get", func(i int, store kv.Store) error { _, err := store.Get(ctx, prefix(i)+"1"); return err }},
 		{"kv-list, keys alone", list(kv.ListQuery{})},
 		{"kv-list of 20 with values", list(kv.ListQuery{Values: true})},
-		{"kv-list of 20 by an index or a time", list(kv.ListQuery{Order: "updated.asc"})},
+		{"kv-list of 20 by an index or a time", list(kv.ListQuery{Sort: kv.SortKey{Path: "updatedAt"}})},
 		{"kv-upsert", upsert("1")},
 		{"kv-upsert with one index", upsert("new", "a")},
 		{"kv-upsert with two indexes", upsert("newer", "a", "b")},

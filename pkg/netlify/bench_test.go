@@ -125,11 +125,11 @@ func BenchmarkParse(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				fields, err := queryFields(r)
+				document, err := queryDocument(r)
 				if err != nil {
 					b.Fatal(err)
 				}
-				if _, _, err := parseQuery(fields); err != nil {
+				if _, _, err := parseQuery(document); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -43,12 +43,12 @@ func deleteKey(r *Request) (string, error) {
 	if err := checkNoParams(r); err != nil {
 		return "", err
 	}
-	form, err := formOfBody(r, "a field of kv-delete", []string{"key"})
+	fields, err := documentOfBody(r, "a field of kv-delete", []string{"key"})
 	if err != nil {
 		return "", err
 	}
-	key, ok := decodeString(form["key"])
-	if !ok && isString(form["key"]) {
+	key, ok := decodeString(fields["key"])
+	if !ok && isString(fields["key"]) {
 		return "", kv.Invalid("key must not contain half of a surrogate pair")
 	}
 	return requireKey(key)

@@ -1,9 +1,12 @@
 package netlify
 
 import (
+	"cmp"
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"netlify-supabase-kv/pkg/kv"
 )
@@ -48,15 +51,33 @@ func listQuery(r *Request) (q kv.ListQuery, err error) {
 	if q.Offset, err = number(r, "offset", 0, maxOffset); err != nil {
 		return q, err
 	}
-	if q.Order, err = kv.ParseOrder(r.Param("sortBy"), r.Param("sortOrder")); err != nil {
+	if q.Sort, err = listSort(r); err != nil {
 		return q, err
 	}
 	if cursor := r.Param("cursor"); cursor != "" {
-		if q.After, err = kv.ParseCursor(cursor); err != nil {
-			return q, err
-		}
+		q.After, err = kv.ParseCursor(cursor)
 	}
-	return q, q.Validate()
+	return q, err
+}
+
+// listSort reads sortBy and sortOrder. What kv-list calls created is createdAt everywhere else.
+func listSort(r *Request) (key kv.SortKey, err error) {
+	by, err := oneOf(r, "sortBy", "key", "created", "updated")
+	if err != nil {
+		return key, err
+	}
+	order, err := oneOf(r, "sortOrder", "asc", "desc")
+	path := map[string]kv.Path{"key": "key", "created": "createdAt", "updated": "updatedAt"}[by]
+	return kv.SortKey{Path: path, Descending: order == "desc"}, err
+}
+
+// oneOf reads a parameter of one of some values; the first of them if it is absent.
+func oneOf(r *Request, name string, allowed ...string) (string, error) {
+	value := cmp.Or(r.Param(name), allowed[0])
+	if !slices.Contains(allowed, value) {
+		return "", kv.Invalid("%s must be one of %s, got %q", name, strings.Join(allowed, ", "), value)
+	}
+	return value, nil
 }
 
 // number reads a parameter of decimal digits; nil if it is absent.
@@ -69,6 +90,5 @@ func number(r *Request, name string, least, most int) (*int, error) {
 	if err != nil || int(n) < least || int(n) > most {
 		return nil, kv.Invalid("%s must be a whole number from %d to %d, got %q", name, least, most, text)
 	}
-	value := int(n)
-	return &value, nil
+	return new(int(n)), nil
 }

@@ -194,11 +194,11 @@ func TestParametersBecomeAQuery(t *testing.T) {
 		multi map[string][]string
 		want  kv.ListQuery
 	}{
-		"None":          {nil, kv.ListQuery{Order: kv.OrderByKey}},
-		"All":           {map[string][]string{"prefix": {"p%"}, "includeValues": {"true"}, "limit": {"10"}, "offset": {"0"}, "sortBy": {"created"}, "sortOrder": {"desc"}, "index": {"a:b", "c:d,e"}, "indexKey": {"i"}}, kv.ListQuery{Prefix: "p%", Values: true, Limit: number(10), Offset: number(0), Order: "created.desc", Indexes: []string{"a:b", "c:d,e"}, IndexKeys: []string{"i"}}},
-		"EmptyIsAbsent": {map[string][]string{"limit": {""}, "offset": {""}, "cursor": {""}, "sortBy": {""}, "index": {""}}, kv.ListQuery{Order: kv.OrderByKey}},
-		"LastWins":      {map[string][]string{"limit": {"1", "2"}, "prefix": {"a", "b"}}, kv.ListQuery{Prefix: "b", Limit: number(2), Order: kv.OrderByKey}},
-		"OnlyTrueIs":    {map[string][]string{"includeValues": {"TRUE"}}, kv.ListQuery{Order: kv.OrderByKey}},
+		"None":          {nil, kv.ListQuery{Sort: kv.SortKey{Path: "key"}}},
+		"All":           {map[string][]string{"prefix": {"p%"}, "includeValues": {"true"}, "limit": {"10"}, "offset": {"0"}, "sortBy": {"created"}, "sortOrder": {"desc"}, "index": {"a:b", "c:d,e"}, "indexKey": {"i"}}, kv.ListQuery{Prefix: "p%", Values: true, Limit: number(10), Offset: number(0), Sort: kv.SortKey{Path: "createdAt", Descending: true}, Indexes: []string{"a:b", "c:d,e"}, IndexKeys: []string{"i"}}},
+		"EmptyIsAbsent": {map[string][]string{"limit": {""}, "offset": {""}, "cursor": {""}, "sortBy": {""}, "index": {""}}, kv.ListQuery{Sort: kv.SortKey{Path: "key"}}},
+		"LastWins":      {map[string][]string{"limit": {"1", "2"}, "prefix": {"a", "b"}}, kv.ListQuery{Prefix: "b", Limit: number(2), Sort: kv.SortKey{Path: "key"}}},
+		"OnlyTrueIs":    {map[string][]string{"includeValues": {"TRUE"}}, kv.ListQuery{Sort: kv.SortKey{Path: "key"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			multi, err := json.Marshal(c.multi)

@@ -25,11 +25,11 @@ func Query(reader querier, timeout time.Duration) Endpoint {
 		if timeout <= 0 {
 			return nil, &kv.Error{Code: kv.CodeNotConfigured, Message: messageQueryTimeout}
 		}
-		fields, err := queryFields(r)
+		document, err := queryDocument(r)
 		if err != nil {
 			return nil, err
 		}
-		q, format, err := parseQuery(fields)
+		q, format, err := parseQuery(document)
 		if err != nil {
 			return nil, err
 		}
@@ -66,16 +66,16 @@ func QueryTimeoutFromEnv() time.Duration {
 	return timeout
 }
 
-// queryFields are the fields of a query as JSON texts, from the body of a POST or the parameters of a GET.
-func queryFields(r *Request) (queryForm, error) {
+// queryDocument is a query as callers write it, from the body of a POST or the parameters of a GET.
+func queryDocument(r *Request) (document, error) {
 	if r.HTTPMethod == http.MethodGet {
 		if err := checkNoBody(r); err != nil {
 			return nil, err
 		}
-		return formOfParams(r)
+		return documentOfParams(r)
 	}
 	if err := checkNoParams(r); err != nil {
 		return nil, err
 	}
-	return formOfBody(r, "a field of kv-query", queryFieldNames)
+	return documentOfBody(r, "a field of kv-query", queryFields)
 }

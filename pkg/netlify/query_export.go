@@ -2,6 +2,7 @@ package netlify
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -30,19 +31,18 @@ var exportFormats = []exportFormat{
 	{name: "ndjson", contentType: "application/x-ndjson; charset=utf-8", maxLimit: kv.MaxLimit},
 }
 
-// formatNamed finds a format; "" is json.
-func formatNamed(name string) (exportFormat, error) {
-	if name == "" {
-		return exportFormats[0], nil
-	}
+// format reads the name of a format; json if it is absent.
+func (p part) format() exportFormat {
+	name := p.optionalString()
 	var names []string
 	for _, format := range exportFormats {
-		if format.name == name {
-			return format, nil
+		if format.name == cmp.Or(name, "json") {
+			return format
 		}
 		names = append(names, format.name)
 	}
-	return exportFormat{}, kv.Invalid("format must be one of %s, got %s", strings.Join(names, ", "), quoted(name))
+	p.refuse(" must be one of %s, got %s", strings.Join(names, ", "), quoted(name))
+	return exportFormats[0]
 }
 
 // queryAnswer is what the store answers a query with; results and groups keep the bytes of their values.
@@ -117,7 +117,7 @@ type rowWriter interface {
 func (f exportFormat) writer(q kv.Query, a queryAnswer) (rowWriter, []json.RawMessage) {
 	rows := a.Results
 	switch {
-	case q.GroupBy != nil:
+	case q.GroupBy != "":
 		rows = a.Groups
 	case len(q.Aggregates) > 0:
 		rows = []json.RawMessage{[]byte(`{"aggregates":` + string(a.Aggregates) + `}`)}
@@ -161,24 +161,24 @@ func newCSVWriter(q kv.Query, bom bool) *csvWriter {
 	}
 	switch {
 	case len(q.Aggregates) > 0:
-		if q.GroupBy != nil {
+		if q.GroupBy != "" {
 			w.columns = append(w.columns, "group")
 		}
 		for _, a := range q.Aggregates {
-			column := strings.TrimSuffix(a.Op+":"+a.Name, ":")
+			column := strings.TrimSuffix(a.Op+":"+string(a.Path), ":")
 			w.columns = append(w.columns, column)
 			if leavesOut(a.Op) {
 				w.columns = append(w.columns, column+" excluded")
 			}
 		}
-		w.cells = func(text json.RawMessage) ([]string, error) { return aggregateCells(text, q.GroupBy != nil) }
+		w.cells = func(text json.RawMessage) ([]string, error) { return aggregateCells(text, q.GroupBy != "") }
 	default:
-		w.columns = kv.EntryFields
-		if q.Select != nil {
-			w.columns = nil
-			for _, field := range q.Select {
-				w.columns = append(w.columns, field.Name)
-			}
+		selected := q.Select
+		if selected == nil {
+			selected = kv.EntryFields
+		}
+		for _, field := range selected {
+			w.columns = append(w.columns, string(field))
 		}
 		w.cells = func(text json.RawMessage) ([]string, error) { return resultCells(text, w.columns) }
 	}

@@ -1,105 +1,92 @@
 package netlify
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// shortNames are the parameters of a GET besides the fields of a query.
-var shortNames = []string{"q", "index", "indexKey", "match", "range"}
+// queryParams are the parameters of a GET: the fields of a document, and short forms of some.
+var queryParams = slices.Concat(queryFields, []string{"q", "index", "indexKey", "match", "range"})
 
-// queryParamNames are all parameters of a GET.
-var queryParamNames = slices.Concat(queryFieldNames, shortNames)
+// onceParams take one value: of two, one would be ignored.
+var onceParams = []string{"prefix", "indexes", "indexKeys", "match", "search", "q", "where", "limit", "offset", "cursor", "groupBy", "format", "bom"}
 
-// onceNames are the parameters that take one value: of two, one would be ignored.
-var onceNames = []string{"prefix", "indexes", "indexKeys", "match", "search", "q", "where", "limit", "offset", "cursor", "groupBy", "format", "bom"}
-
-// formOfParams writes the parameters of a GET as the fields of a POST's body.
-func formOfParams(r *Request) (queryForm, error) {
-	if err := checkNames("a parameter of kv-query", paramNames(r), queryParamNames); err != nil {
+// documentOfParams writes the parameters of a GET as the document that a POST would have.
+func documentOfParams(r *Request) (document, error) {
+	if err := checkNames("a parameter of kv-query", paramNames(r), queryParams); err != nil {
 		return nil, err
 	}
-	for _, name := range onceNames {
+	for _, name := range onceParams {
 		if err := checkOnce(r, name); err != nil {
 			return nil, err
 		}
 	}
-	form := queryForm{}
-	for _, name := range []string{"prefix", "search", "cursor", "groupBy", "format"} {
-		form.set(name, r.Param(name))
+	d := document{}
+	for _, name := range []string{"prefix", "search", "cursor", "groupBy", "format", "limit", "offset", "bom"} {
+		if text := r.Param(name); text != "" {
+			d.set(name, text)
+		}
 	}
-	for _, name := range []string{"limit", "offset"} {
-		form.setNumber(name, r.Param(name))
+	for _, name := range []string{"limit", "offset"} { // anything else than digits stays a text, which is refused
+		if text := r.Param(name); text != "" && strings.Trim(text, "0123456789") == "" {
+			d[name] = jsontext.Value(cmp.Or(strings.TrimLeft(text, "0"), "0"))
+		}
 	}
 	if bom := r.Param("bom"); bom == "true" || bom == "false" {
-		form["bom"] = json.RawMessage(bom)
-	} else {
-		form.set("bom", bom)
+		d["bom"] = jsontext.Value(bom)
 	}
 	if q := r.Param("q"); q != "" {
-		if form["search"] != nil {
+		if d["search"] != nil {
 			return nil, kv.Invalid("q and search are the same: give one of them")
 		}
-		form.set("search", q)
+		d.set("search", q)
 	}
-	for _, set := range []func(*Request) error{form.setIndexes, form.setWhere, form.setSelect, form.setSort, form.setAggregate} {
-		if err := set(r); err != nil {
-			return nil, err
-		}
-	}
-	return form, nil
+	return d, cmp.Or(d.setIndexes(r), d.setWhere(r), d.setList(r, "select"), d.setList(r, "sort"), d.setAggregate(r))
 }
 
-// set puts a text that was given into the form.
-func (f queryForm) set(name, text string) {
-	if text != "" {
-		f[name] = kv.AppendString(nil, text)
+// set puts a value into the document that can always be written: a text, or something made of texts.
+func (d document) set(name string, value any) {
+	text, err := jsonv2.Marshal(value, asEver, jsontext.PreserveRawStrings(true))
+	if err != nil {
+		panic(err)
 	}
+	d[name] = text
 }
 
-// setNumber puts digits into the form as a number, and anything else as a text, which is then refused.
-func (f queryForm) setNumber(name, text string) {
-	if text == "" || strings.Trim(text, "0123456789") != "" {
-		f.set(name, text)
-		return
-	}
-	last := len(text) - 1
-	f[name] = json.RawMessage(strings.TrimLeft(text[:last], "0") + text[last:])
-}
-
-// setJSON puts a parameter into the form that is given as the JSON text of the field.
-func (f queryForm) setJSON(r *Request, name string) (set bool, err error) {
+// setJSON puts a parameter into the document that is given as the JSON text of the field.
+func (d document) setJSON(r *Request, name string) (set bool, err error) {
 	given := r.Params(name)
 	if !slices.ContainsFunc(given, func(text string) bool { return text[0] == '[' || text[0] == '{' }) {
 		return false, nil
 	}
-	if len(given) > 1 {
+	text := jsontext.Value(strings.TrimRight(given[0], jsonSpace))
+	switch {
+	case len(given) > 1:
 		return false, kv.Invalid("%s as JSON must be given once", name)
-	}
-	if !json.Valid([]byte(given[0])) {
+	case !text.IsValid(asEver):
 		return false, kv.Invalid("%s begins like JSON, but is not", name)
 	}
-	f[name] = json.RawMessage(strings.TrimRight(given[0], jsonSpace))
+	d[name] = text
 	return true, nil
 }
 
-func (f queryForm) setIndexes(r *Request) error {
-	match := r.Param("match")
+func (d document) setIndexes(r *Request) error {
+	match := cmp.Or(r.Param("match"), "all")
 	switch {
-	case match == "":
-		match = "all"
 	case match != "all" && match != "any":
 		return kv.Invalid("match must be all or any, got %s", quoted(match))
-	case r.Params("index") == nil && r.Params("indexKey") == nil:
+	case r.Param("match") != "" && r.Params("index") == nil && r.Params("indexKey") == nil:
 		return kv.Invalid("match says how index and indexKey go together: without them there is nothing to match")
 	}
-	for _, names := range [][2]string{{"index", "indexes"}, {"indexKey", "indexKeys"}} {
-		short, name := names[0], names[1]
-		set, err := f.setJSON(r, name)
+	for short, name := range map[string]string{"index": "indexes", "indexKey": "indexKeys"} {
+		set, err := d.setJSON(r, name)
 		filters := r.Params(short)
 		switch {
 		case err != nil:
@@ -109,30 +96,22 @@ func (f queryForm) setIndexes(r *Request) error {
 		case set && len(filters) > 0:
 			return kv.Invalid("%s and %s cannot be combined", short, name)
 		case len(filters) > 0:
-			f[name] = json.RawMessage(`{"` + match + `":[` + joinJSON(filters) + `]}`)
+			d.set(name, map[string][]string{match: filters})
 		}
 	}
 	return nil
 }
 
-func joinJSON(texts []string) string {
-	var quoted []string
-	for _, text := range texts {
-		quoted = append(quoted, string(kv.AppendString(nil, text)))
-	}
-	return strings.Join(quoted, ",")
-}
-
 // setWhere adds the ranges to the conditions.
-func (f queryForm) setWhere(r *Request) error {
-	set, err := f.setJSON(r, "where")
+func (d document) setWhere(r *Request) error {
+	set, err := d.setJSON(r, "where")
 	switch {
 	case err != nil:
 		return err
 	case !set && r.Param("where") != "":
 		return kv.Invalid(`where must be JSON like [{"path":"score","op":"gte","value":10}]`)
 	}
-	var conditions [][]byte
+	conditions := list(part{"where", d["where"], &err}, func(p part) any { return p.text })
 	for i, text := range r.Params("range") {
 		bounds, err := rangeConditions(fmt.Sprintf("range[%d]", i), text)
 		if err != nil {
@@ -140,110 +119,64 @@ func (f queryForm) setWhere(r *Request) error {
 		}
 		conditions = append(conditions, bounds...)
 	}
-	if conditions == nil {
-		return nil
+	if len(r.Params("range")) > 0 {
+		d.set("where", conditions)
 	}
-	var list []json.RawMessage
-	if set {
-		if list, err = elements("where", f["where"]); err != nil {
-			return err
-		}
-	}
-	for _, condition := range conditions {
-		list = append(list, condition)
-	}
-	f["where"] = json.RawMessage("[" + join(list) + "]")
-	return nil
-}
-
-func join(texts []json.RawMessage) string {
-	parts := make([]string, len(texts))
-	for i, text := range texts {
-		parts[i] = string(text)
-	}
-	return strings.Join(parts, ",")
+	return err
 }
 
 // rangeConditions reads <path>:<from>..<to>.
-func rangeConditions(position, text string) ([][]byte, error) {
+func rangeConditions(position, text string) (conditions []any, err error) {
 	path, bounds, isRange := strings.Cut(text, ":")
 	from, to, isBounds := strings.Cut(bounds, "..")
-	if !isRange || !isBounds || path == "" || from == "" && to == "" {
+	isNumber := func(bound string) bool { // the entry's own fields are compared with text alone
+		return !slices.Contains(kv.OwnFields, kv.Path(path)) && bound != "" && strings.Contains("-0123456789", bound[:1]) && jsontext.Value(bound).IsValid()
+	}
+	switch err := kv.Path(path).Validate(); {
+	case !isRange || !isBounds || path == "" || from == "" && to == "":
 		return nil, kv.Invalid("%s must be <path>:<from>..<to>, as in score:10..20, score:10.. or score:..20, got %s", position, quoted(text))
-	}
-	if strings.Index(bounds, "..") != strings.LastIndex(bounds, "..") {
+	case strings.Index(bounds, "..") != strings.LastIndex(bounds, ".."):
 		return nil, kv.Invalid("%s must have two dots once: for texts that hold dots use where, got %s", position, quoted(text))
-	}
-	own := slices.Contains(kv.OwnFields, path) // compared with text alone
-	if _, err := kv.ParsePath(path); err != nil {
+	case err != nil:
 		return nil, kv.Invalid("%s: %v", position, err)
-	}
-	numbers := 0
-	for _, bound := range []string{from, to} {
-		if isJSONNumber(bound) && !own {
-			numbers++
-		} else if bound != "" {
-			numbers--
-		}
-	}
-	if from != "" && to != "" && numbers == 0 {
+	case from != "" && to != "" && isNumber(from) != isNumber(to):
 		return nil, kv.Invalid("%s must be from a number to a number or from a text to a text, got %s", position, quoted(text))
 	}
-	var conditions [][]byte
-	for _, bound := range []struct{ op, value string }{{"gte", from}, {"lte", to}} {
-		value := bound.value
-		if value == "" {
-			continue
+	for i, bound := range []string{from, to} {
+		value := jsontext.Value(bound)
+		if !isNumber(bound) {
+			value = kv.AppendString(nil, bound)
 		}
-		if numbers < 0 {
-			value = string(kv.AppendString(nil, value))
+		if bound != "" {
+			conditions = append(conditions, kv.Condition{Path: kv.Path(path), Op: []kv.Op{kv.OpGte, kv.OpLte}[i], Value: value})
 		}
-		conditions = append(conditions, []byte(`{"path":`+string(kv.AppendString(nil, path))+`,"op":"`+bound.op+`","value":`+value+`}`))
 	}
 	return conditions, nil
 }
 
-func isJSONNumber(text string) bool {
-	return text != "" && strings.Contains("-0123456789", text[:1]) && json.Valid([]byte(text))
-}
-
-func (f queryForm) setSelect(r *Request) error {
-	if set, err := f.setJSON(r, "select"); set || err != nil {
-		return err
+// setList puts a list into the document whose elements stand with commas between them, or as several parameters.
+func (d document) setList(r *Request, name string) error {
+	set, err := d.setJSON(r, name)
+	if given := r.Params(name); given != nil && !set {
+		d.set(name, strings.Split(strings.Join(given, ","), ","))
 	}
-	if given := r.Params("select"); given != nil {
-		f["select"] = json.RawMessage("[" + joinJSON(strings.Split(strings.Join(given, ","), ",")) + "]")
-	}
-	return nil
-}
-
-// setSort reads paths with commas between, as select has them.
-func (f queryForm) setSort(r *Request) error {
-	if set, err := f.setJSON(r, "sort"); set || err != nil {
-		return err
-	}
-	if given := r.Params("sort"); given != nil {
-		f["sort"] = json.RawMessage("[" + joinJSON(strings.Split(strings.Join(given, ","), ",")) + "]")
-	}
-	return nil
+	return err
 }
 
 // setAggregate reads count, or <op>:<path>.
-func (f queryForm) setAggregate(r *Request) error {
-	if set, err := f.setJSON(r, "aggregate"); set || err != nil {
-		return err
-	}
-	var aggregates []string
+func (d document) setAggregate(r *Request) error {
+	set, err := d.setJSON(r, "aggregate")
+	var aggregates []map[string]string
 	for _, text := range r.Params("aggregate") {
 		op, path, hasPath := strings.Cut(text, ":")
-		aggregate := `{"op":` + string(kv.AppendString(nil, op))
+		aggregate := map[string]string{"op": op}
 		if hasPath {
-			aggregate += `,"path":` + string(kv.AppendString(nil, path))
+			aggregate["path"] = path
 		}
-		aggregates = append(aggregates, aggregate+"}")
+		aggregates = append(aggregates, aggregate)
 	}
-	if aggregates != nil {
-		f["aggregate"] = json.RawMessage("[" + strings.Join(aggregates, ",") + "]")
+	if aggregates != nil && !set {
+		d.set("aggregate", aggregates)
 	}
-	return nil
+	return err
 }

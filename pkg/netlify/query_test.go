@@ -1,6 +1,7 @@
 package netlify
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/kv"
@@ -55,10 +57,12 @@ func ask(t testing.TB, event string) (*kv.Query, response) {
 
 func spelled(texts ...string) (leaves []kv.IndexFilter) {
 	for _, text := range texts {
-		leaves = append(leaves, kv.IndexFilter{Spelled: text})
+		leaves = append(leaves, kv.IndexFilter{Pair: text})
 	}
 	return leaves
 }
+
+func value(text string) jsontext.Value { return jsontext.Value(text) }
 
 func exact(key, member string) kv.IndexFilter {
 	return kv.IndexFilter{Exact: kv.Index{Key: key, Member: kv.Member(member)}}
@@ -74,51 +78,51 @@ func TestAQueryIsReadFromBodyAndParameters(t *testing.T) {
 		"Nothing":           {`{}`, "x=", kv.Query{}},
 		"NullIsAbsent":      {`{"prefix":null,"indexes":null,"where":null,"limit":null,"sort":null,"cursor":null}`, "prefix=&limit=", kv.Query{}},
 		"UnknownAndEmpty":   {`{"sessionId":null,"prefix":"a"}`, "sessionId=&prefix=a", kv.Query{Prefix: "a"}},
-		"WhereOwn":          {`{"where":[{"path":"key","op":"gt","value":"a"},{"path":"/key","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{By: "key", Op: "gt", Value: `"a"`}, {Path: kv.Path{"key"}, Op: "exists", Value: "true"}}}},
-		"RangeOfYears":      {`{"where":[{"path":"createdAt","op":"gte","value":"2026"},{"path":"createdAt","op":"lte","value":"2027-03"}]}`, "range=createdAt:2026..2027-03", kv.Query{Where: []kv.Condition{{By: "createdAt", Op: "gte", Value: `"2026"`}, {By: "createdAt", Op: "lte", Value: `"2027-03"`}}}},
-		"RangeOfKeys":       {`{"where":[{"path":"key","op":"gte","value":"10"}]}`, "range=key:10..", kv.Query{Where: []kv.Condition{{By: "key", Op: "gte", Value: `"10"`}}}},
-		"AggregateOwn":      {`{"aggregate":[{"op":"max","path":"updatedAt"}],"groupBy":"key"}`, "aggregate=max:updatedAt&groupBy=key", kv.Query{Aggregates: []kv.Aggregate{{Op: "max", By: "updatedAt", Name: "updatedAt"}}, GroupBy: &kv.Grouping{By: "key"}}},
-		"SortByMinus":       {`{"sort":["-a.b","-createdAt","c"]}`, "sort=-a.b,-createdAt&sort=c", kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"a", "b"}, Descending: true}, {By: "createdAt", Descending: true}, {Path: kv.Path{"c"}}}}},
-		"SortByMinusKey":    {`{"sort":"-key"}`, "sort=-key", kv.Query{Sort: []kv.SortKey{{By: "key", Descending: true}}}},
-		"SortPathWithMinus": {`{"sort":{"path":"-a"}}`, `sort={"path":"-a"}`, kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"-a"}}}}},
-		"SortPathWithComma": {`{"sort":["a,b"]}`, `sort=["a,b"]`, kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"a,b"}}}}},
+		"WhereOwn":          {`{"where":[{"path":"key","op":"gt","value":"a"},{"path":"/key","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{Path: "key", Op: "gt", Value: value(`"a"`)}, {Path: "/key", Op: "exists"}}}},
+		"RangeOfYears":      {`{"where":[{"path":"createdAt","op":"gte","value":"2026"},{"path":"createdAt","op":"lte","value":"2027-03"}]}`, "range=createdAt:2026..2027-03", kv.Query{Where: []kv.Condition{{Path: "createdAt", Op: "gte", Value: value(`"2026"`)}, {Path: "createdAt", Op: "lte", Value: value(`"2027-03"`)}}}},
+		"RangeOfKeys":       {`{"where":[{"path":"key","op":"gte","value":"10"}]}`, "range=key:10..", kv.Query{Where: []kv.Condition{{Path: "key", Op: "gte", Value: value(`"10"`)}}}},
+		"AggregateOwn":      {`{"aggregate":[{"op":"max","path":"updatedAt"}],"groupBy":"key"}`, "aggregate=max:updatedAt&groupBy=key", kv.Query{Aggregates: []kv.Aggregate{{Op: "max", Path: "updatedAt"}}, GroupBy: "key"}},
+		"SortByMinus":       {`{"sort":["-a.b","-createdAt","c"]}`, "sort=-a.b,-createdAt&sort=c", kv.Query{Sort: []kv.SortKey{{Path: "a.b", Descending: true}, {Path: "createdAt", Descending: true}, {Path: "c"}}}},
+		"SortByMinusKey":    {`{"sort":"-key"}`, "sort=-key", kv.Query{Sort: []kv.SortKey{{Path: "key", Descending: true}}}},
+		"SortPathWithMinus": {`{"sort":{"path":"-a"}}`, `sort={"path":"-a"}`, kv.Query{Sort: []kv.SortKey{{Path: "-a"}}}},
+		"SortPathWithComma": {`{"sort":["a,b"]}`, `sort=["a,b"]`, kv.Query{Sort: []kv.SortKey{{Path: "a,b"}}}},
 		"ByteOrderMark":     {`{"format":"csv","bom":true}`, "format=csv&bom=true", kv.Query{PageBytes: kv.MaxPageBytes / 2}},
 		"NoByteOrderMark":   {`{"bom":false}`, "bom=false", kv.Query{}},
 		"IndexAll":          {`{"indexes":{"all":["a:b","c:d"]}}`, "index=a:b&index=c:d", kv.Query{Indexes: &kv.IndexFilter{All: spelled("a:b", "c:d")}}},
-		"IndexAny":          {`{"indexes":{"any":["a:b","c:d"]}}`, "index=a:b&index=c:d&match=any", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Any: spelled("a:b", "c:d")}}}}},
-		"IndexNone":         {`{"indexes":{"none":["a:b"]}}`, `indexes={"none":["a:b"]}`, kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Not: &kv.IndexFilter{Any: spelled("a:b")}}}}}},
+		"IndexAny":          {`{"indexes":{"any":["a:b","c:d"]}}`, "index=a:b&index=c:d&match=any", kv.Query{Indexes: &kv.IndexFilter{Any: spelled("a:b", "c:d")}}},
+		"IndexNone":         {`{"indexes":{"none":["a:b"]}}`, `indexes={"none":["a:b"]}`, kv.Query{Indexes: &kv.IndexFilter{None: spelled("a:b")}}},
 		"IndexNumber":       {`{"indexes":{"all":[{"key":"a","member":5.0},{"key":5,"member":"5.0"}]}}`, "", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{exact("a", "\x015.0"), exact("5", "5.0")}}}},
 		"IndexExact":        {`{"indexes":{"all":[{"key":"a:b","member":"c"}]}}`, "", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{exact("a:b", "c")}}}},
-		"IndexKeys":         {`{"indexKeys":{"all":["a","b"]}}`, "indexKey=a&indexKey=b", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{exact("a", ""), exact("b", "")}}}},
-		"IndexAndKey":       {`{"indexes":{"all":["a:b"]},"indexKeys":{"all":["c"]}}`, "index=a:b&indexKey=c", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Spelled: "a:b"}, exact("c", "")}}}},
-		"NestedGroups":      {`{"indexes":{"any":[{"all":["a:b","c:d"]},{"none":["e:f"]}]}}`, "", kv.Query{Indexes: &kv.IndexFilter{All: []kv.IndexFilter{{Any: []kv.IndexFilter{{All: spelled("a:b", "c:d")}, {All: []kv.IndexFilter{{Not: &kv.IndexFilter{Any: spelled("e:f")}}}}}}}}}},
-		"EmptyGroup":        {`{"indexes":{},"indexKeys":{"all":[],"none":[]}}`, "", kv.Query{}},
+		"IndexKeys":         {`{"indexKeys":{"all":["a","b"]}}`, "indexKey=a&indexKey=b", kv.Query{IndexKeys: &kv.IndexFilter{All: []kv.IndexFilter{exact("a", ""), exact("b", "")}}}},
+		"IndexAndKey":       {`{"indexes":{"all":["a:b"]},"indexKeys":{"all":["c"]}}`, "index=a:b&indexKey=c", kv.Query{Indexes: &kv.IndexFilter{All: spelled("a:b")}, IndexKeys: &kv.IndexFilter{All: []kv.IndexFilter{exact("c", "")}}}},
+		"NestedGroups":      {`{"indexes":{"any":[{"all":["a:b","c:d"]},{"none":["e:f"]}]}}`, "", kv.Query{Indexes: &kv.IndexFilter{Any: []kv.IndexFilter{{All: spelled("a:b", "c:d")}, {None: spelled("e:f")}}}}},
+		"EmptyGroup":        {`{"indexes":{},"indexKeys":{"all":[],"none":[]}}`, "", kv.Query{Indexes: &kv.IndexFilter{}, IndexKeys: &kv.IndexFilter{All: []kv.IndexFilter{}, None: []kv.IndexFilter{}}}},
 		"Search":            {`{"search":"foo -bar"}`, "q=foo -bar", kv.Query{Search: kv.Search{{{Text: "foo"}, {Text: "bar", Not: true}}}}},
 		"SearchByItsName":   {`{"search":"foo"}`, "search=foo", kv.Query{Search: kv.Search{{{Text: "foo"}}}}},
-		"Where":             {`{"where":[{"path":"a.0","op":"gte","value":1.50}]}`, `where=[{"path":"a.0","op":"gte","value":1.50}]`, kv.Query{Where: []kv.Condition{{Path: kv.Path{"a", "0"}, Op: "gte", Value: "1.50"}}}},
-		"WhereExists":       {`{"where":[{"path":"/a~1b","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{Path: kv.Path{"a/b"}, Op: "exists", Value: "true"}}}},
-		"Range":             {`{"where":[{"path":"s","op":"gte","value":10},{"path":"s","op":"lte","value":20}]}`, "range=s:10..20", kv.Query{Where: []kv.Condition{{Path: kv.Path{"s"}, Op: "gte", Value: "10"}, {Path: kv.Path{"s"}, Op: "lte", Value: "20"}}}},
-		"RangeFrom":         {`{"where":[{"path":"s","op":"gte","value":-1e3}]}`, "range=s:-1e3..", kv.Query{Where: []kv.Condition{{Path: kv.Path{"s"}, Op: "gte", Value: "-1e3"}}}},
-		"RangeOfText":       {`{"where":[{"path":"d","op":"lte","value":"2026-01-01T10:00"}]}`, "range=d:..2026-01-01T10:00", kv.Query{Where: []kv.Condition{{Path: kv.Path{"d"}, Op: "lte", Value: `"2026-01-01T10:00"`}}}},
-		"RangeAndWhere":     {"", `range=s:1..&where=[{"path":"t","op":"exists"}]`, kv.Query{Where: []kv.Condition{{Path: kv.Path{"t"}, Op: "exists", Value: "true"}, {Path: kv.Path{"s"}, Op: "gte", Value: "1"}}}},
-		"Select":            {`{"select":["key","value.a.b","key"]}`, "select=key,value.a.b&select=key", kv.Query{Select: []kv.Field{{Name: "key"}, {Name: "value.a.b", Path: kv.Path{"a", "b"}}}}},
-		"SelectPointer":     {`{"select":["value./a~1b"]}`, `select=["value./a~1b"]`, kv.Query{Select: []kv.Field{{Name: "value./a~1b", Path: kv.Path{"a/b"}}}}},
-		"Sort":              {`{"sort":[{"path":"a","order":"desc"},{"path":"createdAt"}]}`, "sort=a:desc&sort=createdAt:asc", kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"a"}, Descending: true}, {By: "createdAt"}}}},
-		"SortByOneText":     {`{"sort":"updatedAt:desc"}`, "sort=updatedAt:desc", kv.Query{Sort: []kv.SortKey{{By: "updatedAt", Descending: true}}}},
-		"SortByPointer":     {`{"sort":{"path":"/createdAt"}}`, "sort=/createdAt", kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"createdAt"}}}}},
-		"Relevance":         {`{"sort":"relevance","search":"a"}`, "sort=relevance&q=a", kv.Query{Search: kv.Search{{{Text: "a"}}}, Sort: []kv.SortKey{{By: "relevance", Descending: true}}}},
-		"Page":              {`{"limit":7,"offset":9}`, "limit=007&offset=9", kv.Query{Limit: 7, Offset: 9}},
-		"Aggregates":        {`{"aggregate":[{"op":"count"},{"op":"sum","path":"a.b"}],"groupBy":"t"}`, "aggregate=count&aggregate=sum:a.b&groupBy=t", kv.Query{Aggregates: []kv.Aggregate{{Op: "count"}, {Op: "sum", Path: kv.Path{"a", "b"}, Name: "a.b"}}, GroupBy: &kv.Grouping{Path: kv.Path{"t"}}}},
-		"GroupsByIndex":     {`{"aggregate":[{"op":"count"}],"groupBy":"index:index:a","limit":5000}`, "aggregate=count&groupBy=index:index:a&limit=5000", kv.Query{Aggregates: []kv.Aggregate{{Op: "count"}}, GroupBy: &kv.Grouping{Index: "index:a"}, Limit: 5000}},
+		"Where":             {`{"where":[{"path":"a.0","op":"gte","value":1.50}]}`, `where=[{"path":"a.0","op":"gte","value":1.50}]`, kv.Query{Where: []kv.Condition{{Path: "a.0", Op: "gte", Value: value("1.50")}}}},
+		"WhereExists":       {`{"where":[{"path":"/a~1b","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{Path: "/a~1b", Op: "exists"}}}},
+		"Range":             {`{"where":[{"path":"s","op":"gte","value":10},{"path":"s","op":"lte","value":20}]}`, "range=s:10..20", kv.Query{Where: []kv.Condition{{Path: "s", Op: "gte", Value: value("10")}, {Path: "s", Op: "lte", Value: value("20")}}}},
+		"RangeFrom":         {`{"where":[{"path":"s","op":"gte","value":-1e3}]}`, "range=s:-1e3..", kv.Query{Where: []kv.Condition{{Path: "s", Op: "gte", Value: value("-1e3")}}}},
+		"RangeOfText":       {`{"where":[{"path":"d","op":"lte","value":"2026-01-01T10:00"}]}`, "range=d:..2026-01-01T10:00", kv.Query{Where: []kv.Condition{{Path: "d", Op: "lte", Value: value(`"2026-01-01T10:00"`)}}}},
+		"RangeAndWhere":     {"", `range=s:1..&where=[{"path":"t","op":"exists"}]`, kv.Query{Where: []kv.Condition{{Path: "t", Op: "exists"}, {Path: "s", Op: "gte", Value: value("1")}}}},
+		"Select":            {`{"select":["key","value.a.b","key"]}`, "select=key,value.a.b&select=key", kv.Query{Select: []kv.Field{"key", "value.a.b"}}},
+		"SelectPointer":     {`{"select":["value./a~1b"]}`, `select=["value./a~1b"]`, kv.Query{Select: []kv.Field{"value./a~1b"}}},
+		"Sort":              {`{"sort":[{"path":"a","order":"desc"},{"path":"createdAt"}]}`, "sort=a:desc&sort=createdAt:asc", kv.Query{Sort: []kv.SortKey{{Path: "a", Descending: true}, {Path: "createdAt"}}}},
+		"SortByOneText":     {`{"sort":"updatedAt:desc"}`, "sort=updatedAt:desc", kv.Query{Sort: []kv.SortKey{{Path: "updatedAt", Descending: true}}}},
+		"SortByPointer":     {`{"sort":{"path":"/createdAt"}}`, "sort=/createdAt", kv.Query{Sort: []kv.SortKey{{Path: "/createdAt"}}}},
+		"Relevance":         {`{"sort":"relevance","search":"a"}`, "sort=relevance&q=a", kv.Query{Search: kv.Search{{{Text: "a"}}}, Sort: []kv.SortKey{{Path: "relevance", Descending: true}}}},
+		"Page":              {`{"limit":7,"offset":9}`, "limit=007&offset=9", kv.Query{Limit: 7, Offset: new(9)}},
+		"Aggregates":        {`{"aggregate":[{"op":"count"},{"op":"sum","path":"a.b"}],"groupBy":"t"}`, "aggregate=count&aggregate=sum:a.b&groupBy=t", kv.Query{Aggregates: []kv.Aggregate{{Op: "count"}, {Op: "sum", Path: "a.b"}}, GroupBy: "t"}},
+		"GroupsByIndex":     {`{"aggregate":[{"op":"count"}],"groupBy":"index:index:a","limit":5000}`, "aggregate=count&groupBy=index:index:a&limit=5000", kv.Query{Aggregates: []kv.Aggregate{{Op: "count"}}, GroupBy: "index:index:a", Limit: 5000}},
 		"LargeExport":       {`{"format":"ndjson","limit":10000}`, "format=ndjson&limit=10000", kv.Query{Limit: 10000}},
 		"CSVHasSmallPages":  {`{"format":"csv"}`, "format=csv", kv.Query{PageBytes: kv.MaxPageBytes / 2}},
-		"LongestPath":       {`{"where":[{"path":"` + strings.Repeat("a", 1024) + `","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{Path: kv.Path{strings.Repeat("a", 1024)}, Op: "exists", Value: "true"}}}},
-		"DeepestPath":       {`{"where":[{"path":"a` + strings.Repeat(".a", 99) + `","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{Path: slices.Repeat(kv.Path{"a"}, 100), Op: "exists", Value: "true"}}}},
-		"ValueKeepsItsText": {"{\"where\":[{\"path\":\"a\",\"op\":\"eq\",\"value\" :\n{ \"b\":1.0,\"a\":\"<\u2028\\u0041\"}\n}]}", "where=[{\"path\":\"a\",\"op\":\"eq\",\"value\":{ \"b\":1.0,\"a\":\"<\u2028\\u0041\"}}]", kv.Query{Where: []kv.Condition{{Path: kv.Path{"a"}, Op: "eq", Value: "{ \"b\":1.0,\"a\":\"<\u2028\\u0041\"}"}}}},
-		"InOfNothing":       {`{"where":[{"path":"a","op":"in","value":[]}]}`, "", kv.Query{Where: []kv.Condition{{Path: kv.Path{"a"}, Op: "in", Value: "[]"}}}},
-		"SortByObjectOnGet": {"", `sort={"path":"a:b","order":"desc"}`, kv.Query{Sort: []kv.SortKey{{Path: kv.Path{"a:b"}, Descending: true}}}},
+		"LongestPath":       {`{"where":[{"path":"` + strings.Repeat("a", 1024) + `","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{Path: kv.Path(strings.Repeat("a", 1024)), Op: "exists"}}}},
+		"DeepestPath":       {`{"where":[{"path":"a` + strings.Repeat(".a", 99) + `","op":"exists"}]}`, "", kv.Query{Where: []kv.Condition{{Path: "a" + kv.Path(strings.Repeat(".a", 99)), Op: "exists"}}}},
+		"ValueKeepsItsText": {"{\"where\":[{\"path\":\"a\",\"op\":\"eq\",\"value\" :\n{ \"b\":1.0,\"a\":\"<\u2028\\u0041\"}\n}]}", "where=[{\"path\":\"a\",\"op\":\"eq\",\"value\":{ \"b\":1.0,\"a\":\"<\u2028\\u0041\"}}]", kv.Query{Where: []kv.Condition{{Path: "a", Op: "eq", Value: value("{ \"b\":1.0,\"a\":\"<\u2028\\u0041\"}")}}}},
+		"InOfNothing":       {`{"where":[{"path":"a","op":"in","value":[]}]}`, "", kv.Query{Where: []kv.Condition{{Path: "a", Op: "in", Value: value("[]")}}}},
+		"SortByObjectOnGet": {"", `sort={"path":"a:b","order":"desc"}`, kv.Query{Sort: []kv.SortKey{{Path: "a:b", Descending: true}}}},
 		"EmptyTexts":        {`{"search":"","cursor":"","groupBy":"","format":"","prefix":""}`, "q=&cursor=&groupBy=&format=", kv.Query{}},
-		"EmptyWhereAndSort": {`{"where":[],"sort":[]}`, "where=[]&sort=[]", kv.Query{}},
+		"EmptyWhereAndSort": {`{"where":[],"sort":[]}`, "where=[]&sort=[]", kv.Query{Where: []kv.Condition{}, Sort: []kv.SortKey{}}},
 		"NotAnObjectIsNone": {`[1]`, "", kv.Query{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -340,7 +344,7 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 
 func TestACursorBelongsToItsQuestion(t *testing.T) {
 	t.Parallel()
-	cursor := kv.Cursor{Question: "of another", Position: "null", Key: "a"}.String()
+	cursor := kv.Cursor{Question: "of another", Key: "a"}.String()
 	for body, want := range map[string]string{
 		`{"cursor":"` + cursor + `"}`:                  "cursor belongs to another question: it goes on with the prefix, the filters and the order of the page that it came with, and no others",
 		`{"cursor":"` + cursor + `","sort":["a","b"]}`: "cursor cannot be combined with this sort: go on with offset",
@@ -793,12 +797,14 @@ func conditionLeaves(text json.RawMessage) (leaves []string) {
 	return leaves
 }
 
-// plainValue leaves the quotes of a text out, so that a bound of a range reads like a value.
+// plainValue leaves the quotes of a text out, so that a bound of a range reads like a value, and spaces that say nothing.
 func plainValue(value string) string {
 	if strings.HasPrefix(value, `"`) {
 		return textOf(json.RawMessage(value))
 	}
-	return value
+	compact := jsontext.Value(value)
+	_ = compact.Compact()
+	return string(compact)
 }
 
 func pointerOf(path string) string {
@@ -825,25 +831,24 @@ func leavesIn(q kv.Query) (leaves []string) {
 	var indexes func(kv.IndexFilter)
 	indexes = func(f kv.IndexFilter) {
 		switch {
-		case f.Spelled != "":
-			leaves = append(leaves, "index "+f.Spelled)
+		case f.Pair != "":
+			leaves = append(leaves, "index "+f.Pair)
 		case f.Exact.Member != "":
 			leaves = append(leaves, fmt.Sprintf("index %q", []string{f.Exact.Key, string(f.Exact.Member)}))
 		case f.Exact.Key != "":
 			leaves = append(leaves, "index "+f.Exact.Key)
 		}
-		for _, part := range slices.Concat(f.All, f.Any) {
+		for _, part := range slices.Concat(f.All, f.Any, f.None) {
 			indexes(part)
 		}
-		if f.Not != nil {
-			indexes(*f.Not)
+	}
+	for _, filter := range []*kv.IndexFilter{q.Indexes, q.IndexKeys} {
+		if filter != nil {
+			indexes(*filter)
 		}
 	}
-	if q.Indexes != nil {
-		indexes(*q.Indexes)
-	}
 	for _, c := range q.Where {
-		leaves = append(leaves, "where "+c.Path.Pointer()+" "+string(c.Op)+" "+plainValue(c.Value))
+		leaves = append(leaves, "where "+pointerOf(string(c.Path))+" "+string(c.Op)+" "+plainValue(cmp.Or(string(c.Value), "true")))
 	}
 	for _, branch := range q.Search {
 		for _, term := range branch {

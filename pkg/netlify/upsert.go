@@ -119,4 +119,4 @@ func readIndex(position string, fields map[string]json.RawMessage) (kv.Index, er
 }
 
 // isString tells whether a JSON text is that of a string.
-func isString(text json.RawMessage) bool { return len(text) > 0 && text[0] == '"' }
+func isString[T ~[]byte](text T) bool { return len(text) > 0 && text[0] == '"' }

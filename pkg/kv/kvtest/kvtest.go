@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
@@ -206,14 +207,14 @@ func testNumbers(t *testing.T, s suite) {
 		filter kv.IndexFilter
 		want   string
 	}{
-		"spelled": {kv.IndexFilter{Spelled: s.prefix + "x:5"}, "a c"},
+		"spelled": {kv.IndexFilter{Pair: s.prefix + "x:5"}, "a c"},
 		"number":  {kv.IndexFilter{Exact: s.number("x", "5")}, "c"},
 		"string":  {kv.IndexFilter{Exact: s.index("x", "5")}, "a"},
 		"marked":  {kv.IndexFilter{Exact: s.index("x", "\x015")}, "d"},
 	} {
 		require.Equal(t, c.want, s.query(t, kv.Query{Indexes: &c.filter}), name)
 	}
-	text, err := s.store.Query(s.ctx, kv.Query{Prefix: s.prefix, Aggregates: []kv.Aggregate{{Op: "count"}}, GroupBy: &kv.Grouping{Index: s.prefix + "x"}})
+	text, err := s.store.Query(s.ctx, kv.Query{Prefix: s.prefix, Aggregates: []kv.Aggregate{{Op: "count"}}, GroupBy: kv.Grouping("index:" + s.prefix + "x")})
 	require.NoError(t, err)
 	var groups struct {
 		Groups []struct{ Group json.RawMessage }
@@ -229,7 +230,7 @@ func testNumbers(t *testing.T, s suite) {
 // query is the keys of what Query finds, with the suite's prefix cut off.
 func (s suite) query(t *testing.T, q kv.Query) string {
 	t.Helper()
-	q.Prefix, q.Select = s.prefix, []kv.Field{{Name: "key"}}
+	q.Prefix, q.Select = s.prefix, []kv.Field{"key"}
 	text, err := s.store.Query(s.ctx, q)
 	require.NoError(t, err, "query %+v", q)
 	var answer struct{ Results []struct{ Key string } }
@@ -330,13 +331,13 @@ func testPages(t *testing.T, s suite) {
 		all = append(all, fmt.Sprint("key/", i))
 		s.upsert(t, all[i], fmt.Sprintf(`{"n":%d}`, i))
 	}
-	for _, order := range []kv.Order{"key.asc", "key.desc", "created.asc", "created.desc", "updated.asc", "updated.desc"} {
+	for _, order := range []kv.SortKey{{}, {Path: "key", Descending: true}, {Path: "createdAt"}, {Path: "createdAt", Descending: true}, {Path: "updatedAt"}, {Path: "updatedAt", Descending: true}} {
 		want := slices.Clone(all)
-		if order.Descending() {
+		if order.Descending {
 			slices.Reverse(want)
 		}
 		limit, got := 3, []string{}
-		for q := (kv.ListQuery{Order: order, Limit: &limit, Values: true}); ; {
+		for q := (kv.ListQuery{Sort: order, Limit: &limit, Values: true}); ; {
 			a := s.list(t, q)
 			require.Equal(t, 3, *a.Pagination.Limit)
 			require.Len(t, a.Data, len(a.Keys))
@@ -349,11 +350,11 @@ func testPages(t *testing.T, s suite) {
 			q.After, err = kv.ParseCursor(*a.Pagination.NextCursor)
 			require.NoError(t, err)
 		}
-		require.Equal(t, want, got, "%s by cursor", order)
+		require.Equal(t, want, got, "%v by cursor", order)
 
 		offset := 5
-		a := s.list(t, kv.ListQuery{Order: order, Offset: &offset})
-		require.Equal(t, want[5:], a.Keys, "%s by offset", order)
+		a := s.list(t, kv.ListQuery{Sort: order, Offset: &offset})
+		require.Equal(t, want[5:], a.Keys, "%v by offset", order)
 		require.False(t, a.Pagination.HasMore)
 	}
 }
@@ -397,7 +398,7 @@ func testQuery(t *testing.T, s suite) {
 	s.upsert(t, "b", `{"n":"2","word":"apple"}`, x)
 	s.upsert(t, "c", `{"n":3,"word":"apple"}`)
 	ask := func(q kv.Query) string {
-		q.Prefix, q.Select = s.prefix, []kv.Field{{Name: "value.n", Path: kv.Path{"n"}}}
+		q.Prefix, q.Select = s.prefix, []kv.Field{"value.n"}
 		text, err := s.store.Query(s.ctx, q)
 		require.NoError(t, err)
 		var answer struct{ Results json.RawMessage }
@@ -406,13 +407,13 @@ func testQuery(t *testing.T, s suite) {
 	}
 	apple := kv.Search{{{Text: "apple"}}}
 	require.Equal(t, `[{"value.n":1.50},{"value.n":"2"},{"value.n":3}]`, ask(kv.Query{Search: apple}))
-	require.Equal(t, `[{"value.n":3}]`, ask(kv.Query{Search: apple, Indexes: &kv.IndexFilter{Not: &kv.IndexFilter{Exact: x}}}))
+	require.Equal(t, `[{"value.n":3}]`, ask(kv.Query{Search: apple, Indexes: &kv.IndexFilter{None: []kv.IndexFilter{{Exact: x}}}}))
 	require.Equal(t, `[{"value.n":1.50}]`, ask(kv.Query{
 		Search:  apple,
-		Indexes: &kv.IndexFilter{Any: []kv.IndexFilter{{Exact: x}, {Spelled: "no:such"}}},
-		Where:   []kv.Condition{{Path: kv.Path{"n"}, Op: kv.OpLt, Value: "3"}},
+		Indexes: &kv.IndexFilter{Any: []kv.IndexFilter{{Exact: x}, {Pair: "no:such"}}},
+		Where:   []kv.Condition{{Path: "n", Op: kv.OpLt, Value: jsontext.Value("3")}},
 	}))
-	require.Equal(t, `[{"value.n":3},{"value.n":1.50},{"value.n":"2"}]`, ask(kv.Query{Search: apple, Sort: []kv.SortKey{{Path: kv.Path{"n"}, Descending: true}}}))
+	require.Equal(t, `[{"value.n":3},{"value.n":1.50},{"value.n":"2"}]`, ask(kv.Query{Search: apple, Sort: []kv.SortKey{{Path: "n", Descending: true}}}))
 	_, err := s.store.Query(s.ctx, kv.Query{Limit: kv.MaxLimit + 1})
 	require.Equal(t, kv.CodeInvalidInput, kv.CodeOf(err))
 }

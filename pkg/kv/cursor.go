@@ -5,58 +5,20 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"regexp"
-	"strings"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
-
-// Order is what a list is sorted by: the field's name with ".asc" or ".desc". Ties go by key in the same direction.
-type Order string
-
-// The zero Order is not valid; [ParseOrder] gives OrderByKey for empty parameters.
-const OrderByKey Order = "key.asc"
-
-var sortFields = []string{"key", "created", "updated"}
-
-// ParseOrder reads sortBy (key, created, updated; empty: key) and sortOrder (asc, desc; empty: asc).
-func ParseOrder(sortBy, sortOrder string) (Order, error) {
-	field, err := oneOf("sortBy", sortBy, sortFields)
-	if err != nil {
-		return "", err
-	}
-	direction, err := oneOf("sortOrder", sortOrder, []string{"asc", "desc"})
-	if err != nil {
-		return "", err
-	}
-	return Order(field + "." + direction), nil
-}
-
-func oneOf(name, value string, allowed []string) (string, error) {
-	if value == "" {
-		return allowed[0], nil
-	}
-	for _, a := range allowed {
-		if value == a {
-			return a, nil
-		}
-	}
-	return "", Invalid("%s must be one of %s, got %q", name, strings.Join(allowed, ", "), value)
-}
-
-// Field is the name of what is sorted by.
-func (o Order) Field() string { return strings.Split(string(o), ".")[0] }
-
-// Descending is true when the largest comes first.
-func (o Order) Descending() bool { return strings.HasSuffix(string(o), ".desc") }
 
 // Cursor is where a page of kv-list or kv-query ended. It belongs to the question that the page answered: with other filters or
 // another order it would go on anywhere.
 type Cursor struct {
 	// Question is the digest of the filters and the order.
-	Question string
+	Question string `json:"question"`
 	// Position is JSON text: null in an order by key, microseconds since 1970 in one by time. In one by a path, it is
 	// [0, number], [1, text of at most 200 characters], [2, null] for anything else, or [3, null] for nothing there.
-	Position string
-	Key      string
+	Position jsontext.Value `json:"position"`
+	Key      string         `json:"key"`
 }
 
 // digest names a question: its filters and its order, in one spelling.
@@ -68,7 +30,7 @@ func digest(question any) string {
 // String writes the cursor as nextCursor has it, and as [ParseCursor] reads it.
 func (c Cursor) String() string {
 	text := AppendString([]byte("["), c.Question)
-	text = AppendString(append(text, ", "+c.Position+", "...), c.Key)
+	text = AppendString(append(text, ", "+c.position()+", "...), c.Key)
 	return base64.RawURLEncoding.EncodeToString(append(text, ']'))
 }
 
@@ -82,16 +44,24 @@ func ParseCursor(text string) (*Cursor, error) {
 		ValidateKey(c.Key) != nil || !isText(string(position)) {
 		return nil, Invalid("cursor must be the nextCursor of an earlier answer, got %s", quote(text))
 	}
-	c.Position = string(position)
+	c.Position = jsontext.Value(position)
 	return &c, nil
 }
 
-// check refuses a cursor that another question was answered with, or that nothing was.
-func (c Cursor) check(question string, by orderedBy) error {
+// position is the text of Position.
+func (c Cursor) position() string {
+	if c.Position == nil {
+		return "null"
+	}
+	return string(c.Position)
+}
+
+// validate refuses a cursor that another question was answered with, or that nothing was.
+func (c Cursor) validate(question string, by order) error {
 	switch {
 	case c.Question != question:
 		return Invalid("cursor belongs to another question: it goes on with the prefix, the filters and the order of the page that it came with, and no others")
-	case !by.has(json.RawMessage(c.Position)) || HasLoneSurrogate(c.Position) || ValidateKey(c.Key) != nil:
+	case !by.has(json.RawMessage(c.position())) || HasLoneSurrogate(c.position()) || ValidateKey(c.Key) != nil:
 		return Invalid("cursor must be the nextCursor of an earlier answer")
 	}
 	return nil
@@ -99,22 +69,35 @@ func (c Cursor) check(question string, by orderedBy) error {
 
 // Micros is the position in an order by time, in microseconds since 1970; false in another.
 func (c Cursor) Micros() (micros int64, ok bool) {
-	ok = c.Position != "null" && json.Unmarshal([]byte(c.Position), &micros) == nil
+	ok = c.position() != "null" && json.Unmarshal(c.Position, &micros) == nil
 	return micros, ok
 }
 
-// orderedBy is what kind of position a cursor has.
-type orderedBy string
+// order is what kind of position a cursor has.
+type order string
 
 const (
-	byKey     orderedBy = "key"
-	byTime    orderedBy = "time"
-	byPath    orderedBy = "path"
-	byNothing orderedBy = "" // an order that no cursor can go on in
+	byKey     order = "key"
+	byTime    order = "time"
+	byPath    order = "path"
+	byNothing order = "" // an order that no cursor can go on in
 )
 
+// order is the kind of order that a single key gives.
+func (k SortKey) order() order {
+	switch {
+	case k.Path == "" || k.Path == "key":
+		return byKey
+	case k.Path == Relevance:
+		return byNothing
+	case k.Path.isOwn():
+		return byTime
+	}
+	return byPath
+}
+
 // has tells whether the database may have written the position.
-func (by orderedBy) has(position json.RawMessage) bool {
+func (by order) has(position json.RawMessage) bool {
 	switch by {
 	case byKey:
 		return string(position) == "null"
