@@ -53,7 +53,7 @@ func documentOfBody(r *Request, what string, known []string) (document, error) {
 
 // eachField visits the fields of the text of an object in order, also those that it has twice.
 func eachField(text []byte, visit func(name string, value jsontext.Value) error) error {
-	decoder := jsontext.NewDecoder(bytes.NewBuffer(text), asEver)
+	decoder := jsontext.NewDecoder(bytes.NewBuffer(text), legacyJSON)
 	return readMembers(decoder, func(quoted jsontext.Value) error {
 		name, _ := jsontext.AppendUnquote(nil, quoted)
 		value, err := decoder.ReadValue()
@@ -146,7 +146,7 @@ func (p part) number(least, most int) *int {
 // elements are the elements of an array.
 func (p part) elements() (elements []part) {
 	var texts []jsontext.Value
-	if p.text.Kind() != '[' || jsonv2.Unmarshal(p.text, &texts, asEver) != nil {
+	if p.text.Kind() != '[' || jsonv2.Unmarshal(p.text, &texts, legacyJSON) != nil {
 		p.refuse(" must be an array, got %s", p.got())
 	}
 	for i, text := range texts {
@@ -216,7 +216,7 @@ func (p part) indexGroup(leaf func(part) kv.IndexFilter, depth int) (f kv.IndexF
 	}
 	element := func(p part) kv.IndexFilter {
 		var names map[string]jsontext.Value
-		if p.text.Kind() == '{' && jsonv2.Unmarshal(p.text, &names, asEver) == nil && names["key"] == nil && names["member"] == nil {
+		if p.text.Kind() == '{' && jsonv2.Unmarshal(p.text, &names, legacyJSON) == nil && names["key"] == nil && names["member"] == nil {
 			return p.indexGroup(leaf, depth+1)
 		}
 		return leaf(p)

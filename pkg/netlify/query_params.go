@@ -53,7 +53,7 @@ func documentOfParams(r *Request) (document, error) {
 
 // set puts a value into the document that can always be written: a text, or something made of texts.
 func (d document) set(name string, value any) {
-	text, err := jsonv2.Marshal(value, asEver, jsontext.PreserveRawStrings(true))
+	text, err := jsonv2.Marshal(value, legacyJSON, jsontext.PreserveRawStrings(true))
 	if err != nil {
 		panic(err)
 	}
@@ -70,7 +70,7 @@ func (d document) setJSON(r *Request, name string) (set bool, err error) {
 	switch {
 	case len(given) > 1:
 		return false, kv.Invalid("%s as JSON must be given once", name)
-	case !text.IsValid(asEver):
+	case !text.IsValid(legacyJSON):
 		return false, kv.Invalid("%s begins like JSON, but is not", name)
 	}
 	d[name] = text
