@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // acceptSigned asks the API for a signed URL in place of a value (SIGNED_URL_ACCEPT_HEADER in @netlify/blobs).
@@ -27,19 +29,22 @@ type call struct {
 	metadata string // as a header's value
 	body     []byte
 	most     int64 // bytes of an answer's body; with more it is [ErrTooLarge]. 0: any number
+
+	conditional bool // the header has a condition
 }
 
 // answer is a response that was read to its end.
 type response struct {
-	op      string
-	signed  bool // by a signed URL
-	status  int
-	header  http.Header
-	body    []byte
-	secrets []string // not to be quoted
+	op          string
+	signed      bool // by a signed URL
+	conditional bool // of a conditional write
+	status      int
+	header      http.Header
+	body        []byte
+	secrets     []string // not to be quoted
 }
 
-// run makes attempts at the call until judge has a result or an error that is not [passing]. Where the way that the context gives is
+// run makes attempts at the call until judge has a result or an error that is not transient. Where the way that the context gives is
 // refused, they begin anew by the client's own, if it has one.
 func run[T any](
 	ctx context.Context, c *Client, call call, judge func(context.Context, response, error) (T, error),
@@ -61,15 +66,15 @@ func runBy[T any](
 ) (T, error) {
 	policy := c.retry
 	if !a.edge() {
-		policy.admit = func(ctx context.Context, end time.Time) error { return c.limiter.wait(ctx, call.op, end) }
+		policy.Admit = func(ctx context.Context, end time.Time) error { return c.limiter.wait(ctx, call.op, end) }
 	}
-	return retry(ctx, policy, func(ctx context.Context) (T, error) {
+	return upstream.Retry(ctx, policy, func(ctx context.Context) (T, error) {
 		got, err := c.attempt(ctx, a, call)
 		return judge(ctx, got, err)
 	})
 }
 
-// attempt sends the call once. Its errors are [passing], except for what is wrong with the access.
+// attempt sends the call once. Its errors are transient, except for what is wrong with the access.
 func (c *Client) attempt(ctx context.Context, a Access, call call) (response, error) {
 	if !validHeaderText(a.EdgeToken) || !validHeaderText(a.APIToken) {
 		return response{}, errors.New("the token for Blobs has a space, a line break or another character that no token has")
@@ -98,11 +103,12 @@ func (c *Client) attempt(ctx context.Context, a Access, call call) (response, er
 	case errors.Is(err, ErrTooLarge):
 		return response{}, err
 	case err != nil:
-		return response{}, transientError{error: fmt.Errorf("blobs: %s: %w", call.op, err), mayHaveApplied: true}
+		return response{}, &upstream.TransientError{Err: &noResponseError{call.op, err}}
 	case !a.edge() && !signed:
 		c.limiter.learn(got)
 	}
-	got.op, got.signed, got.secrets = call.op, signed, []string{u.String(), a.token()}
+	got.op, got.signed, got.conditional = call.op, signed, call.conditional
+	got.secrets = []string{u.String(), a.token()}
 	if signed && u.RawQuery != "" {
 		got.secrets = append(got.secrets, u.RawQuery) // the signature, wherever the rest of the address is left out
 	}
@@ -122,7 +128,7 @@ func (c *Client) sign(ctx context.Context, a Access, call call, u *url.URL) (*ur
 	}
 	got, err := exchange(ctx, call.method, u, header, nil, 0)
 	if err != nil {
-		return nil, transientError{error: fmt.Errorf("blobs: %s: ask for a signed URL: %w", call.op, err)}
+		return nil, &upstream.TransientError{Err: fmt.Errorf("blobs: %s: ask for a signed URL: %w", call.op, err)}
 	}
 	c.limiter.learn(got)
 	got.op, got.secrets = call.op, []string{a.token()}
@@ -136,18 +142,31 @@ func (c *Client) sign(ctx context.Context, a Access, call call, u *url.URL) (*ur
 	return parseAddress(to.URL)
 }
 
-// unexpected makes an [*Error] of an answer whose status means no success, and marks it [passing] where that may change.
-func (a response) unexpected() error {
-	e := &Error{Op: a.op, Status: a.status, Message: a.message(), RetryAfter: a.retryAfter(time.Now())}
-	if a.status == http.StatusTooManyRequests || a.status >= 500 || a.signed && a.status == http.StatusForbidden {
-		return transientError{error: e, wait: e.RetryAfter}
+// unexpected makes an [*Error] of an answer whose status means no success.
+func (r response) unexpected() error {
+	e := &Error{Op: r.op, Status: r.status, Message: r.message(), RetryAfter: r.retryAfter(time.Now())}
+	if r.isTransient() {
+		return &upstream.TransientError{Err: e, After: e.RetryAfter}
 	}
 	return e
 }
 
-// nonsense is for a success that is none: a gateway's page, as during maintenance.
-func (a response) malformed(message string) error {
-	return transientError{error: &Error{Op: a.op, Status: a.status, Message: message}}
+// isTransient tells which answers another attempt may not get.
+func (r response) isTransient() bool {
+	switch r.status {
+	case http.StatusTooManyRequests:
+		return true
+	case http.StatusForbidden: // a signed URL that has expired
+		return r.signed
+	case http.StatusConflict: // S3 turns down one of two conditional writes that came at once, whatever their conditions
+		return r.conditional
+	}
+	return r.status >= 500
+}
+
+// malformed is for an answer whose status means success and whose body does not: a gateway's page, as during maintenance.
+func (r response) malformed(message string) error {
+	return &upstream.TransientError{Err: &Error{Op: r.op, Status: r.status, Message: message}}
 }
 
 // maxMessageBytes bounds what is taken over of the service's own sentence.
@@ -155,62 +174,39 @@ const maxMessageBytes = 300
 
 // message is the service's own sentence and its id for the request, both in headers, as @netlify/blobs reads them. Bodies
 // are left alone: those behind signed URLs quote the request.
-func (a response) message() string {
-	text := cmp.Or(a.header.Get("X-Nf-Error"), strings.ToLower(http.StatusText(a.status)), "not an answer of Netlify Blobs")
-	if id := a.header.Get("X-Nf-Request-Id"); id != "" {
+func (r response) message() string {
+	text := cmp.Or(r.header.Get("X-Nf-Error"), strings.ToLower(http.StatusText(r.status)), "not an answer of Netlify Blobs")
+	if id := r.header.Get("X-Nf-Request-Id"); id != "" {
 		text += ", request " + id
 	}
 	text = strings.ToValidUTF8(text, "") // first: what is left when bytes are taken out could be a secret
-	for _, secret := range a.secrets {
+	for _, secret := range r.secrets {
 		text = strings.ReplaceAll(text, secret, "…")
 	}
 	return strings.ToValidUTF8(text[:min(len(text), maxMessageBytes)], "")
 }
 
-// retryAfter is how long the service asks to wait, 0 if it does not: Retry-After in seconds or as a date, and with 429 also
-// X-RateLimit-Reset, a second in Unix time (retry.ts in @netlify/blobs). Dates are held against the service's own clock.
-// It is at most maxRetryAfter.
-func (a response) retryAfter(now time.Time) time.Duration {
-	return min(max(0, a.askedToWait(now)), maxRetryAfter)
-}
-
-// maxRetryAfter is beyond the time of any request.
-const maxRetryAfter = time.Hour
-
-func (a response) askedToWait(now time.Time) time.Duration {
-	now = a.clock(now)
-	text := a.header.Get("Retry-After")
-	if seconds, err := strconv.Atoi(text); err == nil {
-		return time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second // a larger number could overflow
+// retryAfter is how long the service asks to wait, 0 if it does not: Retry-After, or else with 429 X-RateLimit-Reset, a second in Unix
+// time (retry.ts in @netlify/blobs). Other answers have a reset too, and do not mean it.
+func (r response) retryAfter(now time.Time) time.Duration {
+	wait, ok := upstream.RetryAfter(r.header, now)
+	if !ok && r.status == http.StatusTooManyRequests {
+		wait = upstream.Wait(r.resetAt().Sub(upstream.Now(r.header, now)))
 	}
-	if date, err := http.ParseTime(text); err == nil {
-		return date.Sub(now)
-	}
-	if a.status != http.StatusTooManyRequests { // others have a reset too, and do not mean it
-		return 0
-	}
-	return a.resetAt().Sub(now)
-}
-
-// clock is the service's own, if it tells.
-func (a response) clock(now time.Time) time.Time {
-	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
-		return date
-	}
-	return now
+	return wait
 }
 
 // resetAt is when the service begins to count anew; long ago where it does not say.
-func (a response) resetAt() time.Time {
-	reset, err := strconv.ParseInt(a.header.Get("X-RateLimit-Reset"), 10, 64)
+func (r response) resetAt() time.Time {
+	reset, err := strconv.ParseInt(r.header.Get("X-RateLimit-Reset"), 10, 64)
 	if err != nil {
 		return time.Time{}
 	}
 	return time.Unix(reset, 0)
 }
 
-// mayHaveBeenDone tells whether the attempt that ended so could have been carried out.
+// mayHaveApplied tells whether the attempt that ended so could have been carried out.
 func mayHaveApplied(got response, err error) bool {
-	var again transientError
-	return got.status >= 500 || errors.As(err, &again) && again.mayHaveApplied
+	var none *noResponseError
+	return got.status >= 500 || errors.As(err, &none)
 }

@@ -8,13 +8,17 @@ import (
 	"math"
 	"net/http"
 	"time"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
+
+var defaultRetry = upstream.Policy{FirstPause: 100 * time.Millisecond, MaxPause: 2 * time.Second, Total: 15 * time.Second}
 
 // Client reads and writes the blobs of one store. It is safe for concurrent use.
 type Client struct {
 	store    string // as addresses have it
 	fallback Access
-	retry    retryPolicy
+	retry    upstream.Policy
 	limiter  *Limiter
 	local    bool // events are those of netlify dev
 }
@@ -50,7 +54,7 @@ func (c *Client) WithLocalEvents() *Client {
 // WithPatience returns a client for background work: it repeats what fails for a passing reason for so long.
 func (c *Client) WithBackgroundRetries(total time.Duration) *Client {
 	patient := *c
-	patient.retry = retryPolicy{first: 200 * time.Millisecond, longest: 10 * time.Second, total: total, attempt: time.Minute}
+	patient.retry = upstream.Policy{FirstPause: 200 * time.Millisecond, MaxPause: 10 * time.Second, Total: total, Attempt: time.Minute}
 	return &patient
 }
 
@@ -100,19 +104,19 @@ func (c *Client) read(ctx context.Context, call call) (Blob, error) {
 }
 
 // blob reads the answer to a GET or HEAD.
-func (a response) blob() (Blob, error) {
-	switch a.status {
+func (r response) blob() (Blob, error) {
+	switch r.status {
 	case http.StatusOK:
 	case http.StatusNotFound:
 		return Blob{}, ErrNotFound
 	default:
-		return Blob{}, a.unexpected()
+		return Blob{}, r.unexpected()
 	}
-	metadata, err := decodeMetadata(a.header)
+	metadata, err := decodeMetadata(r.header)
 	if err != nil {
-		return Blob{}, fmt.Errorf("blobs: %s: %w", a.op, err)
+		return Blob{}, fmt.Errorf("blobs: %s: %w", r.op, err)
 	}
-	return Blob{a.body, a.header.Get("ETag"), metadata, a.header.Get("Content-Type")}, nil
+	return Blob{r.body, r.header.Get("ETag"), metadata, r.header.Get("Content-Type")}, nil
 }
 
 // SetOptions are the metadata of a blob and the condition under which it is written: at most one.
@@ -149,7 +153,7 @@ func (o SetOptions) header() (http.Header, error) {
 // counts as failed although our write was part of what happened: who repeats a change must see in the value whether it is
 // already there.
 func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions) (etag string, err error) {
-	call := call{op: "set", method: http.MethodPut, key: key, body: value}
+	call := call{op: "set", method: http.MethodPut, key: key, body: value, conditional: o.conditional()}
 	if err := ValidateKey(key); err != nil {
 		return "", err
 	}
@@ -168,7 +172,7 @@ func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions
 		case got.status == http.StatusOK:
 			return got.header.Get("ETag"), nil
 		case !o.refusedBy(got.status):
-			return "", o.unexpected(got)
+			return "", got.unexpected()
 		case unsure:
 			return c.ours(ctx, key, value, o)
 		}
@@ -180,16 +184,6 @@ func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions
 // Amazon S3, which answers 404 to If-Match where there is nothing ("Conditional writes" in S3's user guide).
 func (o SetOptions) refusedBy(status int) bool {
 	return o.conditional() && status == http.StatusPreconditionFailed || o.IfMatch != "" && status == http.StatusNotFound
-}
-
-// unexpected lets a 409 be repeated: with that, S3 turns down one of two conditional writes that came at once, whatever their
-// conditions.
-func (o SetOptions) unexpected(got response) error {
-	err := got.unexpected()
-	if o.conditional() && got.status == http.StatusConflict {
-		return transientError{error: err}
-	}
-	return err
 }
 
 // ours returns the etag of the blob if it is what we wrote, and otherwise [ErrConditionFailed].

@@ -40,11 +40,11 @@ func Refused(err error) bool {
 	return errors.As(err, &answer) && (answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden)
 }
 
-// passing marks an error that another attempt may not meet.
-type transientError struct {
-	error
-	wait           time.Duration // not to be repeated before
-	mayHaveApplied bool          // the request may have been carried out
+// noResponseError is a request that went out and whose answer did not come, so that it may have been carried out.
+type noResponseError struct {
+	op  string
+	err error
 }
 
-func (p transientError) Unwrap() error { return p.error }
+func (e *noResponseError) Error() string { return "blobs: " + e.op + ": " + e.err.Error() }
+func (e *noResponseError) Unwrap() error { return e.err }

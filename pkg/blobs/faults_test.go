@@ -17,6 +17,8 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 
 	"netlify-supabase-kv/pkg/blobs/blobstest"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // TestPassingFaultsAreSurvived runs every operation, many times, on a service where something goes wrong at a rate.
@@ -216,7 +218,7 @@ func TestALongerWaitThanThereIsTimeForIsTheCallers(t *testing.T) {
 	require.EqualError(t, err, "blobs: get: status 429: too many requests (again after 1h0m0s)")
 	require.Equal(t, 1, asked())
 
-	c.retry.total = 2 * time.Hour
+	c.retry.Total = 2 * time.Hour
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	_, err = c.Get(ctx, "a")
@@ -275,7 +277,7 @@ func TestAPagesMaintenanceIsNoList(t *testing.T) {
 	require.Equal(t, 4, asked())
 
 	hurried := patient
-	hurried.total = time.Second
+	hurried.Total = time.Second
 	for name, tt := range map[string]struct {
 		answer http.HandlerFunc
 		want   string
@@ -303,11 +305,11 @@ func TestAPagesMaintenanceIsNoList(t *testing.T) {
 func TestAHungConnectionLeavesTimeForAnother(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		retry retryPolicy
+		retry upstream.Policy
 		limit time.Duration // of the context
 	}{
-		"OfTheTotal":   {retryPolicy{first: 1, longest: 1, total: 3 * time.Second}, time.Minute},
-		"OfTheContext": {retryPolicy{first: 1, longest: 1, total: time.Minute}, 3 * time.Second},
+		"OfTheTotal":   {upstream.Policy{FirstPause: 1, MaxPause: 1, Total: 3 * time.Second}, time.Minute},
+		"OfTheContext": {upstream.Policy{FirstPause: 1, MaxPause: 1, Total: time.Minute}, 3 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -340,37 +342,6 @@ func TestTheContextEndsEverything(t *testing.T) {
 	_, err = c.Set(ctx, "a", nil, SetOptions{})
 	require.ErrorIs(t, err, context.Canceled)
 	require.Zero(t, asked())
-
-	// What went wrong before it ended is told too.
-	ctx, cancel = context.WithCancel(t.Context())
-	_, err = retry(ctx, patient, func(context.Context) (int, error) {
-		cancel()
-		return 0, transientError{error: &Error{Op: "get", Status: 503, Message: "the reason"}}
-	})
-	require.EqualError(t, err, "context canceled; before: blobs: get: status 503: the reason")
-	require.ErrorIs(t, err, context.Canceled)
-}
-
-func TestTheErrorIsWhatWentWrongNotThatTimeRanOut(t *testing.T) {
-	t.Parallel()
-	want := &Error{Op: "get", Status: 503, Message: "the reason"}
-	hurried := patient
-	hurried.total = 2 * time.Second
-	for name, errs := range map[string][]error{
-		"First":  {transientError{error: want}, transientError{error: context.DeadlineExceeded}},
-		"Second": {transientError{error: context.DeadlineExceeded}, transientError{error: want}, transientError{error: context.DeadlineExceeded}},
-		"Last":   {transientError{error: io.ErrUnexpectedEOF}, transientError{error: want}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			turn := -1
-			_, err := retry(t.Context(), hurried, func(context.Context) (int, error) {
-				turn = min(turn+1, len(errs)-1)
-				return 0, errs[turn]
-			})
-			require.Equal(t, want, err)
-		})
-	}
 }
 
 func TestTheTotalEndsEverything(t *testing.T) {
@@ -379,7 +350,7 @@ func TestTheTotalEndsEverything(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			hurried := patient
-			hurried.total = total
+			hurried.Total = total
 			c, _ := script(t, status(503))
 			_, err := c.withRetry(hurried, c.fallback).Get(t.Context(), "a")
 			if total == 0 { // no time even for one attempt
@@ -394,7 +365,7 @@ func TestTheTotalEndsEverything(t *testing.T) {
 func TestErrorsHoldNoSecrets(t *testing.T) {
 	t.Parallel()
 	hurried := patient
-	hurried.total = time.Second
+	hurried.Total = time.Second
 	quotes := func(w http.ResponseWriter, r *http.Request) { // as S3 does in the body; the header is for good measure
 		address := "http://" + r.Host + r.URL.String()
 		w.Header().Set("X-Nf-Error", "no use for "+address+" with "+token)

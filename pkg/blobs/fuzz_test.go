@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/kv"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // FuzzAccessFromEvent: an event's way to Blobs is read whole or refused, and no error repeats what the field holds.
@@ -126,7 +128,7 @@ func FuzzLists(f *testing.F) {
 			_, _ = w.Write([]byte(body))
 		}))
 		defer server.Close()
-		client := NewClient("kv").withRetry(retryPolicy{first: 1, longest: 1, total: 20 * time.Millisecond}, Access{SiteID: "site", EdgeURL: server.URL, EdgeToken: token})
+		client := NewClient("kv").withRetry(upstream.Policy{FirstPause: 1, MaxPause: 1, Total: 20 * time.Millisecond}, Access{SiteID: "site", EdgeURL: server.URL, EdgeToken: token})
 		for listed, err := range client.List(t.Context(), "") {
 			if err != nil {
 				require.NotContains(t, err.Error(), token)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // Limiter keeps the requests of one process to Netlify's API below a rate, and holds them back while the service's own count says so.
@@ -129,11 +131,11 @@ func (l *Limiter) learn(a response) {
 }
 
 // untilReset is how long the service's count goes on, if not more than the share of its limit is left; else 0.
-func (a response) untilReset(now time.Time, share float64) time.Duration {
-	limit, limitErr := strconv.Atoi(a.header.Get("X-RateLimit-Limit"))
-	remaining, remainingErr := strconv.Atoi(a.header.Get("X-RateLimit-Remaining"))
+func (r response) untilReset(now time.Time, share float64) time.Duration {
+	limit, limitErr := strconv.Atoi(r.header.Get("X-RateLimit-Limit"))
+	remaining, remainingErr := strconv.Atoi(r.header.Get("X-RateLimit-Remaining"))
 	if limitErr != nil || remainingErr != nil || float64(remaining) > share*float64(limit) {
 		return 0
 	}
-	return max(0, a.resetAt().Sub(a.clock(now)))
+	return max(0, r.resetAt().Sub(upstream.Now(r.header, now)))
 }

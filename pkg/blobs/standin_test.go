@@ -14,10 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/blobs/blobstest"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // patient repeats quickly and for long enough on a busy machine.
-var patient = retryPolicy{first: time.Millisecond, longest: 20 * time.Millisecond, total: time.Minute}
+var patient = upstream.Policy{FirstPause: time.Millisecond, MaxPause: 20 * time.Millisecond, Total: time.Minute}
 
 // standIn is a server that behaves as hosted Blobs do.
 type standIn struct {
@@ -113,7 +115,7 @@ func viaAPI(c *Client) *Client {
 	return c.withRetry(c.retry, Access{SiteID: "site", APIURL: c.fallback.EdgeURL, APIToken: token})
 }
 
-func (c *Client) withRetry(p retryPolicy, a Access) *Client {
+func (c *Client) withRetry(p upstream.Policy, a Access) *Client {
 	c = c.WithDefault(a)
 	c.retry = p
 	return c

@@ -10,10 +10,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // Store is a [kv.Store] in Netlify Blobs: each entry is a blob whose text is the value, and each index entry a blob with the
@@ -107,11 +107,11 @@ func (s *Store) Put(ctx context.Context, entry kv.Entry) (Write, error) {
 // written makes a version of an etag. Reads are strongly consistent: whatever token comes back as After is covered.
 func written(etag string) kv.Written { return kv.Written{Version: "blobs." + strings.Trim(etag, `"`)} }
 
-func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (put ChangedEntry, err error) {
-	err = retryConflicts(ctx, func() error {
+func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (ChangedEntry, error) {
+	return retryConflicts(ctx, func() (none ChangedEntry, err error) {
 		at, known, err := s.head(ctx, entry.Key)
 		if err != nil {
-			return err
+			return none, err
 		}
 		now := s.now().UnixMicro()
 		known.Revision, known.Updated = kv.RowRevision{}, now
@@ -120,28 +120,26 @@ func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (put ChangedEntry,
 		}
 		if entry.Indexes != nil || at == "" { // a new entry has none
 			if err := s.setIndexes(ctx, &known, kv.Pairs(entry.Indexes)); err != nil {
-				return err
+				return none, err
 			}
 		}
 		etag, err := s.client.Set(ctx, entry.Key, []byte(entry.Value), known.overwriting(at))
-		put = known.seen(entry.Key, entry.Value, etag)
-		return err
+		return known.seen(entry.Key, entry.Value, etag), err
 	})
-	return put, err
 }
 
-// untilItHolds repeats what ends with [ErrConditionFailed], after pauses that grow and are jittered.
-func retryConflicts(ctx context.Context, attempt func() error) error {
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = 5*time.Millisecond, 500*time.Millisecond
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := attempt()
-		if err != nil && !errors.Is(err, ErrConditionFailed) {
-			return struct{}{}, backoff.Permanent(err)
+// conflictRetry is for conditional writes that other writers overtook.
+var conflictRetry = upstream.Policy{FirstPause: 5 * time.Millisecond, MaxPause: 500 * time.Millisecond, Total: time.Minute, Unlimited: true}
+
+// retryConflicts repeats a change that ends with [ErrConditionFailed].
+func retryConflicts[T any](ctx context.Context, change func() (T, error)) (T, error) {
+	return upstream.Retry(ctx, conflictRetry, func(context.Context) (T, error) {
+		result, err := change()
+		if errors.Is(err, ErrConditionFailed) {
+			err = &upstream.TransientError{Err: err}
 		}
-		return struct{}{}, err
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(time.Minute))
-	return err
+		return result, err
+	})
 }
 
 // head reads a blob's etag, "" where there is none, and what its metadata says.
@@ -187,10 +185,10 @@ func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []Cha
 // addTo adds members to one index entry. The entry's own times and indexes stay, and so does what it was like in Supabase when
 // it was copied: it is that and more. grown is nil where it has them all.
 func (s *Store) addTo(ctx context.Context, key string, members []kv.Member) (grown *ChangedEntry, err error) {
-	err = retryConflicts(ctx, func() error {
+	return retryConflicts(ctx, func() (*ChangedEntry, error) {
 		blob, err := s.client.GetUpTo(ctx, key, maxReadBytes)
 		if err != nil && !errors.Is(err, ErrNotFound) {
-			return err
+			return nil, err
 		}
 		known, at := parseMetadata(blob.Metadata), etagOf(blob)
 		if err != nil {
@@ -198,15 +196,15 @@ func (s *Store) addTo(ctx context.Context, key string, members []kv.Member) (gro
 		}
 		text, more := appendMembers(string(blob.Value), members)
 		if !more {
-			grown = nil
-			return nil
+			return nil, nil
 		}
 		etag, err := s.client.Set(ctx, key, []byte(text), known.overwriting(at))
+		if err != nil {
+			return nil, err
+		}
 		seen := known.seen(key, text, etag)
-		grown = &seen
-		return err
+		return &seen, nil
 	})
-	return grown, err
 }
 
 // Get implements [kv.Store].
@@ -274,8 +272,7 @@ func storeError(ctx context.Context, op string, err error) error {
 	}
 	e := &kv.Error{Code: kv.CodeDatabaseUnreachable, Op: op, Err: err, Message: "Netlify Blobs could not be reached; try again in a moment"}
 	var answer *Error
-	var ended *endedError
-	var over *outOfTime
+	var timeout *upstream.TimeoutError
 	switch {
 	case errors.Is(err, ErrNotFound):
 		e.Code, e.Message = kv.CodeNotFound, "Key not found"
@@ -294,7 +291,7 @@ func storeError(ctx context.Context, op string, err error) error {
 	case errors.As(err, &answer) && answer.Status == http.StatusTooManyRequests:
 		e.Code, e.RetryAfter = kv.CodeRateLimited, cmp.Or(answer.RetryAfter, window)
 		e.Message = "Netlify's API takes a limited number of requests a minute, and there are more: try again after the time that Retry-After says, and ask for less at a time"
-	case errors.As(err, &over) || ctx.Err() != nil && !errors.As(err, &ended):
+	case errors.As(err, &timeout):
 		e.Code, e.Message = kv.CodeDeadlineExceeded, "the time allowed for the request was over before Netlify Blobs answered; ask for less, or try again"
 	}
 	return e

@@ -8,13 +8,13 @@ import (
 	"net/http"
 	"net/url"
 
-	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // httpClient is shared by all clients, for its connections. It follows no redirects: the service sends none, and a write that
 // was redirected could become a read that succeeds.
 var httpClient = &http.Client{
-	Transport:     kv.NewTransport(),
+	Transport:     upstream.Transport,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // benchProject stands in for a Supabase project that always gives the same answer.
@@ -42,7 +44,7 @@ func BenchmarkStore(b *testing.B) {
 	})
 	b.Run("Plain", func(b *testing.B) {
 		store := benchProject(b, value)
-		client := &http.Client{Transport: NewTransport()}
+		client := &http.Client{Transport: upstream.Transport}
 		b.ReportAllocs()
 		for b.Loop() {
 			request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, store.url+"/rest/v1/rpc/kv_get", strings.NewReader(`{"p_key":"docs/1"}`))

@@ -13,6 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // handClock is a clock that only a test moves.
@@ -458,7 +460,7 @@ func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T
 	c.put("big", big)
 	c.requireGet("a", `{}`, SourceMiss, "kv_get_since")
 	c.requireGet("big", big, SourceMiss, "kv_get")
-	c.Cache.store.retry = retryPolicy{first: time.Millisecond, longest: time.Millisecond, total: time.Millisecond}
+	c.Cache.store.retry = upstream.Policy{FirstPause: time.Millisecond, MaxPause: time.Millisecond, Total: time.Millisecond, Unlimited: true}
 	for name, fault := range map[string]func(w http.ResponseWriter){
 		"Refused":  func(w http.ResponseWriter) { http.Error(w, "", http.StatusServiceUnavailable) },
 		"Nonsense": func(w http.ResponseWriter) { w.Header().Set("Content-Type", responseType); fmt.Fprint(w, "{}\n{}") },

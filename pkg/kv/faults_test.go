@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // gateway stands in for PostgREST and what is in front of it on a bad day, which the real ones do not have on demand:
@@ -85,7 +87,7 @@ func (g *gateway) asked() int {
 func (g *gateway) store(t *testing.T) *Supabase {
 	store, err := NewSupabase(g.URL, "the-secret-key")
 	require.NoError(t, err)
-	store.retry = retryPolicy{first: time.Millisecond, longest: 5 * time.Millisecond, attempt: time.Minute, total: 300 * time.Millisecond}
+	store.retry = upstream.Policy{FirstPause: time.Millisecond, MaxPause: 5 * time.Millisecond, Attempt: time.Minute, Total: 300 * time.Millisecond}
 	return store
 }
 
@@ -293,7 +295,7 @@ func TestRetryAfterIsHonouredWithinTheTimeThereIs(t *testing.T) {
 	wait := reply{status: 429, header: map[string]string{"Retry-After": "1"}}
 	g := newGateway(t, wait, value(`[]`))
 	store := g.store(t)
-	store.retry.total = 5 * time.Second
+	store.retry.Total = 5 * time.Second
 	start := time.Now()
 	_, err := store.Get(t.Context(), "k")
 	require.NoError(t, err)
@@ -310,10 +312,10 @@ func TestRetryAfterIsHonouredWithinTheTimeThereIs(t *testing.T) {
 func TestAHangingAttemptLeavesTimeForAnother(t *testing.T) {
 	for name, c := range map[string]struct {
 		deadline time.Duration
-		policy   retryPolicy
+		policy   upstream.Policy
 	}{
 		"OfAShortInvocation": {2 * time.Second, defaultRetry},
-		"OfALongInvocation":  {time.Hour, retryPolicy{first: defaultRetry.first, longest: defaultRetry.longest, attempt: defaultRetry.attempt / 5, total: defaultRetry.total / 5}},
+		"OfALongInvocation":  {time.Hour, upstream.Policy{FirstPause: defaultRetry.FirstPause, MaxPause: defaultRetry.MaxPause, Attempt: defaultRetry.Attempt / 5, Total: defaultRetry.Total / 5}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -327,7 +329,7 @@ func TestAHangingAttemptLeavesTimeForAnother(t *testing.T) {
 			require.Equal(t, `[]`, got)
 		})
 	}
-	require.Less(t, defaultRetry.attempt, defaultRetry.total, "another attempt must be able to begin after one that hung")
+	require.Less(t, defaultRetry.Attempt, defaultRetry.Total, "another attempt must be able to begin after one that hung")
 }
 
 func TestThePassedDeadlineIsToldAsSuch(t *testing.T) {
@@ -335,7 +337,7 @@ func TestThePassedDeadlineIsToldAsSuch(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	store := g.store(t)
-	store.retry.total = time.Minute
+	store.retry.Total = time.Minute
 	_, err := store.Get(ctx, "k")
 	require.Equal(t, CodeDeadlineExceeded, CodeOf(err), "got %v", err)
 }
@@ -364,7 +366,7 @@ func TestWhatWasSeenLastIsToldRatherThanTheClock(t *testing.T) {
 			} {
 				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 				store := newGateway(t, replies...).store(t)
-				store.retry.total = time.Minute
+				store.retry.Total = time.Minute
 				err := ask(ctx, store)
 				cancel()
 				require.Equal(t, CodeDatabaseUnreachable, CodeOf(err), "%s: got %v", what, err)
@@ -380,7 +382,7 @@ func TestNobodyIsWaitedForBeyondTheDeadline(t *testing.T) {
 	defer cancel()
 	g := newGateway(t, reply{status: 503, header: map[string]string{"Retry-After": "600"}})
 	store := g.store(t)
-	store.retry.total = time.Hour
+	store.retry.Total = time.Hour
 	_, err := store.Get(ctx, "k")
 	require.Equal(t, CodeDatabaseUnreachable, CodeOf(err), "got %v", err)
 	require.NoError(t, ctx.Err(), "the time is not slept through for an attempt that cannot come")
@@ -433,7 +435,7 @@ func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			store := g.store(t)
-			store.retry.total = time.Minute
+			store.retry.Total = time.Minute
 			_, err := store.Query(ctx, Query{})
 			var e *Error
 			require.ErrorAs(t, err, &e)

@@ -10,10 +10,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // answerType is the media type of the kv_* functions' answers; PostgREST passes such text through untouched.
@@ -44,7 +45,7 @@ const schemePrefix = "kv+"
 // The standard library's transport can be told so. One that something else, as a library for monitoring, has put in its place cannot, and
 // gets one in front of it that leaves it every other request.
 var register = sync.OnceFunc(func() {
-	ours := &postgrestTransport{base: NewTransport()}
+	ours := &postgrestTransport{base: upstream.Transport}
 	if standard, ok := http.DefaultTransport.(*http.Transport); ok {
 		standard.RegisterProtocol(schemePrefix+"http", ours)
 		standard.RegisterProtocol(schemePrefix+"https", ours)
@@ -76,21 +77,6 @@ func (t *schemeTransport) CloseIdleConnections() {
 func viaPostgREST(u *url.URL) string {
 	register()
 	return schemePrefix + u.String()
-}
-
-// NewTransport returns a transport for an instance that may be frozen between two requests: it keeps connections for less time than any
-// gateway does, because such an instance cannot see that the other side has closed one. It asks for nothing to be compressed: PostgREST
-// takes time to read the wish, and gateways give what they compress another etag.
-func NewTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		ForceAttemptHTTP2:   true,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
-		TLSHandshakeTimeout: 5 * time.Second,
-		MaxIdleConnsPerHost: 16,
-		IdleConnTimeout:     50 * time.Second,
-		DisableCompression:  true,
-	}
 }
 
 // postgrestTransport passes on answers of the kv_* functions, and makes every other answer an [*answerError].
@@ -135,10 +121,6 @@ func neededHeaders(all http.Header) http.Header {
 // maxErrorBytes bounds how much of an error is read: PostgREST's are short, and a gateway's page tells nothing.
 const maxErrorBytes = 64 << 10
 
-// maxRetryAfter bounds how many seconds a Retry-After is taken to ask for. It is beyond the time of any request, and a
-// number that anybody may send does not overflow.
-const maxRetryAfter = 3600
-
 func readPostgrestError(response *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxErrorBytes))
 	if err := errors.Join(err, response.Body.Close()); err != nil {
@@ -152,8 +134,6 @@ func readPostgrestError(response *http.Response) error {
 	if json.Unmarshal(body, &fields) == nil && fields.Code != nil {
 		e.Code, e.Message = cmp.Or(*fields.Code, codeConnectionLost), fields.Message
 	}
-	if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
-		e.RetryAfter = time.Duration(min(seconds, maxRetryAfter)) * time.Second
-	}
+	e.RetryAfter, _ = upstream.RetryAfter(response.Header, time.Now())
 	return e
 }

@@ -1,10 +1,13 @@
 package kv
 
 import (
+	"errors"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
+
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // codeConnectionLost, connection_failure, stands for the empty code that PostgREST 12 gives, with status 400, where Postgres ended the
@@ -98,6 +101,19 @@ const (
 	messageNoSchema   = "the database lacks the kv_* functions: apply supabase/migrations, as README.md says"
 	messageNotExposed = "Supabase's API does not serve the schema public: add it to the exposed schemas in Supabase's dashboard (Integrations, Data API)"
 )
+
+// markTransient marks what another attempt may not meet: failures that the table says pass by themselves, and whatever came without
+// an answer, such as a lost connection or an attempt's timeout. A nil error stays nil.
+func markTransient(err error) error {
+	var e *postgrestError
+	switch {
+	case err == nil, errors.As(err, &e) && !e.failure().again:
+		return err
+	case e != nil:
+		return &upstream.TransientError{Err: err, After: e.RetryAfter}
+	}
+	return &upstream.TransientError{Err: err}
+}
 
 // failure is what the answer means. It goes by code first: PostgREST answers a deadlock with status 500, and a query that was stopped, too.
 func (e *postgrestError) failure() failure {

@@ -13,12 +13,13 @@ import (
 	"github.com/supabase-community/supabase-go"
 
 	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/upstream"
 )
 
 // Supabase is a [Store] in a Supabase project, whose database has the functions of supabase/migrations.
 type Supabase struct {
 	client   *supabase.Client
-	retry    retryPolicy
+	retry    upstream.Policy
 	url, key string
 }
 
@@ -63,7 +64,7 @@ func ProjectAddress(text string) (u *url.URL, ok bool) {
 // call a minute.
 func (s *Supabase) WithBackgroundRetries(total time.Duration) *Supabase {
 	patient := *s
-	patient.retry = retryPolicy{first: 100 * time.Millisecond, longest: 5 * time.Second, attempt: time.Minute, total: total}
+	patient.retry = upstream.Policy{FirstPause: 100 * time.Millisecond, MaxPause: 5 * time.Second, Attempt: time.Minute, Total: total}
 	return &patient
 }
 
@@ -226,7 +227,7 @@ func (s *Supabase) send(ctx context.Context, r readRequest, function, args strin
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.within)
 		defer cancel()
-		retry = retry.withoutAttemptLimit()
+		retry.Unlimited = true
 	}
 	text, err := s.callWith(ctx, retry, function, json.RawMessage(args), accept)
 	r.rewordError(err)
@@ -242,13 +243,13 @@ func (s *Supabase) call(ctx context.Context, function string, args any) (string,
 
 // callWith also asks again where an answer came that understand refuses: whatever gave it may have got well, and what is asked
 // may be asked twice.
-func (s *Supabase) callWith(ctx context.Context, retry retryPolicy, function string, args any, accept func(string) error) (string, error) {
-	text, err := retry.do(ctx, func(ctx context.Context) (string, error) {
+func (s *Supabase) callWith(ctx context.Context, retry upstream.Policy, function string, args any, accept func(string) error) (string, error) {
+	text, err := upstream.Retry(ctx, retry, func(ctx context.Context) (string, error) {
 		text, _, err := s.client.From("rpc/"+function).Insert(args, false, "", "representation", "").ExecuteStringWithContext(ctx)
 		if err == nil {
 			err = accept(text)
 		}
-		return text, err
+		return text, markTransient(err)
 	})
 	if err != nil {
 		return "", interpret(function, err)
@@ -261,14 +262,14 @@ func interpret(function string, err error) *Error {
 	e := &Error{Code: CodeDatabaseUnreachable, Message: messageUnreachable, Op: function, Err: err}
 	var answer *postgrestError
 	var refused *Error
-	var over *outOfTime
+	var timeout *upstream.TimeoutError
 	switch {
 	case errors.As(err, &refused): // the answer came, and was not understood
 		e = refused
 	case errors.As(err, &answer):
 		failure := answer.failure()
 		e.Code, e.Message, e.RetryAfter = failure.is, cmp.Or(failure.says, answer.Message), answer.RetryAfter
-	case errors.As(err, &over):
+	case errors.As(err, &timeout):
 		e.Code, e.Message = CodeDeadlineExceeded, messageDeadline
 	}
 	return e
@@ -288,6 +289,6 @@ const (
 
 // defaultRetry gives a restarting database the seconds it needs, and leaves callers a clear error after that. An attempt may
 // take longer than Supabase lets a statement run (8 s), and another can begin after one that hung.
-var defaultRetry = retryPolicy{
-	first: 40 * time.Millisecond, longest: time.Second, attempt: 10 * time.Second, total: 15 * time.Second,
+var defaultRetry = upstream.Policy{
+	FirstPause: 40 * time.Millisecond, MaxPause: time.Second, Attempt: 10 * time.Second, Total: 15 * time.Second,
 }

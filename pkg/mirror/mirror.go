@@ -73,10 +73,10 @@ var errOtherPrimary = errors.New("it was left while the other store answered: co
 
 // Repairs is what [Pair.Repair] did with the traces that it found.
 type Repairs struct {
-	Found        int `json:"found"`       // the sum of the others
-	Repaired     int `json:"repaired"`    // copied, and the trace removed
+	Found        int `json:"found"`         // the sum of the others
+	Repaired     int `json:"repaired"`      // copied, and the trace removed
 	OtherPrimary int `json:"other_primary"` // left while the other store answered: for a person to decide
-	Failed       int `json:"failed"`      // left: to be tried again
+	Failed       int `json:"failed"`        // left: to be tried again
 }
 
 // Repair works off the traces that are left, in the direction that first names, and leaves those of the other direction. An error

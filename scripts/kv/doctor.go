@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/upstream"
 	"netlify-supabase-kv/pkg/netlify"
 	"netlify-supabase-kv/scripts/kv/internal/doctor"
 )
@@ -117,7 +118,7 @@ func (f *doctorFlags) input() (*doctor.Input, error) {
 		return nil, &triedError{fmt.Errorf("--site must be an address that begins with https://, got %q", f.site), "kv doctor --site https://your-site.netlify.app"}
 	}
 	in := &doctor.Input{Dir: f.dir, Site: site, ReadOnly: f.readOnly, Getenv: os.Getenv, Problems: netlify.CheckEnv, MaxStale: netlify.MaxStaleFromEnv,
-		DatabaseURL: os.Getenv("DATABASE_URL"), HTTP: &http.Client{Transport: kv.NewTransport(), Timeout: 15 * time.Second}, Now: time.Now}
+		DatabaseURL: os.Getenv("DATABASE_URL"), HTTP: &http.Client{Transport: upstream.Transport, Timeout: 15 * time.Second}, Now: time.Now}
 	in.HTTP.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	if f.envFile == "" {
 		return in, nil
