@@ -21,7 +21,7 @@ type example struct{ command, output string }
 
 // The examples speak of a fresh store; they tidy up what they leave behind through these keys.
 var leftovers = []string{"sessions/abc", "index:sessions", "docs/1", "index:docs", "status",
-	"shop/tea", "shop/mug", "shop/pot", "shop/jam", "shop/note", "kind", "state"}
+	"shop/tea", "shop/mug", "shop/pot", "shop/jam", "shop/note", "kind", "state", "notes/1", "notes/2", "tag"}
 
 func TestExamplesPrintWhatTheDocumentationSays(t *testing.T) {
 	base := os.Getenv("KV_HOST_URL")
