@@ -30,7 +30,7 @@ const operations = {
   },
 };
 
-const times = process.env.PATIENT ? { traceTime: 120_000, copyTime: 120_000 } : {};
+const times = process.env.PATIENT ? { outboxTime: 120_000, copyTime: 120_000 } : {};
 
 async function run(write) {
   try {
