@@ -17,7 +17,7 @@
 //
 // An outbox entry (kv.outbox) is added before the write and removed when the copy is there. After a crash it stays, and
 // `migrate-kv-store repair --first blobs` makes the copy. The log names no key: {"level":"ERROR","msg":"mirror failed",…}. With
-// `leave a trace` in its error there is no outbox entry, and only `verify` finds the key.
+// `add outbox entries` in its error there is no outbox entry, and only `verify` finds the key.
 
 const rounds = 50; // other writers of the same key copy it too
 
