@@ -110,16 +110,16 @@ func TestAnAnswerIsGivenFromMemoryWithinTheStaleness(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, nil)
 	c.put("a", `{"n":1}`)
-	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get_since")
+	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get since")
 	c.put("a", `{"n":2}`)
 	c.clock.pass(999 * time.Millisecond)
 	answer := c.requireGet("a", `{"n":1}`, SourceHit)
 	require.Equal(t, 999*time.Millisecond, answer.Age)
 	c.clock.pass(time.Millisecond)
-	answer = c.requireGet("a", `{"n":2}`, SourceMiss, "kv_get_since")
+	answer = c.requireGet("a", `{"n":2}`, SourceMiss, "kv_get since")
 	require.Zero(t, answer.Age)
 	c.clock.pass(time.Second)
-	c.requireGet("a", `{"n":2}`, SourceRevalidated, "kv_get_since")
+	c.requireGet("a", `{"n":2}`, SourceRevalidated, "kv_get since")
 	require.Equal(t, CacheStats{Hits: 1, Misses: 2, Revalidations: 1, Invalidations: 1, Entries: 1, Bytes: c.Stats().Bytes}, c.Stats())
 }
 
@@ -137,7 +137,7 @@ func TestAnAnswerThatFoundNothingIsKeptOnlyWhereThatIsAskedFor(t *testing.T) {
 		require.Equal(t, found, strings.Count(answer.Body, `"key"`), answer.Body)
 	}
 	c := newCacheTest(t, nil)
-	for _, call := range []string{"kv_get_since", "kv_get"} {
+	for _, call := range []string{"kv_get since", "kv_get"} {
 		c.requireGet("none", ``, SourceMiss, call)
 		ask(c, SourceMiss, 0)
 		c.road.taken()
@@ -155,7 +155,7 @@ func TestAnAnswerThatFoundNothingIsKeptOnlyWhereThatIsAskedFor(t *testing.T) {
 	require.NoError(t, err)
 	c.requireGet("none", `{}`, SourceHit)
 	c.clock.pass(time.Second)
-	c.requireGet("none", ``, SourceMiss, "kv_get_since")
+	c.requireGet("none", ``, SourceMiss, "kv_get since")
 	c.requireGet("none", ``, SourceMiss, "kv_get")
 	ask(c, SourceMiss, 0)
 	require.Zero(t, c.Stats().Entries)
@@ -165,14 +165,14 @@ func TestAnAnswerThatFoundNothingIsKeptOnlyWhereThatIsAskedFor(t *testing.T) {
 	c.requireList(ListQuery{}, SourceHit)
 
 	c = newCacheTest(t, func(config *CacheConfig) { config.KeepEmpty = true })
-	c.requireGet("none", ``, SourceMiss, "kv_get_since")
+	c.requireGet("none", ``, SourceMiss, "kv_get since")
 	c.requireGet("none", ``, SourceHit)
 	ask(c, SourceMiss, 0)
 	ask(c, SourceHit, 0)
 	c.road.taken()
 	c.put("none", `{}`)
 	c.clock.pass(time.Second)
-	c.requireGet("none", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("none", `{}`, SourceMiss, "kv_get since")
 }
 
 func TestOneLookIsGoodForAllAnswers(t *testing.T) {
@@ -191,7 +191,7 @@ func TestOneLookIsGoodForAllAnswers(t *testing.T) {
 		require.NoError(t, err)
 		c.requireAnswer(answer, want, source, calls...)
 	}
-	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get_since")
+	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get since")
 	c.requireGet("x", `["m"]`, SourceMiss, "kv_get")
 	c.requireList(ListQuery{Prefix: "b/"}, SourceMiss, "kv_list")
 	c.requireList(ListQuery{Prefix: "b/", Values: true}, SourceMiss, "kv_list")
@@ -200,7 +200,7 @@ func TestOneLookIsGoodForAllAnswers(t *testing.T) {
 
 	c.clock.pass(2 * time.Second)
 	c.put("c", `{"n":2}`, Index{Key: c.prefix + "x", Member: "n"})
-	c.requireGet("c", `{"n":2}`, SourceMiss, "kv_get_since")
+	c.requireGet("c", `{"n":2}`, SourceMiss, "kv_get since")
 	c.requireGet("a", `{"n":1}`, SourceHit)
 	c.requireGet("x", `["m","n"]`, SourceMiss, "kv_get") // a member was added by the upsert of another entry
 	c.requireList(ListQuery{Prefix: "b/"}, SourceHit)
@@ -263,7 +263,7 @@ func TestEveryKindOfChangeReachesTheCache(t *testing.T) {
 		}
 		require.True(t, want == after.Body, "%s: got %.40s instead of %.40s", name, after.Body, want)
 		require.Equal(t, SourceMiss, after.Source, name)
-		require.Equal(t, []string{"kv_look", "kv_get"}, c.road.taken(), name)
+		require.Equal(t, []string{"kv_changes", "kv_get"}, c.road.taken(), name)
 	}
 }
 
@@ -273,20 +273,20 @@ func TestALargeAnswerIsNotLoadedAgainToSeeWhetherItHolds(t *testing.T) {
 	big := `["` + strings.Repeat("x", largeResult) + `"]`
 	c.put("big", big)
 	c.put("small", `{}`)
-	c.requireGet("big", big, SourceMiss, "kv_get_since")
+	c.requireGet("big", big, SourceMiss, "kv_get since")
 	c.requireGet("small", `{}`, SourceMiss, "kv_get")
-	c.requireGet("big", big, SourceRevalidated, "kv_look")
+	c.requireGet("big", big, SourceRevalidated, "kv_changes")
 	c.requireGet("small", `{}`, SourceMiss, "kv_get") // it is not kept: only asking again would tell whether it holds
 	c.put("small", `[]`)
-	c.requireGet("big", big, SourceRevalidated, "kv_look")
+	c.requireGet("big", big, SourceRevalidated, "kv_changes")
 	c.requireGet("small", `[]`, SourceMiss, "kv_get")
 	c.requireList(ListQuery{Values: true}, SourceMiss, "kv_list")
-	c.requireList(ListQuery{Values: true}, SourceRevalidated, "kv_look")
+	c.requireList(ListQuery{Values: true}, SourceRevalidated, "kv_changes")
 	c.put("other", `[]`)
-	c.requireList(ListQuery{Values: true}, SourceMiss, "kv_look", "kv_list")
-	c.requireGet("big", big, SourceRevalidated, "kv_look")
+	c.requireList(ListQuery{Values: true}, SourceMiss, "kv_changes", "kv_list")
+	c.requireGet("big", big, SourceRevalidated, "kv_changes")
 	c.put("big", `{}`)
-	c.requireGet("big", `{}`, SourceMiss, "kv_look", "kv_get")
+	c.requireGet("big", `{}`, SourceMiss, "kv_changes", "kv_get")
 }
 
 func TestAnAnswerIsKeptForItsTimeAndNoLonger(t *testing.T) {
@@ -294,7 +294,7 @@ func TestAnAnswerIsKeptForItsTimeAndNoLonger(t *testing.T) {
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
 	big := `["` + strings.Repeat("x", largeResult) + `"]`
 	c.put("big", big)
-	c.requireGet("big", big, SourceMiss, "kv_get_since")
+	c.requireGet("big", big, SourceMiss, "kv_get since")
 	c.clock.pass(5*time.Minute - 1)
 	c.requireGet("big", big, SourceHit)
 	c.clock.pass(1)
@@ -315,20 +315,20 @@ func TestCallersGetWhatTheyAskFor(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale, config.KeepEmpty = time.Hour, true })
 	first := c.put("a", `{"n":1}`)
-	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get_since")
+	c.requireGet("a", `{"n":1}`, SourceMiss, "kv_get since")
 	c.requireGetWith(Freshness{After: first.Version}, "a", `{"n":1}`, SourceHit)
 	second := c.put("a", `{"n":2}`)
 	c.requireGet("a", `{"n":1}`, SourceHit)
 	c.requireGetWith(Freshness{After: first.Version}, "a", `{"n":1}`, SourceHit)
-	c.requireGetWith(Freshness{After: second.Version}, "a", `{"n":2}`, SourceMiss, "kv_get_since")
+	c.requireGetWith(Freshness{After: second.Version}, "a", `{"n":2}`, SourceMiss, "kv_get since")
 	c.requireGetWith(Freshness{After: second.Version}, "a", `{"n":2}`, SourceHit)
 	for _, odd := range []string{"x", ".", "0123456789abcdef.1", second.Version + "0", strings.Split(second.Version, ".")[0] + ".-1"} {
-		c.requireGetWith(Freshness{After: odd}, "a", `{"n":2}`, SourceRevalidated, "kv_get_since")
+		c.requireGetWith(Freshness{After: odd}, "a", `{"n":2}`, SourceRevalidated, "kv_get since")
 	}
 	third := c.put("a", `{"n":3}`)
 	c.requireGetWith(Freshness{Bypass: true}, "a", `{"n":3}`, SourceBypass, "kv_get")
 	c.requireGet("a", `{"n":3}`, SourceHit) // what was seen once is not unseen later
-	c.requireGetWith(Freshness{After: third.Version}, "a", `{"n":3}`, SourceMiss, "kv_get_since")
+	c.requireGetWith(Freshness{After: third.Version}, "a", `{"n":3}`, SourceMiss, "kv_get since")
 	c.requireGetWith(Freshness{After: third.Version}, "a", `{"n":3}`, SourceHit)
 
 	// A write whose transaction was running at the cursor is not covered by it, though its id is smaller.
@@ -337,10 +337,10 @@ func TestCallersGetWhatTheyAskFor(t *testing.T) {
 	var open string
 	require.NoError(t, tx.QueryRow(t.Context(), "select (public.kv_upsert($1, '{}')::json ->> 'version')", c.prefix+"b").Scan(&open))
 	c.put("c", `{}`)
-	c.requireGetWith(Freshness{After: "x"}, "b", ``, SourceMiss, "kv_get_since")
+	c.requireGetWith(Freshness{After: "x"}, "b", ``, SourceMiss, "kv_get since")
 	require.NoError(t, tx.Commit(t.Context()))
 	c.requireGet("b", ``, SourceHit)
-	c.requireGetWith(Freshness{After: open}, "b", `{}`, SourceMiss, "kv_get_since")
+	c.requireGetWith(Freshness{After: open}, "b", `{}`, SourceMiss, "kv_get since")
 }
 
 func TestAnAnswerThatWasLoadingWhileTheCursorMovedIsNotKept(t *testing.T) {
@@ -353,7 +353,7 @@ func testLoadingWhileTheCursorMoves(t *testing.T, looked bool) {
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
 	if looked { // then an answer is loaded without the feed
 		c.put("first", `{}`)
-		c.requireGet("first", `{}`, SourceMiss, "kv_get_since")
+		c.requireGet("first", `{}`, SourceMiss, "kv_get since")
 	}
 	c.put("slow", `{"n":1}`)
 	c.put("quick", `{"n":1}`)
@@ -376,7 +376,7 @@ func testLoadingWhileTheCursorMoves(t *testing.T, looked bool) {
 	<-loaded
 	c.put("slow", `{"n":2}`)
 	c.road.taken()
-	c.requireGetWith(Freshness{After: "x"}, "quick", `{"n":1}`, SourceMiss, "kv_get_since")
+	c.requireGetWith(Freshness{After: "x"}, "quick", `{"n":1}`, SourceMiss, "kv_get since")
 	close(goOn)
 	wg.Wait()
 	require.Equal(t, `{"n":1}`, slow.Body, "it is as new as its request")
@@ -390,12 +390,12 @@ func TestALookConfirmsOnlyWhatHeldAtItsCursor(t *testing.T) {
 	big := func(n int) string { return fmt.Sprintf(`["%d%s"]`, n, strings.Repeat("x", largeResult)) }
 	c.put("big", big(1))
 	c.put("other", `{}`)
-	c.requireGet("big", big(1), SourceMiss, "kv_get_since")
+	c.requireGet("big", big(1), SourceMiss, "kv_get since")
 	c.clock.pass(time.Second)
 	looked := make(chan struct{})
 	c.road.block(func(_ http.ResponseWriter, function string, forward func()) {
 		c.road.block(nil)
-		if function == "kv_look" { // on its way when everything else happens
+		if function == "kv_changes" { // on its way when everything else happens
 			c.put("big", big(2))
 			_, err := c.Get(t.Context(), c.prefix+"other", Freshness{})
 			if err != nil {
@@ -436,10 +436,10 @@ func TestALookForALargeAnswerIsGoodForSmallOnesAndBypassLoads(t *testing.T) {
 	big := `["` + strings.Repeat("x", largeResult) + `"]`
 	c.put("big", big)
 	c.put("small", `{}`)
-	c.requireGet("big", big, SourceMiss, "kv_get_since")
+	c.requireGet("big", big, SourceMiss, "kv_get since")
 	c.requireGet("small", `{}`, SourceMiss, "kv_get")
 	c.clock.pass(time.Second)
-	c.requireGet("big", big, SourceRevalidated, "kv_look")
+	c.requireGet("big", big, SourceRevalidated, "kv_changes")
 	c.requireGet("small", `{}`, SourceHit)
 	c.requireGetWith(Freshness{Bypass: true}, "big", big, SourceBypass, "kv_get")
 	almost := `["` + strings.Repeat("x", largeResult-5) + `"]`
@@ -447,9 +447,9 @@ func TestALookForALargeAnswerIsGoodForSmallOnesAndBypassLoads(t *testing.T) {
 	c.put("almost", almost)
 	c.requireGet("almost", almost, SourceMiss, "kv_get")
 	c.clock.pass(time.Second)
-	c.requireGet("almost", almost, SourceMiss, "kv_get_since") // written after the last look, and loaded without one: dropped once too often
+	c.requireGet("almost", almost, SourceMiss, "kv_get since") // written after the last look, and loaded without one: dropped once too often
 	c.clock.pass(time.Second)
-	c.requireGet("almost", almost, SourceRevalidated, "kv_get_since")
+	c.requireGet("almost", almost, SourceRevalidated, "kv_get since")
 }
 
 func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T) {
@@ -458,7 +458,7 @@ func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T
 	big := `["` + strings.Repeat("x", largeResult) + `"]`
 	c.put("a", `{}`)
 	c.put("big", big)
-	c.requireGet("a", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("a", `{}`, SourceMiss, "kv_get since")
 	c.requireGet("big", big, SourceMiss, "kv_get")
 	c.Cache.store.retry = upstream.Policy{FirstPause: time.Millisecond, MaxPause: time.Millisecond, Total: time.Millisecond, Unlimited: true}
 	for name, fault := range map[string]func(w http.ResponseWriter){
@@ -492,14 +492,14 @@ func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T
 		}
 		c.road.block(nil)
 		c.road.taken()
-		c.requireGet("a", `{}`, SourceRevalidated, "kv_get_since")
+		c.requireGet("a", `{}`, SourceRevalidated, "kv_get since")
 	}
 }
 
 func TestTheLeastRecentlyUsedAnswerGoesFirst(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.Entries, config.MaxStale = 3, time.Hour })
-	call := "kv_get_since"
+	call := "kv_get since"
 	for _, key := range []string{"a", "b", "c"} {
 		c.put(key, `{}`)
 		c.requireGet(key, `{}`, SourceMiss, call)
@@ -553,7 +553,7 @@ func TestBytesAreCountedDownToNothing(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.Entries = 2 })
 	for _, key := range []string{"a", "b", "a", "c"} {
-		c.requireGet(key, ``, SourceMiss, "kv_get_since")
+		c.requireGet(key, ``, SourceMiss, "kv_get since")
 		c.clock.pass(time.Second)
 		c.put(key, `{}`)
 		c.put(key, `{}`)
@@ -634,7 +634,7 @@ func TestTheFirstRequestNeitherWaitsForAWarmStartNorFailsForIt(t *testing.T) {
 	c.requireGet("a", `{}`, SourceMiss, "kv_get") // the cache is the warm start's until it has ended
 	close(goOn)
 	require.Error(t, <-done)
-	c.requireGet("a", `{}`, SourceMiss, "kv_get_since")
+	c.requireGet("a", `{}`, SourceMiss, "kv_get since")
 	c.requireGet("a", `{}`, SourceHit)
 }
 

@@ -91,6 +91,9 @@ func newRoad(t testing.TB) *road {
 			return
 		}
 		function := in.URL.Path[strings.LastIndex(in.URL.Path, "/")+1:]
+		if strings.HasPrefix(string(body), `{"p_since":`) && function != "kv_changes" {
+			function += " since"
+		}
 		r.mu.Lock()
 		r.calls = append(r.calls, function)
 		meet := r.meet
@@ -122,7 +125,7 @@ func newRoad(t testing.TB) *road {
 	return r
 }
 
-// taken answers which functions were called since it was asked last.
+// taken answers which functions were called since it was asked last, and which of them with the cursor of a cache: "kv_get since".
 func (r *road) taken() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

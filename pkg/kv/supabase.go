@@ -166,13 +166,13 @@ func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
 
 // read asks for one answer.
 func (s *Supabase) read(ctx context.Context, r readRequest) (string, error) {
-	return s.send(ctx, r, r.function, r.args, r.check)
+	return s.send(ctx, r, r.args, r.check)
 }
 
 // readSince asks for one answer, and for what changed since the cursor: both from one snapshot, in one round trip.
 func (s *Supabase) readSince(ctx context.Context, r readRequest, cursor string) (body string, c changes, err error) {
-	args := `{"p_cursor":` + cursorArg(cursor) + `,` + strings.TrimPrefix(r.args, "{")
-	_, err = s.send(ctx, r, r.function+"_since", args, func(text string) error {
+	args := `{"p_since":` + encodeArgs(cursor) + `,` + strings.TrimPrefix(r.args, "{") // "": there is none yet
+	_, err = s.send(ctx, r, args, func(text string) error {
 		var err error
 		if body, c, err = cutChanges(r.function, text); err != nil {
 			return err
@@ -188,22 +188,14 @@ func (s *Supabase) readSince(ctx context.Context, r readRequest, cursor string) 
 // look asks what changed since the cursor.
 func (s *Supabase) look(ctx context.Context, cursor string) (changes, error) {
 	var c changes
-	_, err := s.callWith(ctx, s.retry, "kv_look", json.RawMessage(`{"p_cursor":`+cursorArg(cursor)+`}`), func(text string) (err error) {
+	_, err := s.callWith(ctx, s.retry, "kv_changes", map[string]string{"p_since": cursor}, func(text string) (err error) {
 		var ok bool
 		if c, ok = parseChanges(text); !ok {
-			return malformedResponse("kv_look")
+			return malformedResponse("kv_changes")
 		}
 		return nil
 	})
 	return c, err
-}
-
-// cursorArg is a cursor as JSON: null where there is none yet.
-func cursorArg(cursor string) string {
-	if cursor == "" {
-		return "null"
-	}
-	return encodeArgs(cursor)
 }
 
 // cutChanges takes an answer apart: the feed's, a line break, and the rest.
@@ -221,7 +213,7 @@ func malformedResponse(op string) *Error {
 }
 
 // send asks a function for a read, in the time and in the words that go with it.
-func (s *Supabase) send(ctx context.Context, r readRequest, function, args string, accept func(string) error) (string, error) {
+func (s *Supabase) send(ctx context.Context, r readRequest, args string, accept func(string) error) (string, error) {
 	retry := s.retry
 	if r.within > 0 {
 		var cancel context.CancelFunc
@@ -229,7 +221,7 @@ func (s *Supabase) send(ctx context.Context, r readRequest, function, args strin
 		defer cancel()
 		retry.Unlimited = true
 	}
-	text, err := s.callWith(ctx, retry, function, json.RawMessage(args), accept)
+	text, err := s.callWith(ctx, retry, r.function, json.RawMessage(args), accept)
 	r.rewordError(err)
 	return text, err
 }

@@ -203,7 +203,7 @@ comment on function kv.parse_snapshot(text) is 'The snapshot, or null where the 
 -- plans. A transaction was not visible in a snapshot exactly if it was still running (xip) or had not begun (from xmax on):
 -- each of those few, and then the end of the log. Going by the snapshot's xmin instead would read everything since the
 -- oldest open transaction began. The cursor's time is that of this transaction's start, which is never after the snapshot.
-create function public.kv_changes(p_cursor text default null, p_limit integer default 1000) returns json
+create function public.kv_changes(p_since text default null, p_limit integer default 1000) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker
     set search_path = ''
     set enable_seqscan = off -- statistics from before a burst of changes would choose it
@@ -212,29 +212,29 @@ as $$
 declare
     v_here      pg_snapshot := pg_current_snapshot();
     v_epoch     text := kv.epoch();
-    v_since     pg_snapshot;
+    v_snapshot  pg_snapshot;
     v_keys      json := '[]'::json;
     v_changes   bigint;
     v_truncated boolean;
     v_all       boolean;
 begin
-    if p_cursor ~ '^[0-9a-f]{16}/[0-9]{1,15}/[0-9]{1,19}:[0-9]{1,19}:[0-9,]*$' and starts_with(p_cursor, v_epoch)
-        and to_timestamp(split_part(p_cursor, '/', 2)::bigint / 1000.0) > clock_timestamp() - kv.log_retention()
+    if p_since ~ '^[0-9a-f]{16}/[0-9]{1,15}/[0-9]{1,19}:[0-9]{1,19}:[0-9,]*$' and starts_with(p_since, v_epoch)
+        and to_timestamp(split_part(p_since, '/', 2)::bigint / 1000.0) > clock_timestamp() - kv.log_retention()
     then
-        v_since := kv.parse_snapshot(split_part(p_cursor, '/', 3));
+        v_snapshot := kv.parse_snapshot(split_part(p_since, '/', 3));
     end if;
-    v_all := (pg_snapshot_xmax(v_since) <= pg_snapshot_xmax(v_here)) is not true; -- no cursor, or one from the future
+    v_all := (pg_snapshot_xmax(v_snapshot) <= pg_snapshot_xmax(v_here)) is not true; -- no cursor, or one from the future
     if not v_all then
         select count(*), bool_or(key is null), coalesce(json_agg(distinct key), '[]') into v_changes, v_truncated, v_keys
         from (
             select key from (
                 select running.key
-                from pg_snapshot_xip(v_since) as x (transaction_id)
+                from pg_snapshot_xip(v_snapshot) as x (transaction_id)
                 cross join lateral (select l.key from kv.log as l where l.transaction_id = x.transaction_id order by l.transaction_id limit p_limit + 1) as running
                 union all
                 select later.key
                 from (select l.key from kv.log as l
-                      where l.transaction_id >= pg_snapshot_xmax(v_since) and l.transaction_id < pg_snapshot_xmax(v_here)
+                      where l.transaction_id >= pg_snapshot_xmax(v_snapshot) and l.transaction_id < pg_snapshot_xmax(v_here)
                       order by l.transaction_id limit p_limit + 1) as later
             ) as changed
             limit p_limit + 1
@@ -243,22 +243,18 @@ begin
     end if;
     return json_build_object(
         'cursor', concat_ws('/', v_epoch, floor(extract(epoch from now()) * 1000)::bigint, v_here),
-        'all', v_all, 'keys', case when v_all then '[]' else v_keys end);
+        'all', v_all, 'keys', case when v_all then '[]' else v_keys end)::text;
 end
 $$;
-comment on function public.kv_changes(text, integer) is 'What changed since the cursor: {"cursor","all","keys"}. "all" is true when everything may have changed: no cursor, one of another epoch, from the future or older than kv.log_retention(), a truncate, more than p_limit changes, or triggers that are switched off.';
+comment on function public.kv_changes(text, integer) is 'What changed since p_since, the cursor of an earlier call: {"cursor","all","keys"}. "all" is true when everything may have changed: no cursor, one of another epoch, from the future or older than kv.log_retention(), a truncate, more than p_limit changes, or triggers that are switched off.';
 revoke all on function public.kv_changes(text, integer) from public, anon, authenticated;
 grant execute on function public.kv_changes(text, integer) to service_role;
 
--- The reads of a cache: what changed since its cursor, a line break, and the answer, from one snapshot in one round trip.
--- So the answer is exactly as new as the cursor that comes with it. The functions are STABLE for that reason.
-create function public.kv_look(p_cursor text) returns public."application/vnd.kv+json"
-    language plpgsql stable security invoker set search_path = ''
+-- The reads begin with it where a caller gives its cursor. They are STABLE, so that the changes and what is read are of one snapshot:
+-- what is read is as new as the cursor that comes with it. Inlined, so that a read without a cursor pays nothing.
+create function kv.changes_line(p_since text) returns text
+    language sql stable security invoker
 as $$
-begin
-    return public.kv_changes(p_cursor)::text;
-end
+    select case when p_since is null then '' else public.kv_changes(p_since) || E'\n' end
 $$;
-comment on function public.kv_look(text) is 'kv_changes as a finished answer.';
-revoke all on function public.kv_look(text) from public, anon, authenticated;
-grant execute on function public.kv_look(text) to service_role;
+comment on function kv.changes_line(text) is 'kv_changes and a line break; empty without a cursor.';

@@ -65,11 +65,11 @@ end
 $$;
 comment on function kv.index_value(text, text) is 'The value of an index entry: the stored array, then its members.';
 
-create function public.kv_get(p_key text) returns public."application/vnd.kv+json"
+create function public.kv_get(p_key text, p_since text default null) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    return coalesce((
+    return kv.changes_line(p_since) || coalesce((
         select case
             when s.bytes + case when s.is_index then kv.member_bytes(s.key) else 0 end > kv.response_limit()
                 then kv.raise_too_large('the value is larger than the 6 MB of a response: ' || case when s.is_index
@@ -82,20 +82,9 @@ begin
         where s.key = p_key), '');
 end
 $$;
-comment on function public.kv_get(text) is 'The value''s JSON text; empty when there is no such entry.';
-revoke all on function public.kv_get(text) from public, anon, authenticated;
-grant execute on function public.kv_get(text) to service_role;
-
-create function public.kv_get_since(p_cursor text, p_key text) returns public."application/vnd.kv+json"
-    language plpgsql stable security invoker set search_path = ''
-as $$
-begin
-    return public.kv_changes(p_cursor)::text || E'\n' || public.kv_get(p_key);
-end
-$$;
-comment on function public.kv_get_since(text, text) is 'kv_changes, a line break, and kv_get.';
-revoke all on function public.kv_get_since(text, text) from public, anon, authenticated;
-grant execute on function public.kv_get_since(text, text) to service_role;
+comment on function public.kv_get(text, text) is 'The value''s JSON text; empty when there is no such entry. With p_since, a cursor or '''' for none yet, kv_changes and a line break come first.';
+revoke all on function public.kv_get(text, text) from public, anon, authenticated;
+grant execute on function public.kv_get(text, text) to service_role;
 
 create function kv.candidate_pairs(p_spelled text) returns table (index_key text, member text)
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -135,7 +124,8 @@ create function public.kv_list(
     p_after_at   bigint default null,
     p_indexes    text[] default '{}',
     p_index_keys text[] default '{}',
-    p_question   text default null
+    p_question   text default null,
+    p_since      text default null
 ) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker
     set search_path = ''
@@ -272,7 +262,7 @@ begin
         using v_from, v_to, v_after_at, p_after_key, v_others, v_pairs, v_limit + 1, coalesce(p_offset, 0), v_limit;
     v_count := cardinality(v_keys);
 
-    return '{"keys":' || array_to_json(v_keys) || ',"count":' || v_count
+    return kv.changes_line(p_since) || '{"keys":' || array_to_json(v_keys) || ',"count":' || v_count
         || case when p_values then ',"data":{' || coalesce(v_data, '') || '}' else '' end
         || case when v_paged then format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}',
                 coalesce(p_limit::text, 'null'), coalesce(p_offset, 0), v_more::text,
@@ -282,36 +272,10 @@ begin
         || '}';
 end
 $$;
-comment on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) is
-    'The answer of kv-list. p_indexes holds "<key>:<member>" strings; p_after_key and p_after_at (microseconds) are the last entry of the page before, p_question is what its cursor belongs to.';
-revoke all on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) from public, anon, authenticated;
-grant execute on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) to service_role;
-
-create function public.kv_list_since(
-    p_cursor     text,
-    p_prefix     text default '',
-    p_values     boolean default false,
-    p_limit      integer default null,
-    p_offset     integer default null,
-    p_sort       text default 'key',
-    p_descending boolean default false,
-    p_after_key  text default null,
-    p_after_at   bigint default null,
-    p_indexes    text[] default '{}',
-    p_index_keys text[] default '{}',
-    p_question   text default null
-) returns public."application/vnd.kv+json"
-    language plpgsql stable security invoker set search_path = ''
-as $$
-begin
-    return public.kv_changes(p_cursor)::text || E'\n'
-        || public.kv_list(p_prefix, p_values, p_limit, p_offset, p_sort, p_descending, p_after_key, p_after_at, p_indexes, p_index_keys, p_question);
-end
-$$;
-comment on function public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) is
-    'kv_changes, a line break, and kv_list.';
-revoke all on function public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) from public, anon, authenticated;
-grant execute on function public.kv_list_since(text, text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text) to service_role;
+comment on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text, text) is
+    'The answer of kv-list. p_indexes holds "<key>:<member>" strings; p_after_key and p_after_at (microseconds) are the last entry of the page before, p_question is what its cursor belongs to. p_since: see kv_get.';
+revoke all on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text, text) from public, anon, authenticated;
+grant execute on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text, text) to service_role;
 
 -- What a new instance loads before anybody asks. Values are JSON strings here, which keep every byte of their text.
 create function public.kv_warm_get(p_keys text[], p_prefixes text[], p_entries integer, p_bytes bigint)
@@ -321,7 +285,7 @@ create function public.kv_warm_get(p_keys text[], p_prefixes text[], p_entries i
     set enable_seqscan = off
 as $$
 begin
-    return public.kv_changes(null)::text || E'\n' || (
+    return public.kv_changes() || E'\n' || (
         with named as (
             select key collate "C" as key, n, 0::bigint as place from unnest(p_keys) with ordinality as k (key, n)
             union all

@@ -456,7 +456,7 @@ end
 $$;
 comment on function kv.query_aggregates(jsonb) is 'The answer to a query for aggregates.';
 
-create function public.kv_query(p_query jsonb) returns public."application/vnd.kv+json"
+create function public.kv_query(p_query jsonb, p_since text default null) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker
     set search_path = ''
     set statement_timeout = '10s'
@@ -468,25 +468,10 @@ create function public.kv_query(p_query jsonb) returns public."application/vnd.k
     set max_parallel_workers_per_gather = 0 -- workers start slower than a page is read
 as $$
 begin
-    if p_query -> 'aggregates' = '[]' then
-        return kv.query_results(p_query);
-    end if;
-    return kv.query_aggregates(p_query);
+    return kv.changes_line(p_since)
+        || case when p_query -> 'aggregates' = '[]' then kv.query_results(p_query) else kv.query_aggregates(p_query) end;
 end
 $$;
-comment on function public.kv_query(jsonb) is 'The answer of kv-query, from a query that the function has parsed and checked (pkg/kv, Query).';
-revoke all on function public.kv_query(jsonb) from public, anon, authenticated;
-grant execute on function public.kv_query(jsonb) to service_role;
-
-create function public.kv_query_since(p_cursor text, p_query jsonb) returns public."application/vnd.kv+json"
-    language plpgsql stable security invoker
-    set search_path = ''
-    set statement_timeout = '10s' -- kv_query's own, which PostgREST sets only for the function that it calls
-as $$
-begin
-    return public.kv_changes(p_cursor)::text || E'\n' || public.kv_query(p_query);
-end
-$$;
-comment on function public.kv_query_since(text, jsonb) is 'kv_changes, a line break, and kv_query.';
-revoke all on function public.kv_query_since(text, jsonb) from public, anon, authenticated;
-grant execute on function public.kv_query_since(text, jsonb) to service_role;
+comment on function public.kv_query(jsonb, text) is 'The answer of kv-query, from a query that the function has parsed and checked (pkg/kv, Query). p_since: see kv_get.';
+revoke all on function public.kv_query(jsonb, text) from public, anon, authenticated;
+grant execute on function public.kv_query(jsonb, text) to service_role;

@@ -25,7 +25,7 @@ type feed struct {
 
 func changes(t testing.TB, q querier, cursor any) (f feed) {
 	t.Helper()
-	require.NoError(t, json.Unmarshal([]byte(one[string](t, q, "select public.kv_changes($1)::text", cursor)), &f))
+	require.NoError(t, json.Unmarshal([]byte(one[string](t, q, "select public.kv_changes($1)", cursor)), &f))
 	require.NotNil(t, f.Keys)
 	return f
 }
@@ -292,7 +292,7 @@ func TestMoreChangesThanAskedForMeanEverything(t *testing.T) {
 		upsert(t, conn, fmt.Sprint("k", i), `{}`, nil)
 	}
 	ask := func(limit int) (f feed) {
-		require.NoError(t, json.Unmarshal([]byte(one[string](t, conn, "select public.kv_changes($1, $2)::text", c, limit)), &f))
+		require.NoError(t, json.Unmarshal([]byte(one[string](t, conn, "select public.kv_changes($1, $2)", c, limit)), &f))
 		return f
 	}
 	require.False(t, ask(5).All)
@@ -390,7 +390,7 @@ func readFeed(ctx context.Context, conn *pgx.Conn, over func() bool, compared, n
 			return err
 		}
 		var text string
-		if err := tx.QueryRow(ctx, "select public.kv_changes($1)::text", cursor).Scan(&text); err != nil {
+		if err := tx.QueryRow(ctx, "select public.kv_changes($1)", cursor).Scan(&text); err != nil {
 			return err
 		}
 		var f feed

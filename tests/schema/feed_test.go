@@ -112,8 +112,8 @@ func TestAReadAndItsFeedAreOfOneSnapshot(t *testing.T) {
 	upsert(t, conn, "a", `{"n":0}`, pairs{{"i", "m"}})
 	cursor := changes(t, conn, nil).Cursor
 	for _, call := range []string{
-		"select public.kv_get_since($1, 'a')", "select public.kv_list_since($1, 'a', true)",
-		`select public.kv_query_since($1, '{"prefix":"","terms":[],"filter":null,"search":null,"where":[],"select":[{"name":"key"}],
+		"select public.kv_get('a', $1)", "select public.kv_list('a', true, p_since => $1)",
+		`select public.kv_query(p_since => $1, p_query => '{"prefix":"","terms":[],"filter":null,"search":null,"where":[],"select":[{"name":"key"}],
 			"sort":[{"by":"key","desc":false}],"question":"q","limit":10,"offset":0,"page_bytes":1000000,"after":null,"aggregates":[],"group":null}')`,
 	} {
 		answer := one[string](t, conn, call, cursor)
@@ -124,10 +124,10 @@ func TestAReadAndItsFeedAreOfOneSnapshot(t *testing.T) {
 		require.NotContains(t, body, "\n")
 	}
 	upsert(t, writer, "a", `{"n":1}`, nil)
-	require.Regexp(t, `^\{"cursor" : ".+", "all" : false, "keys" : \["a"\]\}\n\{"n":1\}$`, one[string](t, conn, "select public.kv_get_since($1, 'a')", cursor))
-	require.Regexp(t, `^\{"cursor" : ".+", "all" : true, "keys" : \[\]\}\n$`, one[string](t, conn, "select public.kv_get_since(null, 'none')"))
+	require.Regexp(t, `^\{"cursor" : ".+", "all" : false, "keys" : \["a"\]\}\n\{"n":1\}$`, one[string](t, conn, "select public.kv_get('a', $1)", cursor))
+	require.Regexp(t, `^\{"cursor" : ".+", "all" : true, "keys" : \[\]\}\n$`, one[string](t, conn, "select public.kv_get('none', '')"))
 	for _, volatility := range all[string](t, d.owner(t), `
-		select provolatile::text from pg_proc where pronamespace = 'public'::regnamespace and proname ~ '_since$|^kv_look$|^kv_changes$|^kv_warm_'`) {
+		select provolatile::text from pg_proc where pronamespace = 'public'::regnamespace and ('p_since' = any (proargnames) or proname ~ '^kv_warm_')`) {
 		require.Equal(t, "s", volatility, "only a STABLE function sees one snapshot")
 	}
 }

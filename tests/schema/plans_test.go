@@ -235,15 +235,17 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	exec(t, conn, "delete from kv.log where transaction_id = '3'") // how many there are depends on how many transactions there were
 	exec(t, conn, "insert into kv.log (transaction_id, key) select '3', 'key/' || i from generate_series(1, 100) as i")
 	for name, cursor := range map[string]string{"Look": cursor, "LookWithALongTransactionOpen": longOpen} {
-		t.Run(name, func(t *testing.T) {
-			p := d.plansOf(t, "select public.kv_look($1)", cursor)
-			require.Contains(t, p.answer, key(5))
-			p.requireReads(t, "log", 200) // the long transaction alone has a hundred
-			require.True(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Index == "log_transaction_id" }))
-		})
+		for _, call := range []string{"kv_changes($1)", "kv_list('none/', p_since => $1)"} { // which has settings of its own
+			t.Run(name+"/"+call[:strings.Index(call, "(")], func(t *testing.T) {
+				p := d.plansOf(t, "select public."+call, cursor)
+				require.Contains(t, p.answer, key(5))
+				p.requireReads(t, "log", 200) // the long transaction alone has a hundred
+				require.True(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Index == "log_transaction_id" }))
+			})
+		}
 	}
 	t.Run("LookAtMoreChangesThanItTells", func(t *testing.T) {
-		p := d.plansOf(t, "select public.kv_look($1)", fmt.Sprintf("%s/%d/4:4:", epoch, ms))
+		p := d.plansOf(t, "select public.kv_changes($1)", fmt.Sprintf("%s/%d/4:4:", epoch, ms))
 		require.Contains(t, p.answer, `"all" : true`)
 		p.requireReads(t, "log", 1100)
 	})

@@ -153,7 +153,7 @@ func TestCostsDoNotGrow(t *testing.T) {
 		of   func(size int) []any
 	}{
 		{"get", "select public.kv_get($1)", func(size int) []any { return []any{fmt.Sprintf("tenant%d/doc/%07d", size/2%10, size/2)} }},
-		{"look at the feed", "select public.kv_look($1)", func(size int) []any { return []any{cursors[size]} }},
+		{"look at the feed", "select public.kv_changes($1)", func(size int) []any { return []any{cursors[size]} }},
 		{"list, first page", "select public.kv_list('tenant4/', true, 100)", func(int) []any { return nil }},
 		{"list, deep page", "select public.kv_list('tenant4/', true, 100, p_after_key => $1)", func(size int) []any { return []any{fmt.Sprintf("tenant4/doc/%07d", size/2)} }},
 		{"query, deep page", askQuery, func(size int) []any {
