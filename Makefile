@@ -47,6 +47,14 @@ check: $(TOOLS)/$(ACTIONLINT) ## formatting, vet, staticcheck, that go.mod is ti
 	@go mod tidy -diff
 	@$(TOOLS)/$(ACTIONLINT)
 
+.PHONY: generate
+generate: ## write what is made of other files: the tables of variables in README.md, docs and .env.example
+	@go test -count=1 -run Documentation ./pkg/config -update
+
+.PHONY: verify
+verify: ## fail where a generated file is not what make generate would write
+	@go test -count=1 -run Documentation ./pkg/config
+
 $(TOOLS)/$(GOSEC):
 	@mkdir -p $(TOOLS) && GOFLAGS='$(FLAGS)' GOBIN=$(TOOLS) go install github.com/securego/gosec/v2/cmd/$(GOSEC) && mv -f $(TOOLS)/gosec $@
 

@@ -12,7 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/supabase-community/supabase-go"
 
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/upstream"
 )
 
@@ -25,10 +25,10 @@ type Supabase struct {
 
 // NewSupabase returns a store in the project at projectURL (as in SUPABASE_URL), used with a service_role or secret
 // key. It makes no request; an address or a key that cannot be one is [CodeNotConfigured]. The key is never part of an
-// error, and the address not of an error's Message. What pasting leaves around them does no harm (see package env), and neither does
+// error, and the address not of an error's Message. What pasting leaves around them does no harm (see [config.Clean]), and neither does
 // /rest/v1 after the address, as Supabase shows it elsewhere.
 func NewSupabase(projectURL, key string) (*Supabase, error) {
-	key = env.Clean(key)
+	key = config.Clean(key)
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_SERVICE_ROLE_KEY holds characters that no key has: paste it again"}
 	}
@@ -51,7 +51,7 @@ func (s *Supabase) URL() string { return s.url }
 // ProjectAddress reads the address of a project as [NewSupabase] does, without /rest/v1 and slashes after it. It is not ok for what can
 // be none: a path is where somebody runs Supabase himself, and the dashboard's address is nobody's project.
 func ProjectAddress(text string) (u *url.URL, ok bool) {
-	u, err := url.Parse(env.Clean(text))
+	u, err := url.Parse(config.Clean(text))
 	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, false
 	}

@@ -5,7 +5,7 @@ import (
 	"crypto/subtle"
 	"strings"
 
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -16,19 +16,15 @@ type access struct {
 	reads      [][sha256.Size]byte
 }
 
-// accessFrom takes KV_API_TOKEN and KV_READ_TOKEN: each "" or several tokens with commas between them, for rotation. A
-// read token alone protects the reads and leaves the writes closed. A variable that is set and holds no token, as ","
-// or a space does, closes what it protects: both are taken as they are set.
-func accessFrom(apiTokens, readTokens string) access {
-	all, reads := digests(apiTokens), digests(readTokens)
-	return access{restricted: apiTokens+readTokens != "", all: all, reads: append(reads, all...)}
+// accessFrom takes the tokens. A read token alone protects the reads and leaves the writes closed.
+func accessFrom(tokens config.Access) access {
+	all, reads := digests(tokens.API), digests(tokens.Read)
+	return access{restricted: tokens.API != nil || tokens.Read != nil, all: all, reads: append(reads, all...)}
 }
 
-func digests(tokens string) (sums [][sha256.Size]byte) {
-	for _, token := range strings.Split(env.Clean(tokens), ",") {
-		if token = env.Clean(token); token != "" {
-			sums = append(sums, sha256.Sum256([]byte(token)))
-		}
+func digests(tokens config.Tokens) (sums [][sha256.Size]byte) {
+	for _, token := range tokens {
+		sums = append(sums, sha256.Sum256([]byte(token)))
 	}
 	return sums
 }

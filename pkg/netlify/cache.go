@@ -2,16 +2,15 @@ package netlify
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
-	"math"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -21,26 +20,17 @@ type CacheDefaults struct {
 	Warm     kv.WarmWith   // what KV_WARM_KEYS means to the function
 }
 
-// cacheFromEnv reads KV_CACHE, KV_CACHE_ENTRIES, KV_CACHE_TTL, KV_CACHE_MAX_BYTES and KV_CACHE_MAX_STALE.
-func cacheFromEnv(defaults CacheDefaults) (config kv.CacheConfig, on bool, err error) {
-	config = kv.DefaultCache
-	if on, err = env.Bool("KV_CACHE", true); err != nil {
-		return config, false, badVariable(errors.New("KV_CACHE must be on or off"))
+// cacheFromEnv reads the variables of the cache, and says what they mean to a function with these defaults.
+func cacheFromEnv(defaults CacheDefaults) (c config.Cache, cache kv.CacheConfig, err error) {
+	err = config.Read(&c, os.Getenv)
+	cache = kv.CacheConfig{Entries: c.Entries, MaxBytes: c.MaxBytes, TTL: c.TTL, MaxStale: defaults.MaxStale}
+	if err != nil {
+		return c, cache, badVariable(err)
 	}
-	var errs [4]error
-	config.Entries, errs[0] = env.Number("KV_CACHE_ENTRIES", config.Entries, 1, 1_000_000,
-		"a whole number from 1 to 1000000; KV_CACHE=off turns the cache off")
-	config.MaxBytes, errs[1] = env.Number("KV_CACHE_MAX_BYTES", config.MaxBytes, 1, math.MaxInt64,
-		"a number of bytes, as in 67108864; KV_CACHE=off turns the cache off")
-	config.TTL, errs[2] = env.Duration("KV_CACHE_TTL", config.TTL, 1, "a time above 0, as in 5m or 30s; KV_CACHE=off turns the cache off")
-	config.MaxStale, errs[3] = env.Duration("KV_CACHE_MAX_STALE", defaults.MaxStale, 0, "a time, as in 1s or 500ms, or 0")
-	for _, err := range errs {
-		if err != nil {
-			return config, false, badVariable(err)
-		}
+	if c.MaxStale != nil {
+		cache.MaxStale, cache.KeepEmpty = *c.MaxStale, true // who sets it has thought of that
 	}
-	config.KeepEmpty = env.Text("KV_CACHE_MAX_STALE") != "" // who sets it has thought of that
-	return config, on, nil
+	return c, cache, nil
 }
 
 // logWarmStart tells how a warm start ended, in a line of its own: it belongs to no request.

@@ -179,17 +179,17 @@ func TestTheCacheIsWhatTheEnvironmentAsksFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(c.variable, c.value)
-			config, on, err := cacheFromEnv(defaults)
+			variables, cache, err := cacheFromEnv(defaults)
 			require.NoError(t, err)
-			require.True(t, on)
-			require.Equal(t, c.want, config)
+			require.True(t, variables.On)
+			require.Equal(t, c.want, cache)
 		})
 	}
 	for _, off := range []string{"off", "false", "0", "OFF"} {
 		t.Setenv("KV_CACHE", off)
-		_, on, err := cacheFromEnv(defaults)
+		variables, _, err := cacheFromEnv(defaults)
 		require.NoError(t, err)
-		require.False(t, on, off)
+		require.False(t, variables.On, off)
 	}
 	t.Setenv("KV_CACHE", "")
 	t.Setenv("USE_SUPABASE_KV", "true")

@@ -17,7 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -203,11 +203,13 @@ func FuzzTokens(f *testing.F) {
 		f.Add(seed[0], seed[1], seed[2])
 	}
 	f.Fuzz(func(t *testing.T, all, reads, authorization string) {
-		a := accessFrom(all, reads)
+		var variables config.Access
+		require.NoError(t, config.Read(&variables, func(name string) string { return map[string]string{"KV_API_TOKEN": all, "KV_READ_TOKEN": reads}[name] }))
+		a := accessFrom(variables)
 		scheme, given, _ := strings.Cut(authorization, " ")
 		has := func(tokens string) bool {
-			return slices.ContainsFunc(strings.Split(env.Clean(tokens), ","), func(token string) bool {
-				token = env.Clean(token)
+			return slices.ContainsFunc(strings.Split(config.Clean(tokens), ","), func(token string) bool {
+				token = config.Clean(token)
 				return token != "" && strings.EqualFold(scheme, "bearer") && token == strings.TrimSpace(given)
 			})
 		}

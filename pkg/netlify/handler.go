@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -40,9 +41,11 @@ func Handle(endpoint Endpoint) *Handler { return HandleWithLog(endpoint, newLog(
 
 // HandleWithLog is [Handle] with the log going elsewhere.
 func HandleWithLog(endpoint Endpoint, log *slog.Logger) *Handler {
+	var tokens config.Access
+	_ = config.Read(&tokens, os.Getenv) // any text is one
 	return &Handler{
 		endpoint: endpoint,
-		access:   accessFrom(os.Getenv("KV_API_TOKEN"), os.Getenv("KV_READ_TOKEN")),
+		access:   accessFrom(tokens),
 		log:      log,
 		now:      time.Now,
 	}

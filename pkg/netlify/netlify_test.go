@@ -551,7 +551,7 @@ func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
 		"BadBlobsURL":   {use: "false", variable: "NETLIFY_BLOBS_API_URL", value: "api.netlify.com", says: "NETLIFY_BLOBS_API_URL must be an address"},
 		"BadBlobsToken": {use: "false", variable: "NETLIFY_BLOBS_TOKEN", value: "a b", says: "NETLIFY_BLOBS_TOKEN holds characters"},
 		"BadSite":       {use: "false", variable: "NETLIFY_SITE_ID", value: "a\nb", says: "NETLIFY_SITE_ID holds characters"},
-		"BadBudget":     {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_COMPARE_BUDGET", value: "0", says: "KV_COMPARE_BUDGET must be"},
+		"BadTimeout":    {use: "true", url: "https://x.supabase.co", key: "k", variable: "KV_COMPARE_TIMEOUT", value: "0", says: "KV_COMPARE_TIMEOUT must be"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.variable != "" {

@@ -3,9 +3,10 @@ package netlify
 import (
 	"context"
 	"net/http"
+	"os"
 	"time"
 
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -53,17 +54,16 @@ const messageQueryTimeout = "KV_QUERY_TIMEOUT must be a time of up to 10s, as in
 // for it to say so.
 const maxQueryTime = 10 * time.Second
 
-// QueryTimeoutFromEnv reads KV_QUERY_TIMEOUT: a duration as Go writes it, or seconds; at most 10 s, which is the default.
-// It returns 0 for anything else.
+// QueryTimeoutFromEnv reads KV_QUERY_TIMEOUT; 0 where that cannot be understood.
 func QueryTimeoutFromEnv() time.Duration {
-	timeout, err := env.Duration("KV_QUERY_TIMEOUT", maxQueryTime, 1, "")
-	switch {
-	case err != nil || timeout > maxQueryTime:
+	var c config.Query
+	switch err := config.Read(&c, os.Getenv); {
+	case err != nil:
 		return 0
-	case timeout == maxQueryTime:
-		return timeout + time.Second
+	case c.Timeout == maxQueryTime:
+		return c.Timeout + time.Second
 	}
-	return timeout
+	return c.Timeout
 }
 
 // queryDocument is a query as callers write it, from the body of a POST or the parameters of a GET.

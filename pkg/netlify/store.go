@@ -3,13 +3,11 @@ package netlify
 import (
 	"context"
 	"errors"
-	"math"
-	"net/url"
-	"strings"
+	"os"
 	"time"
 
 	"netlify-supabase-kv/pkg/blobs"
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/mirror"
 )
@@ -22,9 +20,9 @@ func StoreFromEnv() kv.Store {
 	switch {
 	case err != nil:
 		return unconfigured{err}
-	case stores.mirrored && stores.primary == mirror.PrimarySupabase:
+	case stores.MirrorWrites && stores.primary == mirror.PrimarySupabase:
 		return mirror.NewSupabasePrimary(stores.pair())
-	case stores.mirrored:
+	case stores.MirrorWrites:
 		return mirror.NewBlobsPrimary(stores.pair())
 	}
 	return stores.answering()
@@ -49,19 +47,19 @@ func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
 		return kv.Uncached(unconfigured{err})
 	}
 	reader := kv.Uncached(stores.answering())
-	config, on, err := cacheFromEnv(defaults)
+	c, cacheConfig, err := cacheFromEnv(defaults)
 	if err != nil {
 		return kv.Uncached(unconfigured{err})
 	}
-	if on && stores.primary == mirror.PrimarySupabase {
-		cache := kv.SharedCache(stores.supabase, config)
-		if patterns := env.List("KV_WARM_KEYS"); len(patterns) > 0 && defaults.Warm != kv.WarmNothing {
-			cache.StartWarm(context.Background(), defaults.Warm, patterns, logWarmStart)
+	if c.On && stores.primary == mirror.PrimarySupabase {
+		cache := kv.SharedCache(stores.supabase, cacheConfig)
+		if len(c.WarmKeys) > 0 && defaults.Warm != kv.WarmNothing {
+			cache.StartWarm(context.Background(), defaults.Warm, c.WarmKeys, logWarmStart)
 		}
 		reader = cache
 	}
-	if stores.compare > 0 {
-		return mirror.Compare(reader, kv.Uncached(stores.other()), mirror.Comparison{Share: stores.compare, Timeout: stores.compareTimeout, Log: newLog()})
+	if stores.CompareReads > 0 {
+		return mirror.Compare(reader, kv.Uncached(stores.other()), mirror.Comparison{Share: stores.CompareReads, Timeout: stores.CompareTimeout, Log: newLog()})
 	}
 	return reader
 }
@@ -84,18 +82,16 @@ func CheckEnv() (problems []error) {
 
 // MaxStaleFromEnv is how old an answer of kv-get from memory may be.
 func MaxStaleFromEnv() time.Duration {
-	config, _, _ := cacheFromEnv(GetCache) // of what it does not understand, CheckEnv tells
-	return config.MaxStale
+	_, cache, _ := cacheFromEnv(GetCache) // of what it does not understand, CheckEnv tells
+	return cache.MaxStale
 }
 
 // stores are what the environment says of the two.
 type stores struct {
-	primary        mirror.Primary
-	supabase       *kv.Supabase // nil where nothing needs it
-	blobs          *blobs.Store
-	mirrored       bool
-	compare        float64
-	compareTimeout time.Duration
+	config.Stores
+	primary  mirror.Primary
+	supabase *kv.Supabase // nil where nothing needs it
+	blobs    *blobs.Store
 }
 
 func storesFromEnv() (s stores, err error) {
@@ -103,37 +99,30 @@ func storesFromEnv() (s stores, err error) {
 	if s.blobs, err = blobsFromEnv(); err != nil {
 		return s, err
 	}
-	useSupabase, err := env.Bool("USE_SUPABASE_KV", false)
-	if err != nil {
+	if err := config.Read(&s.Stores, os.Getenv); err != nil {
 		return s, badVariable(err)
 	}
-	if useSupabase {
+	if s.UseSupabase {
 		s.primary = mirror.PrimarySupabase
 	}
-	if s.mirrored, err = env.Bool("KV_MIRROR_WRITES", false); err != nil {
-		return s, badVariable(err)
-	}
-	if s.compare, err = env.Number[float64]("KV_COMPARE_READS", 0, 0, 1, "a share from 0 to 1, as in 0.1"); err != nil {
-		return s, badVariable(err)
-	}
-	if s.compareTimeout, err = env.Duration("KV_COMPARE_BUDGET", 300*time.Millisecond, 1, "a time above 0, as in 300ms"); err != nil {
-		return s, badVariable(err)
-	}
-	if useSupabase || s.mirrored || s.compare > 0 {
+	if s.UseSupabase || s.MirrorWrites || s.CompareReads > 0 {
 		s.supabase, err = supabaseFromEnv()
 	}
 	return s, err
 }
 
 func supabaseFromEnv() (*kv.Supabase, error) {
-	address, key := env.Text("SUPABASE_URL"), env.Text("SUPABASE_SERVICE_ROLE_KEY")
+	var c config.Supabase
+	if err := config.Read(&c, os.Getenv); err != nil {
+		return nil, badVariable(err)
+	}
 	switch {
-	case address == "":
+	case c.URL == "":
 		return nil, badVariable(errors.New("SUPABASE_URL is not set: set it to the address of the Supabase project"))
-	case key == "":
+	case c.Key == "":
 		return nil, badVariable(errors.New("SUPABASE_SERVICE_ROLE_KEY is not set: set it to the project's service_role or secret key"))
 	}
-	return kv.NewSupabase(address, key)
+	return kv.NewSupabase(c.URL, c.Key)
 }
 
 func badVariable(err error) error {
@@ -149,29 +138,22 @@ const (
 // blobsFromEnv returns the store in Blobs. The way to it comes with each request's event, else from the environment. Netlify gives
 // every function the SITE_ID of its site.
 func blobsFromEnv() (*blobs.Store, error) {
-	access := blobs.Access{
-		SiteID: env.Or("NETLIFY_SITE_ID", env.Text("SITE_ID")), APIToken: env.Text("NETLIFY_BLOBS_TOKEN"), APIURL: env.Text("NETLIFY_BLOBS_API_URL"),
-	}
-	for name, value := range map[string]string{"NETLIFY_SITE_ID": access.SiteID, "NETLIFY_BLOBS_TOKEN": access.APIToken} {
-		if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return nil, badVariable(errors.New(name + " holds characters that none has: paste it again"))
-		}
-	}
-	if u, err := url.Parse(access.APIURL); access.APIURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
-		return nil, badVariable(errors.New("NETLIFY_BLOBS_API_URL must be an address like " + blobs.DefaultAPIURL))
-	}
-	rate := 0 // without bound
-	if access.Limited() {
-		rate = blobs.DefaultRate
-	}
-	perMinute, err := env.Number("KV_BLOBS_RATE", rate, 1, math.MaxInt, "a whole number of requests a minute, 1 or more, as in 300")
-	if err != nil {
+	var c config.Blobs
+	if err := config.Read(&c, os.Getenv); err != nil {
 		return nil, badVariable(err)
+	}
+	access := blobs.Access{SiteID: string(c.SiteID), APIToken: string(c.Token), APIURL: string(c.APIURL)}
+	perMinute := 0 // without bound
+	switch {
+	case c.Rate != nil:
+		perMinute = *c.Rate
+	case access.Limited():
+		perMinute = blobs.DefaultRate
 	}
 	limiter := blobs.NewLimiter(perMinute, time.Minute)
 	client := func(store string) *blobs.Client {
 		c := blobs.NewClient(store).WithDefault(access).WithLimiter(limiter)
-		if env.Text("NETLIFY_DEV") == "true" { // which netlify dev sets
+		if os.Getenv("NETLIFY_DEV") == "true" { // which netlify dev sets
 			c = c.WithLocalEvents()
 		}
 		return c

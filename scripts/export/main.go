@@ -2,7 +2,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,7 +19,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/scripts/export/internal/export"
 )
 
@@ -94,6 +93,8 @@ type flags struct {
 
 func command() *cobra.Command {
 	var f flags
+	var variables config.Programs
+	_ = config.Read(&variables, os.Getenv) // any text is one
 	c := &cobra.Command{
 		Use:   "export",
 		Short: "Write everything that a query finds into one file",
@@ -108,7 +109,7 @@ leaves there, --resume goes on with.`,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr()) },
 	}
 	s := c.Flags()
-	s.StringVar(&f.url, "url", env.Text("KV_BASE_URL"), "where the functions answer [KV_BASE_URL]")
+	s.StringVar(&f.url, "url", variables.BaseURL, "where the functions answer [KV_BASE_URL]")
 	s.StringVar(&f.token, "token", "", "bearer token, if the site has one [KV_READ_TOKEN, KV_API_TOKEN]")
 	s.StringVarP(&f.out, "out", "o", "-", "the file to write; - is standard output")
 	s.StringVar(&f.format, "format", "", "csv, ndjson or json (default: by the ending of --out, else ndjson)")
@@ -172,8 +173,10 @@ func (f *flags) run(ctx context.Context, stdout, stderr io.Writer) error {
 func (f *flags) options() (export.Options, error) {
 	o := export.Options{URL: f.url, Token: f.token, Format: f.format, Page: f.page, Stall: f.stall, Query: map[string]json.RawMessage{}}
 	if o.Token == "" {
-		for _, token := range append(env.List("KV_READ_TOKEN"), env.List("KV_API_TOKEN")...) {
-			o.Token = cmp.Or(o.Token, env.Clean(token))
+		var tokens config.Access
+		_ = config.Read(&tokens, os.Getenv) // any text is one
+		if all := append(tokens.Read, tokens.API...); len(all) > 0 {
+			o.Token = all[0]
 		}
 	}
 	if !strings.HasPrefix(o.URL, "http://") && !strings.HasPrefix(o.URL, "https://") {

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/migrate"
 )
 
@@ -133,14 +134,14 @@ Without flags for it, entries are made of blobs as the runs with this --dir made
 	c.Flags().BoolVar(&o.Repair, "repair", false, "make Supabase what Blobs is where they differ; with --first blobs")
 	c.Flags().StringVar(&first, "first", "", "the store that answers now; --repair is for blobs alone")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		useSupabase, err := env.Bool("USE_SUPABASE_KV", false)
-		if err != nil {
+		var variables config.Stores
+		if err := config.Read(&variables, os.Getenv); err != nil {
 			return err
 		}
 		if o.Repair && s.fromTable != "" {
 			return errors.New("--repair is for Blobs: after a change of the table, migrate-kv-store run brings it")
 		}
-		if o.Repair && (first != "blobs" || useSupabase) {
+		if o.Repair && (first != "blobs" || variables.UseSupabase) {
 			return errors.New("--repair makes Supabase what Blobs is, so it is only for while Blobs answers: say so with --first blobs. While Supabase answers (USE_SUPABASE_KV=true) its entries are the newer ones, and this would undo them")
 		}
 		if err := optionsOfRuns(c, o.Dir, &o.Options); err != nil {

@@ -5,13 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"netlify-supabase-kv/pkg/blobs"
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate"
 )
@@ -41,15 +42,17 @@ func (s *stores) flags(f *pflag.FlagSet) {
 }
 
 // setting is a flag's value, or the environment's.
-func setting(value, name string) string {
-	return cmp.Or(env.Clean(value), env.Text(name))
+func setting[T ~string](flag string, variable T) string {
+	return cmp.Or(config.Clean(flag), string(variable))
 }
 
 func (s *stores) access() (blobs.Access, error) {
-	a := blobs.Access{
-		SiteID: cmp.Or(setting(s.site, "NETLIFY_SITE_ID"), setting("", "SITE_ID")), APIToken: setting(s.token, "NETLIFY_BLOBS_TOKEN"), APIURL: setting(s.apiURL, "NETLIFY_BLOBS_API_URL"),
-	}
+	var c config.Blobs
+	err := config.Read(&c, os.Getenv)
+	a := blobs.Access{SiteID: setting(s.site, c.SiteID), APIToken: setting(s.token, c.Token), APIURL: setting(s.apiURL, c.APIURL)}
 	switch {
+	case err != nil:
+		return a, err
 	case a.SiteID == "":
 		return a, errors.New("NETLIFY_SITE_ID is not set: set it, or --site, to the id of the site (Project configuration, General, Project ID)")
 	case a.APIToken == "":
@@ -83,11 +86,14 @@ func (s *stores) source(ctx context.Context) (source migrate.Source, close func(
 		source, err := s.blobsSource()
 		return source, func() {}, err
 	}
-	address := setting("", "DATABASE_URL")
-	if address == "" {
+	var c config.Programs
+	if err := config.Read(&c, os.Getenv); err != nil {
+		return nil, nil, err
+	}
+	if c.DatabaseURL == "" {
 		return nil, nil, errors.New("DATABASE_URL is not set: --from-table reads from it (Supabase: Connect, Session pooler)")
 	}
-	table, err := migrate.NewTableSource(ctx, address, s.fromTable)
+	table, err := migrate.NewTableSource(ctx, c.DatabaseURL, s.fromTable)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,14 +111,24 @@ func (s *stores) blobsSource() (*migrate.BlobsSource, error) {
 }
 
 // hasTarget tells whether a Supabase project is named.
-func (s *stores) hasTarget() bool { return setting(s.supabaseURL, "SUPABASE_URL") != "" }
+func (s *stores) hasTarget() bool {
+	url, _ := s.project()
+	return url != ""
+}
+
+// project is the address and the key of the Supabase project.
+func (s *stores) project() (url, key string) {
+	var c config.Supabase
+	_ = config.Read(&c, os.Getenv) // any text is one
+	return setting(s.supabaseURL, c.URL), setting(s.supabaseKey, c.Key)
+}
 
 // firstPatience is how long the first question is repeated.
 const firstPatience = 5 * time.Second
 
 // target is the Supabase project, which answers. From then on, one that restarts is waited for.
 func (s *stores) target(ctx context.Context) (migrate.Target, error) {
-	url, key := setting(s.supabaseURL, "SUPABASE_URL"), setting(s.supabaseKey, "SUPABASE_SERVICE_ROLE_KEY")
+	url, key := s.project()
 	switch {
 	case url == "":
 		return migrate.Target{}, errors.New("SUPABASE_URL is not set: set it, or --supabase-url, to the address of the Supabase project")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,14 +12,12 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/scripts/platform/internal/bundle"
 	"netlify-supabase-kv/scripts/platform/internal/console"
-	"netlify-supabase-kv/scripts/platform/internal/host"
 	"netlify-supabase-kv/scripts/platform/internal/layout"
 	"netlify-supabase-kv/scripts/platform/internal/npm"
 	"netlify-supabase-kv/scripts/platform/internal/ports"
@@ -38,17 +35,12 @@ var (
 	benchmark  = npm.Set{Name: "bench", What: "supabase-js (3 MB)"}
 )
 
-// options are the settings, each with its twin in the environment.
-type options struct {
-	portBase  string
-	instances int
-	timeout   time.Duration
-	postgres  string
-	fromEnv   error // what was wrong with the environment
-}
+// options are the settings: the environment's, unless a flag says otherwise.
+type options struct{ config.Platform }
 
 func newCommand() *cobra.Command {
 	o := &options{}
+	wrong := config.Read(&o.Platform, os.Getenv)
 	root := &cobra.Command{
 		Use:   "platform",
 		Short: "Run the project's local platform",
@@ -60,11 +52,12 @@ SUPABASE_SERVICE_ROLE_KEY set, that project is used and no database is started.`
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return o.fromEnv }
-	root.PersistentFlags().StringVar(&o.portBase, "port-base", cmp.Or(env.Text("KV_LOCAL_PORT_BASE"), env.Text("PORT_BASE")), "move every port to this number and the ones after it, or `auto` for any free ones (KV_LOCAL_PORT_BASE)")
-	root.PersistentFlags().IntVar(&o.instances, "instances", o.envInt("KV_LOCAL_INSTANCES", o.envInt("INSTANCES", host.DefaultInstances)), "instances of each function (KV_LOCAL_INSTANCES)")
-	root.PersistentFlags().DurationVar(&o.timeout, "timeout", o.envDuration("KV_HOST_TIMEOUT", host.DefaultTimeout), "of one invocation (KV_HOST_TIMEOUT)")
-	root.PersistentFlags().StringVar(&o.postgres, "postgres", cmp.Or(os.Getenv("KV_LOCAL_POSTGRES"), postgres.Versions[0]), "version of Postgres: 17, or 15 as in older Supabase projects (KV_LOCAL_POSTGRES)")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return wrong }
+	flags := root.PersistentFlags()
+	flags.StringVar(&o.PortBase, "port-base", o.PortBase, "move every port to this number and the ones after it, or `auto` for any free ones (KV_LOCAL_PORT_BASE)")
+	flags.IntVar(&o.Instances, "instances", o.Instances, "instances of each function (KV_LOCAL_INSTANCES)")
+	flags.DurationVar(&o.Timeout, "timeout", o.Timeout, "of one invocation (KV_HOST_TIMEOUT)")
+	flags.StringVar(&o.Postgres, "postgres", o.Postgres, "version of Postgres: 17, or 15 as in older Supabase projects (KV_LOCAL_POSTGRES)")
 	root.AddCommand(upCommand(o), serveCommand(o), downCommand(), resetCommand(), devCommand(o), runCommand(o), packagesCommand())
 	return root
 }
@@ -90,30 +83,6 @@ func packagesCommand() *cobra.Command {
 			return err
 		},
 	}
-}
-
-func (o *options) envInt(name string, fallback int) int {
-	text := env.Text(name)
-	if text == "" {
-		return fallback
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		o.fromEnv = errors.Join(o.fromEnv, fmt.Errorf("%s must be a whole number from 1, got %q", name, text))
-	}
-	return n
-}
-
-func (o *options) envDuration(name string, fallback time.Duration) time.Duration {
-	text := env.Text(name)
-	if text == "" {
-		return fallback
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 {
-		o.fromEnv = errors.Join(o.fromEnv, fmt.Errorf("%s must be a duration such as 500ms or 60s, got %q", name, text))
-	}
-	return d
 }
 
 func upCommand(o *options) *cobra.Command {
@@ -157,7 +126,7 @@ func up(ctx context.Context, o *options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, "serve", "--port-base", o.portBase, "--instances", strconv.Itoa(o.instances), "--timeout", o.timeout.String(), "--postgres", o.postgres)
+	cmd := exec.Command(self, "serve", "--port-base", o.PortBase, "--instances", strconv.Itoa(o.Instances), "--timeout", o.Timeout.String(), "--postgres", o.Postgres)
 	cmd.Dir, cmd.ExtraFiles = checkout.Root, []*os.File{os.Stderr, write}
 	cmd.Stdout, cmd.Stderr = log, log // what Go prints when it crashes
 	proc.Detach(cmd)
@@ -227,7 +196,7 @@ type extras struct{ functions, netlifyDev bool }
 
 // start starts a platform in the home of the lock, with everything that it needs installed and built.
 func (o *options) start(ctx context.Context, lock *supervisor.Lock, checkout layout.Checkout, out *console.Printer, with extras) (*supervisor.Platform, error) {
-	plan, err := ports.Parse(o.portBase)
+	plan, err := ports.Parse(o.PortBase)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +215,7 @@ func (o *options) start(ctx context.Context, lock *supervisor.Lock, checkout lay
 	if err != nil {
 		return nil, err
 	}
-	spec := supervisor.Spec{Ports: plan, Supabase: project, Modules: modules, Postgres: version, Instances: o.instances, Timeout: o.timeout,
+	spec := supervisor.Spec{Ports: plan, Supabase: project, Modules: modules, Postgres: version, Instances: o.Instances, Timeout: o.Timeout,
 		Functions: supervisor.FunctionVariables(os.Environ())}
 	if with.functions {
 		if spec.Build, err = bundle.Build(ctx, checkout, modules, out); err != nil {
@@ -258,27 +227,31 @@ func (o *options) start(ctx context.Context, lock *supervisor.Lock, checkout lay
 
 // installPostgres makes sure that the wanted version is there. The newest is among the modules of every platform.
 func (o *options) installPostgres(ctx context.Context, checkout layout.Checkout, out *console.Printer, modules string) (v supervisor.Postgres, err error) {
-	switch o.postgres {
+	switch o.Postgres {
 	case "17":
 	case "15":
 		modules, err = postgres15.Install(ctx, checkout, out)
 	default:
-		err = fmt.Errorf("--postgres (KV_LOCAL_POSTGRES) must be %s, got %q", strings.Join(postgres.Versions, " or "), o.postgres)
+		err = fmt.Errorf("--postgres (KV_LOCAL_POSTGRES) must be %s, got %q", strings.Join(postgres.Versions, " or "), o.Postgres)
 	}
-	return supervisor.Postgres{Major: o.postgres, Modules: modules}, err
+	return supervisor.Postgres{Major: o.Postgres, Modules: modules}, err
 }
 
 // givenProject is the Supabase project that the environment names, if it names one other than ours: after sourcing .local/env it
 // names ours.
 func givenProject(plan ports.Plan) (*supervisor.Supabase, error) {
-	url, key := strings.TrimRight(env.Text("SUPABASE_URL"), "/"), env.Text("SUPABASE_SERVICE_ROLE_KEY")
-	switch {
+	var given config.Supabase
+	if err := config.Read(&given, os.Getenv); err != nil {
+		return nil, err
+	}
+	switch url := strings.TrimRight(given.URL, "/"); {
 	case url == "" || url == ports.URL(plan.Gateway):
 		return nil, nil
-	case key == "":
+	case given.Key == "":
 		return nil, console.Try(errors.New("SUPABASE_URL is set, and SUPABASE_SERVICE_ROLE_KEY is not"), "set both, or neither to use a local database")
+	default:
+		return &supervisor.Supabase{URL: url, Key: given.Key, AnonKey: config.Clean(os.Getenv("SUPABASE_ANON_KEY"))}, nil
 	}
-	return &supervisor.Supabase{URL: url, Key: key, AnonKey: env.Text("SUPABASE_ANON_KEY")}, nil
 }
 
 func downCommand() *cobra.Command {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/scripts/platform/internal/bundle"
 	"netlify-supabase-kv/scripts/platform/internal/console"
 	"netlify-supabase-kv/scripts/platform/internal/envfile"
@@ -164,7 +165,7 @@ func (p project) query(t *testing.T, sql string) (answer string) {
 
 func TestOtherVersionsOfPostgresAreRefused(t *testing.T) {
 	t.Parallel()
-	o := &options{postgres: "16"}
+	o := &options{config.Platform{Postgres: "16"}}
 	_, err := o.installPostgres(t.Context(), layout.Checkout{}, nil, "modules")
 	require.EqualError(t, err, `--postgres (KV_LOCAL_POSTGRES) must be 17 or 15, got "16"`)
 }

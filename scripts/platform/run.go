@@ -127,7 +127,7 @@ func startEmpty(ctx context.Context, lock *supervisor.Lock, checkout layout.Chec
 	if err := lock.Erase(); err != nil {
 		return nil, fmt.Errorf("remove the data of the last run: %w", err)
 	}
-	o.portBase = cmp.Or(o.portBase, ports.Auto)
+	o.PortBase = cmp.Or(o.PortBase, ports.Auto)
 	return o.start(ctx, lock, checkout, console.New(os.Stderr), wanted.extras)
 }
 

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/url"
 	"strings"
+
+	"netlify-supabase-kv/pkg/config"
 )
 
 // Result is one check with what it found. Its JSON is stable: fields are only ever added.
@@ -64,9 +66,6 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return encoder.Encode(r)
 }
 
-// secretVariables hold what must not be shown; some hold several, with commas between them.
-var secretVariables = []string{"SUPABASE_SERVICE_ROLE_KEY", "KV_API_TOKEN", "KV_READ_TOKEN", "NETLIFY_BLOBS_TOKEN"}
-
 // Mask replaces the secrets of the input by a mark, wherever a message of somebody else's quotes one.
 func (in *Input) Mask() *strings.Replacer {
 	var pairs []string
@@ -75,7 +74,7 @@ func (in *Input) Mask() *strings.Replacer {
 			pairs = append(pairs, secret, "***")
 		}
 	}
-	for _, name := range secretVariables {
+	for _, name := range config.Secrets(config.Functions{}) {
 		hide(in.Getenv(name))
 		for _, one := range strings.Split(in.Getenv(name), ",") {
 			hide(one)

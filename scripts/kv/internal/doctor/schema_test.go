@@ -1,9 +1,7 @@
 package doctor
 
 import (
-	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -134,22 +132,4 @@ func TestChecksHaveNamesAndWords(t *testing.T) {
 		seen[check.ID] = true
 		require.Contains(t, string(page), "| `"+check.ID+"` |", "docs/DOCTOR.md has a line for each check")
 	}
-}
-
-// TestVariablesAreThoseOfTheFunctions holds the list of variables to what the functions read. SITE_ID and NETLIFY_DEV are set by Netlify itself.
-func TestVariablesAreThoseOfTheFunctions(t *testing.T) {
-	t.Parallel()
-	files, err := filepath.Glob("../../../../pkg/netlify/*.go")
-	require.NoError(t, err)
-	read := map[string]bool{}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		for _, m := range regexp.MustCompile(`(?:os\.Getenv|env\.[A-Z][A-Za-z]*(?:\[[a-z0-9]+\])?)\("([A-Z_]+)"`).FindAllStringSubmatch(string(text), -1) {
-			if !strings.HasSuffix(file, "_test.go") && m[1] != "SITE_ID" && m[1] != "NETLIFY_DEV" {
-				read[m[1]] = true
-			}
-		}
-	}
-	require.ElementsMatch(t, slices.Collect(maps.Keys(read)), Variables)
 }

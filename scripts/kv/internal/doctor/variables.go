@@ -5,22 +5,17 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"netlify-supabase-kv/pkg/env"
+	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
 )
 
 // Variables are those that the functions read. `kv doctor --env-file` sets them as the file has them, and unsets the others.
-var Variables = []string{
-	"USE_SUPABASE_KV", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "KV_MIRROR_WRITES", "KV_COMPARE_READS", "KV_COMPARE_BUDGET",
-	"KV_API_TOKEN", "KV_READ_TOKEN", "KV_CACHE", "KV_CACHE_ENTRIES", "KV_CACHE_TTL", "KV_CACHE_MAX_BYTES", "KV_CACHE_MAX_STALE",
-	"KV_WARM_KEYS", "KV_QUERY_TIMEOUT", "NETLIFY_BLOBS_TOKEN", "NETLIFY_SITE_ID", "NETLIFY_BLOBS_API_URL", "KV_BLOBS_RATE",
-}
+var Variables = config.Names(config.Functions{})
 
 // knowsNothing tells whether there are no settings to look at: no file was given, and the environment has none of them.
 func (in *Input) knowsNothing() bool {
@@ -37,7 +32,7 @@ const inNetlify = "Netlify: Project configuration, Environment variables; then d
 func isHidden(value string) bool { return strings.HasPrefix(value, "****") }
 
 // text is a variable's value as the functions read it, without what pasting leaves around it.
-func (in *Input) text(name string) string { return env.Clean(in.Getenv(name)) }
+func (in *Input) text(name string) string { return config.Clean(in.Getenv(name)) }
 
 // spoilt says what is wrong with a value as such, as the functions read it. "" if nothing is.
 func spoilt(value string) string {
@@ -84,18 +79,14 @@ func (in *Input) answering() string {
 	return "Netlify Blobs answers"
 }
 
-func (in *Input) isTrue(name string) bool {
-	yes, _ := env.ParseBool(in.Getenv(name)) // one that cannot be understood is the business of checkVariables
-	return yes
+func (in *Input) stores() (s config.Stores) {
+	_ = config.Read(&s, in.Getenv) // what cannot be understood is the business of checkVariables
+	return s
 }
 
-func (in *Input) supabaseFirst() bool { return in.isTrue("USE_SUPABASE_KV") }
-func (in *Input) mirrors() bool       { return in.isTrue("KV_MIRROR_WRITES") }
-
-func (in *Input) compares() bool {
-	share, _ := strconv.ParseFloat(in.text("KV_COMPARE_READS"), 64)
-	return share > 0
-}
+func (in *Input) supabaseFirst() bool { return in.stores().UseSupabase }
+func (in *Input) mirrors() bool       { return in.stores().MirrorWrites }
+func (in *Input) compares() bool      { return in.stores().CompareReads > 0 }
 
 func (in *Input) usesSupabase() bool { return in.supabaseFirst() || in.mirrors() || in.compares() }
 func (in *Input) usesBlobs() bool    { return !in.supabaseFirst() || in.mirrors() || in.compares() }
@@ -166,12 +157,8 @@ func checkTokens(_ context.Context, in *Input) (findings []Finding) {
 }
 
 // tokens are those of a variable, as the functions take it apart.
-func tokens(value string) (list []string) {
-	for _, token := range strings.Split(env.Clean(value), ",") {
-		if token = env.Clean(token); token != "" {
-			list = append(list, token)
-		}
-	}
+func tokens(value string) (list config.Tokens) {
+	_ = list.UnmarshalText([]byte(value)) // never fails
 	return list
 }
 

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -17,19 +16,13 @@ import (
 // MaxPayload is the limit of Lambda, and so of Netlify, for an event and for an answer, in bytes of their JSON.
 const MaxPayload = 6 << 20
 
-// DefaultTimeout is how long Netlify lets a function work on one request.
-const DefaultTimeout = 60 * time.Second
-
-// DefaultInstances is how many instances of each function run unless Options say otherwise.
-const DefaultInstances = 2
-
 // Options are what a host is made of.
 type Options struct {
 	Programs       map[string]string // of each function, its path
 	Env            map[string]string // of every function, beside what every Lambda function has
 	RuntimeAddress string            // host:port where ServeRuntime can be reached
-	Instances      int               // of each function; 0 means [DefaultInstances]
-	Timeout        time.Duration     // of one invocation; 0 means [DefaultTimeout]
+	Instances      int               // of each function
+	Timeout        time.Duration     // of one invocation
 	Config         Config            // of netlify.toml
 	Site           Site
 	PublishDir     string    // absolute; static files
@@ -52,7 +45,6 @@ type Host struct {
 
 // New makes a host whose functions do not run yet; see [Host.Start].
 func New(o Options) *Host {
-	o.Instances, o.Timeout = cmp.Or(o.Instances, DefaultInstances), cmp.Or(o.Timeout, DefaultTimeout)
 	h := &Host{Options: o, functions: map[string]*function{}, tokens: map[string]*instance{}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	for name, program := range o.Programs {

@@ -72,7 +72,7 @@ func newSite(t *testing.T, change func(*Options)) *site {
 	s := &site{log: &lockedBuffer{}}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	o := Options{Programs: map[string]string{"f": program}, RuntimeAddress: listener.Addr().String(), Output: s.log, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	o := Options{Programs: map[string]string{"f": program}, RuntimeAddress: listener.Addr().String(), Instances: 2, Timeout: time.Minute, Output: s.log, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Site:   Site{ID: "site", Context: "dev", Blobs: "e30="},
 		Config: Config{Redirects: []Redirect{{From: "/api/f/*", To: "/.netlify/functions/f/:splat", Status: 200}}}}
 	if change != nil {
