@@ -76,7 +76,8 @@ type Blobs struct {
 	SiteID PlainText `env:"NETLIFY_SITE_ID" alias:"SITE_ID" shown:"SITE_ID, which Netlify sets"`
 	// Where the token is good. For a local server.
 	APIURL Address `env:"NETLIFY_BLOBS_API_URL" shown:"https://api.netlify.com"`
-	// Requests a minute that one instance makes to Netlify's API, which takes 500 for a token: docs/ROLLBACK.md.
+	// Requests a minute that one instance makes to Netlify's API, which takes 500 for a token:
+	// docs/ROLLBACK.md#what-the-functions-cost-in-requests.
 	Rate *int `env:"KV_BLOBS_RATE" min:"1" must:"a whole number of requests a minute, 1 or more, as in 300" shown:"300; unlimited for a local server"`
 }
 

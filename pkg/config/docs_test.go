@@ -53,7 +53,7 @@ func document(t *testing.T, group string) (list []documented) {
 	return list
 }
 
-var page = regexp.MustCompile(`docs/([A-Z-]+\.md)`)
+var page = regexp.MustCompile(`docs/([A-Z-]+\.md)(#[a-z-]+)?`)
 
 // table is what a page of the documentation shows of some groups.
 func table(t *testing.T, file string, names []string) string {
@@ -70,7 +70,7 @@ func table(t *testing.T, file string, names []string) string {
 			if v.value != "" {
 				shown = "`" + v.value + "`"
 			}
-			meaning := page.ReplaceAllString(strings.TrimSuffix(strings.ReplaceAll(v.meaning, ": "+file, ""), "."), "["+prefix+"$1]("+prefix+"$1)")
+			meaning := page.ReplaceAllString(strings.TrimSuffix(strings.ReplaceAll(v.meaning, ": "+file, ""), "."), "["+prefix+"$1]("+prefix+"$1$2)")
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v.name, shown, meaning)
 		}
 	}
@@ -87,7 +87,7 @@ func example(t *testing.T, names []string) string {
 			if v.shown != "" {
 				meaning += " Default: " + v.shown + "."
 			}
-			b.WriteString(wrap(strings.ReplaceAll(meaning, "`", "")))
+			b.WriteString(wrap(page.ReplaceAllString(strings.ReplaceAll(meaning, "`", ""), "docs/$1")))
 			fmt.Fprintf(&b, "%s=%s\n", v.name, v.value)
 		}
 	}
