@@ -62,7 +62,7 @@ func BenchmarkStore(b *testing.B) {
 		}
 	})
 	b.Run("Upsert", func(b *testing.B) {
-		store := benchProject(b, `{"version":"0123456789abcdef.12345"}`)
+		store := benchProject(b, `{"version":"01234567.12345"}`)
 		entry := Entry{Key: "docs/1", Value: value, Indexes: []Index{{"type", "document"}, {"status", "draft"}}}
 		b.ReportAllocs()
 		for b.Loop() {
@@ -72,7 +72,7 @@ func BenchmarkStore(b *testing.B) {
 		}
 	})
 	b.Run("UpsertOf1MB", func(b *testing.B) {
-		store := benchProject(b, `{"version":"0123456789abcdef.12345"}`)
+		store := benchProject(b, `{"version":"01234567.12345"}`)
 		entry := Entry{Key: "docs/1", Value: `{"text":"` + strings.Repeat("a line of a document; ", 46_000) + `"}`}
 		b.ReportAllocs()
 		for b.Loop() {
@@ -115,7 +115,7 @@ func BenchmarkParse(b *testing.B) {
 			_, ok := parseChanges(benchChanges)
 			return ok
 		},
-		"Covers": func() bool { return covers("0123456789abcdef/1700000000000/100:200:110,120", "0123456789abcdef.111") },
+		"Covers": func() bool { return covers("0123456789abcdef/1700000000000/100:200:110,120", "01234567.111") },
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -43,15 +43,18 @@ func (c changes) touches(s scope) bool {
 	return i < len(c.Keys) && strings.HasPrefix(c.Keys[i], s.text) // keys with a prefix follow it at once in byte order
 }
 
-// covers tells whether what was visible at the cursor includes the write with the version ("<epoch>.<transaction id>").
-// False means that nobody knows.
+// bootDigits is the length of kv.boot_id(), with which an epoch begins.
+const bootDigits = 8
+
+// covers reports whether what was visible at the cursor includes the write with the version ("<boot>.<transaction id>").
+// False means that it is not known.
 //
 // A snapshot, "<xmin>:<xmax>:<xip>,…", sees a transaction that began before xmax unless it was running then (xip):
 // Postgres' documentation of pg_current_snapshot, which names top-level transactions as versions do.
 func covers(cursor, version string) bool {
-	epoch, stamp, _ := strings.Cut(version, ".")
+	boot, stamp, _ := strings.Cut(version, ".")
 	parts := strings.Split(cursor, "/")
-	if len(parts) != 3 || parts[0] != epoch {
+	if len(parts) != 3 || len(boot) != bootDigits || !strings.HasPrefix(parts[0], boot) {
 		return false
 	}
 	snapshot := strings.Split(parts[2], ":")

@@ -63,7 +63,7 @@ func (a answering) Query(context.Context, kv.Query, kv.Freshness) (kv.ReadResult
 }
 func (a answering) Stats() kv.CacheStats { return kv.CacheStats{Hits: 1} }
 func (a answering) Upsert(context.Context, kv.Entry) (kv.Written, error) {
-	return kv.Written{Version: "0123456789abcdef.12345"}, nil
+	return kv.Written{Version: "01234567.12345"}, nil
 }
 
 const benchValue = `{"user":"user-0000123","score":123,"active":true,"title":"What a session of an app keeps","tags":["draft","mobile","beta"],` +

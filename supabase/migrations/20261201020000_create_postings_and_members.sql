@@ -53,8 +53,10 @@ begin
         where l.index_key = p.index_key and l.member = p.member;
     end if;
     if tg_op <> 'DELETE' then
-        insert into kv.posting (index_key, member, key)
-        select index_key, member, new.key from kv.postings_of(new.index_pairs)
+        insert into kv.posting (index_key, member, key) -- without kv.postings_of, which takes time to leave repetitions out
+        select index_key, member, new.key from kv.pairs(new.index_pairs)
+        union all
+        select index_key, '', new.key from kv.pairs(new.index_pairs)
         on conflict do nothing;
     end if;
     return null;

@@ -18,19 +18,29 @@ create index log_transaction_id on kv.log (transaction_id);
 create index log_request on kv.log (request) where request is not null;
 alter table kv.log enable row level security;
 
--- Restarts, crashes (which reset the statistics), promotions and restores change the epoch. A restore that creates the tables
+-- A restart, and a crash, which resets the statistics, change the boot. A promoted replica was started at another time than its primary.
+-- Every write calls this, so it reads nothing but memory.
+create function kv.boot_id() returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return left(md5(concat_ws('/', extract(epoch from pg_postmaster_start_time()), extract(epoch from pg_stat_get_bgwriter_stat_reset_time()))), 8);
+end
+$$;
+comment on function kv.boot_id() is 'Changes whenever transaction ids may have been used again: another cluster, a restart, a crash.';
+
+-- Restores change the epoch as well. A restore that creates the tables
 -- loads rows before the triggers exist, and one with --disable-triggers switches them off; either writes the triggers' catalog
 -- rows anew. A copy of the database has another oid, and a rewritten table another file. While a trigger is not as it was made,
--- every call returns another epoch, so that no cursor is valid. Every write and every read calls this: it reads little.
+-- every call returns another epoch, so that no cursor is valid.
 create function kv.epoch() returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
     return (
-        select left(md5(concat_ws('/', extract(epoch from pg_postmaster_start_time()), extract(epoch from pg_stat_get_bgwriter_stat_reset_time()),
-            c.timeline_id, (select oid from pg_database where datname = current_database()), t.made, pg_relation_filenode('public.kv_store'),
-            pg_relation_filenode('kv.member'), case when not t.logging then random() end)), 16)
-        from pg_control_checkpoint() as c, (
+        select kv.boot_id() || left(md5(concat_ws('/', (select oid from pg_database where datname = current_database()), t.made,
+            pg_relation_filenode('public.kv_store'), pg_relation_filenode('kv.member'), case when not t.logging then random() end)), 8)
+        from (
             select sum(hashoidextended(oid, xmin::text::bigint)) as made, count(*) = 7 and bool_and(tgenabled = 'A') as logging
             from pg_trigger
             where tgrelid in ('public.kv_store'::regclass, 'kv.member'::regclass, 'kv.log'::regclass)

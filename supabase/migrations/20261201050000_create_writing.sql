@@ -61,7 +61,7 @@ create function kv.write_version(p_transaction xid8) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    return kv.epoch() || '.' || p_transaction;
+    return kv.boot_id() || '.' || p_transaction;
 end
 $$;
 comment on function kv.write_version(xid8) is 'The opaque token of a write: the answer''s X-KV-Version.';
@@ -71,7 +71,7 @@ create function kv.write_response(p_transaction xid8, p_deleted boolean, p_reque
 as $$
 begin
     if not p_mirror then
-        return json_strip_nulls(json_build_object('deleted', p_deleted, 'version', kv.write_version(p_transaction)))::text;
+        return concat('{', '"deleted":' || p_deleted || ',', '"version":"', kv.write_version(p_transaction), '"}');
     end if;
     return json_strip_nulls(json_build_object('deleted', p_deleted, 'version', kv.write_version(p_transaction), 'outbox', (
         select json_agg(json_build_object('id', id, 'key', key) order by id) from kv.outbox where request = p_request)))::text;
@@ -86,21 +86,23 @@ create function public.kv_upsert(
     p_request uuid default null,
     p_mirror  boolean default false
 ) returns public."application/vnd.kv+json"
-    language plpgsql volatile security invoker set search_path = ''
+    language plpgsql volatile security invoker
+    set search_path = ''
+    -- Postgres expects ten pairs where it does not look, and would plan every statement anew in every call to look; the triggers' too.
+    set plan_cache_mode = force_generic_plan
 as $$
 declare
-    c_few    constant integer := 32; -- advisory locks that a call takes: the server has room for some thousand, for all calls together
-    v_value  json := p_value::json;
-    v_transaction  xid8 := kv.begin_request(p_request);
-    v_rows   boolean := coalesce(array_length(p_indexes, 1), 0) > c_few;
-    v_key    text;
-    v_arrays text[] := '{}'::text[];
-    v_pairs  text[] := p_indexes; -- without those that a stored array has
-    v_grown  text[];
-    v_base   bigint;
+    c_few         constant integer := 32; -- advisory locks that a call takes: the server has room for some thousand, for all calls together
+    v_value       json := p_value::json;
+    v_transaction xid8 := kv.begin_request(p_request);
+    v_rows        boolean := coalesce(array_length(p_indexes, 1), 0) > c_few;
+    v_key         text;
+    v_arrays      text[] := '{}'::text[];
+    v_members     text[] := p_indexes; -- pairs: at first all, then those that no index entry has yet
+    v_base        bigint;
 begin
     if v_transaction is null then
-        if exists (select from kv.pairs(p_indexes) where index_key = p_key) then
+        if p_key = any (p_indexes[:][1:1]) then
             raise exception using errcode = 'PT400', message = 'an entry cannot be one of its own indexes';
         end if;
 
@@ -126,33 +128,35 @@ begin
             end if;
         end loop;
 
-        if p_indexes <> '{}' then
-            v_base := nextval('kv.member_position');
-            if v_arrays <> '{}' then
-                with stored as materialized ( -- each array is read once, however many members come
-                    select s.key, member
-                    from public.kv_store as s, kv.array_members(s.value) as member
-                    where s.key = any (v_arrays)
-                )
-                select coalesce(array_agg(array[a.index_key, a.member] order by a.ordinal), '{}') into v_pairs
-                from kv.pairs(p_indexes) as a
-                -- Hashed once, where "not exists" may be planned as a loop over both.
-                where (a.index_key, a.member) not in (select s.key, s.member from stored as s);
-            end if;
-            with added as (
-                insert into kv.member (index_key, member, position)
-                select index_key, member, v_base + min(ordinal)
-                from kv.pairs(v_pairs)
-                group by index_key, member
-                order by index_key, member
-                on conflict do nothing
-                returning index_key
+        if v_arrays <> '{}' then
+            with stored as materialized ( -- each array is read once, however many members come
+                select s.key, member
+                from public.kv_store as s, kv.array_members(s.value) as member
+                where s.key = any (v_arrays)
             )
-            select array_agg(distinct index_key) into v_grown from added;
+            select array_agg(array[a.index_key, a.member] order by a.ordinal) into v_members
+            from kv.pairs(p_indexes) as a
+            -- Hashed once, where "not exists" may be planned as a loop over both.
+            where (a.index_key, a.member) not in (select s.key, s.member from stored as s);
+        end if;
+        if v_members <> '{}' then -- most members have been there for long: a look costs less than an insert that does nothing
+            select array_agg(array[a.index_key, a.member] order by a.ordinal) into v_members
+            from kv.pairs(v_members) as a
+            where not exists (select from kv.member as m where m.index_key = a.index_key and m.member = a.member offset 0);
+        end if;
+        if v_members <> '{}' then
+            v_base := nextval('kv.member_position');
+            insert into kv.member (index_key, member, position)
+            select index_key, member, v_base + min(ordinal)
+            from kv.pairs(v_members)
+            group by index_key, member
+            order by index_key, member
+            on conflict do nothing;
         end if;
 
         if p_mirror then
-            insert into kv.outbox (key, primary_store, request) select k, 'supabase', p_request from unnest(p_key || v_grown) as k;
+            insert into kv.outbox (key, primary_store, request)
+            select k, 'supabase', p_request from (select p_key as k union all select distinct index_key from kv.pairs(v_members)) as changed;
         end if;
         v_transaction := pg_current_xact_id();
         if random() < 0.01 then

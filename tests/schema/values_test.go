@@ -149,7 +149,7 @@ func TestRowsSayWhenTheyWereWritten(t *testing.T) {
 	before := one[time.Time](t, conn, "select clock_timestamp()")
 	version, transaction := write("a", `{"a":1}`, pairs{{"i", "m"}})
 	first, index := read("a"), read("i")
-	require.Equal(t, one[string](t, conn, "select kv.epoch()")+"."+transaction, version)
+	require.Equal(t, one[string](t, conn, "select kv.boot_id()")+"."+transaction, version)
 	require.False(t, first.created.Before(before))
 	require.False(t, first.updated.Before(first.created))
 
