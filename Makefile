@@ -144,6 +144,11 @@ test-race:
 test-schema:
 	@$(PLATFORM) run --name test-schema --functions=false -- $(GO_TEST) ./tests/schema
 
+.PHONY: verify
+verify: ## write supabase/schema.sql anew, from the migrations; it fails where that changes the file
+	@$(PLATFORM) run --name verify --functions=false -- go test -count=1 -run SchemaFile ./tests/schema -update
+	@git diff --exit-code -- supabase/schema.sql
+
 # Programs that run their own platforms, or none.
 .PHONY: test-scripts
 test-scripts:

@@ -1,0 +1,734 @@
+-- What supabase/migrations make of an empty database, for readers. "make verify" writes it; it is not to be edited or applied.
+-- A comment in front of an object is the object's own. One behind it names who else may use it, and how.
+
+-- What the functions public.kv_* are made of. Not to be exposed.
+create schema kv;
+-- service_role: usage
+
+-- A finished response. Ask PostgREST for it with Accept: application/vnd.kv+json.
+create domain public."application/vnd.kv+json" as text;
+
+-- How the entries of a query are found. See kv.query_source and kv_query_conditions.
+create type kv.query_plan as (
+    driver text,
+    from_key text,
+    to_key text,
+    pairs text[],
+    cover integer[],
+    merged integer[],
+    search tsquery,
+    leads text[],
+    others text[],
+    needs_row boolean
+);
+
+-- One row an entry. Write value and indexes; the other columns follow from them.
+create table public.kv_store (
+    key text collate "C" not null,
+    -- The JSON text as it was written. Of an index entry: the array its members are appended to.
+    value json not null,
+    -- Length of value in bytes, so that a response's size is known without reading the values.
+    bytes integer not null,
+    -- value for queries, with what jsonb cannot hold replaced; null for index entries.
+    document jsonb,
+    -- The words of every string in value; null beyond 200 kB of value, and for index entries. See kv.search_vector.
+    search tsvector,
+    -- The entry's indexes, "<key>:<member>" each, for people and tools. A string written here by hand is split at its last colon.
+    indexes text[] not null default '{}'::text[],
+    -- The exact form of indexes: {{key,member},...}. "a:b"+"c" and "a"+"b:c" read alike in indexes, but are two pairs.
+    index_pairs text[] not null default '{}'::text[],
+    -- True where kv.member may hold members of this entry.
+    is_index boolean not null default false,
+    -- True of an index entry that exists because members were added; nobody has written it itself.
+    auto_created boolean not null default false,
+    -- True where document differs from value: \u0000 and half surrogate pairs are U+FFFD in it, numbers beyond numeric are text.
+    replaced boolean not null default false,
+    created_at timestamp with time zone not null default clock_timestamp(),
+    updated_at timestamp with time zone not null default clock_timestamp(),
+    -- Grows with every write of the row, also after the row was deleted and written anew.
+    revision bigint not null,
+    constraint kv_store_index_pairs CHECK (((index_pairs = '{}'::text[]) OR ((array_ndims(index_pairs) = 2) AND (array_length(index_pairs, 2) = 2) AND ((''::text <> ALL (index_pairs)) IS TRUE)))),
+    constraint kv_store_key_length CHECK (((octet_length(key) >= 1) AND (octet_length(key) <= 1024))),
+    constraint kv_store_pkey PRIMARY KEY (key)
+);
+-- row level security
+-- service_role: all
+CREATE INDEX kv_store_created_at ON public.kv_store USING btree (created_at, key);
+CREATE INDEX kv_store_search ON public.kv_store USING gin (search);
+CREATE INDEX kv_store_unseen ON public.kv_store USING btree (key) WHERE (replaced OR ((search IS NULL) AND (NOT is_index)));
+CREATE INDEX kv_store_updated_at ON public.kv_store USING btree (updated_at, key);
+CREATE TRIGGER kv_store_clear_index BEFORE UPDATE OF value ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.clear_index();
+CREATE TRIGGER kv_store_count_delete AFTER DELETE ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.count_delete();
+CREATE TRIGGER kv_store_count_inserted AFTER INSERT ON public.kv_store FOR EACH ROW WHEN (((new.revision & (1048575)::bigint) <> kv.deletes())) EXECUTE FUNCTION kv.renew_revision();
+CREATE TRIGGER kv_store_count_rename AFTER UPDATE OF key ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.count_delete();
+CREATE TRIGGER kv_store_count_renamed AFTER UPDATE OF key ON public.kv_store FOR EACH ROW WHEN (((new.key <> old.key) AND ((new.revision & (1048575)::bigint) <> kv.deletes()))) EXECUTE FUNCTION kv.renew_revision();
+CREATE TRIGGER kv_store_derive BEFORE INSERT OR UPDATE ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.derive_columns();
+CREATE TRIGGER kv_store_drop_members_delete AFTER DELETE ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.delete_members();
+CREATE TRIGGER kv_store_drop_members_update AFTER UPDATE OF value ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.delete_members();
+CREATE TRIGGER kv_store_lock_members_delete BEFORE DELETE ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.lock_members_of_row();
+CREATE TRIGGER kv_store_lock_members_rename BEFORE UPDATE OF key ON public.kv_store FOR EACH ROW WHEN ((old.is_index AND (new.key <> old.key))) EXECUTE FUNCTION kv.lock_members_of_row();
+CREATE TRIGGER kv_store_log AFTER INSERT OR DELETE OR UPDATE ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.log_entry(); -- enable always
+CREATE TRIGGER kv_store_log_truncate AFTER TRUNCATE ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.log_truncate(); -- enable always
+CREATE TRIGGER kv_store_move_members AFTER UPDATE OF key ON public.kv_store FOR EACH ROW WHEN ((old.is_index AND (new.key <> old.key))) EXECUTE FUNCTION kv.rename_members();
+CREATE TRIGGER kv_store_post_delete AFTER DELETE ON public.kv_store FOR EACH ROW WHEN ((old.index_pairs <> '{}'::text[])) EXECUTE FUNCTION kv.update_postings();
+CREATE TRIGGER kv_store_post_insert AFTER INSERT ON public.kv_store FOR EACH ROW WHEN ((new.index_pairs <> '{}'::text[])) EXECUTE FUNCTION kv.update_postings();
+CREATE TRIGGER kv_store_post_update AFTER UPDATE ON public.kv_store FOR EACH ROW WHEN (((new.index_pairs IS DISTINCT FROM old.index_pairs) OR (new.key <> old.key))) EXECUTE FUNCTION kv.update_postings();
+CREATE TRIGGER kv_store_revision BEFORE INSERT OR UPDATE ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.set_revision();
+CREATE TRIGGER kv_store_truncate AFTER TRUNCATE ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.truncate_store();
+
+-- What a migration has to know of a key, while it is open.
+create table kv.import (
+    key text collate "C" not null,
+    -- kv_store.revision as kv_import wrote it; a row with another one is somebody else's.
+    revision bigint,
+    -- A caller deleted the entry while the migration was open.
+    deleted boolean not null default false,
+    constraint import_pkey PRIMARY KEY (key)
+);
+-- row level security
+-- service_role: all
+
+-- While a migration is open: members whose entries were deleted by callers, or left the index.
+create table kv.import_left (
+    index_key text collate "C" not null,
+    member text collate "C" not null,
+    constraint import_left_pkey PRIMARY KEY (index_key, member)
+);
+-- row level security
+-- service_role: all
+
+-- One row a change: upserts, deletes, both keys of a rename, members added to an index. Pruned; see kv_prune_log.
+create table kv.log (
+    transaction_id xid8 not null default pg_current_xact_id(),
+    -- The key that changed; null after a truncate: every key.
+    key text collate "C",
+    -- The request that wrote, so that one sent again after its reply was lost is not applied twice.
+    request uuid default (NULLIF(current_setting('kv.request'::text, true), ''::text))::uuid,
+    -- True of a delete that found no entry: nothing changed. A repetition of the request gets the same response.
+    missed boolean
+);
+-- row level security
+-- replica identity full
+-- service_role: all
+CREATE INDEX log_request ON kv.log USING btree (request) WHERE (request IS NOT NULL);
+CREATE INDEX log_transaction_id ON kv.log USING btree (transaction_id);
+CREATE TRIGGER log_truncate_log AFTER TRUNCATE ON kv.log FOR EACH STATEMENT EXECUTE FUNCTION kv.log_truncate(); -- enable always
+
+-- Every transaction before the horizon had ended at the time.
+create table kv.log_mark (
+    at timestamp with time zone not null default clock_timestamp(),
+    horizon xid8 not null default pg_snapshot_xmin(pg_current_snapshot()),
+    -- The marks of another epoch, as a dump may bring them, say nothing here.
+    epoch text not null default kv.epoch()
+);
+-- row level security
+-- replica identity full
+-- service_role: all
+
+-- The members of index entries (kv_store.is_index), which follow the array stored there.
+create table kv.member (
+    index_key text collate "C" not null,
+    member text collate "C" not null,
+    -- Members are listed by it: the order in which they were first added.
+    "position" bigint not null default nextval('kv.member_position'::regclass),
+    constraint member_pkey PRIMARY KEY (index_key, member)
+);
+-- row level security
+-- service_role: all
+CREATE TRIGGER member_log_delete AFTER DELETE ON kv.member REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members_removed(); -- enable always
+CREATE TRIGGER member_log_insert AFTER INSERT ON kv.member REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members_added(); -- enable always
+CREATE TRIGGER member_log_truncate AFTER TRUNCATE ON kv.member FOR EACH STATEMENT EXECUTE FUNCTION kv.log_truncate(); -- enable always
+CREATE TRIGGER member_log_update AFTER UPDATE ON kv.member REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members_changed(); -- enable always
+
+-- Its one row is the migration that is open; see kv_import_open and kv_import_close.
+create table kv.migration (
+    one boolean not null default true,
+    -- Who imports: a journal of migrate-kv-store.
+    run uuid not null,
+    -- The process that is at work for the run: what an earlier one sent and is late is refused.
+    session uuid not null,
+    opened_at timestamp with time zone not null default clock_timestamp(),
+    -- Until then no other run may take over; prolonged while one is at work.
+    held_until timestamp with time zone not null,
+    constraint migration_one CHECK (one),
+    constraint migration_pkey PRIMARY KEY (one)
+);
+-- row level security
+-- service_role: all
+
+-- One row for each write whose copy in the other store is not confirmed: written in the same transaction, removed when the copy is there. What stays is for migrate-kv-store repair.
+create table kv.outbox (
+    id bigint not null generated always as identity,
+    key text collate "C" not null,
+    -- The store that was written and answered; the other one may lack the write.
+    primary_store text not null,
+    at timestamp with time zone not null default clock_timestamp(),
+    request uuid,
+    constraint outbox_pkey PRIMARY KEY (id),
+    constraint outbox_primary_store CHECK ((primary_store = ANY (ARRAY['blobs'::text, 'supabase'::text])))
+);
+-- row level security
+-- service_role: all
+CREATE INDEX outbox_request ON kv.outbox USING btree (request) WHERE (request IS NOT NULL);
+
+-- Which entries have an index. Kept by the triggers of kv_store; not to be written by hand.
+create table kv.posting (
+    index_key text collate "C" not null,
+    -- The member, or '' for "any member of this index".
+    member text collate "C" not null,
+    key text collate "C" not null,
+    constraint posting_pkey PRIMARY KEY (index_key, member, key)
+);
+-- row level security
+-- service_role: all
+
+create sequence kv.delete_count increment by 1;
+-- service_role: select, update, usage
+
+create sequence kv.member_position increment by 1024;
+-- service_role: select, update, usage
+
+create sequence kv.outbox_id_seq increment by 1;
+-- service_role: select, update, usage
+
+create sequence kv.revision increment by 1;
+-- service_role: select, update, usage
+
+-- What changed since p_since, the cursor of an earlier call: {"cursor","all","keys"}. "all" is true when everything may have changed: no cursor, one of another epoch, from the future or older than kv.log_retention(), a truncate, more than p_limit changes, or triggers that are switched off.
+create function public.kv_changes(p_since text DEFAULT NULL::text, p_limit integer DEFAULT 1000) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set enable_seqscan=off set enable_bitmapscan=off;
+-- service_role: execute
+
+-- Removes an entry, and the members if it is an index entry; says whether there was one. p_mirror leaves a trace.
+create function public.kv_delete(p_key text, p_request uuid DEFAULT NULL::uuid, p_mirror boolean DEFAULT false) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- kv_digests_of the entries after a key, in key order.
+create function public.kv_digests(p_after text, p_limit integer) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set statement_timeout=55s;
+-- service_role: execute
+
+-- SHA-256 of the values and of the indexes of the keys that exist, and how many postings lack.
+create function public.kv_digests_of(p_keys text[]) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set statement_timeout=55s;
+-- service_role: execute
+
+-- Switches the log's triggers on in every mode, as they were made: "enable trigger all" does not. For the tables' owner, after a restore that switched them off.
+create function public.kv_enable_logging() returns void
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- The value's JSON text; empty when there is no such entry. With p_since, a cursor or '' for none yet, kv_changes and a line break come first.
+create function public.kv_get(p_key text, p_since text DEFAULT NULL::text) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="";
+-- service_role: execute
+
+-- What kv doctor compares with what the release needs: functions, tables, triggers, indexes, privileges, publications, clock.
+create function public.kv_health() returns json
+    language sql stable set search_path="";
+-- service_role: execute
+
+-- Imports entries with distinct keys, all or none. A value is JSON text (null: the source has no such entry any more), indexes are [["key","member"],...] as JSON text (null: leave what the row has), times are microseconds since 1970 (null: now). The answer says of each: written, same (nothing to do), removed, absent, live (somebody else wrote it: left alone), deleted (a caller deleted it: left so).
+create function public.kv_import(p_session uuid, p_keys text[], p_values text[], p_indexes text[], p_is_index boolean[], p_created bigint[], p_updated bigint[]) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="" set statement_timeout=55s;
+-- service_role: execute
+
+-- Ends the migration: what it knew of the keys is forgotten, and deletes leave no mark any more.
+create function public.kv_import_close() returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="" set lock_timeout=5s;
+-- service_role: execute
+
+-- The members of kv.import_left after one that no entry has now, in order: [["key","member"],...].
+create function public.kv_import_left_after(p_index_key text, p_member text, p_limit integer) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="";
+-- service_role: execute
+
+-- Opens the migration, or takes it over from a run that no longer holds it: the answer is 0. Where another run is at work: for how many seconds it holds it.
+create function public.kv_import_open(p_run uuid, p_session uuid) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="" set lock_timeout=5s;
+-- service_role: execute
+
+-- Keeps other runs away for another minute, or lets them in at once. The answer is how many writes from before the migration was opened may not have reached the source.
+create function public.kv_import_renew_lease(p_session uuid, p_release boolean DEFAULT false) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- What became of keys: imported (and unchanged since), live, deleted, absent.
+create function public.kv_import_states(p_keys text[]) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="";
+-- service_role: execute
+
+-- Where the migration is, with counts of entries, of those that are as they were imported, of deletes since it was opened, and of traces in the outbox.
+create function public.kv_import_status() returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set statement_timeout=55s;
+-- service_role: execute
+
+-- Makes comparisons and sorting by the numbers at the path fast, and pageable with a cursor. Writes wait meanwhile, some seconds for a million entries; see kv_index_path_statement.
+create function public.kv_index_path(p_path text) returns text
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- The statement of kv_index_path, to be run by itself: concurrently, it does not hold up writes.
+create function public.kv_index_path_statement(p_path text, p_concurrently boolean DEFAULT true) returns text
+    language sql immutable strict set search_path="";
+-- service_role: execute
+
+-- The answer of kv-list. p_indexes holds "<key>:<member>" strings; p_after_key and p_after_at (microseconds) are the last entry of the page before, p_question is what its cursor belongs to. p_since: see kv_get.
+create function public.kv_list(p_prefix text DEFAULT ''::text, p_values boolean DEFAULT false, p_limit integer DEFAULT NULL::integer, p_offset integer DEFAULT NULL::integer, p_sort text DEFAULT 'key'::text, p_descending boolean DEFAULT false, p_after_key text DEFAULT NULL::text, p_after_at bigint DEFAULT NULL::bigint, p_indexes text[] DEFAULT '{}'::text[], p_index_keys text[] DEFAULT '{}'::text[], p_question text DEFAULT NULL::text, p_since text DEFAULT NULL::text) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set enable_seqscan=off set enable_bitmapscan=off set enable_hashjoin=off set enable_nestloop=off set jit=off set max_parallel_workers_per_gather=0;
+-- service_role: execute
+
+-- Leaves a trace for each key; the answer is [{"id","key","token"},...].
+create function public.kv_mirror_begin(p_keys text[], p_request uuid) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- Makes an entry what the other store has (p_value null: no entry), if it is still what p_expected, a token, says. p_add: members were added there, and those that only are here stay; then, where p_value is an array of members, it may have got more of them since.
+create function public.kv_mirror_copy(p_key text, p_expected text, p_value text, p_indexes text[], p_is_index boolean, p_add boolean, p_created bigint, p_updated bigint, p_request uuid) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- Removes the trace if the row is what the token says, and has that many members or more: then the answer is empty. Else it is kv.mirror_state.
+create function public.kv_mirror_done(p_id bigint, p_key text, p_token text) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- Removes traces: the copies are there.
+create function public.kv_mirror_forget(p_ids bigint[]) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- The traces that are left, from the oldest: [{"id","key","first","token"},...].
+create function public.kv_mirror_outbox(p_after bigint, p_limit integer) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="";
+-- service_role: execute
+
+-- [kv.mirror_state,...] of the keys.
+create function public.kv_mirror_states(p_keys text[]) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="";
+-- service_role: execute
+
+-- Removes up to 2,000 changes that every cursor within the retention has seen; returns how many. Called now and then by writes, which do not fail where it does: then it warns and returns 0.
+create function public.kv_prune_log() returns bigint
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- The answer of kv-query, from a query that the function has parsed and checked (pkg/kv, Query). p_since: see kv_get.
+create function public.kv_query(p_query jsonb, p_since text DEFAULT NULL::text) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set statement_timeout=10s set enable_seqscan=off set enable_sort=off set enable_hashjoin=off set enable_nestloop=off set jit=off set max_parallel_workers_per_gather=0;
+-- service_role: execute
+
+-- How many postings there are that no entry's indexes have.
+create function public.kv_stray_postings() returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set statement_timeout=55s;
+-- service_role: execute
+
+-- Undoes kv_index_path.
+create function public.kv_unindex_path(p_path text) returns void
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- Creates or replaces an entry. p_value is JSON text, kept as it is; p_indexes is {{key,member},...}: null leaves the entry's indexes, {} clears them. A request with the same p_request is applied once, however often it arrives. p_mirror leaves a trace of every key that changes.
+create function public.kv_upsert(p_key text, p_value text, p_indexes text[] DEFAULT NULL::text[], p_request uuid DEFAULT NULL::uuid, p_mirror boolean DEFAULT false) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- kv_changes, a line break, and [[key, answer of kv_get],...] for the keys and those under the prefixes, up to so many entries and bytes.
+create function public.kv_warm_get(p_keys text[], p_prefixes text[], p_entries integer, p_bytes bigint) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set enable_seqscan=off;
+-- service_role: execute
+
+-- kv_changes, a line break, and [{"prefix","values","body"},...]: the answers of kv_list for each prefix, without and with values, up to so many bytes.
+create function public.kv_warm_list(p_prefixes text[], p_bytes bigint) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="";
+-- service_role: execute
+
+-- Adds to an index entry the members that it does not have, in this order. The caller holds the entry's row.
+create function kv.add_members(p_key text, p_members text[]) returns void
+    language plpgsql volatile set search_path="";
+
+-- The members among an array's elements.
+create function kv.array_members(p_array json) returns SETOF text
+    language plpgsql immutable strict set search_path="";
+
+-- Names the request in the log. Returns the transaction in which it was applied already: sent again after a lost reply, or arriving late; else null.
+create function kv.begin_request(p_request uuid) returns xid8
+    language plpgsql volatile set search_path="";
+
+-- Every pair that "<key>:<member>" may spell: a member that looks like a number may be one, or text.
+create function kv.candidate_pairs(p_spelled text) returns TABLE(index_key text, member text)
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- kv_changes and a line break; empty without a cursor.
+create function kv.changes_line(p_since text) returns text
+    language sql stable;
+
+create function kv.clear_index() returns trigger
+    language plpgsql volatile set search_path="";
+
+create function kv.count_delete() returns trigger
+    language plpgsql volatile set search_path="";
+
+-- The notice that some min or max is not the whole text, if one is not.
+create function kv.cut_notices(p_aggregates text) returns text[]
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- Tells databases apart whose versions cannot be compared: another cluster, another timeline, a table made anew.
+create function kv.database_id() returns text
+    language plpgsql stable set search_path="";
+
+create function kv.delete_members() returns trigger
+    language plpgsql volatile set search_path="";
+
+-- How many statements have deleted entries, or given them other keys, modulo 2^20.
+create function kv.deletes() returns bigint
+    language sql volatile;
+
+create function kv.derive_columns() returns trigger
+    language plpgsql volatile set search_path="";
+
+-- SHA-256 of the pairs in order, each as <bytes>:<key><bytes>:<member>.
+create function kv.digest_pairs(p_pairs text[]) returns text
+    language plpgsql immutable set search_path="";
+
+-- Every string in the document, at any depth, with U+001E between: a phrase does not reach from one into the next.
+create function kv.document_strings(p_document jsonb) returns text
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- The elements of a JSON array.
+create function kv.elements(p_array jsonb) returns jsonb[]
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- The expression that shows a field of the entry's own (key, createdAt, updatedAt) of a row s; null for anything else.
+create function kv.entry_field(p_by text) returns text
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- A condition on a field of the entry's own. Its value is text, or milliseconds since 1970 where times are compared.
+create function kv.entry_field_condition(p_by text, p_op text, p_value text) returns text
+    language plpgsql immutable strict set search_path="";
+
+-- Changes whenever transaction ids may have been used again or changes gone unlogged: another cluster, a restart, a crash, a restore. See kv_enable_logging.
+create function kv.epoch() returns text
+    language plpgsql stable set search_path="";
+
+-- The exact text of what is at the path, of any value.
+create function kv.exact_part(p_value json, p_path text[]) returns text
+    language plpgsql immutable strict set search_path="";
+
+-- Where the answer to a question ended: base64url of [digest of the question, position, key] (pkg/kv, Cursor).
+create function kv.format_cursor(p_question text, p_position json, p_key text) returns text
+    language plpgsql immutable set search_path="";
+
+-- The "<key>:<member>" strings of the pairs, each once, in order.
+create function kv.format_pairs(p_pairs text[]) returns text[]
+    language plpgsql immutable parallel safe set search_path="";
+
+-- Whether kv_index_path was called for the path.
+create function kv.has_path_index(p_path text[]) returns boolean
+    language plpgsql stable strict set search_path="";
+
+-- Whether words are to be in a row.
+create function kv.has_phrase(p_query tsquery) returns boolean
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- A JSON text with the numbers that numeric cannot hold as strings.
+create function kv.huge_numbers_as_text(p_json text) returns text
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- Imports one entry whose row of kv_import the caller holds; what it returns: see kv_import.
+create function kv.import_entry(p_key text, p_value text, p_indexes text[], p_is_index boolean, p_created timestamp with time zone, p_updated timestamp with time zone, p_known kv.import) returns text
+    language plpgsql volatile set search_path="";
+
+-- Makes these the imported members of an index entry, in this order. Their positions are negative: they come before those that were added live, which stay. The caller holds the entry's row.
+create function kv.import_members(p_key text, p_members text[]) returns boolean
+    language plpgsql volatile set search_path="";
+
+-- The value of an index entry: the stored array, then its members.
+create function kv.index_value(p_index_key text, p_stored text) returns text
+    language plpgsql stable set search_path="";
+
+-- Whether what is at the path is something that jsonb cannot hold.
+create function kv.is_replaced(p_value json, p_path text[]) returns boolean
+    language plpgsql immutable strict set search_path="";
+
+-- While a migration is open: keeps kv_import away from the key until the transaction ends. Before any lock of kv_store.
+create function kv.lock_import_key(p_key text) returns void
+    language plpgsql volatile set search_path="";
+
+-- Makes sure that the index entry exists and stays one until the transaction ends, by its row if p_row says so. True when an array is stored there, which may hold members already.
+create function kv.lock_index(p_key text, p_row boolean) returns boolean
+    language plpgsql volatile set search_path="";
+
+-- Keeps everybody away from the members of an index entry until the transaction ends. The caller holds the entry's row.
+create function kv.lock_members(p_key text) returns void
+    language plpgsql volatile set search_path="";
+
+create function kv.lock_members_of_row() returns trigger
+    language plpgsql volatile set search_path="";
+
+create function kv.log_entry() returns trigger
+    language plpgsql volatile set search_path="";
+
+create function kv.log_members_added() returns trigger
+    language plpgsql volatile set search_path="";
+
+create function kv.log_members_changed() returns trigger
+    language plpgsql volatile set search_path="";
+
+create function kv.log_members_removed() returns trigger
+    language plpgsql volatile set search_path="";
+
+-- How old a cursor of the change feed may be.
+create function kv.log_retention() returns interval
+    language sql immutable parallel safe set search_path="";
+
+create function kv.log_truncate() returns trigger
+    language plpgsql volatile set search_path="";
+
+-- While a migration is open: kv_import will not bring the entry back. Before any lock of kv_store, or after kv.lock_import_key.
+create function kv.mark_deleted(p_key text) returns void
+    language plpgsql volatile set search_path="";
+
+-- Whether the document's own text is what a search asks for.
+create function kv.matches_search(p_document jsonb, p_search jsonb) returns boolean
+    language plpgsql immutable strict set search_path="";
+
+-- Bytes that the members add to an index entry's value.
+create function kv.member_bytes(p_index_key text) returns bigint
+    language plpgsql stable set search_path="";
+
+-- The member that is this string or number; null for other elements. A string that Postgres cannot hold is an error.
+create function kv.member_from_json(p_element json) returns text
+    language sql immutable parallel safe;
+
+-- The member that is this string.
+create function kv.member_from_text(p_text text) returns text
+    language sql immutable parallel safe;
+
+-- The member as JSON.
+create function kv.member_to_json(p_member text) returns text
+    language sql stable parallel safe;
+
+-- What stands for the member in "<key>:<member>".
+create function kv.member_to_text(p_member text) returns text
+    language sql immutable parallel safe;
+
+-- An entry as the other store is to have it. The value is a JSON string, which keeps every byte of its text.
+create function kv.mirror_state(p_key text) returns json
+    language plpgsql stable set search_path="";
+
+-- The words of a text in order, folded: upper and lower case, compatible forms and compositions of a letter are one. U+001E is between words that are not in a row: those of two texts, and letters that are words by themselves where something divides them.
+create function kv.normalize_search_text(p_text text) returns text[]
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- The number at the path; null where there is none: "10" and true are no numbers.
+create function kv.number_at(p_document jsonb, p_path text[]) returns numeric
+    language sql immutable parallel safe;
+
+-- Bytes at which a page ends early: what fits into kv.response_limit() however it is encoded (base64 is 4/3).
+create function kv.page_limit() returns integer
+    language plpgsql immutable parallel safe set search_path="";
+
+-- The rows of {{key,member},...}.
+create function kv.pairs(p_pairs text[]) returns TABLE(ordinal integer, index_key text, member text)
+    language sql immutable parallel safe;
+
+-- The members whose index entry reads exactly so; null where no members would.
+create function kv.parse_members(p_value text) returns text[]
+    language plpgsql immutable strict set search_path="";
+
+-- The pairs that the strings spell: as known before, else split at the last colon, with a string for the member.
+create function kv.parse_pairs(p_indexes text[], p_known text[]) returns text[]
+    language plpgsql immutable set search_path="";
+
+-- A path as kv-query takes it: dotted, or a JSON Pointer when it begins with a slash.
+create function kv.parse_path(p_path text) returns text[]
+    language plpgsql immutable strict set search_path="";
+
+-- The snapshot, or null where the text is none.
+create function kv.parse_snapshot(p_text text) returns pg_snapshot
+    language plpgsql immutable strict set search_path="";
+
+-- A path given as ["stops","0"], for jsonb's operators. Of a constant it is a constant, as the match with an index needs.
+create function kv.path(p_path jsonb) returns text[]
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- The name of the index that kv_index_path makes.
+create function kv.path_index_name(p_path text[]) returns text
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- The postings that an entry with these pairs has.
+create function kv.postings_of(p_pairs text[]) returns TABLE(index_key text, member text)
+    language sql immutable parallel safe;
+
+-- The first text that sorts after every key with the prefix: keys with it are those in [prefix, end).
+create function kv.prefix_end(p_prefix text) returns text
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- The condition on the columns of kv.query_sort that an entry follows the cursor.
+create function kv.query_after(p_query jsonb) returns text
+    language plpgsql immutable strict set search_path="";
+
+-- The expression that computes the aggregates over rows s.
+create function kv.query_aggregate(p_aggregates jsonb) returns text
+    language plpgsql immutable strict set search_path="";
+
+-- The answer to a query for aggregates.
+create function kv.query_aggregates(p_query jsonb) returns text
+    language plpgsql stable set search_path="";
+
+-- How many entries meet a condition that an index serves, up to a limit: the limit, from a sample, where reading in order fills the page with less.
+create function kv.query_count(p_query jsonb, p_plan kv.query_plan, p_condition text, p_limit integer) returns bigint
+    language plpgsql stable set search_path="";
+
+-- The cursor of a page that ended with the entry.
+create function kv.query_cursor(p_query jsonb, p_key text) returns text
+    language plpgsql stable set search_path="";
+
+-- Of a filter on indexes: its condition on <key>; the pairs whose postings together hold every match (null: none do), how many those are, and whether they hold nothing else.
+create function kv.query_index(p_filter jsonb, p_pairs jsonb, p_counts bigint[], OUT condition text, OUT cover integer[], OUT cost bigint, OUT exact boolean) returns record
+    language plpgsql immutable set search_path="";
+
+-- The keys of a page and of one entry more, where there is one; cursors: whether the order has any.
+create function kv.query_keys(p_query jsonb, OUT keys text[], OUT cursors boolean, OUT cut boolean) returns record
+    language plpgsql stable set search_path="";
+
+-- The keys of a page in the order of an index of kv_index_path: its numbers, and where they end, the rest.
+create function kv.query_keys_by_number(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
+    language plpgsql stable set search_path="";
+
+-- The keys of a page, best match first, among the first 10,000 matches by key; cut where there were more.
+create function kv.query_keys_by_relevance(p_query jsonb, p_limit bigint, p_offset bigint, OUT keys text[], OUT cut boolean) returns record
+    language plpgsql stable set search_path="";
+
+-- The keys of a page in the order of kv_store_created_at or kv_store_updated_at.
+create function kv.query_keys_by_time(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
+    language plpgsql stable set search_path="";
+
+-- The keys of a page in key order: each list of postings that leads is read in it only as far as the page needs.
+create function kv.query_keys_in_order(p_query jsonb, p_plan kv.query_plan, p_descending boolean, p_limit bigint, p_offset bigint) returns text[]
+    language plpgsql stable set search_path="";
+
+-- The keys of a page in any order, from looking at all matches.
+create function kv.query_keys_sorted(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
+    language plpgsql stable set search_path="";
+
+-- The field with the notices of an answer, after a comma; nothing where there are none.
+create function kv.query_notices(p_notices text[]) returns text
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- The keys that a statement finds; $6 is its limit, $7 its offset.
+create function kv.query_page(p_query jsonb, p_plan kv.query_plan, p_statement text, p_limit bigint, p_offset bigint) returns text[]
+    language plpgsql stable set search_path="";
+
+-- The pairs that the terms of an index filter stand for, and for each term the positions of its own.
+create function kv.query_pairs(p_terms jsonb, OUT pairs text[], OUT of_terms jsonb) returns record
+    language plpgsql stable set search_path="";
+
+-- The paths of values that a query compares, sorts by or aggregates.
+create function kv.query_paths(p_query jsonb) returns jsonb
+    language plpgsql immutable strict set search_path="";
+
+-- How to find the entries of a query. p_order: key; time or path, which p_index keeps; none where all must be found.
+create function kv.query_plan(p_query jsonb, p_order text, p_descending boolean, p_index text DEFAULT NULL::text) returns kv.query_plan
+    language plpgsql stable set search_path="";
+
+-- The answer to a query for entries.
+create function kv.query_results(p_query jsonb) returns text
+    language plpgsql stable set search_path="";
+
+-- The columns to sort by, and their order: at a path numbers first, then text (as far as 200 characters), the rest, and what is absent.
+create function kv.query_sort(p_sort jsonb, OUT columns text, OUT order_by text) returns record
+    language plpgsql immutable strict set search_path="";
+
+-- What follows "from": the entries that one pair of the cover leads to, or all (null). d.key is the key where the driver is index, s a row of kv_store where it is not or p_row asks for it.
+create function kv.query_source(p_plan kv.query_plan, p_pair integer, p_row boolean) returns text
+    language plpgsql immutable set search_path="";
+
+-- Notices of what a query does not see: values that are not searched, and what stands in for something else at one of its paths. Counted up to a bound, and whatever where says.
+create function kv.query_unseen(p_query jsonb) returns text[]
+    language plpgsql stable strict set search_path="";
+
+-- A condition on s, a row of kv_store, for each element of where. <key> stands for its key, from wherever that is read.
+create function kv.query_where(p_where jsonb) returns text[]
+    language plpgsql immutable strict set search_path="";
+
+-- Ends the request: its answer cannot be sent. Callers see the message.
+create function kv.raise_too_large(p_message text) returns text
+    language plpgsql stable set search_path="";
+
+create function kv.rename_members() returns trigger
+    language plpgsql volatile set search_path="";
+
+create function kv.renew_revision() returns trigger
+    language plpgsql volatile set search_path="";
+
+-- A JSON text with another escape (\1 is the old one without its backslash) for \u0000 and half surrogate pairs, and another spelling of escaped backslashes.
+create function kv.replace_escapes(p_json text, p_escape text, p_backslash text) returns text
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- Bytes that an answer may have at most: the platform's limit for a response.
+create function kv.response_limit() returns integer
+    language plpgsql immutable parallel safe set search_path="";
+
+-- What an entry is like: "<lineage>.<version>.<members>", growing within a lineage; empty where there is no entry.
+create function kv.row_revision(p_key text) returns text
+    language plpgsql stable set search_path="";
+
+-- The version of the newest migration. Each later migration redefines it with its own.
+create function kv.schema_version() returns text
+    language sql immutable parallel safe set search_path="";
+
+-- What the words of an entry must match. With a phrase, and where positions are missing ("*", see kv.search_vector), kv.matches_search decides about what matches.
+create function kv.search_query(p_search jsonb) returns tsquery
+    language plpgsql immutable strict set search_path="";
+
+-- The words of a search: [[{"text","not","prefix"},...],...], any of all; null where there are none. Without p_phrases, what an entry without positions must match to be looked at by kv.matches_search.
+create function kv.search_terms(p_search jsonb, p_phrases boolean) returns tsquery
+    language plpgsql immutable strict set search_path="";
+
+-- The words of every string in the document, each by its first 500 letters; null where there are too many. With "*", which is no word, where positions are missing: phrases must then be looked for in the document.
+create function kv.search_vector(p_document jsonb, p_bytes integer) returns tsvector
+    language plpgsql immutable set search_path="";
+
+-- The index of kv_store of which a condition of where is a range; null where there is none.
+create function kv.serving_index(p_condition jsonb) returns text
+    language plpgsql stable strict set search_path="";
+
+-- Makes the members of an index entry these, in this order. The caller holds the entry's row.
+create function kv.set_members(p_key text, p_members text[]) returns void
+    language plpgsql volatile set search_path="";
+
+create function kv.set_revision() returns trigger
+    language plpgsql volatile set search_path="";
+
+-- The text at the path; null where there is none.
+create function kv.text_at(p_document jsonb, p_path text[]) returns text
+    language sql immutable parallel safe;
+
+-- The value as jsonb, or null where jsonb cannot hold it.
+create function kv.to_document(p_value json) returns jsonb
+    language plpgsql immutable strict set search_path="";
+
+-- A value that jsonb cannot hold, with what it cannot replaced, so that queries see the rest. Null where it is nested too deeply.
+create function kv.to_readable_document(p_value json) returns jsonb
+    language plpgsql immutable strict set search_path="";
+
+create function kv.truncate_store() returns trigger
+    language plpgsql volatile set search_path="";
+
+create function kv.update_postings() returns trigger
+    language plpgsql volatile set search_path="";
+
+-- What a token says of the row, without the number of members.
+create function kv.without_member_count(p_token text) returns text
+    language plpgsql immutable strict parallel safe set search_path="";
+
+-- The answer to a write.
+create function kv.write_response(p_transaction xid8, p_deleted boolean, p_request uuid, p_mirror boolean) returns text
+    language plpgsql stable set search_path="";
+
+-- The opaque token of a write: the answer's X-KV-Version.
+create function kv.write_version(p_transaction xid8) returns text
+    language plpgsql stable set search_path="";
