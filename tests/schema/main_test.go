@@ -26,7 +26,6 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -146,8 +145,31 @@ func dropAll() {
 	}
 }
 
-// migrate applies every migration in order as the schema's owner, each file as the Supabase CLI sends it: in one transaction.
+const migrationsDir = "../../supabase/migrations"
+
+// migrate applies every migration.
 func migrate(ctx context.Context, database string) error {
+	names, err := migrationNames()
+	if err != nil {
+		return err
+	}
+	return apply(ctx, database, names)
+}
+
+// migrationNames are the files of supabase/migrations in order.
+func migrationNames() (names []string, err error) {
+	entries, err := os.ReadDir(migrationsDir)
+	if err == nil && len(entries) == 0 {
+		err = fmt.Errorf("no migrations in %s", migrationsDir)
+	}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names, err
+}
+
+// apply applies migrations in order as the schema's owner, each file as the Supabase CLI sends it: in one transaction.
+func apply(ctx context.Context, database string, names []string) error {
 	config := run.owner.Copy()
 	config.Database = database
 	conn, err := pgx.ConnectConfig(ctx, config)
@@ -155,21 +177,13 @@ func migrate(ctx context.Context, database string) error {
 		return err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	files, err := filepath.Glob("../../supabase/migrations/*.sql")
-	if err != nil {
-		return err
-	}
-	if len(files) == 0 {
-		return fmt.Errorf("no migrations in ../../supabase/migrations")
-	}
-	sort.Strings(files)
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+	for _, name := range names {
+		text, err := os.ReadFile(filepath.Join(migrationsDir, name))
 		if err != nil {
 			return err
 		}
 		if _, err := conn.PgConn().Exec(ctx, "begin;"+string(text)+"\n;commit").ReadAll(); err != nil {
-			return fmt.Errorf("apply %s: %w", filepath.Base(file), err)
+			return fmt.Errorf("apply %s: %w", name, err)
 		}
 	}
 	return nil
