@@ -331,7 +331,7 @@ create function public.kv_unindex_path(p_path text) returns void
 
 -- Creates or replaces an entry. p_value is JSON text, kept as it is; p_indexes is {{key,member},...}: null leaves the entry's indexes, {} clears them. A request with the same p_request is applied once, however often it arrives. p_mirror leaves a trace of every key that changes.
 create function public.kv_upsert(p_key text, p_value text, p_indexes text[] DEFAULT NULL::text[], p_request uuid DEFAULT NULL::uuid, p_mirror boolean DEFAULT false) returns public."application/vnd.kv+json"
-    language plpgsql volatile set search_path="";
+    language plpgsql volatile set search_path="" set plan_cache_mode=force_generic_plan;
 -- service_role: execute
 
 -- kv_changes, a line break, and [[key, answer of kv_get],...] for the keys and those under the prefixes, up to so many entries and bytes.
@@ -355,6 +355,10 @@ create function kv.array_members(p_array json) returns SETOF text
 -- Names the request in the log. Returns the transaction in which it was applied already: sent again after a lost reply, or arriving late; else null.
 create function kv.begin_request(p_request uuid) returns xid8
     language plpgsql volatile set search_path="";
+
+-- Changes whenever transaction ids may have been used again: another cluster, a restart, a crash.
+create function kv.boot_id() returns text
+    language plpgsql stable set search_path="";
 
 -- Every pair that "<key>:<member>" may spell: a member that looks like a number may be one, or text.
 create function kv.candidate_pairs(p_spelled text) returns TABLE(index_key text, member text)
