@@ -101,83 +101,108 @@ func gatewaySays(status int, body string) reply {
 	return reply{status: status, contentType: "application/json", body: body}
 }
 
+const again = true
+
+// badAnswers are examples of failures, with what they mean.
+var badAnswers = map[string]struct {
+	reply
+	again bool
+	want  Code
+	says  string // a part of the sentence
+}{
+	"TooManyRequests":        {page(429), again, CodeRateLimited, "rate"},
+	"BadGateway":             {page(502), again, CodeDatabaseUnreachable, "could not be reached"},
+	"Unavailable":            {reply{status: 503}, again, CodeDatabaseUnreachable, "could not be reached"},
+	"GatewayTimeout":         {page(504), again, CodeDatabaseUnreachable, "could not be reached"},
+	"CloudflareUnknown":      {page(520), again, CodeDatabaseUnreachable, "could not be reached"},
+	"CloudflareDown":         {page(521), again, CodeDatabaseUnreachable, "could not be reached"},
+	"CloudflareTimeout":      {page(522), again, CodeDatabaseUnreachable, "could not be reached"},
+	"CloudflareNoRoute":      {page(523), again, CodeDatabaseUnreachable, "could not be reached"},
+	"CloudflareSlow":         {page(524), again, CodeDatabaseUnreachable, "could not be reached"},
+	"CloudflareHandshake":    {page(525), again, CodeDatabaseUnreachable, "could not be reached"},
+	"CloudflareName":         {page(530), again, CodeDatabaseUnreachable, "could not be reached"},
+	"SupabaseTimeout":        {gatewaySays(544, `{"message":"gateway timeout"}`), again, CodeDatabaseUnreachable, "could not be reached"},
+	"GatewayCodeOfItsOwn":    {gatewaySays(503, `{"code":"SERVICE_UNAVAILABLE","message":"m"}`), again, CodeDatabaseUnreachable, "could not be reached"},
+	"ConnectionLost":         {failed(400, ""), again, CodeDatabaseUnreachable, "could not be reached"},
+	"ConnectionRefused":      {failed(503, "08001"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"ConnectionFailure":      {failed(503, "08006"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"ProtocolViolation":      {failed(503, "08P01"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"NoDatabase":             {failed(503, "PGRST000"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"NoConnection":           {failed(503, "PGRST001"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"NoSchemaCache":          {failed(503, "PGRST002"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"NoConnectionInPool":     {failed(504, "PGRST003"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"IssuedAtFuture":         {failed(401, "PGRST303"), again, CodeNotConfigured, "clocks"},
+	"Deadlock":               {failed(500, "40P01"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"SerializationFailure":   {failed(500, "40001"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"LockNotAvailable":       {failed(500, "55P03"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"OutOfMemory":            {failed(503, "53200"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"TooManyConnections":     {failed(503, "53300"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"ShuttingDown":           {failed(500, "57P01"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"Crashed":                {failed(500, "57P02"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"StartingUp":             {failed(503, "57P03"), again, CodeDatabaseUnreachable, "could not be reached"},
+	"APageInsteadOfJSON":     {page(200), again, CodeDatabaseUnreachable, "cannot be understood"},
+	"AnAnswerOfAnother":      {gatewaySays(200, "{}"), again, CodeDatabaseUnreachable, "cannot be understood"},
+	"NoContentButAnswers":    {reply{status: 204}, again, CodeDatabaseUnreachable, "cannot be understood"},
+	"CutOff":                 {reply{status: 200, contentType: responseType, body: `{"a":`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
+	"AnErrorCutOff":          {reply{status: 500, contentType: "application/json", body: `{"co`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
+	"RefusedByTheFunction":   {failed(400, "PT400"), false, CodeInvalidInput, "m of PT400"},
+	"Conflict":               {failed(409, "PT409"), false, CodeConditionFailed, "m of PT409"},
+	"TooLarge":               {failed(413, "PT413"), false, CodeTooLarge, "m of PT413"},
+	"RefusedByTheTable":      {failed(400, "23514"), false, CodeInvalidInput, "too long"},
+	"NotJSONForPostgres":     {failed(400, "22P02"), false, CodeUnstorableValue, "cannot store"},
+	"NotTextForPostgres":     {failed(400, "22P05"), false, CodeUnstorableValue, "cannot store"},
+	"NumberOutOfRange":       {failed(400, "22003"), false, CodeUnstorableValue, "cannot store"},
+	"LimitOfPostgres":        {failed(500, "54000"), false, CodeUnstorableValue, "cannot store"},
+	"TooDeepForPostgres":     {failed(500, "54001"), false, CodeUnstorableValue, "cannot store"},
+	"StatementTimeout":       {failed(500, "57014"), false, CodeDeadlineExceeded, "time allowed"},
+	"NoSuchFunction":         {failed(404, "PGRST202"), false, CodeNotConfigured, "supabase/migrations"},
+	"NoSuchTable":            {failed(404, "PGRST205"), false, CodeNotConfigured, "supabase/migrations"},
+	"NoSuchMediaType":        {failed(406, "PGRST107"), false, CodeNotConfigured, "supabase/migrations"},
+	"NoFunctionForPostgres":  {failed(404, "42883"), false, CodeNotConfigured, "supabase/migrations"},
+	"NoTableForPostgres":     {failed(404, "42P01"), false, CodeNotConfigured, "supabase/migrations"},
+	"NotExposed":             {failed(406, "PGRST106"), false, CodeNotConfigured, "exposed schemas"},
+	"NotAcceptable":          {page(406), false, CodeNotConfigured, "exposed schemas"},
+	"WrongPath":              {failed(404, "PGRST125"), false, CodeNotConfigured, "SUPABASE_URL"},
+	"WrongKey":               {failed(401, "PGRST301"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+	"NoKey":                  {failed(401, "PGRST302"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+	"NewCodeOfTokens":        {failed(401, "PGRST399"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+	"NoPrivilege":            {failed(403, "42501"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+	"GatewayRefusesTheKey":   {gatewaySays(401, `{"message":"Invalid API key"}`), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+	"GatewayRefusesWithCode": {gatewaySays(401, `{"code":"UNAUTHORIZED_INVALID_JWT_FORMAT","message":"m"}`), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+	"GatewayForbids":         {gatewaySays(403, `{"message":"m"}`), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
+	"BlockedAtTheEdge":       {page(403), false, CodeUnavailable, "before it reached"},
+	"OverQuota":              {gatewaySays(402, `{"message":"exceed_egress_quota"}`), false, CodeUnavailable, "quota"},
+	"OverQuotaAsAPage":       {page(402), false, CodeUnavailable, "quota"},
+	"Paused":                 {page(540), false, CodeUnavailable, "paused"},
+	"PausedWithACode":        {gatewaySays(540, `{"code":"PROJECT_PAUSED","message":"m"}`), false, CodeUnavailable, "paused"},
+	"DiskFull":               {failed(503, "53100"), false, CodeUnavailable, "disk is full"},
+	"ReadOnly":               {failed(405, "25006"), false, CodeUnavailable, "read-only"},
+	"NothingThere":           {page(404), false, CodeDatabaseUnreachable, "cannot be understood"},
+	"Redirect":               {reply{status: 302, header: map[string]string{"Location": "https://elsewhere.example/"}}, false, CodeDatabaseUnreachable, "cannot be understood"},
+	"ServerError":            {reply{status: 500, contentType: "text/plain", body: "stack trace"}, false, CodeDatabaseUnreachable, "could not be reached"},
+	"ABugOfOurs":             {failed(400, "21000"), false, CodeDatabaseUnreachable, "its log says why"},
+	"AnotherBugOfOurs":       {failed(500, "XX000"), false, CodeDatabaseUnreachable, "its log says why"},
+}
+
+// TestEveryFailureHasAnExample finds rows of failures that no bad answer fits: add one, which says what the row means.
+func TestEveryFailureHasAnExample(t *testing.T) {
+	met := map[failure]bool{}
+	for _, c := range badAnswers {
+		err := readPostgrestError(&http.Response{
+			StatusCode: c.status, Header: http.Header{"Content-Type": {c.contentType}}, Body: io.NopCloser(strings.NewReader(c.body)),
+		})
+		var e *postgrestError
+		require.ErrorAs(t, err, &e)
+		met[e.failure()] = true
+	}
+	for _, f := range failures {
+		require.True(t, met[f], "no bad answer has code %q, status %d", f.code, f.from)
+	}
+}
+
 // TestWhatABadAnswerMeans: what asks again until the time is over, and what is told at once, in words that name the cause.
 func TestWhatABadAnswerMeans(t *testing.T) {
-	const again = true
-	for name, c := range map[string]struct {
-		reply
-		again bool
-		want  Code
-		says  string // a part of the sentence
-	}{
-		"TooManyRequests":        {page(429), again, CodeRateLimited, "rate"},
-		"BadGateway":             {page(502), again, CodeDatabaseUnreachable, "could not be reached"},
-		"Unavailable":            {reply{status: 503}, again, CodeDatabaseUnreachable, "could not be reached"},
-		"GatewayTimeout":         {page(504), again, CodeDatabaseUnreachable, "could not be reached"},
-		"CloudflareUnknown":      {page(520), again, CodeDatabaseUnreachable, "could not be reached"},
-		"CloudflareDown":         {page(521), again, CodeDatabaseUnreachable, "could not be reached"},
-		"CloudflareTimeout":      {page(522), again, CodeDatabaseUnreachable, "could not be reached"},
-		"CloudflareNoRoute":      {page(523), again, CodeDatabaseUnreachable, "could not be reached"},
-		"CloudflareSlow":         {page(524), again, CodeDatabaseUnreachable, "could not be reached"},
-		"CloudflareHandshake":    {page(525), again, CodeDatabaseUnreachable, "could not be reached"},
-		"CloudflareName":         {page(530), again, CodeDatabaseUnreachable, "could not be reached"},
-		"SupabaseTimeout":        {gatewaySays(544, `{"message":"gateway timeout"}`), again, CodeDatabaseUnreachable, "could not be reached"},
-		"GatewayCodeOfItsOwn":    {gatewaySays(503, `{"code":"SERVICE_UNAVAILABLE","message":"m"}`), again, CodeDatabaseUnreachable, "could not be reached"},
-		"ConnectionLost":         {failed(400, ""), again, CodeDatabaseUnreachable, "could not be reached"},
-		"ConnectionRefused":      {failed(503, "08001"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"ConnectionFailure":      {failed(503, "08006"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"ProtocolViolation":      {failed(503, "08P01"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"NoDatabase":             {failed(503, "PGRST000"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"NoConnection":           {failed(503, "PGRST001"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"NoSchemaCache":          {failed(503, "PGRST002"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"NoConnectionInPool":     {failed(504, "PGRST003"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"IssuedAtFuture":         {failed(401, "PGRST303"), again, CodeNotConfigured, "clocks"},
-		"Deadlock":               {failed(500, "40P01"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"SerializationFailure":   {failed(500, "40001"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"LockNotAvailable":       {failed(500, "55P03"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"OutOfMemory":            {failed(503, "53200"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"TooManyConnections":     {failed(503, "53300"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"ShuttingDown":           {failed(500, "57P01"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"Crashed":                {failed(500, "57P02"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"StartingUp":             {failed(503, "57P03"), again, CodeDatabaseUnreachable, "could not be reached"},
-		"APageInsteadOfJSON":     {page(200), again, CodeDatabaseUnreachable, "cannot be understood"},
-		"AnAnswerOfAnother":      {gatewaySays(200, "{}"), again, CodeDatabaseUnreachable, "cannot be understood"},
-		"NoContentButAnswers":    {reply{status: 204}, again, CodeDatabaseUnreachable, "cannot be understood"},
-		"CutOff":                 {reply{status: 200, contentType: responseType, body: `{"a":`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
-		"AnErrorCutOff":          {reply{status: 500, contentType: "application/json", body: `{"co`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
-		"RefusedByTheFunction":   {failed(400, "PT400"), false, CodeInvalidInput, "m of PT400"},
-		"Conflict":               {failed(409, "PT409"), false, CodeConditionFailed, "m of PT409"},
-		"TooLarge":               {failed(413, "PT413"), false, CodeTooLarge, "m of PT413"},
-		"RefusedByTheTable":      {failed(400, "23514"), false, CodeInvalidInput, "too long"},
-		"NotJSONForPostgres":     {failed(400, "22P02"), false, CodeUnstorableValue, "cannot store"},
-		"TooDeepForPostgres":     {failed(500, "54001"), false, CodeUnstorableValue, "cannot store"},
-		"StatementTimeout":       {failed(500, "57014"), false, CodeDeadlineExceeded, "time allowed"},
-		"NoSuchFunction":         {failed(404, "PGRST202"), false, CodeNotConfigured, "supabase/migrations"},
-		"NoSuchTable":            {failed(404, "PGRST205"), false, CodeNotConfigured, "supabase/migrations"},
-		"NoSuchMediaType":        {failed(406, "PGRST107"), false, CodeNotConfigured, "supabase/migrations"},
-		"NotExposed":             {failed(406, "PGRST106"), false, CodeNotConfigured, "exposed schemas"},
-		"NotAcceptable":          {page(406), false, CodeNotConfigured, "exposed schemas"},
-		"WrongPath":              {failed(404, "PGRST125"), false, CodeNotConfigured, "SUPABASE_URL"},
-		"WrongKey":               {failed(401, "PGRST301"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
-		"NoKey":                  {failed(401, "PGRST302"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
-		"NewCodeOfTokens":        {failed(401, "PGRST399"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
-		"NoPrivilege":            {failed(403, "42501"), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
-		"GatewayRefusesTheKey":   {gatewaySays(401, `{"message":"Invalid API key"}`), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
-		"GatewayRefusesWithCode": {gatewaySays(401, `{"code":"UNAUTHORIZED_INVALID_JWT_FORMAT","message":"m"}`), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
-		"GatewayForbids":         {gatewaySays(403, `{"message":"m"}`), false, CodeNotConfigured, "SUPABASE_SERVICE_ROLE_KEY"},
-		"BlockedAtTheEdge":       {page(403), false, CodeUnavailable, "before it reached"},
-		"OverQuota":              {gatewaySays(402, `{"message":"exceed_egress_quota"}`), false, CodeUnavailable, "quota"},
-		"OverQuotaAsAPage":       {page(402), false, CodeUnavailable, "quota"},
-		"Paused":                 {page(540), false, CodeUnavailable, "paused"},
-		"PausedWithACode":        {gatewaySays(540, `{"code":"PROJECT_PAUSED","message":"m"}`), false, CodeUnavailable, "paused"},
-		"DiskFull":               {failed(503, "53100"), false, CodeUnavailable, "disk is full"},
-		"ReadOnly":               {failed(405, "25006"), false, CodeUnavailable, "read-only"},
-		"NothingThere":           {page(404), false, CodeDatabaseUnreachable, "cannot be understood"},
-		"Redirect":               {reply{status: 302, header: map[string]string{"Location": "https://elsewhere.example/"}}, false, CodeDatabaseUnreachable, "cannot be understood"},
-		"ServerError":            {reply{status: 500, contentType: "text/plain", body: "stack trace"}, false, CodeDatabaseUnreachable, "could not be reached"},
-		"ABugOfOurs":             {failed(400, "21000"), false, CodeDatabaseUnreachable, "its log says why"},
-		"AnotherBugOfOurs":       {failed(500, "XX000"), false, CodeDatabaseUnreachable, "its log says why"},
-	} {
+	for name, c := range badAnswers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := newGateway(t, c.reply)
