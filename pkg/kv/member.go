@@ -34,8 +34,8 @@ func ParseMember(text string) (m Member, ok bool) {
 	if isNumberText(text) {
 		return NumberMember(text), true
 	}
-	var s string
-	if text == "" || text[0] != '"' || json.Unmarshal([]byte(text), &s) != nil || HasLoneSurrogate(text) || !isText(s) {
+	s, ok := Unquote(text)
+	if !ok || !isText(s) {
 		return "", false
 	}
 	return TextMember(s), true

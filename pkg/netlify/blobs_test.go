@@ -63,7 +63,7 @@ func (s *blobsSite) withToken(t *testing.T, token string) string {
 }
 
 func getBlobEvent(blobs, siteID string) string {
-	return event("GET", fmt.Sprintf(`"path":"/api/kv/get/k","blobs":%q,"headers":{"X-Nf-Site-Id":%q}`, blobs, siteID))
+	return event("GET", fmt.Sprintf(`"path":"/api/kv/get/k","blobs":%q,"headers":{"x-nf-site-id":%q}`, blobs, siteID))
 }
 
 func TestTheWayToBlobsIsTheEventsElseThatOfTheVariables(t *testing.T) {

@@ -45,8 +45,8 @@ func logWarmStart(err error) {
 
 // freshness is what the request's headers ask of the cache.
 func freshness(r *Request) kv.Freshness {
-	f := kv.Freshness{After: r.Header(headerAfter), Bypass: strings.EqualFold(strings.TrimSpace(r.Header(headerCache)), "bypass")}
-	for _, directive := range strings.Split(r.Header(headerCacheControl), ",") {
+	f := kv.Freshness{After: r.Headers.KVAfter, Bypass: strings.EqualFold(strings.TrimSpace(r.Headers.KVCache), "bypass")}
+	for _, directive := range strings.Split(r.Headers.CacheControl, ",") {
 		if strings.EqualFold(strings.TrimSpace(directive), "no-cache") {
 			f.Bypass = true
 		}
@@ -72,7 +72,7 @@ func cached(r *Request, result kv.ReadResult, response *Response) *Response {
 	// Weak: the same content comes with another timestamp each time.
 	tag := `"` + result.Tag + `"`
 	header["ETag"] = "W/" + tag
-	if r.HTTPMethod == http.MethodGet && matches(r.Header(headerIfNoneMatch), tag) {
+	if r.HTTPMethod == http.MethodGet && matches(r.Headers.IfNoneMatch, tag) {
 		response.Status, response.Body = http.StatusNotModified, nil
 	}
 	return response

@@ -47,7 +47,7 @@ func deleteKey(r *Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	key, ok := decodeString(fields["key"])
+	key, ok := kv.Unquote(fields["key"])
 	if !ok && isString(fields["key"]) {
 		return "", kv.Invalid("key must not contain half of a surrogate pair")
 	}

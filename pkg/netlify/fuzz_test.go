@@ -161,7 +161,7 @@ func eventOf(t *testing.T, method, path, query, headers string, body []byte, enc
 	return string(event)
 }
 
-func requestOf(t *testing.T, event string) *Request {
+func requestOf(t testing.TB, event string) *Request {
 	var r Request
 	require.NoError(t, decodeEvent([]byte(event), &r))
 	return &r

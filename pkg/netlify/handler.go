@@ -109,7 +109,7 @@ func (h *Handler) run(ctx context.Context, event []byte, request *Request) (resp
 	case request.HTTPMethod == http.MethodOptions:
 		return &Response{Status: http.StatusOK}, nil
 	}
-	if err := h.access.check(request.Header(headerAuthorization), h.endpoint.Reads); err != nil {
+	if err := h.access.check(request.Headers.Authorization, h.endpoint.Reads); err != nil {
 		return nil, err
 	}
 	return h.endpoint.Run(withBlobs(ctx, request), request)
@@ -118,7 +118,7 @@ func (h *Handler) run(ctx context.Context, event []byte, request *Request) (resp
 // withBlobs gives the store in Blobs its way there, and the site. An event that has no way, or one that cannot be read or is refused,
 // leaves it to the environment.
 func withBlobs(ctx context.Context, request *Request) context.Context {
-	return blobs.WithEvent(ctx, request.Blobs, request.Header(headerSiteID))
+	return blobs.WithEvent(ctx, request.Blobs, request.Headers.SiteID)
 }
 
 // exposedHeaders are what a browser's script may read of an answer. X-Nf-Request-Id is Netlify's.
@@ -179,7 +179,7 @@ func (h *Handler) logRequest(ctx context.Context, request *Request, response *Re
 		slog.Float64("duration_ms", milliseconds(took)),
 		slog.Int("bytes", len(response.Body)),
 	}
-	if id := request.Header(headerRequestID); id != "" { // as Netlify's own log and the answer's X-Nf-Request-Id have it
+	if id := request.Headers.RequestID; id != "" { // as Netlify's own log and the answer's X-Nf-Request-Id have it
 		attributes = append(attributes, slog.String("request_id", id[:min(len(id), maxRequestID)]))
 	}
 	if response.result != nil {

@@ -53,15 +53,25 @@ func documentOfBody(r *Request, what string, known []string) (document, error) {
 
 // eachField visits the fields of the text of an object in order, also those that it has twice.
 func eachField(text []byte, visit func(name string, value jsontext.Value) error) error {
-	decoder := jsontext.NewDecoder(bytes.NewBuffer(text), legacyJSON)
-	return readMembers(decoder, func(quoted jsontext.Value) error {
-		name, _ := jsontext.AppendUnquote(nil, quoted)
-		value, err := decoder.ReadValue()
+	d := jsontext.NewDecoder(bytes.NewBuffer(text), legacyJSON)
+	if _, err := d.ReadToken(); err != nil {
+		return fmt.Errorf("read an object that was valid: %w", err)
+	}
+	for d.PeekKind() == '"' {
+		name, err := d.ReadToken()
 		if err != nil {
 			return fmt.Errorf("read an object that was valid: %w", err)
 		}
-		return visit(string(name), value.Clone())
-	})
+		field := name.String() // before the decoder reads on
+		value, err := d.ReadValue()
+		if err != nil {
+			return fmt.Errorf("read an object that was valid: %w", err)
+		}
+		if err := visit(field, value.Clone()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // parseQuery reads a query. Nothing in it is ignored: what cannot be understood is an error that names its position.
@@ -113,7 +123,7 @@ func (p part) keep(err error) {
 func (p part) got() string { return excerpt(p.text) }
 
 func (p part) string() string {
-	s, ok := decodeString(p.text)
+	s, ok := kv.Unquote(p.text)
 	if !ok {
 		p.refuse(" must be a string of whole characters, got %s", p.got())
 	}
@@ -229,7 +239,7 @@ func (p part) indexGroup(leaf func(part) kv.IndexFilter, depth int) (f kv.IndexF
 func (p part) indexPair() (f kv.IndexFilter) {
 	if p.text.Kind() != '{' {
 		var ok bool
-		if f.Pair, ok = decodeString(p.text); !ok || !kv.IsPair(f.Pair) {
+		if f.Pair, ok = kv.Unquote(p.text); !ok || !kv.IsPair(f.Pair) {
 			p.refuse(` must be "<key>:<member>", {"key":…,"member":…} or a group, got %s`, p.got())
 		}
 		return f
@@ -247,7 +257,7 @@ func (p part) indexPair() (f kv.IndexFilter) {
 // indexKey reads the key of an index.
 func (p part) indexKey() (f kv.IndexFilter) {
 	var ok bool
-	if f.Exact.Key, ok = decodeString(p.text); !ok || f.Exact.Key == "" {
+	if f.Exact.Key, ok = kv.Unquote(p.text); !ok || f.Exact.Key == "" {
 		p.refuse(" must be the key of an index or a group, got %s", p.got())
 	}
 	return f

@@ -54,7 +54,7 @@ func upsertEntry(r *Request) (kv.Entry, error) {
 	if !isString(fields["key"]) || string(fields["key"]) == `""` || value == "" || !strings.ContainsRune("{[n", rune(value[0])) {
 		return kv.Entry{}, kv.Invalid("key and JSON value required")
 	}
-	key, ok := decodeString(fields["key"])
+	key, ok := kv.Unquote(fields["key"])
 	if !ok {
 		return kv.Entry{}, kv.Invalid("key must not contain half of a surrogate pair")
 	}
