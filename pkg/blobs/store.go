@@ -215,7 +215,7 @@ func (s *Store) Get(ctx context.Context, key string) (string, error) {
 	if ValidateKey(key) != nil { // nothing can be stored under it
 		return "", storeError(ctx, "blobs.Get", ErrNotFound)
 	}
-	blob, err := s.client.GetUpTo(ctx, key, MaxResponseBytes)
+	blob, err := s.client.GetUpTo(ctx, key, kv.MaxResponseBytes)
 	if err != nil {
 		return "", storeError(ctx, "blobs.Get", err)
 	}

@@ -14,9 +14,6 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// MaxResponseBytes is the platform's limit for a response (kv.response_limit); a larger blob can be stored, and not be answered with.
-const MaxResponseBytes = 6 << 20
-
 // listed is a blob among those that a list may hold.
 type listed struct {
 	Listed
@@ -219,11 +216,11 @@ func fitting(q kv.ListQuery, blobs []*listed, paged bool) ([]*listed, error) {
 			size += key + 1
 		}
 		switch {
-		case !paged && size > MaxResponseBytes:
+		case !paged && size > kv.MaxResponseBytes:
 			return nil, tooLarge("the answer would be larger than the 6 MB of a response: page with limit")
 		case paged && i > 0 && size > kv.MaxPageBytes:
 			return blobs[:i], nil
-		case paged && q.Values && size > MaxResponseBytes:
+		case paged && q.Values && size > kv.MaxResponseBytes:
 			return nil, tooLarge(fmt.Sprintf("the entry %s alone is larger than the 6 MB of a response: list this page without includeValues, and go on with its nextCursor",
 				kv.AppendString(nil, b.Key)))
 		}

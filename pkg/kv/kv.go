@@ -9,25 +9,6 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of what can be stored and asked for. Beyond them a [*Error] with [CodeInvalidInput] is returned, or with
-// [CodeUnstorableValue] for a value that is nested too deeply.
-const (
-	// MaxKeyBytes bounds a key, and "<key>:<member>" of an index. Postgres keeps at most about 2,700 bytes in a row of
-	// a btree, and a posting holds an index and a key.
-	MaxKeyBytes = 1024
-	// MaxIndexes bounds the indexes of one upsert. kv.member_position numbers up to 1,024 members of one call.
-	MaxIndexes = 1000
-	// MaxDepth bounds the levels of arrays and objects of a value. Go's decoder ends at 10,000, Postgres's at 20,000.
-	MaxDepth = 2000
-	// MaxLimit bounds [ListQuery.Limit].
-	MaxLimit = 10000
-	// MaxFilters bounds the index filters of one [ListQuery], each of which is a join.
-	MaxFilters = 100
-	// MaxReadings bounds the pairs that the "<key>:<member>" filters of one question may be read as, each of which is looked up: a
-	// colon in the key or the member looks like the one between them. No single filter has more colons than that.
-	MaxReadings = MaxKeyBytes
-)
-
 // Store is a key-value store. Its methods end with the context's deadline ([CodeDeadlineExceeded]), and return
 // [CodeDatabaseUnreachable] when the store could not be reached although the operation was repeated; then a write may
 // or may not have happened. Only whole operations happen.

@@ -7,37 +7,6 @@ import (
 	"strings"
 )
 
-// Limits of a [Query]. Beyond them a [*Error] with [CodeInvalidInput] is returned that names the part of the query.
-const (
-	// MaxQueryLimit bounds [Query.Limit] of an answer that is read as JSON, MaxLimit that of an export.
-	MaxQueryLimit = 1000
-	// DefaultQueryLimit is the limit of a query that sets none.
-	DefaultQueryLimit = 100
-	// MaxGroups bounds the groups of an aggregate.
-	MaxGroups = 10000
-	// MaxConditions bounds [Query.Where].
-	MaxConditions = 100
-	// MaxGroupDepth bounds the nesting of index groups.
-	MaxGroupDepth = 10
-	// MaxSearchBytes and MaxSearchTerms bound [Query.Search].
-	MaxSearchBytes = 2000
-	MaxSearchTerms = 100
-	// MaxInValues bounds the values of an [OpIn].
-	MaxInValues = 1000
-	// MaxSelect, MaxSort and MaxAggregates bound what is asked for.
-	MaxSelect     = 100
-	MaxSort       = 10
-	MaxAggregates = 20
-	// MaxPathBytes and MaxPathSegments bound a [Path].
-	MaxPathBytes    = 1024
-	MaxPathSegments = 100
-	// MaxPageBytes is what fits into a response however it is encoded (kv.page_limit).
-	MaxPageBytes = 4_500_000
-	// MaxNumberDigits bounds the digits a number may have before and after the point, when written without an exponent.
-	// Postgres's numeric ends at 16,383 digits after the point.
-	MaxNumberDigits = 16000
-)
-
 // Query selects entries by all of its filters, or aggregates them. The zero value selects the first entries by key.
 type Query struct {
 	// Prefix is literal: no character in it means anything else.

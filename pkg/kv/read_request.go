@@ -84,9 +84,6 @@ type listArgs struct {
 	Question   string   `json:"p_question"`
 }
 
-// queryTime is a second more than the database gives a query (statement_timeout of kv_query), so that it can say so itself.
-const queryTime = 11 * time.Second
-
 func queryRequest(q Query) (readRequest, error) {
 	if err := q.Validate(); err != nil {
 		return readRequest{}, err
@@ -94,7 +91,8 @@ func queryRequest(q Query) (readRequest, error) {
 	args := encodeArgs(struct {
 		Query queryArgs `json:"p_query"`
 	}{q.args()})
-	return readRequest{function: "kv_query", args: args, scope: scope{text: q.Prefix}, within: queryTime}, nil
+	// A second more than the database takes, so that it can say so itself.
+	return readRequest{function: "kv_query", args: args, scope: scope{text: q.Prefix}, within: MaxQueryTime + time.Second}, nil
 }
 
 // explain puts into the words of a query what the database said of one.

@@ -15,6 +15,7 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/blobs/blobstest"
+	"netlify-supabase-kv/pkg/kv"
 )
 
 // TestAMigrationEndsAndNoReadFailsWithinOneLimit has a plan, a run and a verification go on beside two instances that read twice a
@@ -66,7 +67,7 @@ func TestAMigrationEndsAndNoReadFailsWithinOneLimit(t *testing.T) {
 
 func TestBlobsThatNoFunctionCouldAnswerWithAreCounted(t *testing.T) {
 	m := newMigration(t)
-	m.set("large", `["`+strings.Repeat("x", blobs.MaxResponseBytes)+`"]`)
+	m.set("large", `["`+strings.Repeat("x", kv.MaxResponseBytes)+`"]`)
 	m.set("small", `[]`)
 	target := m.target()
 	plan, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: silence{}})

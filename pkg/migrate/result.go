@@ -108,7 +108,7 @@ func (r *Result) add(list []blobs.Listed, x *Indexes) {
 	sizes := make([]Sized, len(list))
 	for i, blob := range list {
 		r.Bytes += blob.Size
-		if blob.Size > blobs.MaxResponseBytes {
+		if blob.Size > kv.MaxResponseBytes {
 			r.Unanswerable++
 		}
 		sizes[i] = Sized{blob.Key, blob.Size}

@@ -50,18 +50,14 @@ func Query(reader querier, timeout time.Duration) Endpoint {
 
 const messageQueryTimeout = "KV_QUERY_TIMEOUT must be a time of up to 10s, as in 2s or 500ms"
 
-// maxQueryTime is where the database ends a query (statement_timeout of kv_query). A second later the store stops waiting
-// for it to say so.
-const maxQueryTime = 10 * time.Second
-
 // QueryTimeoutFromEnv reads KV_QUERY_TIMEOUT; 0 where that cannot be understood.
 func QueryTimeoutFromEnv() time.Duration {
 	var c config.Query
 	switch err := config.Read(&c, os.Getenv); {
 	case err != nil:
 		return 0
-	case c.Timeout == maxQueryTime:
-		return c.Timeout + time.Second
+	case c.Timeout == kv.MaxQueryTime:
+		return c.Timeout + time.Second // so that the database can say itself that it was too slow
 	}
 	return c.Timeout
 }

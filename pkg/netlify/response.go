@@ -61,9 +61,6 @@ func (a *Response) dropBody() {
 	a.Body = nil
 }
 
-// maxResponseBytes is Lambda's limit for what a function returns, counted as the JSON that carries the body.
-const maxResponseBytes = 6 << 20
-
 var quote, backslash = []byte{'"'}, []byte{'\\'}
 
 // encode writes the answer as the JSON that Netlify expects from a function; not ok where it would be too large. A body
@@ -83,11 +80,11 @@ func (a *Response) encode() (response []byte, ok bool) {
 	size := len(head) + len(a.Body) + bytes.Count(a.Body, quote) + bytes.Count(a.Body, backslash) + 64
 	response = kv.AppendString(append(make([]byte, 0, size), head...), a.Body)
 	response = append(response, `,"isBase64Encoded":false}`...)
-	if len(response) <= maxResponseBytes {
+	if len(response) <= kv.MaxResponseBytes {
 		return response, true
 	}
 	response = append(append(response[:0], head...), '"')
 	response = base64.StdEncoding.AppendEncode(response, a.Body)
 	response = append(response, `","isBase64Encoded":true}`...)
-	return response, len(response) <= maxResponseBytes
+	return response, len(response) <= kv.MaxResponseBytes
 }
