@@ -31,7 +31,7 @@ import (
 var (
 	packages   = npm.Set{Name: "platform", What: "Postgres, PostgREST, Netlify's bundler (210 MB)", After: postgres.LinkLibraries}
 	postgres15 = npm.Set{Name: "postgres15", What: "Postgres 15 (60 MB)", After: postgres.LinkLibraries}
-	netlifyCLI = npm.Set{Name: "netlify", What: "the Netlify CLI (350 MB)"}
+	netlifyCLI = npm.Set{Name: "netlify", What: "the Netlify CLI (350 MB)", Shared: true}
 	benchmark  = npm.Set{Name: "bench", What: "supabase-js (3 MB)"}
 )
 
@@ -44,8 +44,8 @@ func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "platform",
 		Short: "Run the project's local platform",
-		Long: `Runs Postgres, PostgREST, a stand-in for Netlify Blobs and the functions on this machine, without Docker and without
-installing anything outside the checkout. Everything it writes is under .local.
+		Long: `Runs Postgres, PostgREST, a stand-in for Netlify Blobs and the functions on this machine, without Docker. What it writes is
+under .local, but for the Netlify CLI, which all checkouts have together in the user's cache folder.
 
 The functions' own variables (KV_*, USE_*, NETLIFY_*, TZ, GOCOVERDIR) are taken from the environment. With SUPABASE_URL and
 SUPABASE_SERVICE_ROLE_KEY set, that project is used and no database is started.`,

@@ -1,4 +1,5 @@
-// Package npm installs the committed sets of npm packages into .local/npm, once, whole or not at all.
+// Package npm installs the committed sets of npm packages, once, whole or not at all: into .local/npm, or for every checkout of a user
+// into the user's cache folder.
 package npm
 
 import (
@@ -22,9 +23,10 @@ import (
 
 // Set is one folder under scripts/platform/npm with its lock file.
 type Set struct {
-	Name  string                 // of the folder
-	What  string                 // for the progress line
-	After func(dir string) error // what npm leaves undone, because it does not run install scripts; may be nil
+	Name   string                 // of the folder
+	What   string                 // for the progress line
+	After  func(dir string) error // what npm leaves undone, because it does not run install scripts; may be nil
+	Shared bool                   // whether all checkouts of the user have it together, since unpacking it takes long
 }
 
 // stamp is written last, so that a folder without it, or with another one, is installed anew.
@@ -32,11 +34,11 @@ const stamp = ".installed"
 
 // Install makes sure that the set is there, and gives the folder that holds its node_modules.
 func (s Set) Install(ctx context.Context, c layout.Checkout, out *console.Printer) (string, error) {
-	dir := c.NPM(s.Name)
 	want, err := s.fingerprint(c)
 	if err != nil {
 		return "", err
 	}
+	dir := s.dir(c, want)
 	if stamped(dir, want) {
 		return dir, nil
 	}
@@ -61,12 +63,45 @@ func (s Set) Install(ctx context.Context, c layout.Checkout, out *console.Printe
 		return "", err
 	}
 	step.Done("installed  npm packages: " + s.What)
+	if s.Shared {
+		s.prune(dir)
+	}
 	return dir, nil
 }
 
+// sharedFolder is where shared sets are, in the user's cache folder.
+const sharedFolder = "netlify-supabase-kv"
+
+// dir is where the set is installed.
+func (s Set) dir(c layout.Checkout, fingerprint string) string {
+	if cache, err := os.UserCacheDir(); s.Shared && err == nil && os.MkdirAll(filepath.Join(cache, sharedFolder), 0o755) == nil {
+		return filepath.Join(cache, sharedFolder, s.Name+"-"+fingerprint[:16])
+	}
+	return c.NPM(s.Name)
+}
+
+// unused is how long a version of a shared set stays that no checkout asks for.
+const unused = 30 * 24 * time.Hour
+
+// prune removes versions of a shared set other than the one in dir.
+func (s Set) prune(dir string) {
+	stamps, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), s.Name+"-*", stamp))
+	for _, name := range stamps {
+		if info, err := os.Stat(name); err == nil && filepath.Dir(name) != dir && time.Since(info.ModTime()) > unused {
+			_ = os.RemoveAll(filepath.Dir(name))
+		}
+	}
+}
+
+// stamped reports whether the folder holds what is wanted, and notes that it was asked for.
 func stamped(dir, want string) bool {
 	have, err := os.ReadFile(filepath.Join(dir, stamp))
-	return err == nil && string(have) == want
+	if err != nil || string(have) != want {
+		return false
+	}
+	now := time.Now()
+	_ = os.Chtimes(filepath.Join(dir, stamp), now, now) // it may be another user's
+	return true
 }
 
 // fingerprint changes when the packages would.

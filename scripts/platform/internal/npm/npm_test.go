@@ -4,7 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -47,6 +49,29 @@ func TestInstallOnceAndAgainWhenItWasCutOff(t *testing.T) {
 	_, err = set.Install(t.Context(), c, console.Plain(os.Stderr))
 	require.NoError(t, err)
 	require.Equal(t, 3, runs)
+}
+
+func TestASharedSetIsInstalledOnceForAllCheckouts(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", cache)
+	t.Setenv("HOME", cache) // whose Library/Caches it is on a Mac
+	runs := 0
+	set := Set{Name: "none", What: "nothing", After: func(string) error { runs++; return nil }, Shared: true}
+	first, err := set.Install(t.Context(), checkout(t, emptyManifest, emptyLock), console.Plain(os.Stderr))
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(first, cache), first)
+	again, err := set.Install(t.Context(), checkout(t, emptyManifest, emptyLock), console.Plain(os.Stderr))
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+	require.Equal(t, 1, runs)
+
+	long := time.Now().Add(-2 * unused)
+	require.NoError(t, os.Chtimes(filepath.Join(first, stamp), long, long))
+	other, err := set.Install(t.Context(), checkout(t, emptyManifest, emptyLock+"\n"), console.Plain(os.Stderr))
+	require.NoError(t, err)
+	require.NotEqual(t, first, other)
+	require.DirExists(t, other)
+	require.NoDirExists(t, first, "no checkout has asked for it for long")
 }
 
 // A lock that lacks what the manifest asks for is refused before any registry is asked.
