@@ -42,6 +42,9 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 	if err != nil {
 		return nil, &Error{Code: CodeNotConfigured, Message: "SUPABASE_SERVICE_ROLE_KEY must be set", Err: err}
 	}
+	if u.Scheme == "https" {
+		upstream.LoadRoots()
+	}
 	return &Supabase{client: client, retry: defaultRetry, url: u.String(), key: key}, nil
 }
 

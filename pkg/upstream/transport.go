@@ -3,8 +3,10 @@
 package upstream
 
 import (
+	"crypto/x509"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -21,6 +23,12 @@ var Transport = &http.Transport{
 	IdleConnTimeout:     50 * time.Second,
 	DisableCompression:  true,
 }
+
+// LoadRoots begins to read the root certificates of this machine, once, and returns at once. Reading them takes 10 to 30 ms, for which the
+// first TLS handshake of a process would wait. Begun with the process, it is over before a distant server has answered.
+var LoadRoots = sync.OnceFunc(func() {
+	go func() { _, _ = x509.SystemCertPool() }() // an error is the handshake's to report
+})
 
 // MaxRetryAfter bounds what [RetryAfter] returns. No request takes that long.
 const MaxRetryAfter = time.Hour

@@ -22,9 +22,10 @@ import (
 // ColdResult is what the first request to a new instance waits for.
 type ColdResult struct {
 	Function string  `json:"function"`
-	Bytes    int64   `json:"bytes"`  // of the binary
-	Ready    Latency `json:"ready"`  // from the start of the process until it asks for work
-	Answer   Latency `json:"answer"` // until its first answer is there, which the store gave
+	Distance float64 `json:"distance,omitempty"` // round trip to the project in ms; 0: on this machine, without TLS
+	Bytes    int64   `json:"bytes"`              // of the binary
+	Ready    Latency `json:"ready"`              // from the start of the process until it asks for work
+	Answer   Latency `json:"answer"`             // until its first answer is there, which the store gave
 }
 
 // Binaries finds the programs that the host runs, by function. They are what Netlify's bundler made, and the host knows their
@@ -93,8 +94,35 @@ func firstRequest(function string, d Data, random *rand.Rand) request {
 // coldLimit is when a start counts as failed.
 const coldLimit = 10 * time.Second
 
-// MeasureCold starts every program so many times, in turns, and gives it one request. To the programs it is the Lambda Runtime API.
+// coldDistances are the round trips to the project: 0 is on this machine, without TLS, as other parts measure.
+var coldDistances = []time.Duration{0, time.Millisecond, 10 * time.Millisecond, 60 * time.Millisecond}
+
+// MeasureCold starts every program so many times, in turns, and gives it one request; and kv-get and kv-upsert against a project that is
+// some distance away. To the programs it is the Lambda Runtime API.
 func MeasureCold(ctx context.Context, binaries map[string]string, d Data, starts int, seed uint64) ([]ColdResult, error) {
+	var results []ColdResult
+	for _, roundTrip := range coldDistances {
+		measured := binaries
+		environment := []string{"SUPABASE_URL=" + os.Getenv("SUPABASE_URL")}
+		if roundTrip > 0 {
+			gateway, err := startDistant(os.Getenv("SUPABASE_URL"), roundTrip)
+			if err != nil {
+				return nil, err
+			}
+			defer gateway.Close()
+			environment = gateway.environment()
+			measured = map[string]string{"kv-get": binaries["kv-get"], "kv-upsert": binaries["kv-upsert"]}
+		}
+		at, err := measureCold(ctx, measured, d, roundTrip, environment, starts, seed)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, at...)
+	}
+	return results, nil
+}
+
+func measureCold(ctx context.Context, binaries map[string]string, d Data, roundTrip time.Duration, environment []string, starts int, seed uint64) ([]ColdResult, error) {
 	random := rand.New(rand.NewPCG(seed, 4))
 	ready, answered := map[string][]time.Duration{}, map[string][]time.Duration{}
 	var functions []string
@@ -106,7 +134,7 @@ func MeasureCold(ctx context.Context, binaries map[string]string, d Data, starts
 		random.Shuffle(len(functions), func(i, j int) { functions[i], functions[j] = functions[j], functions[i] })
 		for _, function := range functions {
 			event := firstRequest(function, d, random).event()
-			begun, done, err := start(ctx, binaries[function], function, event)
+			begun, done, err := start(ctx, binaries[function], function, environment, event)
 			if err != nil {
 				return nil, fmt.Errorf("start %s: %w", function, err)
 			}
@@ -120,13 +148,13 @@ func MeasureCold(ctx context.Context, binaries map[string]string, d Data, starts
 		if err != nil {
 			return nil, err
 		}
-		results = append(results, ColdResult{function, info.Size(), summarize(ready[function]), summarize(answered[function])})
+		results = append(results, ColdResult{function, milliseconds(roundTrip), info.Size(), summarize(ready[function]), summarize(answered[function])})
 	}
 	return results, nil
 }
 
 // start runs one instance for one request.
-func start(ctx context.Context, program, function string, event []byte) (ready, answered time.Duration, err error) {
+func start(ctx context.Context, program, function string, environment []string, event []byte) (ready, answered time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, coldLimit)
 	defer cancel()
 	var began atomic.Pointer[time.Time]
@@ -155,7 +183,8 @@ func start(ctx context.Context, program, function string, event []byte) (ready, 
 		"AWS_LAMBDA_RUNTIME_API=" + strings.TrimPrefix(runtimeAPI.URL, "http://"), "AWS_LAMBDA_FUNCTION_NAME=" + function,
 		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=1024", "AWS_LAMBDA_FUNCTION_VERSION=$LATEST", "USE_SUPABASE_KV=true",
 	}
-	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "NETLIFY_SITE_ID", "NETLIFY_BLOBS_TOKEN", "NETLIFY_BLOBS_API_URL", "GOCOVERDIR"} {
+	cmd.Env = append(cmd.Env, environment...)
+	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "NETLIFY_SITE_ID", "NETLIFY_BLOBS_TOKEN", "NETLIFY_BLOBS_API_URL", "GOCOVERDIR"} {
 		cmd.Env = append(cmd.Env, name+"="+os.Getenv(name))
 	}
 	now := time.Now()

@@ -36,7 +36,7 @@ func Compare(older, newer Results) report.Table {
 	}
 	for _, b := range newer.Cold {
 		for _, a := range older.Cold {
-			if a.Function == b.Function {
+			if a.Function == b.Function && a.Distance == b.Distance {
 				row(b.Function+", first answer", "–", "1", a.Answer, b.Answer, "–")
 			}
 		}

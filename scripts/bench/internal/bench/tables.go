@@ -126,9 +126,13 @@ func (r Results) AlternativesTable() report.Table {
 // ColdTable is what the first request to a new instance waits for.
 func (r Results) ColdTable() report.Table {
 	t := report.Table{Title: "A new instance, ms from the start of the process", Texts: 1,
-		Header: []string{"", "binary", "starts", "ready p50", "p95", "first answer mean", "p50", "p95", "p99"}}
+		Header: []string{"", "round trip", "binary", "starts", "ready p50", "p95", "first answer mean", "p50", "p95", "p99"}}
 	for _, c := range r.Cold {
-		t.Rows = append(t.Rows, []string{c.Function, fmt.Sprintf("%.1f MB", float64(c.Bytes)/1e6), fmt.Sprint(c.Answer.Calls),
+		distance := "–"
+		if c.Distance > 0 {
+			distance = fmt.Sprintf("%.0f", c.Distance)
+		}
+		t.Rows = append(t.Rows, []string{c.Function, distance, fmt.Sprintf("%.1f MB", float64(c.Bytes)/1e6), fmt.Sprint(c.Answer.Calls),
 			report.Millis(c.Ready.P50), report.Millis(c.Ready.P95), report.Millis(c.Answer.Mean), report.Millis(c.Answer.P50), report.Millis(c.Answer.P95), report.Millis(c.Answer.P99)})
 	}
 	return t
