@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"netlify-supabase-kv/pkg/kv"
-	"netlify-supabase-kv/pkg/upstream"
 	"netlify-supabase-kv/pkg/netlify"
+	"netlify-supabase-kv/pkg/upstream"
 	"netlify-supabase-kv/scripts/kv/internal/doctor"
 )
 
