@@ -47,13 +47,16 @@ check: $(TOOLS)/$(ACTIONLINT) ## formatting, vet, staticcheck, that go.mod is ti
 	@go mod tidy -diff
 	@$(TOOLS)/$(ACTIONLINT)
 
+GENERATED = @go test -count=1 -run Documentation ./pkg/config $(1) && $(PLATFORM) run --name generate --functions=false -- \
+	go test -count=1 -run SchemaFile ./tests/schema $(1)
+
 .PHONY: generate
-generate: ## write what is made of other files: the tables of variables in README.md, docs and .env.example
-	@go test -count=1 -run Documentation ./pkg/config -update
+generate: ## write what is made of other files: the tables of variables in README.md, docs and .env.example, and supabase/schema.sql
+	$(call GENERATED,-update)
 
 .PHONY: verify
 verify: ## fail where a generated file is not what make generate would write
-	@go test -count=1 -run Documentation ./pkg/config
+	$(call GENERATED)
 
 $(TOOLS)/$(GOSEC):
 	@mkdir -p $(TOOLS) && GOFLAGS='$(FLAGS)' GOBIN=$(TOOLS) go install github.com/securego/gosec/v2/cmd/$(GOSEC) && mv -f $(TOOLS)/gosec $@
@@ -143,11 +146,6 @@ test-race:
 .PHONY: test-schema
 test-schema:
 	@$(PLATFORM) run --name test-schema --functions=false -- $(GO_TEST) ./tests/schema
-
-.PHONY: verify
-verify: ## write supabase/schema.sql anew, from the migrations; it fails where that changes the file
-	@$(PLATFORM) run --name verify --functions=false -- go test -count=1 -run SchemaFile ./tests/schema -update
-	@git diff --exit-code -- supabase/schema.sql
 
 # Programs that run their own platforms, or none.
 .PHONY: test-scripts

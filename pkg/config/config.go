@@ -53,7 +53,7 @@ type Cache struct {
 	// nothing are kept as well.
 	MaxStale *time.Duration `env:"KV_CACHE_MAX_STALE" min:"0" must:"a time, as in 1s or 500ms, or 0" shown:"1s; kv-list: 0"`
 	// How many answers an instance keeps; the least recently used goes first.
-	Entries int `env:"KV_CACHE_ENTRIES" default:"100" min:"1" max:"1000000" must:"a whole number from 1 to 1000000; KV_CACHE=off turns the cache off"`
+	Entries int `env:"KV_CACHE_ENTRIES" default:"1000" min:"1" max:"1000000" must:"a whole number from 1 to 1000000; KV_CACHE=off turns the cache off"`
 	// How many bytes of memory the answers may take together; a function has 1,024 MB.
 	MaxBytes int64 `env:"KV_CACHE_MAX_BYTES" default:"67108864" min:"1" must:"a number of bytes, as in 67108864; KV_CACHE=off turns the cache off"`
 	// How long an answer is kept, even if it stays current.

@@ -29,7 +29,7 @@ func TestWhatPastingLeavesAroundAValueIsNotPartOfIt(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	want := Functions{Stores: Stores{CompareTimeout: 300 * time.Millisecond}, Query: Query{Timeout: 10 * time.Second},
-		Cache: Cache{On: true, Entries: 100, MaxBytes: 64 << 20, TTL: 5 * time.Minute}}
+		Cache: Cache{On: true, Entries: 1000, MaxBytes: 64 << 20, TTL: 5 * time.Minute}}
 	blank := of{}
 	for _, name := range append(Names(Stores{}), append(Names(Cache{}), append(Names(Query{}), Names(Blobs{})...)...)...) {
 		blank[name] = " "
@@ -111,7 +111,7 @@ func TestEveryErrorLeavesTheOthersAlone(t *testing.T) {
 	var c Cache
 	require.EqualError(t, Read(&c, of{"KV_CACHE_MAX_STALE": "soon", "KV_CACHE_ENTRIES": "0", "KV_CACHE_TTL": "1m", "KV_WARM_KEYS": "a"}.get),
 		"KV_CACHE_MAX_STALE must be a time, as in 1s or 500ms, or 0", "the first")
-	require.Equal(t, Cache{On: true, Entries: 100, MaxBytes: 64 << 20, TTL: time.Minute, WarmKeys: []string{"a"}}, c)
+	require.Equal(t, Cache{On: true, Entries: 1000, MaxBytes: 64 << 20, TTL: time.Minute, WarmKeys: []string{"a"}}, c)
 }
 
 func TestTokens(t *testing.T) {

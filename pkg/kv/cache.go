@@ -28,7 +28,7 @@ type CacheConfig struct {
 }
 
 // DefaultCache is the configuration where the environment says nothing.
-var DefaultCache = CacheConfig{Entries: 100, MaxBytes: 64 << 20, TTL: 5 * time.Minute}
+var DefaultCache = CacheConfig{Entries: 1000, MaxBytes: 64 << 20, TTL: 5 * time.Minute}
 
 // Cache is a [Reader] that keeps answers of a Supabase project in memory. It is safe for concurrent use.
 //

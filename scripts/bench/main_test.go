@@ -64,7 +64,7 @@ func TestARun(t *testing.T) {
 		}
 	}
 	require.Len(t, r.Stores, 4)
-	require.Len(t, r.Cache, 2)
+	require.Len(t, r.Cache, 4)
 	require.Len(t, r.Thousand, 1)
 	for _, s := range r.Storage { // left out where another test has entries at the time
 		require.Positive(t, s.JSON) // what the tables took before depends on the tests before

@@ -20,6 +20,7 @@ type CacheLoad struct {
 	Requests  int     `json:"requests"`  // how many requests in all
 	Instances int     `json:"instances"` // of kv-get, each with a cache of its own; requests go to them at random
 	Seed      uint64  `json:"seed"`
+	Results   int     `json:"results,omitempty"` // how many a cache keeps; 0: as many as by default
 }
 
 // HotKeys is the load of a few keys that everybody reads.
@@ -28,10 +29,16 @@ const HotKeys = "hot keys"
 // CacheLoads are those that `make bench` runs. With few requests, the keys are fewer as well: each has to be written first.
 func CacheLoads(requests int, seed uint64) []CacheLoad {
 	keys := min(10_000, requests/2)
-	return []CacheLoad{
-		{Name: fmt.Sprintf("Zipf over %s keys", report.Thousands(keys)), Keys: keys, Zipf: 1.1, Writes: 0.05, Requests: requests, Instances: 2, Seed: seed},
-		{Name: HotKeys, Keys: 20, Writes: 0.05, Requests: requests, Instances: 2, Seed: seed},
+	zipf := CacheLoad{Name: fmt.Sprintf("Zipf over %s keys", report.Thousands(keys)), Keys: keys, Zipf: 1.1, Writes: 0.05, Requests: requests, Instances: 2, Seed: seed}
+	loads := []CacheLoad{zipf, {Name: HotKeys, Keys: 20, Writes: 0.05, Requests: requests, Instances: 2, Seed: seed}}
+	for _, results := range []int{100, 1000, 10_000} {
+		if results != kv.DefaultCache.Entries {
+			load := zipf
+			load.Results, load.Name = results, fmt.Sprintf("%s, KV_CACHE_ENTRIES=%d", zipf.Name, results)
+			loads = append(loads, load)
+		}
 	}
+	return loads
 }
 
 // CacheResult is what a load found. Every read is sent twice, in either order: to an instance with a cache, and to one
@@ -68,6 +75,9 @@ func (l CacheLoad) Run(ctx context.Context, store *kv.Supabase, prefix string, p
 
 	config := kv.DefaultCache
 	config.MaxStale = netlify.GetCache.MaxStale
+	if l.Results > 0 {
+		config.Entries = l.Results
+	}
 	var cached []instance
 	for range l.Instances {
 		cached = append(cached, newInstance(netlify.Get(kv.NewCache(store, config))))
