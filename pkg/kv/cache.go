@@ -12,47 +12,46 @@ import (
 
 // CacheConfig bounds a [Cache].
 type CacheConfig struct {
-	// Entries is how many answers are kept at most; from 1 on.
+	// Entries is the number of results kept, at least 1.
 	Entries int
-	// MaxBytes bounds the memory that the answers take together, their requests included. An answer that is larger is
-	// not kept.
+	// MaxBytes bounds the memory of all results and their requests. A larger result is not kept.
 	MaxBytes int64
-	// TTL is how long an answer is kept after it was loaded, however often it proves to be current since.
+	// TTL is how long a result is kept after it was loaded, however often it has been revalidated.
 	TTL time.Duration
-	// MaxStale is how old the last look at the change feed may be for an answer to be given from memory without asking
-	// the database. 0: every answer is as new as its request.
+	// MaxStale is how long after a look at the change feed results may come from memory without asking the database. 0: every
+	// result is as new as its request.
 	MaxStale time.Duration
-	// KeepNothing also keeps answers that found nothing: a Get without an entry, a Query without results. Programs look whether
-	// there is something, write it, and look again at once, so without it these answers are only for the request that asked.
+	// KeepEmpty also keeps a Get without an entry and a Query without results. It is off by default, because programs check whether
+	// something exists, write it, and check again at once.
 	KeepEmpty bool
 }
 
-// DefaultCache is the configuration where the environment says nothing.
+// DefaultCache is the configuration without variables.
 var DefaultCache = CacheConfig{Entries: 1000, MaxBytes: 64 << 20, TTL: 5 * time.Minute}
 
-// Cache is a [Reader] that keeps answers of a Supabase project in memory. It is safe for concurrent use.
+// Cache is a [Reader] that keeps results of a Supabase project in memory. It is safe for concurrent use.
 //
-// Every instance of every function has a cache of its own, and rows are edited by hand, so nobody tells a cache what changed: it asks. It
-// keeps one cursor into the database's change feed. An answer in memory is as new as that cursor, or newer. It is given from memory while
-// the last look at the feed is younger than the allowed staleness. After that the cache goes to the database: for a small answer it asks
-// again and takes the feed along in the same round trip, for a large one it asks the feed alone. Either way the look is good for all
-// answers: those that depend on a key that changed are dropped, and the rest are fresh again.
+// Every instance of every function has its own cache, and rows are also edited by hand. So nobody can tell a cache what changed. It
+// asks the database's change feed instead, with one cursor as of which every result in memory is current. While the last look at the
+// feed is younger than MaxStale, results come from memory. After that a read goes to the database: a small result is loaded again,
+// together with the changes since the cursor; for a large one only the changes are read. Either look counts for all results. Those
+// that depend on a changed key are dropped, and the others are fresh again.
 type Cache struct {
 	store  *Supabase
 	config CacheConfig
 	now    func() time.Time
-	large  int // from this size on, an answer is not asked for again just to see whether it still holds
+	large  int // bytes; a result of at least this size is revalidated by a look alone
 
 	mu      sync.Mutex
 	results *simplelru.LRU[string, *cachedResult]
 	bytes   int64
-	cursor  string    // everything in answers holds as of it; "" before the first look
-	looked  time.Time // when the look that gave the cursor began
-	warming bool      // StartWarm is loading: reads leave the cursor to it
+	cursor  string    // the position in the change feed as of which all results are current; "" before the first look
+	looked  time.Time // when the look that returned the cursor began
+	warming bool      // StartWarm is loading, and reads must not move the cursor
 	stats   CacheStats
 }
 
-// kept is an answer in memory.
+// cachedResult is a result in memory.
 type cachedResult struct {
 	body   string
 	tag    string
@@ -61,20 +60,20 @@ type cachedResult struct {
 	loaded time.Time
 }
 
-// CacheStats counts what a cache did since it was made, but for Entries and Bytes, which are what it holds now.
+// CacheStats are a cache's counters since it was made. Entries and Bytes are what it holds now.
 type CacheStats struct {
-	Hits          int64 // answers from memory, without the database
-	Misses        int64 // answers that the database had to give
-	Revalidations int64 // answers in memory that the database confirmed
-	Bypasses      int64 // answers that callers wanted from the database
-	Invalidations int64 // answers dropped because something changed
-	Resets        int64 // looks at the feed after which everything was dropped
-	Evictions     int64 // answers dropped for room
+	Hits          int64 // reads from memory, without the database
+	Misses        int64 // reads from the database
+	Revalidations int64 // reads from memory that the database confirmed
+	Bypasses      int64 // reads from the database, as the caller asked
+	Invalidations int64 // results dropped because a key changed
+	Resets        int64 // looks after which everything was dropped
+	Evictions     int64 // results dropped for room
 	Entries       int64
 	Bytes         int64
 }
 
-// Each calls what for every counter, in the order of the fields, by the name that it has in the log and in answers.
+// Each calls what for every counter, in the order of the fields, with its name in the log and in headers.
 func (s CacheStats) Each(what func(name string, n int64)) {
 	what("hits", s.Hits)
 	what("misses", s.Misses)
@@ -94,13 +93,13 @@ func (s CacheStats) LogValue() slog.Value {
 	return slog.GroupValue(attributes...)
 }
 
-// largeAnswer is where loading an answer again costs more than a look at the feed alone and, if need be, another round trip.
+// largeResult is the size in bytes at which loading again costs more than a look, and another round trip if the result changed.
 const largeResult = 64 << 10
 
-// answerOverhead is about what an answer takes beside its texts.
+// resultOverhead is roughly what a result takes beside its texts, in bytes.
 const resultOverhead = 512
 
-// caches holds the caches of this process, in package scope so that they outlive every invocation of a warm instance.
+// caches are those of this process. They outlive the invocations of a warm instance.
 var caches struct {
 	sync.Mutex
 	made map[cacheKey]*Cache
@@ -111,7 +110,7 @@ type cacheKey struct {
 	config   CacheConfig
 }
 
-// SharedCache returns this process's cache of the project with the configuration; the first call makes it.
+// SharedCache returns this process's cache for the project and the configuration, which the first call makes.
 func SharedCache(store *Supabase, config CacheConfig) *Cache {
 	caches.Lock()
 	defer caches.Unlock()
@@ -125,7 +124,7 @@ func SharedCache(store *Supabase, config CacheConfig) *Cache {
 	return caches.made[key]
 }
 
-// NewCache returns an empty cache of the store's answers.
+// NewCache returns an empty cache of the store's results.
 func NewCache(store *Supabase, config CacheConfig) *Cache {
 	c := &Cache{store: store, config: config, now: time.Now, large: largeResult}
 	answers, err := simplelru.NewLRU(max(config.Entries, 1), func(_ string, a *cachedResult) { c.bytes -= a.bytes })
@@ -192,7 +191,7 @@ func (c *Cache) read(ctx context.Context, r readRequest, f Freshness) (ReadResul
 			c.count(SourceRevalidated)
 			return ReadResult{Body: known.body, Tag: known.tag, Source: SourceRevalidated, Database: age(began, c.now())}, nil
 		}
-		known, cursor, since = nil, c.position(), false // the look is that of a moment ago
+		known, cursor, since = nil, c.position(), false // the look has just been made
 	}
 	loaded, err := c.load(ctx, r, known, cursor, since)
 	if err != nil {
@@ -206,8 +205,8 @@ func (c *Cache) read(ctx context.Context, r readRequest, f Freshness) (ReadResul
 	return loaded, nil
 }
 
-// recall looks into memory: an answer that may be given, or else one that is there but has to be asked about, and the cursor as
-// of which it holds.
+// recall looks into memory. It returns a result that may be served, or else the known one that must be revalidated, if any, and
+// the cursor as of which that was current.
 func (c *Cache) recall(r readRequest, f Freshness) (known *cachedResult, cursor string, result *ReadResult) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,9 +224,9 @@ func (c *Cache) recall(r readRequest, f Freshness) (known *cachedResult, cursor 
 	return known, c.cursor, &ReadResult{Body: known.body, Tag: known.tag, Source: SourceHit, Age: unseen}
 }
 
-// looksWith reports whether loading an answer should take the feed along. That costs a part of a round trip, so it is done only where it
-// can gain something: where something in memory may hold for longer, or where a caller's write should count as seen from now on. An answer
-// that is loaded without the feed is newer than the cursor, so a later look can only drop it too often.
+// looksWith reports whether a load should also read the changes since the cursor. They cost a part of a round trip, and pay where a
+// result in memory may be fresh for longer, or a caller's write should be covered from now on. A result loaded without them is newer
+// than the cursor, so a later look can only drop it too often.
 func (c *Cache) looksWith(known *cachedResult, f Freshness) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -244,7 +243,7 @@ func (c *Cache) looksWith(known *cachedResult, f Freshness) bool {
 	return age(c.looked, c.now()) >= c.config.MaxStale
 }
 
-// stillHolds looks at the feed for an answer that holds as of the cursor.
+// stillHolds looks at the feed, and reports whether the result of the request, current as of the cursor, still is.
 func (c *Cache) stillHolds(ctx context.Context, r readRequest, cursor string) (bool, error) {
 	began := c.now()
 	seen, err := c.store.look(ctx, cursor)
@@ -258,8 +257,8 @@ func (c *Cache) stillHolds(ctx context.Context, r readRequest, cursor string) (b
 	return !seen.touches(r.scope), nil
 }
 
-// load asks the database for an answer, and keeps it. known is what memory has for the request as of the cursor; since also asks what
-// changed since the cursor, which is good for all answers in memory.
+// load reads from the database, and keeps the result. known is the result in memory as of the cursor. With since it also reads what
+// changed since the cursor, which revalidates everything in memory.
 func (c *Cache) load(ctx context.Context, r readRequest, known *cachedResult, cursor string, since bool) (ReadResult, error) {
 	began := c.now()
 	if warming := c.isWarming(); warming || !since {
@@ -286,8 +285,8 @@ func (c *Cache) load(ctx context.Context, r readRequest, known *cachedResult, cu
 	return result, nil
 }
 
-// observe takes in what a look from the cursor found, dropping what it touches. It does nothing and is false where the
-// cursor has moved since: what was found then is not about everything that is in memory now. The caller holds the lock.
+// observe applies a look that began at the cursor: it drops what changed and moves the cursor. If the cursor has moved meanwhile it
+// does nothing and returns false, since the look may miss changes to newer results. The caller holds the lock.
 func (c *Cache) observe(cursor string, seen changes, began time.Time) bool {
 	if c.cursor != cursor {
 		return false
@@ -312,7 +311,7 @@ func (c *Cache) observe(cursor string, seen changes, began time.Time) bool {
 	return true
 }
 
-// keepAsOf keeps an answer that was loaded after the cursor, unless the cursor has moved since: what that look found may concern it.
+// keepAsOf keeps a result that was loaded after the cursor was read, unless the cursor has moved: that look may have dropped it.
 func (c *Cache) keepAsOf(cursor string, r readRequest, result ReadResult, loaded time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -321,16 +320,16 @@ func (c *Cache) keepAsOf(cursor string, r readRequest, result ReadResult, loaded
 	}
 }
 
-// keep puts an answer that holds as of the cursor into memory. The caller holds the lock.
+// keep puts a result that is current as of the cursor into memory. The caller holds the lock.
 func (c *Cache) keep(r readRequest, result ReadResult, loaded time.Time) {
 	id := r.id()
-	// With no staleness allowed, a small answer is loaded again in any case.
+	// Without allowed staleness, a small result is loaded again in any case.
 	if r.foundNothing(result.Body) && !c.config.KeepEmpty || c.config.MaxStale == 0 && len(result.Body) < c.large {
 		c.results.Remove(id)
 		return
 	}
 	a := &cachedResult{
-		body: strings.Clone(result.Body), // a part of a text that also holds the feed's answer
+		body: strings.Clone(result.Body), // not the whole response that it is a part of
 		tag:  result.Tag, scope: r.scope, loaded: loaded,
 		bytes: int64(len(result.Body)+len(id)+len(r.scope.text)) + resultOverhead,
 	}
@@ -348,7 +347,7 @@ func (c *Cache) keep(r readRequest, result ReadResult, loaded time.Time) {
 	}
 }
 
-// id tells requests apart.
+// id identifies the request.
 func (r readRequest) id() string { return r.function + r.args }
 
 func (c *Cache) position() string {
@@ -376,8 +375,8 @@ func (c *Cache) count(source Source) {
 	}
 }
 
-// age is the time that has passed, by the clock that saw more of it: the monotonic one may stop while an instance is
-// frozen, the other may be set.
+// age is the time that has passed, by the monotonic clock or the wall clock, whichever saw more of it: the first may stop while an
+// instance is frozen, and the second may be set back.
 func age(then, now time.Time) time.Duration {
 	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }

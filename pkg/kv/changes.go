@@ -2,36 +2,50 @@ package kv
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// changes is what the database's change feed (kv_changes) tells: what changed since an earlier cursor.
+// changes is a response of the database's change feed (kv_changes): what changed since an earlier cursor.
 type changes struct {
-	// Cursor stands for everything that was visible when the feed was asked: "<epoch>/<milliseconds>/<snapshot>".
+	// Cursor stands for everything that was visible to the feed: "<epoch>/<milliseconds>/<snapshot>".
 	Cursor string
-	// All: everything may have changed.
+	// All means that anything may have changed.
 	All bool
-	// Keys are the keys that changed otherwise.
+	// Keys are the changed keys, sorted, unless All is set.
 	Keys []string
 }
 
-// parseChanges reads a feed's answer. It is not ok for anything else, whose cursor could not be trusted.
-func parseChanges(text string) (c changes, ok bool) {
-	var told struct {
+// UnmarshalJSON implements [json.Unmarshaler]. It refuses an object that lacks a field: its cursor could not be trusted.
+func (c *changes) UnmarshalJSON(text []byte) error {
+	var fields struct {
 		Cursor string
 		All    *bool
 		Keys   *[]string
 	}
-	if json.Unmarshal([]byte(text), &told) != nil || told.Cursor == "" || told.All == nil || told.Keys == nil {
-		return changes{}, false
+	switch err := json.Unmarshal(text, &fields); {
+	case err != nil:
+		return err
+	case fields.Cursor == "" || fields.All == nil || fields.Keys == nil:
+		return errors.New("the change feed lacks a field")
 	}
-	slices.Sort(*told.Keys)
-	return changes{told.Cursor, *told.All, *told.Keys}, true
+	slices.Sort(*fields.Keys)
+	*c = changes{fields.Cursor, *fields.All, *fields.Keys}
+	return nil
 }
 
-// touches tells whether the change concerns an answer with the scope.
+// cutChanges splits a response into the change feed's line and the body after it.
+func cutChanges(function, text string, c *changes) (body string, err error) {
+	feed, body, found := strings.Cut(text, "\n")
+	if !found {
+		return "", malformedResponse(function)
+	}
+	return body, decodeResponse(function, feed, c)
+}
+
+// touches reports whether a result with the scope may have changed.
 func (c changes) touches(s scope) bool {
 	if c.All {
 		return true
@@ -40,7 +54,7 @@ func (c changes) touches(s scope) bool {
 	if s.one {
 		return found
 	}
-	return i < len(c.Keys) && strings.HasPrefix(c.Keys[i], s.text) // keys with a prefix follow it at once in byte order
+	return i < len(c.Keys) && strings.HasPrefix(c.Keys[i], s.text) // in byte order, the keys with a prefix follow it
 }
 
 // bootDigits is the length of kv.boot_id(), with which an epoch begins.
@@ -49,10 +63,10 @@ const bootDigits = 8
 // covers reports whether what was visible at the cursor includes the write with the version ("<boot>.<transaction id>").
 // False means that it is not known.
 //
-// A snapshot, "<xmin>:<xmax>:<xip>,…", sees a transaction that began before xmax unless it was running then (xip):
-// Postgres' documentation of pg_current_snapshot, which names top-level transactions as versions do.
+// A snapshot, "<xmin>:<xmax>:<xip>,…", sees the top-level transactions below xmax that were not in progress (xip); see
+// pg_current_snapshot in Postgres's documentation.
 func covers(cursor, version string) bool {
-	boot, stamp, _ := strings.Cut(version, ".")
+	boot, transactionID, _ := strings.Cut(version, ".")
 	parts := strings.Split(cursor, "/")
 	if len(parts) != 3 || len(boot) != bootDigits || !strings.HasPrefix(parts[0], boot) {
 		return false
@@ -61,7 +75,7 @@ func covers(cursor, version string) bool {
 	if len(snapshot) != 3 {
 		return false
 	}
-	id, err := strconv.ParseUint(stamp, 10, 64)
+	id, err := strconv.ParseUint(transactionID, 10, 64)
 	end, endErr := strconv.ParseUint(snapshot[1], 10, 64)
 	if err != nil || endErr != nil || id >= end {
 		return false

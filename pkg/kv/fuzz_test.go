@@ -15,13 +15,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzChanges: a feed's answer is understood whole or not at all, and no key that it names is missed.
+// FuzzChanges checks that a response of the change feed is decoded completely or refused, and that no key in it is missed.
 func FuzzChanges(f *testing.F) {
 	f.Add(`{"cursor":"e/1/3:5:4","all":false,"keys":["b","a","a/b"]}`+"\n{}", "a")
 	f.Add(`{"cursor":"e/1/3:5:","all":true,"keys":[]}`+"\n", "")
 	f.Add(`{"cursor":"e","all":null,"keys":null}`, "x")
 	f.Fuzz(func(t *testing.T, text, key string) {
-		rest, c, err := cutChanges("kv_get", text)
+		var c changes
+		rest, err := cutChanges("kv_get", text, &c)
 		if err != nil {
 			require.Equal(t, CodeDatabaseUnreachable, CodeOf(err))
 			require.NotContains(t, err.Error(), text[:min(len(text), 40)]+"\x00")
@@ -179,7 +180,7 @@ func FuzzAnswersOfPostgREST(f *testing.F) {
 			require.Equal(t, body, string(text), "an answer passes untouched")
 			return
 		}
-		e := interpret("kv_get", err)
+		e := callError("kv_get", err)
 		require.Contains(t, Codes, e.Code)
 		require.NotEqual(t, CodeInternal, e.Code)
 		var answer *postgrestError

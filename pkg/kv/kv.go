@@ -9,45 +9,45 @@ import (
 	"unicode/utf8"
 )
 
-// Store is a key-value store. Its methods end with the context's deadline ([CodeDeadlineExceeded]), and return
-// [CodeDatabaseUnreachable] when the store could not be reached although the operation was repeated; then a write may
-// or may not have happened. Only whole operations happen.
+// Store is a key-value store that is safe for concurrent use. Operations are atomic.
+//
+// Every error is an [*Error]. [CodeDeadlineExceeded] means that the context's deadline passed. [CodeDatabaseUnreachable] means that
+// the store could not be reached in several attempts. After either, a write may or may not have been applied.
 type Store interface {
 	// Upsert creates or replaces an entry.
 	Upsert(ctx context.Context, entry Entry) (Written, error)
-	// Get returns the JSON text of the value under key. A missing key is [CodeNotFound].
+	// Get returns the JSON text of the value under key, or [CodeNotFound].
 	Get(ctx context.Context, key string) (string, error)
-	// List returns the entries q asks for as the JSON text of kv-list's answer. [CodeTooLarge] means that it would not
-	// fit into a response and that the caller must page.
+	// List returns the entries that q selects, as the JSON text of kv-list's response. [CodeTooLarge] means that the response would
+	// be larger than [MaxResponseBytes]: the caller must page.
 	List(ctx context.Context, q ListQuery) (string, error)
-	// Query returns the entries or the aggregates q asks for as the JSON text of kv-query's answer. A query that takes
-	// longer than 10 s is [CodeDeadlineExceeded].
+	// Query returns the entries or the aggregates that q selects, as the JSON text of kv-query's response. A query that takes longer
+	// than [MaxQueryTime] is [CodeDeadlineExceeded].
 	Query(ctx context.Context, q Query) (string, error)
-	// Delete removes the entry under key, with its members if it is an index entry. Written.Existed tells whether there
-	// was one; a missing key is no error.
+	// Delete removes the entry under key, and with an index entry its members. A missing key is not an error: see Written.Existed.
 	Delete(ctx context.Context, key string) (Written, error)
 }
 
 // Entry is what an upsert writes.
 type Entry struct {
 	Key string
-	// Value is JSON text: an object, an array or null. It is stored as it is.
+	// Value is JSON text: an object, an array or null. It is stored byte for byte.
 	Value string
-	// Indexes replace those the entry has; nil leaves them, an empty slice clears them.
+	// Indexes replace the entry's indexes. Nil keeps them, an empty slice clears them. At most [MaxIndexes].
 	Indexes []Index
 }
 
-// Index files an entry under a member of an index. Key is itself the key of an entry, whose value lists the members.
+// Index files an entry under a member of an index. Key is the key of another entry, the index entry, whose value lists the members.
 type Index struct {
 	Key    string `json:"key"`
 	Member Member `json:"member"`
 }
 
-// String is "<key>:<member>". Several indexes may be spelled alike: "a:b" + "c" and "a" + "b:c", "a" + 5 and "a" + "5".
+// String returns "<key>:<member>". It is ambiguous: "a:b" + "c" and "a" + "b:c" have the same, as have "a" + 5 and "a" + "5".
 func (x Index) String() string { return x.Key + ":" + x.Member.Spelling() }
 
-// Pairs are the indexes as the database and the copies take them: {key, member} each, the first of equal ones, in order. It never
-// returns nil: an empty set is not an absent one.
+// Pairs returns the indexes as {key, member} pairs, without repeats and in order, the form that the database and Blobs store. It
+// never returns nil, which would mean that the indexes are not known.
 func Pairs(indexes []Index) [][2]string {
 	pairs, seen := make([][2]string, 0, len(indexes)), make(map[Index]bool, len(indexes))
 	for _, index := range indexes {
@@ -59,15 +59,15 @@ func Pairs(indexes []Index) [][2]string {
 	return pairs
 }
 
-// Written is what a store tells about a write.
+// Written is the result of a write.
 type Written struct {
-	// Version is an opaque token: a reader that presents it gets no answer older than this write.
+	// Version is opaque. A read with it as [Freshness.After] returns nothing older than this write.
 	Version string
-	// Existed is set by Delete: there was an entry.
+	// Existed reports, after a Delete, that there was an entry.
 	Existed bool
 }
 
-// Validate checks an entry against the limits.
+// Validate checks the entry against the limits: [CodeInvalidInput] or [CodeUnstorableValue].
 func (e Entry) Validate() error {
 	if err := ValidateKey(e.Key); err != nil {
 		return err
@@ -86,7 +86,7 @@ func (e Entry) Validate() error {
 	return nil
 }
 
-// validate returns a plain sentence: the caller knows which of many indexes it is about.
+// validate returns an error without the index's position, which the caller adds.
 func (x Index) validate(entryKey string) error {
 	switch {
 	case x.Key == "" || x.Member == "":
@@ -105,7 +105,8 @@ func (x Index) validate(entryKey string) error {
 	return nil
 }
 
-// ValidateKey checks a key that an entry is or may be stored under.
+// ValidateKey checks that an entry can have the key: 1 to [MaxKeyBytes] bytes of UTF-8 without U+0000. Otherwise it is
+// [CodeInvalidInput].
 func ValidateKey(key string) error {
 	switch {
 	case key == "":
@@ -116,7 +117,7 @@ func ValidateKey(key string) error {
 	return validateText("key", key)
 }
 
-// validateText checks that Postgres can hold a text.
+// validateText checks that Postgres can store a text.
 func validateText(name, text string) error {
 	switch {
 	case !utf8.ValidString(text):
@@ -127,7 +128,7 @@ func validateText(name, text string) error {
 	return nil
 }
 
-// isText tells whether Postgres can hold a text.
+// isText reports whether Postgres can store a text.
 func isText(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }
 
 // depth counts the levels of arrays and objects of a valid JSON text.

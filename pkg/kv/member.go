@@ -6,18 +6,16 @@ import (
 	"strings"
 )
 
-// Member is a member of an index: a JSON string or a JSON number, in the one form that everything but callers uses: kv.member,
-// kv.posting and kv_store.index_pairs, requests to the database, copies and the metadata of blobs.
+// Member is a member of an index, a JSON string or number, in the form that the database, the metadata of blobs and this code use.
 //
-// A string is its text and a number is U+0001 and its spelling, so that 5 and "5" are two members and 5 and 5.0 as well. A string
-// that begins with U+0001 itself gets one more in front: no string has the form of a number. So nearly every member is its own text,
-// at no cost in space or time; the member's JSON text would take two bytes more in each of four places. The database has the same
-// rule in kv.member_from_json and its siblings.
+// A string is its text, and a number is U+0001 and its JSON text. So 5 and "5" are two members, as are 5 and 5.0. A string that
+// begins with U+0001 has one more in front. Nearly every member is therefore its own text, which costs nothing; its JSON text would
+// take two more bytes in each of four places. The database follows the same rule (kv.member_from_json).
 type Member string
 
 const numberMark = "\x01"
 
-// TextMember is the member that is a string.
+// TextMember returns the member for a string.
 func TextMember(text string) Member {
 	if strings.HasPrefix(text, numberMark) {
 		return Member(numberMark + text)
@@ -25,11 +23,11 @@ func TextMember(text string) Member {
 	return Member(text)
 }
 
-// NumberMember is the member that is a number, as it is spelled in JSON.
-func NumberMember(spelling string) Member { return Member(numberMark + spelling) }
+// NumberMember returns the member for a number, which is given as JSON text.
+func NumberMember(text string) Member { return Member(numberMark + text) }
 
-// ParseMember reads the member from a valid JSON text without space around it: a string or a number. It is not ok for other texts and for a string that
-// Postgres cannot hold: one with U+0000 or half of a surrogate pair.
+// ParseMember reads a member from valid JSON text without space around it. It is not ok for anything but a number or a string, nor
+// for a string that Postgres cannot store: with U+0000 or half of a surrogate pair.
 func ParseMember(text string) (m Member, ok bool) {
 	if isNumberText(text) {
 		return NumberMember(text), true
@@ -41,12 +39,12 @@ func ParseMember(text string) (m Member, ok bool) {
 	return TextMember(s), true
 }
 
-// isNumberText tells whether a valid JSON text is that of a number.
+// isNumberText reports whether valid JSON text is a number.
 func isNumberText(text string) bool {
 	return text != "" && (text[0] == '-' || '0' <= text[0] && text[0] <= '9')
 }
 
-// ParseMembers are the strings and numbers of a JSON array that can be members, in order. It is not an array for other texts.
+// ParseMembers returns the elements of a JSON array that can be members, in order. isArray is false for any other text.
 func ParseMembers(text string) (members []Member, isArray bool) {
 	var elements []json.RawMessage
 	if json.Unmarshal([]byte(text), &elements) != nil || elements == nil {
@@ -60,12 +58,12 @@ func ParseMembers(text string) (members []Member, isArray bool) {
 	return members, true
 }
 
-// IsNumber tells whether the member is a number.
+// IsNumber reports whether the member is a number.
 func (m Member) IsNumber() bool {
 	return strings.HasPrefix(string(m), numberMark) && !strings.HasPrefix(string(m[len(numberMark):]), numberMark)
 }
 
-// Spelling is what stands for the member in "<key>:<member>": the string's text, or the number as it is spelled.
+// Text returns the member as it stands in "<key>:<member>": a string's text, or a number's JSON text.
 func (m Member) Spelling() string { return strings.TrimPrefix(string(m), numberMark) }
 
 // AppendJSON appends the member as JSON.
@@ -76,8 +74,8 @@ func (m Member) AppendJSON(dst []byte) []byte {
 	return AppendString(dst, m.Spelling())
 }
 
-// IsZero tells whether a JSON number is one that JavaScript takes for false, as an old caller's member or key: 0, -0.0, 1e-400.
+// IsZero reports whether a JSON number is 0 to JavaScript, which takes it for false: 0, -0.0, 1e-400.
 func IsZero(number string) bool {
-	value, _ := strconv.ParseFloat(number, 64) // infinite where it is too large, as in JavaScript
+	value, _ := strconv.ParseFloat(number, 64) // infinite for a number that is too large, as in JavaScript
 	return value == 0
 }

@@ -17,19 +17,19 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// answerType is the media type of the kv_* functions' answers; PostgREST passes such text through untouched.
+// responseType is the media type of the kv_* functions' responses. PostgREST passes such text through unchanged.
 const responseType = "application/vnd.kv+json"
 
-// answerError is an answer that is not one of ours: PostgREST's or Postgres's error, or a gateway's page.
+// postgrestError is a response that is not a kv_* function's: an error of PostgREST or Postgres, or a gateway's page.
 type postgrestError struct {
 	Status     int
-	Code       string // SQLSTATE, PGRST… or a gateway's; empty when the body has none
+	Code       string // SQLSTATE, PGRST… or a gateway's; "" when the body has none
 	Message    string
-	Page       bool // the body is no JSON: a gateway's page
+	Page       bool // the body is not JSON
 	RetryAfter time.Duration
 }
 
-// Error leaves out the messages of data errors (class 22), which quote values.
+// Error omits the messages of data errors (class 22), which quote values.
 func (e *postgrestError) Error() string {
 	message := e.Message
 	if strings.HasPrefix(e.Code, "22") {
@@ -38,12 +38,12 @@ func (e *postgrestError) Error() string {
 	return fmt.Sprintf("status %d, code %q: %s", e.Status, e.Code, message)
 }
 
-// The Supabase client offers no way to give it a transport: it uses http.DefaultTransport, and reports errors as text
-// without their status. Requests of a scheme of our own are served differently there, without changing any other.
+// schemePrefix begins the scheme of addresses that go through [postgrestTransport]. The Supabase client takes no transport: it uses
+// http.DefaultTransport, and returns errors as text without their status.
 const schemePrefix = "kv+"
 
-// The standard library's transport can be told so. One that something else, as a library for monitoring, has put in its place cannot, and
-// gets one in front of it that leaves it every other request.
+// register makes http.DefaultTransport serve the scheme. The standard library's transport supports that. A transport that a library
+// for monitoring has put in its place is wrapped, and still gets every other request.
 var register = sync.OnceFunc(func() {
 	ours := &postgrestTransport{base: upstream.Transport}
 	if standard, ok := http.DefaultTransport.(*http.Transport); ok {
@@ -66,26 +66,26 @@ func (t *schemeTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.RoundTripper.RoundTrip(r)
 }
 
-// CloseIdleConnections is what [http.Client.CloseIdleConnections] asks for.
+// CloseIdleConnections is called by [http.Client.CloseIdleConnections].
 func (t *schemeTransport) CloseIdleConnections() {
 	if closer, ok := t.RoundTripper.(interface{ CloseIdleConnections() }); ok {
 		closer.CloseIdleConnections()
 	}
 }
 
-// viaPostgREST returns the address under which the Supabase client's requests go through postgrestTransport.
+// viaPostgREST returns the project's address for the Supabase client, whose requests then go through [postgrestTransport].
 func viaPostgREST(u *url.URL) string {
 	register()
 	return schemePrefix + u.String()
 }
 
-// postgrestTransport passes on answers of the kv_* functions, and makes every other answer an [*answerError].
+// postgrestTransport passes on responses of the kv_* functions, and turns every other one into a [*postgrestError].
 type postgrestTransport struct{ base http.RoundTripper }
 
 func (t *postgrestTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	address := *r.URL
 	address.Scheme = strings.TrimPrefix(address.Scheme, schemePrefix)
-	r = r.WithContext(r.Context()) // a shallow copy: a request that was given is not to be changed
+	r = r.WithContext(r.Context()) // a shallow copy, since a RoundTripper must not change its request
 	r.URL, r.Header = &address, neededHeaders(r.Header)
 	response, err := t.base.RoundTrip(r)
 	if err != nil {
@@ -98,10 +98,10 @@ func (t *postgrestTransport) RoundTrip(r *http.Request) (*http.Response, error) 
 	return nil, readPostgrestError(response)
 }
 
-// needlessHeaders are what the Supabase client sends and a call of a function does not need. PostgREST takes 30 µs to read them.
+// needlessHeaders are sent by the Supabase client and not needed to call a function. PostgREST takes 30 µs to read them.
 var needlessHeaders = []string{"Prefer", "Accept-Profile", "X-Client-Info"}
 
-// secretKeyPrefix begins the keys that are no JWTs. They belong into the header apikey alone: as a bearer token, "the value is not a JWT"
+// secretKeyPrefix begins keys that are not JWTs, which Supabase accepts in the header apikey alone
 // (https://supabase.com/docs/guides/api/api-keys).
 const secretKeyPrefix = "sb_"
 
@@ -118,7 +118,7 @@ func neededHeaders(all http.Header) http.Header {
 	return needed
 }
 
-// maxErrorBytes bounds how much of an error is read: PostgREST's are short, and a gateway's page tells nothing.
+// maxErrorBytes bounds how much of an error is read. PostgREST's are short.
 const maxErrorBytes = 64 << 10
 
 func readPostgrestError(response *http.Response) error {

@@ -9,21 +9,21 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// read is one read of the database, checked and ready to be sent.
+// readRequest is a valid call of one of the functions that read.
 type readRequest struct {
 	function string // kv_get, kv_list or kv_query
-	args     string // a JSON object, the same text for the same request
+	args     string // a JSON object; equal requests have equal texts
 	scope    scope
-	within   time.Duration // how long it may take, in one attempt; 0: as long as the context and the retries allow
+	within   time.Duration // for the only attempt; 0: the store's retry policy applies
 }
 
-// scope is the part of the key space that an answer depends on: one key, or all keys with a prefix.
+// scope is the part of the key space that a result depends on: one key, or all keys with a prefix.
 type scope struct {
 	text string
-	one  bool
+	one  bool // text is a key
 }
 
-// encodeArgs makes the arguments' text. What this package passes as arguments can always be marshaled.
+// encodeArgs returns the JSON text of arguments, all of which can be marshaled.
 func encodeArgs(args any) string {
 	text, err := jsonv2.Marshal(args, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	if err != nil {
@@ -42,7 +42,7 @@ func getRequest(key string) (readRequest, error) {
 	return readRequest{function: "kv_get", args: args, scope: scope{text: key, one: true}}, nil
 }
 
-// missing makes the error of kv_get's answer for a key that has no entry.
+// checkFound returns [CodeNotFound] for kv_get's response without an entry, which is empty.
 func checkFound(value string) error {
 	if value == "" {
 		return &Error{Code: CodeNotFound, Message: "Key not found", Op: "kv_get"}
@@ -91,28 +91,28 @@ func queryRequest(q Query) (readRequest, error) {
 	args := encodeArgs(struct {
 		Query queryArgs `json:"p_query"`
 	}{q.args()})
-	// A second more than the database takes, so that it can say so itself.
+	// The database gets a second to report its own timeout.
 	return readRequest{function: "kv_query", args: args, scope: scope{text: q.Prefix}, within: MaxQueryTime + time.Second}, nil
 }
 
-// explain puts into the words of a query what the database said of one.
+// rewordError replaces the messages that mean something else for a query.
 func (r readRequest) rewordError(err error) {
 	var e *Error
 	switch {
 	case r.function != "kv_query" || !errors.As(err, &e):
 	case e.Code == CodeDeadlineExceeded:
 		e.Message = messageQueryDeadline
-	case e.Code == CodeUnstorableValue: // nothing was to be stored
+	case e.Code == CodeUnstorableValue: // a query stores nothing
 		e.Code, e.Message = CodeInvalidInput, messageQueryValue
 	}
 }
 
-// foundNothing tells whether an answer says that there is no entry under the key, or none that the query asks for.
+// foundNothing reports whether the body has no entry. Lists may be empty and count as found.
 func (r readRequest) foundNothing(body string) bool {
 	return r.function == "kv_get" && body == "" || r.function == "kv_query" && strings.HasPrefix(body, `{"results":[],`)
 }
 
-// check finds a body that cannot be an answer: lists and queries are answered with an object.
+// check refuses a body that was cut off: lists and queries end with a brace.
 func (r readRequest) check(body string) error {
 	if r.function != "kv_get" && !strings.HasSuffix(body, "}") {
 		return malformedResponse(r.function)

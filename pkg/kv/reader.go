@@ -7,59 +7,58 @@ import (
 	"time"
 )
 
-// Reader answers reads and says how it came by the answers. [Cache] is one; [Uncached] makes one of any store. The
-// arguments, answers and errors are those of [Store]. Where Get returns [CodeNotFound], its Answer tells how that was
-// found out; with any other error the Answer is empty.
+// Reader reads like a [Store], and says where each result came from. [Cache] implements it; [Uncached] makes one of any store. With
+// [CodeNotFound], Get also returns a result without a body. With any other error the result is zero.
 type Reader interface {
 	Get(ctx context.Context, key string, f Freshness) (ReadResult, error)
 	List(ctx context.Context, q ListQuery, f Freshness) (ReadResult, error)
 	Query(ctx context.Context, q Query, f Freshness) (ReadResult, error)
-	// Stats counts what the cache did since the process began; all zero without a cache.
+	// Stats returns the cache's counters; all zero without a cache.
 	Stats() CacheStats
 }
 
-// Freshness is what a caller asks of one answer beyond what the cache is allowed anyway. The zero value asks for nothing.
+// Freshness restricts what a cache may return for one read. The zero value adds no restriction.
 type Freshness struct {
-	// Bypass asks for an answer straight from the database.
+	// Bypass reads from the database.
 	Bypass bool
-	// After is a [Written].Version: the answer must not be older than that write. A text that is none, or the version of
-	// a write that cannot be placed any more, gets an answer straight from the database, which is newer in any case.
+	// After is a [Written].Version: the result must not be older than that write. Any other text, or a version from before a restart
+	// of the database, reads from the database.
 	After string
 }
 
-// ReadResult is what a [Reader] gives.
+// ReadResult is the result of a [Reader].
 type ReadResult struct {
 	// Body is the JSON text that the method of [Store] returns.
 	Body string
-	// Tag is the same for the same Body, in every process, and another for another.
+	// Tag identifies Body, in every process.
 	Tag    string
 	Source Source
-	// Age is how long ago the answer was known to be current.
+	// Age is how long ago the result was known to be current.
 	Age time.Duration
-	// Compared says what a comparison with the other store found; empty where none was asked for.
+	// Compared is the outcome of a comparison with the other store; "" without mirror.Compare.
 	Compared Compared
-	// Database is how long the database was waited for.
+	// Database is how long the read waited for the database.
 	Database time.Duration
 }
 
-// Source is where an answer came from.
+// Source is where a result came from.
 type Source string
 
 const (
 	SourceHit         Source = "hit"         // from memory, within the allowed staleness
-	SourceMiss        Source = "miss"        // from the database: it was not in memory, or had changed
-	SourceRevalidated Source = "revalidated" // in memory, and the database said just now that it holds
+	SourceMiss        Source = "miss"        // from the database: not in memory, or changed since
+	SourceRevalidated Source = "revalidated" // from memory, and just confirmed by the database
 	SourceBypass      Source = "bypass"      // from the database, as the caller asked
 	SourceOff         Source = "off"         // from the database: there is no cache
 )
 
-// Compared is what a comparison of the two stores found.
+// Compared is the outcome of a comparison of the two stores.
 type Compared string
 
 const (
 	ComparedMatch   Compared = "match"
 	ComparedDiffers Compared = "differs"
-	ComparedSkipped Compared = "skipped" // this read was not among those compared, or the other store did not answer in time
+	ComparedSkipped Compared = "skipped" // not in the sample, or the other store failed or was too slow
 )
 
 func newReadResult(body string, source Source) ReadResult {
@@ -67,7 +66,7 @@ func newReadResult(body string, source Source) ReadResult {
 	return ReadResult{Body: body, Tag: base64.RawURLEncoding.EncodeToString(sum[:16]), Source: source}
 }
 
-// Uncached returns a reader that asks the store for every answer.
+// Uncached returns a reader that reads from the store every time.
 func Uncached(store Store) Reader { return uncached{store} }
 
 type uncached struct{ store Store }

@@ -1,10 +1,8 @@
 package kv
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"net/url"
 	"strings"
 	"time"
@@ -16,17 +14,16 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// Supabase is a [Store] in a Supabase project, whose database has the functions of supabase/migrations.
+// Supabase is a [Store] in a Supabase project whose database has the functions of supabase/migrations.
 type Supabase struct {
 	client   *supabase.Client
 	retry    upstream.Policy
 	url, key string
 }
 
-// NewSupabase returns a store in the project at projectURL (as in SUPABASE_URL), used with a service_role or secret
-// key. It makes no request; an address or a key that cannot be one is [CodeNotConfigured]. The key is never part of an
-// error, and the address not of an error's Message. What pasting leaves around them does no harm (see [config.Clean]), and neither does
-// /rest/v1 after the address, as Supabase shows it elsewhere.
+// NewSupabase returns a store in the project at projectURL (SUPABASE_URL), with its service_role or secret key. It makes no
+// request. An address or a key that cannot be valid is [CodeNotConfigured]. No error holds the key, and no Message the address.
+// Both are cleaned of what pasting adds ([config.Clean]), and the address of a trailing /rest/v1, which Supabase also shows.
 func NewSupabase(projectURL, key string) (*Supabase, error) {
 	key = config.Clean(key)
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
@@ -48,11 +45,11 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 	return &Supabase{client: client, retry: defaultRetry, url: u.String(), key: key}, nil
 }
 
-// URL is the project's address, however it was given.
+// URL returns the project's address in the form of [ProjectAddress].
 func (s *Supabase) URL() string { return s.url }
 
-// ProjectAddress reads the address of a project as [NewSupabase] does, without /rest/v1 and slashes after it. It is not ok for what can
-// be none: a path is where somebody runs Supabase himself, and the dashboard's address is nobody's project.
+// ProjectAddress parses the address of a project, without /rest/v1 and slashes at its end. It is not ok for text that is no such
+// address: *.supabase.co with a path, or the dashboard at supabase.com. A self-hosted Supabase may have a path.
 func ProjectAddress(text string) (u *url.URL, ok bool) {
 	u, err := url.Parse(config.Clean(text))
 	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -63,12 +60,12 @@ func ProjectAddress(text string) (u *url.URL, ok bool) {
 	return u, !(strings.HasSuffix(host, ".supabase.co") && u.Path != "") && host != "supabase.com" && !strings.HasSuffix(host, ".supabase.com")
 }
 
-// WithPatience returns a store for work that nobody waits for: it repeats what fails for a passing reason for so long, and leaves a
-// call a minute.
+// WithBackgroundRetries returns a store for background work. It repeats transient failures for up to total, and an attempt may
+// take a minute.
 func (s *Supabase) WithBackgroundRetries(total time.Duration) *Supabase {
-	patient := *s
-	patient.retry = upstream.Policy{FirstPause: 100 * time.Millisecond, MaxPause: 5 * time.Second, Attempt: time.Minute, Total: total}
-	return &patient
+	background := *s
+	background.retry = upstream.Policy{FirstPause: 100 * time.Millisecond, MaxPause: 5 * time.Second, Attempt: time.Minute, Total: total}
+	return &background
 }
 
 // Upsert implements [Store].
@@ -111,29 +108,29 @@ func (s *Supabase) delete(ctx context.Context, key string, mirrored bool) (Writt
 	}{key, newRequest(), mirrored})
 }
 
-// newRequest names a write. The database applies a request once, however often it arrives, which makes it safe to repeat.
-func newRequest() uuid.UUID {
-	return uuid.Must(uuid.NewV7()) // ordered by time, for the sake of the index that holds it
-}
+// newRequest returns an id for a write. The database applies each id once, so that a write can be repeated. Ids grow with time,
+// which keeps the index over them compact.
+func newRequest() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 
 func (s *Supabase) write(ctx context.Context, function string, args any) (Written, []OutboxEntry, error) {
-	type written struct {
+	var response struct {
 		Version string
 		Deleted bool
 		Outbox  []OutboxEntry
 	}
-	var answer written
 	_, err := s.callWith(ctx, s.retry, function, args, func(text string) error {
-		answer = written{} // nothing of an earlier answer
-		if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Version == "" {
-			return &Error{Code: CodeDatabaseUnreachable, Message: messageMalformed, Op: function, Err: err}
+		if err := decodeResponse(function, text, &response); err != nil {
+			return err
+		}
+		if response.Version == "" {
+			return malformedResponse(function)
 		}
 		return nil
 	})
 	if err != nil {
 		return Written{}, nil, err
 	}
-	return Written{Version: answer.Version, Existed: answer.Deleted}, answer.Outbox, nil
+	return Written{Version: response.Version, Existed: response.Deleted}, response.Outbox, nil
 }
 
 // Get implements [Store].
@@ -158,7 +155,7 @@ func (s *Supabase) List(ctx context.Context, q ListQuery) (string, error) {
 	return s.read(ctx, r)
 }
 
-// Query implements [Store]. It is not repeated after it ran into its time.
+// Query implements [Store]. A query that timed out is not repeated.
 func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
 	r, err := queryRequest(q)
 	if err != nil {
@@ -167,17 +164,17 @@ func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
 	return s.read(ctx, r)
 }
 
-// read asks for one answer.
+// read makes the request of a read.
 func (s *Supabase) read(ctx context.Context, r readRequest) (string, error) {
 	return s.send(ctx, r, r.args, r.check)
 }
 
-// readSince asks for one answer, and for what changed since the cursor: both from one snapshot, in one round trip.
+// readSince makes the request of a read that also returns what changed since the cursor: one snapshot, one round trip. The cursor
+// is "" the first time.
 func (s *Supabase) readSince(ctx context.Context, r readRequest, cursor string) (body string, c changes, err error) {
-	args := `{"p_since":` + encodeArgs(cursor) + `,` + strings.TrimPrefix(r.args, "{") // "": there is none yet
+	args := `{"p_since":` + encodeArgs(cursor) + `,` + strings.TrimPrefix(r.args, "{")
 	_, err = s.send(ctx, r, args, func(text string) error {
-		var err error
-		if body, c, err = cutChanges(r.function, text); err != nil {
+		if body, err = cutChanges(r.function, text, &c); err != nil {
 			return err
 		}
 		return r.check(body)
@@ -188,34 +185,13 @@ func (s *Supabase) readSince(ctx context.Context, r readRequest, cursor string) 
 	return body, c, nil
 }
 
-// look asks what changed since the cursor.
-func (s *Supabase) look(ctx context.Context, cursor string) (changes, error) {
-	var c changes
-	_, err := s.callWith(ctx, s.retry, "kv_changes", map[string]string{"p_since": cursor}, func(text string) (err error) {
-		var ok bool
-		if c, ok = parseChanges(text); !ok {
-			return malformedResponse("kv_changes")
-		}
-		return nil
-	})
+// look returns what changed since the cursor.
+func (s *Supabase) look(ctx context.Context, cursor string) (c changes, err error) {
+	err = s.callJSON(ctx, "kv_changes", map[string]string{"p_since": cursor}, &c)
 	return c, err
 }
 
-// cutChanges takes an answer apart: the feed's, a line break, and the rest.
-func cutChanges(op, text string) (rest string, c changes, err error) {
-	feed, rest, found := strings.Cut(text, "\n")
-	c, ok := parseChanges(feed)
-	if !ok || !found {
-		return "", changes{}, malformedResponse(op)
-	}
-	return rest, c, nil
-}
-
-func malformedResponse(op string) *Error {
-	return &Error{Code: CodeDatabaseUnreachable, Message: messageMalformed, Op: op}
-}
-
-// send asks a function for a read, in the time and in the words that go with it.
+// send makes the request of a read with its time limit and its error messages.
 func (s *Supabase) send(ctx context.Context, r readRequest, args string, accept func(string) error) (string, error) {
 	retry := s.retry
 	if r.within > 0 {
@@ -227,63 +203,4 @@ func (s *Supabase) send(ctx context.Context, r readRequest, args string, accept 
 	text, err := s.callWith(ctx, retry, r.function, json.RawMessage(args), accept)
 	r.rewordError(err)
 	return text, err
-}
-
-// call asks one function of the database, again if need be.
-//
-// It goes through From(…).Insert(…) because the client's Rpc takes no context and keeps an error for every later call.
-func (s *Supabase) call(ctx context.Context, function string, args any) (string, error) {
-	return s.callWith(ctx, s.retry, function, args, func(string) error { return nil })
-}
-
-// callWith also asks again where an answer came that understand refuses: whatever gave it may have got well, and what is asked
-// may be asked twice.
-func (s *Supabase) callWith(ctx context.Context, retry upstream.Policy, function string, args any, accept func(string) error) (string, error) {
-	text, err := upstream.Retry(ctx, retry, func(ctx context.Context) (string, error) {
-		text, _, err := s.client.From("rpc/"+function).Insert(args, false, "", "representation", "").ExecuteStringWithContext(ctx)
-		if err == nil {
-			err = accept(text)
-		}
-		return text, markTransient(err)
-	})
-	if err != nil {
-		return "", interpret(function, err)
-	}
-	return text, nil
-}
-
-// interpret makes the caller's error of what a call returned. It is the only place that does.
-func interpret(function string, err error) *Error {
-	e := &Error{Code: CodeDatabaseUnreachable, Message: messageUnreachable, Op: function, Err: err}
-	var answer *postgrestError
-	var refused *Error
-	var timeout *upstream.TimeoutError
-	switch {
-	case errors.As(err, &refused): // the answer came, and was not understood
-		e = refused
-	case errors.As(err, &answer):
-		failure := answer.failure()
-		e.Code, e.Message, e.RetryAfter = failure.is, cmp.Or(failure.says, answer.Message), answer.RetryAfter
-	case errors.As(err, &timeout):
-		e.Code, e.Message = CodeDeadlineExceeded, messageDeadline
-	}
-	return e
-}
-
-const (
-	messageUnreachable = "the database could not be reached; try again in a moment"
-	messageFailed      = "the database failed to answer; its log says why"
-	messageMalformed   = "the database gave an answer that cannot be understood; try again in a moment"
-	messageRefused     = "Supabase refused the key: SUPABASE_SERVICE_ROLE_KEY must be the project's service_role or secret key"
-	messageDeadline    = "the time allowed for the request was over before the database answered; ask for less, or try again"
-
-	messageQueryValue    = "the database cannot compare with a value of the query: a number is too large, or it is nested too deeply"
-	messageQueryDeadline = "the query took longer than it may: narrow it by prefix or by an index, ask for fewer entries, or make the path" +
-		" that it compares or sorts by fast with kv_index_path"
-)
-
-// defaultRetry gives a restarting database the seconds it needs, and leaves callers a clear error after that. An attempt may
-// take longer than Supabase lets a statement run (8 s), and another can begin after one that hung.
-var defaultRetry = upstream.Policy{
-	FirstPause: 40 * time.Millisecond, MaxPause: time.Second, Attempt: 10 * time.Second, Total: 15 * time.Second,
 }
