@@ -90,7 +90,7 @@ func FuzzMembers(f *testing.F) {
 		if isText(text) {
 			m := TextMember(text)
 			require.False(t, m.IsNumber(), "%q", text)
-			require.Equal(t, text, m.Spelling())
+			require.Equal(t, text, m.Text())
 			back, ok := ParseMember(string(m.AppendJSON(nil)))
 			require.True(t, ok)
 			require.Equal(t, m, back)
@@ -104,7 +104,7 @@ func FuzzMembers(f *testing.F) {
 			return
 		}
 		if m.IsNumber() {
-			require.Equal(t, text, m.Spelling())
+			require.Equal(t, text, m.Text())
 			require.Equal(t, text, string(m.AppendJSON(nil)))
 			require.NoError(t, Index{Key: "k", Member: m}.validate("e"))
 		}

@@ -44,7 +44,7 @@ type Index struct {
 }
 
 // String returns "<key>:<member>". It is ambiguous: "a:b" + "c" and "a" + "b:c" have the same, as have "a" + 5 and "a" + "5".
-func (x Index) String() string { return x.Key + ":" + x.Member.Spelling() }
+func (x Index) String() string { return x.Key + ":" + x.Member.Text() }
 
 // Pairs returns the indexes as {key, member} pairs, without repeats and in order, the form that the database and Blobs store. It
 // never returns nil, which would mean that the indexes are not known.
@@ -91,7 +91,7 @@ func (x Index) validate(entryKey string) error {
 	switch {
 	case x.Key == "" || x.Member == "":
 		return errors.New("key and member must not be empty")
-	case x.Member.IsNumber() && (!isNumberText(x.Member.Spelling()) || !json.Valid([]byte(x.Member.Spelling()))):
+	case x.Member.IsNumber() && (!isNumberText(x.Member.Text()) || !json.Valid([]byte(x.Member.Text()))):
 		return errors.New("a member that is a number must be spelled as in JSON")
 	case !utf8.ValidString(x.String()):
 		return errors.New("key and member must be valid UTF-8")

@@ -19,7 +19,7 @@ const (
 	MaxFilters = 100
 	// MaxReadings bounds the pairs that the "<key>:<member>" filters of one list or query may stand for. A colon in the key or the
 	// member looks like the one between them, so each colon is one more pair to look up. No single filter has more colons than that.
-	MaxReadings = MaxKeyBytes
+	MaxCandidatePairs = MaxKeyBytes
 
 	// MaxQueryLimit bounds [Query.Limit] of an answer that is read as JSON.
 	MaxQueryLimit = 1000

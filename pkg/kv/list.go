@@ -69,8 +69,8 @@ func (q ListQuery) Validate() error {
 			return err
 		}
 	}
-	if n := readings(q.Indexes); n > MaxReadings {
-		return Invalid("index may be read as %d pairs of key and member together, got %d, one for each colon; kv-query takes exact pairs", MaxReadings, n)
+	if n := candidatePairs(q.Indexes); n > MaxCandidatePairs {
+		return Invalid("index may be read as %d pairs of key and member together, got %d, one for each colon; kv-query takes exact pairs", MaxCandidatePairs, n)
 	}
 	if q.After == nil {
 		return nil

@@ -64,14 +64,14 @@ func (m Member) IsNumber() bool {
 }
 
 // Text returns the member as it stands in "<key>:<member>": a string's text, or a number's JSON text.
-func (m Member) Spelling() string { return strings.TrimPrefix(string(m), numberMark) }
+func (m Member) Text() string { return strings.TrimPrefix(string(m), numberMark) }
 
 // AppendJSON appends the member as JSON.
 func (m Member) AppendJSON(dst []byte) []byte {
 	if m.IsNumber() {
-		return append(dst, m.Spelling()...)
+		return append(dst, m.Text()...)
 	}
-	return AppendString(dst, m.Spelling())
+	return AppendString(dst, m.Text())
 }
 
 // IsZero reports whether a JSON number is 0 to JavaScript, which takes it for false: 0, -0.0, 1e-400.

@@ -38,8 +38,8 @@ func validateIndexFilters(indexes, indexKeys *IndexFilter) error {
 			pairs = append(pairs, f.Pair)
 		}
 	}
-	if n := readings(pairs); n > MaxReadings {
-		return Invalid(`indexes may be read as %d pairs of key and member together, got %d, one for each colon: name the pair as {"key":…,"member":…}`, MaxReadings, n)
+	if n := candidatePairs(pairs); n > MaxCandidatePairs {
+		return Invalid(`indexes may be read as %d pairs of key and member together, got %d, one for each colon: name the pair as {"key":…,"member":…}`, MaxCandidatePairs, n)
 	}
 	return nil
 }
@@ -102,7 +102,7 @@ func validateFilter(name, filter string) error {
 }
 
 // readings counts the pairs of key and member that different "<key>:<member>" texts may be read as.
-func readings(pairs []string) (n int) {
+func candidatePairs(pairs []string) (n int) {
 	for _, pair := range slices.Compact(slices.Sorted(slices.Values(pairs))) {
 		n += strings.Count(pair[1:len(pair)-1], ":")
 	}

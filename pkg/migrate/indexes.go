@@ -153,7 +153,7 @@ func (x *Indexes) Mixed() []Kind {
 			if counts[p.index] == nil {
 				counts[p.index] = map[string]int{}
 			}
-			counts[p.index][strings.TrimSuffix(key, x.member(p).Spelling())+memberPlace]++
+			counts[p.index][strings.TrimSuffix(key, x.member(p).Text())+memberPlace]++
 		}
 	}
 	mixed := []Kind{}
@@ -187,7 +187,7 @@ func extract(keys []string, entries []indexEntry, rules []IndexRule, left map[[2
 	for _, e := range entries {
 		x.is[e.key] = true
 		for _, element := range e.elements {
-			named[element.member.Spelling()] = nil
+			named[element.member.Text()] = nil
 		}
 	}
 	for _, key := range keys {
@@ -217,11 +217,11 @@ func extract(keys []string, entries []indexEntry, rules []IndexRule, left map[[2
 			}
 			seen[member] = true
 			x.members++
-			candidates := named[member.Spelling()]
+			candidates := named[member.Text()]
 			if rules, ok := ruled[e.key]; ok {
-				candidates = follow(rules, member.Spelling(), keys)
+				candidates = follow(rules, member.Text(), keys)
 			} else if left[[2]string{e.key, string(member)}] {
-				x.Unresolved = append(x.Unresolved, Member{Index: e.key, Member: member.Spelling(), Reason: "the entry that it named was deleted, or left the index"})
+				x.Unresolved = append(x.Unresolved, Member{Index: e.key, Member: member.Text(), Reason: "the entry that it named was deleted, or left the index"})
 				continue
 			}
 			if len(candidates) > 1 {
@@ -265,7 +265,7 @@ const maxEntries = 5
 
 func (x *Indexes) resolve(p pair, candidates []string) {
 	element, index := x.entries[p.index].elements[p.element], x.entries[p.index].key
-	found := Member{Index: index, Member: element.member.Spelling()}
+	found := Member{Index: index, Member: element.member.Text()}
 	switch {
 	case element.problem != "":
 		found.Reason = element.problem

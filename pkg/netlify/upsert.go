@@ -115,7 +115,7 @@ func readIndex(position string, fields map[string]json.RawMessage) (kv.Index, er
 		}
 		parts[i] = part
 	}
-	return kv.Index{Key: parts[0].Spelling(), Member: parts[1]}, nil
+	return kv.Index{Key: parts[0].Text(), Member: parts[1]}, nil
 }
 
 // isString tells whether a JSON text is that of a string.

@@ -148,7 +148,7 @@ func (m *model) compare(t *testing.T, random *rand.Rand, store kv.Store, when st
 	case 0:
 		q.Prefix += "b"
 	case 1:
-		q.Indexes = []string{m.names[random.IntN(len(m.names))] + ":" + members[random.IntN(len(members))].Spelling()}
+		q.Indexes = []string{m.names[random.IntN(len(m.names))] + ":" + members[random.IntN(len(members))].Text()}
 	case 2:
 		q.IndexKeys = []string{m.names[random.IntN(len(m.names))]}
 	}
