@@ -13,34 +13,33 @@ import (
 	"sync/atomic"
 )
 
-// DefaultAPIURL is where Netlify's API is.
+// DefaultAPIURL is the address of Netlify's API.
 const DefaultAPIURL = "https://api.netlify.com"
 
-// Access is how to reach the blobs of a site: the edge (from a function's event) or the API (with a token).
+// Access leads to the blobs of a site: through the edge (from a function's event) or through the API (with a token).
 type Access struct {
 	SiteID string
-	Region string // optional; site-wide stores are found without one
+	Region string // optional; site-wide stores do not need it
 
-	EdgeURL, EdgeToken string // the event's url_uncached and token; when both are set, the edge is used
+	EdgeURL, EdgeToken string // the event's url_uncached and token; if both are set, the edge is used
 
-	APIURL   string // default [DefaultAPIURL]
+	APIURL   string // default: [DefaultAPIURL]
 	APIToken string // a personal access token, or another with access to the site
 }
 
-// Usable tells whether there is a site and one of the two ways to it.
+// Usable reports whether there is a site and one of the two ways to it.
 func (a Access) Usable() bool { return a.SiteID != "" && (a.edge() || a.APIToken != "") }
 
 func (a Access) edge() bool { return a.EdgeURL != "" && a.EdgeToken != "" }
 
-// Limited tells whether the API is Netlify's, which limits how many requests it takes; a local server does not.
+// Limited reports whether the API is Netlify's, which limits requests; a local server does not.
 func (a Access) Limited() bool {
 	u, err := url.Parse(cmp.Or(a.APIURL, DefaultAPIURL))
 	return err == nil && strings.HasSuffix("."+u.Hostname(), ".netlify.com")
 }
 
-// AccessFromEvent reads the blobs field of a function's event, which is base64 of {"url","url_uncached","token"}; siteID is the
-// event's header x-nf-site-id. The event's primary_region is for the stores of deploys, and is not used (getStore in
-// @netlify/blobs).
+// AccessFromEvent reads the blobs field of a function's event, which is base64 of {"url","url_uncached","token"}. siteID is the event's
+// header x-nf-site-id. The field's primary_region is for the stores of deploys (getStore in @netlify/blobs).
 func AccessFromEvent(field, siteID string) (Access, error) {
 	switch {
 	case field == "":
@@ -57,7 +56,7 @@ func AccessFromEvent(field, siteID string) (Access, error) {
 		URLUncached string `json:"url_uncached"`
 		Token       string
 	}
-	if json.Unmarshal(text, &event) != nil { // whose error might quote the token
+	if json.Unmarshal(text, &event) != nil { // the error might quote the token
 		return Access{}, errors.New("the event's blobs field is not a JSON object of strings")
 	}
 	a := Access{SiteID: siteID, EdgeURL: cmp.Or(event.URLUncached, event.URL), EdgeToken: event.Token}
@@ -67,7 +66,7 @@ func AccessFromEvent(field, siteID string) (Access, error) {
 	return a, nil
 }
 
-// decodeBase64 takes both alphabets, with padding or without, as JavaScript's Buffer does.
+// decodeBase64 accepts both alphabets, with padding or without, like JavaScript's Buffer.
 func decodeBase64(text string) ([]byte, error) {
 	text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
 	return base64.RawStdEncoding.DecodeString(text)
@@ -75,29 +74,29 @@ func decodeBase64(text string) ([]byte, error) {
 
 type accessKey struct{}
 
-// given is what a context says of the way to the blobs.
+// contextAccess is the access that a context carries.
 type contextAccess struct {
 	access  func() Access
 	siteID  string
 	refused atomic.Bool // by the edge
 }
 
-// WithAccess gives the requests under ctx their access. One that is not usable leaves them the client's default.
+// WithAccess returns a context for requests with the access. With one that is not usable they use the client's default.
 func WithAccess(ctx context.Context, a Access) context.Context {
 	return context.WithValue(ctx, accessKey{}, &contextAccess{access: func() Access { return a }, siteID: a.SiteID})
 }
 
-// WithEvent is [WithAccess] with that of [AccessFromEvent], which is read when a request asks for it: where Supabase answers, none
-// does. One that cannot be read, or whose token is refused, leaves them the client's default, for the site siteID if that names none.
+// WithEvent is [WithAccess] with the access of [AccessFromEvent], which is decoded when it is first needed; with Supabase it never is.
+// If it is not usable, or its token is refused, requests use the client's default, for the site siteID if that names none.
 func WithEvent(ctx context.Context, field, siteID string) context.Context {
 	return context.WithValue(ctx, accessKey{}, &contextAccess{siteID: siteID, access: sync.OnceValue(func() Access {
-		a, _ := AccessFromEvent(field, siteID) // not usable where there is an error
+		a, _ := AccessFromEvent(field, siteID) // with an error it is not usable
 		return a
 	})})
 }
 
-// access returns how a request under ctx gets to the blobs, and what of ctx that is from; nil where it is the client's own. It may be
-// [ErrNoAccess].
+// access returns the access for a request under ctx, and the context's part that it is from; nil if it is the client's own. Without any
+// it returns [ErrNoAccess].
 func (c *Client) access(ctx context.Context) (Access, *contextAccess, error) {
 	if from, ok := ctx.Value(accessKey{}).(*contextAccess); ok && !from.refused.Load() && from.access().Usable() {
 		return from.access(), from, nil
@@ -109,7 +108,7 @@ func (c *Client) access(ctx context.Context) (Access, *contextAccess, error) {
 	return a, nil, nil
 }
 
-// own is the client's default, for the context's site where it names none.
+// own returns the client's default, with the context's site if it names none.
 func (c *Client) own(ctx context.Context) Access {
 	a := c.fallback
 	if from, ok := ctx.Value(accessKey{}).(*contextAccess); ok {
@@ -118,12 +117,12 @@ func (c *Client) own(ctx context.Context) Access {
 	return a
 }
 
-// visible tells whether text can be sent in a header as it is. The transport's own complaint would look like a connection's.
+// validHeaderText reports whether a header can hold the text. The transport's error would look like a lost connection.
 func validHeaderText(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }
 
-// token returns the one that the service gets.
+// token returns the token for the service.
 func (a Access) token() string {
 	if a.edge() {
 		return a.EdgeToken
@@ -131,7 +130,7 @@ func (a Access) token() string {
 	return a.APIToken
 }
 
-// address returns where a blob is, or the store when key is "".
+// address returns the address of a blob, or of the store if key is "".
 func (a Access) address(store, key string, query url.Values) (*url.URL, error) {
 	base, prefix := cmp.Or(a.APIURL, DefaultAPIURL), "/api/v1/blobs"
 	if a.edge() {
@@ -162,7 +161,7 @@ func (a Access) address(store, key string, query url.Values) (*url.URL, error) {
 	return u, nil
 }
 
-// parseAddress is for addresses that are given to us. Its error does not repeat them: a signed URL is a secret.
+// parseAddress parses an address from outside. Its error does not quote it, since a signed URL is a secret.
 func parseAddress(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {

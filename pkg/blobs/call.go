@@ -16,10 +16,10 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// acceptSigned asks the API for a signed URL in place of a value (SIGNED_URL_ACCEPT_HEADER in @netlify/blobs).
+// acceptSigned requests a signed URL from the API instead of a value (SIGNED_URL_ACCEPT_HEADER in @netlify/blobs).
 const acceptSigned = "application/json;type=signed-url"
 
-// call is one operation, as each of its attempts sends it.
+// call is one operation. Each attempt sends it anew.
 type call struct {
 	op       string // as in [Error]
 	method   string
@@ -28,24 +28,24 @@ type call struct {
 	header   http.Header
 	metadata string // as a header's value
 	body     []byte
-	most     int64 // bytes of an answer's body; with more it is [ErrTooLarge]. 0: any number
+	most     int64 // bytes of the response's body, beyond which it is [ErrTooLarge]; 0: no limit
 
 	conditional bool // the header has a condition
 }
 
-// answer is a response that was read to its end.
+// response is one that was read completely.
 type response struct {
 	op          string
-	signed      bool // by a signed URL
-	conditional bool // of a conditional write
+	signed      bool // it came from a signed URL
+	conditional bool // it is to a conditional write
 	status      int
 	header      http.Header
 	body        []byte
-	secrets     []string // not to be quoted
+	secrets     []string // must not be in a message
 }
 
-// run makes attempts at the call until judge has a result or an error that is not transient. Where the way that the context gives is
-// refused, they begin anew by the client's own, if it has one.
+// run makes attempts until judge returns a result, or an error that is not transient. If the context's access is refused, it starts
+// again with the client's own, if there is one.
 func run[T any](
 	ctx context.Context, c *Client, call call, judge func(context.Context, response, error) (T, error),
 ) (none T, _ error) {
@@ -74,7 +74,7 @@ func runBy[T any](
 	})
 }
 
-// attempt sends the call once. Its errors are transient, except for what is wrong with the access.
+// attempt sends the call once. Its errors are transient unless the access itself is wrong.
 func (c *Client) attempt(ctx context.Context, a Access, call call) (response, error) {
 	if !validHeaderText(a.EdgeToken) || !validHeaderText(a.APIToken) {
 		return response{}, errors.New("the token for Blobs has a space, a line break or another character that no token has")
@@ -110,17 +110,17 @@ func (c *Client) attempt(ctx context.Context, a Access, call call) (response, er
 	got.op, got.signed, got.conditional = call.op, signed, call.conditional
 	got.secrets = []string{u.String(), a.token()}
 	if signed && u.RawQuery != "" {
-		got.secrets = append(got.secrets, u.RawQuery) // the signature, wherever the rest of the address is left out
+		got.secrets = append(got.secrets, u.RawQuery) // the signature, which a message could quote alone
 	}
 	return got, nil
 }
 
-// signs tells whether the call goes through a signed URL (getFinalRequest in @netlify/blobs).
+// signs reports whether the call goes through a signed URL (getFinalRequest in @netlify/blobs).
 func (a Access) signs(call call) bool {
 	return !a.edge() && call.key != "" && (call.method == http.MethodGet || call.method == http.MethodPut)
 }
 
-// sign asks the API for the URL under which the call is made without the token.
+// sign returns the signed URL for the call, which takes it without the token.
 func (c *Client) sign(ctx context.Context, a Access, call call, u *url.URL) (*url.URL, error) {
 	header := http.Header{"Authorization": {"Bearer " + a.token()}, "Accept": {acceptSigned}}
 	if call.metadata != "" {
@@ -142,7 +142,7 @@ func (c *Client) sign(ctx context.Context, a Access, call call, u *url.URL) (*ur
 	return parseAddress(to.URL)
 }
 
-// unexpected makes an [*Error] of an answer whose status means no success.
+// unexpected returns the [*Error] for a status that does not mean success.
 func (r response) unexpected() error {
 	e := &Error{Op: r.op, Status: r.status, Message: r.message(), RetryAfter: r.retryAfter(time.Now())}
 	if r.isTransient() {
@@ -151,43 +151,43 @@ func (r response) unexpected() error {
 	return e
 }
 
-// isTransient tells which answers another attempt may not get.
+// isTransient is the list of statuses that another attempt may not get.
 func (r response) isTransient() bool {
 	switch r.status {
 	case http.StatusTooManyRequests:
 		return true
-	case http.StatusForbidden: // a signed URL that has expired
+	case http.StatusForbidden: // an expired signed URL
 		return r.signed
-	case http.StatusConflict: // S3 turns down one of two conditional writes that came at once, whatever their conditions
+	case http.StatusConflict: // S3 refuses one of two simultaneous conditional writes, whatever their conditions
 		return r.conditional
 	}
 	return r.status >= 500
 }
 
-// malformed is for an answer whose status means success and whose body does not: a gateway's page, as during maintenance.
+// malformed returns the error for a successful status with a useless body: a gateway's page, as during maintenance.
 func (r response) malformed(message string) error {
 	return &upstream.TransientError{Err: &Error{Op: r.op, Status: r.status, Message: message}}
 }
 
-// maxMessageBytes bounds what is taken over of the service's own sentence.
+// maxMessageBytes bounds what [Error.Message] quotes of the service's message.
 const maxMessageBytes = 300
 
-// message is the service's own sentence and its id for the request, both in headers, as @netlify/blobs reads them. Bodies
-// are left alone: those behind signed URLs quote the request.
+// message returns the service's message and request id, which are headers, as in @netlify/blobs. It never quotes a body: those of
+// signed URLs quote the request.
 func (r response) message() string {
 	text := cmp.Or(r.header.Get("X-Nf-Error"), strings.ToLower(http.StatusText(r.status)), "not an answer of Netlify Blobs")
 	if id := r.header.Get("X-Nf-Request-Id"); id != "" {
 		text += ", request " + id
 	}
-	text = strings.ToValidUTF8(text, "") // first: what is left when bytes are taken out could be a secret
+	text = strings.ToValidUTF8(text, "") // before the search: removing bytes could complete a secret
 	for _, secret := range r.secrets {
 		text = strings.ReplaceAll(text, secret, "…")
 	}
 	return strings.ToValidUTF8(text[:min(len(text), maxMessageBytes)], "")
 }
 
-// retryAfter is how long the service asks to wait, 0 if it does not: Retry-After, or else with 429 X-RateLimit-Reset, a second in Unix
-// time (retry.ts in @netlify/blobs). Other answers have a reset too, and do not mean it.
+// retryAfter returns how long the service asks to wait, or 0: Retry-After, else X-RateLimit-Reset in seconds of Unix time
+// (retry.ts in @netlify/blobs). Every response has a reset, which asks to wait only with status 429.
 func (r response) retryAfter(now time.Time) time.Duration {
 	wait, ok := upstream.RetryAfter(r.header, now)
 	if !ok && r.status == http.StatusTooManyRequests {
@@ -196,7 +196,7 @@ func (r response) retryAfter(now time.Time) time.Duration {
 	return wait
 }
 
-// resetAt is when the service begins to count anew; long ago where it does not say.
+// resetAt returns when the service starts counting again; the zero time if it does not say.
 func (r response) resetAt() time.Time {
 	reset, err := strconv.ParseInt(r.header.Get("X-RateLimit-Reset"), 10, 64)
 	if err != nil {
@@ -205,7 +205,7 @@ func (r response) resetAt() time.Time {
 	return time.Unix(reset, 0)
 }
 
-// mayHaveApplied tells whether the attempt that ended so could have been carried out.
+// mayHaveApplied reports whether the service may have applied the attempt that ended so.
 func mayHaveApplied(got response, err error) bool {
 	var none *noResponseError
 	return got.status >= 500 || errors.As(err, &none)

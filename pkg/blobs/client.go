@@ -16,49 +16,50 @@ var defaultRetry = upstream.Policy{FirstPause: 100 * time.Millisecond, MaxPause:
 
 // Client reads and writes the blobs of one store. It is safe for concurrent use.
 type Client struct {
-	store    string // as addresses have it
+	store    string // as in addresses: "site:<name>"
 	fallback Access
 	retry    upstream.Policy
 	limiter  *Limiter
-	local    bool // events are those of netlify dev
+	local    bool // events come from netlify dev
 }
 
-// NewClient returns a client for the site-wide store of that name: at most 64 bytes without a slash.
+// NewClient returns a client for the site-wide store with the name, 1 to 64 bytes without a slash.
 func NewClient(store string) *Client {
 	return &Client{store: "site:" + store, retry: defaultRetry, limiter: NewLimiter(0, window)}
 }
 
-// WithDefault returns a client for the same store that uses a where the context has no access.
+// WithDefault returns a client for the same store that uses a if the context has no access ([WithAccess], [WithEvent]).
 func (c *Client) WithDefault(a Access) *Client {
 	with := *c
 	with.fallback = a
 	return &with
 }
 
-// WithLimiter returns a client that asks Netlify's API no faster than the limiter allows. By default it asks as fast as it is told to,
-// unless the service says that its limit is reached.
+// WithLimiter returns a client whose requests to Netlify's API wait for the limiter. By default they only wait when the service says
+// that its limit is reached.
 func (c *Client) WithLimiter(l *Limiter) *Client {
 	limited := *c
 	limited.limiter = l
 	return &limited
 }
 
-// WithLocalEvents returns a client for functions under netlify dev. The server that it runs for their events lists keys as they stood in
-// an address, percent-encoded, and takes a prefix so; it also lists keys that the prefix is longer than.
+// WithLocalEvents returns a client for functions under netlify dev. The server behind its events expects and lists keys
+// percent-encoded, and also lists keys that are shorter than the prefix.
 func (c *Client) WithLocalEvents() *Client {
 	local := *c
 	local.local = true
 	return &local
 }
 
-// WithPatience returns a client for background work: it repeats what fails for a passing reason for so long.
+// WithBackgroundRetries returns a client for background work. It repeats transient failures for up to total, and an attempt may take
+// a minute.
 func (c *Client) WithBackgroundRetries(total time.Duration) *Client {
-	patient := *c
-	patient.retry = upstream.Policy{FirstPause: 200 * time.Millisecond, MaxPause: 10 * time.Second, Total: total, Attempt: time.Minute}
-	return &patient
+	background := *c
+	background.retry = upstream.Policy{FirstPause: 200 * time.Millisecond, MaxPause: 10 * time.Second, Total: total, Attempt: time.Minute}
+	return &background
 }
 
-// room is how many requests can be made within the context's time; infinite where nothing bounds them.
+// room returns how many requests fit into the context's time; infinity without a limit.
 func (c *Client) room(ctx context.Context) float64 {
 	a, _, err := c.access(ctx)
 	end, bounded := ctx.Deadline()
@@ -68,20 +69,20 @@ func (c *Client) room(ctx context.Context) float64 {
 	return c.limiter.room(end)
 }
 
-// Blob is what is stored under a key.
+// Blob is stored under a key.
 type Blob struct {
 	Value       []byte
-	ETag        string // stands for the content, with its quotes; "" from the local server of @netlify/blobs
-	Metadata    string // JSON text, "" if there is none
-	ContentType string // as the service gives it, which is not always what was sent
+	ETag        string // with its quotes; "" from the local server of @netlify/blobs
+	Metadata    string // JSON text of at most [MaxMetadataBytes]; "" without metadata
+	ContentType string // as the service returns it, which may differ from what was sent
 }
 
-// Get returns the blob, or [ErrNotFound].
+// Get returns the blob under the key, or [ErrNotFound].
 func (c *Client) Get(ctx context.Context, key string) (Blob, error) {
 	return c.read(ctx, call{op: "get", method: http.MethodGet, key: key})
 }
 
-// GetUpTo is [Client.Get] that returns [ErrTooLarge] if the value has more than most bytes, without reading more.
+// GetUpTo is [Client.Get] for values of at most so many bytes. It reads no more than that, and returns [ErrTooLarge] for others.
 func (c *Client) GetUpTo(ctx context.Context, key string, most int64) (Blob, error) {
 	return c.read(ctx, call{op: "get", method: http.MethodGet, key: key, most: most})
 }
@@ -103,7 +104,7 @@ func (c *Client) read(ctx context.Context, call call) (Blob, error) {
 	})
 }
 
-// blob reads the answer to a GET or HEAD.
+// blob decodes the response to a GET or HEAD.
 func (r response) blob() (Blob, error) {
 	switch r.status {
 	case http.StatusOK:
@@ -119,16 +120,16 @@ func (r response) blob() (Blob, error) {
 	return Blob{r.body, r.header.Get("ETag"), metadata, r.header.Get("Content-Type")}, nil
 }
 
-// SetOptions are the metadata of a blob and the condition under which it is written: at most one.
+// SetOptions are the metadata of a write and at most one condition.
 type SetOptions struct {
-	Metadata string // JSON text of at most [MaxMetadataBytes]; "" leaves the blob without
-	IfMatch  string // the etag that the blob must have
+	Metadata string // JSON text of at most [MaxMetadataBytes]; "" for a blob without metadata
+	IfMatch  string // the blob must have this etag
 	IfNew    bool   // there must be no blob
 }
 
 func (o SetOptions) conditional() bool { return o.IfMatch != "" || o.IfNew }
 
-// header has the condition, and what @netlify/blobs sends with every write.
+// header returns the condition, and the headers that @netlify/blobs sends with every write.
 func (o SetOptions) header() (http.Header, error) {
 	header := http.Header{"Cache-Control": {"max-age=0, stale-while-revalidate=60"}}
 	switch {
@@ -144,14 +145,12 @@ func (o SetOptions) header() (http.Header, error) {
 	return header, nil
 }
 
-// Set writes the value and the metadata in place of what was there, and returns the new etag. When the condition does not
-// hold it returns [ErrConditionFailed].
+// Set replaces the value and the metadata, and returns the new etag. If the condition does not hold it returns [ErrConditionFailed].
 //
-// A write whose answer was lost is repeated. If its condition then fails, the blob is read: value and metadata that are what
-// was sent count as our own success. Two writers of equal blobs can so both be told that they won; who needs to know puts
-// something of its own into the value or the metadata. And if somebody has written on top of ours by then, the condition
-// counts as failed although our write was part of what happened: who repeats a change must see in the value whether it is
-// already there.
+// A write whose response was lost is repeated. If its condition then fails, Set reads the blob and reports success if the value and
+// the metadata are the same. Two writers of equal blobs may therefore both succeed; a unique value or metadata prevents that. If
+// another writer has overwritten the blob by then, the condition counts as failed although the write was applied. Whoever repeats a
+// change must check in the value whether it is already there.
 func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions) (etag string, err error) {
 	call := call{op: "set", method: http.MethodPut, key: key, body: value, conditional: o.conditional()}
 	if err := ValidateKey(key); err != nil {
@@ -163,7 +162,7 @@ func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions
 	if call.header, err = o.header(); err != nil {
 		return "", err
 	}
-	unsure := false // whether an earlier attempt was carried out
+	unsure := false // an earlier attempt may have been applied
 	return run(ctx, c, call, func(ctx context.Context, got response, err error) (string, error) {
 		defer func() { unsure = unsure || mayHaveApplied(got, err) }()
 		switch {
@@ -180,13 +179,13 @@ func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions
 	})
 }
 
-// refusedBy tells whether the status says that the condition does not hold. By its headers the service keeps its blobs in
-// Amazon S3, which answers 404 to If-Match where there is nothing ("Conditional writes" in S3's user guide).
+// refusedBy reports whether the status means that the condition does not hold. The service's headers show Amazon S3 behind it, which
+// answers 404 to If-Match without an object ("Conditional writes" in S3's user guide).
 func (o SetOptions) refusedBy(status int) bool {
 	return o.conditional() && status == http.StatusPreconditionFailed || o.IfMatch != "" && status == http.StatusNotFound
 }
 
-// ours returns the etag of the blob if it is what we wrote, and otherwise [ErrConditionFailed].
+// ours returns the etag of the blob if it is what we sent, and otherwise [ErrConditionFailed].
 func (c *Client) ours(ctx context.Context, key string, value []byte, o SetOptions) (string, error) {
 	a, _, err := c.access(ctx)
 	if err != nil {
@@ -206,13 +205,13 @@ func (c *Client) ours(ctx context.Context, key string, value []byte, o SetOption
 	case errors.Is(err, ErrNotFound):
 	case err != nil:
 		return "", err
-	case bytes.Equal(there.Value, value) && sameMetadata(there.Metadata, o.Metadata):
+	case bytes.Equal(there.Value, value) && SameMetadata(there.Metadata, o.Metadata):
 		return there.ETag, nil
 	}
 	return "", fmt.Errorf("%w; an earlier attempt, whose answer was lost, may have been applied and undone", ErrConditionFailed)
 }
 
-// Delete removes the blob. It is no error when there was none.
+// Delete removes the blob under the key. A missing blob is not an error.
 func (c *Client) Delete(ctx context.Context, key string) error {
 	if err := ValidateKey(key); err != nil {
 		return err

@@ -1,24 +1,19 @@
-// Package blobs is a client for one site-wide store of Netlify Blobs. Netlify has none for Go; the protocol is that of the
-// npm package @netlify/blobs 11.1.1, and what one of the two writes, the other reads.
+// Package blobs is a client for a site-wide store of Netlify Blobs, and a [kv.Store] on top of it. Netlify offers no client for Go. The
+// protocol is that of the npm package @netlify/blobs 11.1.1, and each of the two reads what the other writes.
 //
-// There are two ways in, told apart by the [Access] of a request: the edge, with what a function's event carries, and the API,
-// with a token from the environment. Through the API, values travel by signed URLs, which the client asks for and which it
-// fetches without the token.
+// An [Access] leads to the store in one of two ways: the edge, with what a function's event carries, or the API, with a token from the
+// environment. Through the API, values travel by signed URLs, which the client requests and then uses without the token.
 //
-// What fails for a passing reason is repeated for up to fifteen seconds and within the context, and an attempt may take half of
-// what is left of them: connections, answers that are cut off, 429 (not before the service allows it), 5xx, expired signed
-// URLs. A wait that is longer than the time left is the caller's: [Error] says how long it is. An operation succeeds with the
-// statuses that are known to mean success, and with no other. Errors hold no token, no signed URL and no value.
+// Transient failures are repeated for up to fifteen seconds and within the context's deadline: lost connections, truncated responses,
+// 429 (not before the service allows it), 5xx, expired signed URLs. An attempt may take half of the time left. If the service asks to
+// wait longer than that, [Error] says how long. Success is a list of known statuses. Errors hold no token, no signed URL and no value.
 //
-// What a client of this service cannot promise:
-//   - A write without a condition that was repeated may arrive a second time, later, and undo a write that came after it. Who
-//     needs an order sets a condition.
-//   - Whether a write whose answer was lost has been applied cannot be asked once somebody else wrote: see [Client.Set].
-//   - Reads are as fresh as the address: of an event, url_uncached reads what was written last; if an event has only url, what
-//     is read may be a minute old.
+// What a client of this service cannot guarantee:
+//   - A repeated write without a condition may arrive a second time, later, and undo a newer write. A condition prevents that.
+//   - If the response of a write was lost and somebody wrote since, nobody can tell whether the write was applied: see [Client.Set].
+//   - Reads are as fresh as the address. An event's url_uncached returns the latest write; its url may be a minute behind.
 //
-// Lists give keys as the service does, plain. The server of netlify dev and of @netlify/blobs/server gives them
-// percent-encoded and reads a prefix so, and has no etags on reads. This client follows it only where it is told to
-// ([Client.WithLocalEvents]), because a hosted key that looks percent-encoded, which other clients can write, would become that
-// of another blob. Such a key is listed, but [ValidateKey] refuses it.
+// Lists return plain keys. The servers of netlify dev and of @netlify/blobs/server list and expect percent-encoded ones, and have no
+// etags on reads. The client follows them only with [Client.WithLocalEvents]: a hosted key that merely looks percent-encoded would
+// otherwise become another blob's. Other clients can write such keys. They are listed, but [ValidateKey] refuses them.
 package blobs

@@ -8,15 +8,15 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Peek reads what a copy has to know of the blob under a key: its etag, "" where there is none, and what the entry was like in
-// Supabase when it was copied here; empty where it was written here since.
+// Peek returns the etag of the blob under a key, "" without a blob, and the revision in Supabase that it is a copy of. The revision is
+// zero if the entry was written here since.
 func (s *Store) Peek(ctx context.Context, key string) (etag string, revision kv.RowRevision, err error) {
 	etag, known, err := s.head(ctx, key)
 	return etag, known.Revision, storeError(ctx, "blobs.Peek", err)
 }
 
-// Read reads an entry for the other store, and the blob's etag; "" where there is none. Its
-// Token is that of [Store.Peek]; Indexes are nil where they are not known.
+// Read returns an entry for the other store, and the blob's etag; "" without a blob. The entry's Revision is that of [Store.Peek], and
+// its Indexes are nil if they are not known.
 func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag string, err error) {
 	state = kv.State{Key: key}
 	blob, err := s.client.GetUpTo(ctx, key, maxReadBytes)
@@ -32,11 +32,11 @@ func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag stri
 	if state, err = s.State(ctx, key, blob); err != nil {
 		return state, "", err
 	}
-	return state, etagOf(blob), nil
+	return state, ETagOf(blob), nil
 }
 
-// State makes an entry of a blob, whose value is not looked at. Indexes are nil where nobody knows them, as of a blob of the
-// JavaScript functions.
+// State returns the entry that a blob holds, without checking its value. Indexes are nil for a blob of the JavaScript functions, which
+// stored none.
 func (s *Store) State(ctx context.Context, key string, blob Blob) (kv.State, error) {
 	known := parseMetadata(blob.Metadata)
 	state := known.state(key, string(blob.Value))
@@ -45,23 +45,23 @@ func (s *Store) State(ctx context.Context, key string, blob Blob) (kv.State, err
 	return state, storeError(ctx, "blobs.State", err)
 }
 
-// Write makes a blob of an entry of the other store, over the blob with the etag; "" where there is none. It is false where
-// another has come in between.
-func (s *Store) Write(ctx context.Context, state kv.State, over string) (bool, error) {
+// Write writes a copy of the other store's entry over the blob with the etag over; "" means that there must be no blob. written is
+// false if the blob has another etag by now.
+func (s *Store) Write(ctx context.Context, state kv.State, over string) (written bool, err error) {
 	known := metadata{Revision: state.Revision, Created: state.Created, Updated: state.Updated}
 	if err := s.setIndexes(ctx, &known, state.Indexes); err != nil {
 		return false, storeError(ctx, "blobs.Write", err)
 	}
-	_, err := s.client.Set(ctx, state.Key, []byte(state.Value), known.overwriting(over))
+	_, err = s.client.Set(ctx, state.Key, []byte(state.Value), overwriting(over, known.text()))
 	if errors.Is(err, ErrConditionFailed) {
 		return false, nil
 	}
 	return err == nil, storeError(ctx, "blobs.Write", err)
 }
 
-// WriteBlob writes a blob as a backup has it, over the blob with the etag; "" where there is none. indexes are those of its entry:
-// where the metadata names the blob that holds them, that is written too. It is false where another has come in between.
-func (s *Store) WriteBlob(ctx context.Context, key string, blob Blob, indexes [][2]string, over string) (bool, error) {
+// WriteBlob writes a blob from a backup like [Store.Write]. indexes are those of its entry. If the metadata names a blob that holds
+// them, that is written too.
+func (s *Store) WriteBlob(ctx context.Context, key string, blob Blob, indexes [][2]string, over string) (written bool, err error) {
 	if set := parseMetadata(blob.Metadata).Set; set != "" {
 		known := metadata{}
 		if err := s.writeSet(ctx, &known, indexes); err != nil {
@@ -71,25 +71,14 @@ func (s *Store) WriteBlob(ctx context.Context, key string, blob Blob, indexes []
 			return false, storeError(ctx, "blobs.WriteBlob", errors.New("the indexes are not those that the metadata names"))
 		}
 	}
-	o := SetOptions{Metadata: blob.Metadata, IfMatch: over, IfNew: over == ""}
-	if over == unknownETag {
-		o.IfMatch = ""
-	}
-	_, err := s.client.Set(ctx, key, blob.Value, o)
+	_, err = s.client.Set(ctx, key, blob.Value, overwriting(over, blob.Metadata))
 	if errors.Is(err, ErrConditionFailed) {
 		return false, nil
 	}
 	return err == nil, storeError(ctx, "blobs.WriteBlob", err)
 }
 
-// ETagOf is what [Store.Write] and [Store.WriteBlob] take for the etag of a blob that was read: never empty, also where the service
-// gives none.
-func ETagOf(b Blob) string { return etagOf(b) }
-
-// SameMetadata tells whether clients read the same: {} is none.
-func SameMetadata(a, b string) bool { return sameMetadata(a, b) }
-
-// WithMembers adds to the text of an array the members of another one that it lacks.
+// WithMembers adds to an array's JSON text the members of another array that it lacks.
 func WithMembers(text, other string) string {
 	members, isArray := kv.ParseMembers(other)
 	if !isArray {
@@ -99,7 +88,7 @@ func WithMembers(text, other string) string {
 	return merged
 }
 
-// HasMembers tells whether the text of an array has all members of another one. What is no array has none, and is in none.
+// HasMembers reports whether an array's JSON text has all members of another array. A text that is not an array never matches.
 func HasMembers(text, other string) bool {
 	members, isArray := kv.ParseMembers(text)
 	wanted, areArrays := kv.ParseMembers(other)
@@ -110,7 +99,7 @@ func HasMembers(text, other string) bool {
 	return isArray && areArrays && !slices.ContainsFunc(wanted, func(member kv.Member) bool { return !known[member] })
 }
 
-// Remove deletes a blob. Blobs has no condition for it: whoever removes a copy looks again afterwards.
+// Remove deletes a blob. Blobs has no conditional delete, so whoever removes a copy must check the entry again afterwards.
 func (s *Store) Remove(ctx context.Context, key string) error {
 	return storeError(ctx, "blobs.Remove", s.client.Delete(ctx, key))
 }

@@ -13,16 +13,17 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// metadata is what a blob's metadata says of its entry, as short as it can be: Blobs keeps 2 kB. Blobs that others wrote have none.
+// metadata holds in a blob's metadata what Blobs does not store of an entry. Its names are short, since Blobs allows 2 kB. It is zero
+// for blobs that other programs wrote.
 type metadata struct {
-	// Token is what the entry was like in Supabase when it was copied here; empty where it was written here.
+	// Revision is the one in Supabase that the blob is a copy of; zero if it was written here.
 	Revision kv.RowRevision `json:"v,omitzero"`
-	// Created and Updated are microseconds since 1970; 0: nobody knows.
+	// Created and Updated are microseconds since 1970; 0: not known.
 	Created int64 `json:"c,omitempty"`
 	Updated int64 `json:"u,omitempty"`
-	// Indexes are the entry's key and member pairs; nil: nobody knows.
+	// Indexes are the entry's key and member pairs; nil: not known.
 	Indexes [][2]string `json:"i,omitzero"`
-	// Set names the blob that holds the indexes where they do not fit here.
+	// Set is the key of a blob that holds the indexes, if they do not fit here.
 	Set string `json:"s,omitempty"`
 }
 
@@ -33,19 +34,19 @@ func parseMetadata(text string) (m metadata) {
 	return m
 }
 
-// state is the entry that has the metadata, without its indexes.
+// state returns the entry with the metadata, without its indexes.
 func (m metadata) state(key, value string) kv.State {
 	return kv.State{Key: key, Value: value, Created: m.Created, Updated: m.Updated, Revision: m.Revision}
 }
 
-// seen is the entry that was just written. Indexes that are in a blob of their own are not known without reading that.
+// seen returns the entry that was just written. Indexes that are in another blob are left out.
 func (m metadata) seen(key, value, etag string) ChangedEntry {
 	seen := ChangedEntry{State: m.state(key, value), ETag: etag, Partly: m.Set != ""}
 	seen.Indexes = m.Indexes
 	return seen
 }
 
-// setIndexes replaces the indexes in the metadata. Those that do not fit are written as a blob of their own first.
+// setIndexes puts the indexes into the metadata, or first into another blob if they do not fit.
 func (s *Store) setIndexes(ctx context.Context, m *metadata, pairs [][2]string) error {
 	m.Indexes, m.Set = pairs, ""
 	if len(m.text()) <= MaxMetadataBytes-reserve {
@@ -54,7 +55,7 @@ func (s *Store) setIndexes(ctx context.Context, m *metadata, pairs [][2]string) 
 	return s.writeSet(ctx, m, pairs)
 }
 
-// writeSet puts the indexes into a blob of their own, which the metadata names.
+// writeSet puts the indexes into another blob, and its key into the metadata.
 func (s *Store) writeSet(ctx context.Context, m *metadata, pairs [][2]string) error {
 	text, err := json.Marshal(pairs)
 	if err != nil {
@@ -63,22 +64,22 @@ func (s *Store) writeSet(ctx context.Context, m *metadata, pairs [][2]string) er
 	sum := sha256.Sum256(text)
 	m.Indexes, m.Set = nil, hex.EncodeToString(sum[:])
 	_, err = s.indexes.Set(ctx, m.Set, text, SetOptions{IfNew: true})
-	if errors.Is(err, ErrConditionFailed) { // the same set is there already
+	if errors.Is(err, ErrConditionFailed) { // the key is a hash of the value: the same set is there
 		return nil
 	}
 	return err
 }
 
-// errIndexesGone is an entry whose metadata names a blob with its indexes that is not there.
+// errIndexesGone means that the blob with an entry's indexes is missing.
 var errIndexesGone = errors.New("the blob with the indexes of an entry is gone")
 
-// indexesOf are the indexes that the metadata speaks of.
+// indexesOf returns the indexes from the metadata or from the blob that it names; nil: not known.
 func (s *Store) indexesOf(ctx context.Context, m metadata) (pairs [][2]string, err error) {
 	if m.Set == "" {
 		return m.Indexes, nil
 	}
 	blob, err := s.indexes.GetUpTo(ctx, m.Set, maxReadBytes)
-	if errors.Is(err, ErrNotFound) { // the entry is there, so this is nobody's "not found"
+	if errors.Is(err, ErrNotFound) { // of the set: the entry was found
 		return nil, errIndexesGone
 	}
 	if err != nil {
@@ -90,7 +91,7 @@ func (s *Store) indexesOf(ctx context.Context, m metadata) (pairs [][2]string, e
 	return pairs, nil
 }
 
-// reserve is kept for a token and longer times, so that a copy that adds them still fits.
+// reserve is the room in bytes for a revision and times, which a later copy adds.
 const reserve = 100
 
 func (m metadata) text() string {
@@ -101,23 +102,23 @@ func (m metadata) text() string {
 	return string(text)
 }
 
-// unknownETag is that of a blob which is read without one, as from the local server of netlify dev. It has no quotes, as others do.
+// unknownETag stands for the etag of a blob that was read without one, as from netlify dev. Real etags have quotes.
 const unknownETag = "unknown"
 
-// etagOf is the etag of a blob that is there: never empty.
-func etagOf(b Blob) string { return cmp.Or(b.ETag, unknownETag) }
+// ETagOf returns the etag of a blob that was read, for [Store.Write] and [Store.WriteBlob]. It is never "".
+func ETagOf(b Blob) string { return cmp.Or(b.ETag, unknownETag) }
 
-// over is a write with the metadata, over the blob with the etag; "" where there is none. Where the etag is not known, there can
-// be no condition.
-func (m metadata) overwriting(etag string) SetOptions {
+// overwriting returns the options of a write over the blob with the etag; "": there must be no blob. An unknown etag cannot be a
+// condition.
+func overwriting(etag, metadata string) SetOptions {
 	if etag == unknownETag {
-		return SetOptions{Metadata: m.text()}
+		return SetOptions{Metadata: metadata}
 	}
-	return SetOptions{Metadata: m.text(), IfMatch: etag, IfNew: etag == ""}
+	return SetOptions{Metadata: metadata, IfMatch: etag, IfNew: etag == ""}
 }
 
-// appendMembers adds to the text of an array the members that are not in it. The rest of the text stays as it is. Anything but
-// an array counts as an empty one.
+// appendMembers adds to an array's JSON text the members that it lacks, and leaves the rest of the text as it is. Any other text counts
+// as an empty array.
 func appendMembers(text string, members []kv.Member) (appended string, grown bool) {
 	present, isArray := kv.ParseMembers(text)
 	if !isArray {

@@ -8,22 +8,22 @@ import (
 )
 
 var (
-	// ErrNotFound: there is no blob under the key.
+	// ErrNotFound means that there is no blob under the key.
 	ErrNotFound = errors.New("blobs: there is no such blob")
-	// ErrConditionFailed: the blob was not as IfMatch or IfNew asked for, and nothing was written.
+	// ErrConditionFailed means that IfMatch or IfNew did not hold, and nothing was written.
 	ErrConditionFailed = errors.New("blobs: the condition of the write does not hold")
-	// ErrTooLarge: the blob has more bytes than were asked for, and was not read to its end.
+	// ErrTooLarge means that the blob has more bytes than the limit of [Client.GetUpTo].
 	ErrTooLarge = errors.New("blobs: the blob is too large")
-	// ErrNoAccess: neither the context nor the client says how to get to the blobs.
+	// ErrNoAccess means that neither the context nor the client has a usable [Access].
 	ErrNoAccess = errors.New("blobs: no access: the function's event has none, so set NETLIFY_BLOBS_TOKEN and NETLIFY_SITE_ID")
 )
 
-// Error is an answer that an operation cannot use. It never contains a token, a signed URL or a value.
+// Error is a response that an operation cannot use. It never contains a token, a signed URL or a value.
 type Error struct {
-	Op         string        // what was being done: get, head, set, delete, list
-	Status     int           // of HTTP
-	Message    string        // the service's own sentence, or what its status stands for
-	RetryAfter time.Duration // how long the service asks to wait; 0 when it does not say
+	Op         string        // get, head, set, delete or list
+	Status     int           // the HTTP status
+	Message    string        // the service's message, or the text of the status
+	RetryAfter time.Duration // how long the service asks to wait; 0: it does not say
 }
 
 func (e *Error) Error() string {
@@ -34,13 +34,13 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Refused tells whether the error is that of a service which does not take the token, or not for the site.
+// Refused reports whether the service did not accept the token, or not for the site.
 func Refused(err error) bool {
 	var answer *Error
 	return errors.As(err, &answer) && (answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden)
 }
 
-// noResponseError is a request that went out and whose answer did not come, so that it may have been carried out.
+// noResponseError is a request that was sent and got no complete response. It may have been applied.
 type noResponseError struct {
 	op  string
 	err error

@@ -7,16 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// MaxKeyBytes bounds a key, in UTF-8 (validateKey in @netlify/blobs).
+// MaxKeyBytes bounds a key in bytes of UTF-8 (validateKey in @netlify/blobs).
 const MaxKeyBytes = 600
 
-// ValidateKey returns nil when the JavaScript client and this one mean the same blob by the key, and otherwise a sentence that
-// says what is wrong with it.
+// ValidateKey returns an error that says what is wrong, unless the key means the same blob to this client and to the JavaScript one.
 //
-// The JavaScript client does not encode keys, it makes an address of them with new URL. So a key must not hold what an address
-// gives a meaning to: where a query or a fragment begins (? and #), what is another writing of a slash (\), of another
-// character (% and two hex digits) or of another path (the segments . and ..). That new URL drops tabs, line breaks and
-// spaces at the end is left to its users: nobody can have written such keys with it, and no other key is hit by ours.
+// The JavaScript client does not encode keys: it passes them to new URL. So a key must not hold what has a meaning in an address: the
+// beginning of a query or a fragment (? and #), another form of a slash (\), of a character (% and two hex digits) or of a path (the
+// segments . and ..). new URL also drops tabs, line breaks and trailing spaces. Such keys are allowed: that client cannot have written
+// them, and they collide with no other key here.
 func ValidateKey(key string) error {
 	switch {
 	case key == "":
@@ -42,7 +41,7 @@ func ValidateKey(key string) error {
 	return nil
 }
 
-// percentEncoded returns where key looks percent-encoded, or -1.
+// percentEncoded returns the position of the first percent-encoding in key, or -1.
 func percentEncoded(key string) int {
 	for i := 0; i+2 < len(key); i++ {
 		if key[i] == '%' && isHex(key[i+1]) && isHex(key[i+2]) {
@@ -54,13 +53,12 @@ func percentEncoded(key string) int {
 
 func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f' }
 
-// plain are the characters that stay as they are in an address, beside letters, digits and the slashes between segments:
-// those that new URL leaves alone in a path (URL standard, path percent-encode set) and that RFC 3986 allows there. A server
-// that takes addresses literally, as the local one does, so finds under them what the JavaScript client wrote. | and, before
-// Node 24, ^ are the exceptions, which RFC 3986 does not allow.
+// plain are the characters beside letters and digits that stay as they are in an address: those that new URL does not encode in a path
+// (URL standard, path percent-encode set) and RFC 3986 allows there. A server that takes addresses literally, like the local one, then
+// finds what the JavaScript client wrote. The exceptions are | and, before Node 24, ^, which RFC 3986 does not allow.
 const plain = "-._~!$&'()*+,;=:@[]/"
 
-// escape makes a path of a key.
+// escape encodes a key for a path.
 func escape(key string) string {
 	const digits = "0123456789ABCDEF"
 	var b strings.Builder

@@ -14,45 +14,44 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// Limiter keeps the requests of one process to Netlify's API below a rate, and holds them back while the service's own count says so.
-// The clients of one token share one. Requests to the edge and to signed URLs do not count: Netlify limits those of its API, to 500 a
-// minute for a token.
+// Limiter keeps one process's requests to Netlify's API below a rate, and pauses them while the service says that its limit is reached.
+// The clients of one token share a limiter. Requests to the edge and to signed URLs do not count: Netlify limits those to its API, to
+// 500 a minute for a token.
 //
-// Other processes with the same token cannot be seen from here. What they use shows in the service's headers: X-RateLimit-Limit,
-// X-RateLimit-Remaining, and X-RateLimit-Reset, a second in Unix time ("Rate limiting" in Netlify's API guide).
+// What other processes with the same token use shows in the service's headers: X-RateLimit-Limit, X-RateLimit-Remaining, and
+// X-RateLimit-Reset in seconds of Unix time ("Rate limiting" in Netlify's API guide).
 type Limiter struct {
 	pace  *rate.Limiter
-	leave float64 // share of the service's limit that is left to others
+	leave float64 // share of the service's limit that is left to other processes
 	asked atomic.Int64
 
 	mu    sync.Mutex
-	until time.Time // the service wants no request before
+	until time.Time // the service takes no request before
 }
 
-// DefaultRate is how many requests a minute an instance of a function makes, and DefaultBackgroundRate how many the migration: together
-// fewer than Netlify allows.
+// DefaultRate and DefaultBackgroundRate are requests a minute, of an instance of a function and of the migration. Together they stay
+// below Netlify's limit.
 const (
 	DefaultRate           = 300
 	DefaultBackgroundRate = 180
 )
 
-// window is the time that Netlify's limit is for.
+// window is the period of Netlify's limit.
 const window = time.Minute
 
-// NewLimiter returns a limiter for work that somebody waits for: in any time of the length per it lets so many requests pass, half of
-// which may come at once; all of them where requests is 0.
+// NewLimiter returns a limiter for requests that a caller waits for. It lets so many requests pass in any period per, half of them at
+// once. With 0 it sets no rate.
 func NewLimiter(requests int, per time.Duration) *Limiter {
 	return newLimiter(requests, requests/2, per, 0)
 }
 
-// NewBackgroundLimiter returns a limiter for work that can wait: in any time of the length per it lets so many requests pass, most of
-// them evenly spread, and none while only a quarter of the service's limit is left; that is for others. Where requests is 0 it sets no
-// rate of its own.
+// NewBackgroundLimiter returns a limiter for background work. It lets so many requests pass in any period per, a tenth of them at once,
+// and none while less than a quarter of the service's limit is left. With 0 it sets no rate.
 func NewBackgroundLimiter(requests int, per time.Duration) *Limiter {
 	return newLimiter(requests, requests/10, per, 0.25)
 }
 
-// newLimiter lets atOnce requests pass at once; those that are refilled within the time make up the rest.
+// newLimiter lets atOnce requests pass at once, and the rest of the requests at an even pace.
 func newLimiter(requests, atOnce int, per time.Duration, leave float64) *Limiter {
 	atOnce = max(1, atOnce)
 	every := rate.Inf
@@ -62,11 +61,11 @@ func newLimiter(requests, atOnce int, per time.Duration, leave float64) *Limiter
 	return &Limiter{pace: rate.NewLimiter(every, atOnce), leave: leave}
 }
 
-// Asked is how many requests have passed.
+// Asked returns how many requests have passed.
 func (l *Limiter) Asked() int { return int(l.asked.Load()) }
 
-// wait returns when the next request may go out. Where that would be after end, it returns at once what the service would answer to
-// too many requests: an [*Error] with status 429 and the time to wait.
+// wait waits until the next request may be sent. If that is after end, it returns at once the [*Error] that the service would return:
+// status 429 and the time to wait.
 func (l *Limiter) wait(ctx context.Context, op string, end time.Time) error {
 	now := time.Now()
 	turn := l.pace.ReserveN(now, 1)
@@ -97,7 +96,7 @@ func (l *Limiter) wait(ctx context.Context, op string, end time.Time) error {
 	}
 }
 
-// room is how many requests can pass by then, if nobody else makes any.
+// room returns how many requests can pass until end, if no other is made.
 func (l *Limiter) room(end time.Time) float64 {
 	now := time.Now()
 	from := now
@@ -116,7 +115,7 @@ func (l *Limiter) heldUntil() time.Time {
 	return l.until
 }
 
-// learn takes what an answer says of the service's own count.
+// learn takes over the service's own count from a response.
 func (l *Limiter) learn(a response) {
 	now := time.Now()
 	pause := a.retryAfter(now)
@@ -130,7 +129,7 @@ func (l *Limiter) learn(a response) {
 	}
 }
 
-// untilReset is how long the service's count goes on, if not more than the share of its limit is left; else 0.
+// untilReset returns the time until the service starts counting again, if at most the share of its limit is left; else 0.
 func (r response) untilReset(now time.Time, share float64) time.Duration {
 	limit, limitErr := strconv.Atoi(r.header.Get("X-RateLimit-Limit"))
 	remaining, remainingErr := strconv.Atoi(r.header.Get("X-RateLimit-Remaining"))

@@ -15,11 +15,11 @@ type Listed struct {
 	Key          string
 	ETag         string
 	Size         int64     // bytes of the value
-	LastModified time.Time // zero when the service does not say
+	LastModified time.Time // zero: the service does not say
 }
 
-// List goes through the blobs whose keys begin with the prefix, in the order that the service gives them. It ends with the
-// first error. Each page is a request of its own, so blobs that come or go meanwhile may be in the list or not.
+// List iterates over the blobs whose keys begin with the prefix, in the service's order, and ends with the first error. Each page is a
+// request of its own, so blobs that are written or deleted meanwhile may be missing or not.
 func (c *Client) List(ctx context.Context, prefix string) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
 		a, from, err := c.access(ctx)
@@ -53,14 +53,14 @@ func (c *Client) List(ctx context.Context, prefix string) iter.Seq2[Listed, erro
 	}
 }
 
-// decode makes the key of one that is percent-encoded. It is false for one that is not, and for one without the prefix.
+// decode decodes a percent-encoded key. It is not ok for a malformed key, nor for one without the prefix.
 func (l *Listed) decode(prefix string) bool {
 	key, err := url.PathUnescape(l.Key)
 	l.Key = key
 	return err == nil && strings.HasPrefix(key, prefix)
 }
 
-// page is the service's answer to a request for a list.
+// page is the service's response to a list request.
 type page struct {
 	Blobs []struct {
 		Key          string
@@ -101,7 +101,7 @@ func (c *Client) page(ctx context.Context, prefix, cursor string) (page, error) 
 	})
 }
 
-// listed leaves out blobs without a key, as formatListResultBlob in @netlify/blobs does.
+// listed omits blobs without a key, like formatListResultBlob in @netlify/blobs.
 func (p page) listed() []Listed {
 	listed := make([]Listed, 0, len(p.Blobs))
 	for _, b := range p.Blobs {

@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// The edge and signed URLs take metadata under the first name, the API under the second; answers come with either.
+	// The edge and signed URLs take metadata under the first name, the API under the second. Responses use either.
 	headerMetadata    = "x-amz-meta-user"
 	headerMetadataAPI = "netlify-blobs-metadata"
 
 	metadataPrefix = "b64;"
 )
 
-// MaxMetadataBytes bounds the JSON text of metadata: 1515 bytes. The header that carries it has 2048 for its name and the
-// text in base64 (METADATA_MAX_SIZE in @netlify/blobs).
+// MaxMetadataBytes bounds the JSON text of metadata: 1515 bytes. Its header has 2048 bytes for the name and the text in base64
+// (METADATA_MAX_SIZE in @netlify/blobs).
 const MaxMetadataBytes = (2048 - len(headerMetadataAPI) - len(metadataPrefix)) / 4 * 3
 
-// encodeMetadata makes a header's value of JSON text: "" of "".
+// encodeMetadata returns the header's value for JSON text; "" for "".
 func encodeMetadata(text string) (string, error) {
 	switch {
 	case text == "":
@@ -34,7 +34,7 @@ func encodeMetadata(text string) (string, error) {
 	return metadataPrefix + base64.StdEncoding.EncodeToString([]byte(text)), nil
 }
 
-// decodeMetadata reads the JSON text from an answer: "" when there is none or it is not in our form, as in @netlify/blobs.
+// decodeMetadata returns the JSON text from a response, and "" without metadata in this form, as @netlify/blobs does.
 func decodeMetadata(header http.Header) (string, error) {
 	value := header.Get(headerMetadataAPI)
 	if value == "" {
@@ -51,7 +51,7 @@ func decodeMetadata(header http.Header) (string, error) {
 	return string(text), nil
 }
 
-// sameMetadata takes {} for none, as the JavaScript client does; the server of @netlify/blobs answers with it.
-func sameMetadata(a, b string) bool {
+// SameMetadata compares metadata. {} counts as none, as in the JavaScript client; the server of @netlify/blobs returns it.
+func SameMetadata(a, b string) bool {
 	return a == b || (a == "" || a == "{}") && (b == "" || b == "{}")
 }

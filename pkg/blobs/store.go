@@ -16,47 +16,47 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// Store is a [kv.Store] in Netlify Blobs: each entry is a blob whose text is the value, and each index entry a blob with the
-// array of its members. It answers as the JavaScript functions that it replaces, and loses no member where they did: arrays
-// are changed with conditional writes. It cannot make an entry and its index entries one write, as Supabase does; a write that
-// fails in between returns an error, and repeating it completes it. Queries are [kv.CodeNotConfigured].
+// Store is a [kv.Store] in Netlify Blobs. Each entry is a blob whose text is the value, and each index entry a blob with the array of its
+// members. It responds like the JavaScript functions that it replaces. Unlike them it loses no member, since it changes arrays with
+// conditional writes. An entry and its index entries are separate writes: one that fails in between returns an error, and repeating it
+// completes it. Queries are [kv.CodeNotConfigured].
 //
-// What Blobs does not keep is in the blob's metadata: times of creation and update, and the entry's indexes. Where those do
-// not fit into 2 kB, the metadata names a blob of another store that holds them. That is named by its content, so that it never
-// changes; it stays when the entry changes.
+// The blob's metadata holds what Blobs does not store: the times of creation and update, and the entry's indexes. If those exceed 2 kB,
+// the metadata names a blob of another store that holds them. The key of that blob is a hash of its content, so it never changes, and it
+// stays when the entry changes.
 type Store struct {
 	client  *Client
-	indexes *Client // sets of indexes that are too large for metadata, by the hash of their text
+	indexes *Client // large sets of indexes, by the hash of their text
 	now     func() time.Time
 }
 
-// maxReadBytes bounds what is read of a blob that another program may have written, where its value is not the answer: instances have
-// 1,024 MB of memory, and Blobs keeps values of up to 5 GB.
+// maxReadBytes bounds reads of blobs that another program may have written and that are not returned. Instances have 1,024 MB of memory,
+// and Blobs stores values of up to 5 GB.
 const maxReadBytes = 64 << 20
 
-// parallel bounds how many requests one operation has under way.
+// parallel is how many requests one operation makes at a time.
 const parallel = 24
 
-// NewStore returns a store of the client's blobs, which keeps large sets of indexes in the blobs of the other client.
+// NewStore returns a store of the client's blobs. Large sets of indexes are blobs of the other client, indexes.
 func NewStore(client, indexes *Client) *Store {
 	return &Store{client: client, indexes: indexes, now: time.Now}
 }
 
-// Write is what an upsert did: the entries that it changed, as it left them, of which the first is its own.
+// Write is the result of an upsert: the entries that it changed, as it left them, its own first.
 type Write struct {
 	kv.Written
 	Changed []ChangedEntry
 }
 
-// Seen is an entry for the other store, as it was written here, and the blob's etag; "" where there is none.
+// ChangedEntry is an entry as it was written here, for the other store, and the blob's etag; "" without a blob.
 type ChangedEntry struct {
 	kv.State
 	ETag string
-	// Partly: not all of it is known here, and it has to be read. The key is.
+	// Partly means that Indexes are missing, because they are in another blob.
 	Partly bool
 }
 
-// CheckEntry refuses what Blobs cannot keep: an entry or an index under a key that [ValidateKey] refuses.
+// CheckEntry refuses an entry that Blobs cannot store: with a key or an index key that [ValidateKey] refuses.
 func CheckEntry(entry kv.Entry) error {
 	if err := entry.Validate(); err != nil {
 		return err
@@ -72,7 +72,7 @@ func CheckEntry(entry kv.Entry) error {
 	return nil
 }
 
-// CheckKey refuses a key that Blobs cannot keep.
+// CheckKey refuses a key that Blobs cannot store.
 func CheckKey(key string) error {
 	if err := kv.ValidateKey(key); err != nil {
 		return err
@@ -89,7 +89,7 @@ func (s *Store) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error) 
 	return write.Written, err
 }
 
-// Put is Upsert that tells what it changed; with an error, what it changed until then.
+// Put is [Store.Upsert] that returns what it changed; with an error, what it changed before.
 func (s *Store) Put(ctx context.Context, entry kv.Entry) (Write, error) {
 	if err := CheckEntry(entry); err != nil {
 		return Write{}, err
@@ -104,7 +104,7 @@ func (s *Store) Put(ctx context.Context, entry kv.Entry) (Write, error) {
 	return write, storeError(ctx, "blobs.Upsert", err)
 }
 
-// written makes a version of an etag. Reads are strongly consistent: whatever token comes back as After is covered.
+// written returns a version made of an etag. Reads here are strongly consistent, so none has to understand it.
 func written(etag string) kv.Written { return kv.Written{Version: "blobs." + strings.Trim(etag, `"`)} }
 
 func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (ChangedEntry, error) {
@@ -118,20 +118,20 @@ func (s *Store) putEntry(ctx context.Context, entry kv.Entry) (ChangedEntry, err
 		if at == "" {
 			known.Created = now
 		}
-		if entry.Indexes != nil || at == "" { // a new entry has none
+		if entry.Indexes != nil || at == "" { // a new entry's are known: it has none
 			if err := s.setIndexes(ctx, &known, kv.Pairs(entry.Indexes)); err != nil {
 				return none, err
 			}
 		}
-		etag, err := s.client.Set(ctx, entry.Key, []byte(entry.Value), known.overwriting(at))
+		etag, err := s.client.Set(ctx, entry.Key, []byte(entry.Value), overwriting(at, known.text()))
 		return known.seen(entry.Key, entry.Value, etag), err
 	})
 }
 
-// conflictRetry is for conditional writes that other writers overtook.
+// conflictRetry is for conditional writes that another writer preceded.
 var conflictRetry = upstream.Policy{FirstPause: 5 * time.Millisecond, MaxPause: 500 * time.Millisecond, Total: time.Minute, Unlimited: true}
 
-// retryConflicts repeats a change that ends with [ErrConditionFailed].
+// retryConflicts repeats a change until it does not return [ErrConditionFailed].
 func retryConflicts[T any](ctx context.Context, change func() (T, error)) (T, error) {
 	return upstream.Retry(ctx, conflictRetry, func(context.Context) (T, error) {
 		result, err := change()
@@ -142,7 +142,7 @@ func retryConflicts[T any](ctx context.Context, change func() (T, error)) (T, er
 	})
 }
 
-// head reads a blob's etag, "" where there is none, and what its metadata says.
+// head returns a blob's etag, "" without a blob, and its metadata.
 func (s *Store) head(ctx context.Context, key string) (etag string, m metadata, err error) {
 	blob, err := s.client.Head(ctx, key)
 	if errors.Is(err, ErrNotFound) {
@@ -151,10 +151,10 @@ func (s *Store) head(ctx context.Context, key string) (etag string, m metadata, 
 	if err != nil {
 		return "", metadata{}, err
 	}
-	return etagOf(blob), parseMetadata(blob.Metadata), nil
+	return ETagOf(blob), parseMetadata(blob.Metadata), nil
 }
 
-// addMembers adds the members to their index entries, each once, and returns those that grew.
+// addMembers adds the members to their index entries, each once, and returns the index entries that grew.
 func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []ChangedEntry, err error) {
 	members := map[string][]kv.Member{}
 	var keys []string
@@ -182,15 +182,15 @@ func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []Cha
 	return grown, err
 }
 
-// addTo adds members to one index entry. The entry's own times and indexes stay, and so does what it was like in Supabase when
-// it was copied: it is that and more. grown is nil where it has them all.
+// addTo adds members to one index entry. Its times, indexes and revision stay: the blob is still a copy of that revision, with more
+// members. grown is nil if it has them all.
 func (s *Store) addTo(ctx context.Context, key string, members []kv.Member) (grown *ChangedEntry, err error) {
 	return retryConflicts(ctx, func() (*ChangedEntry, error) {
 		blob, err := s.client.GetUpTo(ctx, key, maxReadBytes)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, err
 		}
-		known, at := parseMetadata(blob.Metadata), etagOf(blob)
+		known, at := parseMetadata(blob.Metadata), ETagOf(blob)
 		if err != nil {
 			known.Created, known.Updated, at = s.now().UnixMicro(), s.now().UnixMicro(), ""
 		}
@@ -198,7 +198,7 @@ func (s *Store) addTo(ctx context.Context, key string, members []kv.Member) (gro
 		if !more {
 			return nil, nil
 		}
-		etag, err := s.client.Set(ctx, key, []byte(text), known.overwriting(at))
+		etag, err := s.client.Set(ctx, key, []byte(text), overwriting(at, known.text()))
 		if err != nil {
 			return nil, err
 		}
@@ -212,7 +212,7 @@ func (s *Store) Get(ctx context.Context, key string) (string, error) {
 	if err := kv.ValidateKey(key); err != nil {
 		return "", err
 	}
-	if ValidateKey(key) != nil { // nothing can be stored under it
+	if ValidateKey(key) != nil { // no blob can have it
 		return "", storeError(ctx, "blobs.Get", ErrNotFound)
 	}
 	blob, err := s.client.GetUpTo(ctx, key, kv.MaxResponseBytes)
@@ -236,7 +236,7 @@ func (s *Store) Delete(ctx context.Context, key string) (kv.Written, error) {
 	if err := kv.ValidateKey(key); err != nil {
 		return kv.Written{}, err
 	}
-	if ValidateKey(key) != nil { // nothing can be stored under it
+	if ValidateKey(key) != nil { // no blob can have it
 		return written(""), nil
 	}
 	etag, _, err := s.head(ctx, key)
@@ -251,17 +251,16 @@ func (s *Store) Delete(ctx context.Context, key string) (kv.Written, error) {
 	return w, nil
 }
 
-// errNotJSON is a blob that another program wrote.
+// errNotJSON means that another program wrote the blob.
 var errNotJSON = errors.New("the blob is not JSON")
 
-// isJSON tells whether bytes are JSON. Unlike [json.Valid], it does not take any bytes inside a string: JSON is
-// UTF-8 (RFC 8259, section 8.1).
+// isJSON reports whether text is JSON in UTF-8 (RFC 8259, section 8.1). [json.Valid] accepts any bytes inside strings.
 func isJSON(text []byte) bool { return utf8.Valid(text) && json.Valid(text) }
 
 const messageNoAccess = "Netlify Blobs cannot be reached from here: set NETLIFY_BLOBS_TOKEN and NETLIFY_SITE_ID, or, to answer from Supabase," +
 	" USE_SUPABASE_KV=true with SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
 
-// storeError makes the error of package kv of one of the client's. It is the only place that does.
+// storeError is the only place that turns an error of the client into a [*kv.Error].
 func storeError(ctx context.Context, op string, err error) error {
 	if err == nil {
 		return nil

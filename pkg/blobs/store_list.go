@@ -14,16 +14,16 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// listed is a blob among those that a list may hold.
+// listed is a blob that may be in a list's response.
 type listed struct {
 	Listed
-	metadata         // where it was asked for
-	at       int64   // what the order goes by, unless it is by key
-	value    *string // where values were asked for; nil for one that was deleted meanwhile
+	metadata         // for filters and orders by time
+	at       int64   // the time to sort by, in microseconds since 1970
+	value    *string // with values; nil if the blob was deleted meanwhile
 }
 
-// List implements [kv.Store]. Blobs lists keys alone: filters by index and orders by time ask for the metadata of every blob
-// under the prefix.
+// List implements [kv.Store]. Blobs lists keys alone. Filters by index and orders by time therefore read the metadata of every blob under
+// the prefix.
 func (s *Store) List(ctx context.Context, q kv.ListQuery) (string, error) {
 	if err := q.Validate(); err != nil {
 		return "", err
@@ -54,10 +54,10 @@ func (s *Store) list(ctx context.Context, q kv.ListQuery) (string, error) {
 		}
 		return order
 	})
-	return s.answer(ctx, q, pageStart(all, q))
+	return s.respond(ctx, q, pageStart(all, q))
 }
 
-// checkRoom refuses to begin what cannot end within the request's time, and would use up the limit for others.
+// checkRoom refuses a list that cannot end within the request's time, and would use up the limit for others.
 func (s *Store) checkRoom(ctx context.Context, requests int) error {
 	if room := s.client.room(ctx); float64(requests) > room {
 		return tooLarge(fmt.Sprintf("the list takes %d requests to Netlify's API, which takes about %.0f in the time of this one: page with limit, or list without includeValues, filters and orders by time",
@@ -66,7 +66,7 @@ func (s *Store) checkRoom(ctx context.Context, requests int) error {
 	return nil
 }
 
-// readMetadata keeps the blobs that match the filters, with what they are sorted by.
+// readMetadata returns the blobs that match the filters, with the time to sort by.
 func (s *Store) readMetadata(ctx context.Context, all []*listed, q kv.ListQuery) (matching []*listed, err error) {
 	if err := s.checkRoom(ctx, len(all)); err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func (m metadata) matches(q kv.ListQuery) bool {
 	return true
 }
 
-// rest is what follows the cursor or the offset.
+// pageStart returns the blobs after the cursor or the offset.
 func pageStart(all []*listed, q kv.ListQuery) []*listed {
 	if q.Offset != nil {
 		return all[min(*q.Offset, len(all)):]
@@ -147,8 +147,8 @@ func pageStart(all []*listed, q kv.ListQuery) []*listed {
 	return all[from:]
 }
 
-// answer writes the page that the blobs begin with, as kv_list does: its size is known before a value is read.
-func (s *Store) answer(ctx context.Context, q kv.ListQuery, blobs []*listed) (string, error) {
+// respond writes the page that the blobs begin with, in the form of kv_list. Its size is known before values are read.
+func (s *Store) respond(ctx context.Context, q kv.ListQuery, blobs []*listed) (string, error) {
 	paged := q.Limit != nil || q.Offset != nil || q.After != nil
 	page, err := fitting(q, blobs, paged)
 	if err != nil {
@@ -202,7 +202,7 @@ func comma(out []byte, i int) []byte {
 	return out
 }
 
-// fitting is the part of the blobs that fits into an answer: all of them unless it is a page.
+// fitting returns the blobs that fit into the response. Without a page it is all of them, or [kv.CodeTooLarge].
 func fitting(q kv.ListQuery, blobs []*listed, paged bool) ([]*listed, error) {
 	size := int64(0)
 	for i, b := range blobs {
@@ -230,7 +230,7 @@ func fitting(q kv.ListQuery, blobs []*listed, paged bool) ([]*listed, error) {
 
 func tooLarge(message string) error { return &kv.Error{Code: kv.CodeTooLarge, Message: message} }
 
-// readValues reads the blobs' values. One that is gone by now is left without.
+// readValues reads the blobs' values. A blob that is gone by now keeps none.
 func (s *Store) readValues(ctx context.Context, page []*listed) error {
 	if err := s.checkRoom(ctx, len(page)); err != nil {
 		return err
@@ -255,7 +255,7 @@ func (s *Store) readValues(ctx context.Context, page []*listed) error {
 	})
 }
 
-// readable refuses a key that was written by another client, and that this one would not find.
+// readable refuses a key that another client wrote and this one cannot address.
 func (b *listed) readable() error {
 	if err := ValidateKey(b.Key); err != nil {
 		return &kv.Error{Code: kv.CodeDatabaseUnreachable, Err: err, Message: fmt.Sprintf(
@@ -264,7 +264,7 @@ func (b *listed) readable() error {
 	return nil
 }
 
-// each does something for every blob, some at a time, and ends with the first error.
+// each calls do for every blob, some at a time, and returns the first error.
 func each(ctx context.Context, blobs []*listed, do func(context.Context, *listed) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)

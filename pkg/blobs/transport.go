@@ -11,15 +11,14 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// httpClient is shared by all clients, for its connections. It follows no redirects: the service sends none, and a write that
-// was redirected could become a read that succeeds.
+// httpClient follows no redirects: the service sends none, and a redirected write could become a successful read.
 var httpClient = &http.Client{
 	Transport:     upstream.Transport,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// exchange sends one request and reads the whole answer. Its errors are those of the connection and of the context, without
-// the address; and [ErrTooLarge], where most is not 0 and the answer's body has more bytes.
+// exchange sends one request and reads the whole response. Its errors are the connection's and the context's, without the address, and
+// [ErrTooLarge] if most is not 0 and the body has more bytes.
 func exchange(ctx context.Context, method string, u *url.URL, header http.Header, body []byte, most int64) (response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
@@ -34,18 +33,18 @@ func exchange(ctx context.Context, method string, u *url.URL, header http.Header
 	return response{status: httpResponse.StatusCode, header: httpResponse.Header, body: text}, err
 }
 
-// maxUnusedBytes is how much of an error's body is read: enough to keep the connection.
+// maxUnusedBytes is how much of an error's body is read in order to keep the connection.
 const maxUnusedBytes = 64 << 10
 
-// readBody returns the body of a success, of which it reads at most one byte more than it may have. That of an error is not for us: it
-// may quote the request.
+// readBody returns the body of a success, of which it reads at most one byte more than allowed. It drops an error's body, which may
+// quote the request.
 func readBody(response *http.Response, most int64) ([]byte, error) {
 	defer response.Body.Close()
 	switch {
 	case response.StatusCode != http.StatusOK:
-		_, _ = io.CopyN(io.Discard, response.Body, maxUnusedBytes) // its status is known, and enough
+		_, _ = io.CopyN(io.Discard, response.Body, maxUnusedBytes)
 		return nil, nil
-	case most == 0 || response.Request.Method == http.MethodHead: // whose Content-Length is another request's
+	case most == 0 || response.Request.Method == http.MethodHead: // a HEAD's Content-Length is that of a GET
 		return io.ReadAll(response.Body)
 	case response.ContentLength > most:
 		return nil, ErrTooLarge
@@ -57,7 +56,7 @@ func readBody(response *http.Response, most int64) ([]byte, error) {
 	return body, err
 }
 
-// withoutAddress takes out what net/http wraps errors in, since a signed URL is a secret.
+// withoutAddress unwraps an error of net/http, which quotes the address: a signed URL is a secret.
 func withoutAddress(err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {

@@ -11,7 +11,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// BlobsFirst returns a store that answers as Blobs does and copies every write to Supabase.
+// NewBlobsPrimary returns a store that answers from Blobs and copies every write to Supabase.
 func NewBlobsPrimary(p *Pair) kv.Store { return blobsPrimary{p.Blobs, p} }
 
 type blobsPrimary struct {
@@ -19,7 +19,7 @@ type blobsPrimary struct {
 	pair         *Pair
 }
 
-// traceTime bounds how long a write waits for its trace: where the database cannot be reached, Blobs answers without it.
+// outboxTimeout bounds how long a write waits for its outbox entries. If the database cannot be reached, the write goes on without them.
 const outboxTimeout = 2 * time.Second
 
 func (s blobsPrimary) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error) {
@@ -35,7 +35,7 @@ func (s blobsPrimary) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, e
 	entries := s.pair.addOutboxEntries(ctx, keys)
 	write, err := s.pair.Blobs.Put(ctx, entry)
 	if err != nil {
-		return write.Written, err // the traces stay: something may have been written, or be on its way
+		return write.Written, err // the outbox entries stay: a part may have been written, or still arrive
 	}
 	s.pair.copyAfterWrite(ctx, "blobs to supabase", func(ctx context.Context) error { return s.pair.copyChanged(ctx, entries, write.Changed) })
 	return write.Written, nil
@@ -55,8 +55,8 @@ func (s blobsPrimary) Delete(ctx context.Context, key string) (kv.Written, error
 	return written, err
 }
 
-// begin leaves the traces of a write. Without the database there are none; then only a comparison of the stores finds what
-// the mirror lacks, and the log says so.
+// addOutboxEntries adds the outbox entries of a write. If the database cannot be reached there are none, which the log says: then only a
+// comparison of the stores finds what the mirror lacks.
 func (p *Pair) addOutboxEntries(ctx context.Context, keys []string) []kv.OutboxEntry {
 	ctx, cancel := context.WithTimeout(ctx, outboxTimeout)
 	defer cancel()
@@ -67,8 +67,8 @@ func (p *Pair) addOutboxEntries(ctx context.Context, keys []string) []kv.OutboxE
 	return entries
 }
 
-// follow copies the entries that a write changed, of which the first is its own, and removes all of its traces. Index entries that it
-// did not change are whoever changed them to copy.
+// copyChanged copies the entries that a write changed, its own first, and removes its outbox entries. Index entries that the write did
+// not change are copied by whoever changed them.
 func (p *Pair) copyChanged(ctx context.Context, entries []kv.OutboxEntry, changed []blobs.ChangedEntry) error {
 	known := map[string]*blobs.ChangedEntry{}
 	for i := range changed {
@@ -104,16 +104,15 @@ func (p *Pair) repairSupabase(ctx context.Context, entry kv.OutboxEntry) error {
 	return p.Supabase.RemoveOutboxEntries(ctx, []kv.OutboxEntry{entry})
 }
 
-// toSupabase copies a key until the blob has not moved.
+// toSupabase copies a key until the blob does not change any more.
 //
-// The entry's token was read before the blob is, and the copy is a compare-and-set on it: if another copied a newer blob in
-// between, this copy does not apply, and looks again. If the blob changed after it was read, that shows in the second look.
-// The same holds for what was written since the token was read (left, nil where that is not known), so that is copied first without
-// reading it.
+// The row's revision was read before the blob, and the copy applies only to that revision. If another copy of a newer blob came between,
+// this one starts over. If the blob changed after it was read, the second look finds that. Both hold too for a blob that is known
+// because this process has just written it; nil: not known.
 //
-// isIndex: members were added to the key. Then only those that are missing are added: while instances of both kinds run, the
-// row may have others that are about to be copied to the blob. And a blob that has only got more members since it was read need not
-// be read once more: whoever added them copies them.
+// isIndex means that members were added to the key. Then the copy only adds members: while instances of both kinds run, the row may have
+// others that are about to be copied to the blob. A blob that has only gained members since it was read is not read again, since
+// whoever added them copies them.
 func (p *Pair) toSupabase(ctx context.Context, entry kv.OutboxEntry, isIndex bool, known *blobs.ChangedEntry) error {
 	expected, copied := entry.Revision, ""
 	for range rounds {
@@ -148,7 +147,7 @@ func (p *Pair) toSupabase(ctx context.Context, entry kv.OutboxEntry, isIndex boo
 	return errUnsettled
 }
 
-// read reads the blob, unless it is known.
+// read returns the known entry, or reads the blob.
 func (p *Pair) read(ctx context.Context, key string, known *blobs.ChangedEntry) (state kv.State, etag string, err error) {
 	if known != nil && !known.Partly {
 		return known.State, known.ETag, nil

@@ -13,18 +13,18 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Comparison is how reads are compared.
+// Comparison configures [Compare].
 type Comparison struct {
-	// Share of the reads, from 0 to 1.
+	// Share of the reads to compare, from 0 to 1.
 	Share float64
-	// Budget is how much longer than the first store a compared read may take.
+	// Timeout is how much longer than the primary a compared read may take.
 	Timeout time.Duration
-	// Log gets a line for each difference: which keys, missing, extra or different, never the values.
+	// Log gets a line for each difference, with the keys that are missing, extra or different, and no values.
 	Log *slog.Logger
 }
 
-// Compare returns a reader that answers as first does, and asks other as well for a share of the reads. What differs is asked
-// for once more, since a write may have come in between. Queries are not compared: Blobs cannot answer them.
+// Compare returns a reader that answers from primary, and for a share of the reads also asks other. A difference is checked once more,
+// since a write may have come between. Queries are not compared, because Blobs does not support them.
 func Compare(primary, other kv.Reader, c Comparison) kv.Reader {
 	return comparingReader{primary, other, c}
 }
@@ -58,7 +58,7 @@ func (c comparingReader) List(ctx context.Context, q kv.ListQuery, f kv.Freshnes
 	read := func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.ReadResult, error) {
 		return from.List(ctx, q, f)
 	}
-	if !q.ByKey() { // each store has times of its own, and so pages of its own
+	if !q.ByKey() { // each store has its own times, and so its own pages
 		result, err := c.primary.List(ctx, q, f)
 		result.Compared = kv.ComparedSkipped
 		return result, err
@@ -68,7 +68,7 @@ func (c comparingReader) List(ctx context.Context, q kv.ListQuery, f kv.Freshnes
 
 type readFunc func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.ReadResult, error)
 
-// compare answers from the first store. Both are asked at once; a compared answer comes from the store itself, not from memory.
+// compare answers from the primary. It asks both stores at once, and neither from memory.
 func (c comparingReader) compare(ctx context.Context, function string, f kv.Freshness, read readFunc, parse func(string) contents) (kv.ReadResult, error) {
 	if rand.Float64() >= c.Share { // #nosec G404 -- a sample
 		result, err := read(ctx, c.primary, f)
@@ -104,7 +104,7 @@ func (c comparingReader) compare(ctx context.Context, function string, f kv.Fres
 	}
 }
 
-// storeContents are what a store has.
+// storeContents are what one store returned.
 type storeContents struct {
 	contents contents
 	err      error
@@ -118,7 +118,7 @@ func (c comparingReader) ask(ctx context.Context, from kv.Reader, read readFunc,
 	return storeContents{contents: parse(result.Body)}
 }
 
-// again asks both stores once more and returns what still differs; nil where there was no time to find out.
+// again asks both stores once more and returns what still differs; nil without enough time.
 func (c comparingReader) again(ctx context.Context, deadline *time.Timer, read readFunc, parse func(string) contents) []difference {
 	found := make(chan []difference, 1)
 	go func() {
@@ -137,7 +137,7 @@ func (c comparingReader) again(ctx context.Context, deadline *time.Timer, read r
 	}
 }
 
-// verdict logs the differences: nil means that nobody knows, none that the stores are alike.
+// verdict logs the differences and returns the outcome. Nil means that the comparison did not end; empty, that the stores agree.
 func (c comparingReader) verdict(function string, differences []difference) kv.Compared {
 	if differences == nil {
 		return kv.ComparedSkipped
@@ -151,10 +151,10 @@ func (c comparingReader) verdict(function string, differences []difference) kv.C
 	return kv.ComparedDiffers
 }
 
-// difference is a key that the stores do not agree about.
+// difference is a key about which the stores differ.
 type difference struct {
 	Key string `json:"key"`
-	// How it is in the other store: missing, extra, or different.
+	// How it is in the other store: missing, extra or different.
 	How string `json:"how"`
 }
 
@@ -197,7 +197,7 @@ func (c contents) differences(other contents) []difference {
 	return found
 }
 
-// sameJSON compares texts as JSON values, numbers by their spelling.
+// sameJSON compares texts as JSON values, and numbers by their text.
 func sameJSON(a, b json.RawMessage) bool {
 	if string(a) == string(b) {
 		return true

@@ -18,24 +18,24 @@ import (
 type Pair struct {
 	Supabase *kv.Supabase
 	Blobs    *blobs.Store
-	// Log gets a line for each write whose copy is not confirmed, with no key in it.
+	// Log gets a line, without keys, for each write whose copy is not confirmed.
 	Log *slog.Logger
-	// Timeout bounds what a write takes longer for its copy; 0: 5 s.
+	// Timeout bounds how much longer a write takes because of its copy; 0: 5 s.
 	Timeout time.Duration
 }
 
 const (
-	// parallel bounds how many keys of one write are copied at a time.
+	// parallel is how many keys of one write are copied at a time.
 	parallel = 8
-	// rounds bounds how often one copy begins again because others keep writing the key; each of them copies it too.
+	// rounds bounds how often one copy starts over because other writers change the key; each of them copies it too.
 	rounds = 50
 )
 
-// errUnsettled is a copy that others overtook too often. Its trace stays.
+// errUnsettled means that a copy started over too often. Its outbox entry stays.
 var errUnsettled = errors.New("others keep changing the entry")
 
-// copied runs the copying that follows a write, and logs what is not confirmed. The caller of the function is not told: the
-// first store has the write, and the trace says that the other may lack it.
+// copyAfterWrite runs the copying that follows a write, and logs a failure. The write itself has succeeded: the primary has it, and an
+// outbox entry says that the other store may lack it.
 func (p *Pair) copyAfterWrite(ctx context.Context, direction string, do func(context.Context) error) {
 	timeout := p.Timeout
 	if timeout == 0 {
@@ -53,7 +53,7 @@ func (p *Pair) logFailure(direction string, err error) {
 		slog.String("direction", direction), slog.String("code", string(kv.CodeOf(err))), slog.String("error", err.Error()))
 }
 
-// each copies the traces' keys, some at a time, and goes on with the others where one fails.
+// each copies the keys of outbox entries, some at a time, and goes on after a failure.
 func each(ctx context.Context, entries []kv.OutboxEntry, copy func(context.Context, kv.OutboxEntry) error) error {
 	var group errgroup.Group
 	group.SetLimit(parallel)
@@ -68,19 +68,19 @@ func each(ctx context.Context, entries []kv.OutboxEntry, copy func(context.Conte
 	return errors.Join(failures...)
 }
 
-// errOtherPrimary is an outbox entry from before the stores were switched: which of them has the newer entry, only a person can tell.
-var errOtherPrimary = errors.New("it was left while the other store answered: compare what both have under the key, write what is right, and delete the row")
+// errOtherPrimary is for an outbox entry from before the stores were switched. Which store has the newer entry, only a person can decide.
+var errOtherPrimary = errors.New("it was added while the other store was primary: compare what both have under the key, write what is right, and delete the row")
 
-// Repairs is what [Pair.Repair] did with the traces that it found.
+// Repairs counts the outbox entries that [Pair.Repair] found, by what it did with them.
 type Repairs struct {
 	Found        int `json:"found"`         // the sum of the others
-	Repaired     int `json:"repaired"`      // copied, and the trace removed
-	OtherPrimary int `json:"other_primary"` // left while the other store answered: for a person to decide
-	Failed       int `json:"failed"`        // left: to be tried again
+	Repaired     int `json:"repaired"`      // copied and removed
+	OtherPrimary int `json:"other_primary"` // kept, because the other store was primary: for a person to decide
+	Failed       int `json:"failed"`        // kept, to be tried again
 }
 
-// Repair works off the traces that are left, in the direction that first names, and leaves those of the other direction. An error
-// says why traces stayed, or why no more could be asked for; what was repaired until then stays repaired.
+// Repair copies from the primary store for every outbox entry, and removes the entry. It keeps those that were added while the other store
+// was primary. The error says why entries were kept, or could not be read. What was repaired before an error stays repaired.
 func (p *Pair) Repair(ctx context.Context, primary Primary) (r Repairs, err error) {
 	const batch = 500
 	direction := p.toBlobs
@@ -115,7 +115,7 @@ func (p *Pair) Repair(ctx context.Context, primary Primary) (r Repairs, err erro
 	}
 }
 
-// First is the store that answers.
+// Primary names the store that answers requests.
 type Primary string
 
 const (

@@ -8,7 +8,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// SupabaseFirst returns a store that answers as Supabase does and copies every write to Blobs.
+// NewSupabasePrimary returns a store that answers from Supabase and copies every write to Blobs.
 func NewSupabasePrimary(p *Pair) kv.Store { return supabasePrimary{p.Supabase, p} }
 
 type supabasePrimary struct {
@@ -38,11 +38,11 @@ func (s supabasePrimary) Delete(ctx context.Context, key string) (kv.Written, er
 	return written, err
 }
 
-// toBlobs copies a key, and removes the trace once the copy is what the entry is.
+// toBlobs copies a key, and removes the outbox entry once the copy is current.
 //
-// The row's token goes into the blob's metadata, and a blob is written only over the one that was seen, and only if that is
-// older. So a late write finds the blob changed and does nothing. Removing has no condition; what it may have removed too
-// much, or what a late write may have brought back after it, shows in the second look: the entry is not what was copied.
+// The row's revision goes into the blob's metadata. A blob is written only over the one that was read, and only if that is older, so a
+// late write finds the blob changed and does nothing. A removal has no condition. If it removed too much, or a late write brought
+// something back after it, ConfirmCopy finds that the entry is not what was copied.
 func (p *Pair) toBlobs(ctx context.Context, entry kv.OutboxEntry) error {
 	states, err := p.Supabase.States(ctx, []string{entry.Key})
 	if err != nil {
@@ -69,7 +69,7 @@ func (p *Pair) toBlobs(ctx context.Context, entry kv.OutboxEntry) error {
 	return errUnsettled
 }
 
-// writeBlob brings the blob up to the state. It is false where the blob changed in between.
+// writeBlob brings the blob up to the state. settled is false if the blob changed meanwhile.
 func (p *Pair) writeBlob(ctx context.Context, state kv.State) (settled bool, err error) {
 	etag, revision, err := p.Blobs.Peek(ctx, state.Key)
 	switch {
@@ -97,8 +97,8 @@ func (p *Pair) writeBlob(ctx context.Context, state kv.State) (settled bool, err
 	return settled, nil
 }
 
-// withMembersOfBlob keeps the members that only the blob has: while instances of both kinds run, as during a switch, those are
-// members that an instance with Blobs first has added and is about to copy.
+// withMembersOfBlob returns the state's value with the members that only the blob has. While instances of both kinds run, as during a
+// switch, an instance with Blobs as primary has added those and is about to copy them.
 func (p *Pair) withMembersOfBlob(ctx context.Context, state kv.State) (value, etag string, err error) {
 	blob, etag, err := p.Blobs.Read(ctx, state.Key)
 	if err != nil {
