@@ -38,8 +38,9 @@ func (a Access) Limited() bool {
 	return err == nil && strings.HasSuffix("."+u.Hostname(), ".netlify.com")
 }
 
-// AccessFromEvent reads the blobs field of a function's event, which is base64 of {"url","url_uncached","token"}. siteID is the event's
-// header x-nf-site-id. The field's primary_region is for the stores of deploys (getStore in @netlify/blobs).
+// AccessFromEvent reads the blobs field of a function's event, which is base64 of {"url","url_uncached","token"}.
+// siteID is the event's header x-nf-site-id. The field's primary_region is for the stores of deploys (getStore in
+// @netlify/blobs).
 func AccessFromEvent(field, siteID string) (Access, error) {
 	switch {
 	case field == "":
@@ -81,13 +82,15 @@ type contextAccess struct {
 	refused atomic.Bool // by the edge
 }
 
-// WithAccess returns a context for requests with the access. With one that is not usable they use the client's default.
+// WithAccess returns a context for requests with the access. With one that is not usable they use the client's
+// default.
 func WithAccess(ctx context.Context, a Access) context.Context {
 	return context.WithValue(ctx, accessKey{}, &contextAccess{access: func() Access { return a }, siteID: a.SiteID})
 }
 
-// WithEvent is [WithAccess] with the access of [AccessFromEvent], which is decoded when it is first needed; with Supabase it never is.
-// If it is not usable, or its token is refused, requests use the client's default, for the site siteID if that names none.
+// WithEvent is [WithAccess] with the access of [AccessFromEvent], which is decoded when it is first needed; with
+// Supabase it never is. If it is not usable, or its token is refused, requests use the client's default, for the site
+// siteID if that names none.
 func WithEvent(ctx context.Context, field, siteID string) context.Context {
 	return context.WithValue(ctx, accessKey{}, &contextAccess{siteID: siteID, access: sync.OnceValue(func() Access {
 		a, _ := AccessFromEvent(field, siteID) // with an error it is not usable
@@ -95,8 +98,8 @@ func WithEvent(ctx context.Context, field, siteID string) context.Context {
 	})})
 }
 
-// access returns the access for a request under ctx, and the context's part that it is from; nil if it is the client's own. Without any
-// it returns [ErrNoAccess].
+// access returns the access for a request under ctx, and the context's part that it is from; nil if it is the
+// client's own. Without any it returns [ErrNoAccess].
 func (c *Client) access(ctx context.Context) (Access, *contextAccess, error) {
 	if from, ok := ctx.Value(accessKey{}).(*contextAccess); ok && !from.refused.Load() && from.access().Usable() {
 		return from.access(), from, nil

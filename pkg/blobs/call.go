@@ -44,8 +44,8 @@ type response struct {
 	secrets     []string // must not be in a message
 }
 
-// run makes attempts until judge returns a result, or an error that is not transient. If the context's access is refused, it starts
-// again with the client's own, if there is one.
+// run makes attempts until judge returns a result, or an error that is not transient. If the context's access is
+// refused, it starts again with the client's own, if there is one.
 func run[T any](
 	ctx context.Context, c *Client, call call, judge func(context.Context, response, error) (T, error),
 ) (none T, _ error) {
@@ -172,8 +172,8 @@ func (r response) malformed(message string) error {
 // maxMessageBytes bounds what [Error.Message] quotes of the service's message.
 const maxMessageBytes = 300
 
-// message returns the service's message and request id, which are headers, as in @netlify/blobs. It never quotes a body: those of
-// signed URLs quote the request.
+// message returns the service's message and request id, which are headers, as in @netlify/blobs. It never quotes a
+// body: those of signed URLs quote the request.
 func (r response) message() string {
 	text := cmp.Or(r.header.Get("X-Nf-Error"), strings.ToLower(http.StatusText(r.status)), "not an answer of Netlify Blobs")
 	if id := r.header.Get("X-Nf-Request-Id"); id != "" {
@@ -186,8 +186,8 @@ func (r response) message() string {
 	return strings.ToValidUTF8(text[:min(len(text), maxMessageBytes)], "")
 }
 
-// retryAfter returns how long the service asks to wait, or 0: Retry-After, else X-RateLimit-Reset in seconds of Unix time
-// (retry.ts in @netlify/blobs). Every response has a reset, which asks to wait only with status 429.
+// retryAfter returns how long the service asks to wait, or 0: Retry-After, else X-RateLimit-Reset in seconds of Unix
+// time (retry.ts in @netlify/blobs). Every response has a reset, which asks to wait only with status 429.
 func (r response) retryAfter(now time.Time) time.Duration {
 	wait, ok := upstream.RetryAfter(r.header, now)
 	if !ok && r.status == http.StatusTooManyRequests {

@@ -28,31 +28,32 @@ func NewClient(store string) *Client {
 	return &Client{store: "site:" + store, retry: defaultRetry, limiter: NewLimiter(0, window)}
 }
 
-// WithDefault returns a client for the same store that uses a if the context has no access ([WithAccess], [WithEvent]).
+// WithDefault returns a client for the same store that uses a if the context has no access ([WithAccess],
+// [WithEvent]).
 func (c *Client) WithDefault(a Access) *Client {
 	with := *c
 	with.fallback = a
 	return &with
 }
 
-// WithLimiter returns a client whose requests to Netlify's API wait for the limiter. By default they only wait when the service says
-// that its limit is reached.
+// WithLimiter returns a client whose requests to Netlify's API wait for the limiter. By default they only wait when
+// the service says that its limit is reached.
 func (c *Client) WithLimiter(l *Limiter) *Client {
 	limited := *c
 	limited.limiter = l
 	return &limited
 }
 
-// WithLocalEvents returns a client for functions under netlify dev. The server behind its events expects and lists keys
-// percent-encoded, and also lists keys that are shorter than the prefix.
+// WithLocalEvents returns a client for functions under netlify dev. The server behind its events expects and lists
+// keys percent-encoded, and also lists keys that are shorter than the prefix.
 func (c *Client) WithLocalEvents() *Client {
 	local := *c
 	local.local = true
 	return &local
 }
 
-// WithBackgroundRetries returns a client for background work. It repeats transient failures for up to total, and an attempt may take
-// a minute.
+// WithBackgroundRetries returns a client for background work. It repeats transient failures for up to total, and an
+// attempt may take a minute.
 func (c *Client) WithBackgroundRetries(total time.Duration) *Client {
 	background := *c
 	background.retry = upstream.Policy{FirstPause: 200 * time.Millisecond, MaxPause: 10 * time.Second, Total: total, Attempt: time.Minute}
@@ -82,7 +83,8 @@ func (c *Client) Get(ctx context.Context, key string) (Blob, error) {
 	return c.read(ctx, call{op: "get", method: http.MethodGet, key: key})
 }
 
-// GetUpTo is [Client.Get] for values of at most so many bytes. It reads no more than that, and returns [ErrTooLarge] for others.
+// GetUpTo is [Client.Get] for values of at most so many bytes. It reads no more than that, and returns [ErrTooLarge]
+// for others.
 func (c *Client) GetUpTo(ctx context.Context, key string, most int64) (Blob, error) {
 	return c.read(ctx, call{op: "get", method: http.MethodGet, key: key, most: most})
 }
@@ -145,12 +147,13 @@ func (o SetOptions) header() (http.Header, error) {
 	return header, nil
 }
 
-// Set replaces the value and the metadata, and returns the new etag. If the condition does not hold it returns [ErrConditionFailed].
+// Set replaces the value and the metadata, and returns the new etag. If the condition does not hold it returns
+// [ErrConditionFailed].
 //
-// A write whose response was lost is repeated. If its condition then fails, Set reads the blob and reports success if the value and
-// the metadata are the same. Two writers of equal blobs may therefore both succeed; a unique value or metadata prevents that. If
-// another writer has overwritten the blob by then, the condition counts as failed although the write was applied. Whoever repeats a
-// change must check in the value whether it is already there.
+// A write whose response was lost is repeated. If its condition then fails, Set reads the blob and reports success if
+// the value and the metadata are the same. Two writers of equal blobs may therefore both succeed; a unique value or
+// metadata prevents that. If another writer has overwritten the blob by then, the condition counts as failed although
+// the write was applied. Whoever repeats a change must check in the value whether it is already there.
 func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions) (etag string, err error) {
 	call := call{op: "set", method: http.MethodPut, key: key, body: value, conditional: o.conditional()}
 	if err := ValidateKey(key); err != nil {
@@ -179,8 +182,8 @@ func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions
 	})
 }
 
-// refusedBy reports whether the status means that the condition does not hold. The service's headers show Amazon S3 behind it, which
-// answers 404 to If-Match without an object ("Conditional writes" in S3's user guide).
+// refusedBy reports whether the status means that the condition does not hold. The service's headers show Amazon S3
+// behind it, which answers 404 to If-Match without an object ("Conditional writes" in S3's user guide).
 func (o SetOptions) refusedBy(status int) bool {
 	return o.conditional() && status == http.StatusPreconditionFailed || o.IfMatch != "" && status == http.StatusNotFound
 }

@@ -8,15 +8,15 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Peek returns the etag of the blob under a key, "" without a blob, and the revision in Supabase that it is a copy of. The revision is
-// zero if the entry was written here since.
+// Peek returns the etag of the blob under a key, "" without a blob, and the revision in Supabase that it is a copy
+// of. The revision is zero if the entry was written here since.
 func (s *Store) Peek(ctx context.Context, key string) (etag string, revision kv.RowRevision, err error) {
 	etag, known, err := s.head(ctx, key)
 	return etag, known.Revision, storeError(ctx, "blobs.Peek", err)
 }
 
-// Read returns an entry for the other store, and the blob's etag; "" without a blob. The entry's Revision is that of [Store.Peek], and
-// its Indexes are nil if they are not known.
+// Read returns an entry for the other store, and the blob's etag; "" without a blob. The entry's Revision is that of
+// [Store.Peek], and its Indexes are nil if they are not known.
 func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag string, err error) {
 	state = kv.State{Key: key}
 	blob, err := s.client.GetUpTo(ctx, key, maxReadBytes)
@@ -35,8 +35,8 @@ func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag stri
 	return state, ETagOf(blob), nil
 }
 
-// State returns the entry that a blob holds, without checking its value. Indexes are nil for a blob of the JavaScript functions, which
-// stored none.
+// State returns the entry that a blob holds, without checking its value. Indexes are nil for a blob of the JavaScript
+// functions, which stored none.
 func (s *Store) State(ctx context.Context, key string, blob Blob) (kv.State, error) {
 	known := parseMetadata(blob.Metadata)
 	state := known.state(key, string(blob.Value))
@@ -45,8 +45,8 @@ func (s *Store) State(ctx context.Context, key string, blob Blob) (kv.State, err
 	return state, storeError(ctx, "blobs.State", err)
 }
 
-// Write writes a copy of the other store's entry over the blob with the etag over; "" means that there must be no blob. written is
-// false if the blob has another etag by now.
+// Write writes a copy of the other store's entry over the blob with the etag over; "" means that there must be no
+// blob. written is false if the blob has another etag by now.
 func (s *Store) Write(ctx context.Context, state kv.State, over string) (written bool, err error) {
 	known := metadata{Revision: state.Revision, Created: state.Created, Updated: state.Updated}
 	if err := s.setIndexes(ctx, &known, state.Indexes); err != nil {
@@ -59,8 +59,8 @@ func (s *Store) Write(ctx context.Context, state kv.State, over string) (written
 	return err == nil, storeError(ctx, "blobs.Write", err)
 }
 
-// WriteBlob writes a blob from a backup like [Store.Write]. indexes are those of its entry. If the metadata names a blob that holds
-// them, that is written too.
+// WriteBlob writes a blob from a backup like [Store.Write]. indexes are those of its entry. If the metadata names a
+// blob that holds them, that is written too.
 func (s *Store) WriteBlob(ctx context.Context, key string, blob Blob, indexes [][2]string, over string) (written bool, err error) {
 	if set := parseMetadata(blob.Metadata).Set; set != "" {
 		known := metadata{}
@@ -88,7 +88,8 @@ func WithMembers(text, other string) string {
 	return merged
 }
 
-// HasMembers reports whether an array's JSON text has all members of another array. A text that is not an array never matches.
+// HasMembers reports whether an array's JSON text has all members of another array. A text that is not an array never
+// matches.
 func HasMembers(text, other string) bool {
 	members, isArray := kv.ParseMembers(text)
 	wanted, areArrays := kv.ParseMembers(other)
@@ -99,7 +100,8 @@ func HasMembers(text, other string) bool {
 	return isArray && areArrays && !slices.ContainsFunc(wanted, func(member kv.Member) bool { return !known[member] })
 }
 
-// Remove deletes a blob. Blobs has no conditional delete, so whoever removes a copy must check the entry again afterwards.
+// Remove deletes a blob. Blobs has no conditional delete, so whoever removes a copy must check the entry again
+// afterwards.
 func (s *Store) Remove(ctx context.Context, key string) error {
 	return storeError(ctx, "blobs.Remove", s.client.Delete(ctx, key))
 }

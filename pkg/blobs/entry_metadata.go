@@ -13,8 +13,8 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// metadata holds in a blob's metadata what Blobs does not store of an entry. Its names are short, since Blobs allows 2 kB. It is zero
-// for blobs that other programs wrote.
+// metadata holds in a blob's metadata what Blobs does not store of an entry. Its names are short, since Blobs allows
+// 2 kB. It is zero for blobs that other programs wrote.
 type metadata struct {
 	// Revision is the one in Supabase that the blob is a copy of; zero if it was written here.
 	Revision kv.RowRevision `json:"v,omitzero"`
@@ -108,8 +108,8 @@ const unknownETag = "unknown"
 // ETagOf returns the etag of a blob that was read, for [Store.Write] and [Store.WriteBlob]. It is never "".
 func ETagOf(b Blob) string { return cmp.Or(b.ETag, unknownETag) }
 
-// overwriting returns the options of a write over the blob with the etag; "": there must be no blob. An unknown etag cannot be a
-// condition.
+// overwriting returns the options of a write over the blob with the etag; "": there must be no blob. An unknown etag
+// cannot be a condition.
 func overwriting(etag, metadata string) SetOptions {
 	if etag == unknownETag {
 		return SetOptions{Metadata: metadata}
@@ -117,8 +117,8 @@ func overwriting(etag, metadata string) SetOptions {
 	return SetOptions{Metadata: metadata, IfMatch: etag, IfNew: etag == ""}
 }
 
-// appendMembers adds to an array's JSON text the members that it lacks, and leaves the rest of the text as it is. Any other text counts
-// as an empty array.
+// appendMembers adds to an array's JSON text the members that it lacks, and leaves the rest of the text as it is. Any
+// other text counts as an empty array.
 func appendMembers(text string, members []kv.Member) (appended string, grown bool) {
 	present, isArray := kv.ParseMembers(text)
 	if !isArray {

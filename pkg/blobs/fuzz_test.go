@@ -76,7 +76,8 @@ func FuzzAddress(f *testing.F) {
 	})
 }
 
-// FuzzErrorAnswers: an answer that is no success asks for a pause that can be kept, and its error tells no token or address.
+// FuzzErrorAnswers: an answer that is no success asks for a pause that can be kept, and its error tells no token or
+// address.
 func FuzzErrorAnswers(f *testing.F) {
 	for _, seed := range []struct {
 		status                                  int
@@ -112,7 +113,8 @@ func FuzzErrorAnswers(f *testing.F) {
 	})
 }
 
-// FuzzLists: what the service answers to a list is a list, or an error, and comes to an end. A server stands in for it.
+// FuzzLists: what the service answers to a list is a list, or an error, and comes to an end. A server stands in for
+// it.
 func FuzzLists(f *testing.F) {
 	for _, body := range []string{`{"blobs":[{"key":"a","etag":"e","size":3,"last_modified":"2026-11-23T07:00:00Z"},{"etag":"x"}],"next_cursor":""}`, `{}`, `[]`, `null`, `{"blobs":null}`,
 		`{"blobs":[{"key":1}]}`, `{"blobs":[{"key":"k","size":1e99}]}`, `<html>`, `{"next_cursor":"c"}`, ``} {
@@ -165,7 +167,8 @@ func FuzzMetadataOfOthers(f *testing.F) {
 	})
 }
 
-// FuzzAppendMembers: a blob that is an index entry keeps the text it had and gets each new member once; anything else becomes a list.
+// FuzzAppendMembers: a blob that is an index entry keeps the text it had and gets each new member once; anything else
+// becomes a list.
 func FuzzAppendMembers(f *testing.F) {
 	f.Add(`[5, "5.0", 5.0]`, "5", "5.0")
 	f.Add(`["\u00015", 1e400]`, "\x015", "1e400")

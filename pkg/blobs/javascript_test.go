@@ -91,9 +91,9 @@ func (js *javaScript) client(way string) *Client {
 	return clientOf(a)
 }
 
-// TestTheJavaScriptClientIsTheOtherSide holds this client against the one that everybody else uses, on the server that comes
-// with that: what one writes, the other reads. The server takes an address for a name as it stands, so a key is the same
-// blob for both only if both send the same bytes.
+// TestTheJavaScriptClientIsTheOtherSide holds this client against the one that everybody else uses, on the server
+// that comes with that: what one writes, the other reads. The server takes an address for a name as it stands, so a
+// key is the same blob for both only if both send the same bytes.
 func TestTheJavaScriptClientIsTheOtherSide(t *testing.T) {
 	t.Parallel()
 	for _, way := range []string{"edge", "api"} {
@@ -164,8 +164,8 @@ func interopBlobs(t *testing.T, js *javaScript, way string, c *Client) {
 	}
 }
 
-// interopList decodes keys itself: this server lists them as they stood in the address, hosted Blobs do not. By the API it
-// lists nothing under a prefix, since it takes the query for a part of the store's name.
+// interopList decodes keys itself: this server lists them as they stood in the address, hosted Blobs do not. By the
+// API it lists nothing under a prefix, since it takes the query for a part of the store's name.
 func interopList(t *testing.T, js *javaScript, way string, c *Client) {
 	want := []string{}
 	for i, key := range interopKeys {
@@ -206,7 +206,8 @@ func interopList(t *testing.T, js *javaScript, way string, c *Client) {
 	require.Equal(t, "[]", js.do(way, "list", prefix, "", nil))
 }
 
-// TestListsUnderNetlifyDevHaveTheKeysThatWereWritten asks the store as kv-list does, on the server that netlify dev runs.
+// TestListsUnderNetlifyDevHaveTheKeysThatWereWritten asks the store as kv-list does, on the server that netlify dev
+// runs.
 func TestListsUnderNetlifyDevHaveTheKeysThatWereWritten(t *testing.T) {
 	t.Parallel()
 	js := startJavaScript(t)

@@ -10,12 +10,13 @@ import (
 // MaxKeyBytes bounds a key in bytes of UTF-8 (validateKey in @netlify/blobs).
 const MaxKeyBytes = 600
 
-// ValidateKey returns an error that says what is wrong, unless the key means the same blob to this client and to the JavaScript one.
+// ValidateKey returns an error that says what is wrong, unless the key means the same blob to this client and to the
+// JavaScript one.
 //
-// The JavaScript client does not encode keys: it passes them to new URL. So a key must not hold what has a meaning in an address: the
-// beginning of a query or a fragment (? and #), another form of a slash (\), of a character (% and two hex digits) or of a path (the
-// segments . and ..). new URL also drops tabs, line breaks and trailing spaces. Such keys are allowed: that client cannot have written
-// them, and they collide with no other key here.
+// The JavaScript client does not encode keys: it passes them to new URL. So a key must not hold what has a meaning in
+// an address: the beginning of a query or a fragment (? and #), another form of a slash (\), of a character (% and
+// two hex digits) or of a path (the segments . and ..). new URL also drops tabs, line breaks and trailing spaces.
+// Such keys are allowed: that client cannot have written them, and they collide with no other key here.
 func ValidateKey(key string) error {
 	switch {
 	case key == "":
@@ -53,9 +54,10 @@ func percentEncoded(key string) int {
 
 func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f' }
 
-// plain are the characters beside letters and digits that stay as they are in an address: those that new URL does not encode in a path
-// (URL standard, path percent-encode set) and RFC 3986 allows there. A server that takes addresses literally, like the local one, then
-// finds what the JavaScript client wrote. The exceptions are | and, before Node 24, ^, which RFC 3986 does not allow.
+// plain are the characters beside letters and digits that stay as they are in an address: those that new URL does not
+// encode in a path (URL standard, path percent-encode set) and RFC 3986 allows there. A server that takes addresses
+// literally, like the local one, then finds what the JavaScript client wrote. The exceptions are | and, before Node
+// 24, ^, which RFC 3986 does not allow.
 const plain = "-._~!$&'()*+,;=:@[]/"
 
 // escape encodes a key for a path.

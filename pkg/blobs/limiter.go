@@ -14,12 +14,12 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// Limiter keeps one process's requests to Netlify's API below a rate, and pauses them while the service says that its limit is reached.
-// The clients of one token share a limiter. Requests to the edge and to signed URLs do not count: Netlify limits those to its API, to
-// 500 a minute for a token.
+// Limiter keeps one process's requests to Netlify's API below a rate, and pauses them while the service says that its
+// limit is reached. The clients of one token share a limiter. Requests to the edge and to signed URLs do not count:
+// Netlify limits those to its API, to 500 a minute for a token.
 //
-// What other processes with the same token use shows in the service's headers: X-RateLimit-Limit, X-RateLimit-Remaining, and
-// X-RateLimit-Reset in seconds of Unix time ("Rate limiting" in Netlify's API guide).
+// What other processes with the same token use shows in the service's headers: X-RateLimit-Limit,
+// X-RateLimit-Remaining, and X-RateLimit-Reset in seconds of Unix time ("Rate limiting" in Netlify's API guide).
 type Limiter struct {
 	pace  *rate.Limiter
 	leave float64 // share of the service's limit that is left to other processes
@@ -29,8 +29,8 @@ type Limiter struct {
 	until time.Time // the service takes no request before
 }
 
-// DefaultRate and DefaultBackgroundRate are requests a minute, of an instance of a function and of the migration. Together they stay
-// below Netlify's limit.
+// DefaultRate and DefaultBackgroundRate are requests a minute, of an instance of a function and of the migration.
+// Together they stay below Netlify's limit.
 const (
 	DefaultRate           = 300
 	DefaultBackgroundRate = 180
@@ -39,14 +39,14 @@ const (
 // window is the period of Netlify's limit.
 const window = time.Minute
 
-// NewLimiter returns a limiter for requests that a caller waits for. It lets so many requests pass in any period per, half of them at
-// once. With 0 it sets no rate.
+// NewLimiter returns a limiter for requests that a caller waits for. It lets so many requests pass in any period per,
+// half of them at once. With 0 it sets no rate.
 func NewLimiter(requests int, per time.Duration) *Limiter {
 	return newLimiter(requests, requests/2, per, 0)
 }
 
-// NewBackgroundLimiter returns a limiter for background work. It lets so many requests pass in any period per, a tenth of them at once,
-// and none while less than a quarter of the service's limit is left. With 0 it sets no rate.
+// NewBackgroundLimiter returns a limiter for background work. It lets so many requests pass in any period per, a
+// tenth of them at once, and none while less than a quarter of the service's limit is left. With 0 it sets no rate.
 func NewBackgroundLimiter(requests int, per time.Duration) *Limiter {
 	return newLimiter(requests, requests/10, per, 0.25)
 }
@@ -64,8 +64,8 @@ func newLimiter(requests, atOnce int, per time.Duration, leave float64) *Limiter
 // Asked returns how many requests have passed.
 func (l *Limiter) Asked() int { return int(l.asked.Load()) }
 
-// wait waits until the next request may be sent. If that is after end, it returns at once the [*Error] that the service would return:
-// status 429 and the time to wait.
+// wait waits until the next request may be sent. If that is after end, it returns at once the [*Error] that the
+// service would return: status 429 and the time to wait.
 func (l *Limiter) wait(ctx context.Context, op string, end time.Time) error {
 	now := time.Now()
 	turn := l.pace.ReserveN(now, 1)
@@ -129,7 +129,8 @@ func (l *Limiter) learn(a response) {
 	}
 }
 
-// untilReset returns the time until the service starts counting again, if at most the share of its limit is left; else 0.
+// untilReset returns the time until the service starts counting again, if at most the share of its limit is left;
+// else 0.
 func (r response) untilReset(now time.Time, share float64) time.Duration {
 	limit, limitErr := strconv.Atoi(r.header.Get("X-RateLimit-Limit"))
 	remaining, remainingErr := strconv.Atoi(r.header.Get("X-RateLimit-Remaining"))

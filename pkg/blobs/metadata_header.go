@@ -17,8 +17,8 @@ const (
 	metadataPrefix = "b64;"
 )
 
-// MaxMetadataBytes bounds the JSON text of metadata: 1515 bytes. Its header has 2048 bytes for the name and the text in base64
-// (METADATA_MAX_SIZE in @netlify/blobs).
+// MaxMetadataBytes bounds the JSON text of metadata: 1515 bytes. Its header has 2048 bytes for the name and the text
+// in base64 (METADATA_MAX_SIZE in @netlify/blobs).
 const MaxMetadataBytes = (2048 - len(headerMetadataAPI) - len(metadataPrefix)) / 4 * 3
 
 // encodeMetadata returns the header's value for JSON text; "" for "".
@@ -51,7 +51,8 @@ func decodeMetadata(header http.Header) (string, error) {
 	return string(text), nil
 }
 
-// SameMetadata compares metadata. {} counts as none, as in the JavaScript client; the server of @netlify/blobs returns it.
+// SameMetadata compares metadata. {} counts as none, as in the JavaScript client; the server of @netlify/blobs
+// returns it.
 func SameMetadata(a, b string) bool {
 	return a == b || (a == "" || a == "{}") && (b == "" || b == "{}")
 }

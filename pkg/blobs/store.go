@@ -16,22 +16,22 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// Store is a [kv.Store] in Netlify Blobs. Each entry is a blob whose text is the value, and each index entry a blob with the array of its
-// members. It responds like the JavaScript functions that it replaces. Unlike them it loses no member, since it changes arrays with
-// conditional writes. An entry and its index entries are separate writes: one that fails in between returns an error, and repeating it
-// completes it. Queries are [kv.CodeNotConfigured].
+// Store is a [kv.Store] in Netlify Blobs. Each entry is a blob whose text is the value, and each index entry a blob
+// with the array of its members. It responds like the JavaScript functions that it replaces. Unlike them it loses no
+// member, since it changes arrays with conditional writes. An entry and its index entries are separate writes: one
+// that fails in between returns an error, and repeating it completes it. Queries are [kv.CodeNotConfigured].
 //
-// The blob's metadata holds what Blobs does not store: the times of creation and update, and the entry's indexes. If those exceed 2 kB,
-// the metadata names a blob of another store that holds them. The key of that blob is a hash of its content, so it never changes, and it
-// stays when the entry changes.
+// The blob's metadata holds what Blobs does not store: the times of creation and update, and the entry's indexes. If
+// those exceed 2 kB, the metadata names a blob of another store that holds them. The key of that blob is a hash of
+// its content, so it never changes, and it stays when the entry changes.
 type Store struct {
 	client  *Client
 	indexes *Client // large sets of indexes, by the hash of their text
 	now     func() time.Time
 }
 
-// maxReadBytes bounds reads of blobs that another program may have written and that are not returned. Instances have 1,024 MB of memory,
-// and Blobs stores values of up to 5 GB.
+// maxReadBytes bounds reads of blobs that another program may have written and that are not returned. Instances have
+// 1,024 MB of memory, and Blobs stores values of up to 5 GB.
 const maxReadBytes = 64 << 20
 
 // parallel is how many requests one operation makes at a time.
@@ -182,8 +182,8 @@ func (s *Store) addMembers(ctx context.Context, indexes []kv.Index) (grown []Cha
 	return grown, err
 }
 
-// addTo adds members to one index entry. Its times, indexes and revision stay: the blob is still a copy of that revision, with more
-// members. grown is nil if it has them all.
+// addTo adds members to one index entry. Its times, indexes and revision stay: the blob is still a copy of that
+// revision, with more members. grown is nil if it has them all.
 func (s *Store) addTo(ctx context.Context, key string, members []kv.Member) (grown *ChangedEntry, err error) {
 	return retryConflicts(ctx, func() (*ChangedEntry, error) {
 		blob, err := s.client.GetUpTo(ctx, key, maxReadBytes)

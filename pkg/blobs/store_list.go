@@ -22,8 +22,8 @@ type listed struct {
 	value    *string // with values; nil if the blob was deleted meanwhile
 }
 
-// List implements [kv.Store]. Blobs lists keys alone. Filters by index and orders by time therefore read the metadata of every blob under
-// the prefix.
+// List implements [kv.Store]. Blobs lists keys alone. Filters by index and orders by time therefore read the metadata
+// of every blob under the prefix.
 func (s *Store) List(ctx context.Context, q kv.ListQuery) (string, error) {
 	if err := q.Validate(); err != nil {
 		return "", err

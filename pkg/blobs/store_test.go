@@ -168,7 +168,8 @@ func TestListsOfBlobsAreBoundedLikeThoseOfSupabase(t *testing.T) {
 	require.ErrorContains(t, err, `the entry "a" alone`)
 }
 
-// The Blobs server of netlify dev gives no etags on reads: entries can be written there all the same, though without a condition.
+// The Blobs server of netlify dev gives no etags on reads: entries can be written there all the same, though without
+// a condition.
 func TestBlobsWithoutETagsCanBeWritten(t *testing.T) {
 	t.Parallel()
 	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})

@@ -17,8 +17,8 @@ var httpClient = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// exchange sends one request and reads the whole response. Its errors are the connection's and the context's, without the address, and
-// [ErrTooLarge] if most is not 0 and the body has more bytes.
+// exchange sends one request and reads the whole response. Its errors are the connection's and the context's, without
+// the address, and [ErrTooLarge] if most is not 0 and the body has more bytes.
 func exchange(ctx context.Context, method string, u *url.URL, header http.Header, body []byte, most int64) (response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
@@ -36,8 +36,8 @@ func exchange(ctx context.Context, method string, u *url.URL, header http.Header
 // maxUnusedBytes is how much of an error's body is read in order to keep the connection.
 const maxUnusedBytes = 64 << 10
 
-// readBody returns the body of a success, of which it reads at most one byte more than allowed. It drops an error's body, which may
-// quote the request.
+// readBody returns the body of a success, of which it reads at most one byte more than allowed. It drops an error's
+// body, which may quote the request.
 func readBody(response *http.Response, most int64) ([]byte, error) {
 	defer response.Body.Close()
 	switch {

@@ -31,7 +31,8 @@ func benchProject(b *testing.B, answer string) *Supabase {
 
 const benchChanges = `{"cursor":"0123456789abcdef/1700000000000/100:100:","all":false,"keys":["docs/1","docs/2"]}`
 
-// BenchmarkStore is a call of the store, with a project that takes no time to answer. Plain is the same by net/http alone.
+// BenchmarkStore is a call of the store, with a project that takes no time to answer. Plain is the same by net/http
+// alone.
 func BenchmarkStore(b *testing.B) {
 	value := `{"text":"` + strings.Repeat("some words ", 27) + `"}`
 	b.Run("Get", func(b *testing.B) {

@@ -18,11 +18,11 @@ type CacheConfig struct {
 	MaxBytes int64
 	// TTL is how long a result is kept after it was loaded, however often it has been revalidated.
 	TTL time.Duration
-	// MaxStale is how long after a look at the change feed results may come from memory without asking the database. 0: every
-	// result is as new as its request.
+	// MaxStale is how long after a look at the change feed results may come from memory without asking the database.
+	// 0: every result is as new as its request.
 	MaxStale time.Duration
-	// KeepEmpty also keeps a Get without an entry and a Query without results. It is off by default, because programs check whether
-	// something exists, write it, and check again at once.
+	// KeepEmpty also keeps a Get without an entry and a Query without results. It is off by default, because programs
+	// check whether something exists, write it, and check again at once.
 	KeepEmpty bool
 }
 
@@ -31,11 +31,12 @@ var DefaultCache = CacheConfig{Entries: 1000, MaxBytes: 64 << 20, TTL: 5 * time.
 
 // Cache is a [Reader] that keeps results of a Supabase project in memory. It is safe for concurrent use.
 //
-// Every instance of every function has its own cache, and rows are also edited by hand. So nobody can tell a cache what changed. It
-// asks the database's change feed instead, with one cursor as of which every result in memory is current. While the last look at the
-// feed is younger than MaxStale, results come from memory. After that a read goes to the database: a small result is loaded again,
-// together with the changes since the cursor; for a large one only the changes are read. Either look counts for all results. Those
-// that depend on a changed key are dropped, and the others are fresh again.
+// Every instance of every function has its own cache, and rows are also edited by hand. So nobody can tell a cache
+// what changed. It asks the database's change feed instead, with one cursor as of which every result in memory is
+// current. While the last look at the feed is younger than MaxStale, results come from memory. After that a read goes
+// to the database: a small result is loaded again, together with the changes since the cursor; for a large one only
+// the changes are read. Either look counts for all results. Those that depend on a changed key are dropped, and the
+// others are fresh again.
 type Cache struct {
 	store  *Supabase
 	config CacheConfig
@@ -93,7 +94,8 @@ func (s CacheStats) LogValue() slog.Value {
 	return slog.GroupValue(attributes...)
 }
 
-// largeResult is the size in bytes at which loading again costs more than a look, and another round trip if the result changed.
+// largeResult is the size in bytes at which loading again costs more than a look, and another round trip if the
+// result changed.
 const largeResult = 64 << 10
 
 // resultOverhead is roughly what a result takes beside its texts, in bytes.
@@ -205,8 +207,8 @@ func (c *Cache) read(ctx context.Context, r readRequest, f Freshness) (ReadResul
 	return loaded, nil
 }
 
-// recall looks into memory. It returns a result that may be served, or else the known one that must be revalidated, if any, and
-// the cursor as of which that was current.
+// recall looks into memory. It returns a result that may be served, or else the known one that must be revalidated,
+// if any, and the cursor as of which that was current.
 func (c *Cache) recall(r readRequest, f Freshness) (known *cachedResult, cursor string, result *ReadResult) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -224,9 +226,9 @@ func (c *Cache) recall(r readRequest, f Freshness) (known *cachedResult, cursor 
 	return known, c.cursor, &ReadResult{Body: known.body, Tag: known.tag, Source: SourceHit, Age: unseen}
 }
 
-// looksWith reports whether a load should also read the changes since the cursor. They cost a part of a round trip, and pay where a
-// result in memory may be fresh for longer, or a caller's write should be covered from now on. A result loaded without them is newer
-// than the cursor, so a later look can only drop it too often.
+// looksWith reports whether a load should also read the changes since the cursor. They cost a part of a round trip,
+// and pay where a result in memory may be fresh for longer, or a caller's write should be covered from now on. A
+// result loaded without them is newer than the cursor, so a later look can only drop it too often.
 func (c *Cache) looksWith(known *cachedResult, f Freshness) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -257,8 +259,8 @@ func (c *Cache) stillHolds(ctx context.Context, r readRequest, cursor string) (b
 	return !seen.touches(r.scope), nil
 }
 
-// load reads from the database, and keeps the result. known is the result in memory as of the cursor. With since it also reads what
-// changed since the cursor, which revalidates everything in memory.
+// load reads from the database, and keeps the result. known is the result in memory as of the cursor. With since it
+// also reads what changed since the cursor, which revalidates everything in memory.
 func (c *Cache) load(ctx context.Context, r readRequest, known *cachedResult, cursor string, since bool) (ReadResult, error) {
 	began := c.now()
 	if warming := c.isWarming(); warming || !since {
@@ -285,8 +287,9 @@ func (c *Cache) load(ctx context.Context, r readRequest, known *cachedResult, cu
 	return result, nil
 }
 
-// observe applies a look that began at the cursor: it drops what changed and moves the cursor. If the cursor has moved meanwhile it
-// does nothing and returns false, since the look may miss changes to newer results. The caller holds the lock.
+// observe applies a look that began at the cursor: it drops what changed and moves the cursor. If the cursor has
+// moved meanwhile it does nothing and returns false, since the look may miss changes to newer results. The caller
+// holds the lock.
 func (c *Cache) observe(cursor string, seen changes, began time.Time) bool {
 	if c.cursor != cursor {
 		return false
@@ -311,7 +314,8 @@ func (c *Cache) observe(cursor string, seen changes, began time.Time) bool {
 	return true
 }
 
-// keepAsOf keeps a result that was loaded after the cursor was read, unless the cursor has moved: that look may have dropped it.
+// keepAsOf keeps a result that was loaded after the cursor was read, unless the cursor has moved: that look may have
+// dropped it.
 func (c *Cache) keepAsOf(cursor string, r readRequest, result ReadResult, loaded time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -375,8 +379,8 @@ func (c *Cache) count(source Source) {
 	}
 }
 
-// age is the time that has passed, by the monotonic clock or the wall clock, whichever saw more of it: the first may stop while an
-// instance is frozen, and the second may be set back.
+// age is the time that has passed, by the monotonic clock or the wall clock, whichever saw more of it: the first may
+// stop while an instance is frozen, and the second may be set back.
 func age(then, now time.Time) time.Duration {
 	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }

@@ -43,8 +43,8 @@ func seedOf(t testing.TB) uint64 {
 	return seed
 }
 
-// world is what is committed under a prefix, as a plain model: values by key, the members of the index entry in the order
-// of their positions, and which entries have the index.
+// world is what is committed under a prefix, as a plain model: values by key, the members of the index entry in the
+// order of their positions, and which entries have the index.
 type world struct {
 	values  map[string]string
 	indexed map[string]string // key to its member
@@ -355,8 +355,8 @@ func sortedMembers(text string) string {
 }
 
 // TestNoAnswerIsOlderThanAllowed runs random interleavings of writers (functions, SQL, transactions that overlap) and
-// readers on several instances, and compares every answer with a model. CACHE_TEST_ROUNDS says how many. It does not run beside
-// others, which do not count on its bursts of changes.
+// readers on several instances, and compares every answer with a model. CACHE_TEST_ROUNDS says how many. It does not
+// run beside others, which do not count on its bursts of changes.
 func TestNoAnswerIsOlderThanAllowed(t *testing.T) {
 	const stepsOfARound = 12
 	rounds, seed := setting(t, "CACHE_TEST_ROUNDS", 400), seedOf(t)
@@ -434,7 +434,8 @@ func (n *interleaving) step() {
 	}
 }
 
-// requireStatsAddUp holds what the caches count against the answers that they gave, and what they say they hold against what is there.
+// requireStatsAddUp holds what the caches count against the answers that they gave, and what they say they hold
+// against what is there.
 func (n *interleaving) requireStatsAddUp() {
 	n.t.Helper()
 	counted := map[Source]int{}
@@ -465,8 +466,8 @@ func (n *interleaving) burst() {
 	}
 }
 
-// TestReadersSeeEveryAcknowledgedWriteInTime races writers and readers in real time: each writer counts up its own keys, and
-// no reader may find a count that is older than its cache's staleness. CACHE_TEST_SECONDS says how long.
+// TestReadersSeeEveryAcknowledgedWriteInTime races writers and readers in real time: each writer counts up its own
+// keys, and no reader may find a count that is older than its cache's staleness. CACHE_TEST_SECONDS says how long.
 func TestReadersSeeEveryAcknowledgedWriteInTime(t *testing.T) {
 	t.Parallel()
 	seconds, seed := setting(t, "CACHE_TEST_SECONDS", 2), seedOf(t)

@@ -383,7 +383,8 @@ func testLoadingWhileTheCursorMoves(t *testing.T, looked bool) {
 	c.requireGet("slow", `{"n":2}`, SourceMiss, "kv_get")
 }
 
-// Another caller's look may move the cursor between the moment an answer is found in memory and the look that is to confirm it.
+// Another caller's look may move the cursor between the moment an answer is found in memory and the look that is to
+// confirm it.
 func TestALookConfirmsOnlyWhatHeldAtItsCursor(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Second })

@@ -10,8 +10,9 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// defaultRetry gives a restarting database the seconds it needs, and leaves callers time to handle a clear error after that.
-// An attempt may take longer than Supabase's statement timeout (8 s), and a second one can follow one that hung.
+// defaultRetry gives a restarting database the seconds it needs, and leaves callers time to handle a clear error
+// after that. An attempt may take longer than Supabase's statement timeout (8 s), and a second one can follow one
+// that hung.
 var defaultRetry = upstream.Policy{
 	FirstPause: 40 * time.Millisecond, MaxPause: time.Second, Attempt: 10 * time.Second, Total: 15 * time.Second,
 }
@@ -27,9 +28,11 @@ func (s *Supabase) callJSON(ctx context.Context, function string, args, into any
 	return err
 }
 
-// callWith also repeats a call whose response accept refuses: it may have come from something in front of the database.
+// callWith also repeats a call whose response accept refuses: it may have come from something in front of the
+// database.
 //
-// It uses From(…).Insert(…) because the client's Rpc takes no context, and returns one call's error from all later calls.
+// It uses From(…).Insert(…) because the client's Rpc takes no context, and returns one call's error from all later
+// calls.
 func (s *Supabase) callWith(ctx context.Context, retry upstream.Policy, function string, args any, accept func(string) error) (string, error) {
 	text, err := upstream.Retry(ctx, retry, func(ctx context.Context) (string, error) {
 		text, _, err := s.client.From("rpc/"+function).Insert(args, false, "", "representation", "").ExecuteStringWithContext(ctx)

@@ -18,7 +18,8 @@ type changes struct {
 	Keys []string
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]. It refuses an object that lacks a field: its cursor could not be trusted.
+// UnmarshalJSON implements [json.Unmarshaler]. It refuses an object that lacks a field: its cursor could not be
+// trusted.
 func (c *changes) UnmarshalJSON(text []byte) error {
 	var fields struct {
 		Cursor string
@@ -60,8 +61,8 @@ func (c changes) touches(s scope) bool {
 // bootDigits is the length of kv.boot_id(), with which an epoch begins.
 const bootDigits = 8
 
-// covers reports whether what was visible at the cursor includes the write with the version ("<boot>.<transaction id>").
-// False means that it is not known.
+// covers reports whether what was visible at the cursor includes the write with the version ("<boot>.<transaction
+// id>"). False means that it is not known.
 //
 // A snapshot, "<xmin>:<xmax>:<xip>,…", sees the top-level transactions below xmax that were not in progress (xip); see
 // pg_current_snapshot in Postgres's documentation.

@@ -185,8 +185,8 @@ var badAnswers = map[string]struct {
 	"AnotherBugOfOurs":       {failed(500, "XX000"), false, CodeDatabaseUnreachable, "its log says why"},
 }
 
-// TestEveryFailureHasAnExample finds rows of failures, and codes in them, that no bad answer matches: add one, which says what the row
-// means.
+// TestEveryFailureHasAnExample finds rows of failures, and codes in them, that no bad answer matches: add one, which
+// says what the row means.
 func TestEveryFailureHasAnExample(t *testing.T) {
 	var examples []*postgrestError
 	for _, c := range badAnswers {
@@ -211,7 +211,8 @@ func TestEveryFailureHasAnExample(t *testing.T) {
 	}
 }
 
-// TestWhatABadAnswerMeans: what asks again until the time is over, and what is told at once, in words that name the cause.
+// TestWhatABadAnswerMeans: what asks again until the time is over, and what is told at once, in words that name the
+// cause.
 func TestWhatABadAnswerMeans(t *testing.T) {
 	for name, c := range badAnswers {
 		t.Run(name, func(t *testing.T) {

@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzChanges checks that a response of the change feed is decoded completely or refused, and that no key in it is missed.
+// FuzzChanges checks that a response of the change feed is decoded completely or refused, and that no key in it is
+// missed.
 func FuzzChanges(f *testing.F) {
 	f.Add(`{"cursor":"e/1/3:5:4","all":false,"keys":["b","a","a/b"]}`+"\n{}", "a")
 	f.Add(`{"cursor":"e/1/3:5:","all":true,"keys":[]}`+"\n", "")
@@ -81,7 +82,8 @@ func FuzzStrings(f *testing.F) {
 	})
 }
 
-// FuzzMembers: a string and a number never make the same member, and what a member is written as in JSON reads as that member.
+// FuzzMembers: a string and a number never make the same member, and what a member is written as in JSON reads as
+// that member.
 func FuzzMembers(f *testing.F) {
 	for _, text := range []string{"", "5", "5.0", "-1e400", "\x015", "\x01", "\x01\x01", "\"a\"", `"5"`, `"\u00015"`, `"\u0000"`, `"\ud800"`, "a\xff", "05", "1]", "null"} {
 		f.Add(text)
@@ -149,8 +151,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// FuzzAnswersOfPostgREST: whatever answers in the place of PostgREST, a caller is told one of few fixed sentences, and nothing
-// but what our own functions say in words for the caller.
+// FuzzAnswersOfPostgREST: whatever answers in the place of PostgREST, a caller is told one of few fixed sentences,
+// and nothing but what our own functions say in words for the caller.
 func FuzzAnswersOfPostgREST(f *testing.F) {
 	for _, seed := range []struct {
 		status                 int
@@ -221,7 +223,8 @@ func FuzzProjects(f *testing.F) {
 	})
 }
 
-// FuzzRowRevision checks that revisions are ordered by their numbers and that a text which parses is written back as it was.
+// FuzzRowRevision checks that revisions are ordered by their numbers and that a text which parses is written back as
+// it was.
 func FuzzRowRevision(f *testing.F) {
 	f.Add(int64(1), int64(2), int64(1), int64(3), "..")
 	f.Add(int64(2), int64(0), int64(1), int64(3), "a.x.2")

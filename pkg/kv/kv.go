@@ -11,20 +11,22 @@ import (
 
 // Store is a key-value store that is safe for concurrent use. Operations are atomic.
 //
-// Every error is an [*Error]. [CodeDeadlineExceeded] means that the context's deadline passed. [CodeDatabaseUnreachable] means that
-// the store could not be reached in several attempts. After either, a write may or may not have been applied.
+// Every error is an [*Error]. [CodeDeadlineExceeded] means that the context's deadline passed.
+// [CodeDatabaseUnreachable] means that the store could not be reached in several attempts. After either, a write may
+// or may not have been applied.
 type Store interface {
 	// Upsert creates or replaces an entry.
 	Upsert(ctx context.Context, entry Entry) (Written, error)
 	// Get returns the JSON text of the value under key, or [CodeNotFound].
 	Get(ctx context.Context, key string) (string, error)
-	// List returns the entries that q selects, as the JSON text of kv-list's response. [CodeTooLarge] means that the response would
-	// be larger than [MaxResponseBytes]: the caller must page.
+	// List returns the entries that q selects, as the JSON text of kv-list's response. [CodeTooLarge] means that the
+	// response would be larger than [MaxResponseBytes]: the caller must page.
 	List(ctx context.Context, q ListQuery) (string, error)
-	// Query returns the entries or the aggregates that q selects, as the JSON text of kv-query's response. A query that takes longer
-	// than [MaxQueryTime] is [CodeDeadlineExceeded].
+	// Query returns the entries or the aggregates that q selects, as the JSON text of kv-query's response. A query
+	// that takes longer than [MaxQueryTime] is [CodeDeadlineExceeded].
 	Query(ctx context.Context, q Query) (string, error)
-	// Delete removes the entry under key, and with an index entry its members. A missing key is not an error: see Written.Existed.
+	// Delete removes the entry under key, and with an index entry its members. A missing key is not an error: see
+	// Written.Existed.
 	Delete(ctx context.Context, key string) (Written, error)
 }
 
@@ -37,17 +39,19 @@ type Entry struct {
 	Indexes []Index
 }
 
-// Index files an entry under a member of an index. Key is the key of another entry, the index entry, whose value lists the members.
+// Index files an entry under a member of an index. Key is the key of another entry, the index entry, whose value
+// lists the members.
 type Index struct {
 	Key    string `json:"key"`
 	Member Member `json:"member"`
 }
 
-// String returns "<key>:<member>". It is ambiguous: "a:b" + "c" and "a" + "b:c" have the same, as have "a" + 5 and "a" + "5".
+// String returns "<key>:<member>". It is ambiguous: "a:b" + "c" and "a" + "b:c" have the same, as have "a" + 5 and
+// "a" + "5".
 func (x Index) String() string { return x.Key + ":" + x.Member.Text() }
 
-// Pairs returns the indexes as {key, member} pairs, without repeats and in order, the form that the database and Blobs store. It
-// never returns nil, which would mean that the indexes are not known.
+// Pairs returns the indexes as {key, member} pairs, without repeats and in order, the form that the database and
+// Blobs store. It never returns nil, which would mean that the indexes are not known.
 func Pairs(indexes []Index) [][2]string {
 	pairs, seen := make([][2]string, 0, len(indexes)), make(map[Index]bool, len(indexes))
 	for _, index := range indexes {

@@ -2,14 +2,15 @@ package kv
 
 import "time"
 
-// Limits of what can be stored and asked for, in every store. Beyond them a [*Error] with [CodeInvalidInput] is returned that names
-// the part, or [CodeUnstorableValue] for a value that is nested too deeply. The database has some of them too: tests/schema
-// compares those (TestLimitsAreThoseOfGo).
+// Limits of what can be stored and asked for, in every store. Beyond them a [*Error] with [CodeInvalidInput] is
+// returned that names the part, or [CodeUnstorableValue] for a value that is nested too deeply. The database has some
+// of them too: tests/schema compares those (TestLimitsAreThoseOfGo).
 const (
-	// MaxKeyBytes bounds a key, and "<key>:<member>" of an index. Postgres keeps at most about 2,700 bytes in a row of a btree, and a
-	// posting holds an index and a key.
+	// MaxKeyBytes bounds a key, and "<key>:<member>" of an index. Postgres keeps at most about 2,700 bytes in a row
+	// of a btree, and a posting holds an index and a key.
 	MaxKeyBytes = 1024
-	// MaxIndexes bounds the indexes of one upsert. A value of the sequence kv.member_position has room for 1,024 members.
+	// MaxIndexes bounds the indexes of one upsert. A value of the sequence kv.member_position has room for 1,024
+	// members.
 	MaxIndexes = 1000
 	// MaxDepth bounds the levels of arrays and objects of a value. Go's decoder ends at 10,000, Postgres's at 20,000.
 	MaxDepth = 2000
@@ -17,8 +18,9 @@ const (
 	MaxLimit = 10000
 	// MaxFilters bounds the index filters of one list or query, each of which is a join.
 	MaxFilters = 100
-	// MaxReadings bounds the pairs that the "<key>:<member>" filters of one list or query may stand for. A colon in the key or the
-	// member looks like the one between them, so each colon is one more pair to look up. No single filter has more colons than that.
+	// MaxReadings bounds the pairs that the "<key>:<member>" filters of one list or query may stand for. A colon in
+	// the key or the member looks like the one between them, so each colon is one more pair to look up. No single
+	// filter has more colons than that.
 	MaxCandidatePairs = MaxKeyBytes
 
 	// MaxQueryLimit bounds [Query.Limit] of an answer that is read as JSON.
@@ -43,8 +45,8 @@ const (
 	// MaxPathBytes and MaxPathSegments bound a [Path].
 	MaxPathBytes    = 1024
 	MaxPathSegments = 100
-	// MaxNumberDigits bounds the digits that a number may have before and after the point, when written without an exponent.
-	// Postgres's numeric ends at 16,383 digits after the point.
+	// MaxNumberDigits bounds the digits that a number may have before and after the point, when written without an
+	// exponent. Postgres's numeric ends at 16,383 digits after the point.
 	MaxNumberDigits = 16000
 	// MaxQueryTime is where the database ends a query (statement_timeout of kv_query).
 	MaxQueryTime = 10 * time.Second

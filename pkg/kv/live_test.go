@@ -125,7 +125,8 @@ func newRoad(t testing.TB) *road {
 	return r
 }
 
-// taken answers which functions were called since it was asked last, and which of them with the cursor of a cache: "kv_get since".
+// taken answers which functions were called since it was asked last, and which of them with the cursor of a cache:
+// "kv_get since".
 func (r *road) taken() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

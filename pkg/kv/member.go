@@ -6,11 +6,13 @@ import (
 	"strings"
 )
 
-// Member is a member of an index, a JSON string or number, in the form that the database, the metadata of blobs and this code use.
+// Member is a member of an index, a JSON string or number, in the form that the database, the metadata of blobs and
+// this code use.
 //
-// A string is its text, and a number is U+0001 and its JSON text. So 5 and "5" are two members, as are 5 and 5.0. A string that
-// begins with U+0001 has one more in front. Nearly every member is therefore its own text, which costs nothing; its JSON text would
-// take two more bytes in each of four places. The database follows the same rule (kv.member_from_json).
+// A string is its text, and a number is U+0001 and its JSON text. So 5 and "5" are two members, as are 5 and 5.0. A
+// string that begins with U+0001 has one more in front. Nearly every member is therefore its own text, which costs
+// nothing; its JSON text would take two more bytes in each of four places. The database follows the same rule
+// (kv.member_from_json).
 type Member string
 
 const numberMark = "\x01"
@@ -26,8 +28,8 @@ func TextMember(text string) Member {
 // NumberMember returns the member for a number, which is given as JSON text.
 func NumberMember(text string) Member { return Member(numberMark + text) }
 
-// ParseMember reads a member from valid JSON text without space around it. It is not ok for anything but a number or a string, nor
-// for a string that Postgres cannot store: with U+0000 or half of a surrogate pair.
+// ParseMember reads a member from valid JSON text without space around it. It is not ok for anything but a number or
+// a string, nor for a string that Postgres cannot store: with U+0000 or half of a surrogate pair.
 func ParseMember(text string) (m Member, ok bool) {
 	if isNumberText(text) {
 		return NumberMember(text), true
@@ -44,7 +46,8 @@ func isNumberText(text string) bool {
 	return text != "" && (text[0] == '-' || '0' <= text[0] && text[0] <= '9')
 }
 
-// ParseMembers returns the elements of a JSON array that can be members, in order. isArray is false for any other text.
+// ParseMembers returns the elements of a JSON array that can be members, in order. isArray is false for any other
+// text.
 func ParseMembers(text string) (members []Member, isArray bool) {
 	var elements []json.RawMessage
 	if json.Unmarshal([]byte(text), &elements) != nil || elements == nil {

@@ -6,14 +6,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// OutboxEntry is a write whose copy in the other store is not confirmed yet. It is added in the transaction of the write or before
-// it, so that a repair finds every write that may lack its copy.
+// OutboxEntry is a write whose copy in the other store is not confirmed yet. It is added in the transaction of the
+// write or before it, so that a repair finds every write that may lack its copy.
 type OutboxEntry struct {
 	ID  int64  `json:"id"`
 	Key string `json:"key"`
 	// Primary is the store that was written first, "blobs" or "supabase". Only [Supabase.OutboxEntries] sets it.
 	Primary string `json:"primary"`
-	// Revision is the entry's in Supabase when the outbox entry was added. UpsertMirrored and DeleteMirrored leave it zero.
+	// Revision is the entry's in Supabase when the outbox entry was added. UpsertMirrored and DeleteMirrored leave it
+	// zero.
 	Revision RowRevision `json:"token"`
 }
 
@@ -35,7 +36,8 @@ func (s *Supabase) UpsertMirrored(ctx context.Context, entry Entry) (Written, []
 	return s.upsert(ctx, entry, true)
 }
 
-// DeleteMirrored is [Supabase.Delete] that also adds an outbox entry, even without an entry: the other store may have one.
+// DeleteMirrored is [Supabase.Delete] that also adds an outbox entry, even without an entry: the other store may have
+// one.
 func (s *Supabase) DeleteMirrored(ctx context.Context, key string) (Written, []OutboxEntry, error) {
 	return s.delete(ctx, key, true)
 }
@@ -46,8 +48,8 @@ func (s *Supabase) States(ctx context.Context, keys []string) (states []State, e
 	return states, err
 }
 
-// ConfirmCopy removes an outbox entry if the copied revision is still current. An index entry may have gained members, which their
-// writers copy. Otherwise confirmed is false and now is the entry's present state.
+// ConfirmCopy removes an outbox entry if the copied revision is still current. An index entry may have gained
+// members, which their writers copy. Otherwise confirmed is false and now is the entry's present state.
 func (s *Supabase) ConfirmCopy(ctx context.Context, entry OutboxEntry, copied RowRevision) (confirmed bool, now State, err error) {
 	text, err := s.call(ctx, "kv_mirror_done", map[string]any{"p_id": entry.ID, "p_key": entry.Key, "p_token": copied})
 	if err != nil || text == "" {
@@ -79,11 +81,12 @@ func (s *Supabase) RemoveOutboxEntries(ctx context.Context, entries []OutboxEntr
 	return err
 }
 
-// Copy replaces an entry with state, or deletes it where state.Value is empty, if its revision is still the expected one. Otherwise
-// applied is false. now is the revision afterwards in either case. Indexes that are nil and times that are 0 stay as they are.
+// Copy replaces an entry with state, or deletes it where state.Value is empty, if its revision is still the expected
+// one. Otherwise applied is false. now is the revision afterwards in either case. Indexes that are nil and times that
+// are 0 stay as they are.
 //
-// With added, state is an index entry that gained members in Blobs: members that only Supabase has are kept, and the expected
-// revision may have fewer members than the present one.
+// With added, state is an index entry that gained members in Blobs: members that only Supabase has are kept, and the
+// expected revision may have fewer members than the present one.
 func (s *Supabase) Copy(ctx context.Context, state State, expected RowRevision, added bool) (applied bool, now RowRevision, err error) {
 	var response struct {
 		Applied bool

@@ -38,12 +38,12 @@ func (e *postgrestError) Error() string {
 	return fmt.Sprintf("status %d, code %q: %s", e.Status, e.Code, message)
 }
 
-// schemePrefix begins the scheme of addresses that go through [postgrestTransport]. The Supabase client takes no transport: it uses
-// http.DefaultTransport, and returns errors as text without their status.
+// schemePrefix begins the scheme of addresses that go through [postgrestTransport]. The Supabase client takes no
+// transport: it uses http.DefaultTransport, and returns errors as text without their status.
 const schemePrefix = "kv+"
 
-// register makes http.DefaultTransport serve the scheme. The standard library's transport supports that. A transport that a library
-// for monitoring has put in its place is wrapped, and still gets every other request.
+// register makes http.DefaultTransport serve the scheme. The standard library's transport supports that. A transport
+// that a library for monitoring has put in its place is wrapped, and still gets every other request.
 var register = sync.OnceFunc(func() {
 	ours := &postgrestTransport{base: upstream.Transport}
 	if standard, ok := http.DefaultTransport.(*http.Transport); ok {
@@ -73,7 +73,8 @@ func (t *schemeTransport) CloseIdleConnections() {
 	}
 }
 
-// viaPostgREST returns the project's address for the Supabase client, whose requests then go through [postgrestTransport].
+// viaPostgREST returns the project's address for the Supabase client, whose requests then go through
+// [postgrestTransport].
 func viaPostgREST(u *url.URL) string {
 	register()
 	return schemePrefix + u.String()
@@ -98,7 +99,8 @@ func (t *postgrestTransport) RoundTrip(r *http.Request) (*http.Response, error) 
 	return nil, readPostgrestError(response)
 }
 
-// needlessHeaders are sent by the Supabase client and not needed to call a function. PostgREST takes 30 µs to read them.
+// needlessHeaders are sent by the Supabase client and not needed to call a function. PostgREST takes 30 µs to read
+// them.
 var needlessHeaders = []string{"Prefer", "Accept-Profile", "X-Client-Info"}
 
 // secretKeyPrefix begins keys that are not JWTs, which Supabase accepts in the header apikey alone

@@ -10,8 +10,8 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// codeConnectionLost is the SQLSTATE connection_failure. It replaces the empty code that PostgREST 12 answers with, and status 400,
-// when Postgres ends the connection during a statement, as after the crash of another backend.
+// codeConnectionLost is the SQLSTATE connection_failure. It replaces the empty code that PostgREST 12 answers with,
+// and status 400, when Postgres ends the connection during a statement, as after the crash of another backend.
 const codeConnectionLost = "08006"
 
 // failure says what a response means that is not a kv_* function's.
@@ -25,7 +25,8 @@ type failure struct {
 }
 
 // failures are the responses of PostgREST, Postgres and Supabase's gateway, of which the first match counts. Sources:
-// https://docs.postgrest.org/en/v14/references/errors.html, https://www.postgresql.org/docs/current/errcodes-appendix.html,
+// https://docs.postgrest.org/en/v14/references/errors.html,
+// https://www.postgresql.org/docs/current/errcodes-appendix.html,
 // https://supabase.com/docs/guides/platform/http-status-codes and, for 520 to 530,
 // https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/.
 var failures = []failure{
@@ -39,16 +40,16 @@ var failures = []failure{
 	{codes: "22P02 22P05 22003 54001 54000", is: CodeUnstorableValue, says: messageUnstorable},
 	{codes: "57014", is: CodeDeadlineExceeded, says: messageDeadline},
 
-	// The schema: no such function, table or media type. Then the key. The gateway makes a token of the key, and PostgREST finds it
-	// issued in the future (PGRST303) if clocks differ by a second or two.
+	// The schema: no such function, table or media type. Then the key. The gateway makes a token of the key, and
+	// PostgREST finds it issued in the future (PGRST303) if clocks differ by a second or two.
 	{codes: "PGRST202 PGRST205 PGRST107 42883 42P01", is: CodeNotConfigured, says: messageNoSchema},
 	{codes: "PGRST106", is: CodeNotConfigured, says: messageNotExposed},
 	{codes: "PGRST125", is: CodeNotConfigured, says: "Supabase knows no such path: SUPABASE_URL must be the project's address alone, https://<project>.supabase.co"},
 	{codes: "PGRST303", transient: true, is: CodeNotConfigured, says: "Supabase did not take the token that it made of the key, because of the time in it: an old key may have expired, or clocks of Supabase differ (status.supabase.com)"},
 	{codes: "PGRST3* 42501", is: CodeNotConfigured, says: messageRefused},
 
-	// Transient: no connection (PGRST000 to 003, 08), deadlock, serialization failure (which no kv_* function raises), lock not
-	// available, out of memory, too many connections, and shutting down, crashed or starting up.
+	// Transient: no connection (PGRST000 to 003, 08), deadlock, serialization failure (which no kv_* function
+	// raises), lock not available, out of memory, too many connections, and shutting down, crashed or starting up.
 	{codes: "PGRST000 PGRST001 PGRST002 PGRST003 08* 40P01 40001 55P03 53200 53300 57P01 57P02 57P03",
 		transient: true, is: CodeDatabaseUnreachable, says: messageUnreachable},
 
@@ -59,7 +60,8 @@ var failures = []failure{
 	{from: 540, is: CodeUnavailable, says: "the Supabase project is paused, as free ones are after a week without traffic: restore it in Supabase's dashboard"},
 	{from: http.StatusForbidden, page: true, is: CodeUnavailable, says: "the request was blocked before it reached the Supabase project, so the key is not the reason: look at the project's network restrictions, and at status.supabase.com"},
 
-	// The gateway: its own responses. 520 to 530 are Cloudflare's, 544 is its timeout, and a page with 200 is maintenance.
+	// The gateway: its own responses. 520 to 530 are Cloudflare's, 544 is its timeout, and a page with 200 is
+	// maintenance.
 	{from: http.StatusUnauthorized, is: CodeNotConfigured, says: messageRefused},
 	{from: http.StatusForbidden, is: CodeNotConfigured, says: messageRefused},
 	{from: http.StatusNotAcceptable, is: CodeNotConfigured, says: messageNotExposed},
@@ -80,8 +82,8 @@ const (
 	messageNotExposed = "Supabase's API does not serve the schema public: add it to the exposed schemas in Supabase's dashboard (Integrations, Data API)"
 )
 
-// markTransient marks a failure that another attempt may not meet: one that [failures] says is transient, or one without a response,
-// such as a lost connection or a timeout of the attempt. A nil error stays nil.
+// markTransient marks a failure that another attempt may not meet: one that [failures] says is transient, or one
+// without a response, such as a lost connection or a timeout of the attempt. A nil error stays nil.
 func markTransient(err error) error {
 	var e *postgrestError
 	switch {
@@ -93,8 +95,8 @@ func markTransient(err error) error {
 	return &upstream.TransientError{Err: err}
 }
 
-// failure returns the meaning of the response. Codes go before statuses, since PostgREST answers a deadlock and a canceled query
-// with status 500.
+// failure returns the meaning of the response. Codes go before statuses, since PostgREST answers a deadlock and a
+// canceled query with status 500.
 func (e *postgrestError) failure() failure {
 	return failures[slices.IndexFunc(failures, e.matches)] // the last one matches everything
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Reader reads like a [Store], and says where each result came from. [Cache] implements it; [Uncached] makes one of any store. With
-// [CodeNotFound], Get also returns a result without a body. With any other error the result is zero.
+// Reader reads like a [Store], and says where each result came from. [Cache] implements it; [Uncached] makes one of
+// any store. With [CodeNotFound], Get also returns a result without a body. With any other error the result is zero.
 type Reader interface {
 	Get(ctx context.Context, key string, f Freshness) (ReadResult, error)
 	List(ctx context.Context, q ListQuery, f Freshness) (ReadResult, error)
@@ -21,8 +21,8 @@ type Reader interface {
 type Freshness struct {
 	// Bypass reads from the database.
 	Bypass bool
-	// After is a [Written].Version: the result must not be older than that write. Any other text, or a version from before a restart
-	// of the database, reads from the database.
+	// After is a [Written].Version: the result must not be older than that write. Any other text, or a version from
+	// before a restart of the database, reads from the database.
 	After string
 }
 

@@ -44,8 +44,8 @@ func (r RowRevision) String() string {
 // IsZero reports whether there was no entry.
 func (r RowRevision) IsZero() bool { return r == RowRevision{} }
 
-// Before reports whether r is older than other. Revisions that cannot be compared count as older: either side may be zero, or
-// the database may have been replaced.
+// Before reports whether r is older than other. Revisions that cannot be compared count as older: either side may be
+// zero, or the database may have been replaced.
 func (r RowRevision) Before(other RowRevision) bool {
 	if r.Database != other.Database {
 		return true
@@ -53,7 +53,8 @@ func (r RowRevision) Before(other RowRevision) bool {
 	return r.Version < other.Version || r.Version == other.Version && r.Members < other.Members
 }
 
-// SameRow reports whether both revisions are of the same write of an entry, between which only members can have been added.
+// SameRow reports whether both revisions are of the same write of an entry, between which only members can have been
+// added.
 func (r RowRevision) SameRow(other RowRevision) bool {
 	return !r.IsZero() && r.Database == other.Database && r.Version == other.Version
 }

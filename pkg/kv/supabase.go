@@ -21,9 +21,10 @@ type Supabase struct {
 	url, key string
 }
 
-// NewSupabase returns a store in the project at projectURL (SUPABASE_URL), with its service_role or secret key. It makes no
-// request. An address or a key that cannot be valid is [CodeNotConfigured]. No error holds the key, and no Message the address.
-// Both are cleaned of what pasting adds ([config.Clean]), and the address of a trailing /rest/v1, which Supabase also shows.
+// NewSupabase returns a store in the project at projectURL (SUPABASE_URL), with its service_role or secret key. It
+// makes no request. An address or a key that cannot be valid is [CodeNotConfigured]. No error holds the key, and no
+// Message the address. Both are cleaned of what pasting adds ([config.Clean]), and the address of a trailing
+// /rest/v1, which Supabase also shows.
 func NewSupabase(projectURL, key string) (*Supabase, error) {
 	key = config.Clean(key)
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
@@ -48,8 +49,9 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 // URL returns the project's address in the form of [ProjectAddress].
 func (s *Supabase) URL() string { return s.url }
 
-// ProjectAddress parses the address of a project, without /rest/v1 and slashes at its end. It is not ok for text that is no such
-// address: *.supabase.co with a path, or the dashboard at supabase.com. A self-hosted Supabase may have a path.
+// ProjectAddress parses the address of a project, without /rest/v1 and slashes at its end. It is not ok for text that
+// is no such address: *.supabase.co with a path, or the dashboard at supabase.com. A self-hosted Supabase may have a
+// path.
 func ProjectAddress(text string) (u *url.URL, ok bool) {
 	u, err := url.Parse(config.Clean(text))
 	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -60,8 +62,8 @@ func ProjectAddress(text string) (u *url.URL, ok bool) {
 	return u, !(strings.HasSuffix(host, ".supabase.co") && u.Path != "") && host != "supabase.com" && !strings.HasSuffix(host, ".supabase.com")
 }
 
-// WithBackgroundRetries returns a store for background work. It repeats transient failures for up to total, and an attempt may
-// take a minute.
+// WithBackgroundRetries returns a store for background work. It repeats transient failures for up to total, and an
+// attempt may take a minute.
 func (s *Supabase) WithBackgroundRetries(total time.Duration) *Supabase {
 	background := *s
 	background.retry = upstream.Policy{FirstPause: 100 * time.Millisecond, MaxPause: 5 * time.Second, Attempt: time.Minute, Total: total}
@@ -108,8 +110,8 @@ func (s *Supabase) delete(ctx context.Context, key string, mirrored bool) (Writt
 	}{key, newRequest(), mirrored})
 }
 
-// newRequest returns an id for a write. The database applies each id once, so that a write can be repeated. Ids grow with time,
-// which keeps the index over them compact.
+// newRequest returns an id for a write. The database applies each id once, so that a write can be repeated. Ids grow
+// with time, which keeps the index over them compact.
 func newRequest() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 
 func (s *Supabase) write(ctx context.Context, function string, args any) (Written, []OutboxEntry, error) {
@@ -169,8 +171,8 @@ func (s *Supabase) read(ctx context.Context, r readRequest) (string, error) {
 	return s.send(ctx, r, r.args, r.check)
 }
 
-// readSince makes the request of a read that also returns what changed since the cursor: one snapshot, one round trip. The cursor
-// is "" the first time.
+// readSince makes the request of a read that also returns what changed since the cursor: one snapshot, one round
+// trip. The cursor is "" the first time.
 func (s *Supabase) readSince(ctx context.Context, r readRequest, cursor string) (body string, c changes, err error) {
 	args := `{"p_since":` + encodeArgs(cursor) + `,` + strings.TrimPrefix(r.args, "{")
 	_, err = s.send(ctx, r, args, func(text string) error {

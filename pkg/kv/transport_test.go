@@ -24,8 +24,8 @@ func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
 
 const transportVariable = "KV_TEST_TRANSPORT"
 
-// TestAWrappedDefaultTransportDoesNoHarm runs each case in a process of its own, since stores change http.DefaultTransport when the first
-// of them is made.
+// TestAWrappedDefaultTransportDoesNoHarm runs each case in a process of its own, since stores change
+// http.DefaultTransport when the first of them is made.
 func TestAWrappedDefaultTransportDoesNoHarm(t *testing.T) {
 	t.Parallel()
 	for _, when := range []string{"Never", "Before", "After", "Twice"} {

@@ -18,9 +18,9 @@ const (
 // warmTime bounds a warm start. The cache keeps no reads meanwhile.
 const warmTime = 3 * time.Second
 
-// StartWarm begins to load results in the background, in one round trip, and returns at once. Patterns are keys, or prefixes that
-// end in "*". Until it has ended, reads go to the database and the cache keeps none of them. At the end done is called with nil,
-// or with the error after which the cache is empty and works.
+// StartWarm begins to load results in the background, in one round trip, and returns at once. Patterns are keys, or
+// prefixes that end in "*". Until it has ended, reads go to the database and the cache keeps none of them. At the end
+// done is called with nil, or with the error after which the cache is empty and works.
 func (c *Cache) StartWarm(ctx context.Context, with WarmWith, patterns []string, done func(error)) {
 	c.setWarming(true)
 	go func() {

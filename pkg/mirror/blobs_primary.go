@@ -19,7 +19,8 @@ type blobsPrimary struct {
 	pair         *Pair
 }
 
-// outboxTimeout bounds how long a write waits for its outbox entries. If the database cannot be reached, the write goes on without them.
+// outboxTimeout bounds how long a write waits for its outbox entries. If the database cannot be reached, the write
+// goes on without them.
 const outboxTimeout = 2 * time.Second
 
 func (s blobsPrimary) Upsert(ctx context.Context, entry kv.Entry) (kv.Written, error) {
@@ -55,8 +56,8 @@ func (s blobsPrimary) Delete(ctx context.Context, key string) (kv.Written, error
 	return written, err
 }
 
-// addOutboxEntries adds the outbox entries of a write. If the database cannot be reached there are none, which the log says: then only a
-// comparison of the stores finds what the mirror lacks.
+// addOutboxEntries adds the outbox entries of a write. If the database cannot be reached there are none, which the
+// log says: then only a comparison of the stores finds what the mirror lacks.
 func (p *Pair) addOutboxEntries(ctx context.Context, keys []string) []kv.OutboxEntry {
 	ctx, cancel := context.WithTimeout(ctx, outboxTimeout)
 	defer cancel()
@@ -67,8 +68,8 @@ func (p *Pair) addOutboxEntries(ctx context.Context, keys []string) []kv.OutboxE
 	return entries
 }
 
-// copyChanged copies the entries that a write changed, its own first, and removes its outbox entries. Index entries that the write did
-// not change are copied by whoever changed them.
+// copyChanged copies the entries that a write changed, its own first, and removes its outbox entries. Index entries
+// that the write did not change are copied by whoever changed them.
 func (p *Pair) copyChanged(ctx context.Context, entries []kv.OutboxEntry, changed []blobs.ChangedEntry) error {
 	known := map[string]*blobs.ChangedEntry{}
 	for i := range changed {
@@ -106,13 +107,13 @@ func (p *Pair) repairSupabase(ctx context.Context, entry kv.OutboxEntry) error {
 
 // toSupabase copies a key until the blob does not change any more.
 //
-// The row's revision was read before the blob, and the copy applies only to that revision. If another copy of a newer blob came between,
-// this one starts over. If the blob changed after it was read, the second look finds that. Both hold too for a blob that is known
-// because this process has just written it; nil: not known.
+// The row's revision was read before the blob, and the copy applies only to that revision. If another copy of a newer
+// blob came between, this one starts over. If the blob changed after it was read, the second look finds that. Both
+// hold too for a blob that is known because this process has just written it; nil: not known.
 //
-// isIndex means that members were added to the key. Then the copy only adds members: while instances of both kinds run, the row may have
-// others that are about to be copied to the blob. A blob that has only gained members since it was read is not read again, since
-// whoever added them copies them.
+// isIndex means that members were added to the key. Then the copy only adds members: while instances of both kinds
+// run, the row may have others that are about to be copied to the blob. A blob that has only gained members since it
+// was read is not read again, since whoever added them copies them.
 func (p *Pair) toSupabase(ctx context.Context, entry kv.OutboxEntry, isIndex bool, known *blobs.ChangedEntry) error {
 	expected, copied := entry.Revision, ""
 	for range rounds {

@@ -23,8 +23,9 @@ type Comparison struct {
 	Log *slog.Logger
 }
 
-// Compare returns a reader that answers from primary, and for a share of the reads also asks other. A difference is checked once more,
-// since a write may have come between. Queries are not compared, because Blobs does not support them.
+// Compare returns a reader that answers from primary, and for a share of the reads also asks other. A difference is
+// checked once more, since a write may have come between. Queries are not compared, because Blobs does not support
+// them.
 func Compare(primary, other kv.Reader, c Comparison) kv.Reader {
 	return comparingReader{primary, other, c}
 }
@@ -137,7 +138,8 @@ func (c comparingReader) again(ctx context.Context, deadline *time.Timer, read r
 	}
 }
 
-// verdict logs the differences and returns the outcome. Nil means that the comparison did not end; empty, that the stores agree.
+// verdict logs the differences and returns the outcome. Nil means that the comparison did not end; empty, that the
+// stores agree.
 func (c comparingReader) verdict(function string, differences []difference) kv.Compared {
 	if differences == nil {
 		return kv.ComparedSkipped

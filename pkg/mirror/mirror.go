@@ -34,8 +34,8 @@ const (
 // errUnsettled means that a copy started over too often. Its outbox entry stays.
 var errUnsettled = errors.New("others keep changing the entry")
 
-// copyAfterWrite runs the copying that follows a write, and logs a failure. The write itself has succeeded: the primary has it, and an
-// outbox entry says that the other store may lack it.
+// copyAfterWrite runs the copying that follows a write, and logs a failure. The write itself has succeeded: the
+// primary has it, and an outbox entry says that the other store may lack it.
 func (p *Pair) copyAfterWrite(ctx context.Context, direction string, do func(context.Context) error) {
 	timeout := p.Timeout
 	if timeout == 0 {
@@ -68,7 +68,8 @@ func each(ctx context.Context, entries []kv.OutboxEntry, copy func(context.Conte
 	return errors.Join(failures...)
 }
 
-// errOtherPrimary is for an outbox entry from before the stores were switched. Which store has the newer entry, only a person can decide.
+// errOtherPrimary is for an outbox entry from before the stores were switched. Which store has the newer entry, only
+// a person can decide.
 var errOtherPrimary = errors.New("it was added while the other store was primary: compare what both have under the key, write what is right, and delete the row")
 
 // Repairs counts the outbox entries that [Pair.Repair] found, by what it did with them.
@@ -79,8 +80,9 @@ type Repairs struct {
 	Failed       int `json:"failed"`        // kept, to be tried again
 }
 
-// Repair copies from the primary store for every outbox entry, and removes the entry. It keeps those that were added while the other store
-// was primary. The error says why entries were kept, or could not be read. What was repaired before an error stays repaired.
+// Repair copies from the primary store for every outbox entry, and removes the entry. It keeps those that were added
+// while the other store was primary. The error says why entries were kept, or could not be read. What was repaired
+// before an error stays repaired.
 func (p *Pair) Repair(ctx context.Context, primary Primary) (r Repairs, err error) {
 	const batch = 500
 	direction := p.toBlobs

@@ -56,7 +56,8 @@ func newPair(t testing.TB) *pairTest {
 	return p
 }
 
-// instance is another instance of the functions: clients of its own, on the same stores. It has more time than any machine needs.
+// instance is another instance of the functions: clients of its own, on the same stores. It has more time than any
+// machine needs.
 func (p *pairTest) instance() *Pair {
 	p.t.Helper()
 	store, err := kv.NewSupabase(p.database.URL, p.database.Key)
@@ -80,8 +81,8 @@ func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.Handler.ServeHTTP(w, r)
 }
 
-// waitForLateWrites waits until what callers have given up has arrived or ended, in both stores: for a while nothing is under way and
-// nothing new comes.
+// waitForLateWrites waits until what callers have given up has arrived or ended, in both stores: for a while nothing
+// is under way and nothing new comes.
 func (p *pairTest) waitForLateWrites() {
 	p.t.Helper()
 	var begun int64
@@ -308,8 +309,8 @@ func TestKeysThatBlobsCannotKeepAreRefusedWhileItIsWritten(t *testing.T) {
 	require.Empty(t, p.everything(p.Supabase))
 }
 
-// TestRacingWritesEndAlike: several instances write, index and delete the same keys at once, while writes to Blobs arrive late,
-// fail, or lose their answer. None differs after repair. MIRROR_TEST_KEYS says how many keys.
+// TestRacingWritesEndAlike: several instances write, index and delete the same keys at once, while writes to Blobs
+// arrive late, fail, or lose their answer. None differs after repair. MIRROR_TEST_KEYS says how many keys.
 func TestRacingWritesEndAlike(t *testing.T) {
 	t.Parallel()
 	const instances, callers = 3, 4
@@ -324,8 +325,8 @@ func TestRacingWritesEndAlike(t *testing.T) {
 			var group sync.WaitGroup
 			for i := range instances {
 				pair := p.instance()
-				// So short that many a copy is given up, and what it had under way arrives all the same. Faults are those of Blobs: a
-				// copy to Supabase is given up sooner.
+				// So short that many a copy is given up, and what it had under way arrives all the same. Faults are
+				// those of Blobs: a copy to Supabase is given up sooner.
 				pair.Timeout = map[Primary]time.Duration{PrimarySupabase: 150 * time.Millisecond, PrimaryBlobs: 5 * time.Millisecond}[direction]
 				store := first(pair, direction)
 				for c := range callers {
@@ -368,7 +369,8 @@ func TestRacingWritesEndAlike(t *testing.T) {
 	}
 }
 
-// TestBothStoresMeanTheSame: MIRROR_TEST_STEPS random operations, applied to both stores, to both mirrored pairs and to a plain model.
+// TestBothStoresMeanTheSame: MIRROR_TEST_STEPS random operations, applied to both stores, to both mirrored pairs and
+// to a plain model.
 func TestBothStoresMeanTheSame(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)

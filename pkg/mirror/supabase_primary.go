@@ -40,9 +40,9 @@ func (s supabasePrimary) Delete(ctx context.Context, key string) (kv.Written, er
 
 // toBlobs copies a key, and removes the outbox entry once the copy is current.
 //
-// The row's revision goes into the blob's metadata. A blob is written only over the one that was read, and only if that is older, so a
-// late write finds the blob changed and does nothing. A removal has no condition. If it removed too much, or a late write brought
-// something back after it, ConfirmCopy finds that the entry is not what was copied.
+// The row's revision goes into the blob's metadata. A blob is written only over the one that was read, and only if
+// that is older, so a late write finds the blob changed and does nothing. A removal has no condition. If it removed
+// too much, or a late write brought something back after it, ConfirmCopy finds that the entry is not what was copied.
 func (p *Pair) toBlobs(ctx context.Context, entry kv.OutboxEntry) error {
 	states, err := p.Supabase.States(ctx, []string{entry.Key})
 	if err != nil {
@@ -97,8 +97,8 @@ func (p *Pair) writeBlob(ctx context.Context, state kv.State) (settled bool, err
 	return settled, nil
 }
 
-// withMembersOfBlob returns the state's value with the members that only the blob has. While instances of both kinds run, as during a
-// switch, an instance with Blobs as primary has added those and is about to copy them.
+// withMembersOfBlob returns the state's value with the members that only the blob has. While instances of both kinds
+// run, as during a switch, an instance with Blobs as primary has added those and is about to copy them.
 func (p *Pair) withMembersOfBlob(ctx context.Context, state kv.State) (value, etag string, err error) {
 	blob, etag, err := p.Blobs.Read(ctx, state.Key)
 	if err != nil {

@@ -21,7 +21,8 @@ type deployment struct {
 	mu     sync.RWMutex
 	stores []kv.Store
 	turn   atomic.Int64
-	// calls is held by every caller for as long as its writes are under way, so that the stores can be compared between them.
+	// calls is held by every caller for as long as its writes are under way, so that the stores can be compared
+	// between them.
 	calls sync.RWMutex
 	made  [callers]atomic.Int64 // calls that have ended, by caller
 }
@@ -66,7 +67,8 @@ func (d *deployment) roll(t *testing.T, next ...kv.Store) {
 	d.phase(t)
 }
 
-// caller counts up entries of its own through whichever instance answers, and wants to read what it was told was written.
+// caller counts up entries of its own through whichever instance answers, and wants to read what it was told was
+// written.
 func (d *deployment) caller(t *testing.T, p *pairTest, number int, stop <-chan struct{}) (written int) {
 	for n := 0; ; n++ {
 		select {
@@ -111,8 +113,8 @@ func (d *deployment) call(t *testing.T, p *pairTest, number, n int) bool {
 	return true
 }
 
-// TestTheSwitchAndTheWayBackUnderTraffic walks docs/ROLLBACK.md from Blobs to Supabase and back: no caller gets an error, and nothing
-// that was acknowledged is lost.
+// TestTheSwitchAndTheWayBackUnderTraffic walks docs/ROLLBACK.md from Blobs to Supabase and back: no caller gets an
+// error, and nothing that was acknowledged is lost.
 func TestTheSwitchAndTheWayBackUnderTraffic(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
@@ -179,8 +181,8 @@ func TestTheSwitchAndTheWayBackUnderTraffic(t *testing.T) {
 	}
 }
 
-// copyEverything stands in for the migration: each blob is copied as a write of it would be, and of the index entry, which grows all
-// the time, the members.
+// copyEverything stands in for the migration: each blob is copied as a write of it would be, and of the index entry,
+// which grows all the time, the members.
 func (p *pairTest) copyEverything() {
 	p.t.Helper()
 	var list struct{ Keys []string }

@@ -9,14 +9,14 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// access decides who may call. The zero value lets everybody.
+// access decides who may call. The zero value allows everybody.
 type access struct {
 	restricted bool
-	all        [][sha256.Size]byte // digests of tokens, which have one length and so one time to compare
+	all        [][sha256.Size]byte // digests of tokens: equal lengths compare in equal time
 	reads      [][sha256.Size]byte
 }
 
-// accessFrom takes the tokens. A read token alone protects the reads and leaves the writes closed.
+// accessFrom returns the access that the tokens grant. A read token alone protects reads and closes writes.
 func accessFrom(tokens config.Access) access {
 	all, reads := digests(tokens.API), digests(tokens.Read)
 	return access{restricted: tokens.API != nil || tokens.Read != nil, all: all, reads: append(reads, all...)}
@@ -29,7 +29,7 @@ func digests(tokens config.Tokens) (sums [][sha256.Size]byte) {
 	return sums
 }
 
-// check compares the token of an Authorization header with all that are good for the purpose, without stopping early.
+// check compares the token of an Authorization header with every valid one, without stopping early.
 func (a access) check(authorization string, reading bool) error {
 	if !a.restricted {
 		return nil

@@ -15,7 +15,8 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// benchEvent is a request as Netlify sends it, with the headers that a browser and the platform add, each of them twice.
+// benchEvent is a request as Netlify sends it, with the headers that a browser and the platform add, each of them
+// twice.
 func benchEvent(b *testing.B, method string, params map[string]string, body string) []byte {
 	b.Helper()
 	header := map[string]string{
@@ -69,7 +70,8 @@ func (a answering) Upsert(context.Context, kv.Entry) (kv.Written, error) {
 const benchValue = `{"user":"user-0000123","score":123,"active":true,"title":"What a session of an app keeps","tags":["draft","mobile","beta"],` +
 	`"body":"Some sentences of text, as people write them into a form, and a few more words to make up for a size that is usual."}`
 
-// BenchmarkInvoke is what a function takes beside its store: reading the event, checking the request, writing the answer.
+// BenchmarkInvoke is what a function takes beside its store: reading the event, checking the request, writing the
+// answer.
 func BenchmarkInvoke(b *testing.B) {
 	var entries []string
 	for i := range 100 {

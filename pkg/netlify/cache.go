@@ -14,13 +14,13 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// CacheDefaults is what a function's cache does unless the environment says otherwise.
+// CacheDefaults are the defaults of a function's cache.
 type CacheDefaults struct {
-	MaxStale time.Duration // KV_CACHE_MAX_STALE
-	Warm     kv.WarmWith   // what KV_WARM_KEYS means to the function
+	MaxStale time.Duration // of KV_CACHE_MAX_STALE
+	Warm     kv.WarmWith   // what KV_WARM_KEYS loads
 }
 
-// cacheFromEnv reads the variables of the cache, and says what they mean to a function with these defaults.
+// cacheFromEnv reads the cache's variables, and the configuration that they mean to a function with the defaults.
 func cacheFromEnv(defaults CacheDefaults) (c config.Cache, cache kv.CacheConfig, err error) {
 	err = config.Read(&c, os.Getenv)
 	cache = kv.CacheConfig{Entries: c.Entries, MaxBytes: c.MaxBytes, TTL: c.TTL, MaxStale: defaults.MaxStale}
@@ -28,12 +28,12 @@ func cacheFromEnv(defaults CacheDefaults) (c config.Cache, cache kv.CacheConfig,
 		return c, cache, badVariable(err)
 	}
 	if c.MaxStale != nil {
-		cache.MaxStale, cache.KeepEmpty = *c.MaxStale, true // who sets it has thought of that
+		cache.MaxStale, cache.KeepEmpty = *c.MaxStale, true // a deliberate choice, which covers empty results too
 	}
 	return c, cache, nil
 }
 
-// logWarmStart tells how a warm start ended, in a line of its own: it belongs to no request.
+// logWarmStart logs how a warm start ended.
 func logWarmStart(err error) {
 	log := newLog()
 	if err != nil {
@@ -43,7 +43,7 @@ func logWarmStart(err error) {
 	log.LogAttrs(context.Background(), slog.LevelInfo, "warm start")
 }
 
-// freshness is what the request's headers ask of the cache.
+// freshness returns what the request's headers ask of the cache.
 func freshness(r *Request) kv.Freshness {
 	f := kv.Freshness{After: r.Headers.KVAfter, Bypass: strings.EqualFold(strings.TrimSpace(r.Headers.KVCache), "bypass")}
 	for _, directive := range strings.Split(r.Headers.CacheControl, ",") {
@@ -54,8 +54,8 @@ func freshness(r *Request) kv.Freshness {
 	return f
 }
 
-// cached turns what an endpoint made of a reader's answer into one that says how it came about, and that is empty where
-// the caller has the content already.
+// cached adds the headers that describe a reader's result to the response that was made of it. If the caller has the
+// content already, the response becomes 304.
 func cached(r *Request, result kv.ReadResult, response *Response) *Response {
 	header := map[string]string{
 		"X-KV-Cache": string(result.Source),
@@ -69,7 +69,7 @@ func cached(r *Request, result kv.ReadResult, response *Response) *Response {
 	if response.Status != http.StatusOK {
 		return response
 	}
-	// Weak: the same content comes with another timestamp each time.
+	// Weak, because the timestamp differs each time.
 	tag := `"` + result.Tag + `"`
 	header["ETag"] = "W/" + tag
 	if r.HTTPMethod == http.MethodGet && matches(r.Headers.IfNoneMatch, tag) {
@@ -78,7 +78,7 @@ func cached(r *Request, result kv.ReadResult, response *Response) *Response {
 	return response
 }
 
-// matches compares an entity tag with those of If-None-Match, weakly (RFC 9110, section 13.1.2). Ours hold no comma.
+// matches compares an entity tag, which has no comma, weakly with those of If-None-Match (RFC 9110, section 13.1.2).
 func matches(ifNoneMatch, tag string) bool {
 	for _, given := range strings.Split(ifNoneMatch, ",") {
 		given = strings.TrimSpace(given)
@@ -89,7 +89,7 @@ func matches(ifNoneMatch, tag string) bool {
 	return false
 }
 
-// cacheStats are the counters as a dictionary of structured fields (RFC 9651).
+// cacheStats returns the counters as a dictionary of structured fields (RFC 9651).
 func cacheStats(s kv.CacheStats) string {
 	text := make([]byte, 0, 160)
 	s.Each(func(name string, n int64) {
@@ -101,10 +101,10 @@ func cacheStats(s kv.CacheStats) string {
 	return string(text)
 }
 
-// milliseconds is a time for Server-Timing and the log.
+// milliseconds returns a duration for Server-Timing and the log.
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// serverTiming says where the time went, for the browser's developer tools.
+// serverTiming returns the header that browsers' developer tools show.
 func serverTiming(result *kv.ReadResult, total time.Duration) string {
 	timing := make([]byte, 0, 80)
 	if result != nil {

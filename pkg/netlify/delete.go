@@ -30,7 +30,7 @@ func Delete(store deleter) Endpoint {
 	}}
 }
 
-// deleteKey takes the key from the query of a DELETE, and from the body of a POST.
+// deleteKey reads the key from the parameters of a DELETE, or from the body of a POST.
 func deleteKey(r *Request) (string, error) {
 	if r.HTTPMethod == http.MethodDelete {
 		for _, check := range []error{checkNoBody(r), checkNames("a parameter of kv-delete", paramNames(r), []string{"key"}), checkOnce(r, "key")} {

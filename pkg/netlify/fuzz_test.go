@@ -36,8 +36,8 @@ func FuzzRequests(f *testing.F) {
 	})
 }
 
-// FuzzRequestsOnSupabase is [FuzzRequests] with the real database behind it: whatever can be said to the functions, the database
-// is never at a loss, and gives back what it took.
+// FuzzRequestsOnSupabase is [FuzzRequests] with the real database behind it: whatever can be said to the functions,
+// the database is never at a loss, and gives back what it took.
 func FuzzRequestsOnSupabase(f *testing.F) {
 	if os.Getenv("SUPABASE_URL") == "" {
 		f.Skip("SUPABASE_URL is not set: this asks a database: run `make test`, or `make up` and `set -a; . .local/env`")
@@ -67,7 +67,8 @@ func FuzzRequestsOnSupabase(f *testing.F) {
 	})
 }
 
-// apart is a part of a store: keys, and what reads select by, have a prefix, so that random deletes hit nobody else's entries.
+// apart is a part of a store: keys, and what reads select by, have a prefix, so that random deletes hit nobody else's
+// entries.
 type apart struct {
 	kv.Store
 	prefix string
@@ -140,7 +141,8 @@ func seedRequests(f *testing.F) {
 	}
 }
 
-// eventOf is the event that Netlify makes of a request. What is not UTF-8 becomes so on its way, but for a body in base64.
+// eventOf is the event that Netlify makes of a request. What is not UTF-8 becomes so on its way, but for a body in
+// base64.
 func eventOf(t *testing.T, method, path, query, headers string, body []byte, encoded bool) string {
 	params, _ := url.ParseQuery(query)
 	header := map[string]string{}
@@ -167,7 +169,8 @@ func requestOf(t testing.TB, event string) *Request {
 	return &r
 }
 
-// requirePromises checks what holds for every answer, whatever the request was; invoke has looked at the headers of all.
+// requirePromises checks what holds for every answer, whatever the request was; invoke has looked at the headers of
+// all.
 func requirePromises(t *testing.T, method string, r response) {
 	t.Helper()
 	body := r.Body

@@ -14,7 +14,7 @@ type getter interface {
 	Stats() kv.CacheStats
 }
 
-// GetCache is how kv-get caches.
+// GetCache are the defaults of kv-get.
 var GetCache = CacheDefaults{MaxStale: time.Second, Warm: kv.WarmEntries}
 
 // Get is the kv-get endpoint.
@@ -38,14 +38,14 @@ func Get(reader getter) Endpoint {
 	}}
 }
 
-// notFound is an answer rather than an error: callers have always found the key in it.
+// notFound is not an error's response, since callers have always found the key in it.
 func notFound(r *Request, key string) *Response {
 	body := kv.AppendString([]byte(`{"error":"Key not found","code":"not_found","key":`), key)
 	body = kv.AppendString(append(body, `,"exists":false,"timestamp":`...), r.Timestamp())
 	return &Response{Status: http.StatusNotFound, Body: append(body, '}')}
 }
 
-// getKey takes the key from the query, else from the path.
+// getKey reads the key from the parameters, or else from the path.
 func getKey(r *Request) (string, error) {
 	key := r.Param("key")
 	if key == "" {
@@ -57,7 +57,7 @@ func getKey(r *Request) (string, error) {
 	return requireKey(key)
 }
 
-// requireKey refuses a key that is missing or cannot be one.
+// requireKey refuses a key that is missing or not valid.
 func requireKey(key string) (string, error) {
 	if key == "" {
 		return "", kv.Invalid("Missing key parameter")

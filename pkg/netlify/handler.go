@@ -18,17 +18,17 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Endpoint is one function: what it answers, and how.
+// Endpoint is one function.
 type Endpoint struct {
-	Name    string   // as in kv-list, for the log
-	Methods []string // besides OPTIONS, and HEAD where there is GET
-	Reads   bool     // it changes nothing: KV_READ_TOKEN is enough, and browsers must revalidate what they keep
-	// Stats counts what the cache of a reading function did.
+	Name    string   // for the log, as in kv-list
+	Methods []string // besides OPTIONS, and HEAD with GET
+	Reads   bool     // it only reads: KV_READ_TOKEN is enough, and browsers must revalidate responses
+	// Stats returns the counters of the cache; nil without a cache.
 	Stats func() kv.CacheStats
 	Run   func(ctx context.Context, r *Request) (*Response, error)
 }
 
-// Handler answers invocations of one endpoint. It implements lambda.Handler.
+// Handler serves an endpoint. It implements lambda.Handler.
 type Handler struct {
 	endpoint Endpoint
 	access   access
@@ -36,10 +36,10 @@ type Handler struct {
 	now      func() time.Time
 }
 
-// Handle returns the handler of an endpoint, with the tokens that the environment sets and a log on standard output.
+// Handle returns the handler of an endpoint, with the environment's tokens and a log on standard output.
 func Handle(endpoint Endpoint) *Handler { return HandleWithLog(endpoint, newLog()) }
 
-// HandleWithLog is [Handle] with the log going elsewhere.
+// HandleWithLog is [Handle] with another log.
 func HandleWithLog(endpoint Endpoint, log *slog.Logger) *Handler {
 	var tokens config.Access
 	_ = config.Read(&tokens, os.Getenv) // any text is one
@@ -53,10 +53,10 @@ func HandleWithLog(endpoint Endpoint, log *slog.Logger) *Handler {
 
 func newLog() *slog.Logger { return slog.New(slog.NewJSONHandler(os.Stdout, nil)) }
 
-// answerTime is kept back from the invocation's deadline for writing the answer that says the time is over.
+// responseReserve is the part of the invocation's time that is left for the response that says the time is over.
 const responseReserve = 500 * time.Millisecond
 
-// Invoke answers one event. It returns no error: whatever happens becomes a response.
+// Invoke returns the response to one event. The error is always nil: every failure becomes a response.
 func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	start := h.now()
 	if deadline, ok := ctx.Deadline(); ok {
@@ -90,7 +90,7 @@ func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	return encoded, nil
 }
 
-// answer decodes the event and runs the endpoint; a panic in either becomes an error.
+// run decodes the event and runs the endpoint. A panic becomes an error.
 func (h *Handler) run(ctx context.Context, event []byte, request *Request) (response *Response, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -100,46 +100,40 @@ func (h *Handler) run(ctx context.Context, event []byte, request *Request) (resp
 	if err := decodeEvent(event, request); err != nil {
 		return nil, kv.Invalid("the event must be an HTTP request as Netlify sends it")
 	}
-	if request.HTTPMethod == http.MethodHead { // is answered as GET, without the body (RFC 9110, section 9.3.2)
+	if request.HTTPMethod == http.MethodHead { // like GET, without the body (RFC 9110, section 9.3.2)
 		request.head, request.HTTPMethod = true, http.MethodGet
 	}
 	switch {
-	case !request.allowsMethod(h.endpoint.Methods):
-		return nil, &kv.Error{Code: kv.CodeMethodNotAllowed, Message: "Method Not Allowed"}
 	case request.HTTPMethod == http.MethodOptions:
 		return &Response{Status: http.StatusOK}, nil
+	case !slices.Contains(h.endpoint.Methods, request.HTTPMethod):
+		return nil, &kv.Error{Code: kv.CodeMethodNotAllowed, Message: "Method Not Allowed"}
 	}
 	if err := h.access.check(request.Headers.Authorization, h.endpoint.Reads); err != nil {
 		return nil, err
 	}
-	return h.endpoint.Run(withBlobs(ctx, request), request)
+	return h.endpoint.Run(blobs.WithEvent(ctx, request.Blobs, request.Headers.SiteID), request)
 }
 
-// withBlobs gives the store in Blobs its way there, and the site. An event that has no way, or one that cannot be read or is refused,
-// leaves it to the environment.
-func withBlobs(ctx context.Context, request *Request) context.Context {
-	return blobs.WithEvent(ctx, request.Blobs, request.Headers.SiteID)
-}
-
-// exposedHeaders are what a browser's script may read of an answer. X-Nf-Request-Id is Netlify's.
+// exposedHeaders are the response headers that a browser's script may read. Netlify adds X-Nf-Request-Id.
 const exposedHeaders = "ETag, Age, Server-Timing, X-KV-Version, X-KV-Cache, X-KV-Cache-Stats, X-KV-Compare," +
 	" X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, X-KV-Release, Content-Disposition, Retry-After, X-Nf-Request-Id"
 
-// allowedHeaders are what a browser's script may send: what the functions understand, and what tracing adds to requests by itself
-// (W3C Trace Context and Baggage; Sentry), which a browser would otherwise refuse to send.
+// allowedHeaders are the request headers that a browser's script may send: those that the functions read, and those
+// that libraries for tracing add (W3C Trace Context and Baggage; Sentry).
 const allowedHeaders = "Content-Type, Authorization, Cache-Control, If-None-Match, X-KV-After, X-KV-Cache," +
 	" traceparent, tracestate, baggage, sentry-trace"
 
-// preflightSeconds is how long a browser may keep the answer to a preflight: two hours, the most that Chromium does.
+// preflightSeconds is how long a browser may keep the response to a preflight: two hours, Chromium's maximum.
 const preflightSeconds = "7200"
 
-// headers are those of every answer, and the answer's own.
+// headers returns the headers of every response, and the response's own.
 func (h *Handler) headers(request *Request, response *Response) map[string]string {
 	header := map[string]string{
 		"Access-Control-Allow-Origin":   "*",
 		"Access-Control-Expose-Headers": exposedHeaders,
 		"Content-Type":                  "application/json",
-		// A value that looks like a page is not to be shown as one, also where somebody opens the address itself.
+		// A browser that opens the address must not show a value as a page.
 		"X-Content-Type-Options": "nosniff",
 		"X-KV-Release":           kv.Release,
 	}
@@ -162,15 +156,16 @@ func (h *Handler) headers(request *Request, response *Response) map[string]strin
 	return header
 }
 
-// methods are what a preflight allows. HEAD needs no leave from it, as GET needs none (Fetch standard, CORS-safelisted methods).
+// methods returns what a preflight allows. HEAD needs no permission, like GET (Fetch standard, CORS-safelisted
+// methods).
 func (h *Handler) methods() string {
 	return strings.Join(append(slices.Clone(h.endpoint.Methods), http.MethodOptions), ", ")
 }
 
-// maxRequestID bounds what a log line keeps of a request's id, in bytes. Netlify's have 26.
+// maxRequestID bounds a request's id in the log, in bytes. Netlify's have 26.
 const maxRequestID = 64
 
-// logRequest writes one line, with no key, value or token in it.
+// logRequest writes one line, without keys, values and tokens.
 func (h *Handler) logRequest(ctx context.Context, request *Request, response *Response, err error, took time.Duration) {
 	level, attributes := slog.LevelInfo, []slog.Attr{
 		slog.String("function", h.endpoint.Name),
@@ -179,7 +174,7 @@ func (h *Handler) logRequest(ctx context.Context, request *Request, response *Re
 		slog.Float64("duration_ms", milliseconds(took)),
 		slog.Int("bytes", len(response.Body)),
 	}
-	if id := request.Headers.RequestID; id != "" { // as Netlify's own log and the answer's X-Nf-Request-Id have it
+	if id := request.Headers.RequestID; id != "" { // also in Netlify's log, and in the response's X-Nf-Request-Id
 		attributes = append(attributes, slog.String("request_id", id[:min(len(id), maxRequestID)]))
 	}
 	if response.result != nil {
@@ -199,8 +194,8 @@ func (h *Handler) logRequest(ctx context.Context, request *Request, response *Re
 	h.log.LogAttrs(ctx, level, "request", attributes...)
 }
 
-// causeOf is what the log says of an error. Where it has a cause, that and what was being done: the message is for the caller, and may
-// name a key.
+// causeOf returns an error for the log: its operation and its cause, if it has one. The message is for the caller,
+// and may name a key.
 func causeOf(err error) string {
 	var e *kv.Error
 	switch {

@@ -16,10 +16,10 @@ type lister interface {
 	Stats() kv.CacheStats
 }
 
-// ListCache is how kv-list caches. Shipped clients list right after they write, and expect to see it.
+// ListCache are the defaults of kv-list. Shipped clients list right after they write, and expect to see the write.
 var ListCache = CacheDefaults{MaxStale: 0, Warm: kv.WarmLists}
 
-// List is the kv-list endpoint. Without limit, offset or cursor it answers with every matching key, as it always has.
+// List is the kv-list endpoint. Without limit, offset or cursor it returns every matching key.
 func List(reader lister) Endpoint {
 	return Endpoint{Name: "kv-list", Methods: []string{http.MethodGet}, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		q, err := listQuery(r)
@@ -60,7 +60,7 @@ func listQuery(r *Request) (q kv.ListQuery, err error) {
 	return q, err
 }
 
-// listSort reads sortBy and sortOrder. What kv-list calls created is createdAt everywhere else.
+// listSort reads sortBy and sortOrder. kv-list says created and updated for createdAt and updatedAt.
 func listSort(r *Request) (key kv.SortKey, err error) {
 	by, err := oneOf(r, "sortBy", "key", "created", "updated")
 	if err != nil {
@@ -71,7 +71,7 @@ func listSort(r *Request) (key kv.SortKey, err error) {
 	return kv.SortKey{Path: path, Descending: order == "desc"}, err
 }
 
-// oneOf reads a parameter of one of some values; the first of them if it is absent.
+// oneOf reads a parameter that has one of the allowed values; the first if it is absent.
 func oneOf(r *Request, name string, allowed ...string) (string, error) {
 	value := cmp.Or(r.Param(name), allowed[0])
 	if !slices.Contains(allowed, value) {

@@ -326,7 +326,8 @@ func TestOtherMethodsAreNotAllowedAndPreflightsAreOpen(t *testing.T) {
 	}
 }
 
-// TestHEADIsGETWithoutTheBody: status and headers are those of GET, errors included, and Content-Length says what GET would send.
+// TestHEADIsGETWithoutTheBody: status and headers are those of GET, errors included, and Content-Length says what GET
+// would send.
 func TestHEADIsGETWithoutTheBody(t *testing.T) {
 	t.Setenv("KV_API_TOKEN", "token")
 	const authorized = `"headers":{"authorization":"Bearer token"}`

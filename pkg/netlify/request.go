@@ -15,8 +15,8 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Request is an event that Netlify invokes a function with: API Gateway's (version 1) with rawUrl and blobs added. Fields that no
-// function reads are left out.
+// Request is an event that Netlify invokes a function with: API Gateway's (version 1) with rawUrl and blobs added.
+// Fields that no function reads are left out.
 type Request struct {
 	HTTPMethod                      string              `json:"httpMethod"`
 	Path                            string              `json:"path"`
@@ -34,8 +34,8 @@ type Request struct {
 	head bool             // the method was HEAD; HTTPMethod is GET then
 }
 
-// Headers are those of a request that functions read, whatever the case of their names. Netlify sets the last two itself, in lower
-// case. A request has some twenty more: to decode them would take longer than to answer from memory.
+// Headers are the request headers that functions read, in any case. Netlify sets the last two itself, in lower case.
+// A request has some twenty more, and decoding them would take longer than an answer from memory.
 type Headers struct {
 	Authorization string `json:"authorization,case:ignore"`
 	CacheControl  string `json:"cache-control,case:ignore"`
@@ -46,18 +46,18 @@ type Headers struct {
 	SiteID        string `json:"x-nf-site-id"`
 }
 
-// legacyJSON accepts what encoding/json accepts and jsonv2 does not: duplicate names, of which the last counts, and invalid UTF-8,
-// which becomes U+FFFD. jsonv2 reads a body of 1 MB in a sixth of the time.
+// legacyJSON accepts what encoding/json accepts and jsonv2 does not: duplicate names, of which the last counts, and
+// invalid UTF-8, which becomes U+FFFD. jsonv2 reads a body of 1 MB in a sixth of the time.
 var legacyJSON = jsonv2.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 func decodeEvent(event []byte, r *Request) error { return jsonv2.Unmarshal(event, r, legacyJSON) }
 
-// Timestamp is the time for the answer, as JavaScript's toISOString writes it.
+// Timestamp returns the time for the response in the form of JavaScript's toISOString.
 func (r *Request) Timestamp() string { return timestamp(r.now()) }
 
 func timestamp(now time.Time) string { return now.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// method is the method as it was sent.
+// method returns the method as it was sent.
 func (r *Request) method() string {
 	if r.head {
 		return http.MethodHead
@@ -65,7 +65,7 @@ func (r *Request) method() string {
 	return r.HTTPMethod
 }
 
-// Params returns all values of a query parameter, in order. Empty ones count as absent.
+// Params returns the values of a query parameter in order, without empty ones.
 func (r *Request) Params(name string) (given []string) {
 	values := r.MultiValueQueryStringParameters[name]
 	if values == nil {
@@ -79,7 +79,7 @@ func (r *Request) Params(name string) (given []string) {
 	return given
 }
 
-// Param returns a query parameter that takes one value: the last one given, "" if absent.
+// Param returns the last value of a query parameter; "" if it is absent.
 func (r *Request) Param(name string) string {
 	if values := r.Params(name); len(values) > 0 {
 		return values[len(values)-1]
@@ -87,7 +87,7 @@ func (r *Request) Param(name string) string {
 	return ""
 }
 
-// PathAfter returns what follows the first of the prefixes that the request's path begins with, still encoded.
+// PathAfter returns the path after the first of the prefixes that it begins with, still encoded; "" with none of them.
 func (r *Request) PathAfter(prefixes ...string) string {
 	path := r.Path
 	if u, err := url.Parse(r.RawURL); err == nil && r.RawURL != "" {
@@ -101,8 +101,9 @@ func (r *Request) PathAfter(prefixes ...string) string {
 	return ""
 }
 
-// JSONBody returns the fields of a JSON body, each as the text that was sent. A body that is empty or no object has
-// none; one that is not JSON, or not UTF-8, is an error.
+// JSONBody returns the fields of a JSON body, each with its text. They are nil for an empty body and for JSON that is
+// not an object. A body that is not JSON in UTF-8 is [kv.CodeInvalidInput], and one that is nested too deeply
+// [kv.CodeUnstorableValue].
 func (r *Request) JSONBody() (map[string]json.RawMessage, error) {
 	body, err := r.bodyText()
 	if err != nil || strings.TrimLeft(string(body), jsonSpace) == "" {
@@ -113,11 +114,11 @@ func (r *Request) JSONBody() (map[string]json.RawMessage, error) {
 		return fields, nil
 	}
 	fields = nil
-	err = json.Unmarshal(body, &fields) // which says what is wrong in the words that callers know
+	err = json.Unmarshal(body, &fields) // for its error messages, which callers know
 	switch err := err.(type) {
 	case nil:
 		return fields, nil
-	case *json.UnmarshalTypeError: // valid JSON, but not an object
+	case *json.UnmarshalTypeError: // JSON that is not an object
 		return nil, nil
 	case *json.SyntaxError:
 		if strings.Contains(err.Error(), "exceeded max depth") {
@@ -129,7 +130,7 @@ func (r *Request) JSONBody() (map[string]json.RawMessage, error) {
 	}
 }
 
-// bodyText is the body as it was sent, which must be UTF-8.
+// bodyText returns the body as it was sent, which must be UTF-8.
 func (r *Request) bodyText() ([]byte, error) {
 	body := []byte(r.Body)
 	if r.IsBase64Encoded && r.Body != "" {
@@ -145,13 +146,3 @@ func (r *Request) bodyText() ([]byte, error) {
 }
 
 const jsonSpace = " \t\r\n"
-
-// answersMethod tells whether an endpoint with the methods answers r.
-func (r *Request) allowsMethod(methods []string) bool {
-	for _, method := range methods {
-		if r.HTTPMethod == method {
-			return true
-		}
-	}
-	return r.HTTPMethod == http.MethodOptions
-}

@@ -22,7 +22,8 @@ var oddBodies = []string{
 	"{\"a\":\"\xff\"}", `{"a":"\`, `{"a`, `{"a":"\ud83d\u0041"}`, `{"a":1E+2,"b":1e,"c":2}`, `{"a":-}`,
 }
 
-// requireAsEver compares JSONBody with what encoding/json makes of the body: the fields, or that there are none, or that it is wrong.
+// requireAsEver compares JSONBody with what encoding/json makes of the body: the fields, or that there are none, or
+// that it is wrong.
 func requireAsEver(t testing.TB, body string) {
 	t.Helper()
 	r := Request{}

@@ -12,13 +12,13 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Answer is what an endpoint gives back: a status, headers beyond those that every answer has, and a body of JSON.
+// Response is what an endpoint returns: a status, headers beyond those of every response, and a body of JSON.
 type Response struct {
 	Status int
 	Header map[string]string
 	Body   []byte
 
-	result *kv.ReadResult // what a reader gave, where the answer was made of that
+	result *kv.ReadResult // that the body was made of; nil for other responses
 }
 
 // statusOf is the only place where a code becomes a status.
@@ -38,9 +38,10 @@ var statusOf = map[kv.Code]int{
 	kv.CodeInternal:            http.StatusInternalServerError,
 }
 
-// errorAnswer says what went wrong without what only the log may know. A bug's message is a fixed sentence.
+// errorResponse returns the response for an error, without what only the log may hold. A bug's message is a fixed
+// sentence.
 func errorResponse(err error, now time.Time) *Response {
-	e := &kv.Error{Code: kv.CodeInternal, Message: "something went wrong here that should not; the function's log has more"}
+	e := &kv.Error{Code: kv.CodeInternal, Message: "internal error; details are in the function's log"}
 	errors.As(err, &e)
 	body := kv.AppendString([]byte(`{"error":`), e.Message)
 	body = kv.AppendString(append(body, `,"code":`...), string(e.Code))
@@ -53,7 +54,7 @@ func errorResponse(err error, now time.Time) *Response {
 	return response
 }
 
-// dropBody makes the answer to GET one to HEAD, which still says how long the body is.
+// dropBody turns the response to GET into one to HEAD, which still says how long the body is.
 func (a *Response) dropBody() {
 	if a.Status != http.StatusNotModified {
 		a.Header["Content-Length"] = strconv.Itoa(len(a.Body))
@@ -63,8 +64,8 @@ func (a *Response) dropBody() {
 
 var quote, backslash = []byte{'"'}, []byte{'\\'}
 
-// encode writes the answer as the JSON that Netlify expects from a function; not ok where it would be too large. A body
-// that is too large as text, because quotes are escaped, may still fit as base64.
+// encode returns the response as the JSON that Netlify expects. It is not ok if that is too large. A body that is too
+// large as text, because its quotes are escaped, may fit as base64.
 func (a *Response) encode() (response []byte, ok bool) {
 	head := append([]byte(`{"statusCode":`), strconv.Itoa(a.Status)...)
 	head = append(head, `,"headers":{`...)
@@ -76,7 +77,7 @@ func (a *Response) encode() (response []byte, ok bool) {
 	}
 	head = append(head, `},"body":`...)
 
-	// The quotes of the body's JSON are what is escaped: counting them is far quicker than growing a large answer.
+	// To count what must be escaped is much faster than to grow a large response.
 	size := len(head) + len(a.Body) + bytes.Count(a.Body, quote) + bytes.Count(a.Body, backslash) + 64
 	response = kv.AppendString(append(make([]byte, 0, size), head...), a.Body)
 	response = append(response, `,"isBase64Encoded":false}`...)

@@ -12,8 +12,8 @@ import (
 	"netlify-supabase-kv/pkg/mirror"
 )
 
-// StoreFromEnv returns the store that the environment asks for, writes to the other one included where they are mirrored. It
-// never fails: where something is missing, the store it returns answers every operation with [kv.CodeNotConfigured] and
+// StoreFromEnv returns the store that the environment configures, and mirrors its writes if KV_MIRROR_WRITES is set.
+// It never fails: if a variable is missing or wrong, every operation of the store returns [kv.CodeNotConfigured] and
 // says what to set.
 func StoreFromEnv() kv.Store {
 	stores, err := storesFromEnv()
@@ -28,7 +28,8 @@ func StoreFromEnv() kv.Store {
 	return stores.answering()
 }
 
-// BlobsStoreFromEnv returns the store in Netlify Blobs, whatever else the environment asks for. It never fails, as [StoreFromEnv].
+// BlobsStoreFromEnv returns the store in Netlify Blobs, whatever else the environment configures. It never fails,
+// like [StoreFromEnv].
 func BlobsStoreFromEnv() kv.Store {
 	store, err := blobsFromEnv()
 	if err != nil {
@@ -37,10 +38,9 @@ func BlobsStoreFromEnv() kv.Store {
 	return store
 }
 
-// ReaderFromEnv returns what the reading functions ask: the store of [StoreFromEnv], where that is Supabase behind this
-// process's cache unless KV_CACHE is off, and compared with the other store where KV_COMPARE_READS says so. defaults are those of
-// the function. Where a variable cannot be understood, every read is answered with [kv.CodeNotConfigured] and what to set. The
-// answers that KV_WARM_KEYS names begin to load.
+// ReaderFromEnv returns the reader of a function that reads: the store of [StoreFromEnv], with this process's cache
+// in front of Supabase unless KV_CACHE is off, and compared with the other store if KV_COMPARE_READS says so. What
+// KV_WARM_KEYS names begins to load. It never fails, like [StoreFromEnv].
 func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
 	stores, err := storesFromEnv()
 	if err != nil {
@@ -64,7 +64,8 @@ func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
 	return reader
 }
 
-// CheckEnv returns what the functions do not understand of their variables, in the words with which they answer every request then.
+// CheckEnv returns what is wrong with the functions' variables, in the words with which they would answer every
+// request.
 func CheckEnv() (problems []error) {
 	_, err := storesFromEnv()
 	_, _, cacheErr := cacheFromEnv(GetCache)
@@ -80,17 +81,17 @@ func CheckEnv() (problems []error) {
 	return problems
 }
 
-// MaxStaleFromEnv is how old an answer of kv-get from memory may be.
+// MaxStaleFromEnv returns how old an answer of kv-get from memory may be.
 func MaxStaleFromEnv() time.Duration {
-	_, cache, _ := cacheFromEnv(GetCache) // of what it does not understand, CheckEnv tells
+	_, cache, _ := cacheFromEnv(GetCache) // CheckEnv returns the error
 	return cache.MaxStale
 }
 
-// stores are what the environment says of the two.
+// stores are the two stores as the environment configures them.
 type stores struct {
 	config.Stores
 	primary  mirror.Primary
-	supabase *kv.Supabase // nil where nothing needs it
+	supabase *kv.Supabase // nil if nothing needs it
 	blobs    *blobs.Store
 }
 
@@ -129,21 +130,21 @@ func badVariable(err error) error {
 	return &kv.Error{Code: kv.CodeNotConfigured, Message: err.Error()}
 }
 
-// The names of the stores in Blobs: the one that the JavaScript functions used, and one for what does not fit into its metadata.
+// The names of the stores in Blobs: the one that the JavaScript functions used, and one for indexes that do not fit
+// into metadata.
 const (
 	blobStore        = "kv"
 	blobStoreIndexes = "kv-indexes"
 )
 
-// blobsFromEnv returns the store in Blobs. The way to it comes with each request's event, else from the environment. Netlify gives
-// every function the SITE_ID of its site.
+// blobsFromEnv returns the store in Blobs. Its access comes from each request's event, or else from the environment.
 func blobsFromEnv() (*blobs.Store, error) {
 	var c config.Blobs
 	if err := config.Read(&c, os.Getenv); err != nil {
 		return nil, badVariable(err)
 	}
 	access := blobs.Access{SiteID: string(c.SiteID), APIToken: string(c.Token), APIURL: string(c.APIURL)}
-	perMinute := 0 // without bound
+	perMinute := 0 // no limit
 	switch {
 	case c.Rate != nil:
 		perMinute = *c.Rate
@@ -153,7 +154,7 @@ func blobsFromEnv() (*blobs.Store, error) {
 	limiter := blobs.NewLimiter(perMinute, time.Minute)
 	client := func(store string) *blobs.Client {
 		c := blobs.NewClient(store).WithDefault(access).WithLimiter(limiter)
-		if os.Getenv("NETLIFY_DEV") == "true" { // which netlify dev sets
+		if os.Getenv("NETLIFY_DEV") == "true" { // set by netlify dev
 			c = c.WithLocalEvents()
 		}
 		return c
@@ -179,7 +180,7 @@ func (s stores) pair() *mirror.Pair {
 	return &mirror.Pair{Supabase: s.supabase, Blobs: s.blobs, Log: newLog()}
 }
 
-// unconfigured answers everything with its error.
+// unconfigured is a store whose every operation returns the error.
 type unconfigured struct{ err error }
 
 func (u unconfigured) Upsert(context.Context, kv.Entry) (kv.Written, error) {

@@ -8,10 +8,10 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// What is ignored answers another question than the one that was asked, with everything or with the wrong thing. The functions that
-// shipped clients do not call refuse what they do not know, and say what they know instead.
+// An ignored parameter would return too much, or the wrong entries. Functions that shipped clients do not call
+// therefore refuse unknown names, and suggest the nearest known one.
 
-// foreignNames are what other APIs call the parameters of ours, in lower case without - and _.
+// foreignNames are the names of other APIs for parameters of this one, in lower case without - and _.
 var foreignNames = map[string]string{
 	"key": "prefix", "keys": "prefix", "id": "prefix", "ids": "prefix", "startswith": "prefix", "name": "key",
 	"index": "indexes", "indexkey": "indexKeys", "match": "indexes", "tag": "index", "tags": "index",
@@ -24,7 +24,7 @@ var foreignNames = map[string]string{
 	"sum": "aggregate", "aggregates": "aggregate", "group": "groupBy", "output": "format", "type": "where", "status": "where",
 }
 
-// checkNames refuses the first name that is not known, as in "filter is not a parameter of kv-query: did you mean where?".
+// checkNames refuses the first unknown name, as in "filter is not a parameter of kv-query: did you mean where?".
 func checkNames(what string, names, known []string) error {
 	for _, name := range names {
 		if !slices.Contains(known, name) {
@@ -34,7 +34,7 @@ func checkNames(what string, names, known []string) error {
 	return nil
 }
 
-// nearest is the known name that somebody most likely meant.
+// nearest returns the known name that was most likely meant.
 func nearest(name string, known []string) string {
 	plain := plainName(name)
 	for _, right := range known {
@@ -48,12 +48,12 @@ func nearest(name string, known []string) string {
 	return slices.MinFunc(known, func(a, b string) int { return distance(plain, plainName(a)) - distance(plain, plainName(b)) })
 }
 
-// plainName is a name without what people spell differently: case, - and _. A long one is cut: it is nobody's.
+// plainName returns the first 60 bytes of a name without case, - and _.
 func plainName(name string) string { return dashes.Replace(strings.ToLower(name[:min(len(name), 60)])) }
 
 var dashes = strings.NewReplacer("-", "", "_", "")
 
-// distance is how many bytes must be put in, taken out or changed to make b of a.
+// distance returns how many bytes must be inserted, removed or replaced to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -74,7 +74,7 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// checkOnce refuses a parameter that is given twice and takes one value.
+// checkOnce refuses a parameter with one value that is given twice.
 func checkOnce(r *Request, name string) error {
 	if n := len(r.Params(name)); n > 1 {
 		return kv.Invalid("%s must be given once, got %d", name, n)
@@ -90,7 +90,7 @@ func checkNoParams(r *Request) error {
 	return nil
 }
 
-// checkNoBody refuses the body of a request that is read from its parameters.
+// checkNoBody refuses the body of a request that takes parameters alone.
 func checkNoBody(r *Request) error {
 	body, err := r.bodyText()
 	if err != nil {
@@ -102,7 +102,7 @@ func checkNoBody(r *Request) error {
 	return nil
 }
 
-// paramNames are the names of the parameters that are not empty, in order.
+// paramNames returns the sorted names of the parameters that are not empty.
 func paramNames(r *Request) (names []string) {
 	for _, name := range slices.Concat(slices.Collect(maps.Keys(r.QueryStringParameters)), slices.Collect(maps.Keys(r.MultiValueQueryStringParameters))) {
 		if r.Param(name) != "" {

@@ -39,12 +39,12 @@ func UpsertBlob(store upserter) Endpoint {
 	return endpoint
 }
 
-// versionHeader carries the token that a reader may send back as X-KV-After.
+// versionHeader returns the header whose value a reader may send back as X-KV-After.
 func versionHeader(written kv.Written) map[string]string {
 	return map[string]string{"X-KV-Version": written.Version}
 }
 
-// upsertEntry reads the body. The value's text is taken as it was sent.
+// upsertEntry reads the body. The value keeps its text.
 func upsertEntry(r *Request) (kv.Entry, error) {
 	fields, err := r.JSONBody()
 	if err != nil {
@@ -65,8 +65,8 @@ func upsertEntry(r *Request) (kv.Entry, error) {
 	return kv.Entry{Key: key, Value: value, Indexes: indexes}, nil
 }
 
-// upsertIndexes reads the indexes field: nil unless it is an array. As ever, elements are ignored whose key or member is missing, or
-// nothing to JavaScript.
+// upsertIndexes reads the indexes field; nil unless it is an array. Elements whose key or member is missing or falsy
+// in JavaScript are ignored, as shipped clients expect.
 func upsertIndexes(text json.RawMessage) ([]kv.Index, error) {
 	var elements []json.RawMessage
 	if json.Unmarshal(text, &elements) != nil || elements == nil {
@@ -87,7 +87,7 @@ func upsertIndexes(text json.RawMessage) ([]kv.Index, error) {
 	return indexes, nil
 }
 
-// isFalsy tells whether JavaScript takes a field for false. One that is missing is undefined there.
+// isFalsy reports whether JavaScript takes a field for false. A missing one is undefined there.
 func isFalsy(text json.RawMessage) bool {
 	switch {
 	case len(text) == 0:
@@ -98,7 +98,7 @@ func isFalsy(text json.RawMessage) bool {
 	return slices.Contains([]string{`null`, `false`, `""`}, string(text))
 }
 
-// readIndex reads {"key":…,"member":…}. A number is a member as it is spelled, and as a key it counts as its text.
+// readIndex reads {"key":…,"member":…}. A number keeps its JSON text as a member, and counts as a string as a key.
 func readIndex(position string, fields map[string]json.RawMessage) (kv.Index, error) {
 	var parts [2]kv.Member
 	for i, name := range []string{"key", "member"} {
@@ -118,5 +118,5 @@ func readIndex(position string, fields map[string]json.RawMessage) (kv.Index, er
 	return kv.Index{Key: parts[0].Text(), Member: parts[1]}, nil
 }
 
-// isString tells whether a JSON text is that of a string.
+// isString reports whether JSON text is a string.
 func isString[T ~[]byte](text T) bool { return len(text) > 0 && text[0] == '"' }

@@ -17,14 +17,14 @@ type Policy struct {
 	FirstPause, MaxPause time.Duration
 	// Total bounds the time in which attempts begin.
 	Total time.Duration
-	// Attempt bounds one attempt; 0: half of the time left. An attempt also never takes more than half of the time left until the
-	// context's deadline: a connection that died while the instance was frozen is silent until TCP gives up, and another attempt
-	// must still be possible.
+	// Attempt bounds one attempt; 0: half of the time left. An attempt also never takes more than half of the time
+	// left until the context's deadline: a connection that died while the instance was frozen is silent until TCP
+	// gives up, and another attempt must still be possible.
 	Attempt time.Duration
 	// Unlimited lets an attempt take all the time left, for a call that must not be repeated because it was slow.
 	Unlimited bool
-	// Admit, if set, is called before each attempt. It waits until the attempt may be made. An error, as when that would be after
-	// end, ends the call.
+	// Admit, if set, is called before each attempt. It waits until the attempt may be made. An error, as when that
+	// would be after end, ends the call.
 	Admit func(ctx context.Context, end time.Time) error
 }
 
@@ -43,8 +43,9 @@ type TimeoutError struct{ Err error }
 func (e *TimeoutError) Error() string { return e.Err.Error() }
 func (e *TimeoutError) Unwrap() error { return e.Err }
 
-// Retry makes attempts until one succeeds or fails with anything but a [*TransientError], or the time is over. Then it returns
-// the last failure that was more than a timeout, without its mark: the last attempts have little time, and tell only that.
+// Retry makes attempts until one succeeds or fails with anything but a [*TransientError], or the time is over. Then
+// it returns the last failure that was more than a timeout, without its mark: the last attempts have little time, and
+// tell only that.
 func Retry[T any](ctx context.Context, p Policy, attempt func(context.Context) (T, error)) (none T, err error) {
 	if err := ctx.Err(); err != nil {
 		return none, &TimeoutError{err}

@@ -1,5 +1,5 @@
-// Package upstream calls the services behind the stores, Supabase and Netlify: one transport, one way to repeat what failed,
-// one reading of Retry-After.
+// Package upstream calls the services behind the stores, Supabase and Netlify: one transport, one way to repeat what
+// failed, one reading of Retry-After.
 package upstream
 
 import (
@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Transport is shared by everything that calls a service, so that its connections are too. Functions are frozen between two
-// requests and cannot see that the other side has closed a connection. Transport therefore drops idle connections earlier than
-// gateways do. It does not ask for compression: PostgREST takes time to read the header, and gateways change the ETag of what
-// they compress.
+// Transport is shared by everything that calls a service, so that its connections are too. Functions are frozen
+// between two requests and cannot see that the other side has closed a connection. Transport therefore drops idle
+// connections earlier than gateways do. It does not ask for compression: PostgREST takes time to read the header, and
+// gateways change the ETag of what they compress.
 var Transport = &http.Transport{
 	Proxy:               http.ProxyFromEnvironment,
 	ForceAttemptHTTP2:   true,
@@ -24,8 +24,9 @@ var Transport = &http.Transport{
 	DisableCompression:  true,
 }
 
-// LoadRoots begins to read the root certificates of this machine, once, and returns at once. Reading them takes 10 to 30 ms, for which the
-// first TLS handshake of a process would wait. Begun with the process, it is over before a distant server has answered.
+// LoadRoots begins to read the root certificates of this machine, once, and returns at once. Reading them takes 10 to
+// 30 ms, for which the first TLS handshake of a process would wait. Begun with the process, it is over before a
+// distant server has answered.
 var LoadRoots = sync.OnceFunc(func() {
 	go func() { _, _ = x509.SystemCertPool() }() // an error is the handshake's to report
 })
@@ -33,8 +34,9 @@ var LoadRoots = sync.OnceFunc(func() {
 // MaxRetryAfter bounds what [RetryAfter] returns. No request takes that long.
 const MaxRetryAfter = time.Hour
 
-// RetryAfter returns how long a Retry-After header, in seconds or as a date, asks to wait: 0 to [MaxRetryAfter]. It is not ok without
-// a header that can be read. now is this machine's time; a date is compared with the service's, see [Now].
+// RetryAfter returns how long a Retry-After header, in seconds or as a date, asks to wait: 0 to [MaxRetryAfter]. It
+// is not ok without a header that can be read. now is this machine's time; a date is compared with the service's, see
+// [Now].
 func RetryAfter(header http.Header, now time.Time) (wait time.Duration, ok bool) {
 	text := header.Get("Retry-After")
 	if seconds, err := strconv.Atoi(text); err == nil {

@@ -27,7 +27,8 @@ var regions = map[string]bool{
 	"us-east-1": true, "us-east-2": true, "eu-central-1": true, "ap-southeast-1": true, "ap-southeast-2": true, "auto": true,
 }
 
-// secrets are made at the first Open and kept in access.json, so that addresses handed out before a restart go on working.
+// secrets are made at the first Open and kept in access.json, so that addresses handed out before a restart go on
+// working.
 type secrets struct {
 	SiteID     string `json:"site_id"`
 	EventToken string `json:"event_token"`

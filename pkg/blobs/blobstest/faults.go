@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// FaultsPath is the control route for tests, answered to this machine only: GET shows the faults and how often each has struck, PUT
-// takes [Faults] as JSON and starts counting anew, DELETE switches them off.
+// FaultsPath is the control route for tests, answered to this machine only: GET shows the faults and how often each
+// has struck, PUT takes [Faults] as JSON and starts counting anew, DELETE switches them off.
 const FaultsPath = "/_platform/blobs/faults"
 
-// Faults are what goes wrong, each as a share of the requests from 0 to 1. All are off until asked for, and after every Open.
-// Requests that come one after the other meet the same faults for the same seed.
+// Faults are what goes wrong, each as a share of the requests from 0 to 1. All are off until asked for, and after
+// every Open. Requests that come one after the other meet the same faults for the same seed.
 type Faults struct {
 	Seed              uint64   `json:"seed"`
 	Methods           []string `json:"methods,omitempty"`   // only these, such as PUT; default all
@@ -33,8 +33,9 @@ type Faults struct {
 	LostAnswer        float64  `json:"lost_answer"`         // the request is carried out, the connection closed without an answer
 	ExpiredURL        float64  `json:"expired_url"`         // the signed URL that is handed out has expired already
 
-	// Limit is how many requests the API takes in one window, as documented by Netlify: any more are 429, without being carried out,
-	// and every answer has X-RateLimit-Limit, -Remaining and -Reset. Requests to the edge and to signed URLs do not count. 0: no limit.
+	// Limit is how many requests the API takes in one window, as documented by Netlify: any more are 429, without
+	// being carried out, and every answer has X-RateLimit-Limit, -Remaining and -Reset. Requests to the edge and to
+	// signed URLs do not count. 0: no limit.
 	Limit    int `json:"limit"`
 	WindowMS int `json:"window_ms"` // default 60000; whole seconds, which is how the headers count
 }
@@ -71,8 +72,8 @@ type faults struct {
 	used   int
 }
 
-// limited counts a request to the API, and says in the headers what is left of the limit; true where nothing is. Windows begin at whole
-// multiples of their length since 1970.
+// limited counts a request to the API, and says in the headers what is left of the limit; true where nothing is.
+// Windows begin at whole multiples of their length since 1970.
 func (f *faults) limited(header http.Header, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -96,7 +97,8 @@ func (f *faults) limited(header http.Header, now time.Time) bool {
 	return false
 }
 
-// draw decides. It takes the same number of random values each time, so that one share does not shift the luck of another.
+// draw decides. It takes the same number of random values each time, so that one share does not shift the luck of
+// another.
 func (f *faults) draw(method string) (out fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestJavaScriptClient drives the server with the client that everybody else uses, unchanged: testdata/client.cjs. What it wrote is
-// read here, and the other way round.
+// TestJavaScriptClient drives the server with the client that everybody else uses, unchanged: testdata/client.cjs.
+// What it wrote is read here, and the other way round.
 func TestJavaScriptClient(t *testing.T) {
 	t.Parallel()
 	modules := os.Getenv("BLOBS_JS_DIR")

@@ -30,8 +30,8 @@ const (
 	signedPrefix = "/_signed/"
 	signedAccept = "application/json;type=signed-url"
 
-	// A value's metadata travels under one name to and from the edge and the API, under the other with a signed address. On
-	// writes the client uses the second everywhere. Both are taken.
+	// A value's metadata travels under one name to and from the edge and the API, under the other with a signed
+	// address. On writes the client uses the second everywhere. Both are taken.
 	metadataHeader       = "Netlify-Blobs-Metadata"
 	metadataHeaderSigned = "X-Amz-Meta-User"
 )
@@ -44,8 +44,8 @@ type Options struct {
 	Now           func() time.Time // default time.Now
 }
 
-// Server answers as Netlify Blobs does for one site. It is safe for concurrent use. Give it a listener of its own or mount it
-// directly: http.ServeMux would redirect keys that hold // away from themselves.
+// Server answers as Netlify Blobs does for one site. It is safe for concurrent use. Give it a listener of its own or
+// mount it directly: http.ServeMux would redirect keys that hold // away from themselves.
 type Server struct {
 	opt     Options
 	secrets secrets
@@ -53,7 +53,8 @@ type Server struct {
 	faults  faults
 }
 
-// Open returns a server over the blobs kept in dir, which is made when it is missing. It fails if a file in it is damaged.
+// Open returns a server over the blobs kept in dir, which is made when it is missing. It fails if a file in it is
+// damaged.
 func Open(dir string, opt Options) (*Server, error) {
 	opt.PageSize = cmp.Or(opt.PageSize, 1000)
 	opt.SignedURLTTL = cmp.Or(opt.SignedURLTTL, 5*time.Minute)
@@ -93,7 +94,8 @@ func failf(status int, format string, args ...any) error {
 	return failure{status, fmt.Sprintf(format, args...)}
 }
 
-// request is what a client asks for, whichever way it came in. Without a key it is about the store, without a store about the site.
+// request is what a client asks for, whichever way it came in. Without a key it is about the store, without a store
+// about the site.
 type request struct {
 	store, key string
 	query      url.Values
@@ -257,7 +259,8 @@ func (s *Server) run(r *http.Request, req request, body []byte, expired bool) (a
 		return s.removeAll(req)
 	case req.key == "":
 		return answer{}, failf(http.StatusMethodNotAllowed, "%s needs a key", r.Method)
-	// As in the server that comes with @netlify/blobs: a write always gets an address, a read only when it asks for one.
+	// As in the server that comes with @netlify/blobs: a write always gets an address, a read only when it asks for
+	// one.
 	case req.api && (r.Method == http.MethodPut || r.Method == http.MethodGet && wantsSignedURL(r)):
 		expires := s.opt.Now().Add(s.opt.SignedURLTTL)
 		if expired {

@@ -55,8 +55,8 @@ func (c condition) holds(e *entry) bool {
 	return c.onlyIfMatch == "" || e != nil && e.Etag == c.onlyIfMatch
 }
 
-// storage keeps one file per blob under values/, named by a hash so that every key can be kept, and a sorted index in memory.
-// A file appears whole or not at all: it is written under tmp/, synced, and renamed into place.
+// storage keeps one file per blob under values/, named by a hash so that every key can be kept, and a sorted index in
+// memory. A file appears whole or not at all: it is written under tmp/, synced, and renamed into place.
 type storage struct {
 	dir    string
 	now    func() time.Time
@@ -269,8 +269,8 @@ type page struct {
 	next        string
 }
 
-// list returns up to limit entries whose keys begin with prefix, from the key from on. With directories, keys that go on with a
-// slash somewhere after the prefix are rolled up into what stands before it.
+// list returns up to limit entries whose keys begin with prefix, from the key from on. With directories, keys that go
+// on with a slash somewhere after the prefix are rolled up into what stands before it.
 func (s *storage) list(store, prefix, from string, directories bool, limit int) page {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

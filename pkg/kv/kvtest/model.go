@@ -16,8 +16,8 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// RunModel applies the same random operations to every store and to a plain model in memory, and compares all of them after every
-// step. The seed repeats a run.
+// RunModel applies the same random operations to every store and to a plain model in memory, and compares all of them
+// after every step. The seed repeats a run.
 func RunModel(t *testing.T, stores map[string]kv.Store, seed uint64, steps int) {
 	random := rand.New(rand.NewPCG(seed, 3)) // #nosec G404 -- to be repeated from its seed
 	prefix := "model/" + uuid.NewString() + "/"
@@ -111,10 +111,12 @@ func (m *model) apply(op operation) (existed bool) {
 	return false
 }
 
-// members are those of the model: numbers, strings that are spelled like them, and one that begins like a number does in a store.
+// members are those of the model: numbers, strings that are spelled like them, and one that begins like a number does
+// in a store.
 var members = []kv.Member{"m1", "m2", "5", "5.0", kv.NumberMember("5"), kv.NumberMember("5.0"), kv.NumberMember("1e2"), kv.TextMember("\x015")}
 
-// withMember is the value of an index entry after a member was added, as JSON: an array grows, anything else becomes one.
+// withMember is the value of an index entry after a member was added, as JSON: an array grows, anything else becomes
+// one.
 func withMember(value, member string) string {
 	var elements []json.RawMessage
 	if json.Unmarshal([]byte(value), &elements) != nil {
