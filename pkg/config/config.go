@@ -1,8 +1,9 @@
-// Package config reads the environment's variables. This file is the only list of them: the tables in the documentation and
-// .env.example are made of it (make generate), each field's comment being what they say of the variable.
+// Package config reads the environment's variables. This file is the only list of them: the tables in the
+// documentation and .env.example are made of it (make generate), each field's comment being what they say of the
+// variable.
 //
-// A tag says more: default, in the variable's own words, or shown where it depends; min and max, and must, which the error says;
-// alias, another name that counts where this one is not set; secret, what no log and no report may show.
+// A tag says more: default, in the variable's own words, or shown where it depends; min and max, and must, which the
+// error says; alias, another name that counts where this one is not set; secret, what no log and no report may show.
 package config
 
 import "time"
@@ -39,7 +40,8 @@ type Supabase struct {
 
 // Access says who may call. Without either variable everybody may.
 type Access struct {
-	// Requests must carry `Authorization: Bearer <token>`. Several tokens are separated by commas, so that one can be replaced without an outage.
+	// Requests must carry `Authorization: Bearer <token>`. Several tokens are separated by commas, so that one can be
+	// replaced without an outage.
 	API Tokens `env:"KV_API_TOKEN" secret:"true"`
 	// Tokens that are valid only for the functions that read. Without `KV_API_TOKEN`, writes are closed.
 	Read Tokens `env:"KV_READ_TOKEN" secret:"true"`
@@ -49,8 +51,8 @@ type Access struct {
 type Cache struct {
 	// `off`: every answer comes from the database: docs/CACHE.md.
 	On bool `env:"KV_CACHE" default:"on" must:"on or off"`
-	// How old an answer from memory may be, as in `500ms`; `0`: as new as the request. Once it is set, to any time, answers that found
-	// nothing are kept as well.
+	// How old an answer from memory may be, as in `500ms`; `0`: as new as the request. Once it is set, to any time,
+	// answers that found nothing are kept as well.
 	MaxStale *time.Duration `env:"KV_CACHE_MAX_STALE" min:"0" must:"a time, as in 1s or 500ms, or 0" shown:"1s; kv-list: 0"`
 	// How many answers an instance keeps; the least recently used goes first.
 	Entries int `env:"KV_CACHE_ENTRIES" default:"1000" min:"1" max:"1000000" must:"a whole number from 1 to 1000000; KV_CACHE=off turns the cache off"`
@@ -83,8 +85,8 @@ type Blobs struct {
 
 // Platform are the variables of the local platform: make up, make dev, make test.
 type Platform struct {
-	// First of a block of ports, instead of 54321 (Supabase), 54322 (Postgres), 9999 (functions) and 8888 (`make dev`). `auto` takes
-	// any free ones.
+	// First of a block of ports, instead of 54321 (Supabase), 54322 (Postgres), 9999 (functions) and 8888 (`make
+	// dev`). `auto` takes any free ones.
 	PortBase string `env:"KV_LOCAL_PORT_BASE" alias:"PORT_BASE"`
 	// Version of Postgres: `17`, or `15` as in older Supabase projects.
 	Postgres string `env:"KV_LOCAL_POSTGRES" default:"17"`

@@ -109,7 +109,8 @@ func wrap(text string) string {
 // generated matches what stands between two marks, of which the first names groups.
 var generated = regexp.MustCompile(`(?s)((?:<!--|#) variables: ([A-Za-z, ]+?)(?: -->)?\n)(.*?)((?:<!--|#) end of variables)`)
 
-// TestTheDocumentationListsTheVariables holds the documentation to config.go. Run with -update, it writes what is missing.
+// TestTheDocumentationListsTheVariables holds the documentation to config.go. Run with -update, it writes what is
+// missing.
 func TestTheDocumentationListsTheVariables(t *testing.T) {
 	pages, err := filepath.Glob(root + "/docs/*.md")
 	require.NoError(t, err)
@@ -144,7 +145,8 @@ func TestTheDocumentationListsTheVariables(t *testing.T) {
 // ours are names of variables as they stand alone in the source. KV_TEST_ is what tests tell programs that they start.
 var ours = regexp.MustCompile(`"((?:KV|USE|NETLIFY|SUPABASE|DATABASE|E2E|PREVIEW|CACHE_TEST|MIGRATE_TEST|MIRROR_TEST)_[A-Z0-9_]*[A-Z0-9])"`)
 
-// internal are names that nobody sets by hand: those of netlify dev, of the makefile and the workflows, of tests and what they start.
+// internal are names that nobody sets by hand: those of netlify dev, of the makefile and the workflows, of tests and
+// what they start.
 var internal = []string{"NETLIFY_DEV", "E2E_ONLY", "NETLIFY_SITE_NAME", "KV_MIGRATE_CRASH_CHILD", "KV_MIGRATE_PROGRAM", "KV_X", "USE_X", "KV_EMPTY"}
 
 // TestEveryVariableIsInTheExample finds variables that the source names and .env.example does not.

@@ -13,10 +13,10 @@ import (
 
 // Read fills a group, which is a pointer to one of this package's structs, from getenv.
 //
-// Space around a value and a pair of quotes around it, as pasting from a shell's line or from a file with KEY="value" leaves them,
-// are not part of it. A variable that is empty then counts as not set. A value whose meaning is plain is taken, in any case of letters.
-// The error names the first variable whose meaning is not, which has its default then, and says what it must be. It never repeats the
-// value, which may be a secret in the wrong place.
+// Space around a value and a pair of quotes around it, as pasting from a shell's line or from a file with KEY="value"
+// leaves them, are not part of it. A variable that is empty then counts as not set. A value whose meaning is plain is
+// taken, in any case of letters. The error names the first variable whose meaning is not, which has its default then,
+// and says what it must be. It never repeats the value, which may be a secret in the wrong place.
 func Read(group any, getenv func(string) string) error {
 	var first error
 	for _, v := range variables(reflect.ValueOf(group).Elem()) {
@@ -196,8 +196,8 @@ func parseDuration(text string) (time.Duration, error) {
 	return time.ParseDuration(strings.ToLower(text))
 }
 
-// Tokens are those of a variable that has commas between them. They are nil where it is not set. Set without any, as to a comma or a
-// space, they are empty: what they protect is closed then.
+// Tokens are those of a variable that has commas between them. They are nil where it is not set. Set without any, as
+// to a comma or a space, they are empty: what they protect is closed then.
 type Tokens []string
 
 // UnmarshalText takes the value apart. It never fails.

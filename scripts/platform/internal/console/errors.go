@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// Hint is an error that knows the way out.
+// Hint is an error with advice.
 type Hint struct {
 	Err error
 	Try string // a sentence, or a command to type
@@ -14,15 +14,15 @@ type Hint struct {
 
 func (h *Hint) Error() string { return h.Err.Error() }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (h *Hint) Unwrap() error { return h.Err }
 
-// Try adds to err what the reader can do about it.
+// Try adds advice to err.
 func Try(err error, format string, args ...any) error {
 	return &Hint{Err: err, Try: fmt.Sprintf(format, args...)}
 }
 
-// Print writes err for a person: what was wrong, then what to try.
+// Print writes err for a person, then its advice.
 func Print(w io.Writer, err error) {
 	fmt.Fprintf(w, "Error: %v\n", err)
 	var hint *Hint

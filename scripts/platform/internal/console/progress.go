@@ -1,5 +1,5 @@
-// Package say is how the platform speaks to the person at the terminal: steps with the time they take, and errors that say what
-// to try next. Everything goes to one writer, standard error in practice, so that results can be piped.
+// Package console prints progress for the person at the terminal: steps with their duration, and errors with advice.
+// It writes to one writer, standard error in practice, so that results can be piped.
 package console
 
 import (
@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// redrawEvery is how often a running step is redrawn on a terminal.
+// redrawEvery is the interval at which running steps are redrawn on a terminal.
 const redrawEvery = 150 * time.Millisecond
 
-// plainQuiet and plainEvery are for writers that are not terminals: a step is announced when it lasts longer than the first, and
-// repeated with its age at the second, so that a log of a slow machine shows life without a line per tick.
+// plainQuiet and plainEvery are for writers that are not terminals. A step that lasts longer than plainQuiet is
+// announced, and again every plainEvery with its age: a log of a slow machine shows progress in few lines.
 const (
 	plainQuiet = 2 * time.Second
 	plainEvery = 20 * time.Second
@@ -27,10 +27,10 @@ type Printer struct {
 	mu       sync.Mutex
 	w        io.Writer
 	terminal bool
-	steps    []*Step // that go on, in the order they began; a terminal shows them in one line
+	steps    []*Step // the running ones, oldest first; a terminal shows them in one line
 }
 
-// New writes to f, redrawing one line when f is a terminal and printing plain lines when it is not.
+// New writes to f. On a terminal it redraws one line; elsewhere it prints plain lines.
 func New(f *os.File) *Printer {
 	info, err := f.Stat()
 	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
@@ -40,7 +40,7 @@ func New(f *os.File) *Printer {
 // Plain writes plain lines to w.
 func Plain(w io.Writer) *Printer { return &Printer{w: w} }
 
-// Line prints one line as it is.
+// Line prints one line.
 func (p *Printer) Line(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -50,10 +50,10 @@ func (p *Printer) Line(format string, args ...any) {
 	fmt.Fprintf(p.w, format+"\n", args...)
 }
 
-// clearLine empties the terminal's line, to be written anew.
+// clearLine clears the terminal's current line.
 const clearLine = "\r\x1b[2K"
 
-// Step is something that takes time. End it with [Step.Done] or [Step.Drop].
+// Step is a task that takes time. End it with [Step.Done] or [Step.Drop].
 type Step struct {
 	p     *Printer
 	doing string
@@ -63,7 +63,7 @@ type Step struct {
 	once  sync.Once
 }
 
-// Step begins to show what is being done, as in "installing npm packages".
+// Step begins a step and shows what is being done, as in "installing npm packages".
 func (p *Printer) Step(doing string) *Step {
 	s := &Step{p: p, doing: doing, began: time.Now(), stop: make(chan struct{})}
 	s.ended.Add(1)
@@ -78,14 +78,14 @@ func (p *Printer) Step(doing string) *Step {
 	return s
 }
 
-// Done ends the step with a line that says what is true now, as in "installed npm packages".
+// Done ends the step with a line about the result, as in "installed npm packages".
 func (s *Step) Done(done string) {
 	if s.end() {
 		s.p.Line("%-58s %6s", done, Elapsed(time.Since(s.began)))
 	}
 }
 
-// Drop ends the step without a word: it failed, or turned out to need nothing.
+// Drop ends the step without a line. It does nothing after Done.
 func (s *Step) Drop() { s.end() }
 
 func (s *Step) end() (first bool) {
@@ -115,7 +115,7 @@ func (s *Step) redraw() {
 	}
 }
 
-// redraw shows every step that goes on.
+// redraw shows every running step.
 func (p *Printer) redraw() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,7 +146,7 @@ func (s *Step) write(text string) {
 	io.WriteString(s.p.w, text)
 }
 
-// Elapsed writes a duration the way people read it: 0.4 s, 12 s, 3 min 5 s.
+// Elapsed formats a duration for people: 0.4 s, 12 s, 3 min 5 s.
 func Elapsed(d time.Duration) string {
 	switch {
 	case d < 10*time.Second:

@@ -18,7 +18,7 @@ var (
 	plainValue = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]*$`)
 )
 
-// Write replaces the file in one step, readable by its owner alone: it holds keys and passwords.
+// Write replaces the file atomically. Only its owner may read it, since it holds keys and passwords.
 func Write(name, comment string, pairs []Pair) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# %s\n", comment)
@@ -32,7 +32,7 @@ func Write(name, comment string, pairs []Pair) error {
 	return Replace(name, b.Bytes())
 }
 
-// Replace writes a whole file readable by its owner alone, so that a reader sees the old one or the new one and nothing between.
+// Replace replaces a file atomically: a reader sees the old content or the new one. Only its owner may read it.
 func Replace(name string, content []byte) error {
 	f, err := os.CreateTemp(dirOf(name), ".new-*") // CreateTemp makes it 0600
 	if err != nil {
@@ -59,9 +59,9 @@ func dirOf(name string) string {
 func format(p Pair) (string, error) {
 	switch {
 	case !plainKey.MatchString(p.Key):
-		return "", fmt.Errorf("%q is no name for a variable", p.Key)
+		return "", fmt.Errorf("%q is not a valid variable name", p.Key)
 	case strings.ContainsAny(p.Value, "\n\x00"):
-		return "", fmt.Errorf("the value of %s holds a line break or NUL, which no line can carry", p.Key)
+		return "", fmt.Errorf("the value of %s has a line break or NUL, which does not fit in a line", p.Key)
 	case plainValue.MatchString(p.Value):
 		return p.Key + "=" + p.Value + "\n", nil
 	default:
@@ -69,7 +69,7 @@ func format(p Pair) (string, error) {
 	}
 }
 
-// Read gives the variables of a file that [Write] wrote.
+// Read returns the variables of a file that [Write] wrote.
 func Read(name string) ([]Pair, error) {
 	content, err := os.ReadFile(name)
 	if err != nil {
@@ -99,7 +99,7 @@ func unquote(value string) string {
 	return value
 }
 
-// Strings gives the variables in the form of [os.Environ].
+// Strings returns the variables in the form of [os.Environ].
 func Strings(pairs []Pair) []string {
 	out := make([]string, 0, len(pairs))
 	for _, p := range pairs {

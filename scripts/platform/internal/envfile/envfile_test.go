@@ -54,7 +54,7 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	name := filepath.Join(t.TempDir(), "env")
 	require.ErrorContains(t, Write(name, "", []Pair{{"A", "x\ny"}}), "line break")
-	require.ErrorContains(t, Write(name, "", []Pair{{"A B", "x"}}), "no name for a variable")
+	require.ErrorContains(t, Write(name, "", []Pair{{"A B", "x"}}), "not a valid variable name")
 	_, err := os.Stat(name)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	require.NoError(t, os.WriteFile(name, []byte("nonsense\n"), 0o600))

@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// controlPrefix begins the addresses that Netlify does not have. Tests find out through them whether they run against this host.
+// controlPrefix begins the addresses that Netlify does not have. Tests find out through them whether they run against
+// this host.
 const controlPrefix = "/_platform/"
 
 // Instance describes one instance to tests.

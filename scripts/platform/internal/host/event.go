@@ -135,8 +135,8 @@ func decode(s string) string {
 	return repair(out.String())
 }
 
-// eventBody gives text as text and everything else as base64, by content type. Without a body it is null, and says base64 when the
-// type is not text: odd, and what functions see.
+// eventBody gives text as text and everything else as base64, by content type. Without a body it is null, and says
+// base64 when the type is not text: odd, and what functions see.
 func eventBody(r *http.Request, body []byte) (*string, bool) {
 	binary := !isText(r.Header.Get("Content-Type"))
 	if len(body) == 0 {
@@ -151,7 +151,8 @@ func eventBody(r *http.Request, body []byte) (*string, bool) {
 	return &text, binary
 }
 
-// textTypes are the types outside text/*, *+json and *+xml that Netlify treats as text (@netlify/dev-utils, shouldBase64Encode).
+// textTypes are the types outside text/*, *+json and *+xml that Netlify treats as text (@netlify/dev-utils,
+// shouldBase64Encode).
 var textTypes = map[string]bool{
 	"application/csp-report":            true,
 	"application/graphql":               true,

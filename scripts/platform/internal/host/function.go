@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// function is a program and its instances. The instance that is idle longest works next: round-robin while none is busy.
+// function is a program and its instances. The instance that is idle longest works next: round-robin while none is
+// busy.
 type function struct {
 	host    *Host
 	name    string

@@ -47,7 +47,8 @@ func (in *instance) Name() string {
 	return fmt.Sprintf("%s-%d-%d", in.function.name, in.slot, in.generation)
 }
 
-// take gives the instance its next invocation; the caller holds the function's lock and knows that the instance waits for one.
+// take gives the instance its next invocation; the caller holds the function's lock and knows that the instance waits
+// for one.
 func (in *instance) take(inv *invocation) {
 	in.current = inv
 	in.requests++
@@ -199,7 +200,8 @@ func (in *instance) setPID(pid int) {
 // memorySize is what Netlify gives a function, in megabytes.
 const memorySize = "1024"
 
-// command starts the program with what Lambda sets, and with nothing of the environment that the platform was started in.
+// command starts the program with what Lambda sets, and with nothing of the environment that the platform was started
+// in.
 func (in *instance) command() *exec.Cmd {
 	f := in.function
 	cmd := exec.Command(f.program)

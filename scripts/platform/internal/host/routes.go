@@ -27,7 +27,8 @@ type Config struct {
 	Redirects []Redirect
 }
 
-// ReadConfig reads netlify.toml. A redirect that this host would treat differently from Netlify is an error, not a surprise.
+// ReadConfig reads netlify.toml. A redirect that this host would treat differently from Netlify is an error, not a
+// surprise.
 func ReadConfig(file string) (Config, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -70,7 +71,8 @@ func (r Redirect) check() error {
 	return nil
 }
 
-// match gives the path that a request is rewritten to. Like Netlify, it ignores a trailing slash, and * matches nothing as well.
+// match gives the path that a request is rewritten to. Like Netlify, it ignores a trailing slash, and * matches
+// nothing as well.
 func (r Redirect) match(path string) (string, bool) {
 	if base, wild := strings.CutSuffix(r.From, "/*"); wild {
 		rest, found := strings.CutPrefix(path, base)

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// The Runtime API is what a function's program talks to. Each instance has a path of its own before /2018-06-01, because every request
-// for work must be known to come from one of them; AWS_LAMBDA_RUNTIME_API carries it after the port.
+// The Runtime API is what a function's program talks to. Each instance has a path of its own before /2018-06-01,
+// because every request for work must be known to come from one of them; AWS_LAMBDA_RUNTIME_API carries it after the
+// port.
 
 // ServeRuntime answers the instances.
 func (h *Host) ServeRuntime(w http.ResponseWriter, r *http.Request) {

@@ -188,8 +188,8 @@ func notFound(w http.ResponseWriter, message string) {
 	http.Error(w, message, http.StatusNotFound)
 }
 
-// readable lets a page of any site read an answer that is not a function's: a browser would otherwise report a failed connection in
-// its place.
+// readable lets a page of any site read an answer that is not a function's: a browser would otherwise report a failed
+// connection in its place.
 func readable(w http.ResponseWriter) { w.Header().Set("Access-Control-Allow-Origin", "*") }
 
 // response is what a function answers with.

@@ -1,5 +1,5 @@
-// Package npm installs the committed sets of npm packages, once, whole or not at all: into .local/npm, or for every checkout of a user
-// into the user's cache folder.
+// Package npm installs the committed sets of npm packages, once and completely. A set is installed in .local/npm, or
+// in the user's cache folder for all checkouts.
 package npm
 
 import (
@@ -25,14 +25,14 @@ import (
 type Set struct {
 	Name   string                 // of the folder
 	What   string                 // for the progress line
-	After  func(dir string) error // what npm leaves undone, because it does not run install scripts; may be nil
-	Shared bool                   // whether all checkouts of the user have it together, since unpacking it takes long
+	After  func(dir string) error // does what an install script would do, since npm runs none; may be nil
+	Shared bool                   // whether all checkouts share one installation, for a set that takes long to unpack
 }
 
-// stamp is written last, so that a folder without it, or with another one, is installed anew.
+// stamp is the file that is written last. A folder without it, or with another content, is installed anew.
 const stamp = ".installed"
 
-// Install makes sure that the set is there, and gives the folder that holds its node_modules.
+// Install installs the set unless it is installed, and returns the folder that holds its node_modules.
 func (s Set) Install(ctx context.Context, c layout.Checkout, out *console.Printer) (string, error) {
 	want, err := s.fingerprint(c)
 	if err != nil {
@@ -47,7 +47,7 @@ func (s Set) Install(ctx context.Context, c layout.Checkout, out *console.Printe
 	}
 	step := out.Step("installing npm packages: " + s.What)
 	defer step.Drop()
-	// Two commands at once: one installs, the other waits and finds it done.
+	// Of two concurrent commands, one installs and the other waits for it.
 	lock := flock.New(dir + ".lock")
 	if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
 		return "", fmt.Errorf("wait for another install of %s: %w", s.What, err)
@@ -69,10 +69,10 @@ func (s Set) Install(ctx context.Context, c layout.Checkout, out *console.Printe
 	return dir, nil
 }
 
-// sharedFolder is where shared sets are, in the user's cache folder.
+// sharedFolder holds the shared sets in the user's cache folder.
 const sharedFolder = "netlify-supabase-kv"
 
-// dir is where the set is installed.
+// dir is the folder where the set is installed.
 func (s Set) dir(c layout.Checkout, fingerprint string) string {
 	if cache, err := os.UserCacheDir(); s.Shared && err == nil && os.MkdirAll(filepath.Join(cache, sharedFolder), 0o755) == nil {
 		return filepath.Join(cache, sharedFolder, s.Name+"-"+fingerprint[:16])
@@ -80,7 +80,7 @@ func (s Set) dir(c layout.Checkout, fingerprint string) string {
 	return c.NPM(s.Name)
 }
 
-// unused is how long a version of a shared set stays that no checkout asks for.
+// unused is how long a version of a shared set stays that no checkout uses.
 const unused = 30 * 24 * time.Hour
 
 // prune removes versions of a shared set other than the one in dir.
@@ -93,18 +93,18 @@ func (s Set) prune(dir string) {
 	}
 }
 
-// stamped reports whether the folder holds what is wanted, and notes that it was asked for.
+// stamped reports whether the folder holds the wanted version, and marks it as used.
 func stamped(dir, want string) bool {
 	have, err := os.ReadFile(filepath.Join(dir, stamp))
 	if err != nil || string(have) != want {
 		return false
 	}
 	now := time.Now()
-	_ = os.Chtimes(filepath.Join(dir, stamp), now, now) // it may be another user's
+	_ = os.Chtimes(filepath.Join(dir, stamp), now, now) // fails if the file belongs to another user
 	return true
 }
 
-// fingerprint changes when the packages would.
+// fingerprint identifies the packages and the system.
 func (s Set) fingerprint(c layout.Checkout) (string, error) {
 	h := sha256.New()
 	for _, name := range []string{"package.json", "package-lock.json", ".npmrc"} {
@@ -137,7 +137,7 @@ func (s Set) install(ctx context.Context, c layout.Checkout, dir string) error {
 	return s.After(dir)
 }
 
-// prepare copies what npm needs, and takes away the stamp of an older set first.
+// prepare removes the stamp of an older version and copies what npm needs.
 func (s Set) prepare(c layout.Checkout, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

@@ -24,16 +24,16 @@ type Plan struct {
 	Blobs     int // the Blobs stand-in
 }
 
-// Default is the plan without KV_LOCAL_PORT_BASE: the Supabase CLI's own ports for what it has, too.
+// Default is the plan without KV_LOCAL_PORT_BASE. Gateway and Postgres have the ports of the Supabase CLI.
 var Default = Plan{Gateway: 54321, Postgres: 54322, Host: 9999, Dev: 8888, PostgREST: 54331, Admin: 54332, Runtime: 54333, Blobs: 54334}
 
-// block is how many ports a moved plan covers.
+// block is the number of ports of a moved plan.
 const block = 8
 
 // Auto is the value of KV_LOCAL_PORT_BASE that asks for any free block.
 const Auto = "auto"
 
-// autoLow and autoHigh bound what Auto picks: above what people run by hand, below where kernels take outgoing ports from.
+// autoLow and autoHigh bound what Auto picks: above the ports that people choose, below those of outgoing connections.
 const (
 	autoLow  = 15000
 	autoHigh = 32000
@@ -75,7 +75,7 @@ type use struct {
 	what string
 }
 
-// Check names every port that is taken, of those that are needed with a database here and with netlify dev.
+// Check returns an error that names every needed port that is taken. database and dev tell what is needed.
 func (p Plan) Check(database, dev bool) error {
 	uses := []use{{p.Host, "the function host"}, {p.Runtime, "the Lambda Runtime API"}, {p.Blobs, "the Blobs stand-in"}}
 	if database {
@@ -106,8 +106,8 @@ func canListen(port int) bool {
 	return true
 }
 
-// Address is host:port on this machine.
+// Address returns host:port on this machine.
 func Address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// URL is http://host:port on this machine.
+// URL returns http://host:port on this machine.
 func URL(port int) string { return "http://" + Address(port) }

@@ -27,8 +27,9 @@ type migration struct {
 // migrationName is what the Supabase CLI takes for a migration; it skips every other file, and so does this.
 var migrationName = regexp.MustCompile(`^([0-9]+)_(.*)\.sql$`)
 
-// Migrate applies the migrations in dir that are not recorded yet, in order, each in a transaction of its own, and records them as
-// the Supabase CLI does. It gives the files applied, and those that were applied once and have changed since.
+// Migrate applies the migrations in dir that are not recorded yet, in order, each in a transaction of its own, and
+// records them as the Supabase CLI does. It gives the files applied, and those that were applied once and have changed
+// since.
 func (c *Cluster) Migrate(ctx context.Context, dir string) (applied, changed []string, err error) {
 	files, err := migrations(dir)
 	if err != nil {

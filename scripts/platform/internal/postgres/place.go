@@ -87,7 +87,8 @@ func (u *user) reaches(dir string) bool {
 	}
 }
 
-// canRun tells whether the user can run the programs where they are: permissions of files, mounts and access lists all count.
+// canRun tells whether the user can run the programs where they are: permissions of files, mounts and access lists all
+// count.
 func (u *user) canRun(programs string) bool {
 	cmd := exec.Command(filepath.Join(programs, "bin", "postgres"), "--version")
 	cmd.Dir = "/"
@@ -100,8 +101,8 @@ func (u *user) canRun(programs string) bool {
 
 // settle chooses where programs and data are.
 //
-// Run by root, Postgres runs as nobody, and nobody cannot enter a checkout under /root. Then both go to a folder of their own under
-// /var/tmp, which survives a reboot, and home/postgres is a symbolic link to it.
+// Run by root, Postgres runs as nobody, and nobody cannot enter a checkout under /root. Then both go to a folder of
+// their own under /var/tmp, which survives a reboot, and home/postgres is a symbolic link to it.
 func (c *Cluster) settle(home layout.Home) error {
 	c.user = runAs()
 	place := home.Postgres()

@@ -1,10 +1,10 @@
-// Package postgres runs the Postgres that npm brought: one cluster in the platform's folder, set up with Supabase's roles, with the
-// project's migrations applied.
+// Package postgres runs the Postgres that npm brought: one cluster in the platform's folder, set up with Supabase's
+// roles, with the project's migrations applied.
 //
-// It has the shape of a hosted project, so that what fails there fails here first: the superuser is supabase_admin; the owner of the
-// schema is postgres, which is no superuser; PostgREST logs in as authenticator, which inherits nothing and has 8 s a statement; text
-// sorts by ICU's en-US. What is not here is safeupdate, which authenticator's sessions load on Supabase: it is an extension in C.
-// tests/schema refuses what it would refuse.
+// It has the shape of a hosted project, so that what fails there fails here first: the superuser is supabase_admin;
+// the owner of the schema is postgres, which is no superuser; PostgREST logs in as authenticator, which inherits
+// nothing and has 8 s a statement; text sorts by ICU's en-US. What is not here is safeupdate, which authenticator's
+// sessions load on Supabase: it is an extension in C. tests/schema refuses what it would refuse.
 package postgres
 
 import (
@@ -74,8 +74,8 @@ func Native(dir string) (string, error) {
 	return native, nil
 }
 
-// LinkLibraries makes the symbolic links between libraries that the npm package makes in an install script, which npm no longer
-// runs by default.
+// LinkLibraries makes the symbolic links between libraries that the npm package makes in an install script, which npm
+// no longer runs by default.
 func LinkLibraries(dir string) error {
 	native, err := Native(dir)
 	if err != nil {
@@ -107,8 +107,8 @@ func LinkLibraries(dir string) error {
 // Versions are the major versions that Supabase hosts. The first is what new projects get, and the default here.
 var Versions = []string{"17", "15"}
 
-// Prepare makes the cluster ready to start: it finds a place that the user Postgres runs as can reach, and creates the data once.
-// The programs at native are of the major version.
+// Prepare makes the cluster ready to start: it finds a place that the user Postgres runs as can reach, and creates the
+// data once. The programs at native are of the major version.
 func Prepare(ctx context.Context, home layout.Home, native, major string, port int, passwords Passwords) (*Cluster, error) {
 	c := &Cluster{programs: native, major: major, port: port, passwords: passwords}
 	if err := c.settle(home); err != nil {
@@ -135,8 +135,8 @@ func (c *Cluster) checkVersion() error {
 		"KV_LOCAL_POSTGRES=%s with the same command, or make reset (it removes the data)", found)
 }
 
-// locales are what LC_CTYPE may be, the first that the system has: Supabase's, or one that tells letters from others as it does.
-// Sorting is ICU's, which needs nothing of the system.
+// locales are what LC_CTYPE may be, the first that the system has: Supabase's, or one that tells letters from others
+// as it does. Sorting is ICU's, which needs nothing of the system.
 var locales = []string{"en_US.UTF-8", "C.UTF-8"}
 
 // noLocale is how initdb ends where the system lacks the locale.
@@ -193,15 +193,15 @@ func (c *Cluster) Command() (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// The signals that stop a server. A fast shutdown cuts sessions off and writes everything out; an immediate one ends as after a power
-// cut, without the seconds that a checkpoint takes.
+// The signals that stop a server. A fast shutdown cuts sessions off and writes everything out; an immediate one ends
+// as after a power cut, without the seconds that a checkpoint takes.
 const (
 	FastShutdown      = syscall.SIGINT
 	immediateShutdown = syscall.SIGQUIT
 )
 
-// endLeftover ends a server that still runs on this data because whoever started it was killed, and removes a lock file whose pid
-// belongs to someone else by now (Postgres would take any process of the same user for itself).
+// endLeftover ends a server that still runs on this data because whoever started it was killed, and removes a lock
+// file whose pid belongs to someone else by now (Postgres would take any process of the same user for itself).
 func (c *Cluster) endLeftover() error {
 	lock := filepath.Join(c.data, "postmaster.pid")
 	content, err := os.ReadFile(lock)

@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// controlPath takes orders to misbehave: PUT with a [Fault] begins, DELETE ends, GET looks. Each answers how many requests the fault has
-// hit. It wants the service_role key, as what it does to a database is no less than what that key can do.
+// controlPath takes orders to misbehave: PUT with a [Fault] begins, DELETE ends, GET looks. Each answers how many
+// requests the fault has hit. It wants the service_role key, as what it does to a database is no less than what that
+// key can do.
 const controlPath = "/_platform/fault"
 
 // Fault is what a gateway does to requests on a bad day. What it spares goes through as always.
@@ -157,7 +158,8 @@ func (g *Gateway) misbehave(w http.ResponseWriter, r *http.Request, fault Fault,
 	}
 }
 
-// garble gives each kind of garbage in turn. Only where the true answer is cut, and in the last kind, has PostgREST done what it was asked.
+// garble gives each kind of garbage in turn. Only where the true answer is cut, and in the last kind, has PostgREST
+// done what it was asked.
 func (g *Gateway) garble(w http.ResponseWriter, r *http.Request, turn int) {
 	switch turn % 4 {
 	case 0: // as during a hosted maintenance
@@ -182,7 +184,8 @@ func (g *Gateway) garble(w http.ResponseWriter, r *http.Request, turn int) {
 	}
 }
 
-// answerStatus answers as Supabase's gateway does (a page, of Cloudflare's or its own) or, with a code, as PostgREST behind it.
+// answerStatus answers as Supabase's gateway does (a page, of Cloudflare's or its own) or, with a code, as PostgREST
+// behind it.
 func answerStatus(w http.ResponseWriter, fault Fault) {
 	if fault.After > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(fault.After))

@@ -21,7 +21,8 @@ const prefix = "/rest/v1"
 // maxBody bounds a request. A value of a few megabytes is the largest thing that is sent.
 const maxBody = 64 << 20
 
-// Gateway stands in for the API gateway of a Supabase project, for /rest/v1 alone. Tests can have it misbehave: see [Fault].
+// Gateway stands in for the API gateway of a Supabase project, for /rest/v1 alone. Tests can have it misbehave: see
+// [Fault].
 type Gateway struct {
 	keys    Keys
 	forward *httputil.ReverseProxy
@@ -84,7 +85,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusUnauthorized, "Invalid API key")
 		return
 	}
-	// PostgREST may answer before it has read the request, and a proxy that is still sending then cuts the answer short.
+	// PostgREST may answer before it has read the request, and a proxy that is still sending then cuts the answer
+	// short.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		var large *http.MaxBytesError
@@ -134,7 +136,8 @@ func (g *Gateway) authorize(r *http.Request) {
 	r.Header.Del("Apikey")
 }
 
-// unreachable answers as the hosted gateway does: 503 when there is nothing to connect to, 502 when a connection broke.
+// unreachable answers as the hosted gateway does: 503 when there is nothing to connect to, 502 when a connection
+// broke.
 func unreachable(w http.ResponseWriter, err error) {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		refuse(w, http.StatusServiceUnavailable, "PostgREST is not running; it is being restarted")

@@ -122,8 +122,9 @@ func TestGatewayRefuses(t *testing.T) {
 	}
 }
 
-// An upstream that answers before it has read the request, as PostgREST does for a path it does not know. It closes the
-// connection half a second later, and with it what is still on its way: a quarter of a megabyte has arrived by then.
+// An upstream that answers before it has read the request, as PostgREST does for a path it does not know. It closes
+// the connection half a second later, and with it what is still on its way: a quarter of a megabyte has arrived by
+// then.
 func TestGatewayDoesNotCutAnEarlyAnswerShort(t *testing.T) {
 	t.Parallel()
 	keys := testKeys(t)

@@ -1,5 +1,5 @@
-// Package postgrest is Supabase's REST address, <SUPABASE_URL>/rest/v1: PostgREST behind a gateway that asks for an API key as the
-// hosted one does.
+// Package postgrest is Supabase's REST address, <SUPABASE_URL>/rest/v1: PostgREST behind a gateway that asks for an
+// API key as the hosted one does.
 package postgrest
 
 import (

@@ -45,7 +45,8 @@ func Find(dir string) (string, error) {
 	return "", console.Try(err, "put the postgrest program of its release page on PATH (12.0 or newer)")
 }
 
-// Command starts PostgREST. Its configuration travels in the environment, which other users cannot read, rather than in a file.
+// Command starts PostgREST. Its configuration travels in the environment, which other users cannot read, rather than
+// in a file.
 func (p PostgREST) Command() (*exec.Cmd, error) {
 	cmd := exec.Command(p.Program)
 	cmd.Env = []string{

@@ -77,7 +77,8 @@ func (l *Lines) Close() error {
 // maxLog is the size at which a log file is put aside when it is next opened.
 const maxLog = 20 << 20
 
-// OpenLog opens a log file for appending. One that has grown large becomes <name>.old first, so that logs stay bounded.
+// OpenLog opens a log file for appending. One that has grown large becomes <name>.old first, so that logs stay
+// bounded.
 func OpenLog(name string) (*os.File, error) {
 	if info, err := os.Stat(name); err == nil && info.Size() > maxLog {
 		if err := os.Rename(name, name+".old"); err != nil {

@@ -1,7 +1,9 @@
-// Package proc starts programs that end with this one, tells a process from a later one with the same pid, and keeps programs running.
+// Package proc starts programs that end with this one, tells a process from a later one with the same pid, and keeps
+// programs running.
 //
-// Nothing of a platform may stay behind. Its process stops its children in order when it is asked to. When it is killed, the kernel
-// signals them on Linux; elsewhere the next command knows them by pid and start time, and ends them.
+// Nothing of a platform may stay behind. Its process stops its children in order when it is asked to. When it is
+// killed, the kernel signals them on Linux; elsewhere the next command knows them by pid and start time, and ends
+// them.
 package proc
 
 import (
@@ -60,8 +62,9 @@ func (i Identity) End(limit time.Duration) {
 	}
 }
 
-// Start starts cmd in a process group of its own, so that Ctrl-C at the terminal reaches only this process, which stops cmd in order.
-// On Linux cmd is killed when this process dies, however it dies; [SetDeathSignal] chooses another signal.
+// Start starts cmd in a process group of its own, so that Ctrl-C at the terminal reaches only this process, which
+// stops cmd in order. On Linux cmd is killed when this process dies, however it dies; [SetDeathSignal] chooses another
+// signal.
 func Start(cmd *exec.Cmd) error {
 	attributes(cmd).Setpgid = true
 	return start(cmd)
@@ -73,7 +76,8 @@ func StartHere(cmd *exec.Cmd) error {
 	return start(cmd)
 }
 
-// Run runs cmd to its end and returns the last of what it printed. When ctx ends first, it kills cmd and what cmd started.
+// Run runs cmd to its end and returns the last of what it printed. When ctx ends first, it kills cmd and what cmd
+// started.
 func Run(ctx context.Context, cmd *exec.Cmd) (printed string, err error) {
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out

@@ -19,7 +19,8 @@ import (
 var starts = sync.OnceValue(func() chan<- func() {
 	work := make(chan func())
 	go func() {
-		// The kernel sends the parent-death signal when the *thread* that forked ends, not the process. This one never does.
+		// The kernel sends the parent-death signal when the *thread* that forked ends, not the process. This one never
+		// does.
 		runtime.LockOSThread()
 		for f := range work {
 			f()
@@ -57,8 +58,8 @@ type status struct {
 	ticks   string // when it started
 }
 
-// gone tells whether nothing of the process is left but its exit status. A zombie with other threads is not: until the last of them
-// has ended, the process keeps its files, ports and locks.
+// gone tells whether nothing of the process is left but its exit status. A zombie with other threads is not: until the
+// last of them has ended, the process keeps its files, ports and locks.
 func (s status) gone() bool { return s.state == "X" || s.state == "Z" && s.threads <= 1 }
 
 func stat(pid int) (status, bool) {
@@ -84,8 +85,8 @@ var bootID = sync.OnceValue(func() string {
 	return strings.TrimSpace(string(id))
 })
 
-// reaper waits for orphans of our children. In a container nothing else may: a dead backend of a killed Postgres would stay a
-// zombie for ever.
+// reaper waits for orphans of our children. In a container nothing else may: a dead backend of a killed Postgres would
+// stay a zombie for ever.
 type reaper struct {
 	mu   sync.RWMutex
 	ours map[int]bool
@@ -104,8 +105,8 @@ func (r *reaper) start(cmd *exec.Cmd) error {
 	return nil
 }
 
-// ReapOrphans makes this process the one that orphaned descendants fall to, and waits for them from then on. Every child must
-// then be started through [Start].
+// ReapOrphans makes this process the one that orphaned descendants fall to, and waits for them from then on. Every
+// child must then be started through [Start].
 func ReapOrphans() {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return

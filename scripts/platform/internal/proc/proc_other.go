@@ -12,7 +12,8 @@ import (
 
 func start(cmd *exec.Cmd) error { return cmd.Start() }
 
-// SetDeathSignal does nothing: only Linux signals the children of a process that dies. Elsewhere the next command ends them.
+// SetDeathSignal does nothing: only Linux signals the children of a process that dies. Elsewhere the next command ends
+// them.
 func SetDeathSignal(*exec.Cmd, syscall.Signal) {}
 
 // ReapOrphans does nothing: only a Linux container may lack a first process that waits for orphans.

@@ -42,7 +42,8 @@ func TestEndKillsWhoDoesNotListen(t *testing.T) {
 	<-waited
 }
 
-// TestWhoIsGoneHoldsNothing: the first thread of a killed process can be a zombie while others still hold its ports and locks.
+// TestWhoIsGoneHoldsNothing: the first thread of a killed process can be a zombie while others still hold its ports
+// and locks.
 func TestWhoIsGoneHoldsNothing(t *testing.T) {
 	if file := os.Getenv("PROC_HOLD"); file != "" {
 		hold(t, file)

@@ -19,23 +19,25 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/proc"
 )
 
-// stopLimit is how long a platform may take to stop: Postgres writes everything out first.
+// stopLimit is how long a platform may take to stop. Postgres first writes everything to disk.
 const stopLimit = 75 * time.Second
 
-// Lock is the right to run a platform in its home, or to remove what is there. One process holds it, for as long as it lives.
+// Lock is the right to run a platform in its home, or to remove the home's data. The kernel releases it when its
+// process ends.
 type Lock struct {
 	Home  layout.Home
 	file  *flock.Flock
 	state state
 }
 
-// state names the processes of whoever holds the lock, for those who have to end them: the next command, and tests that break things.
+// state names the processes of the lock's holder, for the next command and for tests, which may have to end them.
 type state struct {
 	Supervisor proc.Identity            `json:"supervisor"`
 	Processes  map[string]proc.Identity `json:"processes"` // Postgres and PostgREST, while they run
 }
 
-// TryTake takes the lock, or returns nil when another process holds it. It ends what a holder that was killed has left.
+// TryTake takes the lock, or returns nil when another process holds it. It ends the processes of a previous holder
+// that was killed.
 func TryTake(home layout.Home) (*Lock, error) {
 	if err := home.Make(); err != nil {
 		return nil, err
@@ -55,7 +57,7 @@ func TryTake(home layout.Home) (*Lock, error) {
 	return l, nil
 }
 
-// Take takes the lock after it has stopped the platform that runs, and reports whether one ran.
+// Take stops the platform that runs, if any, and takes the lock. It reports whether one ran.
 func Take(ctx context.Context, home layout.Home, out *console.Printer) (l *Lock, stopped bool, err error) {
 	if l, err = TryTake(home); l != nil || err != nil {
 		return l, false, err
@@ -64,7 +66,8 @@ func Take(ctx context.Context, home layout.Home, out *console.Printer) (l *Lock,
 	defer step.Drop()
 	var asked proc.Identity
 	for began := time.Now(); ; {
-		// A holder that starts or stops at this moment may not have written its state, or may be another one the next time.
+		// A holder that has just started may not have written its state yet, and the holder may change between two
+		// looks.
 		holder := readState(home).Supervisor
 		switch {
 		case time.Since(began) > stopLimit:
@@ -84,12 +87,12 @@ func Take(ctx context.Context, home layout.Home, out *console.Printer) (l *Lock,
 	}
 }
 
-// Release gives the lock up.
+// Release releases the lock.
 func (l *Lock) Release() error {
 	return errors.Join(removeIfThere(l.Home.Env()), removeIfThere(l.Home.State()), l.file.Unlock())
 }
 
-// Erase removes the data and the logs. The keys stay, so that nothing that knows them breaks.
+// Erase removes the data and the logs. The keys stay valid.
 func (l *Lock) Erase() error {
 	return errors.Join(l.EraseData(), os.RemoveAll(l.Home.Logs()), l.Home.Make())
 }
@@ -99,7 +102,7 @@ func (l *Lock) EraseData() error {
 	return errors.Join(postgres.Remove(l.Home), os.RemoveAll(l.Home.Blobs()))
 }
 
-// readState returns the last state that was written; empty where there is none that can be read.
+// readState returns the last written state, or an empty one when it cannot be read.
 func readState(home layout.Home) (s state) {
 	if readJSON(home.State(), &s) != nil {
 		return state{}

@@ -42,7 +42,7 @@ func (p *Platform) startPostgres(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// A fast shutdown writes everything out, which takes a while after a large load.
+	// A fast shutdown writes everything to disk, which takes a while after a large load.
 	p.keep("postgres", &proc.Child{Command: p.cluster.Command, Stop: postgres.FastShutdown, Grace: time.Minute, Output: log})
 	if err := p.cluster.WaitReady(ctx); err != nil {
 		return "", fmt.Errorf("%w; see %s", err, p.Home.Log("postgres"))
@@ -53,7 +53,7 @@ func (p *Platform) startPostgres(ctx context.Context) (string, error) {
 	return fmt.Sprintf("started    Postgres %s at %s", p.Spec.Postgres.Major, ports.Address(p.Spec.Ports.Postgres)), nil
 }
 
-// migrate applies what is new in supabase/migrations.
+// migrate applies the new files of supabase/migrations.
 func (p *Platform) migrate(ctx context.Context) error {
 	var changed []string
 	err := p.step("applying migrations", func() (_ string, err error) {
@@ -105,7 +105,7 @@ func (p *Platform) startBlobs() error {
 	})
 }
 
-// startFunctions writes the variables of the platform, and starts the functions if it has any.
+// startFunctions writes the env file, and starts the functions if the platform has any.
 func (p *Platform) startFunctions(ctx context.Context) error {
 	if err := p.writeEnv(); err != nil || p.Spec.Build == "" {
 		return err
@@ -159,7 +159,7 @@ func (p *Platform) startHost(ctx context.Context, programs map[string]string) er
 	return nil
 }
 
-// functionEnv is what each function finds in its environment beside what Lambda sets.
+// functionEnv is the environment of each function, besides what Lambda sets.
 func (p *Platform) functionEnv() map[string]string {
 	env := maps.Clone(p.Spec.Functions)
 	for _, pair := range p.supabaseEnv() {
@@ -175,7 +175,7 @@ func (p *Platform) supabaseURL() string {
 	return ports.URL(p.Spec.Ports.Gateway)
 }
 
-// supabaseEnv is how functions reach Supabase: with the kind of key that new projects have.
+// supabaseEnv tells functions how to reach Supabase, with the kind of key that new projects have.
 func (p *Platform) supabaseEnv() []envfile.Pair {
 	key, anon := p.secrets.Keys.Secret, p.secrets.Keys.Anon
 	if p.Spec.Supabase != nil {
@@ -204,8 +204,8 @@ func (p *Platform) writeEnv() error {
 		envfile.Pair{Key: "NETLIFY_BLOBS_API_URL", Value: p.blobs.APIURL},
 		envfile.Pair{Key: "NETLIFY_BLOBS_EVENT", Value: p.blobs.Event},
 		envfile.Pair{Key: "PLATFORM_LOGS", Value: p.Home.Logs()},
-		envfile.Pair{Key: "PLATFORM_STATE", Value: p.Home.State()}) // which names the processes, for tests that kill them
-	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN"} { // whoever calls the functions needs them
+		envfile.Pair{Key: "PLATFORM_STATE", Value: p.Home.State()}) // names the processes, for tests that kill them
+	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN"} { // callers of the functions need them
 		if token := p.Spec.Functions[name]; token != "" {
 			pairs = append(pairs, envfile.Pair{Key: name, Value: token})
 		}
@@ -213,7 +213,7 @@ func (p *Platform) writeEnv() error {
 	return envfile.Write(p.Home.Env(), "Addresses and keys of the local platform, while it runs. Secret: they open its database.", pairs)
 }
 
-// Addresses says for people what can be used now. It names no key.
+// Addresses is the summary that a person reads. It has no keys.
 func (p *Platform) Addresses() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nSupabase   %s\n", p.supabaseURL())

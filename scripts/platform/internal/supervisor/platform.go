@@ -1,6 +1,8 @@
-// Package supervisor runs a platform: it starts every part in order, keeps the programs running, and stops them in reverse.
+// Package supervisor runs a platform: it starts every part in order, keeps the programs running, and stops them in
+// reverse.
 //
-// `up` runs it in a process of its own, `run` and `dev` within theirs. Either holds the lock of the platform's home meanwhile.
+// `up` runs it in a background process, `run` and `dev` in their own. That process holds the lock of the platform's
+// home meanwhile.
 package supervisor
 
 import (
@@ -22,10 +24,10 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/proc"
 )
 
-// startLimit bounds one start: recovering after a crash takes Postgres the longest.
+// startLimit bounds one start. Recovery after a crash of Postgres takes the longest.
 const startLimit = 3 * time.Minute
 
-// Platform is what runs.
+// Platform is a running platform.
 type Platform struct {
 	Checkout layout.Checkout
 	Home     layout.Home
@@ -40,11 +42,11 @@ type Platform struct {
 	mu    sync.Mutex // guards state and its file
 	state state
 
-	parts     stack // what was started before the functions
+	parts     stack // everything but the functions
 	functions stack
 }
 
-// stack is what was started, to be stopped in reverse.
+// stack holds the stop functions of what was started. They run in reverse.
 type stack []func()
 
 func (s *stack) push(stop func()) { *s = append(*s, stop) }
@@ -56,7 +58,8 @@ func (s *stack) stop() {
 	*s = nil
 }
 
-// Start starts a platform in the home of the lock, and returns when everything is ready. When it fails, nothing of it is left.
+// Start starts a platform in the home of the lock, and returns when everything is ready. If it fails, it stops what it
+// had started.
 func Start(ctx context.Context, lock *Lock, checkout layout.Checkout, spec Spec, out *console.Printer) (*Platform, error) {
 	proc.ReapOrphans()
 	p := &Platform{Checkout: checkout, Home: lock.Home, Spec: spec, Out: out, state: lock.state}
@@ -96,14 +99,14 @@ func (p *Platform) Stop() {
 	p.parts.stop()
 }
 
-// RestartFunctions runs the functions with other variables.
+// RestartFunctions restarts the functions with other variables.
 func (p *Platform) RestartFunctions(ctx context.Context, variables map[string]string) error {
 	p.functions.stop()
 	p.Spec.Functions = variables
 	return p.startFunctions(ctx)
 }
 
-// step shows what is being started while f runs, and what it says afterwards.
+// step shows doing while f runs, then what f returns.
 func (p *Platform) step(doing string, f func() (done string, err error)) error {
 	step := p.Out.Step(doing)
 	defer step.Drop()
@@ -114,7 +117,7 @@ func (p *Platform) step(doing string, f func() (done string, err error)) error {
 	return err
 }
 
-// listen serves one address until its stack is stopped.
+// listen serves one address until the stack is stopped.
 func (p *Platform) listen(port int, handler http.Handler, on *stack) error {
 	listener, err := net.Listen("tcp", ports.Address(port))
 	if err != nil {
@@ -136,7 +139,7 @@ func (p *Platform) listen(port int, handler http.Handler, on *stack) error {
 	return nil
 }
 
-// keep runs a child, which is restarted when it ends, until everything stops.
+// keep runs a child until the platform stops, and restarts it whenever it ends.
 func (p *Platform) keep(name string, child *proc.Child) {
 	child.Changed = func(pid int, cause error) { p.childChanged(name, pid, cause) }
 	ctx, cancel := context.WithCancel(context.Background())

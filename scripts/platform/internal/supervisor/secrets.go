@@ -12,7 +12,7 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/postgrest"
 )
 
-// secrets are a platform's own, made when it is first started.
+// secrets are created when a platform is first started.
 type secrets struct {
 	Passwords postgres.Passwords `json:"passwords"`
 	Keys      postgrest.Keys     `json:"keys"`
@@ -31,7 +31,7 @@ func loadSecrets(home layout.Home) (secrets, error) {
 	return s, writeJSON(home.Secrets(), s)
 }
 
-// random is 32 hexadecimal digits: safe in addresses, files and SQL.
+// random returns 32 hexadecimal digits, which are safe in addresses, files and SQL.
 func random() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -8,30 +8,31 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/ports"
 )
 
-// Spec is what a platform runs.
+// Spec describes a platform.
 type Spec struct {
 	Ports     ports.Plan
-	Supabase  *Supabase         // a project that exists already; nil: Postgres and PostgREST here
+	Supabase  *Supabase         // an existing project; nil means Postgres and PostgREST run here
 	Modules   string            // where the npm packages are
-	Postgres  Postgres          // which one runs here
-	Build     string            // the folder with the built functions; empty: only what functions need runs
+	Postgres  Postgres          // the version to run here
+	Build     string            // the folder with the built functions; empty means that none run
 	Instances int               // of each function
 	Timeout   time.Duration     // of one invocation
 	Functions map[string]string // the functions' variables
 }
 
-// Postgres is the version that runs here, and where its npm package is.
+// Postgres is a version and the folder of its npm package.
 type Postgres struct {
 	Major   string // one of [postgres.Versions]
 	Modules string
 }
 
-// Supabase is a project whose address was given.
+// Supabase is an existing project.
 type Supabase struct{ URL, Key, AnonKey string }
 
-// FunctionVariables picks the functions' variables out of an environment. USE_SUPABASE_KV is true unless it says otherwise.
+// FunctionVariables returns the functions' variables of an environment. USE_SUPABASE_KV defaults to true here.
 //
-// Everything else of the environment stays out, as on Netlify: a function that works here because of somebody's shell would fail there.
+// All other variables are left out, as on Netlify: a function must not work here thanks to a variable of somebody's
+// shell.
 func FunctionVariables(environ []string) map[string]string {
 	picked := map[string]string{"USE_SUPABASE_KV": "true"}
 	for _, line := range environ {
