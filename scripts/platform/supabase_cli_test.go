@@ -54,7 +54,7 @@ func newCLI(t *testing.T) *cli {
 	return c
 }
 
-// run gives the exit status, standard output, and all that was printed.
+// run returns the exit status, standard output, and all that was printed.
 func (c *cli) run(args ...string) (status int, stdout, printed string) {
 	c.t.Helper()
 	cmd := exec.CommandContext(c.t.Context(), c.program, args...)

@@ -81,7 +81,7 @@ type result struct {
 	cpu   time.Duration // of all its processes that ended
 }
 
-// run tells whether every stage passed.
+// run reports whether every stage passed.
 func (r *runner) run(ctx context.Context, groups [][]string) bool {
 	if err := os.MkdirAll(r.logs, 0o755); err != nil {
 		fmt.Fprintln(r.out, "Error:", err)

@@ -353,7 +353,7 @@ func isMissing(body []byte) bool {
 	return json.Unmarshal(body, &told) == nil && told.Exists != nil && !*told.Exists && told.Error == "Key not found"
 }
 
-// documented tells whether a caller must reckon with the error while the database is in trouble (docs/API.md, "Errors"). 503
+// documented reports whether a caller must reckon with the error while the database is in trouble (docs/API.md, "Errors"). 503
 // not_configured is not among them: it says that somebody has to set something.
 func documented(f failure) bool {
 	return f.Status == http.StatusBadGateway && f.Code == "database_unreachable" ||

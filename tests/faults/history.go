@@ -264,7 +264,7 @@ func checkAfter(key string, read op, writes map[string]op, ops []op) []violation
 	return nil
 }
 
-// older tells whether the value of id, or no entry, can only be what was there before the write that was called at this moment.
+// older reports whether the value of id, or no entry, can only be what was there before the write that was called at this moment.
 func older(id string, called time.Duration, writes map[string]op, ops []op) bool {
 	if id != "" {
 		w := writes[id]

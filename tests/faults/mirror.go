@@ -19,7 +19,7 @@ import (
 	"netlify-supabase-kv/pkg/mirror"
 )
 
-// mirrored tells whether the functions copy their writes to Blobs.
+// mirrored reports whether the functions copy their writes to Blobs.
 func mirrored() bool { return os.Getenv("KV_MIRROR_WRITES") == "true" }
 
 // lacksMirror is for faults that break nothing else.
@@ -66,7 +66,7 @@ const storesDiffer = "the two stores differ after a repair"
 const settleWithin = 20 * time.Second
 
 // settle does what whoever runs a site does after trouble, `migrate-kv-store repair`, and looks whether both stores are the same then.
-// It gives the number of copies that had to be made. The load is over.
+// It returns the number of copies that had to be made. The load is over.
 func (l *load) settle(ctx context.Context) (repaired int, err error) {
 	for deadline := time.Now().Add(settleWithin); ; {
 		n, left, err := repair(ctx)
@@ -126,7 +126,7 @@ func (l *load) difference(ctx context.Context) (key, what string, err error) {
 	return "", "", nil
 }
 
-// listed gives what a store has, entries byte for byte. The members of an index have no order here.
+// listed returns what a store has, entries byte for byte. The members of an index have no order here.
 func (l *load) listed(ctx context.Context, path string) (map[string]string, error) {
 	var told struct{ Data map[string]json.RawMessage }
 	if err := l.platform.order(ctx, http.MethodGet, l.platform.base+path+"?includeValues=true&prefix="+url.QueryEscape(l.prefix), nil, &told); err != nil {

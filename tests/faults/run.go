@@ -229,7 +229,7 @@ func (l *load) outcome(ended time.Duration) *outcome {
 	return o
 }
 
-// chosen gives the faults with these names, in their order; without names, all.
+// chosen returns the faults with these names, in their order; without names, all.
 func chosen(names []string) ([]fault, error) {
 	if len(names) == 0 {
 		return faults, nil

@@ -48,7 +48,7 @@ func (e brokenError) Error() string {
 	return fmt.Sprintf("%d of %d promises do not hold on this machine: see the last table", e.broken, e.all)
 }
 
-// IsBroken tells whether the error is that of a run in which promises did not hold.
+// IsBroken reports whether the error is that of a run in which promises did not hold.
 func IsBroken(err error) bool { return errors.As(err, new(brokenError)) }
 
 // Kept is an error where a promise does not hold.

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// controlPrefix begins the addresses that Netlify does not have. Tests find out through them whether they run against
-// this host.
+// controlPrefix begins addresses that Netlify does not have. Tests use them to find out whether they run against this
+// host.
 const controlPrefix = "/_platform/"
 
 // Instance describes one instance to tests.
@@ -20,7 +20,7 @@ type Instance struct {
 	Function   string `json:"function"`
 	Instance   int    `json:"instance"` // the slot
 	Generation int    `json:"generation"`
-	Name       string `json:"name"` // as in X-KV-Instance
+	Name       string `json:"name"` // the value of X-KV-Instance
 	PID        int    `json:"pid"`  // 0 while it is being replaced
 	Busy       bool   `json:"busy"`
 	Requests   int    `json:"requests"`
@@ -48,7 +48,7 @@ func (in *instance) describe() Instance {
 
 func (h *Host) serveControl(w http.ResponseWriter, r *http.Request) {
 	if !fromHere(r) {
-		refuse(w, http.StatusForbidden, "Forbidden", "only programs on this machine may ask, not pages of another site")
+		writeLambdaError(w, http.StatusForbidden, "Forbidden", "only programs on this machine may use this address, not pages of another site")
 		return
 	}
 	switch strings.TrimPrefix(r.URL.Path, controlPrefix) {
@@ -59,11 +59,12 @@ func (h *Host) serveControl(w http.ResponseWriter, r *http.Request) {
 	case "restart":
 		h.serveRestart(w, r)
 	default:
-		refuse(w, http.StatusNotFound, "NotFound", "the host has healthz, instances and restart")
+		writeLambdaError(w, http.StatusNotFound, "NotFound", "the host has healthz, instances and restart")
 	}
 }
 
-// fromHere keeps web pages out: any page that is open in a browser on this machine could ask otherwise.
+// fromHere refuses requests of web pages: without it, any page open in a browser on this machine could restart
+// functions.
 func fromHere(r *http.Request) bool {
 	name, _, err := net.SplitHostPort(r.Host)
 	if err != nil {
@@ -74,27 +75,27 @@ func fromHere(r *http.Request) bool {
 	return local && r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == ""
 }
 
-// serveRestart replaces instances and answers when the new ones are ready.
+// serveRestart replaces instances and responds when the new ones are ready.
 func (h *Host) serveRestart(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
-		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "restart takes POST")
+		writeLambdaError(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "restart takes POST")
 		return
 	}
 	chosen, number, err := h.chosen(r)
 	if err != nil {
-		refuse(w, http.StatusBadRequest, "BadRequest", err.Error())
+		writeLambdaError(w, http.StatusBadRequest, "BadRequest", err.Error())
 		return
 	}
 	for _, f := range chosen {
 		if err := f.restart(r.Context(), number); err != nil {
-			refuse(w, http.StatusBadGateway, "Runtime.ExitError", err.Error())
+			writeLambdaError(w, http.StatusBadGateway, "Runtime.ExitError", err.Error())
 			return
 		}
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"instances": h.describe()})
 }
 
-// chosen reads function and instance from the query; without them, all are meant.
+// chosen reads function and instance from the query. Without them, it returns all functions.
 func (h *Host) chosen(r *http.Request) ([]*function, int, error) {
 	number := -1
 	if text := r.FormValue("instance"); text != "" {
@@ -106,7 +107,7 @@ func (h *Host) chosen(r *http.Request) ([]*function, int, error) {
 	}
 	name := r.FormValue("function")
 	if name == "" && number >= 0 {
-		return nil, 0, errors.New("instance needs a function beside it")
+		return nil, 0, errors.New("instance needs function, too")
 	}
 	if name == "" {
 		return slices.Collect(maps.Values(h.functions)), number, nil

@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// event is what Netlify hands to a function: the shape of API Gateway's version 1, and a little more.
+// event is what Netlify passes to a function: the payload of API Gateway, version 1, with a few additional fields.
 type event struct {
 	Resource                        string              `json:"resource"`
 	Path                            string              `json:"path"`
@@ -29,14 +29,14 @@ type event struct {
 	RequestContext                  struct{}            `json:"requestContext"`
 }
 
-// Site is what the events say about the site.
+// Site describes the site in events.
 type Site struct {
 	ID      string // x-nf-site-id
 	Context string // x-nf-deploy-context
-	Blobs   string // the blobs field, or nothing when the site has no Blobs
+	Blobs   string // the blobs field; empty when the site has no Blobs
 }
 
-// newEvent turns a request into an event. The path is the one the client sent, still encoded, also under a rewrite.
+// newEvent turns a request into an event. The path is the encoded one that the client sent, even after a rewrite.
 func newEvent(r *http.Request, body []byte, site Site, requestID string) event {
 	query := parseQuery(r.URL.RawQuery)
 	headers := eventHeaders(r, site, requestID)
@@ -58,7 +58,7 @@ func newEvent(r *http.Request, body []byte, site Site, requestID string) event {
 	return e
 }
 
-// marshal writes the event without the escapes that Go adds for web pages: they would count against the size limit.
+// marshal encodes the event without Go's HTML escapes, which would count against the size limit.
 func (e event) marshal() ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -67,7 +67,7 @@ func (e event) marshal() ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// eventHeaders lower-cases names and adds what Netlify adds.
+// eventHeaders lower-cases names and adds Netlify's headers.
 func eventHeaders(r *http.Request, site Site, requestID string) map[string][]string {
 	headers := map[string][]string{}
 	for name, values := range r.Header {
@@ -93,7 +93,7 @@ func eventHeaders(r *http.Request, site Site, requestID string) map[string][]str
 	return headers
 }
 
-// joined gives the single-value form that Netlify gives: all values, joined.
+// joined returns the single-value form of Netlify's events: all values, joined.
 func joined(values map[string][]string) map[string]string {
 	out := make(map[string]string, len(values))
 	for name, list := range values {
@@ -102,7 +102,7 @@ func joined(values map[string][]string) map[string]string {
 	return out
 }
 
-// parseQuery reads a query as browsers do: whatever cannot be decoded stays as it is, and nothing is an error.
+// parseQuery reads a query as browsers do: text that cannot be decoded is left unchanged.
 func parseQuery(raw string) map[string][]string {
 	values := map[string][]string{}
 	for part := range strings.SplitSeq(raw, "&") {
@@ -135,8 +135,8 @@ func decode(s string) string {
 	return repair(out.String())
 }
 
-// eventBody gives text as text and everything else as base64, by content type. Without a body it is null, and says
-// base64 when the type is not text: odd, and what functions see.
+// eventBody returns the body as text or as base64, depending on the content type. An empty body is null, and marked as
+// base64 unless the type is text: that is odd, but what Netlify does.
 func eventBody(r *http.Request, body []byte) (*string, bool) {
 	binary := !isText(r.Header.Get("Content-Type"))
 	if len(body) == 0 {
@@ -151,8 +151,8 @@ func eventBody(r *http.Request, body []byte) (*string, bool) {
 	return &text, binary
 }
 
-// textTypes are the types outside text/*, *+json and *+xml that Netlify treats as text (@netlify/dev-utils,
-// shouldBase64Encode).
+// textTypes are the types besides text/*, *+json and *+xml that Netlify treats as text (shouldBase64Encode in
+// @netlify/dev-utils).
 var textTypes = map[string]bool{
 	"application/csp-report":            true,
 	"application/graphql":               true,
@@ -180,7 +180,7 @@ func repaired(values []string) []string {
 	return out
 }
 
-// repair puts U+FFFD for every byte that is not UTF-8, as happens to text on its way through JavaScript.
+// repair replaces every byte that is not UTF-8 by U+FFFD, as JavaScript does.
 func repair(s string) string {
 	if utf8.ValidString(s) {
 		return s

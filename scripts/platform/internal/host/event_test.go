@@ -89,7 +89,7 @@ func TestEventHeaders(t *testing.T) {
 	require.Equal(t, "a, b", e.Headers["x-foo"])
 }
 
-// A value is counted against the limit in the size that Netlify would count.
+// The size of a value counts against the limit as on Netlify.
 func TestEventIsWrittenWithoutNeedlessEscapes(t *testing.T) {
 	t.Parallel()
 	body := `<>&`

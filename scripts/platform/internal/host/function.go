@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// function is a program and its instances. The instance that is idle longest works next: round-robin while none is
-// busy.
+// function is a program and its instances. The instance that has been idle longest is next, which is round-robin while
+// none is busy.
 type function struct {
 	host    *Host
 	name    string
@@ -17,40 +17,40 @@ type function struct {
 	slots   []*slot
 
 	mu      sync.Mutex
-	idle    []*instance   // waiting in the Runtime API for work, longest first
+	idle    []*instance   // waiting for work in the Runtime API, longest first
 	waiting []*invocation // waiting for an instance, longest first
-	failing string        // why the last starts failed, when nothing but failed starts has happened since
+	failing string        // why the last starts failed; empty after a start that succeeded
 }
 
 // invocation is one request on its way through a function.
 type invocation struct {
 	id       string
 	event    []byte
-	assigned chan *instance // gets the instance once there is one
-	result   chan outcome   // gets the one outcome
+	assigned chan *instance // receives the instance
+	result   chan outcome   // receives the outcome
 }
 
 // outcome is how an invocation ended.
 type outcome struct {
 	kind outcomeKind
-	body []byte // the function's answer or error
+	body []byte // the function's result or error
 }
 
 type outcomeKind int
 
 const (
-	answered   outcomeKind = iota // the function answered
-	failed                        // the function reported an error
-	tooLarge                      // the answer was over the limit
-	died                          // the process ended first
-	unanswered                    // the function asked for more work without an answer
+	succeeded outcomeKind = iota // the function returned a result
+	failed                       // the function reported an error
+	tooLarge                     // the result was over the limit
+	died                         // the process ended first
+	abandoned                    // the function asked for more work without returning anything
 )
 
 func newInvocation(id string, event []byte) *invocation {
 	return &invocation{id: id, event: event, assigned: make(chan *instance, 1), result: make(chan outcome, 1)}
 }
 
-// end gives the outcome; only the first counts.
+// end sets the outcome. Only the first one counts.
 func (inv *invocation) end(o outcome) {
 	select {
 	case inv.result <- o:
@@ -58,7 +58,7 @@ func (inv *invocation) end(o outcome) {
 	}
 }
 
-// submit hands the invocation to the instance that has been idle longest, or lets it wait for one.
+// submit passes the invocation to the instance that has been idle longest, or queues it.
 func (f *function) submit(inv *invocation) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -71,7 +71,7 @@ func (f *function) submit(inv *invocation) {
 	first.take(inv)
 }
 
-// withdraw takes back an invocation that no instance has taken yet.
+// withdraw removes an invocation from the queue.
 func (f *function) withdraw(inv *invocation) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -83,12 +83,13 @@ func (f *function) withdraw(inv *invocation) {
 	}
 }
 
-// offer is called when an instance asks for work: it gets the invocation that waits longest, or becomes idle.
+// offer is called when an instance asks for work. It assigns the oldest queued invocation, or lists the instance as
+// idle.
 func (f *function) offer(in *instance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if in.current != nil { // it asks for more without having answered
-		in.current.end(outcome{kind: unanswered})
+	if in.current != nil { // it asks for more without having returned anything
+		in.current.end(outcome{kind: abandoned})
 		in.current = nil
 	}
 	f.failing = ""
@@ -106,7 +107,7 @@ func (f *function) offer(in *instance) {
 	f.idle = append(f.idle, in)
 }
 
-// forget removes an instance that will not ask for work again and ends what it was doing.
+// forget removes an instance that has ended, and ends its invocation.
 func (f *function) forget(in *instance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,7 +118,7 @@ func (f *function) forget(in *instance) {
 	}
 }
 
-// unlist takes an instance out of the idle ones; the caller holds the lock.
+// unlist removes an instance from the idle ones. The caller holds the lock.
 func (f *function) unlist(in *instance) {
 	for i, other := range f.idle {
 		if other == in {
@@ -127,7 +128,7 @@ func (f *function) unlist(in *instance) {
 	}
 }
 
-// finish gives the outcome of the instance's invocation with this id, and tells whether it was the one.
+// finish sets the outcome of the instance's current invocation, and reports whether that one has this id.
 func (f *function) finish(in *instance, id string, o outcome) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -139,7 +140,7 @@ func (f *function) finish(in *instance, id string, o outcome) bool {
 	return true
 }
 
-// fail notes why the instances do not start; requests that wait are told at once instead of at their deadline.
+// fail records why the instances do not start, and ends the queued invocations at once.
 func (f *function) fail(reason string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -150,7 +151,7 @@ func (f *function) fail(reason string) {
 	f.waiting = nil
 }
 
-// broken tells why the function cannot answer at all.
+// broken returns why no instance starts; empty while one does.
 func (f *function) broken() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -165,14 +166,14 @@ func newFunction(h *Host, name, program string) *function {
 	return f
 }
 
-// start brings up the instances.
+// start starts the instances.
 func (f *function) start() {
 	for _, s := range f.slots {
 		go s.keep(f.host.ctx)
 	}
 }
 
-// restart replaces one slot's instance, or with number < 0 every one, and waits until the new ones are ready.
+// restart replaces the instance of one slot, or of every slot if number < 0, and waits until the new ones are ready.
 func (f *function) restart(ctx context.Context, number int) error {
 	var chosen []*slot
 	for _, s := range f.slots {
@@ -187,12 +188,12 @@ func (f *function) restart(ctx context.Context, number int) error {
 	return all.Wait()
 }
 
-// waitStopped waits for the end of every instance after the host's context has ended.
+// waitStopped waits until every instance has ended. The host's context has ended before.
 func (f *function) waitStopped() {
 	for _, s := range f.slots {
 		<-s.done
 	}
 }
 
-// drainIdle is how long an idle instance may take to exit after it was told that there is no more work.
+// drainIdle is how long an idle instance may take to exit after it was told to.
 const drainIdle = 2 * time.Second

@@ -13,24 +13,24 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// MaxPayload is the limit of Lambda, and so of Netlify, for an event and for an answer, in bytes of their JSON.
+// MaxPayload is Lambda's limit, and so Netlify's, for an event and for a result, in bytes of JSON.
 const MaxPayload = 6 << 20
 
-// Options are what a host is made of.
+// Options configure a host.
 type Options struct {
-	Programs       map[string]string // of each function, its path
-	Env            map[string]string // of every function, beside what every Lambda function has
-	RuntimeAddress string            // host:port where ServeRuntime can be reached
+	Programs       map[string]string // path by function
+	Env            map[string]string // of every function, besides what Lambda sets
+	RuntimeAddress string            // host:port of ServeRuntime
 	Instances      int               // of each function
 	Timeout        time.Duration     // of one invocation
 	Config         Config            // of netlify.toml
 	Site           Site
-	PublishDir     string    // absolute; static files
-	Output         io.Writer // what instances print, each line with the instance's name in front
+	PublishDir     string    // absolute path of the static files
+	Output         io.Writer // receives the output of instances, each line after the instance's name
 	Log            *slog.Logger
 }
 
-// Host runs functions. Serve HTTP requests with it and Runtime API requests with [Host.ServeRuntime].
+// Host runs functions. It serves HTTP requests, and Runtime API requests with [Host.ServeRuntime].
 type Host struct {
 	Options
 	functions map[string]*function
@@ -43,7 +43,7 @@ type Host struct {
 	tokens map[string]*instance
 }
 
-// New makes a host whose functions do not run yet; see [Host.Start].
+// New returns a host whose functions do not run yet; see [Host.Start].
 func New(o Options) *Host {
 	h := &Host{Options: o, functions: map[string]*function{}, tokens: map[string]*instance{}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -53,7 +53,7 @@ func New(o Options) *Host {
 	return h
 }
 
-// Start starts every instance. It returns when all are ready, or with what keeps one from it.
+// Start starts every instance and returns when all are ready, or when one fails to start.
 func (h *Host) Start(ctx context.Context) error {
 	var all errgroup.Group
 	for _, f := range h.functions {
@@ -111,14 +111,14 @@ func (h *Host) byToken(token string) *instance {
 	return h.tokens[token]
 }
 
-// printed writes a line of an instance to the functions' log.
+// printed writes a line that an instance printed to the functions' log.
 func (h *Host) printed(in *instance, line []byte) {
 	h.outputMu.Lock()
 	defer h.outputMu.Unlock()
 	fmt.Fprintf(h.Output, "%s %s | %s\n", time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), in.Name(), line)
 }
 
-// newID is 32 hexadecimal digits that nobody can guess.
+// newID returns 32 random hexadecimal digits.
 func newID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails

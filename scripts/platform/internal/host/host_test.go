@@ -22,7 +22,7 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/proc"
 )
 
-// program is testdata/lambda, built once: a real function, that talks to the host through the real client.
+// program is testdata/lambda, built once: a function with the real client of the Runtime API.
 var program string
 
 func TestMain(m *testing.M) {
@@ -212,8 +212,8 @@ func TestResponseOfAFunction(t *testing.T) {
 	require.NotContains(t, resp.Header, "Access-Control-Allow-Origin", "the host adds it to no function's answer")
 }
 
-// TestEveryPageMayReadWhatTheHostAnswersItself, or a browser would only report a failed connection.
-func TestEveryPageMayReadWhatTheHostAnswersItself(t *testing.T) {
+// TestEveryPageMayReadTheHostsOwnResponses: without the header, a browser would report a failed connection.
+func TestEveryPageMayReadTheHostsOwnResponses(t *testing.T) {
 	t.Parallel()
 	s := running(t, nil)
 	for name, c := range map[string]struct {
@@ -290,7 +290,7 @@ func TestTimeoutEndsTheInstance(t *testing.T) {
 	require.Equal(t, lambdaError("Sandbox.Timedout", "Task timed out after 0.30 seconds"), body)
 	require.Equal(t, "f-0-1", resp.Header.Get(InstanceHeader))
 	requireGone(t, pid)
-	require.Eventually(t, func() bool { // the timeout is that of starting a new instance, too
+	require.Eventually(t, func() bool { // the timeout includes the start of a new instance
 		resp, _ := s.get(t, "")
 		return resp.StatusCode == http.StatusOK && resp.Header.Get(InstanceHeader) != "f-0-1"
 	}, 10*time.Second, 10*time.Millisecond)
@@ -304,11 +304,11 @@ func TestRequestsThatFindEveryInstanceBusyWaitTheirTurn(t *testing.T) {
 		return resp.StatusCode, body
 	}
 	var all sync.WaitGroup
-	for range 2 { // the second waits for the first, and neither works for more than the timeout
+	for range 2 { // the second waits for the first; neither runs longer than the timeout
 		all.Go(func() {
 			status, _ := slow()
 			if status != http.StatusOK {
-				t.Errorf("answered %d", status)
+				t.Errorf("responded with %d", status)
 			}
 		})
 	}
@@ -348,7 +348,7 @@ func TestRequestAtAndOverTheLimit(t *testing.T) {
 	over := lambdaError("Runtime.RequestTooLarge", "the request is over the 6291456 bytes that a function takes")
 	status, _ := send(MaxPayload - 2000)
 	require.Equal(t, 304, status)
-	for _, length := range []int{MaxPayload - 100, MaxPayload + 1, 3 * MaxPayload} { // the event around it counts too
+	for _, length := range []int{MaxPayload - 100, MaxPayload + 1, 3 * MaxPayload} { // the rest of the event counts, too
 		status, body := send(length)
 		require.Equal(t, http.StatusRequestEntityTooLarge, status)
 		require.Equal(t, over, body)
@@ -396,7 +396,7 @@ func TestRestart(t *testing.T) {
 	require.Equal(t, http.StatusMethodNotAllowed, resp.StatusCode)
 }
 
-// A restart lets the invocation in hand finish, and requests that come meanwhile wait.
+// A restart lets the current invocation finish, and requests that arrive meanwhile wait.
 func TestRestartLosesNoRequest(t *testing.T) {
 	t.Parallel()
 	s := running(t, nil)
@@ -434,7 +434,7 @@ func requireGone(t *testing.T, pid int) {
 func requireStatus(t *testing.T, resp *http.Response) bool {
 	t.Helper()
 	if resp.StatusCode != http.StatusOK {
-		t.Errorf("answered %d", resp.StatusCode)
+		t.Errorf("responded with %d", resp.StatusCode)
 		return false
 	}
 	return true
@@ -451,7 +451,7 @@ func TestCloseLeavesNoProcess(t *testing.T) {
 	}
 }
 
-// A page in a browser can send requests to any address; it must not be able to restart anything.
+// A page in a browser can send requests to any address, and must not be able to restart anything.
 func TestControlKeepsPagesOut(t *testing.T) {
 	t.Parallel()
 	s := running(t, nil)

@@ -12,11 +12,11 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/proc"
 )
 
-// slot is one of a function's places: it always holds an instance, the next one when one dies.
+// slot is a place for one instance of a function. When the instance ends, the slot starts the next one.
 type slot struct {
 	function *function
 	number   int
-	done     chan struct{} // closed when the slot is given up
+	done     chan struct{} // closed when the slot starts no more instances
 
 	mu         sync.Mutex
 	current    *instance
@@ -30,9 +30,9 @@ type instance struct {
 	generation int
 	token      string // its path in the Runtime API
 	started    time.Time
-	work       chan *invocation // gets what it is to do next; closed when there will be nothing more
-	ready      chan struct{}    // closed when it has asked for work once
-	gone       chan struct{}    // closed when the process has been waited for, and its failure noted
+	work       chan *invocation // receives the next invocation; closed when there is none to come
+	ready      chan struct{}    // closed when it has asked for work the first time
+	gone       chan struct{}    // closed when the process has ended and its failure is recorded
 
 	// Guarded by the function's lock.
 	pid       int
@@ -42,13 +42,12 @@ type instance struct {
 	requests  int
 }
 
-// Name is what X-KV-Instance carries: function, slot, generation.
+// Name is the value of X-KV-Instance: function, slot, generation.
 func (in *instance) Name() string {
 	return fmt.Sprintf("%s-%d-%d", in.function.name, in.slot, in.generation)
 }
 
-// take gives the instance its next invocation; the caller holds the function's lock and knows that the instance waits
-// for one.
+// take assigns an invocation to the instance. The caller holds the function's lock; the instance is waiting for work.
 func (in *instance) take(inv *invocation) {
 	in.current = inv
 	in.requests++
@@ -56,7 +55,7 @@ func (in *instance) take(inv *invocation) {
 	in.work <- inv
 }
 
-// dismiss tells the instance that there is no more work; the caller holds the function's lock.
+// dismiss tells the instance that there is no more work. The caller holds the function's lock.
 func (in *instance) dismiss() {
 	if !in.dismissed {
 		in.dismissed = true
@@ -64,7 +63,7 @@ func (in *instance) dismiss() {
 	}
 }
 
-// markReady notes that the instance has finished its init; the caller holds the function's lock.
+// markReady records that the instance has finished its init. The caller holds the function's lock.
 func (in *instance) markReady() {
 	select {
 	case <-in.ready:
@@ -73,7 +72,7 @@ func (in *instance) markReady() {
 	}
 }
 
-// drain lets the instance finish what it does and then end by itself, which is when Go writes coverage counters.
+// drain lets the instance finish its invocation and exit by itself, so that Go writes coverage counters.
 func (in *instance) drain() {
 	f := in.function
 	f.mu.Lock()
@@ -91,7 +90,7 @@ func (in *instance) busy() bool {
 	return in.current != nil
 }
 
-// kill ends the process at once. A pid of 0 means that it has not started or is gone.
+// kill ends the process at once. It does nothing before the start and after the end.
 func (in *instance) kill() {
 	in.function.mu.Lock()
 	defer in.function.mu.Unlock()
@@ -100,7 +99,7 @@ func (in *instance) kill() {
 	}
 }
 
-// startPauses bound the pause before a program that dies during its init is started again.
+// These bound the pause before a program that dies during its init is started again.
 const (
 	startPauseFirst = 100 * time.Millisecond
 	startPauseMost  = 5 * time.Second
@@ -122,11 +121,11 @@ func (s *slot) keep(ctx context.Context) {
 		if !worked && ctx.Err() == nil {
 			s.function.fail(fmt.Sprintf("%s ended before it was ready (%v)", in.Name(), err))
 		}
-		close(in.gone) // last: whoever waits for it asks next why it failed
+		close(in.gone) // last, because those who wait for it read the failure next
 		switch {
 		case ctx.Err() != nil:
 			return
-		case worked: // whatever ended it, the next one can start at once
+		case worked: // the next one starts at once
 			pause = startPauseFirst
 			continue
 		}
@@ -139,7 +138,7 @@ func (s *slot) keep(ctx context.Context) {
 	}
 }
 
-// next makes the slot's next instance.
+// next creates the slot's next instance.
 func (s *slot) next() *instance {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +150,7 @@ func (s *slot) next() *instance {
 	return s.current
 }
 
-// instance gives who is in the slot now, or nil before the first.
+// instance returns the current instance, or nil before the first.
 func (s *slot) instance() *instance {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -197,11 +196,11 @@ func (in *instance) setPID(pid int) {
 	in.pid = pid
 }
 
-// memorySize is what Netlify gives a function, in megabytes.
+// memorySize is the memory of a function on Netlify, in megabytes.
 const memorySize = "1024"
 
-// command starts the program with what Lambda sets, and with nothing of the environment that the platform was started
-// in.
+// command runs the program with the variables of Lambda and of the function, and none of the platform's own
+// environment.
 func (in *instance) command() *exec.Cmd {
 	f := in.function
 	cmd := exec.Command(f.program)
@@ -230,7 +229,7 @@ func (in *instance) command() *exec.Cmd {
 	return cmd
 }
 
-// region is where most Netlify sites run their functions.
+// region is the one that most Netlify sites use.
 const region = "us-east-2"
 
 // restart replaces the instance and waits until the next one is ready.
@@ -245,7 +244,7 @@ func (s *slot) restart(ctx context.Context) error {
 	}
 	for {
 		in := s.instance()
-		if in == old { // the next one is about to be made
+		if in == old { // the next one is about to be created
 			if err := pause(ctx, 5*time.Millisecond); err != nil {
 				return err
 			}
@@ -262,7 +261,7 @@ func (s *slot) restart(ctx context.Context) error {
 	}
 }
 
-// waitGone waits for a drained instance: as long as its invocation takes, then a moment for the exit, then not at all.
+// waitGone waits until a drained instance has ended. It kills one that does not exit soon after its invocation.
 func (in *instance) waitGone(ctx context.Context) error {
 	for in.busy() {
 		select {

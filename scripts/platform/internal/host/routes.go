@@ -13,7 +13,7 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/console"
 )
 
-// Redirect is one [[redirects]] of netlify.toml. The host knows rewrites, with status 200.
+// Redirect is one [[redirects]] of netlify.toml. The host supports rewrites, which have status 200.
 type Redirect struct {
 	From   string `toml:"from"`
 	To     string `toml:"to"`
@@ -27,8 +27,7 @@ type Config struct {
 	Redirects []Redirect
 }
 
-// ReadConfig reads netlify.toml. A redirect that this host would treat differently from Netlify is an error, not a
-// surprise.
+// ReadConfig reads netlify.toml. A redirect that this host would treat differently from Netlify is an error.
 func ReadConfig(file string) (Config, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -50,7 +49,7 @@ func parseConfig(content []byte) (Config, error) {
 	for _, r := range file.Redirects {
 		if err := r.check(); err != nil {
 			return Config{}, console.Try(fmt.Errorf("netlify.toml: redirect from %q: %w", r.From, err),
-				"write it otherwise, or teach scripts/platform/internal/host to do as Netlify does")
+				"rewrite it, or make scripts/platform/internal/host treat it as Netlify does")
 		}
 	}
 	return Config{Publish: file.Build.Publish, Redirects: file.Redirects}, nil
@@ -64,15 +63,15 @@ func (r Redirect) check() error {
 	case !strings.HasPrefix(r.From, "/") || !strings.HasPrefix(r.To, "/"):
 		return errors.New("from and to must be paths on this site")
 	case star >= 0 && (star != len(r.From)-1 || !strings.HasSuffix(r.From, "/*")):
-		return errors.New("a * is understood only as the last segment")
+		return errors.New("a * is supported only as the last segment")
 	case strings.Contains(r.From, ":"):
-		return errors.New("placeholders are not understood")
+		return errors.New("placeholders are not supported")
 	}
 	return nil
 }
 
-// match gives the path that a request is rewritten to. Like Netlify, it ignores a trailing slash, and * matches
-// nothing as well.
+// match returns the path that a request is rewritten to. As on Netlify, a trailing slash is ignored, and * also
+// matches the empty string.
 func (r Redirect) match(path string) (string, bool) {
 	if base, wild := strings.CutSuffix(r.From, "/*"); wild {
 		rest, found := strings.CutPrefix(path, base)
@@ -87,14 +86,14 @@ func (r Redirect) match(path string) (string, bool) {
 // functionsPrefix is where Netlify serves every function.
 const functionsPrefix = "/.netlify/functions/"
 
-// functionOf gives the name in a path like /.netlify/functions/kv-get/some/key.
+// functionOf returns the name in a path like /.netlify/functions/kv-get/some/key.
 func functionOf(path string) (string, bool) {
 	rest, found := strings.CutPrefix(path, functionsPrefix)
 	name, _, _ := strings.Cut(rest, "/")
 	return name, found && name != ""
 }
 
-// route gives the name of the function that answers an encoded path, if one does.
+// route returns the name of the function for an encoded path, if there is one.
 func (c Config) route(path string) (string, bool) {
 	if name, ok := functionOf(path); ok {
 		return name, true
@@ -107,7 +106,7 @@ func (c Config) route(path string) (string, bool) {
 	return "", false
 }
 
-// static finds the file of a path in the publish folder. A name with a dot segment never leaves it.
+// static returns the file of a path in the publish folder. Dot segments never lead out of that folder.
 func static(dir, path string) (string, bool) {
 	if dir == "" || strings.Contains(path, "\\") || strings.ContainsRune(path, 0) {
 		return "", false

@@ -64,8 +64,8 @@ func TestSplat(t *testing.T) {
 	}
 }
 
-// What the host would do otherwise than Netlify must not pass in silence.
-func TestConfigRefusesWhatItDoesNotKnow(t *testing.T) {
+// A redirect that the host would treat differently from Netlify is refused.
+func TestConfigRefusesUnsupportedRedirects(t *testing.T) {
 	t.Parallel()
 	for name, redirect := range map[string]string{
 		"StatusOtherThan200": `from = "/a"` + "\n" + `to = "/b"` + "\n" + `status = 301`,
@@ -82,7 +82,7 @@ func TestConfigRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-func TestTheSitesOwnConfigIsUnderstood(t *testing.T) {
+func TestTheSitesOwnConfigIsSupported(t *testing.T) {
 	t.Parallel()
 	config, err := ReadConfig(filepath.Join("..", "..", "..", "..", "netlify.toml"))
 	require.NoError(t, err)

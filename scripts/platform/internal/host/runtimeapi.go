@@ -10,11 +10,10 @@ import (
 	"time"
 )
 
-// The Runtime API is what a function's program talks to. Each instance has a path of its own before /2018-06-01,
-// because every request for work must be known to come from one of them; AWS_LAMBDA_RUNTIME_API carries it after the
-// port.
+// Functions' programs are clients of the Runtime API. Each instance has its own path before /2018-06-01, so that the
+// host knows which one asks for work. AWS_LAMBDA_RUNTIME_API carries that path after the port.
 
-// ServeRuntime answers the instances.
+// ServeRuntime serves the Runtime API to instances.
 func (h *Host) ServeRuntime(w http.ResponseWriter, r *http.Request) {
 	token, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	in := h.byToken(token)
@@ -33,7 +32,7 @@ func (h *Host) ServeRuntime(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Lambda-Extension-Identifier", in.token)
 		writeJSON(w, http.StatusOK, map[string]string{"functionName": in.function.name, "functionVersion": "$LATEST", "handler": "bootstrap"})
 	case rest == "2020-01-01/extension/event/next" && r.Method == http.MethodGet:
-		// An extension that registers for no events is never answered.
+		// An extension that registers for no events never receives one.
 		select {
 		case <-r.Context().Done():
 		case <-in.gone:
@@ -43,13 +42,13 @@ func (h *Host) ServeRuntime(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveNext gives the instance its next invocation, however long that takes.
+// serveNext sends the instance its next invocation, and waits for one if there is none.
 func (h *Host) serveNext(w http.ResponseWriter, r *http.Request, in *instance) {
 	in.function.offer(in)
 	select {
 	case inv, more := <-in.work:
 		if !more {
-			// aws-lambda-go ends the process on any answer but 200, through log.Fatal, which writes coverage counters.
+			// aws-lambda-go exits on any status but 200, through log.Fatal, which writes coverage counters.
 			http.Error(w, "no more work", http.StatusGone)
 			return
 		}
@@ -62,25 +61,25 @@ func (h *Host) serveNext(w http.ResponseWriter, r *http.Request, in *instance) {
 		header.Set("Content-Length", strconv.Itoa(len(inv.event)))
 		_, _ = w.Write(inv.event)
 	case <-r.Context().Done():
-		in.function.forget(in) // it hung up: it is dead, or about to be
+		in.function.forget(in) // it closed the connection, so it has ended or is about to
 	}
 }
 
-// serveOutcome takes an answer or an error.
+// serveOutcome takes a result or an error.
 func (h *Host) serveOutcome(w http.ResponseWriter, r *http.Request, in *instance, id, what string) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPayload))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
 		in.function.finish(in, id, outcome{kind: tooLarge})
-		// As Lambda does; aws-lambda-go takes it as fatal, so the instance ends, there as here.
+		// As on Lambda, where aws-lambda-go treats this as fatal and the instance ends.
 		writeJSON(w, http.StatusRequestEntityTooLarge, map[string]string{"errorType": "RequestEntityTooLarge",
 			"errorMessage": "Exceeded maximum allowed payload size (" + strconv.Itoa(MaxPayload) + " bytes)."})
 		return
 	case err != nil:
-		return // the instance broke off; its end is noticed elsewhere
+		return // the instance has ended, which is handled elsewhere
 	}
-	kind := answered
+	kind := succeeded
 	switch what {
 	case "response":
 	case "error":

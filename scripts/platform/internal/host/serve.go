@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// maxDiscard is how much of a request that is too large is read and thrown away before it is answered.
+// maxDiscard is how much of a too large request is read and discarded before the response.
 const maxDiscard = 64 << 20
 
-// InstanceHeader names the instance that answered.
+// InstanceHeader names the instance that handled the request.
 const InstanceHeader = "X-Kv-Instance"
 
-// ServeHTTP routes like Netlify: functions by their address, then files, then rewrites.
+// ServeHTTP routes as Netlify does: functions by their address, then files, then rewrites.
 func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, controlPrefix) {
 		h.serveControl(w, r)
@@ -44,28 +44,28 @@ func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.invoke(w, r, f)
 }
 
-// withPath is the request with another path: http.ServeFile redirects /index.html, and Netlify does not.
+// withPath returns the request with another path. http.ServeFile would redirect /index.html, which Netlify does not.
 func withPath(r *http.Request, path string) *http.Request {
 	r2 := r.Clone(r.Context())
 	r2.URL.Path = path
 	return r2
 }
 
-// invoke sends a request through an instance of f.
+// invoke passes a request to an instance of f.
 func (h *Host) invoke(w http.ResponseWriter, r *http.Request, f *function) {
 	requestID := newID()
 	w.Header().Set("X-Nf-Request-Id", requestID)
 	payload, err := readEvent(r, h.Site, requestID)
 	switch {
 	case errors.Is(err, errTooLarge):
-		deny(w, http.StatusRequestEntityTooLarge, "Runtime.RequestTooLarge", fmt.Sprintf("the request is over the %d bytes that a function takes", MaxPayload))
+		writeError(w, http.StatusRequestEntityTooLarge, "Runtime.RequestTooLarge", fmt.Sprintf("the request is over the %d bytes that a function takes", MaxPayload))
 		return
 	case err != nil:
-		deny(w, http.StatusBadRequest, "Runtime.BadRequest", "the request ended early")
+		writeError(w, http.StatusBadRequest, "Runtime.BadRequest", "the request ended early")
 		return
 	}
 	if reason := f.broken(); reason != "" {
-		deny(w, http.StatusBadGateway, "Runtime.ExitError", reason)
+		writeError(w, http.StatusBadGateway, "Runtime.ExitError", reason)
 		return
 	}
 	inv := newInvocation(requestID, payload)
@@ -75,10 +75,10 @@ func (h *Host) invoke(w http.ResponseWriter, r *http.Request, f *function) {
 		w.Header().Set(InstanceHeader, in.Name())
 	}
 	if err != nil {
-		h.denyLate(w, in, err)
+		h.writeTimeout(w, in, err)
 		return
 	}
-	h.answer(w, r, in, o)
+	h.writeOutcome(w, r, in, o)
 }
 
 var (
@@ -87,14 +87,14 @@ var (
 	errAllBusy  = errors.New("every instance was busy")
 )
 
-// readEvent reads the whole request first: an instance is never kept waiting for a slow client.
+// readEvent reads the complete request first, so that no instance waits for a slow client.
 func readEvent(r *http.Request, site Site, requestID string) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, MaxPayload+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(body) > MaxPayload {
-		// Read on for a while: a client that is still sending may not see the answer.
+		// A client that is still sending may not see the response, so read on for a while.
 		_, _ = io.CopyN(io.Discard, r.Body, maxDiscard)
 		return nil, errTooLarge
 	}
@@ -108,7 +108,7 @@ func readEvent(r *http.Request, site Site, requestID string) ([]byte, error) {
 	return payload, nil
 }
 
-// await waits for an instance and for what it says. An invocation goes on when its client goes away, as on Lambda.
+// await waits for an instance and for its outcome. As on Lambda, an invocation continues when its client is gone.
 func (h *Host) await(r *http.Request, f *function, inv *invocation) (*instance, outcome, error) {
 	timer := time.NewTimer(h.Timeout)
 	defer timer.Stop()
@@ -117,7 +117,7 @@ func (h *Host) await(r *http.Request, f *function, inv *invocation) (*instance, 
 	case in = <-inv.assigned:
 	case o := <-inv.result:
 		select {
-		case in = <-inv.assigned: // it has begun and ended before this goroutine looked
+		case in = <-inv.assigned: // it began and ended before this goroutine looked
 		default: // no instance can start
 		}
 		return in, o, nil
@@ -136,63 +136,63 @@ func (h *Host) await(r *http.Request, f *function, inv *invocation) (*instance, 
 	}
 }
 
-func (h *Host) denyLate(w http.ResponseWriter, in *instance, err error) {
+func (h *Host) writeTimeout(w http.ResponseWriter, in *instance, err error) {
 	if errors.Is(err, errTimedOut) {
 		h.Log.Warn("function timed out", "instance", in.Name())
-		deny(w, http.StatusGatewayTimeout, "Sandbox.Timedout", fmt.Sprintf("Task timed out after %.2f seconds", h.Timeout.Seconds()))
+		writeError(w, http.StatusGatewayTimeout, "Sandbox.Timedout", fmt.Sprintf("Task timed out after %.2f seconds", h.Timeout.Seconds()))
 		return
 	}
-	deny(w, http.StatusGatewayTimeout, "Runtime.Busy", fmt.Sprintf("every instance was busy for %.2f seconds", h.Timeout.Seconds()))
+	writeError(w, http.StatusGatewayTimeout, "Runtime.Busy", fmt.Sprintf("every instance was busy for %.2f seconds", h.Timeout.Seconds()))
 }
 
-// answer turns an outcome into a response.
-func (h *Host) answer(w http.ResponseWriter, r *http.Request, in *instance, o outcome) {
+// writeOutcome writes the response for an outcome.
+func (h *Host) writeOutcome(w http.ResponseWriter, r *http.Request, in *instance, o outcome) {
 	switch o.kind {
-	case answered:
-		if err := respond(w, r.Method, o.body); err != nil {
+	case succeeded:
+		if err := writeResult(w, r.Method, o.body); err != nil {
 			h.Log.Warn("function returned an invalid response", "instance", in.Name(), "error", err.Error())
-			deny(w, http.StatusBadGateway, "Runtime.InvalidResponse", "error decoding lambda response: "+err.Error())
+			writeError(w, http.StatusBadGateway, "Runtime.InvalidResponse", "error decoding lambda response: "+err.Error())
 		}
 	case failed:
 		// The function's own error object, as Netlify shows it.
-		readable(w)
+		allowAnyOrigin(w)
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusBadGateway)
 		_, _ = w.Write(o.body)
 	case tooLarge:
-		deny(w, http.StatusBadGateway, "Function.ResponseSizeTooLarge", fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", MaxPayload))
+		writeError(w, http.StatusBadGateway, "Function.ResponseSizeTooLarge", fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", MaxPayload))
 	case died:
 		reason := string(o.body)
 		if reason == "" {
 			reason = "the function's process ended before it answered"
 		}
-		deny(w, http.StatusBadGateway, "Runtime.ExitError", reason)
-	case unanswered:
-		deny(w, http.StatusBadGateway, "Runtime.NoResponse", "the function asked for its next request without answering this one")
+		writeError(w, http.StatusBadGateway, "Runtime.ExitError", reason)
+	case abandoned:
+		writeError(w, http.StatusBadGateway, "Runtime.NoResponse", "the function asked for its next request without answering this one")
 	}
 }
 
-// deny answers for a function that did not.
-func deny(w http.ResponseWriter, status int, kind, message string) {
-	readable(w)
-	refuse(w, status, kind, message)
+// writeError writes the host's own response in place of a function's.
+func writeError(w http.ResponseWriter, status int, kind, message string) {
+	allowAnyOrigin(w)
+	writeLambdaError(w, status, kind, message)
 }
 
-// refuse answers in the shape of Lambda's errors.
-func refuse(w http.ResponseWriter, status int, kind, message string) {
+// writeLambdaError writes an error as Lambda does.
+func writeLambdaError(w http.ResponseWriter, status int, kind, message string) {
 	writeJSON(w, status, map[string]string{"errorType": kind, "errorMessage": message})
 }
 
 func notFound(w http.ResponseWriter, message string) {
-	readable(w)
+	allowAnyOrigin(w)
 	http.Error(w, message, http.StatusNotFound)
 }
 
-// readable lets a page of any site read an answer that is not a function's: a browser would otherwise report a failed
-// connection in its place.
-func readable(w http.ResponseWriter) { w.Header().Set("Access-Control-Allow-Origin", "*") }
+// allowAnyOrigin lets pages of any origin read the host's own response. Without it, a browser would report a failed
+// connection.
+func allowAnyOrigin(w http.ResponseWriter) { w.Header().Set("Access-Control-Allow-Origin", "*") }
 
-// response is what a function answers with.
+// response is the result of a function.
 type response struct {
 	StatusCode        int                 `json:"statusCode"`
 	Headers           map[string]string   `json:"headers"`
@@ -201,10 +201,10 @@ type response struct {
 	IsBase64Encoded   bool                `json:"isBase64Encoded"`
 }
 
-// respond writes a function's answer. It fails before it writes anything, or not at all.
-func respond(w http.ResponseWriter, method string, answer []byte) error {
+// writeResult writes the result of a function. After an error it has written nothing.
+func writeResult(w http.ResponseWriter, method string, result []byte) error {
 	var r response
-	if err := json.Unmarshal(answer, &r); err != nil {
+	if err := json.Unmarshal(result, &r); err != nil {
 		return err
 	}
 	if r.StatusCode < 200 || r.StatusCode > 599 {

@@ -9,7 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// What a Supabase project has before the first migration: rolesSQL once in a cluster, databaseSQL in each database.
+// These create what a Supabase project has before the first migration: rolesSQL once per cluster, databaseSQL in each
+// database.
 var (
 	//go:embed roles.sql
 	rolesSQL string
@@ -17,13 +18,14 @@ var (
 	databaseSQL string
 )
 
-// mainDatabase is the project's; the databases that tests create are copies of templateDatabase.
+// mainDatabase is the project's. The databases that tests create are copies of templateDatabase.
 const (
 	mainDatabase     = "postgres"
 	templateDatabase = "template1"
 )
 
-// Bootstrap makes the cluster what a new Supabase project is. Run again, it only renews the passwords.
+// Bootstrap gives the cluster the roles and schemas of a new Supabase project. Run again, it only renews the
+// passwords.
 func (c *Cluster) Bootstrap(ctx context.Context) error {
 	for _, database := range []string{templateDatabase, mainDatabase} {
 		if err := c.bootstrap(ctx, database); err != nil {
@@ -39,7 +41,7 @@ func (c *Cluster) bootstrap(ctx context.Context, database string) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	// A statement that fails would be logged with the password in it.
+	// Postgres would log a failed statement with its password.
 	if _, err := conn.Exec(ctx, "set log_min_error_statement = panic"); err != nil {
 		return err
 	}
@@ -62,7 +64,7 @@ func (c *Cluster) bootstrap(ctx context.Context, database string) error {
 	return tx.Commit(ctx)
 }
 
-// once runs the script unless the query has a row already.
+// once runs the script unless the query returns a row.
 func once(ctx context.Context, tx pgx.Tx, query, script string) error {
 	var done bool
 	if err := tx.QueryRow(ctx, "select exists ("+query+")").Scan(&done); err != nil || done {
@@ -72,5 +74,5 @@ func once(ctx context.Context, tx pgx.Tx, query, script string) error {
 	return err
 }
 
-// literal quotes a string for SQL. alter role takes no parameters.
+// literal quotes a string for SQL, since alter role takes no parameters.
 func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -1,6 +1,5 @@
--- What a database of a Supabase project has before the first migration, with the privileges that new objects in public get by default in
--- projects that are older than those defaults' end: without them, a forgotten revoke would pass here and be a hole there.
--- Run as supabase_admin, once in each database.
+-- What a database of a Supabase project has before the first migration. The default privileges are those of older projects, so that a
+-- forgotten revoke fails here, too. supabase_admin runs this once per database.
 do $$ begin
     if current_database() <> 'template1' then
         execute format('alter database %I owner to postgres', current_database());

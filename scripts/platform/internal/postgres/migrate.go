@@ -24,12 +24,11 @@ type migration struct {
 	sql     string
 }
 
-// migrationName is what the Supabase CLI takes for a migration; it skips every other file, and so does this.
+// migrationName matches the file names that the Supabase CLI takes for migrations. Other files are skipped, as there.
 var migrationName = regexp.MustCompile(`^([0-9]+)_(.*)\.sql$`)
 
-// Migrate applies the migrations in dir that are not recorded yet, in order, each in a transaction of its own, and
-// records them as the Supabase CLI does. It gives the files applied, and those that were applied once and have changed
-// since.
+// Migrate applies the migrations in dir that are not recorded yet, each in its own transaction, and records them as
+// the Supabase CLI does. It returns the files it applied, and those that have changed since they were applied.
 func (c *Cluster) Migrate(ctx context.Context, dir string) (applied, changed []string, err error) {
 	files, err := migrations(dir)
 	if err != nil {
@@ -92,14 +91,14 @@ func migrations(dir string) ([]migration, error) {
 	return found, nil
 }
 
-// recordSQL makes the table in which the Supabase CLI keeps what it applied.
+// recordSQL creates the Supabase CLI's table of applied migrations.
 const recordSQL = `create schema if not exists supabase_migrations;
 	create table if not exists supabase_migrations.schema_migrations (version text primary key, statements text[], name text)`
 
-// recorded maps versions to the text that was applied.
+// recorded returns the applied text by version.
 func recorded(ctx context.Context, conn *pgx.Conn) (map[string]string, error) {
 	if _, err := conn.PgConn().Exec(ctx, recordSQL).ReadAll(); err != nil {
-		return nil, fmt.Errorf("make the table of migrations: %w", err)
+		return nil, fmt.Errorf("create the table of migrations: %w", err)
 	}
 	rows, err := conn.Query(ctx, "select version, coalesce(statements[1], '') from supabase_migrations.schema_migrations")
 	if err != nil {
@@ -124,7 +123,7 @@ func apply(ctx context.Context, conn *pgx.Conn, m migration) error {
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
 	if _, err := tx.Conn().PgConn().Exec(ctx, m.sql).ReadAll(); err != nil {
-		return console.Try(located(m, err), "mend the file; nothing of it was applied")
+		return console.Try(located(m, err), "fix the file; nothing of it was applied")
 	}
 	if _, err := tx.Exec(ctx, "insert into supabase_migrations.schema_migrations (version, statements, name) values ($1, $2, $3)",
 		m.version, []string{m.sql}, m.name); err != nil {
@@ -133,12 +132,12 @@ func apply(ctx context.Context, conn *pgx.Conn, m migration) error {
 	if err := tx.Commit(ctx); err != nil {
 		return fmt.Errorf("commit %s: %w", filepath.Base(m.file), err)
 	}
-	// A migration may set the search path or the role for its session; the next one must not see it.
+	// A migration may set the search path or the role of its session, which the next one must not inherit.
 	_, err = conn.Exec(ctx, "discard all")
 	return err
 }
 
-// located puts the file and line in front of what Postgres says.
+// located adds the file and line to an error of Postgres.
 func located(m migration, err error) error {
 	file := "supabase/migrations/" + filepath.Base(m.file)
 	var failed *pgconn.PgError
@@ -158,7 +157,7 @@ func located(m migration, err error) error {
 	return fmt.Errorf("%s: %s", file, text)
 }
 
-// lineOf turns Postgres' position, counted in characters from 1, into line and column.
+// lineOf converts a position of Postgres, counted in characters from 1, to line and column.
 func lineOf(sql string, position int) (line, column int) {
 	line, column = 1, 1
 	for _, r := range sql {

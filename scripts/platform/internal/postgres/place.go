@@ -16,19 +16,19 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/proc"
 )
 
-// awayPrefix begins the name of every folder outside the checkout, so that [Remove] removes no other.
+// awayPrefix begins the name of every folder outside the checkout. [Remove] removes no other.
 const awayPrefix = "netlify-supabase-kv-"
 
-// away names the folder outside the checkout for one platform: by its path, so that two checkouts have two.
+// away returns the folder of a platform outside the checkout. Its name depends on the platform's path.
 func away(home string) string {
 	sum := sha256.Sum256([]byte(home))
 	return filepath.Join("/var/tmp", awayPrefix+hex.EncodeToString(sum[:6]))
 }
 
-// user is whom Postgres runs as when it is not the caller: it refuses to run as root.
+// user is the user that Postgres runs as when root starts it, since it refuses to run as root.
 type user struct{ uid, gid uint32 }
 
-// fallbackID is used on systems that know no nobody; a number needs no entry in /etc/passwd.
+// fallbackID is used on systems without the user nobody. A number needs no entry in /etc/passwd.
 const fallbackID = 65534
 
 func runAs() *user {
@@ -59,7 +59,7 @@ func (u *user) own(name string) error {
 	return os.Lchown(name, int(u.uid), int(u.gid))
 }
 
-// mayEnter tells whether the user can pass through a folder.
+// mayEnter reports whether the user can enter a folder.
 func (u *user) mayEnter(info os.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	switch mode := info.Mode().Perm(); {
@@ -74,7 +74,7 @@ func (u *user) mayEnter(info os.FileInfo) bool {
 	}
 }
 
-// reaches tells whether the user can get to dir from the root.
+// reaches reports whether the user can enter dir and every folder above it.
 func (u *user) reaches(dir string) bool {
 	for at := dir; ; at = filepath.Dir(at) {
 		info, err := os.Stat(at)
@@ -87,8 +87,8 @@ func (u *user) reaches(dir string) bool {
 	}
 }
 
-// canRun tells whether the user can run the programs where they are: permissions of files, mounts and access lists all
-// count.
+// canRun reports whether the user can run the programs. It tries, since file modes, mounts and access lists all
+// matter.
 func (u *user) canRun(programs string) bool {
 	cmd := exec.Command(filepath.Join(programs, "bin", "postgres"), "--version")
 	cmd.Dir = "/"
@@ -99,10 +99,10 @@ func (u *user) canRun(programs string) bool {
 	return cmd.Wait() == nil
 }
 
-// settle chooses where programs and data are.
+// settle chooses the folders of programs and data.
 //
-// Run by root, Postgres runs as nobody, and nobody cannot enter a checkout under /root. Then both go to a folder of
-// their own under /var/tmp, which survives a reboot, and home/postgres is a symbolic link to it.
+// When root starts the platform, Postgres runs as nobody, who cannot enter a checkout under /root. Then programs and
+// data are in a folder under /var/tmp, which survives a reboot, and home/postgres is a symbolic link to it.
 func (c *Cluster) settle(home layout.Home) error {
 	c.user = runAs()
 	place := home.Postgres()
@@ -121,7 +121,7 @@ func (c *Cluster) settle(home layout.Home) error {
 
 func makePlace(place string, u *user) error {
 	if info, err := os.Lstat(place); err == nil && info.Mode()&os.ModeSymlink != 0 {
-		// The checkout was out of nobody's reach once, and is not any more: the data stays where it is.
+		// The user could not reach the checkout before, and can now. The data stays where it is.
 		if _, err := os.Stat(place); err == nil {
 			return nil
 		}
@@ -135,20 +135,20 @@ func makePlace(place string, u *user) error {
 	return u.own(place)
 }
 
-// moveAway prepares the folder under /var/tmp and copies the programs there.
+// moveAway creates the folder under /var/tmp and copies the programs there.
 func (c *Cluster) moveAway(home layout.Home) (string, error) {
 	place := away(home.Dir)
 	if err := os.Mkdir(place, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
-	// Anyone may create names in /var/tmp: take the folder only if it is one, and ours.
+	// Anyone may create files in /var/tmp, so check that this is a folder, and ours.
 	info, err := os.Lstat(place)
 	if err != nil {
 		return "", err
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || !info.IsDir() || (st.Uid != 0 && st.Uid != c.user.uid) {
-		return "", fmt.Errorf("%s is in the way, and belongs to someone else", place)
+		return "", fmt.Errorf("%s exists and belongs to another user", place)
 	}
 	if err := errors.Join(os.Chmod(place, 0o700), c.user.own(place)); err != nil {
 		return "", err
@@ -161,7 +161,7 @@ func (c *Cluster) moveAway(home layout.Home) (string, error) {
 	return place, point(home.Postgres(), place)
 }
 
-// copyPrograms copies once, and whole or not at all.
+// copyPrograms copies the programs once. An interrupted copy is started anew.
 func (c *Cluster) copyPrograms(to string) error {
 	if _, err := os.Stat(to); err == nil {
 		return nil
@@ -176,7 +176,7 @@ func (c *Cluster) copyPrograms(to string) error {
 	return os.Rename(fresh, to)
 }
 
-// copyTree copies files and links, all of them readable: the source may have been unpacked under a strict umask.
+// copyTree copies files and links, and makes them readable for all: the source may have a strict umask.
 func copyTree(from, to string) error {
 	return filepath.WalkDir(from, func(name string, entry os.DirEntry, err error) error {
 		if err != nil {

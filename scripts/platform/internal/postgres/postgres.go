@@ -1,10 +1,10 @@
-// Package postgres runs the Postgres that npm brought: one cluster in the platform's folder, set up with Supabase's
-// roles, with the project's migrations applied.
+// Package postgres runs the Postgres of an npm package: one cluster in the platform's folder, with Supabase's roles
+// and the project's migrations.
 //
-// It has the shape of a hosted project, so that what fails there fails here first: the superuser is supabase_admin;
-// the owner of the schema is postgres, which is no superuser; PostgREST logs in as authenticator, which inherits
-// nothing and has 8 s a statement; text sorts by ICU's en-US. What is not here is safeupdate, which authenticator's
-// sessions load on Supabase: it is an extension in C. tests/schema refuses what it would refuse.
+// The cluster resembles a hosted project, so that failures there show here first. The superuser is supabase_admin. The
+// owner of the schema is postgres, which is not a superuser. PostgREST logs in as authenticator, which inherits
+// nothing and has 8 s per statement. Text sorts by ICU's en-US. Only safeupdate is missing, an extension in C that
+// authenticator's sessions load on Supabase; tests/schema refuses the statements that it would refuse.
 package postgres
 
 import (
@@ -32,7 +32,7 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/proc"
 )
 
-// Passwords of the roles that log in. They are made once per platform and never leave its folder.
+// Passwords of the roles that log in. They are created once per platform and never leave its folder.
 type Passwords struct {
 	Superuser     string `json:"superuser"`     // supabase_admin
 	Owner         string `json:"owner"`         // postgres
@@ -44,15 +44,15 @@ type Cluster struct {
 	programs  string // the folder of the npm package: bin, lib, share
 	major     string // version of the data format that the programs read
 	data      string
-	user      *user // nil: as whoever runs this
+	user      *user // nil means the current user
 	port      int
 	passwords Passwords
 }
 
-// settings are those that differ from Postgres' own. fsync stays on: this is people's data.
+// settings are those that differ from Postgres' defaults. fsync stays on, since people keep data here.
 var settings = map[string]string{
 	"listen_addresses": "127.0.0.1",
-	// A lock file of a socket can outlive a kill -9 and then stops the next start; nothing here needs the socket.
+	// Nothing here needs the socket, and its lock file could outlive a kill -9 and prevent the next start.
 	"unix_socket_directories": "",
 	"max_connections":         "100",
 	"shared_buffers":          "256MB",
@@ -74,8 +74,8 @@ func Native(dir string) (string, error) {
 	return native, nil
 }
 
-// LinkLibraries makes the symbolic links between libraries that the npm package makes in an install script, which npm
-// no longer runs by default.
+// LinkLibraries creates the symbolic links that the npm package creates in an install script, which npm does not run
+// by default.
 func LinkLibraries(dir string) error {
 	native, err := Native(dir)
 	if err != nil {
@@ -104,11 +104,11 @@ func LinkLibraries(dir string) error {
 	return nil
 }
 
-// Versions are the major versions that Supabase hosts. The first is what new projects get, and the default here.
+// Versions are the major versions that Supabase hosts. New projects get the first.
 var Versions = []string{"17", "15"}
 
-// Prepare makes the cluster ready to start: it finds a place that the user Postgres runs as can reach, and creates the
-// data once. The programs at native are of the major version.
+// Prepare prepares the cluster: it chooses a folder that the user of Postgres can reach, and creates the data once.
+// The programs at native are of the given major version.
 func Prepare(ctx context.Context, home layout.Home, native, major string, port int, passwords Passwords) (*Cluster, error) {
 	c := &Cluster{programs: native, major: major, port: port, passwords: passwords}
 	if err := c.settle(home); err != nil {
@@ -131,18 +131,18 @@ func (c *Cluster) checkVersion() error {
 		return nil
 	}
 	found := strings.TrimSpace(string(have))
-	return console.Try(fmt.Errorf("the data in %s is of Postgres %s, and this is %s", c.data, found, c.major),
+	return console.Try(fmt.Errorf("the data in %s is of Postgres %s, and this is Postgres %s", c.data, found, c.major),
 		"KV_LOCAL_POSTGRES=%s with the same command, or make reset (it removes the data)", found)
 }
 
-// locales are what LC_CTYPE may be, the first that the system has: Supabase's, or one that tells letters from others
-// as it does. Sorting is ICU's, which needs nothing of the system.
+// locales are the choices for LC_CTYPE, of which the first available one is used: Supabase's, or one with the same
+// classes of characters. ICU sorts, and needs no locale of the system.
 var locales = []string{"en_US.UTF-8", "C.UTF-8"}
 
-// noLocale is how initdb ends where the system lacks the locale.
+// noLocale is initdb's error when the system lacks the locale.
 const noLocale = "invalid locale name"
 
-// create runs initdb beside the final place, so that one that is interrupted leaves nothing that looks finished.
+// create runs initdb in a temporary folder and renames that, so that an interrupted initdb leaves no incomplete data.
 func (c *Cluster) create(ctx context.Context) error {
 	secret := c.data + ".pw"
 	if err := os.WriteFile(secret, []byte(c.passwords.Superuser), 0o600); err != nil {
@@ -174,7 +174,7 @@ func (c *Cluster) create(ctx context.Context) error {
 	return os.Rename(fresh, c.data)
 }
 
-// environ is a clean environment: PGDATA, PGPORT and the like from the caller's would lead Postgres elsewhere.
+// environ is a clean environment, without variables of the caller that Postgres reads, such as PGDATA and PGPORT.
 func environ() []string { return []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH"), "TZ=UTC"} }
 
 // Command starts the server in the foreground.
@@ -193,15 +193,15 @@ func (c *Cluster) Command() (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// The signals that stop a server. A fast shutdown cuts sessions off and writes everything out; an immediate one ends
-// as after a power cut, without the seconds that a checkpoint takes.
+// The signals that stop a server. A fast shutdown ends sessions and writes everything to disk. An immediate one skips
+// that, which saves seconds and makes the next start recover.
 const (
 	FastShutdown      = syscall.SIGINT
 	immediateShutdown = syscall.SIGQUIT
 )
 
-// endLeftover ends a server that still runs on this data because whoever started it was killed, and removes a lock
-// file whose pid belongs to someone else by now (Postgres would take any process of the same user for itself).
+// endLeftover ends a server that still runs on this data because its supervisor was killed. It also removes a stale
+// lock file: Postgres would take any process of the same user with that pid for a server.
 func (c *Cluster) endLeftover() error {
 	lock := filepath.Join(c.data, "postmaster.pid")
 	content, err := os.ReadFile(lock)
@@ -260,7 +260,7 @@ func (c *Cluster) urlOf(role, password, database string) string {
 	return u.String()
 }
 
-// WaitReady waits until the server answers.
+// WaitReady waits until the server accepts connections.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	for {
 		conn, err := connect(ctx, c.AdminURL())
@@ -269,7 +269,7 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 		}
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == "28P01" {
-			return console.Try(errors.New("the database does not take the password in secrets.json: one of the two was replaced"),
+			return console.Try(errors.New("the database does not accept the password in secrets.json: one of the two was replaced"),
 				"make reset (it removes the data)")
 		}
 		select {
@@ -287,11 +287,11 @@ func connect(ctx context.Context, address string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.DefaultQueryExecMode = pgx.QueryExecModeExec // nothing is prepared, so "discard all" discards nothing that pgx counts on
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec // without prepared statements, which "discard all" would discard
 	return pgx.ConnectConfig(ctx, config)
 }
 
-// Remove removes the data, wherever it is.
+// Remove removes the data, including a folder under /var/tmp.
 func Remove(home layout.Home) error {
 	place, err := os.Readlink(home.Postgres())
 	if err == nil && strings.HasPrefix(filepath.Base(place), awayPrefix) {

@@ -1,4 +1,4 @@
--- The roles that a Supabase project has. Run as supabase_admin, once in a cluster.
+-- The roles of a Supabase project. supabase_admin runs this once per cluster.
 create role anon nologin noinherit;
 create role authenticated nologin noinherit;
 create role service_role nologin noinherit bypassrls;

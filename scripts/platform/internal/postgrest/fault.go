@@ -15,41 +15,40 @@ import (
 	"time"
 )
 
-// controlPath takes orders to misbehave: PUT with a [Fault] begins, DELETE ends, GET looks. Each answers how many
-// requests the fault has hit. It wants the service_role key, as what it does to a database is no less than what that
-// key can do.
+// controlPath controls the fault: PUT sets a [Fault], DELETE clears it, GET shows it. Each returns how many requests
+// the fault has hit. It requires the service_role key.
 const controlPath = "/_platform/fault"
 
-// Fault is what a gateway does to requests on a bad day. What it spares goes through as always.
+// Fault is a failure of the gateway that hits a share of the requests.
 type Fault struct {
 	Kind   FaultKind `json:"kind"`
 	Share  float64   `json:"share"`            // of the requests, over 0 and up to 1
 	Delay  int       `json:"delay,omitempty"`  // of FaultDelay, and at most of FaultLate, in milliseconds
 	Status int       `json:"status,omitempty"` // of FaultStatus
-	Code   string    `json:"code,omitempty"`   // of FaultStatus: the answer is an error of PostgREST's with this code, and no page
-	After  int       `json:"after,omitempty"`  // of FaultStatus: the seconds of its Retry-After
-	Seed   uint64    `json:"seed,omitempty"`   // which requests are hit, for one order of arrival
+	Code   string    `json:"code,omitempty"`   // of FaultStatus: the response is PostgREST's error with this code instead of a page
+	After  int       `json:"after,omitempty"`  // of FaultStatus: seconds of its Retry-After
+	Seed   uint64    `json:"seed,omitempty"`   // determines which requests are hit, given their order
 }
 
-// FaultKind says what happens to a request.
+// FaultKind is what happens to a request.
 type FaultKind string
 
 // The faults. Reset, drop and late end the connection with a TCP reset.
 const (
-	FaultDelay   FaultKind = "delay"   // it is forwarded later
-	FaultStatus  FaultKind = "status"  // it is answered with a status, and not forwarded
-	FaultReset   FaultKind = "reset"   // the connection is reset, and nothing is forwarded
-	FaultDrop    FaultKind = "drop"    // it is forwarded, PostgREST answers, and the connection is reset instead of passing that on
-	FaultLate    FaultKind = "late"    // the connection is reset, and the request arrives all the same, after a random delay
-	FaultGarbage FaultKind = "garbage" // the answer is none of PostgREST's, or is cut in the middle; by turns forwarded and not
+	FaultDelay   FaultKind = "delay"   // the request is forwarded later
+	FaultStatus  FaultKind = "status"  // the response has an error status; nothing is forwarded
+	FaultReset   FaultKind = "reset"   // the connection is reset; nothing is forwarded
+	FaultDrop    FaultKind = "drop"    // the request is forwarded, and the connection is reset in place of the response
+	FaultLate    FaultKind = "late"    // the connection is reset, and the request is forwarded after a random delay
+	FaultGarbage FaultKind = "garbage" // the response is not PostgREST's, or is cut; half of the requests are forwarded
 )
 
 func (f Fault) validate() error {
 	switch {
 	case !(f.Share > 0 && f.Share <= 1):
-		return fmt.Errorf("share must be over 0 and up to 1, got %v", f.Share)
+		return fmt.Errorf("share must be above 0 and up to 1, got %v", f.Share)
 	case (f.Kind == FaultDelay || f.Kind == FaultLate) && f.Delay <= 0:
-		return fmt.Errorf("delay must be over 0, got %d", f.Delay)
+		return fmt.Errorf("delay must be above 0, got %d", f.Delay)
 	case f.Kind == FaultStatus && (f.Status < 400 || f.Status > 599):
 		return fmt.Errorf("status must be 400 to 599, got %d", f.Status)
 	case f.After < 0:
@@ -62,7 +61,7 @@ func (f Fault) validate() error {
 	return fmt.Errorf("there is no fault %q", f.Kind)
 }
 
-// faults is the fault that is on, if any, and what it did.
+// faults is the current fault, if any, and the number of requests it has hit.
 type faults struct {
 	mu     sync.Mutex
 	on     bool
@@ -71,7 +70,7 @@ type faults struct {
 	hits   int
 }
 
-// next tells whether the next request is hit, and how many were before it. The delay of FaultLate is chosen for it.
+// next reports whether the next request is hit, and how many were hit before. It chooses the delay of FaultLate.
 func (f *faults) next() (fault Fault, turn int, hit bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -99,7 +98,7 @@ func (f *faults) clear() {
 	f.on = false
 }
 
-func (f *faults) answer(w http.ResponseWriter) {
+func (f *faults) writeStatus(w http.ResponseWriter) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
@@ -108,7 +107,7 @@ func (f *faults) answer(w http.ResponseWriter) {
 
 func (g *Gateway) serveControl(w http.ResponseWriter, r *http.Request) {
 	if key := r.Header.Get("Apikey"); key == "" || g.token(key) != g.keys.ServiceRole {
-		refuse(w, http.StatusUnauthorized, "this takes the service_role key")
+		writeError(w, http.StatusUnauthorized, "this takes the service_role key")
 		return
 	}
 	switch r.Method {
@@ -122,19 +121,19 @@ func (g *Gateway) serveControl(w http.ResponseWriter, r *http.Request) {
 			err = fault.validate()
 		}
 		if err != nil {
-			refuse(w, http.StatusBadRequest, err.Error())
+			writeError(w, http.StatusBadRequest, err.Error())
 			return
 		}
 		g.faults.set(fault)
 	default:
-		refuse(w, http.StatusMethodNotAllowed, "GET, PUT or DELETE")
+		writeError(w, http.StatusMethodNotAllowed, "GET, PUT or DELETE")
 		return
 	}
-	g.faults.answer(w)
+	g.faults.writeStatus(w)
 }
 
-// misbehave does to the request what the fault says.
-func (g *Gateway) misbehave(w http.ResponseWriter, r *http.Request, fault Fault, turn int) {
+// inject applies the fault to the request.
+func (g *Gateway) inject(w http.ResponseWriter, r *http.Request, fault Fault, turn int) {
 	switch fault.Kind {
 	case FaultDelay:
 		select {
@@ -143,50 +142,48 @@ func (g *Gateway) misbehave(w http.ResponseWriter, r *http.Request, fault Fault,
 		case <-r.Context().Done():
 		}
 	case FaultStatus:
-		answerStatus(w, fault)
+		writeFaultStatus(w, fault)
 	case FaultReset:
 		reset(w)
 	case FaultDrop:
-		g.forward.ServeHTTP(newKept(), r)
+		g.forward.ServeHTTP(newDiscarded(), r)
 		reset(w)
 	case FaultLate:
 		late := r.Clone(context.WithoutCancel(r.Context())) // the body is in memory
-		time.AfterFunc(time.Duration(fault.Delay)*time.Millisecond, func() { g.forward.ServeHTTP(newKept(), late) })
+		time.AfterFunc(time.Duration(fault.Delay)*time.Millisecond, func() { g.forward.ServeHTTP(newDiscarded(), late) })
 		reset(w)
 	case FaultGarbage:
-		g.garble(w, r, turn)
+		g.writeGarbage(w, r, turn)
 	}
 }
 
-// garble gives each kind of garbage in turn. Only where the true answer is cut, and in the last kind, has PostgREST
-// done what it was asked.
-func (g *Gateway) garble(w http.ResponseWriter, r *http.Request, turn int) {
+// writeGarbage writes each kind of garbage in turn. For the third and the fourth kind, the request was forwarded.
+func (g *Gateway) writeGarbage(w http.ResponseWriter, r *http.Request, turn int) {
 	switch turn % 4 {
 	case 0: // as during a hosted maintenance
 		page(w, http.StatusOK)
-	case 1: // an answer of something else that speaks JSON
+	case 1: // JSON of some other server
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(`{"ok":true}`))
 	case 2:
-		answer := newKept()
-		g.forward.ServeHTTP(answer, r)
-		maps.Copy(w.Header(), answer.header)
-		w.Header().Set("Content-Length", strconv.Itoa(answer.body.Len()+1)) // so that even an empty one is cut
-		w.WriteHeader(answer.status)
-		_, _ = w.Write(answer.body.Bytes()[:answer.body.Len()/2])
+		response := newDiscarded()
+		g.forward.ServeHTTP(response, r)
+		maps.Copy(w.Header(), response.header)
+		w.Header().Set("Content-Length", strconv.Itoa(response.body.Len()+1)) // cuts even an empty one
+		w.WriteHeader(response.status)
+		_, _ = w.Write(response.body.Bytes()[:response.body.Len()/2])
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler) // closes the connection without the rest
-	case 3: // noise that says it is what was asked for
-		g.forward.ServeHTTP(newKept(), r)
+	case 3: // noise with the requested content type
+		g.forward.ServeHTTP(newDiscarded(), r)
 		wanted, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
 		w.Header().Set("Content-Type", wanted)
 		_, _ = w.Write([]byte{0xff, 0xfe, 0x00, 0x1f, 0x8b, '<', '%'})
 	}
 }
 
-// answerStatus answers as Supabase's gateway does (a page, of Cloudflare's or its own) or, with a code, as PostgREST
-// behind it.
-func answerStatus(w http.ResponseWriter, fault Fault) {
+// writeFaultStatus responds as Supabase's gateway does, with an HTML page, or with a code as PostgREST behind it.
+func writeFaultStatus(w http.ResponseWriter, fault Fault) {
 	if fault.After > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(fault.After))
 	}
@@ -202,14 +199,14 @@ func answerStatus(w http.ResponseWriter, fault Fault) {
 func page(w http.ResponseWriter, status int) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintf(w, "<html><head><title>%d</title></head><body>The gateway says so.</body></html>", status)
+	_, _ = fmt.Fprintf(w, "<html><head><title>%d</title></head><body>This is the gateway.</body></html>", status)
 }
 
-// reset ends the connection with a TCP reset, as a load balancer does that was restarted.
+// reset ends the connection with a TCP reset, as a restarted load balancer does.
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		panic(http.ErrAbortHandler) // HTTP/2 has no connection of its own to reset
+		panic(http.ErrAbortHandler) // HTTP/2 shares its connection
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
@@ -217,15 +214,15 @@ func reset(w http.ResponseWriter) {
 	_ = conn.Close()
 }
 
-// kept is an answer that is not passed on.
-type kept struct {
+// discarded is a response that is not passed on.
+type discarded struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
 }
 
-func newKept() *kept { return &kept{header: http.Header{}, status: http.StatusOK} }
+func newDiscarded() *discarded { return &discarded{header: http.Header{}, status: http.StatusOK} }
 
-func (k *kept) Header() http.Header         { return k.header }
-func (k *kept) WriteHeader(status int)      { k.status = status }
-func (k *kept) Write(p []byte) (int, error) { return k.body.Write(p) }
+func (d *discarded) Header() http.Header         { return d.header }
+func (d *discarded) WriteHeader(status int)      { d.status = status }
+func (d *discarded) Write(p []byte) (int, error) { return d.body.Write(p) }

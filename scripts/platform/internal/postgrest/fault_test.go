@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// ask sends a POST that may fail, and gives the whole answer.
+// ask sends a POST that may fail, and returns the complete response.
 func ask(t *testing.T, url, key string) (*http.Response, string, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/rest/v1/rpc/f", strings.NewReader(`{"a":1}`))

@@ -21,7 +21,7 @@ const prefix = "/rest/v1"
 // maxBody bounds a request. A value of a few megabytes is the largest thing that is sent.
 const maxBody = 64 << 20
 
-// Gateway stands in for the API gateway of a Supabase project, for /rest/v1 alone. Tests can have it misbehave: see
+// Gateway stands in for the API gateway of a Supabase project, for /rest/v1 only. Tests can inject faults: see
 // [Fault].
 type Gateway struct {
 	keys    Keys
@@ -43,13 +43,13 @@ func NewGateway(target string, keys Keys, log *slog.Logger) (*Gateway, error) {
 			r.SetURL(to)
 			r.Out.URL.Path = cut(r.In.URL.Path)
 			r.Out.URL.RawPath = cut(r.In.URL.RawPath)
-			r.Out.URL.RawQuery = r.In.URL.RawQuery       // as it came: a proxy that cleans it up changes what PostgREST is asked
+			r.Out.URL.RawQuery = r.In.URL.RawQuery       // unchanged: a cleaned-up query may mean something else to PostgREST
 			r.Out.Close = r.In.Method == http.MethodHead // PostgREST 12.0.2 breaks the connection after a HEAD that it refused
 			g.authorize(r.Out)
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if errors.Is(err, context.Canceled) {
-				return // the client went away
+				return // the client is gone
 			}
 			log.Warn("PostgREST did not answer", "method", r.Method, "error", err.Error())
 			unreachable(w, err)
@@ -67,37 +67,37 @@ func cut(path string) string {
 	return rest
 }
 
-// ServeHTTP asks for a key, then forwards.
+// ServeHTTP checks the key and forwards the request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == controlPath {
 		g.serveControl(w, r)
 		return
 	}
 	if r.URL.Path != prefix && !strings.HasPrefix(r.URL.Path, prefix+"/") {
-		refuse(w, http.StatusNotFound, "no Route matched with those values")
+		writeError(w, http.StatusNotFound, "no Route matched with those values")
 		return
 	}
 	switch key := r.Header.Get("Apikey"); {
 	case key == "":
-		refuse(w, http.StatusUnauthorized, "No API key found in request")
+		writeError(w, http.StatusUnauthorized, "No API key found in request")
 		return
 	case g.token(key) == "":
-		refuse(w, http.StatusUnauthorized, "Invalid API key")
+		writeError(w, http.StatusUnauthorized, "Invalid API key")
 		return
 	}
-	// PostgREST may answer before it has read the request, and a proxy that is still sending then cuts the answer
+	// PostgREST may respond before it has read the request. A proxy that is still sending would then cut the response
 	// short.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
-			refuse(w, http.StatusRequestEntityTooLarge, "Request size limit exceeded")
-		} // else the client broke off, and nobody reads an answer
+			writeError(w, http.StatusRequestEntityTooLarge, "Request size limit exceeded")
+		} // else the client is gone
 		return
 	}
 	setBody(r, body)
 	if fault, turn, hit := g.faults.next(); hit {
-		g.misbehave(w, r, fault, turn)
+		g.inject(w, r, fault, turn)
 		return
 	}
 	g.forward.ServeHTTP(w, r)
@@ -111,11 +111,11 @@ func setBody(r *http.Request, body []byte) {
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	// With GetBody the transport sends again on a fresh connection when PostgREST had closed an idle one.
+	// With GetBody, the transport can retry on a new connection when PostgREST has closed an idle one.
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 }
 
-// token gives the JWT that a key stands for, or nothing for a key of another project.
+// token returns the JWT for a key, or "" for a key of another project.
 func (g *Gateway) token(key string) string {
 	switch key {
 	case g.keys.Anon, g.keys.ServiceRole:
@@ -127,7 +127,7 @@ func (g *Gateway) token(key string) string {
 	}
 }
 
-// authorize gives PostgREST a JWT: the caller's own, or the one that the key stands for.
+// authorize sets the JWT for PostgREST: the caller's own, or the one for the key.
 func (g *Gateway) authorize(r *http.Request) {
 	bearer, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !found || strings.HasPrefix(bearer, "sb_") {
@@ -136,17 +136,16 @@ func (g *Gateway) authorize(r *http.Request) {
 	r.Header.Del("Apikey")
 }
 
-// unreachable answers as the hosted gateway does: 503 when there is nothing to connect to, 502 when a connection
-// broke.
+// unreachable responds as the hosted gateway does: 503 when the connection is refused, 502 when it broke.
 func unreachable(w http.ResponseWriter, err error) {
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		refuse(w, http.StatusServiceUnavailable, "PostgREST is not running; it is being restarted")
+		writeError(w, http.StatusServiceUnavailable, "PostgREST is not running; it is being restarted")
 		return
 	}
-	refuse(w, http.StatusBadGateway, "An invalid response was received from the upstream server")
+	writeError(w, http.StatusBadGateway, "An invalid response was received from the upstream server")
 }
 
-func refuse(w http.ResponseWriter, status int, message string) {
+func writeError(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]string{"message": message})

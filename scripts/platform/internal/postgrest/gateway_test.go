@@ -22,7 +22,7 @@ func testKeys(t *testing.T) Keys {
 	return keys
 }
 
-// newGateway stands before an upstream that takes PostgREST's place.
+// newGateway returns a gateway in front of an upstream that replaces PostgREST.
 func newGateway(t *testing.T, keys Keys, upstream http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	back := httptest.NewServer(upstream)
@@ -122,15 +122,14 @@ func TestGatewayRefuses(t *testing.T) {
 	}
 }
 
-// An upstream that answers before it has read the request, as PostgREST does for a path it does not know. It closes
-// the connection half a second later, and with it what is still on its way: a quarter of a megabyte has arrived by
-// then.
+// The upstream responds before it has read the request, as PostgREST does for an unknown path. Half a second later,
+// when a quarter of a megabyte has arrived, it closes the connection.
 func TestGatewayDoesNotCutAnEarlyAnswerShort(t *testing.T) {
 	t.Parallel()
 	keys := testKeys(t)
 	answer := strings.Repeat("a", 256<<10)
 	front := newGateway(t, keys, func(w http.ResponseWriter, r *http.Request) {
-		// As PostgREST does: it answers, and reads the rest of the request afterwards.
+		// PostgREST, too, responds first and reads the rest of the request afterwards.
 		controller := http.NewResponseController(w)
 		_ = controller.EnableFullDuplex() // HTTP/1 has it
 		_, _ = io.WriteString(w, answer)

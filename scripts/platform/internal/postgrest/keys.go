@@ -1,5 +1,5 @@
-// Package postgrest is Supabase's REST address, <SUPABASE_URL>/rest/v1: PostgREST behind a gateway that asks for an
-// API key as the hosted one does.
+// Package postgrest serves Supabase's REST address, <SUPABASE_URL>/rest/v1: PostgREST behind a gateway that checks API
+// keys as the hosted one does.
 package postgrest
 
 import (
@@ -9,7 +9,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Keys are what a client of a Supabase project is given.
+// Keys are the keys of a Supabase project.
 type Keys struct {
 	JWTSecret   string `json:"jwt_secret"`
 	Anon        string `json:"anon"`         // a JWT for the role anon
@@ -17,10 +17,10 @@ type Keys struct {
 	Secret      string `json:"secret"`       // sb_secret_…, which the gateway turns into ServiceRole
 }
 
-// keyLife is how long the keys hold; Supabase's hold as long.
+// keyLife is how long the keys are valid, as long as Supabase's.
 const keyLife = 10 * 365 * 24 * time.Hour
 
-// NewKeys signs keys with a secret of at least 32 characters, which PostgREST demands.
+// NewKeys signs keys with a secret, which PostgREST requires to have at least 32 characters.
 func NewKeys(jwtSecret, random string, now time.Time) (Keys, error) {
 	k := Keys{JWTSecret: jwtSecret, Secret: "sb_secret_" + random}
 	var err error

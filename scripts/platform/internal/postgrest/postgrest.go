@@ -16,7 +16,7 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/ports"
 )
 
-// MaxRows is how many rows one answer of PostgREST may have: the default of a Supabase project.
+// MaxRows limits the rows of one response of PostgREST. It is the default of a Supabase project.
 const MaxRows = 1000
 
 // PostgREST is the program and its configuration.
@@ -45,8 +45,7 @@ func Find(dir string) (string, error) {
 	return "", console.Try(err, "put the postgrest program of its release page on PATH (12.0 or newer)")
 }
 
-// Command starts PostgREST. Its configuration travels in the environment, which other users cannot read, rather than
-// in a file.
+// Command runs PostgREST. Its configuration is in the environment, which other users cannot read.
 func (p PostgREST) Command() (*exec.Cmd, error) {
 	cmd := exec.Command(p.Program)
 	cmd.Env = []string{
@@ -76,7 +75,7 @@ func (p PostgREST) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("PostgREST does not get ready: %w", err)
+			return fmt.Errorf("PostgREST does not become ready: %w", err)
 		case <-time.After(30 * time.Millisecond):
 		}
 	}
@@ -93,7 +92,7 @@ func (p PostgREST) ready(ctx context.Context) error {
 	}
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return errors.New("its health check answers " + resp.Status)
+		return errors.New("its health check returns " + resp.Status)
 	}
 	return nil
 }

@@ -10,23 +10,23 @@ import (
 	"time"
 )
 
-// Child is a program that is started again whenever it ends, until its context does.
+// Child is a program that is restarted whenever it ends, until its context ends.
 type Child struct {
 	Command func() (*exec.Cmd, error)  // a new one for every start
 	Stop    syscall.Signal             // asks it to end; 0 means SIGTERM
 	Grace   time.Duration              // how long it may take to end; 0 means 5 s
 	Output  io.Writer                  // where it prints
-	Changed func(pid int, cause error) // called with its pid when it starts, with 0 and the cause when it ended by itself
+	Changed func(pid int, cause error) // called with the pid after a start, and with 0 and the cause after it ended by itself
 }
 
-// restartFirst and restartMost bound the pause before a program that keeps ending is started again.
+// These bound the pause before a restart. The pause grows until the program runs for steadyAfter.
 const (
 	restartFirst = 100 * time.Millisecond
 	restartMost  = 5 * time.Second
 	steadyAfter  = 10 * time.Second
 )
 
-// Keep runs the child until ctx ends, then stops it and returns. Whoever cancels must wait for Keep.
+// Keep runs the child until ctx ends, then stops it and returns.
 func (c *Child) Keep(ctx context.Context) {
 	pause := restartFirst
 	for ctx.Err() == nil {
@@ -70,7 +70,7 @@ func (c *Child) once(ctx context.Context) error {
 	return nil
 }
 
-// end asks the process that once started to end, and kills it after the grace period.
+// end asks the process to end, and kills it after the grace period.
 func (c *Child) end(cmd *exec.Cmd, ended <-chan error) {
 	_ = syscall.Kill(cmd.Process.Pid, cmp.Or(c.Stop, syscall.SIGTERM))
 	select {

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// tail keeps the last bytes written to it, for saying why a program failed.
+// tail keeps the last bytes that are written to it, for error messages.
 type tail struct {
 	mu   sync.Mutex
 	kept []byte
@@ -37,7 +37,7 @@ type Lines struct {
 	write   func(line []byte)
 }
 
-// maxLine is where a line without an end is cut, so that a program that prints no line breaks cannot fill the memory.
+// maxLine is the length at which a line is split, so that output without line breaks cannot fill the memory.
 const maxLine = 1 << 20
 
 // NewLines splits into lines.
@@ -74,11 +74,10 @@ func (l *Lines) Close() error {
 	return nil
 }
 
-// maxLog is the size at which a log file is put aside when it is next opened.
+// maxLog is the size above which a log file is renamed before it is opened.
 const maxLog = 20 << 20
 
-// OpenLog opens a log file for appending. One that has grown large becomes <name>.old first, so that logs stay
-// bounded.
+// OpenLog opens a log file for appending. It first renames a large one to <name>.old.
 func OpenLog(name string) (*os.File, error) {
 	if info, err := os.Stat(name); err == nil && info.Size() > maxLog {
 		if err := os.Rename(name, name+".old"); err != nil {

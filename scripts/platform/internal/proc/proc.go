@@ -1,9 +1,7 @@
-// Package proc starts programs that end with this one, tells a process from a later one with the same pid, and keeps
-// programs running.
+// Package proc starts programs that end with this one, identifies processes, and keeps programs running.
 //
-// Nothing of a platform may stay behind. Its process stops its children in order when it is asked to. When it is
-// killed, the kernel signals them on Linux; elsewhere the next command knows them by pid and start time, and ends
-// them.
+// A platform must leave no processes behind. When its process is asked to stop, it stops its children in order. When
+// it is killed, the kernel signals them on Linux; elsewhere the next command identifies and ends them.
 package proc
 
 import (
@@ -13,7 +11,7 @@ import (
 	"time"
 )
 
-// Identity is a process that cannot be mistaken for another: a pid alone is given out again.
+// Identity identifies a process. A pid alone does not, since it is reused.
 type Identity struct {
 	PID     int    `json:"pid"`
 	Started string `json:"started"` // opaque; equal only for the same process
@@ -28,13 +26,13 @@ func Identify(pid int) (Identity, bool) {
 	return Identity{PID: pid, Started: started}, ok
 }
 
-// Alive reports whether this very process still runs.
+// Alive reports whether the process still runs.
 func (i Identity) Alive() bool {
 	now, ok := Identify(i.PID)
 	return ok && now == i
 }
 
-// Signal signals the process, and never another one with the same pid.
+// Signal signals the process, but never another one with the same pid.
 func (i Identity) Signal(signal syscall.Signal) {
 	if i.Alive() {
 		_ = syscall.Kill(i.PID, signal)
@@ -62,22 +60,20 @@ func (i Identity) End(limit time.Duration) {
 	}
 }
 
-// Start starts cmd in a process group of its own, so that Ctrl-C at the terminal reaches only this process, which
-// stops cmd in order. On Linux cmd is killed when this process dies, however it dies; [SetDeathSignal] chooses another
-// signal.
+// Start starts cmd in its own process group, so that Ctrl-C reaches only this process, which stops cmd in order. On
+// Linux, cmd is killed when this process ends in any way; [SetDeathSignal] chooses another signal.
 func Start(cmd *exec.Cmd) error {
 	attributes(cmd).Setpgid = true
 	return start(cmd)
 }
 
-// StartHere is [Start] without the group: for a command that reads this terminal and gets its Ctrl-C.
+// StartHere is [Start] without the group, for a command that uses this terminal and gets its Ctrl-C.
 func StartHere(cmd *exec.Cmd) error {
 	attributes(cmd)
 	return start(cmd)
 }
 
-// Run runs cmd to its end and returns the last of what it printed. When ctx ends first, it kills cmd and what cmd
-// started.
+// Run runs cmd to its end and returns the end of its output. When ctx ends first, it kills cmd and its group.
 func Run(ctx context.Context, cmd *exec.Cmd) (printed string, err error) {
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out

@@ -15,12 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// starts carries commands to the one thread that starts them all.
+// starts passes work to the one thread that starts all commands.
 var starts = sync.OnceValue(func() chan<- func() {
 	work := make(chan func())
 	go func() {
-		// The kernel sends the parent-death signal when the *thread* that forked ends, not the process. This one never
-		// does.
+		// The kernel sends the parent-death signal when the *thread* that forked ends. This one never ends.
 		runtime.LockOSThread()
 		for f := range work {
 			f()
@@ -41,7 +40,7 @@ func start(cmd *exec.Cmd) error {
 // SetDeathSignal chooses the signal that cmd gets when this process dies; without it, SIGKILL.
 func SetDeathSignal(cmd *exec.Cmd, signal syscall.Signal) { attributes(cmd).Pdeathsig = signal }
 
-// startOf reads the start time in clock ticks since boot, and the boot it counts from.
+// startOf returns the start time in clock ticks since boot, with the id of that boot.
 func startOf(pid int) (string, bool) {
 	p, ok := stat(pid)
 	if !ok || p.gone() {
@@ -50,7 +49,7 @@ func startOf(pid int) (string, bool) {
 	return bootID() + "/" + p.ticks, true
 }
 
-// status is what matters here of /proc/<pid>/stat, see proc_pid_stat(5).
+// status has some fields of /proc/<pid>/stat; see proc_pid_stat(5).
 type status struct {
 	state   string // of the first thread
 	parent  int
@@ -58,8 +57,8 @@ type status struct {
 	ticks   string // when it started
 }
 
-// gone tells whether nothing of the process is left but its exit status. A zombie with other threads is not: until the
-// last of them has ended, the process keeps its files, ports and locks.
+// gone reports whether the process has ended. A zombie with other threads has not: until the last of them has ended,
+// the process keeps its files, ports and locks.
 func (s status) gone() bool { return s.state == "X" || s.state == "Z" && s.threads <= 1 }
 
 func stat(pid int) (status, bool) {
@@ -67,7 +66,7 @@ func stat(pid int) (status, bool) {
 	if err != nil {
 		return status{}, false
 	}
-	end := bytes.LastIndexByte(content, ')') // of the program's name, which may hold anything
+	end := bytes.LastIndexByte(content, ')') // ends the program's name, which may contain anything
 	fields := strings.Fields(string(content[end+1:]))
 	if end < 0 || len(fields) < 20 {
 		return status{}, false
@@ -85,8 +84,8 @@ var bootID = sync.OnceValue(func() string {
 	return strings.TrimSpace(string(id))
 })
 
-// reaper waits for orphans of our children. In a container nothing else may: a dead backend of a killed Postgres would
-// stay a zombie for ever.
+// reaper waits for orphaned descendants. In a container there may be nothing else that does: the backends of a killed
+// Postgres would stay zombies forever.
 type reaper struct {
 	mu   sync.RWMutex
 	ours map[int]bool
@@ -94,7 +93,7 @@ type reaper struct {
 
 var reaped = &reaper{ours: map[int]bool{}}
 
-// start remembers the child under the lock that the reaper takes, so that it never waits for what os/exec waits for.
+// start registers the child under the reaper's lock, so that the reaper never waits for a child of os/exec.
 func (r *reaper) start(cmd *exec.Cmd) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -105,8 +104,8 @@ func (r *reaper) start(cmd *exec.Cmd) error {
 	return nil
 }
 
-// ReapOrphans makes this process the one that orphaned descendants fall to, and waits for them from then on. Every
-// child must then be started through [Start].
+// ReapOrphans makes this process the parent of orphaned descendants, and waits for them from then on. All children
+// must be started with this package.
 func ReapOrphans() {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return

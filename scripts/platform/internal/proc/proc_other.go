@@ -12,11 +12,10 @@ import (
 
 func start(cmd *exec.Cmd) error { return cmd.Start() }
 
-// SetDeathSignal does nothing: only Linux signals the children of a process that dies. Elsewhere the next command ends
-// them.
+// SetDeathSignal does nothing, since only Linux signals the children of a process that ends.
 func SetDeathSignal(*exec.Cmd, syscall.Signal) {}
 
-// ReapOrphans does nothing: only a Linux container may lack a first process that waits for orphans.
+// ReapOrphans does nothing. Only in a container on Linux may there be no first process that waits for orphans.
 func ReapOrphans() {}
 
 func startOf(pid int) (string, bool) {

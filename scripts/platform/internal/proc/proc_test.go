@@ -29,7 +29,7 @@ func TestIdentity(t *testing.T) {
 	require.False(t, ok)
 }
 
-func TestEndKillsWhoDoesNotListen(t *testing.T) {
+func TestEndKillsAProcessThatIgnoresSIGTERM(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("sh", "-c", `trap "" TERM; while :; do sleep 0.05; done`)
 	require.NoError(t, Start(cmd))
@@ -42,9 +42,9 @@ func TestEndKillsWhoDoesNotListen(t *testing.T) {
 	<-waited
 }
 
-// TestWhoIsGoneHoldsNothing: the first thread of a killed process can be a zombie while others still hold its ports
-// and locks.
-func TestWhoIsGoneHoldsNothing(t *testing.T) {
+// TestAProcessThatIsGoneHoldsNothing: the first thread of a killed process can be a zombie while other threads still
+// hold its ports and locks.
+func TestAProcessThatIsGoneHoldsNothing(t *testing.T) {
 	if file := os.Getenv("PROC_HOLD"); file != "" {
 		hold(t, file)
 		return
@@ -72,7 +72,7 @@ func TestWhoIsGoneHoldsNothing(t *testing.T) {
 	}
 }
 
-// hold locks the file, says so, and waits to be killed; with memory and threads, so that dying takes a while.
+// hold locks the file, prints that, and waits to be killed. Its memory and threads make its end take a while.
 func hold(t *testing.T, file string) {
 	lock := flock.New(file)
 	held, err := lock.TryLock()
@@ -97,7 +97,7 @@ func hold(t *testing.T, file string) {
 	runtime.KeepAlive(lock)
 }
 
-func TestChildIsStartedAgainUntilTheEnd(t *testing.T) {
+func TestChildIsRestartedUntilItsContextEnds(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var pids []int
