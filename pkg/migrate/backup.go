@@ -4,15 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/sync/errgroup"
+	"github.com/gofrs/flock"
 
 	"netlify-supabase-kv/pkg/kv"
 )
@@ -45,15 +45,15 @@ func (r BackupResult) Complete() bool { return len(r.Unreadable) == 0 }
 // ErrLeft: the work was done, and something is left that could not be. The result says what.
 var ErrLeft = errors.New("not everything could be done")
 
-// silence is nobody who wants to know.
-type silence struct{}
+// noProgress drops progress reports.
+type noProgress struct{}
 
-func (silence) Stage(string, int) {}
-func (silence) Done(int, int)     {}
+func (noProgress) Stage(string, int) {}
+func (noProgress) Done(int, int)     {}
 
-func orSilence(p Progress) Progress {
+func orNoProgress(p Progress) Progress {
 	if p == nil {
-		return silence{}
+		return noProgress{}
 	}
 	return p
 }
@@ -74,22 +74,22 @@ func BackupSupabase(ctx context.Context, target Target, file string, o BackupOpt
 
 // backup is one that is being written.
 type backup struct {
-	o      BackupOptions
-	header backupHeader
-	to     *backupWriter
-
-	mu         sync.Mutex
+	o          BackupOptions
+	file       string
+	header     backupHeader
+	to         *backupWriter
 	unreadable []Problem
 	gone       int
 }
 
 func (b *backup) write(ctx context.Context, file string, fill func(context.Context) error) (result BackupResult, err error) {
-	b.o.Progress = orSilence(b.o.Progress)
-	b.header.Format, b.header.Version, b.header.At = backupFormat, backupVersion, time.Now().UTC()
-	partial, err := b.create(file)
+	b.o.Progress = orNoProgress(b.o.Progress)
+	b.file, b.header.Format, b.header.Version, b.header.At = file, backupFormat, backupVersion, time.Now().UTC()
+	partial, unlock, err := b.create(file)
 	if err != nil {
 		return result, err
 	}
+	defer unlock()
 	defer func() {
 		if partial != nil {
 			_ = partial.Close()
@@ -117,19 +117,28 @@ func (b *backup) write(ctx context.Context, file string, fill func(context.Conte
 	return b.result(file, manifest)
 }
 
-// create begins the file under another name. Only its owner may read it, since it has everything that is stored.
-func (b *backup) create(file string) (*os.File, error) {
+// create begins the file under another name. Only its owner may read it, since it has everything that is stored. What a backup that was
+// killed has left there is written over.
+func (b *backup) create(file string) (partial *os.File, unlock func(), err error) {
 	if err := b.absent(file); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	partial, err := os.OpenFile(file+".partial", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("%s.partial exists: another backup is being written, or one was killed: if none is, remove it", file)
+	partial, err = os.OpenFile(file+".partial", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create the backup: %w", err)
+	}
+	lock := flock.New(file + ".partial")
+	locked, err := lock.TryLock()
+	if err == nil && !locked {
+		err = fmt.Errorf("%s.partial is being written by another backup", file)
+	}
+	if err == nil {
+		err = partial.Truncate(0)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("create the backup: %w", err)
+		return nil, nil, errors.Join(err, partial.Close(), lock.Close())
 	}
-	return partial, nil
+	return partial, func() { _ = lock.Close() }, nil
 }
 
 func (b *backup) absent(file string) error {
@@ -193,29 +202,30 @@ func (b *backup) blobs(ctx context.Context, source Source) error {
 	if _, ok := source.(*BackupSource); ok {
 		return errors.New("a backup of a backup would not have all of it: copy the file")
 	}
-	b.o.Progress.Stage("listing", -1)
-	list, err := source.List(ctx)
+	l, err := list(ctx, source, filepath.Dir(b.file), b.o.Progress)
 	if err != nil {
 		return err
 	}
-	if len(list) == 0 {
-		return ErrEmptySource
-	}
-	b.o.Progress.Stage("backing up", len(list))
-	return source.Read(ctx, list, func(_ context.Context, item Item) error {
-		if item.Missing {
-			b.missing()
-			b.o.Progress.Done(1, 0)
-			return nil
+	defer l.close()
+	b.o.Progress.Stage("backing up", l.blobs)
+	for item, err := range source.Read(ctx, l.all()) {
+		failed := 0
+		switch {
+		case err != nil:
+			return err
+		case item.Missing:
+			b.gone++
+		default:
+			err = b.item(item)
 		}
-		err := b.item(item)
 		if errors.Is(err, errUnkept) {
-			b.o.Progress.Done(1, 1)
-			return nil
+			failed = 1
+		} else if err != nil {
+			return err
 		}
-		b.o.Progress.Done(1, 0)
-		return err
-	})
+		b.o.Progress.Done(1, failed)
+	}
+	return nil
 }
 
 // errUnkept: the problem is noted.
@@ -245,17 +255,8 @@ func (b *backup) entry(l *backupLine) error {
 }
 
 func (b *backup) leave(problem Problem) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.unreadable = append(b.unreadable, problem)
 	return errUnkept
-}
-
-// missing counts a key that was gone when it was read.
-func (b *backup) missing() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.gone++
 }
 
 // unkeepable says why a backup cannot have a blob.
@@ -283,67 +284,76 @@ const (
 
 // supabase writes what a database has.
 func (b *backup) supabase(ctx context.Context, from *kv.Supabase) error {
-	status, err := from.ImportStatus(ctx)
+	status, err := from.MigrationStatus(ctx)
 	if err != nil {
 		return fmt.Errorf("ask the database: %w", err)
 	}
 	b.o.Progress.Stage("backing up", status.Entries)
-	for after := ""; ; {
-		digests, err := from.Digests(ctx, after, backupPage)
+	digests := pages(ctx, backupPage, digestKey, func(ctx context.Context, after string) ([]kv.Digest, error) {
+		return from.Digests(ctx, after, backupPage)
+	})
+	type chunk struct {
+		states []kv.State
+		err    error
+	}
+	for c, err := range ordered(ctx, backupReaders, chunksOfKeys(digests), func([]string) int64 { return 0 }, func(ctx context.Context, keys []string) chunk {
+		states, err := readStates(ctx, from, keys)
+		return chunk{states, err}
+	}) {
+		if err == nil {
+			err = c.err
+		}
 		if err != nil {
-			return fmt.Errorf("list the entries: %w", err)
+			return fmt.Errorf("read the entries: %w", err)
 		}
-		keys := make([]string, len(digests))
-		for i, d := range digests {
-			keys[i] = d.Key
+		for _, s := range c.states {
+			if err := b.state(s); err != nil && !errors.Is(err, errUnkept) {
+				return err
+			}
 		}
-		if err := b.page(ctx, from, keys); err != nil {
-			return err
-		}
-		if len(keys) < backupPage {
-			return nil
-		}
-		after = keys[len(keys)-1]
+		b.o.Progress.Done(len(c.states), 0)
 	}
-}
-
-// page writes the entries of the keys, some at a time.
-func (b *backup) page(ctx context.Context, from *kv.Supabase, keys []string) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(backupReaders)
-	for len(keys) > 0 {
-		chunk := keys[:min(len(keys), backupChunk)]
-		keys = keys[len(chunk):]
-		group.Go(func() error { return b.states(ctx, from, chunk) })
-	}
-	return group.Wait()
-}
-
-// states writes entries. Those that are too much for one answer are asked for in halves.
-func (b *backup) states(ctx context.Context, from *kv.Supabase, keys []string) error {
-	states, err := from.States(ctx, keys)
-	if err != nil && len(keys) > 1 && entrysFault(ctx, err) {
-		half := len(keys) / 2
-		if err := b.states(ctx, from, keys[:half]); err != nil {
-			return err
-		}
-		return b.states(ctx, from, keys[half:])
-	}
-	if err != nil {
-		return fmt.Errorf("read the entries: %w", err)
-	}
-	for _, s := range states {
-		if err := b.state(s); err != nil && !errors.Is(err, errUnkept) {
-			return err
-		}
-	}
-	b.o.Progress.Done(len(keys), 0)
 	return nil
+}
+
+func chunksOfKeys(digests iter.Seq2[kv.Digest, error]) iter.Seq2[[]string, error] {
+	return func(yield func([]string, error) bool) {
+		var keys []string
+		for d, err := range digests {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if keys = append(keys, d.Key); len(keys) == backupChunk {
+				if !yield(keys, nil) {
+					return
+				}
+				keys = nil
+			}
+		}
+		if len(keys) > 0 {
+			yield(keys, nil)
+		}
+	}
+}
+
+// readStates reads entries. Those that are too much for one answer are asked for in halves.
+func readStates(ctx context.Context, from *kv.Supabase, keys []string) ([]kv.State, error) {
+	states, err := from.States(ctx, keys)
+	if err == nil || len(keys) == 1 || !entrysFault(ctx, err) {
+		return states, err
+	}
+	first, err := readStates(ctx, from, keys[:len(keys)/2])
+	if err != nil {
+		return nil, err
+	}
+	second, err := readStates(ctx, from, keys[len(keys)/2:])
+	return append(first, second...), err
 }
 
 func (b *backup) state(s kv.State) error {
 	if s.Revision.IsZero() { // it was deleted meanwhile
-		b.missing()
+		b.gone++
 		return nil
 	}
 	l := &backupLine{Key: s.Key, Token: s.Revision, Indexes: s.Indexes, IsIndex: s.IsIndex, Created: s.Created, Updated: s.Updated}

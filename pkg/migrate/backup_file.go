@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -21,7 +20,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// A backup is one gzip file of lines, each a JSON object: a header, one line for each entry, and a manifest with the SHA-256 of all
+// A backup is one gzip file of lines, each a JSON object: a header, one line for each entry in the order of their keys, and a manifest with the SHA-256 of all
 // lines before it. `gunzip` and any JSON reader get everything out of it.
 const (
 	backupFormat  = "netlify-supabase-kv-backup"
@@ -164,9 +163,8 @@ type manifestLine struct {
 	Manifest *backupManifest `json:"manifest"`
 }
 
-// backupWriter writes lines. It is safe for concurrent use.
+// backupWriter writes lines.
 type backupWriter struct {
-	mu      sync.Mutex
 	buffer  *bufio.Writer
 	gzip    *gzip.Writer
 	sum     hash.Hash
@@ -215,8 +213,6 @@ func (w *backupWriter) entry(l *backupLine) error {
 	if len(line) > maxBackupLine {
 		return errTooLarge
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.entries++
 	w.bytes += l.Size
 	return w.write(line)
@@ -350,7 +346,8 @@ type backupReader struct {
 	header   *backupHeader
 	manifest *backupManifest
 	sum      hash.Hash
-	seen     map[string]struct{}
+	entries  int
+	last     string // the key before
 	bytes    int64
 	each     func(*backupLine) error // may be nil
 }
@@ -360,7 +357,7 @@ var errNoManifest = errors.New("it has no manifest at its end: it is incomplete,
 
 // readBackup checks everything, and hands out every entry. What it has handed out is only known to be right once it returns nil.
 func readBackup(ctx context.Context, file io.Reader, limit int, each func(*backupLine) error) (*backupReader, error) {
-	r := &backupReader{sum: sha256.New(), seen: map[string]struct{}{}, each: each}
+	r := &backupReader{sum: sha256.New(), each: each}
 	if err := eachLine(ctx, file, limit, r.line); err != nil {
 		return nil, err
 	}
@@ -389,10 +386,10 @@ func (r *backupReader) line(number int, line []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, twice := r.seen[entry.Key]; twice {
-		return fmt.Errorf("the key %q was there before", entry.Key)
+	if entry.Key <= r.last {
+		return fmt.Errorf("the key %q does not come after the one before", entry.Key)
 	}
-	r.seen[entry.Key] = struct{}{}
+	r.entries, r.last = r.entries+1, entry.Key
 	r.bytes += entry.Size
 	if r.each == nil {
 		return nil
@@ -422,8 +419,8 @@ func (r *backupReader) end(line []byte) error {
 	switch {
 	case m.Manifest == nil:
 		return errors.New("the manifest is empty")
-	case m.Manifest.Entries != len(r.seen):
-		return fmt.Errorf("there are %d entries, and the manifest says %d", len(r.seen), m.Manifest.Entries)
+	case m.Manifest.Entries != r.entries:
+		return fmt.Errorf("there are %d entries, and the manifest says %d", r.entries, m.Manifest.Entries)
 	case m.Manifest.Bytes != r.bytes:
 		return fmt.Errorf("the values have %d bytes, and the manifest says %d", r.bytes, m.Manifest.Bytes)
 	case m.Manifest.SHA256 != hex.EncodeToString(r.sum.Sum(nil)):

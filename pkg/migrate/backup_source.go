@@ -5,9 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"netlify-supabase-kv/pkg/blobs"
@@ -17,25 +16,18 @@ import (
 type BackupSource struct {
 	Result BackupResult // of the check
 
-	list []blobs.Listed
 	info os.FileInfo // of the file that was checked
 }
 
 // NewBackupSource checks the whole file as [CheckBackup] does.
-func NewBackupSource(ctx context.Context, file string) (*BackupSource, error) {
-	s := &BackupSource{}
-	var err error
-	s.Result, err = checkBackup(ctx, file, func(l *backupLine) error {
-		s.list = append(s.list, l.listed())
-		return nil
-	})
-	if err != nil {
+func NewBackupSource(ctx context.Context, file string) (s *BackupSource, err error) {
+	s = &BackupSource{}
+	if s.Result, err = checkBackup(ctx, file, nil); err != nil {
 		return nil, err
 	}
 	if s.info, err = os.Stat(file); err != nil {
 		return nil, fmt.Errorf("look at the backup: %w", err)
 	}
-	slices.SortFunc(s.list, func(a, b blobs.Listed) int { return strings.Compare(a.Key, b.Key) })
 	return s, nil
 }
 
@@ -45,29 +37,58 @@ func (s *BackupSource) Name() string {
 }
 
 // List implements [Source].
-func (s *BackupSource) List(context.Context) ([]blobs.Listed, error) {
-	return slices.Clone(s.list), nil
-}
-
-// errEnough ends a scan that has found everything.
-var errEnough = errors.New("everything was found")
-
-// Read implements [Source]. It reads the file once, up to the last of the blobs, and holds one value at a time.
-func (s *BackupSource) Read(ctx context.Context, list []blobs.Listed, each func(context.Context, Item) error) error {
-	wanted := make(map[string]blobs.Listed, len(list))
-	for _, listed := range list {
-		wanted[listed.Key] = listed
-	}
-	err := s.scan(ctx, wanted, func(l *backupLine) error { return each(ctx, l.item()) })
-	if err != nil {
-		return err
-	}
-	for _, listed := range wanted { // the scan has left those that the file lacks
-		if err := each(ctx, Item{Listed: listed, Missing: true}); err != nil {
-			return err
+func (s *BackupSource) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
+	return func(yield func(blobs.Listed, error) bool) {
+		for l, err := range s.lines(ctx, nil) {
+			if err != nil {
+				yield(blobs.Listed{}, err)
+				return
+			}
+			if !yield(l.listed(), nil) {
+				return
+			}
 		}
 	}
-	return nil
+}
+
+// Read implements [Source]. It reads the file once, up to the last of the blobs, and holds one value at a time.
+func (s *BackupSource) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		wanted, stop := iter.Pull2(list)
+		defer stop()
+		listed, err, more := wanted()
+		give := func(item Item) bool { // and go to the next that is wanted
+			if !yield(item, nil) {
+				return false
+			}
+			listed, err, more = wanted()
+			return more && err == nil
+		}
+		goOn := more && err == nil
+		if goOn {
+			for l, lineErr := range s.lines(ctx, func(key string) bool { return key >= listed.Key }) {
+				if lineErr != nil {
+					yield(Item{}, lineErr)
+					return
+				}
+				for goOn && listed.Key < l.Key {
+					goOn = give(Item{Listed: listed, Missing: true})
+				}
+				if goOn && listed.Key == l.Key {
+					goOn = give(l.item())
+				}
+				if !goOn {
+					break
+				}
+			}
+		}
+		for goOn { // those behind the last line
+			goOn = give(Item{Listed: listed, Missing: true})
+		}
+		if err != nil {
+			yield(Item{}, err)
+		}
+	}
 }
 
 // open opens the file, if it is still the one that was checked.
@@ -86,48 +107,38 @@ func (s *BackupSource) open() (*os.File, error) {
 	return file, nil
 }
 
-// scan hands out the lines of the wanted keys, and takes these out of wanted.
-func (s *BackupSource) scan(ctx context.Context, wanted map[string]blobs.Listed, each func(*backupLine) error) error {
-	if len(wanted) == 0 {
-		return nil
-	}
-	file, err := s.open()
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	var failed error // each's own
-	err = eachLine(ctx, file, maxBackupLine, func(number int, line []byte) error {
-		if number == 1 || bytes.HasPrefix(line, []byte(manifestStart)) {
-			return nil
-		}
-		key, err := lineKey(line)
+// errEnough ends what has found everything.
+var errEnough = errors.New("everything was found")
+
+// lines are the lines of the wanted keys, in order; wanted nil: of all.
+func (s *BackupSource) lines(ctx context.Context, wanted func(key string) bool) iter.Seq2[*backupLine, error] {
+	return func(yield func(*backupLine, error) bool) {
+		file, err := s.open()
 		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer file.Close()
+		err = eachLine(ctx, file, maxBackupLine, func(number int, line []byte) error {
+			if number == 1 || bytes.HasPrefix(line, []byte(manifestStart)) {
+				return nil
+			}
+			key, err := lineKey(line)
+			if err != nil || wanted != nil && !wanted(key) {
+				return err
+			}
+			l, err := parseEntry(line)
+			if err == nil && !yield(l, nil) {
+				return errEnough
+			}
 			return err
+		})
+		switch {
+		case err == nil || errors.Is(err, errEnough):
+		case ctx.Err() != nil:
+			yield(nil, ctx.Err())
+		default:
+			yield(nil, fmt.Errorf("read the backup %s: %w", s.Result.File, err))
 		}
-		if _, ok := wanted[key]; !ok {
-			return nil
-		}
-		l, err := parseEntry(line)
-		if err != nil {
-			return err
-		}
-		delete(wanted, key)
-		if failed = each(l); failed != nil {
-			return failed
-		}
-		if len(wanted) == 0 {
-			return errEnough
-		}
-		return nil
-	})
-	switch {
-	case failed != nil:
-		return failed
-	case err == nil || errors.Is(err, errEnough):
-		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
 	}
-	return fmt.Errorf("read the backup %s: %w", s.Result.File, err)
 }

@@ -7,14 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/blobs"
@@ -159,7 +163,7 @@ func TestABackupOfBlobsBecomesEntriesInSupabase(t *testing.T) {
 	result, err := RestoreSupabase(t.Context(), file, d.target(), restoreOptions)
 	require.NoError(t, err)
 	require.Equal(t, len(from.everything(t)), result.Written)
-	v, err := Verify(t.Context(), from, d.target(), VerifyOptions{Options: restoreOptions.Options, Progress: silence{}})
+	v, err := Verify(t.Context(), from, d.target(), VerifyOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Progress: noProgress{}})
 	require.NoError(t, err)
 	require.True(t, v.Same(), "%+v", v.Found)
 	require.Equal(t, result.Written, v.Identical)
@@ -177,27 +181,31 @@ func TestABackupIsASource(t *testing.T) {
 	source, err := NewBackupSource(t.Context(), backUp(t, from))
 	require.NoError(t, err)
 	target, dir := d.target(), t.TempDir()
-	plan, err := Plan(t.Context(), source, &target, PlanOptions{Options: restoreOptions.Options, Progress: silence{}})
+	plan, err := Plan(t.Context(), source, &target, PlanOptions{Options: restoreOptions.Options, Progress: noProgress{}})
 	require.NoError(t, err)
-	result, err := Run(t.Context(), source, target, RunOptions{Options: restoreOptions.Options, Dir: dir, BatchSize: 10, Progress: silence{}})
+	result, err := Run(t.Context(), source, target, RunOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Dir: dir, BatchSize: 10, Progress: noProgress{}})
 	require.NoError(t, err)
-	require.Equal(t, plan.Statuses[plannedStatus], result.Statuses[kv.ImportWritten])
-	require.Equal(t, plan.Resolved, result.Resolved)
+	require.Equal(t, plan.Migratable, result.States[kv.ImportImported])
 	for _, of := range []Source{source, from} {
-		v, err := Verify(t.Context(), of, target, VerifyOptions{Options: restoreOptions.Options, Progress: silence{}})
+		v, err := Verify(t.Context(), of, target, VerifyOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Progress: noProgress{}})
 		require.NoError(t, err)
 		require.True(t, v.Same(), "%+v", v.Found)
+		_, err = d.supabase.MigrationClose(t.Context()) // it is of the file
+		require.NoError(t, err)
 	}
 	var got []Item
-	require.NoError(t, source.Read(t.Context(), []blobs.Listed{{Key: "own"}, {Key: "never was"}}, func(_ context.Context, item Item) error {
+	for item, err := range source.Read(t.Context(), all([]blobs.Listed{{Key: "a was not"}, {Key: "own"}, {Key: "~ never was"}})) {
+		require.NoError(t, err)
 		got = append(got, item)
-		return nil
-	}))
-	require.Len(t, got, 2)
-	require.Equal(t, `{"own":true}`, string(got[0].Blob.Value))
-	require.True(t, got[1].Missing)
-	failure := errors.New("enough")
-	require.Equal(t, failure, source.Read(t.Context(), source.list, func(context.Context, Item) error { return failure }))
+	}
+	require.Len(t, got, 3)
+	require.Equal(t, `{"own":true}`, string(got[1].Blob.Value))
+	require.True(t, got[0].Missing && got[2].Missing)
+	for item, err := range source.Read(t.Context(), all([]blobs.Listed{{Key: "own"}, {Key: "p"}})) {
+		require.NoError(t, err)
+		require.Equal(t, "own", item.Key)
+		break // whoever has enough ends it
+	}
 }
 
 func (d *database) digests(t testing.TB) []kv.Digest {
@@ -261,7 +269,7 @@ func TestABackupOfSupabaseBringsItBack(t *testing.T) {
 	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
 	require.NoError(t, err)
 	require.Equal(t, len(before), result.Same)
-	v, err := Verify(t.Context(), to, d.target(), VerifyOptions{Options: restoreOptions.Options, Progress: silence{}, rechecks: []time.Duration{0}})
+	v, err := Verify(t.Context(), to, d.target(), VerifyOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Progress: noProgress{}, rechecks: []time.Duration{0}})
 	require.NoError(t, err)
 	require.Equal(t, []Difference{{Key: "of any name", How: "different", What: "value"}}, v.Found)
 }
@@ -346,15 +354,18 @@ func TestRestoringIntoSupabaseLeavesWhatDiffers(t *testing.T) {
 	}
 
 	// A write that comes after the comparison stays, although everything is to be written over.
-	r := &supabaseRestore{restore: &restore{o: overwrite}, target: d.target(), indexes: &Indexes{}}
-	r.o.Progress = silence{}
+	r := &supabaseRestore{restore: &restore{o: overwrite}, target: d.target()}
+	r.o.Progress = noProgress{}
 	digests, err := d.supabase.DigestsOf(t.Context(), []string{"a"})
 	require.NoError(t, err)
 	_, err = d.supabase.Upsert(t.Context(), kv.Entry{Key: "a", Value: `{"newer":1}`})
 	require.NoError(t, err)
-	require.NoError(t, r.one(t.Context(), kv.State{Key: "a", Value: `{"old":1}`, Indexes: [][2]string{}}, digests[0], true))
-	require.NoError(t, r.one(t.Context(), kv.State{Key: "a", Value: `{"old":1}`, Indexes: [][2]string{}}, kv.Digest{}, false))
-	require.NoError(t, r.one(t.Context(), kv.State{Key: "a", Value: `{"newer":1}`, Indexes: [][2]string{}}, kv.Digest{}, false))
+	old, newer := kv.State{Key: "a", Value: `{"old":1}`, Indexes: [][2]string{}}, kv.State{Key: "a", Value: `{"newer":1}`, Indexes: [][2]string{}}
+	_, write, err := r.choose(t.Context(), old, digests[0], true)
+	require.NoError(t, err)
+	require.False(t, write)
+	require.NoError(t, r.copy(t.Context(), []kv.CopyOver{{State: old}}))
+	require.NoError(t, r.copy(t.Context(), []kv.CopyOver{{State: newer}}))
 	require.Equal(t, [3]int{0, 1, 2}, [3]int{r.result.Written, r.result.Same, r.result.Different})
 	value, err := d.supabase.Get(t.Context(), "a")
 	require.NoError(t, err)
@@ -387,13 +398,13 @@ func TestRestoringIntoBlobsLeavesWhatDiffers(t *testing.T) {
 	require.Equal(t, want, to.everything(t), "nothing is deleted")
 
 	// Written after the list, and after the comparison.
-	r := &blobsRestore{restore: &restore{o: overwrite}, target: to.BlobsSource, of: OfBlobs, there: map[string]bool{}}
-	r.o.Progress = silence{}
+	r := &blobsRestore{restore: &restore{o: overwrite}, target: to.BlobsSource, of: OfBlobs}
+	r.o.Progress = noProgress{}
 	before, err := to.Client.Get(t.Context(), "b")
 	require.NoError(t, err)
 	to.set(t, "b", `{"newer":1}`, "")
 	line := &backupLine{Key: "b", value: []byte(`{"old":1}`)}
-	require.NoError(t, r.one(t.Context(), line))
+	require.NoError(t, r.one(t.Context(), restored{backupLine: line}))
 	require.NoError(t, r.put(t.Context(), line, before.ETag))
 	require.NoError(t, to.Client.Delete(t.Context(), "b"))
 	require.NoError(t, r.put(t.Context(), line, before.ETag))
@@ -430,26 +441,39 @@ type fake struct {
 
 func (f *fake) Name() string { return "fake" }
 
-func (f *fake) List(context.Context) (list []blobs.Listed, err error) {
-	for _, item := range f.items {
-		list = append(list, item.Listed)
-	}
-	return list, nil
-}
-
-func (f *fake) Read(ctx context.Context, _ []blobs.Listed, each func(context.Context, Item) error) error {
-	for n, item := range f.items {
-		if f.each != nil {
-			if err := f.each(n); err != nil {
-				return err
+func (f *fake) List(context.Context) iter.Seq2[blobs.Listed, error] {
+	return func(yield func(blobs.Listed, error) bool) {
+		for _, item := range f.items {
+			if !yield(item.Listed, nil) {
+				return
 			}
 		}
-		if err := each(ctx, item); err != nil {
-			return err
+	}
+}
+
+func (f *fake) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		n := 0
+		for listed, err := range list {
+			item := Item{Listed: listed, Missing: true}
+			if at := slices.IndexFunc(f.items, func(item Item) bool { return item.Key == listed.Key }); at >= 0 {
+				item = f.items[at]
+			}
+			if err == nil && f.each != nil {
+				err = f.each(n)
+			}
+			if err == nil {
+				err = ctx.Err()
+			}
+			if !yield(item, err) || err != nil {
+				return
+			}
+			n++
 		}
 	}
-	return ctx.Err()
 }
+
+func sortedKeysOf[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 func fakeItem(key, value string) Item {
 	return Item{Listed: blobs.Listed{Key: key, Size: int64(len(value))}, Blob: blobs.Blob{Value: []byte(value), ETag: "e"}}
@@ -504,9 +528,23 @@ func TestABackupThatEndsEarlyLeavesNothing(t *testing.T) {
 	require.NoFileExists(t, late+".partial")
 	_, err = Backup(t.Context(), source, dir, BackupOptions{Force: true})
 	require.ErrorContains(t, err, "not a file")
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "other.partial"), nil, 0o600))
-	_, err = Backup(t.Context(), source, filepath.Join(dir, "other"), BackupOptions{})
-	require.ErrorContains(t, err, "another backup")
+
+	// What a backup that was killed has left is written over, and what another one is writing is not.
+	other := filepath.Join(dir, "other")
+	require.NoError(t, os.WriteFile(other+".partial", bytes.Repeat([]byte("left"), 1000), 0o600))
+	lock := flock.New(other + ".partial")
+	locked, err := lock.TryLock()
+	require.NoError(t, err)
+	require.True(t, locked)
+	source.each = nil
+	_, err = Backup(t.Context(), source, other, BackupOptions{})
+	require.ErrorContains(t, err, "being written by another backup")
+	require.NoError(t, lock.Close())
+	_, err = Backup(t.Context(), source, other, BackupOptions{})
+	require.NoError(t, err)
+	_, err = CheckBackup(t.Context(), other)
+	require.NoError(t, err)
+	require.NoFileExists(t, other+".partial")
 }
 
 func TestWhatCannotBeReadIsReportedInTheFile(t *testing.T) {
@@ -654,9 +692,9 @@ func TestDamageIsNamed(t *testing.T) {
 		"OtherVersion":     {replace(`"version":1`, `"version":2,"new":1`), "line 1: its version is 2"},
 		"OtherStore":       {replace(`"of":"blobs"`, `"of":"x"`), "line 1: it is of"},
 		"HeaderNoJSON":     {"x" + text, "line 1: it is no header"},
-		"EntryTwice":       {strings.Join([]string{lines[0], lines[1], lines[1], lines[4]}, ""), `line 3: the key "k/1" was there before`},
+		"EntryTwice":       {strings.Join([]string{lines[0], lines[1], lines[1], lines[4]}, ""), `line 3: the key "k/1" does not come after the one before`},
 		"EntryLost":        {strings.Join([]string{lines[0], lines[1], lines[4]}, ""), "line 3: there are 1 entries, and the manifest says 3"},
-		"OtherOrder":       {strings.Join([]string{lines[0], lines[2], lines[1], lines[3], lines[4]}, ""), "line 5: the lines before do not have the SHA-256"},
+		"OtherOrder":       {strings.Join([]string{lines[0], lines[2], lines[1], lines[3], lines[4]}, ""), `line 3: the key "k/1" does not come after the one before`},
 		"OtherValue":       {replace("é", "è"), "line 2: the entry \"k/1\": the value does not have the SHA-256"},
 		"OtherMetadata":    {replace(`{\"m\":1}`, `{\"m\":2}`), "line 5: the lines before do not have the SHA-256"},
 		"OtherSize":        {replace(`"size":10`, `"size":11`), "the value has 10 bytes, and the line says 11"},
@@ -684,7 +722,7 @@ func TestDamageIsNamed(t *testing.T) {
 
 // stopper ends a restore once so many entries are done.
 type stopper struct {
-	silence
+	noProgress
 	left atomic.Int64
 	stop context.CancelFunc
 }
@@ -730,7 +768,8 @@ func TestNothingIsRestoredOfADamagedFile(t *testing.T) {
 	source, err := NewBackupSource(t.Context(), file)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, zip("another"), 0o600))
-	require.ErrorContains(t, source.Read(t.Context(), source.list, nil), "was changed after it was checked")
+	_, err = readOne(t.Context(), source, blobs.Listed{Key: "k/1"})
+	require.ErrorContains(t, err, "was changed after it was checked")
 	_, err = Backup(t.Context(), source, file+"2", BackupOptions{})
 	require.ErrorContains(t, err, "copy the file")
 	bad := restoreOptions

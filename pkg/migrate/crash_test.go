@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	}
 	fmt.Println("running")
 	_, err = Run(context.Background(), NewBlobsSource(c.Access, "kv", "kv-indexes", 16, unlimited()), NewTarget("test", supabase),
-		RunOptions{Options: defaults, Dir: c.Dir, BatchSize: 10, Progress: silence{}})
+		RunOptions{Options: defaults, Rules: seedRules, lease: testLease, Dir: c.Dir, BatchSize: 10, Progress: noProgress{}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -58,13 +58,13 @@ func TestARunThatIsKilledAtAnyMomentGoesOn(t *testing.T) {
 	kills := migratetest.Share(t, "MIGRATE_TEST_KILLS", 4)
 	random := rand.New(rand.NewPCG(migratetest.Seed(t, "MIGRATE_TEST_SEED"), 0))
 	m.seed(300)
-	child, err := json.Marshal(crashChild{m.access, m.url(), m.key, m.dir})
-	require.NoError(t, err)
 	killed, ended := 0, 0
 	for killed < kills {
 		for range 30 {
 			m.change(random)
 		}
+		child, err := json.Marshal(crashChild{m.access, m.url(), m.key, t.TempDir()}) // as from another machine
+		require.NoError(t, err)
 		if m.killed(string(child), time.Duration(random.IntN(250))*time.Millisecond) {
 			killed++
 		} else {

@@ -1,8 +1,10 @@
 // Package migrate brings the entries of Netlify Blobs into Supabase: it plans, copies, verifies, backs up and restores.
 //
-// A [Source] gives blobs: Netlify Blobs itself, or a backup of it. A [Transform] makes an entry of each, with the indexes that
-// the site's index entries say it has ([Extract]). [Run] copies what the [Journal] does not have yet, batch by batch, and
-// [Verify] compares both stores anew, by SHA-256, without looking at what Run counted. Nothing here ever deletes a blob.
+// A [Source] gives blobs: Netlify Blobs itself, a backup of it, or a table. Source and target are read in key order and merged as
+// streams, so memory does not grow with their number. An entry is made of each blob, with the indexes that the blob itself says it has,
+// or else those that rules make of the members of index entries ([Rules]). [Run] imports what the database does not remember yet, batch
+// by batch; what was done is remembered in the transaction that does it, so a run that was killed goes on from any machine. [Verify]
+// compares both stores anew, by SHA-256. Nothing here ever deletes a blob.
 //
 // Live traffic may go on with mirrored writes: pkg/kv's Import leaves alone what anybody else wrote or deleted.
 package migrate

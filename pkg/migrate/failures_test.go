@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,19 +15,19 @@ import (
 // operations are all that can be asked of this package, each with the error alone.
 func (m *migration) operations(blobsBackup, supabaseBackup string) map[string]func() error {
 	ctx := m.t.Context()
-	restore := RestoreOptions{Options: m.o, Overwrite: true, Parallel: 2}
+	restore := RestoreOptions{Options: m.o, Rules: m.rules, Overwrite: true, Parallel: 2}
 	target := Target{"test", m.supabase} // which repeats what fails for fifteen seconds, not for minutes
 	return map[string]func() error{
 		"plan": func() error {
-			_, err := Plan(ctx, m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: silence{}})
+			_, err := Plan(ctx, m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
 			return err
 		},
 		"run": func() error {
-			_, err := Run(ctx, m.source(), target, RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: silence{}})
+			_, err := Run(ctx, m.source(), target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
 			return err
 		},
 		"verify": func() error {
-			_, err := Verify(ctx, m.source(), target, VerifyOptions{Options: m.o, Dir: m.dir, Repair: true, Progress: silence{}, rechecks: usualRechecks[:1]})
+			_, err := Verify(ctx, m.source(), target, VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Repair: true, Progress: noProgress{}, rechecks: usualRechecks[:1]})
 			return err
 		},
 		"status": func() error { _, err := ReadStatus(ctx, m.dir, &target); return err },
@@ -52,16 +53,20 @@ func TestWhateverTheDatabaseRefusesIsSaid(t *testing.T) {
 	require.NoError(t, err)
 	operations := m.operations(blobsBackup, supabaseBackup)
 	for function, needed := range map[string][]string{
-		"kv_import_status":      {"plan", "run", "status", "backup of Supabase", "restore of Blobs"},
-		"kv_import_open":        {"run"},
-		"kv_import_renew_lease": {"run"},
-		"kv_import_states":      {"run"},
-		"kv_import":             {"run"},
-		"kv_digests":            {"verify", "backup of Supabase"},
-		"kv_digests_of":         {"verify", "restore of Blobs"},
-		"kv_stray_postings":     {"verify"},
-		"kv_mirror_states":      {"verify", "backup of Supabase", "restore of Supabase"},
-		"kv_mirror_copy":        {"verify", "restore of Supabase"},
+		"kv_migration_status": {"run", "status", "backup of Supabase"},
+		"kv_migration_brief":  {"plan", "verify", "restore of Blobs"},
+		"kv_migration_open":   {"run"},
+		"kv_migration_renew":  {"run"},
+		"kv_import_page":      {"run"},
+		"kv_import_problems":  {"run"},
+		"kv_import":           {"run"},
+		"kv_digests":          {"verify", "backup of Supabase"},
+		"kv_digests_of":       {"verify", "restore of Blobs"},
+		"kv_stray_postings":   {"verify"},
+		"kv_verification_add": {"verify"},
+		"kv_mirror_states":    {"verify", "backup of Supabase", "restore of Supabase"},
+		"kv_mirror_copy":      {"verify", "restore of Supabase"},
+		"kv_restore":          {"restore of Supabase"},
 	} {
 		m.set("sessions/00001", `{"changed":"`+function+`"}`) // there is something to do for each
 		m.exec("update public.kv_store set value = $1::text::json where key = 'sessions/00002'", `{"damaged":"`+function+`"}`)
@@ -87,7 +92,6 @@ func TestBadOptionsAreSaidBeforeAnythingIsDone(t *testing.T) {
 	require.NoError(t, err)
 	for want, o := range map[string]Options{
 		"the index prefix must not be empty": {},
-		"an index rule is like":              {IndexPrefix: "index:", IndexRules: []string{"index:a"}},
 		"not both":                           {IndexPrefix: "index:", WrapNonJSON: true, SkipNonJSON: true},
 	} {
 		m.o = o
@@ -96,8 +100,9 @@ func TestBadOptionsAreSaidBeforeAnythingIsDone(t *testing.T) {
 			require.ErrorContains(t, operations[name](), want, name)
 		}
 	}
-	_, err = os.Stat(filepath.Join(m.dir, journalFile))
-	require.ErrorIs(t, err, os.ErrNotExist)
+	migration, err := m.supabase.Migration(t.Context())
+	require.NoError(t, err)
+	require.Nil(t, migration)
 }
 
 func TestADirectoryThatCannotBeWrittenIsSaid(t *testing.T) {
@@ -107,23 +112,13 @@ func TestADirectoryThatCannotBeWrittenIsSaid(t *testing.T) {
 	m.dir = filepath.Join(good, "file")
 	require.NoError(t, os.WriteFile(m.dir, nil, 0o600))
 	operations := m.operations("", "")
-	require.ErrorContains(t, operations["run"](), "make the directory of the journal")
-	require.ErrorContains(t, operations["plan"](), "write the result")
-	require.Error(t, operations["verify"]())
+	for _, name := range []string{"run", "plan", "verify"} {
+		require.ErrorContains(t, operations[name](), "write the result", name)
+	}
 	require.Error(t, operations["status"]())
 
-	m.dir = filepath.Join(good, "journal is a directory")
-	require.NoError(t, os.MkdirAll(filepath.Join(m.dir, journalFile), 0o700))
-	operations = m.operations("", "")
-	require.ErrorContains(t, operations["run"](), "open the journal")
-	require.ErrorContains(t, operations["status"](), "read the journal")
-
-	m.dir = filepath.Join(good, "lock is a directory")
-	require.NoError(t, os.MkdirAll(filepath.Join(m.dir, lockFile), 0o700))
-	require.ErrorContains(t, m.operations("", "")["run"](), "lock the journal")
-
 	m.dir = filepath.Join(good, "result is a directory")
-	require.NoError(t, os.MkdirAll(resultPath(m.dir), 0o700))
+	require.NoError(t, os.MkdirAll(filepath.Join(m.dir, runFile), 0o700))
 	require.ErrorContains(t, m.operations("", "")["run"](), "write the result")
 	_, err := WriteReport(m.dir)
 	require.ErrorContains(t, err, "run.json")
@@ -140,46 +135,42 @@ func TestTheStatusSaysWhatIsKnown(t *testing.T) {
 	m.seed(3)
 	m.set("text", "hello")
 	m.run()
-	_, err = Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Dir: m.dir, Progress: silence{}})
+	_, err = Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Progress: noProgress{}})
 	require.NoError(t, err)
 	target := m.target()
 	status, err = ReadStatus(t.Context(), m.dir, &target)
 	require.NoError(t, err)
-	require.True(t, status.Journal.Ours)
-	require.False(t, status.Database.AtWork)
-	require.Equal(t, 8, status.Journal.Keys)
-	require.Equal(t, map[kv.Imported]int{kv.ImportWritten: 7, statusFailed: 1}, status.Statuses)
-	require.Equal(t, 7, status.Database.Imported)
+	require.True(t, status.Database.Open)
+	require.False(t, status.Database.Migration.AtWork)
+	require.Equal(t, m.source().Name(), status.Database.Migration.Source)
+	require.Equal(t, 8, *status.Database.Migration.Listed)
+	require.Equal(t, map[kv.ImportState]int{kv.ImportImported: 7, kv.ImportFailed: 1}, status.Database.States)
 	require.True(t, status.Results.Run.Finished)
-	require.Len(t, status.Results.Verification.Left, 1)
+	require.Equal(t, 1, status.Results.Verification.Unmigratable)
+	var kept Result
+	require.NoError(t, json.Unmarshal(status.Database.Migration.Run, &kept))
+	require.Equal(t, 7, kept.Written, "whoever asks, from any machine")
+	var verified Verification
+	require.NoError(t, json.Unmarshal(status.Database.Verification, &verified))
+	require.Equal(t, 7, verified.Identical)
 
 	report, err := WriteReport(m.dir)
 	require.NoError(t, err)
 	report.Run.Finished, report.Run.Stopped = false, "the network was away"
 	report.Verification.Found = []Difference{{Key: "a`b|c", How: "different", What: "value"}}
-	report.Run.Ambiguous, report.Run.AmbiguousCount = []Member{{Index: "index:a", Member: "m", Entries: []string{"x:m", "y:m"}}}, maxShown+1
+	report.Run.Without, report.Run.WithoutRule = []string{"index:a"}, maxShown+1
 	page, err := report.Markdown()
 	require.NoError(t, err)
-	for _, text := range []string{"It stopped: the network was away", `aˋb\|c`, "`x:m`, `y:m`", "report.json has more"} {
+	for _, text := range []string{"It stopped: the network was away", `aˋb\|c`, "- `index:a`", "report.json has more", "- `index:by*=sessions/{member}`"} {
 		require.Contains(t, page, text)
 	}
-
-	file, err := os.OpenFile(filepath.Join(m.dir, journalFile), os.O_APPEND|os.O_WRONLY, 0)
-	require.NoError(t, err)
-	_, err = file.WriteString("{}\n{}\n")
-	require.NoError(t, err)
-	require.NoError(t, file.Close())
-	_, err = ReadStatus(t.Context(), m.dir, nil)
-	require.ErrorContains(t, err, "of the journal is damaged")
-	_, err = m.tryRun()
-	require.ErrorContains(t, err, "move the directory away")
 }
 
 func TestARunThatLostTheMigrationStops(t *testing.T) {
 	m := newMigration(t)
 	m.seed(300)
 	taken := &takeOver{m: m}
-	_, err := Run(t.Context(), m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 5, Progress: taken})
+	_, err := Run(t.Context(), m.source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 5, Progress: taken})
 	require.ErrorIs(t, err, kv.ErrImportTaken)
 	m.run()
 	m.requireIdentical()
@@ -228,9 +219,9 @@ func TestAResultThatCannotBeKeptIsToldFirst(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	dir := filepath.Join(file, "kv-migration") // no directory can be made in a file, whoever tries
-	_, err := Plan(t.Context(), unread{}, nil, PlanOptions{Options: restoreOptions.Options, Dir: dir, Progress: silence{}})
+	_, err := Plan(t.Context(), unread{}, nil, PlanOptions{Options: restoreOptions.Options, Dir: dir, Progress: noProgress{}})
 	require.ErrorContains(t, err, "write the result")
-	_, err = Verify(t.Context(), unread{}, Target{}, VerifyOptions{Options: restoreOptions.Options, Dir: dir, Progress: silence{}})
+	_, err = Verify(t.Context(), unread{}, Target{}, VerifyOptions{Options: restoreOptions.Options, Dir: dir, Progress: noProgress{}})
 	require.ErrorContains(t, err, "write the result")
 
 	dir = filepath.Join(t.TempDir(), "a", "b")

@@ -77,3 +77,11 @@ func syncDir(dir string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+// tempDir is where sorting takes its room: the directory if it is there already, else that of the system.
+func tempDir(dir string) string {
+	if info, err := os.Stat(dir); dir != "" && err == nil && info.IsDir() {
+		return dir
+	}
+	return ""
+}

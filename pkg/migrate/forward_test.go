@@ -111,7 +111,7 @@ func (s *javaScriptSite) repair() {
 // verifyOnce does not look again at what differs.
 func (s *javaScriptSite) verifyOnce() Verification {
 	s.t.Helper()
-	v, err := Verify(s.t.Context(), s.source(), s.target(), VerifyOptions{Options: s.o, Progress: silence{}, rechecks: usualRechecks[:1]})
+	v, err := Verify(s.t.Context(), s.source(), s.target(), VerifyOptions{Options: s.o, Rules: s.rules, Progress: noProgress{}, rechecks: usualRechecks[:1]})
 	require.NoError(s.t, err)
 	return v
 }

@@ -65,12 +65,13 @@ func TestWhatTheJavaScriptClientWroteIsMigrated(t *testing.T) {
 	d := newDatabase(t)
 	source := NewBlobsSource(blobs.Access{SiteID: server.SiteID, APIURL: server.Address, APIToken: server.Token}, "kv", "kv-indexes", 4, unlimited())
 	source.DecodeKeys = true
-	o := RunOptions{Options: defaults, Dir: t.TempDir(), BatchSize: DefaultBatchSize, Progress: silence{}}
+	rules := rulesOf(t, "index:sessions=sessions/{member}")
+	o := RunOptions{Options: defaults, Rules: rules, lease: testLease, Dir: t.TempDir(), BatchSize: DefaultBatchSize, Progress: noProgress{}}
 	result, err := Run(t.Context(), source, d.target(), o)
 	require.NoError(t, err)
 	require.Equal(t, len(values), result.Written)
-	require.Equal(t, 2, result.Resolved)
-	v, err := Verify(t.Context(), source, d.target(), VerifyOptions{Options: defaults, Progress: silence{}})
+	require.Equal(t, 2, result.Named)
+	v, err := Verify(t.Context(), source, d.target(), VerifyOptions{Options: defaults, Rules: rules, Progress: noProgress{}})
 	require.NoError(t, err)
 	require.True(t, v.Same(), v.Found)
 	for key, value := range values {

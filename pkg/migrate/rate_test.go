@@ -49,12 +49,12 @@ func TestAMigrationEndsAndNoReadFailsWithinOneLimit(t *testing.T) {
 		})
 	}
 	target := m.target()
-	_, err := Plan(t.Context(), source, &target, PlanOptions{Options: m.o, Progress: silence{}})
+	_, err := Plan(t.Context(), source, &target, PlanOptions{Options: m.o, Progress: noProgress{}})
 	require.NoError(t, err)
-	result, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: silence{}})
+	result, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
 	require.NoError(t, err)
 	require.True(t, result.Finished)
-	v, err := Verify(t.Context(), source, target, VerifyOptions{Options: m.o, Progress: silence{}})
+	v, err := Verify(t.Context(), source, target, VerifyOptions{Options: m.o, Rules: m.rules, Progress: noProgress{}})
 	require.NoError(t, err)
 	require.True(t, v.Same(), v.Found)
 	close(done)
@@ -70,7 +70,7 @@ func TestBlobsThatNoFunctionCouldAnswerWithAreCounted(t *testing.T) {
 	m.set("large", `["`+strings.Repeat("x", kv.MaxResponseBytes)+`"]`)
 	m.set("small", `[]`)
 	target := m.target()
-	plan, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: silence{}})
+	plan, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
 	require.NoError(t, err)
 	require.Equal(t, 1, plan.Unanswerable)
 	report, err := WriteReport(m.dir)
@@ -94,7 +94,7 @@ func TestTheRunbookSaysWhatAMigrationCosts(t *testing.T) {
 		do   func() error
 	}{
 		{"`plan`", func() error {
-			_, err := Plan(t.Context(), source, &target, PlanOptions{Options: m.o, Progress: silence{}})
+			_, err := Plan(t.Context(), source, &target, PlanOptions{Options: m.o, Progress: noProgress{}})
 			return err
 		}},
 		{"`backup`", func() error {
@@ -102,15 +102,15 @@ func TestTheRunbookSaysWhatAMigrationCosts(t *testing.T) {
 			return err
 		}},
 		{"`run`, the first", func() error {
-			_, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: silence{}})
+			_, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
 			return err
 		}},
 		{"`run`, again", func() error {
-			_, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: silence{}})
+			_, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
 			return err
 		}},
 		{"`verify`", func() error {
-			_, err := Verify(t.Context(), source, target, VerifyOptions{Options: m.o, Progress: silence{}})
+			_, err := Verify(t.Context(), source, target, VerifyOptions{Options: m.o, Rules: m.rules, Progress: noProgress{}})
 			return err
 		}},
 	} {

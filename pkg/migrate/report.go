@@ -1,6 +1,8 @@
 package migrate
 
 import (
+	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -13,48 +15,46 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Report is what is known of a migration: what its directory has.
+// Report is what the last commands with a directory found.
 type Report struct {
-	Plan         *Result       `json:"plan,omitempty"`
+	Plan         *Planned      `json:"plan,omitempty"`
 	Run          *Result       `json:"run,omitempty"`
 	Verification *Verification `json:"verification,omitempty"`
 }
 
-// The names under which [WriteReport] writes.
+// The names under which results are kept in the directory.
 const (
-	ReportJSON     = "report.json"
-	ReportMarkdown = "report.md"
+	ReportJSON       = "report.json"
+	ReportMarkdown   = "report.md"
+	planFile         = "plan.json"
+	runFile          = "run.json"
+	verificationFile = "verify.json"
 )
 
 // ErrNoReport: the directory has no results.
 var ErrNoReport = errors.New("there is nothing to report: no plan, run or verify has been made with this --dir")
 
 // ReadReport reads the results that are in a directory.
-func ReadReport(dir string) (Report, error) {
-	var report Report
-	var plan, run Result
-	var verification Verification
-	for _, part := range []struct {
-		path string
-		into any
-		keep func()
-	}{
-		{planPath(dir), &plan, func() { report.Plan = &plan }},
-		{resultPath(dir), &run, func() { report.Run = &run }},
-		{verificationPath(dir), &verification, func() { report.Verification = &verification }},
-	} {
-		found, err := readJSON(part.path, part.into)
-		if err != nil {
-			return report, err
-		}
-		if found {
-			part.keep()
-		}
+func ReadReport(dir string) (report Report, err error) {
+	report = Report{&Planned{}, &Result{}, &Verification{}}
+	read := func(name string, into any) bool {
+		found, readErr := readJSON(filepath.Join(dir, name), into)
+		err = errors.Join(err, readErr)
+		return found
 	}
-	if report.Plan == nil && report.Run == nil && report.Verification == nil {
-		return report, ErrNoReport
+	if !read(planFile, report.Plan) {
+		report.Plan = nil
 	}
-	return report, nil
+	if !read(runFile, report.Run) {
+		report.Run = nil
+	}
+	if !read(verificationFile, report.Verification) {
+		report.Verification = nil
+	}
+	if err == nil && report == (Report{}) {
+		err = ErrNoReport
+	}
+	return report, err
 }
 
 // WriteReport writes the report of a directory into it, as JSON and as a page of Markdown.
@@ -73,6 +73,29 @@ func WriteReport(dir string) (Report, error) {
 	return report, writeFile(filepath.Join(dir, ReportMarkdown), []byte(page))
 }
 
+// Status is where a migration is: what the database remembers, whoever ran it, and what the directory has.
+type Status struct {
+	Database *kv.MigrationStatus `json:"database,omitempty"` // nil where no target was given
+	Results  *Report             `json:"results,omitempty"`
+}
+
+// ReadStatus looks at the directory and, where target is not nil, at the database. It changes neither.
+func ReadStatus(ctx context.Context, dir string, target *Target) (s Status, err error) {
+	if target != nil {
+		status, err := target.Supabase.MigrationStatus(ctx)
+		if err != nil {
+			return s, fmt.Errorf("ask the target: %w", err)
+		}
+		s.Database = &status
+	}
+	report, err := ReadReport(dir)
+	if errors.Is(err, ErrNoReport) {
+		return s, nil
+	}
+	s.Results = &report
+	return s, err
+}
+
 // maxShown is how many lines of a kind the page shows; the JSON has more.
 const maxShown = 100
 
@@ -85,6 +108,9 @@ func (r Report) Markdown() (string, error) {
 	return page.String(), err
 }
 
+//go:embed report.md.tmpl
+var reportText string
+
 var reportPage = template.Must(template.New("report").Funcs(template.FuncMap{
 	"bytes":  func(n int64) string { return humanize.IBytes(uint64(max(n, 0))) },
 	"number": func(n int) string { return humanize.Comma(int64(n)) },
@@ -95,10 +121,10 @@ var reportPage = template.Must(template.New("report").Funcs(template.FuncMap{
 	},
 	"rate":        func(r *Result) string { return humanize.Comma(int64(r.Rate())) },
 	"code":        inCode,
-	"codes":       func(keys []string) string { return joinCodes(keys) },
 	"problems":    shown[Problem],
 	"members":     shown[Member],
-	"kinds":       shown[Kind],
+	"names":       shown[string],
+	"proposals":   shown[ProposedIndex],
 	"differences": shown[Difference],
 	"cell":        cell,
 	"more": func(n int) string {
@@ -107,122 +133,13 @@ var reportPage = template.Must(template.New("report").Funcs(template.FuncMap{
 		}
 		return ""
 	},
-	"status": func(r *Result, names ...string) (n int) {
+	"state": func(r *Result, names ...string) (n int) {
 		for _, name := range names {
-			n += r.Statuses[kv.Imported(name)]
+			n += r.States[kv.ImportState(name)]
 		}
 		return n
 	},
-}).Parse(`# Migration report
-{{with .Run}}
-From {{.Source}} to Supabase at {{.Target}}.
-
-## The run of {{time .At}}: {{if .Finished}}finished{{else}}stopped{{end}}
-{{if .Stopped}}
-It stopped: {{.Stopped}}. Run again: it goes on where it was.
-{{end}}
-| | |
-|---|---:|
-| blobs | {{number .Blobs}} ({{bytes .Bytes}}) |
-| migrated, as they were imported | {{number (status . "written" "same")}} |
-| left alone: a newer write had come to Supabase | {{number (status . "live")}} |
-| left alone: a caller had deleted them | {{number (status . "deleted")}} |
-| removed again, since their blobs are gone | {{number (status . "removed")}} |
-| gone before they were migrated | {{number (status . "absent")}} |
-| skipped, since they are not JSON | {{number (status . "skipped")}} |
-| **failed** | **{{number .Failed}}** |
-| left for the next run | {{number (status . "importing" "pending")}} |
-| read by this run | {{number .Read}} in {{lasted .Seconds}}, {{rate .}} a second |
-| written by this run | {{number .Written}} |
-| removed by this run | {{number .Removed}} |
-| requests to Netlify's API | {{number .Requests}} |
-{{if .Finished}}
-Keep the blobs until {{day .KeepBlobsUntil}} at least: until then the way back is one variable. Nothing here deletes them.
-{{end}}{{template "findings" .}}{{else}}{{with .Plan}}
-From {{.Source}}{{if .Target}} to Supabase at {{.Target}}{{end}}.
-
-## The plan of {{time .At}}
-
-| | |
-|---|---:|
-| blobs | {{number .Blobs}} ({{bytes .Bytes}}) |
-| would be migrated | {{number (status . "planned")}} |
-| would be skipped, since they are not JSON | {{number (status . "skipped")}} |
-| gone while the others were read | {{number (status . "absent")}} |
-| **would fail** | **{{number .Failed}}** |
-| larger than the 6 MB of an answer: the functions cannot give them out | {{number .Unanswerable}} |
-| reading all of them took | {{lasted .Seconds}} |
-| requests to Netlify's API | {{number .Requests}} |
-| a run and a verification may take | {{lasted .EstimatedSeconds}} |
-{{template "findings" .}}{{end}}{{end}}{{with .Verification}}
-## The verification of {{time .At}}: {{if .Same}}identical{{else}}differences{{end}}
-
-| | |
-|---|---:|
-| blobs | {{number .Blobs}} |
-| entries in Supabase | {{number .Entries}} |
-| keys of either | {{number .Keys}} |
-| identical by SHA-256, with their indexes | {{number .Identical}} |
-| missing in Supabase | {{number .Missing}} |
-| extra in Supabase | {{number .Extra}} |
-| different | {{number .Different}} |
-| blobs that no entry can be made of | {{number (len .Left)}} |
-| gone before they were compared | {{number .Gone}} |
-| members of identical index entries, in their order | {{number .Members}} |
-| postings that belong to no entry's indexes | {{number .Stray}} |
-| repaired | {{number .Repaired}} |
-| requests to Netlify's API | {{number .Requests}} |
-| took | {{lasted .Seconds}} |
-{{if .Found}}
-| key | |
-|---|---|
-{{range differences .Found}}| {{code .Key}} | {{.How}}{{if .What}}: {{.What}}{{end}} |
-{{end}}{{more (len .Found)}}
-What to do: run again, then verify. What still differs, ` + "`verify --repair --first blobs`" + ` makes what the blobs are; only while Blobs answers.
-{{end}}{{end}}
-{{- define "findings"}}{{if .Failures}}
-### What failed
-
-| key | why | what to do |
-|---|---|---|
-{{range problems .Failures}}| {{code .Key}} | {{cell .Reason}} | {{cell .Advice}} |
-{{end}}{{more .Failed}}{{end}}
-### Indexes
-
-{{number .IndexEntries}} index entries with {{number .Members}} different members; {{number .Resolved}} of these name an entry.
-{{if .MixedCount}}
-Some indexes name entries of more than one kind. A member stays when its entry is deleted, and then fits any other entry that ends in
-it: look whether all of these are meant. If not, say which with a rule.
-
-| index | entries | members |
-|---|---|---:|
-{{range kinds .Mixed}}| {{code .Index}} | {{code .Entries}} | {{number .Members}} |
-{{end}}{{more .MixedCount}}{{end}}{{if .AmbiguousCount}}
-{{number .AmbiguousCount}} members may name several entries, and none of these has the index. Name the right one with a rule, as in
-` + "`--index-rule 'index:sessions=session:{member}'`" + `.
-
-| index | member | entries |
-|---|---|---|
-{{range members .Ambiguous}}| {{code .Index}} | {{code .Member}} | {{codes .Entries}} |
-{{end}}{{more .AmbiguousCount}}{{end}}{{if .UnresolvedCount}}
-{{number .UnresolvedCount}} members name no entry. They are in their index entries as before; queries by index find nothing for them.
-
-| index | member | why |
-|---|---|---|
-{{range members .Unresolved}}| {{code .Index}} | {{code .Member}} | {{cell .Reason}} |
-{{end}}{{more .UnresolvedCount}}{{end}}{{if .Notes}}
-### What to know of some entries
-
-| key | | |
-|---|---|---|
-{{range problems .Notes}}| {{code .Key}} | {{cell .Reason}} | {{cell .Advice}} |
-{{end}}{{more .Noted}}{{end}}
-### The largest
-
-| key | size |
-|---|---:|
-{{range .Largest}}| {{code .Key}} | {{bytes .Bytes}} |
-{{end}}{{end}}`))
+}).Parse(reportText))
 
 // inCode shows a key in a table, whatever characters it has.
 func inCode(key string) string {
@@ -231,14 +148,6 @@ func inCode(key string) string {
 		key = strings.NewReplacer("`", "ˋ", "|", `\|`).Replace(quoted)
 	}
 	return "`" + key + "`"
-}
-
-func joinCodes(keys []string) string {
-	shown := make([]string, len(keys))
-	for i, key := range keys {
-		shown[i] = inCode(key)
-	}
-	return strings.Join(shown, ", ")
 }
 
 func cell(text string) string {

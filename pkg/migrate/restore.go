@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 
@@ -18,6 +19,7 @@ import (
 type RestoreOptions struct {
 	// Options say how entries of Supabase are made of blobs. They count only where a backup of Blobs goes into Supabase.
 	Options
+	Rules     Rules    // likewise
 	Overwrite bool     // also entries that are there and differ
 	DryRun    bool     // only count what would be done
 	Parallel  int      // entries under way at once: 1 to [MaxRestoreParallel]
@@ -68,17 +70,16 @@ func RestoreBlobs(ctx context.Context, file string, target *BlobsSource, o Resto
 	if err != nil {
 		return RestoreResult{}, err
 	}
-	to := &blobsRestore{restore: r, target: target, of: source.Result.Of}
-	r.o.Progress.Stage("listing", -1)
-	list, err := target.List(ctx)
+	l, err := list(ctx, target, "", r.o.Progress)
+	if errors.Is(err, ErrEmptySource) {
+		l, err = &listing{sorted: newSorter("")}, nil
+	}
 	if err != nil {
 		return r.result, err
 	}
-	to.there = make(map[string]bool, len(list))
-	for _, blob := range list {
-		to.there[blob.Key] = true
-	}
-	return r.run(ctx, source, 1, to.write)
+	defer l.close()
+	to := &blobsRestore{restore: r, target: target, of: source.Result.Of}
+	return r.run(ctx, source, l.all(), none, 1, to.write)
 }
 
 // RestoreSupabase is [RestoreBlobs] into Supabase. Entries are made of a backup of Blobs as [Run] makes them, with the indexes that the
@@ -88,20 +89,28 @@ func RestoreSupabase(ctx context.Context, file string, target Target, o RestoreO
 	if err != nil {
 		return RestoreResult{}, err
 	}
-	to := &supabaseRestore{restore: r, target: target, indexes: &Indexes{}}
-	if _, err := target.Supabase.ImportStatus(ctx); err != nil {
+	if _, err := target.Supabase.Migration(ctx); err != nil {
 		return r.result, fmt.Errorf("ask the target: %w", err)
 	}
+	to, derived := &supabaseRestore{restore: r, target: target}, iter.Seq2[derivedPairs, error](none[derivedPairs])
 	if source.Result.Of == OfBlobs {
-		if to.indexes, err = readIndexes(ctx, source, nil, source.list, o.Options, r.o.Progress); err != nil {
+		l, err := list(ctx, source, "", r.o.Progress)
+		if err != nil {
 			return r.result, err
 		}
+		defer l.close()
+		d, err := derive(ctx, source, l, o.Options, o.Rules, "", r.o.Progress)
+		if err != nil {
+			return r.result, err
+		}
+		defer d.close()
+		derived = d.all()
 	}
-	return r.run(ctx, source, restoreChunk, to.write)
+	return r.run(ctx, source, none, derived, restoreChunk, to.write)
 }
 
 func openRestore(ctx context.Context, file, target string, o RestoreOptions) (*BackupSource, *restore, error) {
-	o.Progress = orSilence(o.Progress)
+	o.Progress = orNoProgress(o.Progress)
 	o.Progress.Stage("checking the backup", -1)
 	source, err := NewBackupSource(ctx, file)
 	if err != nil {
@@ -125,16 +134,24 @@ type restore struct {
 }
 
 const (
-	// restoreChunk is how many entries one call compares.
-	restoreChunk = 50
+	// restoreChunk is how many entries one call compares, and one transaction writes.
+	restoreChunk = 100
 	// restoreBytes bounds the values of such a chunk, unless one alone is larger.
 	restoreBytes = 1 << 20
 )
 
+// restored is a line of the backup beside what else is known of its key.
+type restored struct {
+	*backupLine
+	there bool        // the target listed the key
+	pairs [][2]string // that rules give the entry
+}
+
 // run reads the file, and has its entries written in chunks, several at a time.
-func (r *restore) run(ctx context.Context, source *BackupSource, chunk int, write func(context.Context, []*backupLine) error) (RestoreResult, error) {
+func (r *restore) run(ctx context.Context, source *BackupSource, there iter.Seq2[blobs.Listed, error], derived iter.Seq2[derivedPairs, error], chunk int,
+	write func(context.Context, []restored) error) (RestoreResult, error) {
 	r.o.Progress.Stage("restoring", source.Result.Entries)
-	err := r.chunks(ctx, source, chunk, write)
+	err := r.chunks(ctx, lines(ctx, source, there, derived), chunk, write)
 	slices.Sort(r.result.Differing)
 	if err == nil && r.result.Different+r.result.Failed > 0 {
 		err = fmt.Errorf("%w: %d entries differ from the backup and were left, %d cannot be restored", ErrLeft, r.result.Different, r.result.Failed)
@@ -142,36 +159,64 @@ func (r *restore) run(ctx context.Context, source *BackupSource, chunk int, writ
 	return r.result, err
 }
 
-func (r *restore) chunks(ctx context.Context, source *BackupSource, chunk int, write func(context.Context, []*backupLine) error) error {
-	all := make(map[string]blobs.Listed, len(source.list))
-	for _, listed := range source.list {
-		all[listed.Key] = listed
+// lines merges the backup with what is known of its keys.
+func lines(ctx context.Context, source *BackupSource, there iter.Seq2[blobs.Listed, error], derived iter.Seq2[derivedPairs, error]) iter.Seq2[restored, error] {
+	return func(yield func(restored, error) bool) {
+		t, d := newCursor(there, listedKey), newCursor(derived, derivedKey)
+		defer t.stop()
+		defer d.stop()
+		err := errors.Join(t.advance(), d.advance())
+		for l, lineErr := range source.lines(ctx, nil) {
+			if err = errors.Join(err, lineErr); err == nil {
+				err = errors.Join(t.upTo(l.Key), d.upTo(l.Key))
+			}
+			if err != nil {
+				yield(restored{}, err)
+				return
+			}
+			_, listed := t.at(l.Key)
+			var ruled [][2]string
+			if p, ok := d.at(l.Key); ok {
+				ruled = p.pairs
+			}
+			if !yield(restored{l, listed, ruled}, nil) {
+				return
+			}
+		}
 	}
+}
+
+func (r *restore) chunks(ctx context.Context, lines iter.Seq2[restored, error], chunk int, write func(context.Context, []restored) error) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(r.o.Parallel)
 	memory := semaphore.NewWeighted(maxBytesAtOnce)
-	var lines []*backupLine
+	var batch []restored
 	bytes := int64(0)
 	send := func() error {
-		batch, weight := lines, min(bytes, maxBytesAtOnce)
-		lines, bytes = nil, 0
+		lines, weight := batch, min(bytes, maxBytesAtOnce)
+		batch, bytes = nil, 0
 		if err := memory.Acquire(groupCtx, weight); err != nil {
 			return err
 		}
 		group.Go(func() error {
 			defer memory.Release(weight)
-			return write(groupCtx, batch)
+			return write(groupCtx, lines)
 		})
 		return nil
 	}
-	err := source.scan(groupCtx, all, func(l *backupLine) error {
-		lines, bytes = append(lines, l), bytes+l.Size
-		if len(lines) < chunk && bytes < restoreBytes {
-			return nil
+	var err error
+	for l, lineErr := range lines {
+		if err = lineErr; err != nil {
+			break
 		}
-		return send()
-	})
-	if err == nil && len(lines) > 0 {
+		batch, bytes = append(batch, l), bytes+l.Size
+		if len(batch) == chunk || bytes >= restoreBytes {
+			if err = send(); err != nil {
+				break
+			}
+		}
+	}
+	if err == nil && len(batch) > 0 {
 		err = send()
 	}
 	if failed := group.Wait(); failed != nil {
@@ -235,15 +280,14 @@ func (r *restore) tooMany() bool {
 // supabaseRestore writes into Supabase.
 type supabaseRestore struct {
 	*restore
-	target  Target
-	indexes *Indexes
+	target Target
 }
 
-func (r *supabaseRestore) write(ctx context.Context, lines []*backupLine) error {
+func (r *supabaseRestore) write(ctx context.Context, lines []restored) error {
 	var states []kv.State
 	var keys []string
 	for _, l := range lines {
-		e, problem := r.o.transform(l.item(), r.indexes)
+		e, problem := r.o.transform(l.item(), l.pairs)
 		if problem != nil {
 			r.failed(*problem)
 			continue
@@ -261,36 +305,43 @@ func (r *supabaseRestore) write(ctx context.Context, lines []*backupLine) error 
 	for _, d := range digests {
 		there[d.Key] = d
 	}
+	var copies []kv.CopyOver
 	for _, state := range states {
 		digest, exists := there[state.Key]
-		if err := r.one(ctx, state, digest, exists); err != nil {
+		over, write, err := r.choose(ctx, state, digest, exists)
+		if err != nil {
 			return err
 		}
+		if write {
+			copies = append(copies, kv.CopyOver{State: state, Over: over})
+		}
 	}
-	return nil
+	return r.copy(ctx, copies)
 }
 
-// one restores an entry that was seen to be missing, the same, or different.
-func (r *supabaseRestore) one(ctx context.Context, state kv.State, digest kv.Digest, exists bool) error {
+// choose says whether an entry that was seen to be missing, the same, or different is to be written, and over what.
+func (r *supabaseRestore) choose(ctx context.Context, state kv.State, digest kv.Digest, exists bool) (over kv.RowRevision, write bool, err error) {
 	switch {
 	case !exists:
-		return r.copy(ctx, state, kv.RowRevision{})
-	case hexSHA256([]byte(state.Value)) == digest.Value && digestPairs(state.Indexes) == digest.Indexes:
+		return over, true, nil
+	case isOf(state, digest):
 		r.same()
-		return nil
+		return over, false, nil
 	case !r.o.Overwrite:
 		r.differs(state.Key)
-		return nil
+		return over, false, nil
 	}
 	now, err := r.now(ctx, state.Key)
-	switch {
-	case err != nil:
-		return err
-	case !now.Revision.IsZero() && (hexSHA256([]byte(now.Value)) != digest.Value || digestPairs(now.Indexes) != digest.Indexes):
+	if err == nil && !now.Revision.IsZero() && !isOf(now, digest) {
 		r.settle(now, state) // it is not what was compared
-		return nil
+		return over, false, nil
 	}
-	return r.copy(ctx, state, now.Revision)
+	return now.Revision, err == nil, err
+}
+
+// isOf tells whether the digest is that of the entry.
+func isOf(state kv.State, digest kv.Digest) bool {
+	return hexSHA256([]byte(state.Value)) == digest.Value && digestPairs(state.Indexes) == digest.Indexes
 }
 
 func (r *supabaseRestore) now(ctx context.Context, key string) (kv.State, error) {
@@ -301,29 +352,42 @@ func (r *supabaseRestore) now(ctx context.Context, key string) (kv.State, error)
 	return states[0], nil
 }
 
-// copy writes over what the token says. Where another write has come meanwhile, that one stays.
-func (r *supabaseRestore) copy(ctx context.Context, state kv.State, over kv.RowRevision) error {
-	if r.o.DryRun {
-		r.written()
+// copy writes entries in one transaction, each over what its token says. Where another write has come meanwhile, that one stays. Those that
+// the database refuses are found by halving.
+func (r *supabaseRestore) copy(ctx context.Context, copies []kv.CopyOver) error {
+	if len(copies) == 0 || r.o.DryRun {
+		for range copies {
+			r.written()
+		}
 		return nil
 	}
-	applied, _, err := r.target.Supabase.Copy(ctx, state, over, false)
+	applied, err := r.target.Supabase.CopyAll(ctx, copies)
 	switch {
-	case err == nil && applied:
-		r.written()
-		return nil
 	case err == nil:
-		now, err := r.now(ctx, state.Key)
-		if err == nil {
-			r.settle(now, state)
+		for i, applied := range applied {
+			if applied {
+				r.written()
+				continue
+			}
+			now, err := r.now(ctx, copies[i].Key)
+			if err != nil {
+				return err
+			}
+			r.settle(now, copies[i].State)
 		}
-		return err
+		return nil
 	case !entrysFault(ctx, err):
-		return fmt.Errorf("write an entry: %w", err)
+		return fmt.Errorf("write the entries: %w", err)
+	case len(copies) > 1:
+		half := len(copies) / 2
+		if err := r.copy(ctx, copies[:half]); err != nil {
+			return err
+		}
+		return r.copy(ctx, copies[half:])
 	case r.tooMany():
 		return fmt.Errorf("the database refuses one entry after the other: %w", err)
 	}
-	r.failed(Problem{Key: state.Key, Code: CodeRefused, Reason: reasonOf(err), Advice: "it stays in the backup"})
+	r.failed(Problem{Key: copies[0].Key, Code: CodeRefused, Reason: reasonOf(err), Advice: "it stays in the backup"})
 	return nil
 }
 
@@ -341,10 +405,9 @@ type blobsRestore struct {
 	*restore
 	target *BlobsSource
 	of     BackupOf
-	there  map[string]bool // what the list had
 }
 
-func (r *blobsRestore) write(ctx context.Context, lines []*backupLine) error {
+func (r *blobsRestore) write(ctx context.Context, lines []restored) error {
 	for _, l := range lines {
 		err := r.one(ctx, l)
 		switch {
@@ -353,7 +416,7 @@ func (r *blobsRestore) write(ctx context.Context, lines []*backupLine) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case refused(err) || r.tooMany():
-			return fmt.Errorf("write the blobs: %w", explain(err))
+			return fmt.Errorf("write the blobs: %w", adviseAccess(err))
 		}
 		r.failed(Problem{Key: l.Key, Code: CodeRefused, Reason: err.Error(), Advice: "restore again; it stays in the backup"})
 	}
@@ -361,7 +424,7 @@ func (r *blobsRestore) write(ctx context.Context, lines []*backupLine) error {
 }
 
 // one restores a blob. An error is that of this blob, or of the service.
-func (r *blobsRestore) one(ctx context.Context, l *backupLine) error {
+func (r *blobsRestore) one(ctx context.Context, l restored) error {
 	if err := blobs.ValidateKey(l.Key); err != nil {
 		r.failed(Problem{Key: l.Key, Code: CodeBadKey, Reason: err.Error() + ": Netlify Blobs cannot keep it", Advice: "it stays in the backup; restore it into Supabase"})
 		return nil
@@ -369,14 +432,14 @@ func (r *blobsRestore) one(ctx context.Context, l *backupLine) error {
 	if original, wrapped := unwrap(string(l.value)); wrapped && r.of == OfSupabase {
 		l.value = original // what a run has made JSON of goes back as it was
 	}
-	if !r.there[l.Key] {
-		return r.put(ctx, l, "")
+	if !l.there {
+		return r.put(ctx, l.backupLine, "")
 	}
-	return r.compare(ctx, l, r.o.Overwrite)
+	return r.compare(ctx, l.backupLine)
 }
 
 // compare looks at the blob that is there, and writes over it if that is wanted.
-func (r *blobsRestore) compare(ctx context.Context, l *backupLine, overwrite bool) error {
+func (r *blobsRestore) compare(ctx context.Context, l *backupLine) error {
 	blob, err := r.target.Client.Get(ctx, l.Key)
 	if errors.Is(err, blobs.ErrNotFound) {
 		return r.put(ctx, l, "")
@@ -391,7 +454,7 @@ func (r *blobsRestore) compare(ctx context.Context, l *backupLine, overwrite boo
 	case same:
 		r.same()
 		return nil
-	case !overwrite:
+	case !r.o.Overwrite:
 		r.differs(l.Key)
 		return nil
 	}

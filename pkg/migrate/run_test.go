@@ -3,7 +3,7 @@ package migrate
 import (
 	"context"
 	"errors"
-	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +53,7 @@ func TestEveryEntryArrivesAsItIs(t *testing.T) {
 	for key, value := range odd {
 		m.set(key, value)
 	}
+	m.rules = append(rulesOf(t, "index:odd={member}", "index:repeated={member}", "index:numbers=team/{member}", "index:teams=team/{member}", "index:strange={member}"), seedRules...)
 	result := m.run()
 	require.Zero(t, result.Failed, result.Failures)
 	require.Equal(t, 355+len(odd), result.Blobs)
@@ -77,7 +78,7 @@ func TestEveryEntryArrivesAsItIs(t *testing.T) {
 		require.NoError(t, err)
 		require.Contains(t, found, `"keys":["team/1"]`, spelled)
 	}
-	require.Equal(t, 3, report.Run.UnresolvedCount+report.Run.AmbiguousCount, "%v %v", report.Run.Unresolved, report.Run.Ambiguous)
+	require.Len(t, report.Run.Unresolved, 3)
 	page, err := os.ReadFile(filepath.Join(m.dir, ReportMarkdown))
 	require.NoError(t, err)
 	for _, text := range []string{"| blobs | 378 (", "nobody", `\u0000`, "half of a surrogate pair", "Postgres' jsonb cannot hold", "1.0 MiB", "Keep the blobs until " + time.Now().Add(keepBlobs).UTC().Format(time.DateOnly)} {
@@ -122,7 +123,7 @@ func TestANewerWriteIsLeftAlone(t *testing.T) {
 	_, err := m.supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{"live":1}`, Indexes: []kv.Index{{Key: "index:live", Member: "first"}}})
 	require.NoError(t, err)
 	result := m.run()
-	require.Equal(t, 1, result.Statuses[kv.ImportLive])
+	require.Equal(t, 1, result.States[kv.ImportForeign])
 	require.Equal(t, `{"live":1}`, m.value("sessions/00001"))
 	require.Equal(t, `["00001","old","first"]`, m.value("index:live"), "imported members come before live ones")
 
@@ -166,7 +167,7 @@ func TestAnIndexEntryThatIsMadeMeanwhileGetsItsImportedMembers(t *testing.T) {
 	result, err := m.tryRun()
 	require.NoError(t, <-committed)
 	require.NoError(t, err)
-	require.Equal(t, 1, result.Statuses[kv.ImportWritten])
+	require.Equal(t, 1, result.States[kv.ImportImported])
 	require.Equal(t, `["a","b","new"]`, m.value("index:x"))
 }
 
@@ -196,7 +197,7 @@ func TestClosingAndDeletingDoNotWaitForEachOther(t *testing.T) {
 		require.NoError(t, err)
 		_, err = tx.Exec(t.Context(), `select public.kv_delete('x')`)
 		require.NoError(t, err)
-		closed := call(closing, `select public.kv_import_close()`)
+		closed := call(closing, `select public.kv_migration_close()`)
 		m.waitForLocks(1, closed)
 		deleted := call(second, `select public.kv_delete('y')`)
 		m.waitForLocks(2, closed)
@@ -212,7 +213,7 @@ func TestClosingAndDeletingDoNotWaitForEachOther(t *testing.T) {
 	}
 }
 
-// waitForLocks waits until so many sessions wait for kv.migration, or until the one that is closing it has ended.
+// waitForLocks waits until so many sessions wait for kv_migration, or until the one that is closing it has ended.
 func (m *migration) waitForLocks(n int, closed <-chan error) {
 	m.t.Helper()
 	for found := 0; found < n && len(closed) == 0; {
@@ -233,7 +234,7 @@ func TestWhatCallersDeletedStaysDeleted(t *testing.T) {
 	m.set("not there yet", `{}`)
 	m.set("index:by1", `["00000"]`)
 	result := m.run()
-	require.Equal(t, 3, result.Statuses[kv.ImportDeleted])
+	require.Equal(t, 3, result.States[kv.ImportDeleted])
 	for _, key := range []string{"sessions/00001", "not there yet", "index:by1"} {
 		require.Empty(t, m.value(key), key)
 	}
@@ -243,7 +244,7 @@ func TestWhatCallersDeletedStaysDeleted(t *testing.T) {
 	m.run()
 	require.Equal(t, `["anew"]`, m.value("index:by1"), "the members from before the delete do not come back")
 
-	require.NoError(t, m.supabase.ImportClose(t.Context()))
+	m.close()
 	var marks int
 	require.NoError(t, m.sql.QueryRow(t.Context(), "select count(*) from kv.import").Scan(&marks))
 	require.Zero(t, marks)
@@ -276,13 +277,17 @@ type between struct {
 	do  func() // once
 }
 
-func (s *between) Read(ctx context.Context, list []blobs.Listed, each func(context.Context, Item) error) error {
-	return s.BlobsSource.Read(ctx, list, func(ctx context.Context, item Item) error {
-		if item.Key == s.key {
-			s.do()
+func (s *between) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		for item, err := range s.BlobsSource.Read(ctx, list) {
+			if item.Key == s.key {
+				s.do()
+			}
+			if !yield(item, err) {
+				return
+			}
 		}
-		return each(ctx, item)
-	})
+	}
 }
 
 func TestIndexesThatWereTakenAwayMeanwhileStayAway(t *testing.T) {
@@ -291,12 +296,13 @@ func TestIndexesThatWereTakenAwayMeanwhileStayAway(t *testing.T) {
 			m := newMigration(t)
 			m.set("doc:1", `{"a":1}`)
 			m.set("index:active", `["1"]`)
+			m.rules = rulesOf(t, "index:active=doc:{member}")
 			store := first(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
 			source := &between{m.source(), "doc:1", sync.OnceFunc(func() { // the same value, other indexes
 				_, err := store.Upsert(t.Context(), kv.Entry{Key: "doc:1", Value: `{"a":1}`, Indexes: []kv.Index{{Key: "index:archived", Member: "1"}}})
 				require.NoError(t, err)
 			})}
-			_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: silence{}})
+			_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
 			require.NoError(t, err)
 			require.Equal(t, [][2]string{{"index:archived", "1"}}, m.indexesOf("doc:1"))
 			m.requireIdentical()
@@ -332,12 +338,16 @@ func TestBlobsThatAreNotJSON(t *testing.T) {
 	require.Equal(t, 3, result.Failed)
 	require.Equal(t, CodeNotJSON, result.Failures[0].Code)
 	v := m.verify()
-	require.Len(t, v.Left, 3)
+	require.Equal(t, 3, v.Unmigratable)
+	require.Len(t, v.Problems, 3)
 	require.False(t, v.Same())
 
-	_, err := Run(t.Context(), m.source(), m.target(), RunOptions{Options: Options{IndexPrefix: "index:", WrapNonJSON: true}, Dir: m.dir, BatchSize: 1, Progress: silence{}})
-	require.ErrorContains(t, err, "options was", "a journal is of one set of options")
-	m.dir, m.o.WrapNonJSON = t.TempDir(), true
+	m.o.WrapNonJSON = true
+	_, err := m.tryRun()
+	var differs *kv.MigrationDiffers
+	require.ErrorAs(t, err, &differs, "a migration is of one set of options")
+	m.close()
+	m.anew = true
 	result = m.run()
 	require.Zero(t, result.Failed)
 	require.Equal(t, `{"$blob":"/wA=","contentType":"application/octet-stream"}`, strings.ReplaceAll(m.value("binary"), "null", `"application/octet-stream"`))
@@ -345,12 +355,12 @@ func TestBlobsThatAreNotJSON(t *testing.T) {
 	m.requireIdentical()
 
 	m.empty(t)
-	m.dir, m.o = t.TempDir(), Options{IndexPrefix: "index:", SkipNonJSON: true}
+	m.o = Options{IndexPrefix: "index:", SkipNonJSON: true}
 	result = m.run()
 	require.Zero(t, result.Failed)
-	require.Equal(t, 3, result.Statuses[CodeSkipped])
+	require.Equal(t, 3, result.States[CodeSkipped])
 	v = m.requireIdentical()
-	require.Len(t, v.Left, 3)
+	require.Equal(t, 3, v.Skipped)
 }
 
 func TestAFaultyNetworkOnlyTakesLonger(t *testing.T) {
@@ -370,37 +380,37 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	m := newMigration(t)
 	m.seed(3)
 	m.run()
-	header := Header{Version: journalVersion, Source: m.source().Name(), Target: "test", Options: m.o}
-	j, err := OpenJournal(m.dir, header)
-	require.NoError(t, err)
-	_, err = m.tryRun()
-	require.ErrorIs(t, err, ErrBusy, "another run in this directory")
-	require.NoError(t, j.Close())
-
+	open := func(session, own uuid.UUID, lease time.Duration) error {
+		return m.supabase.MigrationOpen(t.Context(), kv.Opening{Source: m.source().Name(), Options: m.o, Session: session, Own: own, Holder: "another machine", Lease: lease})
+	}
 	session := uuid.New()
-	err = m.supabase.ImportOpen(t.Context(), j.Header.Run, session)
-	require.NoError(t, err)
-	dir := m.dir
-	m.dir = t.TempDir()
-	var held *kv.ImportHeld
-	_, err = m.tryRun()
-	require.ErrorAs(t, err, &held, "a run from another directory")
-	require.Greater(t, held.For, 30*time.Second)
-	require.ErrorIs(t, m.supabase.ImportClose(t.Context()), kv.ErrImportAtWork)
+	require.NoError(t, open(session, uuid.Nil, 3*time.Second))
+	alive, stop := context.WithCancel(t.Context())
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		for alive.Err() == nil {
+			_, _ = m.supabase.MigrationRenew(alive, kv.Renewal{Session: session, Lease: 3 * time.Second})
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	var held *kv.MigrationHeld
+	_, err := m.tryRun()
+	require.ErrorAs(t, err, &held, "a run from elsewhere")
+	require.Equal(t, "another machine", held.Holder)
+	_, err = m.supabase.MigrationClose(t.Context())
+	require.ErrorIs(t, err, kv.ErrImportAtWork)
+	stop()
+	renewing.Wait()
 
-	_, err = m.supabase.ImportHold(t.Context(), session, true)
-	require.NoError(t, err)
-	m.run()
-	_, err = m.supabase.Import(t.Context(), session, []kv.State{{Key: "late", Value: "{}"}})
+	m.run() // waits until the lease is over, as of a run that was killed
+	_, err = m.supabase.Import(t.Context(), session, []kv.ImportEntry{{State: kv.State{Key: "late", Value: "{}"}}})
 	require.ErrorIs(t, err, kv.ErrImportTaken, "a batch of the run from before")
-	m.dir = dir
-	m.run() // takes it over in turn
-	err = m.supabase.ImportOpen(t.Context(), j.Header.Run, session)
-	require.NoError(t, err)
-	err = m.supabase.ImportOpen(t.Context(), j.Header.Run, uuid.New())
-	require.NoError(t, err, "the same run, as after it was killed")
-	_, err = m.supabase.Import(t.Context(), session, []kv.State{{Key: "late", Value: "{}"}})
-	require.ErrorIs(t, err, kv.ErrImportTaken, "a batch of the process that was killed")
+	_, err = m.supabase.MigrationRenew(t.Context(), kv.Renewal{Session: session})
+	require.ErrorIs(t, err, kv.ErrImportTaken)
+	require.NoError(t, open(session, uuid.Nil, time.Minute))
+	require.NoError(t, open(uuid.New(), session, 0), "the same run, in its next pass")
+	_, err = m.supabase.Import(t.Context(), session, []kv.ImportEntry{{State: kv.State{Key: "late", Value: "{}"}}})
+	require.ErrorIs(t, err, kv.ErrImportTaken, "a batch of the pass before")
 	m.requireIdentical()
 }
 
@@ -419,11 +429,11 @@ func TestWhatAnEarlierPassSentIsRefusedWhenItIsLate(t *testing.T) {
 			m.set("a", `2`)
 			return
 		}
-		_, err := m.supabase.Import(t.Context(), sessions[0], []kv.State{{Key: "a", Value: `1`}})
+		_, err := m.supabase.Import(t.Context(), sessions[0], []kv.ImportEntry{{State: kv.State{Key: "a", Value: `1`}}})
 		require.ErrorIs(t, err, kv.ErrImportTaken)
 	}
 	source.do = reading
-	_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: silence{}})
+	_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
 	require.NoError(t, err)
 	require.Len(t, sessions, 2)
 	require.Equal(t, `2`, m.value("a"))
@@ -433,13 +443,15 @@ func TestAClosedMigrationIsNotGoneOnWith(t *testing.T) {
 	m := newMigration(t)
 	m.seed(3)
 	m.run()
-	require.NoError(t, m.supabase.ImportClose(t.Context()))
+	m.close()
 	_, err := m.supabase.Delete(t.Context(), "sessions/00001")
 	require.NoError(t, err)
-	_, err = m.tryRun()
-	require.ErrorIs(t, err, ErrClosed)
-	require.Empty(t, m.value("sessions/00001"))
 	m.dir = t.TempDir()
+	_, err = m.tryRun()
+	var closed *kv.MigrationClosed
+	require.ErrorAs(t, err, &closed)
+	require.Empty(t, m.value("sessions/00001"))
+	m.anew = true
 	m.run()
 	m.requireIdentical()
 }
@@ -450,21 +462,58 @@ func TestWhatIsAnotherMigrationIsSaid(t *testing.T) {
 	m.run()
 	other := newSite(t)
 	other.set("a", "{}")
-	_, err := Run(t.Context(), other.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: silence{}})
-	require.ErrorContains(t, err, "its source was Netlify Blobs of the site")
-	_, err = Run(t.Context(), m.source(), NewTarget("elsewhere", m.supabase), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: silence{}})
-	require.ErrorContains(t, err, "its target was test, and is elsewhere now")
-	m.exec("create table public.kv_store_new (like public.kv_store including all); insert into public.kv_store_new select * from public.kv_store")
-	m.alter("alter table public.kv_store rename to kv_store_old; alter table public.kv_store_new rename to kv_store")
+	_, err := Run(t.Context(), other.source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, BatchSize: 1, Progress: noProgress{}})
+	require.ErrorContains(t, err, "is another one: from "+m.source().Name())
+	m.o.SkipNonJSON = true
 	_, err = m.tryRun()
-	require.ErrorContains(t, err, "is not the one that this migration began with")
+	require.ErrorContains(t, err, `with the options {"index_prefix":"index:"}`)
+}
+
+func TestARowThatWasMadeAnewIsForeign(t *testing.T) {
+	m := newMigration(t)
+	m.seed(3)
+	m.run()
+	m.exec("create table public.kv_store_new (like public.kv_store including all); insert into public.kv_store_new select * from public.kv_store")
+	m.exec("update public.kv_store set version = 0 where key = 'sessions/00001'") // as a restore would
+	m.set("sessions/00001", `{"n":"newer"}`)
+	require.Equal(t, 1, m.run().States[kv.ImportForeign])
+}
+
+// TestALaterRunWithARuleAddsWhatItSays: without a rule the members stay in the index entry, and no entry gets the index.
+func TestALaterRunWithARuleAddsWhatItSays(t *testing.T) {
+	m := newMigration(t)
+	m.rules = nil
+	m.seed(20)
+	result := m.run()
+	require.Equal(t, []int{5, 40, 0}, []int{result.WithoutRule, result.Unruled, result.Named})
+	m.requireIdentical()
+	require.Empty(t, m.indexesOf("sessions/00007"))
+	require.Contains(t, m.value("index:by2"), `"00007"`)
+	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	_, err := store.Upsert(t.Context(), kv.Entry{Key: "sessions/00008", Value: `{"hot":1}`}) // foreign, and its indexes stay as they are
+	require.NoError(t, err)
+
+	m.rules = seedRules[:1]
+	result = m.run()
+	require.Equal(t, []int{20, 40}, []int{result.Written, result.Named})
+	require.Equal(t, [][2]string{{"index:by2", "00007"}, {"index:by3", "00007"}}, m.indexesOf("sessions/00007"))
+	require.Equal(t, [][2]string{{"index:by3", "00008"}, {"index:by4", "00008"}}, m.indexesOf("sessions/00008"))
+	m.requireIdentical()
+	require.Zero(t, m.run().Read)
+	migration, err := m.supabase.Migration(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, m.rules.Strings(), migration.Rules)
+
+	m.rules = rulesOf(t, "index:by2=sessions/{member}")
+	m.run()
+	require.Equal(t, [][2]string{{"index:by2", "00007"}}, m.indexesOf("sessions/00007"), "a rule that was wrong is taken back")
 }
 
 func TestAnEmptySourceIsNoMigration(t *testing.T) {
 	m := newMigration(t)
 	_, err := m.tryRun()
 	require.ErrorIs(t, err, ErrEmptySource)
-	_, err = Plan(t.Context(), m.source(), nil, PlanOptions{Options: m.o, Progress: silence{}})
+	_, err = Plan(t.Context(), m.source(), nil, PlanOptions{Options: m.o, Progress: noProgress{}})
 	require.ErrorIs(t, err, ErrEmptySource)
 }
 
@@ -473,26 +522,25 @@ func TestAnEmptyStoreRemovesNothing(t *testing.T) {
 	m.seed(20)
 	m.run()
 	entries := func() int {
-		status, err := m.supabase.ImportStatus(t.Context())
+		status, err := m.supabase.MigrationStatus(t.Context())
 		require.NoError(t, err)
 		return status.Entries
 	}
 	before := entries()
 	other := NewBlobsSource(m.access, "kvv", "kvv-indexes", 16, unlimited())
-	_, err := Run(t.Context(), other, m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 1, Progress: silence{}})
-	require.ErrorContains(t, err, "its source was Netlify Blobs of the site")
-	require.ErrorContains(t, err, "store kvv now")
-	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Dir: m.dir, Repair: true, Progress: silence{}})
-	require.ErrorContains(t, err, "store kvv now")
-	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Repair: true, Progress: silence{}})
-	require.ErrorIs(t, err, ErrEmptySource)
+	_, err := Run(t.Context(), other, m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	require.ErrorContains(t, err, "is another one")
+	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Repair: true, Progress: noProgress{}})
+	require.ErrorContains(t, err, "is another one")
 
-	list, err := m.source().List(t.Context())
+	l, err := list(t.Context(), m.source(), "", noProgress{})
 	require.NoError(t, err)
-	for _, blob := range list { // the same store, as when the token has lost its access: the service answers 404
+	for blob := range l.all() { // the same store, as when the token has lost its access: the service answers 404
 		m.remove(blob.Key)
 	}
 	_, err = m.tryRun()
+	require.ErrorIs(t, err, ErrEmptySource)
+	_, err = Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Repair: true, Progress: noProgress{}})
 	require.ErrorIs(t, err, ErrEmptySource)
 	require.Equal(t, before, entries())
 }
@@ -516,7 +564,7 @@ func TestARunWaitsForMirroredWritesThatAreUnderWay(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		for asked := false; !asked; time.Sleep(5 * time.Millisecond) { // for it, which prolongs the run's hold
-			if err := m.sql.QueryRow(t.Context(), "select exists (select from kv.migration where held_until > opened_at + interval '60.001 s')").Scan(&asked); err != nil {
+			if err := m.sql.QueryRow(t.Context(), "select exists (select from kv.migration where lease_until > opened_at + interval '1.001 s')").Scan(&asked); err != nil {
 				done <- err
 				return
 			}
@@ -535,7 +583,7 @@ func TestAnInterruptedRunGoesOn(t *testing.T) {
 	m.seed(300)
 	ctx, cancel := context.WithCancel(t.Context())
 	progress := &cancelAfter{n: 60, cancel: cancel}
-	result, err := Run(ctx, m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: 20, Progress: progress})
+	result, err := Run(ctx, m.source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 20, Progress: progress})
 	require.ErrorIs(t, err, context.Canceled)
 	require.False(t, result.Finished)
 	require.Less(t, result.Read, 305)
@@ -565,25 +613,22 @@ func TestAPlanTouchesNothing(t *testing.T) {
 	m.seed(50)
 	m.set("text", "hello")
 	target := m.target()
-	result, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: silence{}})
+	result, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
 	require.NoError(t, err)
-	require.Equal(t, 55, result.Statuses[plannedStatus])
-	require.Equal(t, 1, result.Failed)
-	require.Equal(t, 100, result.Resolved)
-	status, err := m.supabase.ImportStatus(t.Context())
+	require.Equal(t, []int{55, 1}, []int{result.Migratable, result.Failed})
+	require.Len(t, result.Indexes, 5)
+	status, err := m.supabase.MigrationStatus(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, status.Entries)
-	require.Nil(t, status.Run)
-	list, err := m.source().List(t.Context())
+	require.Nil(t, status.Migration)
+	l, err := list(t.Context(), m.source(), "", noProgress{})
 	require.NoError(t, err)
-	require.Len(t, list, 56)
-	for _, blob := range list {
+	require.Equal(t, 56, l.blobs)
+	for blob := range l.all() {
 		got, err := m.client.Get(t.Context(), blob.Key)
 		require.NoError(t, err)
-		require.Empty(t, got.Metadata, fmt.Sprint(blob.Key))
+		require.Empty(t, got.Metadata, blob.Key)
 	}
-	_, err = os.Stat(filepath.Join(m.dir, journalFile))
-	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 func TestLiveEntriesOfTheSameNameChangeNobodysIndexes(t *testing.T) {
@@ -591,6 +636,7 @@ func TestLiveEntriesOfTheSameNameChangeNobodysIndexes(t *testing.T) {
 	m.set("users/42", `{"name":"ada"}`)
 	m.set("user:6", `{"name":"bob"}`)
 	m.set("index:users", `["42"]`)
+	m.rules = rulesOf(t, "index:users=users/{member}")
 	m.run()
 	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
 	for _, entry := range []kv.Entry{

@@ -120,19 +120,35 @@ func (s *site) faults(f *blobstest.Faults) (counts map[string]int) {
 // defaults are the options that the program has without flags.
 var defaults = Options{IndexPrefix: DefaultIndexPrefix}
 
+// seedRules say which entries the indexes of seed name.
+var seedRules = Rules{{"index:by*", "sessions/{member}"}}
+
+// rulesOf are rules as they are written in a file.
+func rulesOf(t testing.TB, lines ...string) Rules {
+	t.Helper()
+	rules, err := ParseRules(lines)
+	require.NoError(t, err)
+	return rules
+}
+
 // migration is a site, an empty database, and a directory.
 type migration struct {
 	*site
 	*database
-	t   *testing.T
-	dir string
-	o   Options
+	t     *testing.T
+	dir   string
+	o     Options
+	rules Rules
+	anew  bool
 }
+
+// testLease is short: what a killed run keeps away waits for it.
+const testLease = time.Second
 
 func newMigration(t *testing.T) *migration {
 	t.Helper()
 	t.Parallel()
-	return &migration{site: newSite(t), database: newDatabase(t), t: t, dir: t.TempDir(), o: defaults}
+	return &migration{site: newSite(t), database: newDatabase(t), t: t, dir: t.TempDir(), o: defaults, rules: seedRules}
 }
 
 func (m *migration) run() Result {
@@ -144,12 +160,12 @@ func (m *migration) run() Result {
 }
 
 func (m *migration) tryRun() (Result, error) {
-	return Run(m.t.Context(), m.source(), m.target(), RunOptions{Options: m.o, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: silence{}})
+	return Run(m.t.Context(), m.source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, Anew: m.anew, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
 }
 
 func (m *migration) verify() Verification {
 	m.t.Helper()
-	v, err := Verify(m.t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Progress: silence{}})
+	v, err := Verify(m.t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Progress: noProgress{}})
 	require.NoError(m.t, err)
 	return v
 }
@@ -157,8 +173,14 @@ func (m *migration) verify() Verification {
 func (m *migration) requireIdentical() Verification {
 	m.t.Helper()
 	v := m.verify()
-	require.True(m.t, v.Same(), "missing %d, extra %d, different %d, stray %d: %v %v", v.Missing, v.Extra, v.Different, v.Stray, v.Found, v.Left)
+	require.True(m.t, v.Same(), "missing %d, extra %d, different %d, stray %d: %v %v", v.Missing, v.Extra, v.Different, v.Stray, v.Found, v.Problems)
 	return v
+}
+
+func (m *migration) close() {
+	m.t.Helper()
+	_, err := m.supabase.MigrationClose(m.t.Context())
+	require.NoError(m.t, err)
 }
 
 // alter changes the schema.

@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/url"
-	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
@@ -31,12 +27,12 @@ type Item struct {
 
 // Source is where entries come from.
 type Source interface {
-	// Name tells sources apart, in the journal and in reports. It has no secret.
+	// Name tells sources apart, in the database and in reports. It has no secret.
 	Name() string
-	// List gives all blobs in the byte order of their keys.
-	List(ctx context.Context) ([]blobs.Listed, error)
-	// Read hands out the blobs of the list, in any order, to several goroutines at once. It ends with the first error.
-	Read(ctx context.Context, list []blobs.Listed, each func(context.Context, Item) error) error
+	// List gives all blobs, in any order.
+	List(ctx context.Context) iter.Seq2[blobs.Listed, error]
+	// Read gives an item for each blob, in the order of these, which is that of their keys.
+	Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error]
 }
 
 // BlobsSource is Netlify Blobs.
@@ -88,24 +84,24 @@ func requestsOf(source Source) int {
 func (s *BlobsSource) Name() string { return s.name }
 
 // List implements [Source].
-func (s *BlobsSource) List(ctx context.Context) ([]blobs.Listed, error) {
-	var list []blobs.Listed
-	for blob, err := range s.Client.List(ctx, "") {
-		if err != nil {
-			return nil, fmt.Errorf("list the blobs: %w", explain(err))
-		}
-		if s.DecodeKeys {
-			key, err := url.PathUnescape(blob.Key)
+func (s *BlobsSource) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
+	return func(yield func(blobs.Listed, error) bool) {
+		for blob, err := range s.Client.List(ctx, "") {
 			if err != nil {
-				return nil, fmt.Errorf("list the blobs: the key %q is not percent-encoded: leave out --decode-keys", blob.Key)
+				err = fmt.Errorf("list the blobs: %w", adviseAccess(err))
+			} else if s.DecodeKeys {
+				key, unescapeErr := url.PathUnescape(blob.Key)
+				if unescapeErr != nil {
+					err = fmt.Errorf("list the blobs: the key %q is not percent-encoded: leave out --decode-keys", blob.Key)
+				}
+				blob.Key = key
 			}
-			blob.Key = key
+			blob.ETag = revision(blob.ETag)
+			if !yield(blob, err) {
+				return
+			}
 		}
-		blob.ETag = revision(blob.ETag)
-		list = append(list, blob)
 	}
-	slices.SortFunc(list, func(a, b blobs.Listed) int { return strings.Compare(a.Key, b.Key) })
-	return slices.CompactFunc(list, func(a, b blobs.Listed) bool { return a.Key == b.Key }), nil
 }
 
 // maxFailuresInARow is how many blobs in a row may fail to be read before that is taken for the service's failure.
@@ -115,34 +111,25 @@ const maxFailuresInARow = 20
 const maxBytesAtOnce = 32 << 20
 
 // Read implements [Source].
-func (s *BlobsSource) Read(ctx context.Context, list []blobs.Listed, each func(context.Context, Item) error) error {
-	group, within := errgroup.WithContext(ctx)
-	group.SetLimit(s.Parallel)
-	memory := semaphore.NewWeighted(maxBytesAtOnce)
-	var failed atomic.Int64
-	for _, listed := range list {
-		weight := min(listed.Size, maxBytesAtOnce)
-		if memory.Acquire(within, weight) != nil {
-			break
-		}
-		group.Go(func() error {
-			defer memory.Release(weight)
-			item := s.read(within, listed)
+func (s *BlobsSource) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		failed := 0
+		for item, err := range ordered(ctx, s.Parallel, list, func(l blobs.Listed) int64 { return l.Size }, s.read) {
 			switch {
-			case within.Err() != nil:
-				return within.Err()
+			case err != nil:
 			case item.Err == nil:
-				failed.Store(0)
-			case refused(item.Err) || blobs.ValidateKey(listed.Key) == nil && failed.Add(1) > maxFailuresInARow:
-				return fmt.Errorf("read the blobs: %w", explain(item.Err))
+				failed = 0
+			case blobs.ValidateKey(item.Key) == nil:
+				failed++
+				if refused(item.Err) || failed > maxFailuresInARow {
+					err = fmt.Errorf("read the blobs: %w", adviseAccess(item.Err))
+				}
 			}
-			return each(within, item)
-		})
+			if !yield(item, err) || err != nil {
+				return
+			}
+		}
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return ctx.Err()
 }
 
 func (s *BlobsSource) read(ctx context.Context, listed blobs.Listed) Item {
@@ -163,7 +150,8 @@ func (s *BlobsSource) read(ctx context.Context, listed blobs.Listed) Item {
 // refused tells whether nothing can be read with this access.
 func refused(err error) bool { return errors.Is(err, blobs.ErrNoAccess) || blobs.Refused(err) }
 
-func explain(err error) error {
+// adviseAccess says what an access must be that was refused.
+func adviseAccess(err error) error {
 	if refused(err) {
 		return fmt.Errorf("%w: NETLIFY_BLOBS_TOKEN must be a personal access token with access to the site NETLIFY_SITE_ID", err)
 	}
@@ -172,3 +160,11 @@ func explain(err error) error {
 
 // revision is an etag without what may differ between a list and a read.
 func revision(etag string) string { return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`) }
+
+// readOne reads a single blob.
+func readOne(ctx context.Context, source Source, listed blobs.Listed) (Item, error) {
+	for item, err := range source.Read(ctx, func(yield func(blobs.Listed, error) bool) { yield(listed, nil) }) {
+		return item, err
+	}
+	return Item{}, ctx.Err()
+}

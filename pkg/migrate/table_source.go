@@ -1,10 +1,12 @@
 package migrate
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -109,33 +111,38 @@ func (s *TableSource) Name() string {
 }
 
 // List implements [Source]. A row's revision is the transaction that wrote it.
-func (s *TableSource) List(ctx context.Context) ([]blobs.Listed, error) {
-	rows, err := s.pool.Query(ctx, "select key, xmin::text, coalesce(octet_length(value::text), 0)::bigint from "+s.quoted)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", s.name, err)
+func (s *TableSource) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
+	return func(yield func(blobs.Listed, error) bool) {
+		made, err := s.makeIndexes(ctx)
+		if err != nil {
+			yield(blobs.Listed{}, fmt.Errorf("read the indexes of %s: %w", s.name, err))
+			return
+		}
+		s.mu.Lock()
+		s.made = made
+		s.mu.Unlock()
+		for key, value := range made {
+			if !yield(blobs.Listed{Key: key, ETag: hexSHA256(value)[:16], Size: int64(len(value))}, nil) {
+				return
+			}
+		}
+		rows, err := s.pool.Query(ctx, "select key, xmin::text, coalesce(octet_length(value::text), 0)::bigint from "+s.quoted)
+		var l blobs.Listed
+		if err == nil {
+			_, err = pgx.ForEachRow(rows, []any{&l.Key, &l.ETag, &l.Size}, func() error {
+				if !yield(l, nil) {
+					return errEnough
+				}
+				return nil
+			})
+		}
+		if err != nil && !errors.Is(err, errEnough) {
+			yield(blobs.Listed{}, fmt.Errorf("list %s: %w", s.name, err))
+		}
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l blobs.Listed, err error) {
-		err = row.Scan(&l.Key, &l.ETag, &l.Size)
-		return l, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", s.name, err)
-	}
-	made, err := s.makeIndexes(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the indexes of %s: %w", s.name, err)
-	}
-	for key, value := range made {
-		list = append(list, blobs.Listed{Key: key, ETag: hexSHA256(value)[:16], Size: int64(len(value))})
-	}
-	slices.SortFunc(list, func(a, b blobs.Listed) int { return strings.Compare(a.Key, b.Key) })
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.made = made
-	return list, nil
 }
 
-// makeIndexes makes the entries of the indexes that have no row.
+// makeIndexes makes the entries of the indexes that have no row: their members in the order in which they came.
 func (s *TableSource) makeIndexes(ctx context.Context) (map[string][]byte, error) {
 	made := map[string][]byte{}
 	if s.columns["indexes"] == "" {
@@ -145,69 +152,68 @@ func (s *TableSource) makeIndexes(ctx context.Context) (map[string][]byte, error
 	if s.columns["created_at"] != "" {
 		order = "created_at, key"
 	}
-	rows, err := s.pool.Query(ctx, "select indexes::text[] from "+s.quoted+" where cardinality(indexes) > 0 order by "+order)
+	rows, err := s.pool.Query(ctx, fmt.Sprintf(`
+		select index_key, json_agg(member order by row_n, n)::text
+		from (select distinct on (parts[1], parts[2]) parts[1] as index_key, parts[2] as member, row_n, n
+			from (select indexes, row_number() over (order by %s) as row_n from %s where cardinality(indexes) > 0) as r,
+				unnest(r.indexes) with ordinality as e (text, n), regexp_match(e.text, '^(.+):(.+)$') as parts
+			where parts is not null order by parts[1], parts[2], row_n, n) as members
+		where not exists (select from %s as t where t.key = index_key)
+		group by index_key`, order, s.quoted, s.quoted))
 	if err != nil {
 		return nil, err
 	}
-	members, seen := map[string][]string{}, map[[2]string]bool{}
-	var indexes []*string
-	if _, err := pgx.ForEachRow(rows, []any{&indexes}, func() error {
-		pairs, _ := tablePairs(indexes) // what is none is told where its entry is read
-		for _, p := range pairs {
-			if !seen[p] {
-				seen[p] = true
-				members[p[0]] = append(members[p[0]], p[1])
-			}
+	var key, value string
+	_, err = pgx.ForEachRow(rows, []any{&key, &value}, func() error {
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, []byte(value)); err != nil {
+			return err
 		}
+		made[key] = compact.Bytes()
 		return nil
-	}); err != nil {
-		return nil, err
-	}
-	have, err := s.keysAmong(ctx, sortedKeys(members))
-	if err != nil {
-		return nil, err
-	}
-	for key, list := range members {
-		if !have[key] {
-			if made[key], err = json.Marshal(list); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return made, nil
-}
-
-func (s *TableSource) keysAmong(ctx context.Context, keys []string) (map[string]bool, error) {
-	rows, err := s.pool.Query(ctx, "select key from "+s.quoted+" where key = any ($1)", keys)
-	if err != nil {
-		return nil, err
-	}
-	have := map[string]bool{}
-	var key string
-	_, err = pgx.ForEachRow(rows, []any{&key}, func() error { have[key] = true; return nil })
-	return have, err
+	})
+	return made, err
 }
 
 // rowsAtOnce is how many rows are asked for at a time, unless they are more than maxBytesAtOnce.
 const rowsAtOnce = 500
 
 // Read implements [Source].
-func (s *TableSource) Read(ctx context.Context, list []blobs.Listed, each func(context.Context, Item) error) error {
-	for len(list) > 0 {
-		n, bytes := 0, int64(0)
-		for n < min(len(list), rowsAtOnce) && (n == 0 || bytes+list[n].Size <= maxBytesAtOnce) {
-			bytes += list[n].Size
-			n++
+func (s *TableSource) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		var chunk []blobs.Listed
+		bytes := int64(0)
+		send := func() bool {
+			items, err := s.read(ctx, chunk)
+			if err != nil {
+				yield(Item{}, err)
+				return false
+			}
+			chunk, bytes = nil, 0
+			for _, item := range items {
+				if !yield(item, nil) {
+					return false
+				}
+			}
+			return true
 		}
-		if err := s.read(ctx, list[:n], each); err != nil {
-			return err
+		for l, err := range list {
+			if err != nil {
+				yield(Item{}, err)
+				return
+			}
+			if len(chunk) > 0 && (len(chunk) == rowsAtOnce || bytes+l.Size > maxBytesAtOnce) && !send() {
+				return
+			}
+			chunk, bytes = append(chunk, l), bytes+l.Size
 		}
-		list = list[n:]
+		if len(chunk) > 0 {
+			send()
+		}
 	}
-	return ctx.Err()
 }
 
-func (s *TableSource) read(ctx context.Context, list []blobs.Listed, each func(context.Context, Item) error) error {
+func (s *TableSource) read(ctx context.Context, list []blobs.Listed) (items []Item, err error) {
 	keys := make([]string, len(list))
 	for i, listed := range list {
 		keys[i] = listed.Key
@@ -217,7 +223,7 @@ func (s *TableSource) read(ctx context.Context, list []blobs.Listed, each func(c
 		s.column("created_at", "(extract(epoch from created_at) * 1000000)::bigint", "null::bigint"),
 		s.column("updated_at", "(extract(epoch from updated_at) * 1000000)::bigint", "null::bigint"), s.quoted), keys)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", s.name, err)
+		return nil, fmt.Errorf("read %s: %w", s.name, err)
 	}
 	read := make(map[string]Item, len(list))
 	var key, revision string
@@ -240,7 +246,7 @@ func (s *TableSource) read(ctx context.Context, list []blobs.Listed, each func(c
 		read[key] = item
 		return nil
 	}); err != nil {
-		return fmt.Errorf("read %s: %w", s.name, err)
+		return nil, fmt.Errorf("read %s: %w", s.name, err)
 	}
 	for _, listed := range list {
 		item, found := read[listed.Key]
@@ -248,11 +254,9 @@ func (s *TableSource) read(ctx context.Context, list []blobs.Listed, each func(c
 			item = s.index(listed.Key)
 		}
 		item.Listed = listed
-		if err := each(ctx, item); err != nil {
-			return err
-		}
+		items = append(items, item)
 	}
-	return nil
+	return items, nil
 }
 
 // index is an index entry that has no row.

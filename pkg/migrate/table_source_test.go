@@ -38,14 +38,14 @@ func TestATableOfAnotherStoreArrivesAsItIs(t *testing.T) {
 	t.Parallel()
 	d, source := tableMigration(t, theirTable)
 	dir := filepath.Join(t.TempDir(), "migration")
-	o := RunOptions{Options: Options{IndexPrefix: DefaultIndexPrefix}, Dir: dir, BatchSize: DefaultBatchSize, Progress: silence{}}
+	o := RunOptions{Options: Options{IndexPrefix: DefaultIndexPrefix}, Dir: dir, BatchSize: DefaultBatchSize, Progress: noProgress{}}
 	result, err := Run(t.Context(), source, d.target(), o)
 	require.NoError(t, err)
 	require.True(t, result.Finished)
 	require.Zero(t, result.Failed, result.Failures)
 
 	verify := func() Verification {
-		v, err := Verify(t.Context(), source, d.target(), VerifyOptions{Options: o.Options, Dir: dir, Progress: silence{}, rechecks: usualRechecks[:1]})
+		v, err := Verify(t.Context(), source, d.target(), VerifyOptions{Options: o.Options, Dir: dir, Progress: noProgress{}, rechecks: usualRechecks[:1]})
 		require.NoError(t, err)
 		return v
 	}
@@ -80,7 +80,8 @@ func TestATableOfAnotherStoreArrivesAsItIs(t *testing.T) {
 	require.NoError(t, err)
 	require.Less(t, result.Read, 10, "the others are not read again")
 	require.True(t, verify().Same())
-	require.NoError(t, d.supabase.ImportClose(t.Context()))
+	_, err = d.supabase.MigrationClose(t.Context())
+	require.NoError(t, err)
 }
 
 func TestRowsThatAreNoEntriesAreNamed(t *testing.T) {
@@ -90,7 +91,7 @@ func TestRowsThatAreNoEntriesAreNamed(t *testing.T) {
 		create table before.kv_store (key varchar(20) primary key, value text, indexes varchar[]);
 		insert into before.kv_store values ('fine', '{"a":1}', '{i:m}'), ('sql null', null, null), ('text', 'hello', null), ('', '1', null),
 			('no member', '1', '{i:}'), ('no colon', '1', '{i}'), ('null element', '1', array[null])`)
-	result, err := Plan(t.Context(), source, nil, PlanOptions{Options: Options{IndexPrefix: DefaultIndexPrefix}, Progress: silence{}})
+	result, err := Plan(t.Context(), source, nil, PlanOptions{Options: Options{IndexPrefix: DefaultIndexPrefix}, Progress: noProgress{}})
 	require.NoError(t, err)
 	reasons := map[string]string{}
 	for _, problem := range result.Failures {

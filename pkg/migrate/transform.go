@@ -15,25 +15,11 @@ import (
 
 // Options say how entries are made of blobs. They are the same for every run of a migration.
 type Options struct {
-	IndexPrefix string   `json:"index_prefix"`
-	IndexRules  []string `json:"index_rules,omitempty"` // see [ParseIndexRule]
+	IndexPrefix string `json:"index_prefix"`
 	// WrapNonJSON stores a blob that is not JSON as {"$blob":<base64>,"contentType":…}; SkipNonJSON leaves it out and calls that
 	// no failure.
 	WrapNonJSON bool `json:"wrap_non_json,omitempty"`
 	SkipNonJSON bool `json:"skip_non_json,omitempty"`
-}
-
-// rules parses the index rules.
-func (o Options) rules() ([]IndexRule, error) {
-	var rules []IndexRule
-	for _, text := range o.IndexRules {
-		rule, err := ParseIndexRule(text)
-		if err != nil {
-			return nil, err
-		}
-		rules = append(rules, rule)
-	}
-	return rules, nil
 }
 
 // Validate checks what can be checked without asking a store.
@@ -44,8 +30,7 @@ func (o Options) Validate() error {
 	if o.WrapNonJSON && o.SkipNonJSON {
 		return fmt.Errorf("blobs that are not JSON can be wrapped or skipped, not both")
 	}
-	_, err := o.rules()
-	return err
+	return nil
 }
 
 // Problem is why an entry could not be migrated, or what a reader should know of it.
@@ -74,20 +59,33 @@ type entry struct {
 	note *Problem // nil, or what to know of it
 }
 
-// transform makes the entry of a blob; problem is why there is none.
-func (o Options) transform(item Item, x *Indexes) (e entry, problem *Problem) {
+// isIndex tells whether a blob is an index entry: its members were added to it.
+func (o Options) isIndex(key string, value []byte) bool {
+	if !strings.HasPrefix(key, o.IndexPrefix) || notJSON(value) != "" {
+		return false
+	}
+	_, ok := readElements(string(value))
+	return ok
+}
+
+// transform makes the entry of a blob, with the indexes that rules give it if it does not say itself which it has; problem is why there is
+// none.
+func (o Options) transform(item Item, ruled [][2]string) (e entry, problem *Problem) {
 	if problem := checkItem(item); problem != nil {
 		return e, problem
 	}
 	e.State = kv.State{
-		Key: item.Key, Value: string(item.Blob.Value), Indexes: item.Indexes, IsIndex: item.IsIndex || x.IsIndex(item.Key),
+		Key: item.Key, Value: string(item.Blob.Value), Indexes: item.Indexes, IsIndex: item.IsIndex || o.isIndex(item.Key, item.Blob.Value),
 		Created: item.Created, Updated: item.Updated,
 	}
 	if !item.LastModified.IsZero() {
 		e.Created, e.Updated = firstOf(e.Created, item.LastModified.UnixMicro()), firstOf(e.Updated, item.LastModified.UnixMicro())
 	}
 	if e.Indexes == nil {
-		e.Indexes = x.Of(item.Key)
+		e.Indexes = [][2]string{}
+		if !e.IsIndex {
+			e.Indexes = append(e.Indexes, ruled...)
+		}
 	}
 	if reason := notJSON(item.Blob.Value); reason != "" {
 		switch {

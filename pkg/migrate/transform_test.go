@@ -38,7 +38,7 @@ func TestWhatQueriesDoNotSeeIsWhatPostgresSays(t *testing.T) {
 func TestKeysThatNobodyCanReadAreReported(t *testing.T) {
 	for key, code := range map[string]string{"": CodeBadKey, "a\x00": CodeBadKey, "a?b": CodeBadKey, "\xff": CodeBadKey, "plain": CodeUnreadable} {
 		item := Item{Listed: blobs.Listed{Key: key}, Err: blobs.ErrConditionFailed}
-		_, problem := defaults.transform(item, &Indexes{})
+		_, problem := defaults.transform(item, nil)
 		require.NotNil(t, problem, key)
 		require.Equal(t, code, problem.Code, key)
 		require.NotEmpty(t, problem.Advice)

@@ -17,11 +17,11 @@ import (
 func TestDamageIsFoundEveryTime(t *testing.T) {
 	m := newMigration(t)
 	m.seed(60)
-	m.set("deep/one:00001", `{"a":[1,2,3]}`)
+	m.set("deep/one:00001", `{"a":[1,2,3]}`) // in no index
 	m.run()
 	m.requireIdentical()
 	rounds, random := migratetest.Share(t, "MIGRATE_TEST_DAMAGES", 1), rand.New(rand.NewPCG(migratetest.Seed(t, "MIGRATE_TEST_SEED"), 0))
-	key := func() string { return fmt.Sprintf("sessions/%05d", 2+random.IntN(58)) } // 00001 is ambiguous, and in no index
+	key := func() string { return fmt.Sprintf("sessions/%05d", 2+random.IntN(58)) }
 	damages := map[string]struct {
 		how, what string
 		plant     func(key string)
@@ -83,7 +83,7 @@ func TestDamageIsFoundEveryTime(t *testing.T) {
 // look verifies where nobody writes: once more is enough.
 func (m *migration) look(repair bool) Verification {
 	m.t.Helper()
-	v, err := Verify(m.t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Repair: repair, Progress: silence{}, rechecks: []time.Duration{0}})
+	v, err := Verify(m.t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Repair: repair, Progress: noProgress{}, rechecks: []time.Duration{0}})
 	require.NoError(m.t, err)
 	return v
 }
@@ -104,7 +104,7 @@ func TestVerifyWaitsForWritesThatAreUnderWay(t *testing.T) {
 			require.NoError(t, err)
 		}
 	})
-	v, err := Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Progress: late})
+	v, err := Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Progress: late})
 	require.NoError(t, err)
 	require.True(t, v.Same(), v.Found)
 	require.Equal(t, 2, looks)
@@ -122,7 +122,7 @@ func TestThePagesOfAVerificationMissNothing(t *testing.T) {
 	m.run()
 	verify := func(page int) Verification {
 		t.Helper()
-		v, err := Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Progress: silence{}, rechecks: []time.Duration{0}, page: page})
+		v, err := Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Progress: noProgress{}, rechecks: []time.Duration{0}, page: page})
 		require.NoError(t, err)
 		return v
 	}
