@@ -160,7 +160,7 @@ test-functions:
 .PHONY: on-functions
 on-functions:
 	@$(GO_TEST) ./tests/docs ./tests/load ./tests/faults ./tests/buildbot
-	@$(GO_TEST) $(if $(LONG),-race) ./scripts/bench/... ./scripts/export/... ./scripts/kv/... ./scripts/migrate-kv-store/...
+	@$(GO_TEST) $(if $(LONG),-race) ./scripts/bench/... ./scripts/internal/... ./scripts/kv/...
 	@$(GO_TEST) ./tests/preview
 	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
 
@@ -254,17 +254,17 @@ faults: ## break a platform of its own in many ways under load, and check what c
 	@$(PLATFORM) run --instances 4 $(if $(filter true,$(MIRROR)),--env KV_MIRROR_WRITES=true) -- go run ./tests/faults --out $(CURDIR)/.local/faults.json $(ARGS)
 
 .PHONY: migrate
-migrate: ## bring Netlify Blobs and Supabase together: make migrate ARGS='repair --first supabase' (ARGS=--help)
-	@if [ -z "$$SUPABASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,migrate-kv-store) && exec .local/bin/migrate-kv-store $(ARGS)
+migrate: ## bring Netlify Blobs and Supabase together: make migrate ARGS='repair --primary supabase' (ARGS=--help)
+	@if [ -z "$$SUPABASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,kv) && exec .local/bin/kv migrate $(ARGS)
 
 .PHONY: migrate-scale
 migrate-scale: ## migrate ENTRIES (100,000), each in INDEXES (2) of 20 indexes, and say how long it took and in what memory
 	@$(PLATFORM) run -- env MIGRATE_TEST_ENTRIES=$(or $(ENTRIES),100000) MIGRATE_TEST_INDEXES=$(or $(INDEXES),2) \
-		go test -count=1 -timeout 60m -v -run ManyEntries ./scripts/migrate-kv-store
+		go test -count=1 -timeout 60m -v -run ManyEntries ./scripts/internal/migration
 
 .PHONY: export
 export: ## write what a query finds into one file: make export ARGS='--prefix docs/ --out docs.csv' (ARGS=--help)
-	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,export) && exec .local/bin/export $(ARGS)
+	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,kv) && exec .local/bin/kv export $(ARGS)
 
 .PHONY: kv
 kv: ## what people run beside the functions: make kv ARGS='add ../my-site' or ARGS='doctor --dir ../my-site' (ARGS=--help)

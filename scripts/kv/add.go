@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"netlify-supabase-kv/scripts/internal/cli"
 	"netlify-supabase-kv/scripts/kv/internal/add"
 )
 
@@ -44,7 +45,7 @@ the way is said, with what to do about it, and then nothing is written.`,
 			o.Site = args[0]
 			if o.Checkout == "" {
 				if o.Checkout, err = checkout(); err != nil {
-					return &triedError{err, "run it inside the checkout, or name the checkout with --checkout"}
+					return cli.Advise(err, "run it inside the checkout, or name the checkout with --checkout")
 				}
 			}
 			plan, err := add.Add(c.Context(), o)
@@ -83,7 +84,7 @@ func folderArg(c *cobra.Command, args []string) error {
 	if len(args) == 1 {
 		return nil
 	}
-	return &triedError{fmt.Errorf("%s takes one folder, that of the site; got %d", c.CommandPath(), len(args)), c.CommandPath() + " ../my-site"}
+	return cli.Advise(fmt.Errorf("%s takes one folder, that of the site; got %d", c.CommandPath(), len(args)), c.CommandPath()+" ../my-site")
 }
 
 // checkout is the one around the folder that this is run in, or around this program.
@@ -109,7 +110,7 @@ func (f siteFlags) carryOut(ctx context.Context, out io.Writer, plan *add.Plan, 
 	written := !f.dryRun && !found && len(plan.Changes) > 0
 	if written {
 		if err := plan.Apply(ctx); err != nil {
-			return &triedError{err, "the same command again; it goes on where it was"}
+			return cli.Advise(err, "the same command again; it goes on where it was")
 		}
 	}
 	switch {
@@ -121,7 +122,7 @@ func (f siteFlags) carryOut(ctx context.Context, out io.Writer, plan *add.Plan, 
 		showDone(out, plan, f.dryRun)
 	}
 	if found {
-		err = errors.Join(err, errFound)
+		err = errors.Join(err, cli.ErrFound)
 	}
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/netlify"
 	"netlify-supabase-kv/pkg/upstream"
+	"netlify-supabase-kv/scripts/internal/cli"
 	"netlify-supabase-kv/scripts/kv/internal/doctor"
 )
 
@@ -87,7 +88,7 @@ func (f *doctorFlags) run(ctx context.Context, stdout io.Writer) error {
 		err = report.WriteSummary(stdout)
 	}
 	if err == nil && report.Counts[doctor.Fail] > 0 {
-		return errFound
+		return cli.ErrFound
 	}
 	return err
 }
@@ -101,7 +102,7 @@ func (f *doctorFlags) checks() ([]doctor.Check, error) {
 	for _, id := range f.only {
 		at := slices.IndexFunc(doctor.Checks, func(check doctor.Check) bool { return check.ID == id })
 		if at < 0 {
-			return nil, &triedError{fmt.Errorf("--only: there is no check %q", id), "kv doctor --list"}
+			return nil, cli.Advise(fmt.Errorf("--only: there is no check %q", id), "kv doctor --list")
 		}
 		chosen = append(chosen, doctor.Checks[at])
 	}
@@ -111,11 +112,11 @@ func (f *doctorFlags) checks() ([]doctor.Check, error) {
 // input brings the functions' variables into this process's environment, where their own code reads them.
 func (f *doctorFlags) input() (*doctor.Input, error) {
 	if info, err := os.Stat(f.dir); err != nil || !info.IsDir() {
-		return nil, &triedError{fmt.Errorf("--dir %s is not a folder", f.dir), "kv doctor --dir <folder of the site>"}
+		return nil, cli.Advise(fmt.Errorf("--dir %s is not a folder", f.dir), "kv doctor --dir <folder of the site>")
 	}
 	site := strings.TrimRight(f.site, "/")
 	if site != "" && !strings.HasPrefix(site, "http://") && !strings.HasPrefix(site, "https://") {
-		return nil, &triedError{fmt.Errorf("--site must be an address that begins with https://, got %q", f.site), "kv doctor --site https://your-site.netlify.app"}
+		return nil, cli.Advise(fmt.Errorf("--site must be an address that begins with https://, got %q", f.site), "kv doctor --site https://your-site.netlify.app")
 	}
 	in := &doctor.Input{Dir: f.dir, Site: site, ReadOnly: f.readOnly, Getenv: os.Getenv, Problems: netlify.CheckEnv, MaxStale: netlify.MaxStaleFromEnv,
 		DatabaseURL: os.Getenv("DATABASE_URL"), HTTP: &http.Client{Transport: upstream.Transport, Timeout: 15 * time.Second}, Now: time.Now}
@@ -125,7 +126,7 @@ func (f *doctorFlags) input() (*doctor.Input, error) {
 	}
 	variables, err := doctor.ReadVariables(f.envFile)
 	if err != nil {
-		return nil, &triedError{err, "npx netlify env:list --json --context production > " + f.envFile}
+		return nil, cli.Advise(err, "npx netlify env:list --json --context production > "+f.envFile)
 	}
 	for _, name := range doctor.Variables {
 		if _, set := variables[name]; !set {

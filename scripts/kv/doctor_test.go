@@ -22,6 +22,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 
+	"netlify-supabase-kv/scripts/internal/cli"
+
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/scripts/kv/internal/doctor"
 )
@@ -279,7 +281,7 @@ func TestDoctorLeavesNothingBehind(t *testing.T) {
 	<-written
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	_ = cmd.Wait()
-	require.Equal(t, exitFailed, cmd.ProcessState.ExitCode())
+	require.Equal(t, cli.ExitFailed, cmd.ProcessState.ExitCode())
 	require.Contains(t, stderr.String(), "Interrupted.")
 	require.Len(t, removed, 1, "the entry was removed")
 }
@@ -301,7 +303,7 @@ func TestDoctorSaysWhyItCannotRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			status, stdout, stderr := healthy(t).run(test.args...)
-			require.Equal(t, exitFailed, status)
+			require.Equal(t, cli.ExitFailed, status)
 			require.Empty(t, stdout)
 			require.Contains(t, stderr, test.says)
 			require.Contains(t, stderr, "Try: ")
@@ -318,7 +320,7 @@ func TestDoctorsJSONIsStable(t *testing.T) {
 	p := healthy(t)
 	p.setGoVersion("1.26")
 	status, stdout, _ := p.run("--only", "go-version,row-cap", "--json")
-	require.Equal(t, exitFound, status)
+	require.Equal(t, cli.ExitLeft, status)
 	require.JSONEq(t, `{"release":"`+kv.Release+`","counts":{"ok":1,"skip":0,"warn":0,"fail":1},"checks":[
 		{"id":"go-version","level":"fail","findings":[{"level":"fail",
 			"text":"the Go version is \"1.26\" (netlify.toml): Netlify installs exact versions alone, as in 1.26.10, and goes on with the Go of its image",
@@ -359,7 +361,7 @@ func TestDoctorNamesEachPlantedFault(t *testing.T) {
 					}
 				}
 				require.True(t, found, "there is no check %s", f.check)
-				require.Equal(t, map[bool]int{true: exitFound, false: 0}[f.level == doctor.Fail], status)
+				require.Equal(t, map[bool]int{true: cli.ExitLeft, false: 0}[f.level == doctor.Fail], status)
 			})
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/scripts/internal/cli"
 )
 
 // run gives a command and its exit status.
@@ -20,7 +22,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	c.SetOut(&out)
 	c.SetErr(&errs)
 	err := c.ExecuteContext(t.Context())
-	status = exitStatus(err, false, &errs)
+	status = cli.ExitStatus("kv", err, false, &errs)
 	return out.String(), errs.String(), status
 }
 
@@ -67,7 +69,7 @@ func TestAddSaysWhatIsInTheWay(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	out, _, status := run(t, "add", dir)
-	require.Equal(t, exitFound, status)
+	require.Equal(t, cli.ExitLeft, status)
 	require.Contains(t, out, "Found: netlify.toml names no publish folder")
 	require.Contains(t, out, "Try:   name it there as build.publish")
 	require.Contains(t, out, "\nNothing was written.\n")
@@ -103,7 +105,7 @@ func TestJSONIsOneDocument(t *testing.T) {
 	require.Greater(t, len(document.Changes), 50)
 	require.Equal(t, "added", document.Changes[0].Action)
 	out, _, status = run(t, "add", t.TempDir(), "--json")
-	require.Equal(t, exitFound, status)
+	require.Equal(t, cli.ExitLeft, status)
 	read(out)
 	require.False(t, document.Written)
 	require.Empty(t, document.Changes)
@@ -123,7 +125,7 @@ func TestWhatCannotRunSaysWhy(t *testing.T) {
 		{[]string{"nothing"}, "Error: unknown command \"nothing\" for \"kv\"\n"},
 	} {
 		_, stderr, status := run(t, row.args...)
-		require.Equal(t, exitFailed, status)
+		require.Equal(t, cli.ExitFailed, status)
 		require.Contains(t, stderr, row.want)
 	}
 }
@@ -135,6 +137,6 @@ func TestHelpHasExamples(t *testing.T) {
 		require.NotNil(t, c.Flags().Lookup("json"), "kv %s has no --json", c.Name())
 	}
 	var out bytes.Buffer
-	require.Equal(t, exitFailed, exitStatus(errors.New("x"), true, &out))
+	require.Equal(t, cli.ExitFailed, cli.ExitStatus("kv", errors.New("x"), true, &out))
 	require.Contains(t, out.String(), "Interrupted")
 }

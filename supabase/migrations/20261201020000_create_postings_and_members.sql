@@ -26,7 +26,6 @@ create function kv.update_postings() returns trigger
 as $$
 declare
     v_gone record;
-    v_open boolean;
 begin
     if tg_op <> 'INSERT' then
         -- One by one: a join is planned for the thousand rows that Postgres expects of a function, and may read the whole table.
@@ -37,20 +36,7 @@ begin
             order by 1, 2
         loop
             delete from kv.posting where index_key = v_gone.index_key and member = v_gone.member and key = old.key;
-            if v_gone.member = '' then
-                continue;
-            elsif v_open is null then
-                v_open := coalesce(current_setting('kv.request', true), '') <> '' and exists (select from kv.migration);
-            end if;
-            if v_open then -- also where another entry has the member: that one may be leaving, too, in a transaction that does not show yet
-                insert into kv.import_left (index_key, member) values (v_gone.index_key, v_gone.member) on conflict do nothing;
-            end if;
         end loop;
-    end if;
-    -- Somebody's again: a repair takes indexes away to give them back. Without anything remembered this costs a look into an empty table.
-    if tg_op = 'UPDATE' and exists (select from kv.import_left) then
-        delete from kv.import_left as l using kv.postings_of(new.index_pairs) as p
-        where l.index_key = p.index_key and l.member = p.member;
     end if;
     if tg_op <> 'DELETE' then
         insert into kv.posting (index_key, member, key) -- without kv.postings_of, which takes time to leave repetitions out

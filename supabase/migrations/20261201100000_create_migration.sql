@@ -1,52 +1,97 @@
--- The migration of another store's entries, beside live writes: kv_import never overwrites what anybody else wrote, and never
--- brings back what a caller deleted while a migration is open.
+-- The migration of another store's entries, beside live writes. Everything that a run has to remember is here, written in the transaction
+-- that imports: a run that was killed goes on from any machine.
 --
--- It knows its own rows by their revision, in kv.import. A delete has no row to leave a revision in, so it leaves a mark there,
--- under the same lock that kv_import takes first. Order of locks: the keys' rows of kv.import, then those of kv_store, each in
--- byte order. Upserts take only the latter.
+-- kv_import never overwrites what anybody else wrote, and never brings back what a caller deleted while a migration is open. It knows its
+-- own rows by their revision. A delete has no row to leave a version in, so it leaves a mark in kv.import, under the lock on the key's row
+-- there that kv_import takes first. Order of locks: rows of kv.import, then those of kv_store, each in byte order.
 
 create table kv.migration (
-    one        boolean not null default true,
-    run        uuid not null,
-    session    uuid not null,
-    opened_at  timestamptz not null default clock_timestamp(),
-    held_until timestamptz not null,
+    one         boolean not null default true,
+    source      text not null,
+    options     json not null,
+    rules       text[] not null default '{}',
+    session     uuid not null,
+    holder      text not null,
+    lease_until timestamptz not null,
+    listed      bigint,
+    run         json,
+    opened_at   timestamptz not null default clock_timestamp(),
+    closed_at   timestamptz,
     constraint migration_pkey primary key (one),
     constraint migration_one check (one)
 );
-comment on table kv.migration is 'Its one row is the migration that is open; see kv_import_open and kv_import_close.';
-comment on column kv.migration.run is 'Who imports: a journal of migrate-kv-store.';
-comment on column kv.migration.session is 'The process that is at work for the run: what an earlier one sent and is late is refused.';
-comment on column kv.migration.held_until is 'Until then no other run may take over; prolonged while one is at work.';
+comment on table kv.migration is 'Its one row is the migration that is open, or the last one that was.';
+comment on column kv.migration.source is 'Where the entries come from; further runs must name the same.';
+comment on column kv.migration.rules is 'The index rules of the last run.';
+comment on column kv.migration.session is 'The pass of the run that is at work: what an earlier one sent and is late is refused.';
+comment on column kv.migration.lease_until is 'Until then no other run may take over; renewed while one is at work.';
+comment on column kv.migration.listed is 'How many entries the source listed last.';
+comment on column kv.migration.run is 'The result of the last run.';
 alter table kv.migration enable row level security;
 
 create table kv.import (
-    key     text collate "C" not null,
-    revision bigint,
-    deleted boolean not null default false,
-    constraint import_pkey primary key (key)
-);
+    key             text collate "C" not null,
+    revision        bigint,
+    deleted         boolean not null default false,
+    state           text,
+    source_revision text,
+    derived         text,
+    problem         json,
+    constraint import_pkey primary key (key),
+    constraint import_state check (state in ('imported', 'removed', 'absent', 'foreign', 'deleted', 'failed', 'skipped'))
+) with (fillfactor = 70); -- each row is inserted, and updated once
 comment on table kv.import is 'What a migration has to know of a key, while it is open.';
-comment on column kv.import.revision is 'kv_store.revision as kv_import wrote it; a row with another one is somebody else''s.';
+comment on column kv.import.revision is 'kv_store.revision as kv_import wrote it; a row with another one is foreign: somebody else''s.';
 comment on column kv.import.deleted is 'A caller deleted the entry while the migration was open.';
+comment on column kv.import.state is 'What became of the source''s entry; null where only a caller has touched the key.';
+comment on column kv.import.source_revision is 'What the source''s entry was: its revision there.';
+comment on column kv.import.derived is 'Digest of the indexes that rules gave the entry.';
+comment on column kv.import.problem is 'Why it failed, or what is to be known of it.';
 alter table kv.import enable row level security;
 
--- A member of an index stays when the entry that it names is deleted, or leaves the index. To a later run of the migration it then looks
--- as if it named any other entry that ends in it. So while a migration is open, what callers left is remembered (their requests have an
--- id, see kv.begin_request; the import and SQL by hand have none: whatever these take away, a later run brings again).
-create table kv.import_left (
-    index_key text collate "C" not null,
-    member    text collate "C" not null,
-    constraint import_left_pkey primary key (index_key, member)
+create table kv.verification (
+    id     bigint generated always as identity,
+    at     timestamptz not null default clock_timestamp(),
+    result json not null,
+    constraint verification_pkey primary key (id)
 );
-comment on table kv.import_left is 'While a migration is open: members whose entries were deleted by callers, or left the index.';
-alter table kv.import_left enable row level security;
+comment on table kv.verification is 'The results of the last verifications, without keys.';
+alter table kv.verification enable row level security;
+
+-- Compared reads (KV_COMPARE_READS).
+create table kv.comparison (
+    request       uuid not null,
+    at            timestamptz not null default clock_timestamp(),
+    primary_store text not null,
+    matched       integer not null,
+    differed      integer not null,
+    unanswered    integer not null,
+    constraint comparison_pkey primary key (request)
+);
+comment on table kv.comparison is 'How many reads an instance compared since it last told; unanswered by the other store.';
+create index comparison_at on kv.comparison (at);
+alter table kv.comparison enable row level security;
+
+create table kv.difference (
+    id             bigint generated always as identity,
+    at             timestamptz not null default clock_timestamp(),
+    primary_store  text not null,
+    function       text not null,
+    kind           text not null,
+    key_hash       text not null,
+    primary_digest text,
+    other_digest   text,
+    constraint difference_pkey primary key (id),
+    constraint difference_kind check (kind in ('missing', 'extra', 'different', 'order'))
+);
+comment on table kv.difference is 'The last 10,000 differences that compared reads found: SHA-256 sums, never a key or a value.';
+alter table kv.difference enable row level security;
 
 create function kv.lock_import_key(p_key text) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
-    if exists (select from kv.migration) then -- a statement of its own: kv.migration is locked before kv_import
+    if exists (select from kv.migration where closed_at is null) then -- a statement of its own: kv.migration is locked before kv.import
         insert into kv.import (key) values (p_key) on conflict (key) do update set key = excluded.key;
     end if;
 end
@@ -57,7 +102,7 @@ create function kv.mark_deleted(p_key text) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
-    if exists (select from kv.migration) then -- as in kv.lock_import_key
+    if exists (select from kv.migration where closed_at is null) then -- as in kv.lock_import_key
         insert into kv.import (key, deleted) values (p_key, true) on conflict (key) do update set deleted = true;
     end if;
 end
@@ -66,7 +111,16 @@ comment on function kv.mark_deleted(text) is 'While a migration is open: kv_impo
 
 -- Whoever deletes looks for an open migration, and holds the table until its transaction ends. So when this has its lock, every
 -- later delete leaves a mark, and the earlier ones have ended.
-create function public.kv_import_open(p_run uuid, p_session uuid) returns public."application/vnd.kv+json"
+create function public.kv_migration_open(
+    p_source  text,
+    p_options text,
+    p_rules   text[],
+    p_session uuid,
+    p_holder  text,
+    p_lease   double precision,
+    p_own     uuid,
+    p_anew    boolean
+) returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s'
 as $$
 declare
@@ -74,24 +128,36 @@ declare
 begin
     lock table kv.migration in access exclusive mode;
     select * into v_open from kv.migration;
-    if v_open.run <> p_run and v_open.held_until > clock_timestamp() then
-        return ceil(extract(epoch from v_open.held_until - clock_timestamp()))::text;
+    if found and v_open.session is distinct from p_own and v_open.lease_until > clock_timestamp() then
+        return json_build_object('holder', v_open.holder, 'held_for', extract(epoch from v_open.lease_until - clock_timestamp()))::text;
+    elsif v_open.closed_at is not null and not p_anew then
+        return json_build_object('closed_at', v_open.closed_at)::text;
+    elsif v_open.closed_at is null and (v_open.source <> p_source or v_open.options::jsonb <> p_options::jsonb) then
+        return json_build_object('source', v_open.source, 'options', v_open.options)::text;
     end if;
-    insert into kv.migration (run, session, held_until) values (p_run, p_session, clock_timestamp() + interval '1 minute')
-    on conflict (one) do update set run = excluded.run, session = excluded.session, held_until = excluded.held_until;
-    return '0';
+    if v_open.closed_at is not null then
+        delete from kv.migration where true; -- without a condition, Supabase refuses it
+    end if;
+    insert into kv.migration (source, options, rules, session, holder, lease_until)
+    values (p_source, p_options::json, p_rules, p_session, p_holder, clock_timestamp() + p_lease * interval '1 second')
+    on conflict (one) do update
+    set rules = excluded.rules, session = excluded.session, holder = excluded.holder, lease_until = excluded.lease_until;
+    return '{}';
 end
 $$;
-comment on function public.kv_import_open(uuid, uuid) is 'Opens the migration, or takes it over from a run that no longer holds it: the answer is 0. Where another run is at work: for how many seconds it holds it.';
-revoke all on function public.kv_import_open(uuid, uuid) from public, anon, authenticated;
-grant execute on function public.kv_import_open(uuid, uuid) to service_role;
+comment on function public.kv_migration_open(text, text, text[], uuid, text, double precision, uuid, boolean) is
+    'Opens the migration for a pass of a run, or goes on with it: the answer is {}. p_own is the run''s pass before. Else it says why not: {holder, held_for} where another run is at work, {closed_at} where it was closed and p_anew does not begin another one, {source, options} of an open one that is another.';
+revoke all on function public.kv_migration_open(text, text, text[], uuid, text, double precision, uuid, boolean) from public, anon, authenticated;
+grant execute on function public.kv_migration_open(text, text, text[], uuid, text, double precision, uuid, boolean) to service_role;
 
-create function public.kv_import_renew_lease(p_session uuid, p_release boolean default false) returns public."application/vnd.kv+json"
+create function public.kv_migration_renew(p_session uuid, p_lease double precision, p_listed bigint, p_run text)
+    returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
-    update kv.migration set held_until = clock_timestamp() + case when p_release then interval '0' else interval '1 minute' end
-    where session = p_session;
+    update kv.migration
+    set lease_until = clock_timestamp() + p_lease * interval '1 second', listed = coalesce(p_listed, listed), run = coalesce(p_run::json, run)
+    where session = p_session and closed_at is null;
     if not found then
         raise exception using errcode = 'PT409', message = 'another run has taken over the migration, or it was closed';
     end if;
@@ -99,37 +165,84 @@ begin
             where primary_store = 'supabase' and at < (select opened_at from kv.migration))::text;
 end
 $$;
-comment on function public.kv_import_renew_lease(uuid, boolean) is 'Keeps other runs away for another minute, or lets them in at once. The answer is how many writes from before the migration was opened may not have reached the source.';
-revoke all on function public.kv_import_renew_lease(uuid, boolean) from public, anon, authenticated;
-grant execute on function public.kv_import_renew_lease(uuid, boolean) to service_role;
+comment on function public.kv_migration_renew(uuid, double precision, bigint, text) is
+    'Keeps other runs away for so many seconds; 0 lets them in. The answer is how many writes from before the migration was opened may not have reached the source.';
+revoke all on function public.kv_migration_renew(uuid, double precision, bigint, text) from public, anon, authenticated;
+grant execute on function public.kv_migration_renew(uuid, double precision, bigint, text) to service_role;
 
-create function public.kv_import_close() returns public."application/vnd.kv+json"
+create function public.kv_migration_close() returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s'
 as $$
+declare
+    v_was boolean;
 begin
     lock table kv.migration in access exclusive mode;
-    if exists (select from kv.migration where held_until > clock_timestamp()) then
+    if exists (select from kv.migration where lease_until > clock_timestamp()) then
         raise exception using errcode = 'PT409', message = 'a run of the migration is at work';
     end if;
-    delete from kv.migration where true; -- without a condition, Supabase refuses it
-    truncate kv.import, kv.import_left;
-    return '';
+    update kv.migration set closed_at = clock_timestamp(), session = gen_random_uuid() where closed_at is null;
+    v_was := found;
+    truncate kv.import;
+    return v_was::text;
 end
 $$;
-comment on function public.kv_import_close() is 'Ends the migration: what it knew of the keys is forgotten, and deletes leave no mark any more.';
-revoke all on function public.kv_import_close() from public, anon, authenticated;
-grant execute on function public.kv_import_close() to service_role;
+comment on function public.kv_migration_close() is 'Ends the migration: what it knew of the keys is forgotten, and deletes leave no mark any more. Whether one was open.';
+revoke all on function public.kv_migration_close() from public, anon, authenticated;
+grant execute on function public.kv_migration_close() to service_role;
 
-create function kv.import_members(p_key text, p_members text[]) returns boolean
+create function kv.import_state(i kv.import, p_key text, p_revision bigint) returns text
+    language sql immutable parallel safe security invoker
+as $$
+    select case
+        when i.state in ('failed', 'skipped') then i.state
+        when p_key is null and i.deleted then 'deleted'
+        when p_key is null and i.state in ('imported', 'foreign') then 'lost'
+        when p_key is null then i.state
+        when p_revision = i.revision then 'imported'
+        else 'foreign' end
+$$;
+comment on function kv.import_state(kv.import, text, bigint) is 'What a key that was imported is now, beside its row in kv_store: kv.import.state, or lost, of a row that is gone and no caller deleted.';
+
+create function public.kv_import_page(p_after text, p_limit integer) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
+as $$
+begin
+    return (
+        select coalesce(json_agg(json_build_array(i.key, i.source_revision, i.derived, kv.import_state(i, s.key, s.revision)) order by i.key), '[]')::text
+        from (select * from kv.import where key > p_after order by key limit p_limit) as i
+            left join public.kv_store as s on s.key = i.key);
+end
+$$;
+comment on function public.kv_import_page(text, integer) is 'What is known of imported keys, in order after one: [[key, revision, derived, state],...].';
+revoke all on function public.kv_import_page(text, integer) from public, anon, authenticated;
+grant execute on function public.kv_import_page(text, integer) to service_role;
+
+create function public.kv_import_problems(p_after text, p_limit integer, p_failed boolean) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
+as $$
+begin
+    return (
+        select coalesce(json_agg(problem order by key), '[]')::text
+        from (select key, problem from kv.import
+              where problem is not null and key > p_after and (state = 'failed') = p_failed order by key limit p_limit) as i);
+end
+$$;
+comment on function public.kv_import_problems(text, integer, boolean) is 'The problems of keys after one: why they failed, or what is to be known of the others.';
+revoke all on function public.kv_import_problems(text, integer, boolean) from public, anon, authenticated;
+grant execute on function public.kv_import_problems(text, integer, boolean) to service_role;
+
+create function kv.import_members(p_key text, p_members text[], p_new boolean) returns boolean
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
-    v_gone  bigint;
+    v_gone  bigint := 0;
     v_moved bigint;
 begin
-    delete from kv.member as m
-    where m.index_key = p_key and m.position < 0 and not exists (select from unnest(p_members) as n (member) where n.member = m.member);
-    get diagnostics v_gone = row_count;
+    if not p_new then
+        delete from kv.member as m
+        where m.index_key = p_key and m.position < 0 and m.member not in (select unnest(p_members));
+        get diagnostics v_gone = row_count;
+    end if;
     insert into kv.member (index_key, member, position)
     select p_key, member, n - (1::bigint << 40)
     from unnest(p_members) with ordinality as m (member, n)
@@ -140,71 +253,94 @@ begin
     return v_gone + v_moved > 0;
 end
 $$;
-comment on function kv.import_members(text, text[]) is 'Makes these the imported members of an index entry, in this order. Their positions are negative: they come before those that were added live, which stay. The caller holds the entry''s row.';
+comment on function kv.import_members(text, text[], boolean) is
+    'Makes these the imported members of an index entry, in this order. Their positions are negative: they come before those that were added live, which stay. The caller holds the entry''s row.';
 
 create function kv.import_entry(
     p_key      text,
     p_value    text,
-    p_indexes  text[],
+    p_pairs    text[],
+    p_silent   boolean,
     p_is_index boolean,
     p_created  timestamptz,
-    p_updated  timestamptz,
-    p_known    kv.import
+    p_updated  timestamptz
 ) returns text
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
     v_value   json := p_value::json;
+    v_known   kv.import;
     v_members text[];
     v_row     public.kv_store;
     v_revision bigint;
+    v_new     boolean := false;
     v_changed boolean := true;
 begin
+    select * into v_known from kv.import where key = p_key;
     if p_is_index then
         v_members := kv.parse_members(p_value);
     end if;
     loop
         select * into v_row from public.kv_store where key = p_key for update;
         exit when found;
-        if p_known.deleted then
+        if v_known.deleted then
             return 'deleted';
         elsif v_value is null then
             return 'absent';
         end if;
         insert into public.kv_store (key, value, index_pairs, is_index, created_at, updated_at)
-        values (p_key, case when v_members is null then v_value else '[]' end, coalesce(p_indexes, '{}'), v_members is not null,
+        values (p_key, case when v_members is null then v_value else '[]' end, coalesce(p_pairs, '{}'), v_members is not null,
             coalesce(p_created, clock_timestamp()), coalesce(p_updated, clock_timestamp()))
-        on conflict do nothing returning revision into v_revision;
+        on conflict do nothing;
+        v_new := found;
         exit when found; -- else another call has made the entry meanwhile, perhaps by adding a member: look at that
     end loop;
-    if v_row.is_index then
+    if v_new then
+        -- It may have got another revision than it was inserted with: kv.renew_revision.
+        select revision into v_revision from public.kv_store where key = p_key;
+    elsif v_row.is_index then
         perform kv.lock_members(p_key);
     end if;
-    if v_revision is not null then -- it is new, and may have got another version by now: kv.renew_revision
-        select revision into v_revision from public.kv_store where key = p_key;
-    elsif v_row.revision is distinct from p_known.revision and (not v_row.auto_created or p_known.deleted) then
-        return 'live';
+    if v_new then
+        null;
+    elsif v_row.revision is distinct from v_known.revision and (not v_row.auto_created or v_known.deleted) then
+        -- Somebody else's. An upsert without indexes leaves an entry's as they are, so one that is the copy of this very blob, which
+        -- says nothing of its indexes, gets those that rules give it.
+        if p_silent and p_pairs <> '{}' and v_row.value::text = p_value and v_row.updated_at = p_updated then
+            update public.kv_store
+            set index_pairs = index_pairs || (
+                select coalesce(array_agg(array[p.index_key, p.member] order by p.ordinal), '{}') from kv.pairs(p_pairs) as p
+                where not exists (select from kv.pairs(v_row.index_pairs) as q where q.index_key = p.index_key and q.member = p.member)),
+                revision = 0 -- else it would get another updated_at: kv.derive_columns
+            where key = p_key and exists (
+                select from kv.pairs(p_pairs) as p
+                where not exists (select from kv.pairs(v_row.index_pairs) as q where q.index_key = p.index_key and q.member = p.member));
+            if found then
+                return 'adopted';
+            end if;
+        end if;
+        return 'foreign';
     elsif v_members is null and v_row.is_index and exists (select from kv.member where index_key = p_key and position > 0) then
-        return 'live';
+        return 'foreign';
     elsif v_value is null then
         delete from public.kv_store where key = p_key;
         return 'removed';
     elsif v_members is not null and v_row.is_index then
         -- Without its value, which is [] already: writing that would end its members (kv.clear_index).
         update public.kv_store
-        set auto_created = false, index_pairs = coalesce(p_indexes, index_pairs), created_at = coalesce(p_created, created_at),
-            updated_at = coalesce(p_updated, updated_at)
-        where key = p_key and (auto_created or index_pairs <> p_indexes or created_at <> p_created or updated_at <> p_updated)
+        set auto_created = false, index_pairs = coalesce(p_pairs, index_pairs), created_at = coalesce(p_created, created_at),
+            updated_at = coalesce(p_updated, updated_at), revision = case when p_updated is null then revision else 0 end
+        where key = p_key and (auto_created or index_pairs <> p_pairs or created_at <> p_created or updated_at <> p_updated)
         returning revision into v_revision;
         v_changed := found;
         v_revision := coalesce(v_revision, v_row.revision);
     elsif v_members is not null or v_row.is_index or v_row.value::text <> p_value
-        or p_indexes <> v_row.index_pairs or p_created <> v_row.created_at or p_updated <> v_row.updated_at
+        or p_pairs <> v_row.index_pairs or p_created <> v_row.created_at or p_updated <> v_row.updated_at
     then
         update public.kv_store
         set value = case when v_members is null then v_value else '[]' end, is_index = v_members is not null,
-            index_pairs = coalesce(p_indexes, index_pairs), created_at = coalesce(p_created, created_at),
-            updated_at = coalesce(p_updated, updated_at)
+            index_pairs = coalesce(p_pairs, index_pairs), created_at = coalesce(p_created, created_at),
+            updated_at = coalesce(p_updated, updated_at), revision = case when p_updated is null then revision else 0 end
         where key = p_key
         returning revision into v_revision;
     else
@@ -212,20 +348,84 @@ begin
         v_changed := false;
     end if;
     if v_members is not null then
-        v_changed := kv.import_members(p_key, v_members) or v_changed;
+        v_changed := kv.import_members(p_key, v_members, v_new) or v_changed;
     end if;
     update kv.import set revision = v_revision where key = p_key and revision is distinct from v_revision;
     return case when v_changed then 'written' else 'same' end;
 end
 $$;
-comment on function kv.import_entry(text, text, text[], boolean, timestamptz, timestamptz, kv.import) is
-    'Imports one entry whose row of kv_import the caller holds; what it returns: see kv_import.';
+comment on function kv.import_entry(text, text, text[], boolean, boolean, timestamptz, timestamptz) is
+    'Imports one entry whose row of kv.import the caller holds; what it returns: see kv_import. adopted is a foreign one that got indexes.';
 
 create function public.kv_import(
-    p_session  uuid,
+    p_session   uuid,
+    p_keys      text[],
+    p_values    text[],
+    p_pairs     text[],
+    p_derived   text[],
+    p_silent    boolean[],
+    p_is_index  boolean[],
+    p_created   bigint[],
+    p_updated   bigint[],
+    p_states    text[],
+    p_revisions text[],
+    p_problems  text[]
+) returns public."application/vnd.kv+json"
+    language plpgsql volatile security invoker set search_path = '' set statement_timeout = '55s'
+as $$
+declare
+    v_done text[] := p_states;
+    v_new  text[];
+    v_n    integer;
+begin
+    if not exists (select from kv.migration where session = p_session and closed_at is null) then
+        raise exception using errcode = 'PT409', message = 'another run has taken over the migration, or it was closed';
+    end if;
+    insert into kv.import (key) select k from unnest(p_keys) as k order by k collate "C"
+    on conflict (key) do update set key = excluded.key;
+    -- Most are new and no index entries: these in one statement.
+    with written as (
+        insert into public.kv_store (key, value, index_pairs, created_at, updated_at)
+        select k, p_values[n]::json, coalesce(p_pairs[n]::text[], '{}'),
+            coalesce(to_timestamp(0) + p_created[n] * interval '1 microsecond', clock_timestamp()),
+            coalesce(to_timestamp(0) + p_updated[n] * interval '1 microsecond', clock_timestamp())
+        from unnest(p_keys) with ordinality as t (k, n)
+        where p_states[n] is null and p_values[n] is not null and not p_is_index[n]
+            and not (select deleted from kv.import where key = k)
+            and not exists (select from public.kv_store where key = k)
+        order by k collate "C"
+        on conflict do nothing
+        returning key)
+    select coalesce(array_agg(key), '{}') into v_new from written;
+    for v_n in select n from unnest(p_keys) with ordinality as t (k, n) where p_states[n] is null order by k collate "C" loop
+        v_done[v_n] := case when p_keys[v_n] = any (v_new) then 'written'
+            else kv.import_entry(p_keys[v_n], p_values[v_n], p_pairs[v_n]::text[], p_silent[v_n], p_is_index[v_n],
+                to_timestamp(0) + p_created[v_n] * interval '1 microsecond',
+                to_timestamp(0) + p_updated[v_n] * interval '1 microsecond') end;
+    end loop;
+    update kv.import as i
+    set state = case t.done when 'written' then 'imported' when 'same' then 'imported' when 'adopted' then 'foreign' else t.done end,
+        source_revision = t.revision, derived = t.derived, problem = t.problem::json,
+        -- It may have got another revision than it was inserted with: kv.renew_revision.
+        revision = case when t.key = any (v_new) then (select s.revision from public.kv_store as s where s.key = t.key) else i.revision end
+    from unnest(p_keys, v_done, p_revisions, p_derived, p_problems) as t (key, done, revision, derived, problem)
+    where i.key = t.key;
+    if random() < 0.1 then
+        perform public.kv_prune_log();
+    end if;
+    return to_json(v_done)::text;
+end
+$$;
+comment on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[]) is
+    'Imports entries with distinct keys, all or none, and remembers what became of them. A value is JSON text (null: the source has no such entry any more), pairs are {{key,member},...} as text (null: leave what the row has), derived is the digest of pairs that rules give, silent that the source does not say which it has, times are microseconds since 1970 (null: now). With a state, failed or skipped, nothing is imported. The answer says of each: written, same (nothing to do), removed, absent, foreign (somebody else wrote it: left alone), adopted (foreign, and got indexes), deleted (a caller deleted it: left so), or the state.';
+revoke all on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[]) from public, anon, authenticated;
+grant execute on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[]) to service_role;
+
+create function public.kv_restore(
     p_keys     text[],
+    p_expected text[],
     p_values   text[],
-    p_indexes  text[],
+    p_pairs    text[],
     p_is_index boolean[],
     p_created  bigint[],
     p_updated  bigint[]
@@ -233,88 +433,122 @@ create function public.kv_import(
     language plpgsql volatile security invoker set search_path = '' set statement_timeout = '55s'
 as $$
 declare
-    v_known  kv.import;
-    v_n      integer;
-    v_done   text[] := array_fill(null::text, array[cardinality(p_keys)]);
+    v_done boolean[] := array_fill(null::boolean, array[cardinality(p_keys)]);
+    v_n    integer;
 begin
-    if not exists (select from kv.migration where session = p_session) then
-        raise exception using errcode = 'PT409', message = 'another run has taken over the migration, or it was closed';
-    end if;
-    insert into kv.import (key) select k from unnest(p_keys) as k order by k collate "C"
-    on conflict (key) do update set key = excluded.key;
     for v_n in select n from unnest(p_keys) with ordinality as t (k, n) order by k collate "C" loop
-        select * into v_known from kv.import where key = p_keys[v_n];
-        v_done[v_n] := kv.import_entry(p_keys[v_n], p_values[v_n],
-            (select coalesce(array_agg(array[p ->> 0, p ->> 1] order by n), '{}')
-             from json_array_elements(p_indexes[v_n]::json) with ordinality as a (p, n) having p_indexes[v_n] is not null),
-            p_is_index[v_n], to_timestamp(0) + p_created[v_n] * interval '1 microsecond',
-            to_timestamp(0) + p_updated[v_n] * interval '1 microsecond', v_known);
+        v_done[v_n] := (public.kv_mirror_copy(p_keys[v_n], p_expected[v_n], p_values[v_n], p_pairs[v_n]::text[], p_is_index[v_n], false,
+            p_created[v_n], p_updated[v_n], null)::text::json ->> 'applied')::boolean;
     end loop;
-    if random() < 0.1 then
-        perform public.kv_prune_log();
-    end if;
     return to_json(v_done)::text;
 end
 $$;
-comment on function public.kv_import(uuid, text[], text[], text[], boolean[], bigint[], bigint[]) is
-    'Imports entries with distinct keys, all or none. A value is JSON text (null: the source has no such entry any more), indexes are [["key","member"],...] as JSON text (null: leave what the row has), times are microseconds since 1970 (null: now). The answer says of each: written, same (nothing to do), removed, absent, live (somebody else wrote it: left alone), deleted (a caller deleted it: left so).';
-revoke all on function public.kv_import(uuid, text[], text[], text[], boolean[], bigint[], bigint[]) from public, anon, authenticated;
-grant execute on function public.kv_import(uuid, text[], text[], text[], boolean[], bigint[], bigint[]) to service_role;
+comment on function public.kv_restore(text[], text[], text[], text[], boolean[], bigint[], bigint[]) is
+    'kv_mirror_copy of entries with distinct keys, all or none. The answer says of each whether it was still what was expected.';
+revoke all on function public.kv_restore(text[], text[], text[], text[], boolean[], bigint[], bigint[]) from public, anon, authenticated;
+grant execute on function public.kv_restore(text[], text[], text[], text[], boolean[], bigint[], bigint[]) to service_role;
 
-create function public.kv_import_states(p_keys text[]) returns public."application/vnd.kv+json"
-    language plpgsql stable security invoker set search_path = ''
-as $$
-begin
-    return (
-        select coalesce(json_agg(case
-            when s.key is null and i.deleted then 'deleted'
-            when s.key is null then 'absent'
-            when s.revision = i.revision then 'imported'
-            else 'live' end order by n), '[]')::text
-        from unnest(p_keys) with ordinality as t (k, n)
-            left join public.kv_store as s on s.key = k
-            left join kv.import as i on i.key = k);
-end
-$$;
-comment on function public.kv_import_states(text[]) is 'What became of keys: imported (and unchanged since), live, deleted, absent.';
-revoke all on function public.kv_import_states(text[]) from public, anon, authenticated;
-grant execute on function public.kv_import_states(text[]) to service_role;
-
-create function public.kv_import_status() returns public."application/vnd.kv+json"
+create function public.kv_migration_status() returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
 as $$
 begin
     return json_build_object(
-        'lineage', kv.database_id(),
-        'run', (select run from kv.migration),
-        'opened_at', (select opened_at from kv.migration),
-        'at_work', exists (select from kv.migration where held_until > clock_timestamp()),
+        'open', exists (select from kv.migration where closed_at is null),
+        'migration', (select json_build_object('source', source, 'options', options, 'rules', rules, 'holder', holder, 'listed', listed, 'run', run,
+            'opened_at', opened_at, 'closed_at', closed_at, 'at_work', lease_until > clock_timestamp()) from kv.migration),
         'entries', (select count(*) from public.kv_store),
-        'imported', (select count(*) from kv.import as i join public.kv_store as s using (key) where s.revision = i.revision),
+        'states', (select coalesce(json_object_agg(state, n), '{}') from (
+            select kv.import_state(i, s.key, s.revision) as state, count(*) as n
+            from kv.import as i left join public.kv_store as s on s.key = i.key where i.state is not null group by 1) as counted),
+        'noted', (select count(*) from kv.import where problem is not null and state <> 'failed'),
         'deleted', (select count(*) from kv.import where deleted),
-        'outbox', (select count(*) from kv.outbox))::text;
+        'outbox', (select count(*) from kv.outbox),
+        'verification', (select result from kv.verification order by id desc limit 1))::text;
 end
 $$;
-comment on function public.kv_import_status() is 'Where the migration is, with counts of entries, of those that are as they were imported, of deletes since it was opened, and of traces in the outbox.';
-revoke all on function public.kv_import_status() from public, anon, authenticated;
-grant execute on function public.kv_import_status() to service_role;
+comment on function public.kv_migration_status() is 'The migration, with counts: entries, what became of the source''s, keys that callers deleted since it was opened, outbox entries; and the last verification.';
+revoke all on function public.kv_migration_status() from public, anon, authenticated;
+grant execute on function public.kv_migration_status() to service_role;
 
-create function public.kv_import_left_after(p_index_key text, p_member text, p_limit integer) returns public."application/vnd.kv+json"
+create function public.kv_migration_brief() returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    return (
-        select coalesce(json_agg(json_build_array(index_key, member) order by index_key, member), '[]')::text
-        from (
-            select index_key, member from kv.import_left as l
-            where (index_key, member) > (p_index_key collate "C", p_member collate "C")
-                and not exists (select from kv.posting as p where p.index_key = l.index_key and p.member = l.member)
-            order by index_key, member limit p_limit) as page);
+    return coalesce((select json_build_object('source', source, 'options', options, 'rules', rules, 'closed_at', closed_at)::text from kv.migration), 'null');
 end
 $$;
-comment on function public.kv_import_left_after(text, text, integer) is 'The members of kv.import_left after one that no entry has now, in order: [["key","member"],...].';
-revoke all on function public.kv_import_left_after(text, text, integer) from public, anon, authenticated;
-grant execute on function public.kv_import_left_after(text, text, integer) to service_role;
+comment on function public.kv_migration_brief() is 'Which migration is open or was closed, without counting; null where there was none.';
+revoke all on function public.kv_migration_brief() from public, anon, authenticated;
+grant execute on function public.kv_migration_brief() to service_role;
+
+create function public.kv_verification_add(p_result text) returns public."application/vnd.kv+json"
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+begin
+    insert into kv.verification (result) values (p_result::json);
+    delete from kv.verification where id <= (select max(id) - 100 from kv.verification);
+    return '';
+end
+$$;
+comment on function public.kv_verification_add(text) is 'Keeps the result of a verification, and the last hundred.';
+revoke all on function public.kv_verification_add(text) from public, anon, authenticated;
+grant execute on function public.kv_verification_add(text) to service_role;
+
+create function public.kv_compared(p_request uuid, p_primary text, p_matched integer, p_differed integer, p_unanswered integer, p_differences json)
+    returns public."application/vnd.kv+json"
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+begin
+    insert into kv.comparison (request, primary_store, matched, differed, unanswered)
+    values (p_request, p_primary, p_matched, p_differed, p_unanswered) on conflict do nothing;
+    if not found then -- it came before, and its answer was lost
+        return '';
+    end if;
+    if json_array_length(p_differences) > 0 then
+        insert into kv.difference (at, primary_store, function, kind, key_hash, primary_digest, other_digest)
+        select d.at, p_primary, d.function, d.kind, d.key_hash, d.primary_digest, d.other_digest
+        from json_to_recordset(p_differences) as d (at timestamptz, function text, kind text, key_hash text, primary_digest text, other_digest text);
+        delete from kv.difference where id <= (select max(id) - 10000 from kv.difference);
+    end if;
+    if random() < 0.01 then
+        delete from kv.comparison where at < clock_timestamp() - interval '30 days';
+    end if;
+    return '';
+end
+$$;
+comment on function public.kv_compared(uuid, text, integer, integer, integer, json) is 'Keeps what an instance''s compared reads found since it last told. A request is counted once.';
+revoke all on function public.kv_compared(uuid, text, integer, integer, integer, json) from public, anon, authenticated;
+grant execute on function public.kv_compared(uuid, text, integer, integer, integer, json) to service_role;
+
+create function public.kv_readiness(p_hours double precision) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
+as $$
+declare
+    v_since timestamptz := clock_timestamp() - p_hours * interval '1 hour';
+begin
+    return json_build_object(
+        'now', clock_timestamp(),
+        'primary', (select primary_store from kv.comparison order by at desc limit 1),
+        'compared_since', (select min(at) from kv.comparison where primary_store = (select primary_store from kv.comparison order by at desc limit 1)),
+        'hours', (select coalesce(json_agg(json_build_object('hour', hour, 'primary', primary_store, 'matched', matched, 'differed', differed,
+                'unanswered', unanswered) order by hour, primary_store), '[]') from (
+            select date_trunc('hour', at) as hour, primary_store, sum(matched) as matched, sum(differed) as differed, sum(unanswered) as unanswered
+            from kv.comparison where at >= v_since group by 1, 2) as h),
+        'kinds', (select coalesce(json_object_agg(function || ' ' || kind, n), '{}') from (
+            select function, kind, count(*) as n from kv.difference where at >= v_since group by 1, 2) as k),
+        'outbox', (select count(*) from kv.outbox),
+        'outbox_waiting', (select count(*) from kv.outbox where at < clock_timestamp() - interval '1 minute'),
+        'outbox_primaries', (select coalesce(json_object_agg(primary_store, n), '{}') from (select primary_store, count(*) as n from kv.outbox group by 1) as o),
+        'at_work', exists (select from kv.migration where lease_until > clock_timestamp()),
+        'run', (select run from kv.migration),
+        'unmigratable', (select count(*) from kv.import where state = 'failed'),
+        'verification', (select result from kv.verification order by id desc limit 1),
+        'verified_at', (select max(at) from kv.verification))::text;
+end
+$$;
+comment on function public.kv_readiness(double precision) is 'The evidence for a switch, or for the way back, of the last so many hours.';
+revoke all on function public.kv_readiness(double precision) from public, anon, authenticated;
+grant execute on function public.kv_readiness(double precision) to service_role;
 
 create function kv.digest_pairs(p_pairs text[]) returns text
     language plpgsql immutable security invoker set search_path = ''

@@ -95,7 +95,7 @@ func (l *load) settle(ctx context.Context) (repaired int, err error) {
 }
 
 func repair(ctx context.Context) (repaired, left int, err error) {
-	cmd := exec.CommandContext(ctx, "go", "run", "./scripts/migrate-kv-store", "repair", "--first", "supabase", "--json", "--quiet")
+	cmd := exec.CommandContext(ctx, "go", "run", "./scripts/migrate-kv-store", "repair", "--primary", "supabase", "--json", "--quiet")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, runErr := cmd.Output() // it fails also where something is left, which it says

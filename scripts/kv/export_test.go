@@ -12,10 +12,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/scripts/internal/cli"
 )
 
-// site stands in for kv-query that has six entries, two a page, and refuses what comes after a page while it is told to.
-func site(t *testing.T) (address string, refuses *atomic.Bool) {
+// exportSite stands in for kv-query that has six entries, two a page, and refuses what comes after a page while it is told to.
+func exportSite(t *testing.T) (address string, refuses *atomic.Bool) {
 	refuses = new(atomic.Bool)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q struct{ Cursor string }
@@ -47,7 +49,7 @@ const wholeFile = "{\"n\":0}\n{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n{\"n\"
 
 func runExport(t *testing.T, args ...string) error {
 	c := command()
-	c.SetArgs(args)
+	c.SetArgs(append([]string{"export"}, args...))
 	c.SetOut(io.Discard)
 	c.SetErr(io.Discard)
 	return c.ExecuteContext(t.Context())
@@ -55,14 +57,14 @@ func runExport(t *testing.T, args ...string) error {
 
 func TestAnExportThatFailedIsGoneOnWith(t *testing.T) {
 	t.Parallel()
-	address, refuses := site(t)
+	address, refuses := exportSite(t)
 	out := filepath.Join(t.TempDir(), "all.ndjson")
 	refuses.Store(true)
 	args := []string{"--url", address, "--out", out, "--page", "2", "--prefix", "<a&b>"}
 	err := runExport(t, args...)
-	var unfinished *unfinishedError
-	require.ErrorAs(t, err, &unfinished)
-	require.Equal(t, 2, unfinished.kept)
+	var left *cli.Left
+	require.ErrorAs(t, err, &left)
+	require.Contains(t, left.Try, "--resume, which goes on after the 2 entries")
 	require.NoFileExists(t, out)
 
 	// What was written after the last whole page, as before a crash, is written anew.
@@ -71,8 +73,8 @@ func TestAnExportThatFailedIsGoneOnWith(t *testing.T) {
 	_, err = file.WriteString("{\"n\":2}\n{\"n")
 	require.NoError(t, err)
 	require.NoError(t, file.Close())
-	require.ErrorAs(t, runExport(t, append(args, "--resume")...), &unfinished)
-	require.Equal(t, 2, unfinished.kept, "it failed again, and nothing is lost")
+	require.ErrorAs(t, runExport(t, append(args, "--resume")...), &left)
+	require.Contains(t, left.Try, "after the 2 entries", "it failed again, and nothing is lost")
 
 	refuses.Store(false)
 	require.ErrorContains(t, runExport(t, "--url", address, "--out", out, "--page", "2", "--resume"), "is of another export")
@@ -80,14 +82,14 @@ func TestAnExportThatFailedIsGoneOnWith(t *testing.T) {
 	text, err := os.ReadFile(out)
 	require.NoError(t, err)
 	require.Equal(t, wholeFile, string(text))
-	left, err := filepath.Glob(out + "?*")
+	files, err := filepath.Glob(out + "?*")
 	require.NoError(t, err)
-	require.Empty(t, left)
+	require.Empty(t, files)
 }
 
 func TestAnExportBeginsAnewUnlessToldToGoOn(t *testing.T) {
 	t.Parallel()
-	address, refuses := site(t)
+	address, refuses := exportSite(t)
 	out := filepath.Join(t.TempDir(), "all.ndjson")
 	refuses.Store(true)
 	require.Error(t, runExport(t, "--url", address, "--out", out, "--page", "2"))

@@ -1,4 +1,4 @@
-package main
+package migration
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate"
 	"netlify-supabase-kv/pkg/migrate/migratetest"
+	"netlify-supabase-kv/scripts/internal/cli"
 )
 
 // program is the command beside a site and an empty database.
@@ -57,6 +59,14 @@ func (p *program) environment() []string {
 	}
 }
 
+// rules writes a file of rules.
+func (p *program) rules(lines ...string) (file string) {
+	p.t.Helper()
+	file = filepath.Join(p.t.TempDir(), "rules.txt")
+	require.NoError(p.t, os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600))
+	return file
+}
+
 func (p *program) set(key, value string) {
 	p.t.Helper()
 	_, err := p.client.Set(p.t.Context(), key, []byte(value), blobs.SetOptions{})
@@ -68,7 +78,7 @@ func (p *program) do(status int, args ...string) string {
 	p.t.Helper()
 	out, err := run(p.t, append(p.flags(), args...)...)
 	var stderr bytes.Buffer
-	require.Equal(p.t, status, exitStatus(err, false, &stderr), "%v: %s %s", args, out, &stderr)
+	require.Equal(p.t, status, cli.ExitStatus("migrate-kv-store", err, false, &stderr), "%v: %s %s", args, out, &stderr)
 	for _, secret := range []string{p.access.APIToken, p.database.Key} {
 		require.NotContains(p.t, out+stderr.String(), secret)
 	}
@@ -89,18 +99,23 @@ func TestTheWayThroughAMigration(t *testing.T) {
 	require.Contains(t, p.do(0, "backup", "--out", backup), "entries       123 with")
 	require.Contains(t, p.do(2, "backup", "--out", backup), "exists")
 	require.Contains(t, p.do(0, "backup", "--check", backup), "sha256")
-	require.Contains(t, p.do(0, "status", "--dir", p.dir), "none is open")
+	require.Contains(t, p.do(0, "status", "--dir", p.dir), "there was none")
 	require.Contains(t, p.do(2, "report", "--dir", p.dir), "nothing to report")
 
 	plan := p.do(1, "plan", "--dir", p.dir)
 	require.Contains(t, plan, "would migrate 122, skip 0, fail 1")
-	require.Contains(t, plan, "1 name an entry, 1 may name several, 1 name none")
-	rule := []string{"--dir", p.dir, "--index-rule", "index:sessions=session:{member}", "--wrap-non-json"}
-	require.Contains(t, p.do(0, append([]string{"run", "--dry-run"}, rule...)...), "2 name an entry, 0 may name several, 1 name none")
+	require.Contains(t, plan, "1 with 3 members; 0 rules fit all members of their index")
+	require.Contains(t, plan, filepath.Join(p.dir, migrate.RulesFile))
+	require.Contains(t, p.do(0, "run", "--dry-run", "--dir", p.dir, "--wrap-non-json"), "would migrate 123")
 	require.Contains(t, p.do(0, "status"), "0 entries")
 
-	require.Contains(t, p.do(0, append([]string{"run"}, rule...)...), "123 migrated")
-	require.Contains(t, p.do(2, "run", "--dir", p.dir), "its options was")
+	rules := p.rules("index:sessions=session:{member}")
+	said := p.do(0, "run", "--dir", p.dir, "--rules", rules, "--wrap-non-json")
+	require.Contains(t, said, "123 migrated")
+	require.Contains(t, said, "rules         1, of "+rules+"\n              index:sessions=session:{member}")
+	require.Contains(t, said, "rules name 2 entries, and 1 that are not there")
+	require.Contains(t, p.do(2, "run", "--dir", p.dir), "is another one")
+	require.Contains(t, p.do(0, "run", "--dir", t.TempDir(), "--wrap-non-json"), "rules         1, of the migration's last run", "from another machine")
 	require.Contains(t, p.do(0, "verify", "--dir", p.dir), "identical     123")
 	require.Contains(t, p.do(0, "status", "--dir", p.dir), "last verify")
 	require.Contains(t, p.do(0, "report", "--dir", p.dir), "# Migration report")
@@ -111,14 +126,14 @@ func TestTheWayThroughAMigration(t *testing.T) {
 	require.NoError(t, err)
 	var v migrate.Verification
 	out, err := run(t, append(p.flags(), "verify", "--dir", p.dir, "--json")...)
-	var left *leftError
+	var left *cli.Left
 	require.ErrorAs(t, err, &left)
 	require.NoError(t, json.Unmarshal([]byte(out), &v))
 	require.Equal(t, 1, v.Different)
-	var said strings.Builder
-	sayVerification(&said, v)
-	require.Contains(t, said.String(), `different "session:007": value`)
-	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--repair", "--first", "blobs"), "repaired      1")
+	var printed strings.Builder
+	printVerification(&printed, v)
+	require.Contains(t, printed.String(), `different "session:007": value`)
+	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--repair", "--primary", "blobs"), "repaired      1")
 	require.Empty(t, p.do(0, "verify", "--dir", p.dir, "--quiet"))
 
 	require.Contains(t, p.do(0, "close"), "The migration is closed.")
@@ -127,8 +142,9 @@ func TestTheWayThroughAMigration(t *testing.T) {
 
 	_, err = p.database.SQL.Exec(t.Context(), "delete from public.kv_store where key in ('session:001', 'session:002')")
 	require.NoError(t, err)
-	require.Contains(t, p.do(0, "restore", backup, "--to", "supabase", "--index-rule", "index:sessions=session:{member}", "--wrap-non-json"), "restored      2")
-	require.Contains(t, p.do(0, "verify", "--dir", p.dir), "identical     123")
+	require.Contains(t, p.do(0, "restore", backup, "--to", "supabase", "--rules", rules, "--wrap-non-json"), "restored      2")
+	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--rules", rules, "--wrap-non-json"), "identical     123", "a closed migration tells no options")
+	require.Contains(t, p.do(2, "run", "--dir", p.dir), "run --anew")
 	require.NoError(t, p.client.Delete(t.Context(), "session:003"))
 	p.set("session:004", `{"newer":true}`)
 	require.Contains(t, p.do(1, "restore", backup, "--to", "blobs"), `differs "session:004"`)
@@ -142,7 +158,7 @@ func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
 	p := newProgram(t)
 	for want, args := range map[string][]string{
 		"--to must be blobs or supabase":        {"restore", "nothing"},
-		"say so with --first blobs":             {"verify", "--repair"},
+		"say so with --primary blobs":           {"verify", "--repair"},
 		"--from must be blobs or supabase":      {"backup", "--from", "disk"},
 		"an index rule is like":                 {"run", "--index-rule", "index:a"},
 		"the index prefix must not be empty":    {"plan", "--index-prefix", ""},
@@ -150,13 +166,13 @@ func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
 		"--parallel must be 1 to 64":            {"run", "--parallel", "0"},
 		"the source has no blobs at all":        {"run", "--dir", p.dir},
 		"unknown flag":                          {"run", "--fast"},
-		"unknown command":                       {"migrate"},
+		"unknown command":                       {"nonsense"},
 		"SUPABASE_URL must be an address like ": {"run", "--supabase-url", "supabase"},
 		"cannot be used":                        {"backup", "--check", filepath.Join("..", "..", "go.mod")},
 	} {
 		require.Contains(t, p.do(2, args...), want)
 	}
-	status, err := p.database.Supabase.ImportStatus(t.Context())
+	status, err := p.database.Supabase.MigrationStatus(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, status.Entries)
 }
@@ -171,7 +187,7 @@ func TestAWrongAddressIsToldAtOnce(t *testing.T) {
 
 func TestARepairIsRefusedWhileSupabaseAnswers(t *testing.T) {
 	t.Setenv("USE_SUPABASE_KV", "true")
-	_, err := run(t, "verify", "--repair", "--first", "blobs")
+	_, err := run(t, "verify", "--repair", "--primary", "blobs")
 	require.ErrorContains(t, err, "would undo them")
 }
 
@@ -184,15 +200,16 @@ func TestExitStatusesSayWhatToDo(t *testing.T) {
 		text        string
 	}{
 		{nil, false, 0, ""},
-		{&leftError{errors.New("some are left"), "again"}, false, 1, "Left:  some are left\nTry:   again\n"},
-		{errors.New("x"), true, 2, "Interrupted. The same command goes on where it was.\n"},
-		{&kv.ImportHeld{}, false, 2, "migrate-kv-store status"},
+		{&cli.Left{Err: errors.New("some are left"), Try: "again"}, false, 1, "Left:  some are left\nTry:   again\n"},
+		{errors.New("x"), true, 2, "Interrupted. Give the same command again.\n"},
+		{&kv.MigrationHeld{}, false, 2, "kv migrate status"},
+		{&kv.MigrationClosed{}, false, 2, "run --anew"},
 		{&kv.Error{Code: kv.CodeDatabaseUnreachable}, false, 2, "when the database answers"},
 		{&silentError{"https://x.example", &kv.Error{Code: kv.CodeDatabaseUnreachable}}, false, 2, "look whether SUPABASE_URL"},
 		{errors.New("x"), false, 2, "--help"},
 	} {
 		var stderr bytes.Buffer
-		require.Equal(t, c.status, exitStatus(c.err, c.interrupted, &stderr))
+		require.Equal(t, c.status, cli.ExitStatus("migrate-kv-store", advise(c.err), c.interrupted, &stderr))
 		require.Contains(t, stderr.String(), c.text)
 	}
 }
@@ -215,7 +232,7 @@ func TestTheWayFromATable(t *testing.T) {
 	require.Contains(t, p.do(0, with("plan")...), "would migrate 31, skip 0, fail 0")
 	require.Contains(t, p.do(0, with("run")...), "31 migrated")
 	require.Contains(t, p.do(0, with("verify")...), "identical     31")
-	require.Contains(t, p.do(2, with("verify", "--repair", "--first", "blobs")...), "--repair is for Blobs")
+	require.Contains(t, p.do(2, with("verify", "--repair", "--primary", "blobs")...), "--repair is for Blobs")
 	require.Contains(t, p.do(2, "verify", "--dir", p.dir), "its source was", "the directory is that of the table")
 	require.Contains(t, p.do(0, "close"), "The migration is closed.")
 }

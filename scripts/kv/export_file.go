@@ -9,34 +9,34 @@ import (
 	"io/fs"
 	"os"
 
-	"netlify-supabase-kv/scripts/export/internal/export"
+	"netlify-supabase-kv/scripts/kv/internal/export"
 )
 
-// target is where an export goes. A file has its name only once it is whole; until then it is <file>.partial, and <file>.partial.json
+// exportTarget is where an export goes. A file has its name only once it is whole; until then it is <file>.partial, and <file>.partial.json
 // says how far it is.
-type target struct {
+type exportTarget struct {
 	io.Writer
 	size    int64
 	partial *os.File // nil: standard output
 	name    string
-	saved   *progress // what <file>.partial.json says; nil: nothing
+	saved   *exportProgress // what <file>.partial.json says; nil: nothing
 	export  json.RawMessage
 }
 
-// progress is the content of <file>.partial.json.
-type progress struct {
+// exportProgress is the content of <file>.partial.json.
+type exportProgress struct {
 	Export   json.RawMessage `json:"export"` // what was asked for: only the same can be gone on with
 	Position export.Position `json:"position"`
 	Size     int64           `json:"size"` // of <file>.partial up to there, in bytes
 }
 
 // open makes the target; with --resume it goes on with what an earlier export left.
-func (f *flags) open(stdout io.Writer, o export.Options) (*target, error) {
+func (f *exportFlags) open(stdout io.Writer, o export.Options) (*exportTarget, error) {
 	if f.out == "-" && f.resume {
 		return nil, errors.New("--resume needs --out: what was written to standard output cannot be looked at")
 	}
 	if f.out == "-" {
-		return &target{Writer: stdout}, nil
+		return &exportTarget{Writer: stdout}, nil
 	}
 	if _, err := os.Stat(f.out); err == nil && !f.force {
 		return nil, fmt.Errorf("%s exists: --force writes over it", f.out)
@@ -45,7 +45,7 @@ func (f *flags) open(stdout io.Writer, o export.Options) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{name: f.out, export: asked}
+	t := &exportTarget{name: f.out, export: asked}
 	if f.resume {
 		if t.saved, err = t.load(); err != nil {
 			return nil, err
@@ -65,12 +65,12 @@ func (f *flags) open(stdout io.Writer, o export.Options) (*target, error) {
 }
 
 // load reads how far an earlier export came; nil where there is none.
-func (t *target) load() (*progress, error) {
+func (t *exportTarget) load() (*exportProgress, error) {
 	text, err := os.ReadFile(t.name + ".partial.json")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var p progress
+	var p exportProgress
 	if err != nil || json.Unmarshal(text, &p) != nil {
 		return nil, fmt.Errorf("%s.partial.json cannot be read: begin anew, without --resume", t.name)
 	}
@@ -81,7 +81,7 @@ func (t *target) load() (*progress, error) {
 }
 
 // reopen goes to where everything is written, and forgets what was written after it.
-func (t *target) reopen() (*os.File, error) {
+func (t *exportTarget) reopen() (*os.File, error) {
 	file, err := os.OpenFile(t.name+".partial", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -103,25 +103,25 @@ func (t *target) reopen() (*os.File, error) {
 }
 
 // position is where to go on.
-func (t *target) position() export.Position {
+func (t *exportTarget) position() export.Position {
 	if t.saved == nil {
 		return export.Position{}
 	}
 	return t.saved.Position
 }
 
-func (t *target) Write(p []byte) (int, error) {
+func (t *exportTarget) Write(p []byte) (int, error) {
 	n, err := t.Writer.Write(p)
 	t.size += int64(n)
 	return n, err
 }
 
 // save notes that everything up to a position is written.
-func (t *target) save(at export.Position) error {
+func (t *exportTarget) save(at export.Position) error {
 	if t.partial == nil {
 		return nil
 	}
-	saved := &progress{t.export, at, t.size}
+	saved := &exportProgress{t.export, at, t.size}
 	text, err := json.Marshal(saved)
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (t *target) save(at export.Position) error {
 }
 
 // keep gives the file its name, once it is on the disk.
-func (t *target) keep() error {
+func (t *exportTarget) keep() error {
 	if t.partial == nil {
 		return nil
 	}
@@ -157,7 +157,7 @@ func (t *target) keep() error {
 }
 
 // drop ends an export that is not whole: what can be gone on with stays.
-func (t *target) drop() {
+func (t *exportTarget) drop() {
 	if t.partial == nil {
 		return
 	}

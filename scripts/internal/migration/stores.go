@@ -1,4 +1,4 @@
-package main
+package migration
 
 import (
 	"cmp"
@@ -15,6 +15,7 @@ import (
 	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate"
+	"netlify-supabase-kv/scripts/internal/cli"
 )
 
 // stores are the flags that name the two stores. No flag has a secret as its default: help would print it.
@@ -24,7 +25,7 @@ type stores struct {
 	parallel, rate             int
 	fromTable                  string
 	decodeKeys                 bool
-	quiet, asJSON              bool
+	output                     cli.Output
 }
 
 func (s *stores) flags(f *pflag.FlagSet) {
@@ -37,19 +38,13 @@ func (s *stores) flags(f *pflag.FlagSet) {
 	f.IntVar(&s.parallel, "parallel", 16, "blobs read at once, 1 to 64")
 	f.IntVar(&s.rate, "rate", 0, fmt.Sprintf("requests a minute to Netlify's API, which allows 500 with one token; the functions need their share (default %d; without bound for a local server)", blobs.DefaultBackgroundRate))
 	f.BoolVar(&s.decodeKeys, "decode-keys", false, "listed keys are percent-encoded, as the local server of @netlify/blobs gives them")
-	f.BoolVarP(&s.quiet, "quiet", "q", false, "no progress, no summary")
-	f.BoolVar(&s.asJSON, "json", false, "print the result as JSON on standard output")
-}
-
-// setting is a flag's value, or the environment's.
-func setting[T ~string](flag string, variable T) string {
-	return cmp.Or(config.Clean(flag), string(variable))
+	s.output.Flags(f)
 }
 
 func (s *stores) access() (blobs.Access, error) {
 	var c config.Blobs
 	err := config.Read(&c, os.Getenv)
-	a := blobs.Access{SiteID: setting(s.site, c.SiteID), APIToken: setting(s.token, c.Token), APIURL: setting(s.apiURL, c.APIURL)}
+	a := blobs.Access{SiteID: cli.Setting(s.site, c.SiteID), APIToken: cli.Setting(s.token, c.Token), APIURL: cli.Setting(s.apiURL, c.APIURL)}
 	switch {
 	case err != nil:
 		return a, err
@@ -120,7 +115,7 @@ func (s *stores) hasTarget() bool {
 func (s *stores) project() (url, key string) {
 	var c config.Supabase
 	_ = config.Read(&c, os.Getenv) // any text is one
-	return setting(s.supabaseURL, c.URL), setting(s.supabaseKey, c.Key)
+	return cli.Setting(s.supabaseURL, c.URL), cli.Setting(s.supabaseKey, c.Key)
 }
 
 // firstPatience is how long the first question is repeated.
@@ -140,8 +135,8 @@ func (s *stores) target(ctx context.Context) (migrate.Target, error) {
 		return migrate.Target{}, err
 	}
 	url = supabase.URL()
-	if _, err := supabase.WithBackgroundRetries(firstPatience).ImportStates(ctx, []string{}); kv.CodeOf(err) == kv.CodeDatabaseUnreachable {
-		return migrate.Target{}, &silentError{url, err}
+	if _, err := supabase.WithBackgroundRetries(firstPatience).Migration(ctx); kv.CodeOf(err) == kv.CodeDatabaseUnreachable {
+		return migrate.Target{}, advise(&silentError{url, err})
 	} else if err != nil {
 		return migrate.Target{}, fmt.Errorf("ask %s: %w", url, err)
 	}
@@ -174,12 +169,15 @@ func (s *stores) both(ctx context.Context) (source migrate.Source, close func(),
 func transformFlags(c *cobra.Command, o *migrate.Options) {
 	f := c.Flags()
 	f.StringVar(&o.IndexPrefix, "index-prefix", migrate.DefaultIndexPrefix, "what the keys of index entries begin with")
-	f.StringArrayVar(&o.IndexRules, "index-rule", nil, "which entry a member of an index names, as in 'index:sessions=session:{member}'; repeatable")
 	f.BoolVar(&o.WrapNonJSON, "wrap-non-json", false, `store blobs that are not JSON as {"$blob":<base64>,"contentType":…}`)
 	f.BoolVar(&o.SkipNonJSON, "skip-non-json", false, "leave out blobs that are not JSON, and do not call it a failure")
 	c.MarkFlagsMutuallyExclusive("wrap-non-json", "skip-non-json")
 }
 
 func dirFlag(c *cobra.Command, dir *string) {
-	c.Flags().StringVar(dir, "dir", "kv-migration", "where the journal and the reports are")
+	c.Flags().StringVar(dir, "dir", "kv-migration", "where the reports and "+migrate.RulesFile+" are")
+}
+
+func rulesFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVar(file, "rules", "", "file of rules that say which entry a member of an index names, one a line, as in index:sessions=session:{member}")
 }

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// bar shows stages on a terminal: done and total, rate, time left, failures. Where nobody looks it says nothing.
-type bar struct {
+// Bar shows stages on a terminal: done and total, rate, time left, failures. Where nobody looks it shows nothing.
+type Bar struct {
 	mu     sync.Mutex
 	out    io.Writer // nil: nobody looks
 	bar    *progressbar.ProgressBar
@@ -19,19 +19,23 @@ type bar struct {
 	failed int
 }
 
-func (s *stores) progress(stderr io.Writer) *bar {
+// Progress returns a bar for a command; without a terminal, or with an output that is quiet, it shows nothing.
+func (o Output) Progress(stderr io.Writer) *Bar {
 	file, ok := stderr.(*os.File)
-	if !ok || s.quiet {
-		return &bar{}
+	if !ok || o.Quiet {
+		return &Bar{}
 	}
 	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 || os.Getenv("TERM") == "dumb" {
-		return &bar{}
+		return &Bar{}
 	}
-	return &bar{out: file}
+	return &Bar{out: file}
 }
 
-// Stage implements [migrate.Progress].
-func (b *bar) Stage(name string, total int) {
+// Shows tells whether anybody looks.
+func (b *Bar) Shows() bool { return b.out != nil }
+
+// Stage begins with a name and how many things there are to do; -1: nobody knows.
+func (b *Bar) Stage(name string, total int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.out == nil {
@@ -46,8 +50,8 @@ func (b *bar) Stage(name string, total int) {
 		progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionFullWidth())
 }
 
-// Done implements [migrate.Progress].
-func (b *bar) Done(n, failed int) {
+// Done says that so many more are done, and how many of these failed.
+func (b *Bar) Done(n, failed int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.bar == nil {
@@ -60,15 +64,15 @@ func (b *bar) Done(n, failed int) {
 	_ = b.bar.Add(n)
 }
 
-func (b *bar) end() {
+func (b *Bar) end() {
 	if b.bar != nil {
 		_ = b.bar.Clear()
 		b.bar = nil
 	}
 }
 
-// close takes the bar away.
-func (b *bar) close() {
+// Close takes the bar away.
+func (b *Bar) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.end()

@@ -1,4 +1,3 @@
-// Command export writes everything that a query of kv-query finds into one file, as CSV, NDJSON or JSON.
 package main
 
 import (
@@ -9,90 +8,56 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"netlify-supabase-kv/pkg/config"
-	"netlify-supabase-kv/scripts/export/internal/export"
+	"netlify-supabase-kv/scripts/internal/cli"
+	"netlify-supabase-kv/scripts/kv/internal/export"
 )
 
-// The exit statuses: 1 when it ran and could not end, 2 when it could not begin.
-const (
-	exitUnfinished = 1
-	exitFailed     = 2
-)
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := command().ExecuteContext(ctx)
-	var unfinished *unfinishedError
-	switch {
-	case err == nil:
-		return
-	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "Interrupted; the file asked for was not touched.")
-		resume(err)
-		os.Exit(exitUnfinished)
-	case errors.As(err, &unfinished):
-		report(err)
-		resume(err)
-		os.Exit(exitUnfinished)
-	}
-	report(err)
-	os.Exit(exitFailed)
-}
-
-// resume says how to go on, where there is something to go on with.
-func resume(err error) {
-	var unfinished *unfinishedError
-	if errors.As(err, &unfinished) && unfinished.kept > 0 {
-		fmt.Fprintf(os.Stderr, "Try:   the same command with --resume, which goes on after the %d entries that are written\n", unfinished.kept)
-	}
-}
-
-// report says what was wrong and what to do.
-func report(err error) {
-	fmt.Fprintln(os.Stderr, "Error:", err)
+// adviseExport says what to do about an export that could not begin.
+func adviseExport(err error) error {
 	var refused *export.Refused
 	switch {
 	case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized:
-		fmt.Fprintln(os.Stderr, "Try:   --token, or KV_READ_TOKEN in the environment")
+		return &cli.Advised{Err: err, Try: "--token, or KV_READ_TOKEN in the environment"}
 	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
-		fmt.Fprintln(os.Stderr, "Try:   --url with the address of a site that has kv-query")
-	case errors.As(err, &refused), errors.As(err, new(*unfinishedError)):
-	default:
-		fmt.Fprintln(os.Stderr, "Try:   make export ARGS=--help")
+		return &cli.Advised{Err: err, Try: "--url with the address of a site that has kv-query"}
 	}
+	return &cli.Advised{Err: err, Try: "kv export --help"}
 }
 
-// unfinishedError is one that came after the export had begun.
-type unfinishedError struct {
-	error
-	kept int // entries that --resume goes on after
+// unfinished is an export that ended after it had begun; --resume goes on after the entries that are kept.
+func unfinished(err error, kept int) error {
+	var advised *cli.Advised
+	left := &cli.Left{Err: err, Try: "the same command again"}
+	if errors.As(adviseExport(err), &advised) && errors.As(err, new(*export.Refused)) {
+		left.Try = advised.Try
+	}
+	if kept > 0 {
+		left.Try = fmt.Sprintf("the same command with --resume, which goes on after the %d entries that are written", kept)
+	}
+	return left
 }
 
-func (e *unfinishedError) Unwrap() error { return e.error }
-
-type flags struct {
+type exportFlags struct {
 	url, token, out, format, query    string
 	prefix, search, where, sort, pick string
 	indexes                           []string
 	page                              int
 	stall                             time.Duration
-	bom, noBOM, force, quiet, asJSON  bool
-	resume                            bool
+	bom, noBOM, force, resume         bool
+	output                            cli.Output
 }
 
-func command() *cobra.Command {
-	var f flags
+func exportCommand() *cobra.Command {
+	var f exportFlags
 	var variables config.Programs
 	_ = config.Read(&variables, os.Getenv) // any text is one
 	c := &cobra.Command{
@@ -102,9 +67,9 @@ func command() *cobra.Command {
 
 The file appears under its name when it is whole; until then it is <file>.partial. What an export that failed or was interrupted
 leaves there, --resume goes on with.`,
-		Example: `  make export ARGS='--prefix docs/ --out docs.ndjson'
-  make export ARGS='--index type:order --select key,value.total,createdAt --out orders.csv'
-  make export ARGS="--query '{\"search\":\"tea\"}' --format csv" > tea.csv`,
+		Example: `  kv export --prefix docs/ --out docs.ndjson
+  kv export --index type:order --select key,value.total,createdAt --out orders.csv
+  kv export --query '{"search":"tea"}' --format csv > tea.csv`,
 		Args: cobra.NoArgs, SilenceErrors: true, SilenceUsage: true,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr()) },
 	}
@@ -126,51 +91,65 @@ leaves there, --resume goes on with.`,
 	s.DurationVar(&f.stall, "stall", export.DefaultStall, "ask again after so long without a byte; two minutes later the export ends")
 	s.BoolVar(&f.resume, "resume", false, "go on with the <file>.partial that an export with the same flags left")
 	s.BoolVar(&f.force, "force", false, "write over a file that exists")
-	s.BoolVarP(&f.quiet, "quiet", "q", false, "say nothing but errors")
-	s.BoolVar(&f.asJSON, "json", false, "say what was done as JSON, on standard error")
+	f.output.Flags(s) // what was done is said on standard error: standard output may be the file
 	c.MarkFlagsMutuallyExclusive("bom", "no-bom")
 	return c
 }
 
-func (f *flags) run(ctx context.Context, stdout, stderr io.Writer) error {
+func (f *exportFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 	o, err := f.options()
 	if err != nil {
-		return err
+		return adviseExport(err)
 	}
 	o.Warn = func(message string) {
-		if !f.quiet {
+		if !f.output.Quiet {
 			fmt.Fprintln(stderr, "Note: ", message)
 		}
 	}
 	file, err := f.open(stdout, o)
 	if err != nil {
-		return err
+		return adviseExport(err)
 	}
 	defer file.drop()
 	o.From, o.Saved = file.position(), file.save
 
-	o.Progress = func(int) {}
-	bar := f.bar(ctx, o, stderr)
-	if bar != nil {
-		o.Progress = func(written int) { _ = bar.Set(written) }
+	bar := f.output.Progress(stderr)
+	if bar.Shows() {
+		total, err := export.Count(ctx, o)
+		if err != nil || total == 0 {
+			total = -1 // unknown: the export itself will say what is wrong
+		}
+		bar.Stage("exporting", total)
+	}
+	shown := 0
+	o.Progress = func(written int) {
+		bar.Done(written-shown, 0)
+		shown = written
 	}
 	start := time.Now()
 	written, err := export.Run(ctx, file, o)
+	bar.Close()
 	if err == nil {
 		err = file.keep()
 	}
 	if err != nil {
-		return &unfinishedError{err, file.position().Entries}
+		return unfinished(err, file.position().Entries)
 	}
-	if bar != nil {
-		_ = bar.Clear()
-	}
-	f.summary(stderr, written, file.size, time.Since(start))
-	return nil
+	return cli.Print(stderr, f.output, exported{written, file.size, time.Since(start).Seconds(), f.out}, func(out io.Writer, e exported) {
+		fmt.Fprintf(out, "exported   %s entries, %s bytes, in %.2fs: %s\n", humanize.Comma(int64(e.Entries)), humanize.Comma(e.Bytes), e.Seconds, e.Out)
+	})
+}
+
+// exported is what an export did.
+type exported struct {
+	Entries int     `json:"entries"`
+	Bytes   int64   `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+	Out     string  `json:"out"`
 }
 
 // options reads the flags into what to export.
-func (f *flags) options() (export.Options, error) {
+func (f *exportFlags) options() (export.Options, error) {
 	o := export.Options{URL: f.url, Token: f.token, Format: f.format, Page: f.page, Stall: f.stall, Query: map[string]json.RawMessage{}}
 	if o.Token == "" {
 		var tokens config.Access
@@ -197,7 +176,7 @@ func (f *flags) options() (export.Options, error) {
 	return o, o.Validate()
 }
 
-func (f *flags) addQuery(query map[string]json.RawMessage) error {
+func (f *exportFlags) addQuery(query map[string]json.RawMessage) error {
 	text := []byte(f.query)
 	if name, ok := strings.CutPrefix(f.query, "@"); ok {
 		var err error
@@ -239,30 +218,4 @@ func (f *flags) addQuery(query map[string]json.RawMessage) error {
 		query[name] = raw
 	}
 	return nil
-}
-
-// bar shows how far it is, where somebody is looking; nil where nobody is. It knows the whole if that can be counted.
-func (f *flags) bar(ctx context.Context, o export.Options, stderr io.Writer) *progressbar.ProgressBar {
-	terminal, ok := stderr.(*os.File)
-	if !ok || f.quiet || f.asJSON {
-		return nil
-	}
-	if info, err := terminal.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return nil
-	}
-	total, err := export.Count(ctx, o)
-	if err != nil || total == 0 {
-		total = -1 // unknown: the export itself will say what is wrong
-	}
-	return progressbar.NewOptions(total, progressbar.OptionSetWriter(terminal), progressbar.OptionSetDescription("exporting"), progressbar.OptionShowCount(),
-		progressbar.OptionShowIts(), progressbar.OptionSetItsString("entries"), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond))
-}
-
-func (f *flags) summary(stderr io.Writer, written int, size int64, took time.Duration) {
-	switch {
-	case f.asJSON:
-		_ = json.NewEncoder(stderr).Encode(map[string]any{"entries": written, "bytes": size, "seconds": took.Seconds(), "out": f.out})
-	case !f.quiet:
-		fmt.Fprintf(stderr, "exported   %d entries, %d bytes, in %s: %s\n", written, size, took.Round(10*time.Millisecond), f.out)
-	}
 }

@@ -1,4 +1,4 @@
-package main
+package migration
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"netlify-supabase-kv/pkg/migrate"
+	"netlify-supabase-kv/scripts/internal/cli"
 )
 
 func backupCommand(s *stores) *cobra.Command {
@@ -21,7 +22,7 @@ func backupCommand(s *stores) *cobra.Command {
 		Long: `Write every entry of a store into one compressed file of JSON lines, each with the SHA-256 of its value, and a manifest at its
 end. The file gets its name when it is whole; until then it is <file>.partial.
 
-A backup that was killed leaves that; remove it before the next.
+What a backup that was killed has left there, the next one writes over.
 
 It can run while the site is used: each entry is as it was when it was read. --check reads a file and says whether it is
 whole.`,
@@ -41,7 +42,7 @@ whole.`,
 }
 
 func (s *stores) backup(c *cobra.Command, from, out string, o migrate.BackupOptions) (err error) {
-	bar := s.progress(c.ErrOrStderr())
+	bar := s.output.Progress(c.ErrOrStderr())
 	o.Progress = bar
 	var result migrate.BackupResult
 	switch from {
@@ -60,15 +61,15 @@ func (s *stores) backup(c *cobra.Command, from, out string, o migrate.BackupOpti
 	default:
 		return fmt.Errorf("--from must be blobs or supabase, got %q", from)
 	}
-	bar.close()
+	bar.Close()
 	if err != nil && !errors.Is(err, migrate.ErrLeft) {
-		return err
+		return advise(err)
 	}
-	if printErr := print(s, c, result, sayBackup); printErr != nil {
+	if printErr := cli.Print(c.OutOrStdout(), s.output, result, printBackup); printErr != nil {
 		return printErr
 	}
 	if err != nil {
-		return &leftError{err, "the same command again with another --out; the file has all the others"}
+		return &cli.Left{Err: err, Try: "the same command again with another --out; the file has all the others"}
 	}
 	return nil
 }
@@ -78,13 +79,13 @@ func (s *stores) checkBackup(c *cobra.Command, file string) error {
 	if err != nil {
 		return err
 	}
-	return print(s, c, result, sayBackup)
+	return cli.Print(c.OutOrStdout(), s.output, result, printBackup)
 }
 
-func sayBackup(out io.Writer, r migrate.BackupResult) {
+func printBackup(out io.Writer, r migrate.BackupResult) {
 	fmt.Fprintf(out, "backup        %s: %s\n", r.File, humanize.IBytes(uint64(r.Size)))
 	fmt.Fprintf(out, "of            %s, %s\n", r.Source, r.At.UTC().Format(time.RFC3339))
-	fmt.Fprintf(out, "entries       %s with %s, in %s\n", count(r.Entries), humanize.IBytes(uint64(r.Bytes)), lasted(r.Seconds))
+	fmt.Fprintf(out, "entries       %s with %s, in %s\n", count(r.Entries), humanize.IBytes(uint64(r.Bytes)), duration(r.Seconds))
 	fmt.Fprintf(out, "left out      %s that could not be read, %s gone meanwhile\n", count(len(r.Unreadable)), count(r.Gone))
 	fmt.Fprintf(out, "sha256        %s\n", r.SHA256)
 	for _, problem := range r.Unreadable {
@@ -93,7 +94,7 @@ func sayBackup(out io.Writer, r migrate.BackupResult) {
 }
 
 func restoreCommand(s *stores) *cobra.Command {
-	var to string
+	var to, rules string
 	o := migrate.RestoreOptions{Parallel: migrate.DefaultRestoreParallel}
 	c := &cobra.Command{
 		Use:   "restore <file>",
@@ -103,17 +104,23 @@ func restoreCommand(s *stores) *cobra.Command {
 Entries that are missing are written. Those that are there and differ are left and listed, unless --overwrite. Nothing is
 deleted, and what is written meanwhile stays. It can be ended and given again.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return s.restore(c, args[0], to, o) },
+		RunE: func(c *cobra.Command, args []string) error { return s.restore(c, args[0], to, rules, o) },
 	}
 	c.Flags().StringVar(&to, "to", "", "the store: blobs or supabase (required)")
 	c.Flags().BoolVar(&o.Overwrite, "overwrite", false, "also entries that are there and differ")
 	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would be done; nothing is written")
 	transformFlags(c, &o.Options)
+	rulesFlag(c, &rules)
 	return c
 }
 
-func (s *stores) restore(c *cobra.Command, file, to string, o migrate.RestoreOptions) (err error) {
-	bar := s.progress(c.ErrOrStderr())
+func (s *stores) restore(c *cobra.Command, file, to, rules string, o migrate.RestoreOptions) (err error) {
+	if rules != "" {
+		if o.Rules, err = migrate.ReadRules(rules); err != nil {
+			return err
+		}
+	}
+	bar := s.output.Progress(c.ErrOrStderr())
 	o.Progress = bar
 	var result migrate.RestoreResult
 	switch to {
@@ -132,20 +139,20 @@ func (s *stores) restore(c *cobra.Command, file, to string, o migrate.RestoreOpt
 	default:
 		return fmt.Errorf("--to must be blobs or supabase, got %q", to)
 	}
-	bar.close()
+	bar.Close()
 	if err != nil && !errors.Is(err, migrate.ErrLeft) {
-		return err
+		return advise(err)
 	}
-	if printErr := print(s, c, result, sayRestore); printErr != nil {
+	if printErr := cli.Print(c.OutOrStdout(), s.output, result, printRestore); printErr != nil {
 		return printErr
 	}
 	if err != nil {
-		return &leftError{err, "--overwrite for those that differ, if the backup is right"}
+		return &cli.Left{Err: err, Try: "--overwrite for those that differ, if the backup is right"}
 	}
 	return nil
 }
 
-func sayRestore(out io.Writer, r migrate.RestoreResult) {
+func printRestore(out io.Writer, r migrate.RestoreResult) {
 	verb := "restored"
 	if r.DryRun {
 		verb = "to restore"

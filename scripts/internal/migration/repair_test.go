@@ -1,4 +1,4 @@
-package main
+package migration
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 func run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	c := command()
+	c := Command("migrate-kv-store")
 	c.SetArgs(args)
 	c.SetOut(&out)
 	err := c.ExecuteContext(t.Context())
@@ -20,8 +20,8 @@ func run(t *testing.T, args ...string) (string, error) {
 // What is repaired is tested in pkg/mirror.
 func TestRepairSaysWhatItNeeds(t *testing.T) {
 	for _, first := range []string{"", "both"} {
-		_, err := run(t, "repair", "--first", first)
-		require.ErrorContains(t, err, "--first must be blobs or supabase")
+		_, err := run(t, "repair", "--primary", first)
+		require.ErrorContains(t, err, "--primary must be blobs or supabase")
 	}
 	for _, name := range []string{"NETLIFY_SITE_ID", "NETLIFY_BLOBS_TOKEN", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY"} {
 		t.Setenv(name, "")
@@ -29,12 +29,12 @@ func TestRepairSaysWhatItNeeds(t *testing.T) {
 	for _, step := range []struct{ missing, value string }{
 		{"NETLIFY_SITE_ID", "site"}, {"NETLIFY_BLOBS_TOKEN", "the-token"}, {"SUPABASE_URL", "http://127.0.0.1:1"}, {"SUPABASE_SERVICE_ROLE_KEY", "the-key"},
 	} {
-		_, err := run(t, "repair", "--first", "blobs")
+		_, err := run(t, "repair", "--primary", "blobs")
 		require.ErrorContains(t, err, step.missing+" is not set")
 		require.NotContains(t, err.Error(), "the-")
 		t.Setenv(step.missing, step.value)
 	}
 	help, err := run(t, "repair", "--help")
 	require.NoError(t, err)
-	require.Contains(t, help, "--first")
+	require.Contains(t, help, "--primary")
 }

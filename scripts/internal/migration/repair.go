@@ -1,0 +1,55 @@
+package migration
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"netlify-supabase-kv/pkg/mirror"
+	"netlify-supabase-kv/scripts/internal/cli"
+)
+
+func repairCommand(s *stores) *cobra.Command {
+	var primary string
+	c := &cobra.Command{
+		Use:   "repair",
+		Short: "Copy what mirrored writes could not",
+		Long: `Copy what mirrored writes could not, and remove their entries in kv_outbox.
+
+Each key that has an entry there is made in the other store what it is in the primary. It can run while the site is used, and again.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return s.repair(c, mirror.Primary(primary)) },
+	}
+	c.Flags().StringVar(&primary, "primary", "", "the store that answers now: blobs or supabase (required)")
+	return c
+}
+
+func (s *stores) repair(c *cobra.Command, primary mirror.Primary) error {
+	if primary != mirror.PrimaryBlobs && primary != mirror.PrimarySupabase {
+		return fmt.Errorf("--primary must be blobs or supabase, got %q", primary)
+	}
+	source, err := s.blobsSource()
+	if err != nil {
+		return err
+	}
+	target, err := s.target(c.Context())
+	if err != nil {
+		return err
+	}
+	pair := &mirror.Pair{Supabase: target.Supabase, Blobs: source.Store, Log: slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))}
+	result, err := pair.Repair(c.Context(), primary)
+	if err != nil && result.Found == 0 {
+		return err
+	}
+	if printErr := cli.Print(c.OutOrStdout(), s.output, result, func(out io.Writer, r mirror.Repairs) {
+		fmt.Fprintf(out, "%d found, %d repaired, %d remaining\n", r.Found, r.Repaired, r.OtherPrimary+r.Failed)
+	}); printErr != nil {
+		return printErr
+	}
+	if err != nil {
+		return &cli.Left{Err: fmt.Errorf("%d of the %d outbox entries found are left: %w", result.OtherPrimary+result.Failed, result.Found, err), Try: "the same command again; what is repaired stays repaired"}
+	}
+	return nil
+}
