@@ -51,7 +51,6 @@ func Advise(err error, try string) error { return &Advised{err, try} }
 
 // Main runs a program and returns its exit status. Ctrl-C ends it.
 func Main(program *cobra.Command) int {
-	program.SilenceUsage, program.SilenceErrors = true, true
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := program.ExecuteContext(ctx)
 	interrupted := ctx.Err() != nil

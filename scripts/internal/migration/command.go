@@ -30,7 +30,8 @@ Nothing here ever deletes a blob. Every command can be ended at any time and giv
 backup begin anew, the others go on where they were.
 
 Exit status: 0, all is well; 1, it ran and something is left, which it says; 2, it could not run or not end.`,
-		Example: "  make kv ARGS='migrate plan'",
+		Example:      "  make kv ARGS='migrate plan'",
+		SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)

@@ -160,7 +160,7 @@ func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
 		"--to must be blobs or supabase":        {"restore", "nothing"},
 		"say so with --primary blobs":           {"verify", "--repair"},
 		"--from must be blobs or supabase":      {"backup", "--from", "disk"},
-		"an index rule is like":                 {"run", "--index-rule", "index:a"},
+		"an index rule is like":                 {"run", "--rules", p.rules("index:a")},
 		"the index prefix must not be empty":    {"plan", "--index-prefix", ""},
 		"the batch size must be 1 to":           {"run", "--batch-size", "0"},
 		"--parallel must be 1 to 64":            {"run", "--parallel", "0"},
@@ -233,6 +233,6 @@ func TestTheWayFromATable(t *testing.T) {
 	require.Contains(t, p.do(0, with("run")...), "31 migrated")
 	require.Contains(t, p.do(0, with("verify")...), "identical     31")
 	require.Contains(t, p.do(2, with("verify", "--repair", "--primary", "blobs")...), "--repair is for Blobs")
-	require.Contains(t, p.do(2, "verify", "--dir", p.dir), "its source was", "the directory is that of the table")
+	require.Contains(t, p.do(2, "verify", "--dir", p.dir), "is another one", "the migration is that of the table")
 	require.Contains(t, p.do(0, "close"), "The migration is closed.")
 }
