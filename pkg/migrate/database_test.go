@@ -30,7 +30,7 @@ func (d *database) target() Target { return NewTarget("test", d.supabase) }
 // empty removes everything, as if the database were new.
 func (d *database) empty(t testing.TB) {
 	t.Helper()
-	for _, table := range []string{"kv.migration", "kv.import", "public.kv_store", "public.kv_outbox"} { // members and postings follow their entries
+	for _, table := range []string{"kv.migration", "kv.import", "public.kv_store", "kv.outbox"} { // members and postings follow their entries
 		_, err := d.sql.Exec(t.Context(), "delete from "+table)
 		require.NoError(t, err)
 	}

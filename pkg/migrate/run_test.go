@@ -474,7 +474,7 @@ func TestARowThatWasMadeAnewIsForeign(t *testing.T) {
 	m.seed(3)
 	m.run()
 	m.exec("create table public.kv_store_new (like public.kv_store including all); insert into public.kv_store_new select * from public.kv_store")
-	m.exec("update public.kv_store set version = 0 where key = 'sessions/00001'") // as a restore would
+	m.exec("update public.kv_store set revision = 0 where key = 'sessions/00001'") // as a restore would
 	m.set("sessions/00001", `{"n":"newer"}`)
 	require.Equal(t, 1, m.run().States[kv.ImportForeign])
 }
