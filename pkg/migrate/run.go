@@ -155,8 +155,8 @@ type run struct {
 
 	mu      sync.Mutex
 	result  Result
-	changed int // entries, by the present pass
-	pending int // blobs that nothing is remembered of, after a pass that ended early
+	changed int                    // entries, by the present pass
+	ended   map[kv.ImportState]int // the states of all keys, after a pass that ended early
 
 	opening sync.Mutex
 	session uuid.UUID // of the present pass: what an earlier one sent and is late is refused
@@ -285,24 +285,28 @@ func (r *run) pass(ctx context.Context, retry bool) error {
 	err = r.move(ctx, l, derived, retry)
 	r.result.IndexCounts = derived.counts
 	if err != nil {
-		r.countPending(context.WithoutCancel(ctx), l)
+		r.countStates(context.WithoutCancel(ctx), l)
 	}
 	return err
 }
 
-// countPending counts the blobs that nothing is remembered of, if the database tells in time.
-func (r *run) countPending(ctx context.Context, l *listing) {
+// countStates counts what is remembered of each key, and the blobs that nothing is, if the database tells in time. What was sent last may
+// still be on its way, so each key is looked at once.
+func (r *run) countStates(ctx context.Context, l *listing) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	r.pending = 0
+	states := map[kv.ImportState]int{}
 	for s, err := range walk(l.all(), none, r.remembered(ctx), none, nil) {
-		if err != nil {
+		switch {
+		case err != nil:
 			return
-		}
-		if s.listed != nil && s.known == nil && kv.ValidateKey(s.key) == nil {
-			r.pending++
+		case s.known != nil && s.known.State != "":
+			states[s.known.State]++
+		case s.listed != nil && kv.ValidateKey(s.key) == nil:
+			states[statePending]++
 		}
 	}
+	r.ended = states
 }
 
 func (r *run) remembered(ctx context.Context) iter.Seq2[kv.Known, error] {
@@ -537,6 +541,9 @@ func (r *run) end(ctx context.Context, runErr error) (err error) {
 	defer cancel()
 	invalid := result.Problems // of keys that the database cannot remember
 	status, err := r.target.Supabase.MigrationStatus(asking)
+	if r.ended != nil {
+		status.States = r.ended
+	}
 	if err == nil {
 		result.Problems, err = readProblems(asking, r.target, status)
 	}
@@ -545,9 +552,6 @@ func (r *run) end(ctx context.Context, runErr error) (err error) {
 		for _, p := range invalid.Failures {
 			result.fail(p)
 			result.States[kv.ImportFailed]++
-		}
-		if runErr != nil && r.pending > 0 {
-			result.States[statePending] = r.pending
 		}
 	}
 	if err != nil && runErr == nil {

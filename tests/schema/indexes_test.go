@@ -329,7 +329,7 @@ func TestTruncateOfSeveralTables(t *testing.T) {
 	conn := newDatabase(t).connect(t)
 	for _, tables := range []string{
 		"public.kv_store", "public.kv_store, kv.posting, kv.member", "kv.member, kv.posting, public.kv_store", "public.kv_store, kv.posting",
-		"public.kv_store, kv.member", "public.kv_store, kv.posting, kv.member, kv.log, kv.outbox, kv.import, kv.import_left, kv.migration, kv.log_mark",
+		"public.kv_store, kv.member", "public.kv_store, kv.posting, kv.member, kv.log, kv.outbox, kv.import, kv.migration, kv.log_mark",
 		"public.kv_store cascade",
 	} {
 		upsert(t, conn, "e", `{"a":1.0}`, pairs{{"i", "m"}, {"j", "n"}})

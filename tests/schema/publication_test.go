@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,12 +14,9 @@ func TestAPublicationForAllTablesStopsNothing(t *testing.T) {
 	d := newDatabase(t)
 	exec(t, d.superuser(t), "create publication everything for all tables") // Supabase lets postgres do it
 	conn := d.connect(t)
-	const (
-		run     = "00000000-0000-4000-8000-000000000001"
-		session = "00000000-0000-4000-8000-000000000002"
-	)
-	exec(t, conn, "select public.kv_import_open($1, $2)", run, session)
-	exec(t, conn, "select public.kv_import($1, '{x,y}', '{1,2}', array[null, null], '{f,f}', array[null, null]::bigint[], array[null, null]::bigint[])", session)
+	const session = "00000000-0000-4000-8000-000000000002"
+	exec(t, conn, "select public.kv_migration_open('a source', '{}', '{}', $1, 'a test', 60, null, false)", session)
+	exec(t, conn, importOf("{x,y}", "{1,2}", "{f,f}"), session)
 	for i := range 5 {
 		exec(t, conn, "select public.kv_upsert('a', $1, '{{i,m},{j,n}}', $2, true)", `{"n":1}`, requestID(3*i+1))
 		exec(t, conn, "select public.kv_upsert('a', $1, '{{i,o}}', $2, true)", `{"n":2}`, requestID(3*i+2))
@@ -29,8 +27,8 @@ func TestAPublicationForAllTablesStopsNothing(t *testing.T) {
 	exec(t, conn, "update public.kv_store set key = 'z', indexes = '{k:l}' where key = 'y'")
 	remove(t, conn, "x")
 	exec(t, conn, "select public.kv_mirror_forget((select array_agg(id) from kv.outbox))")
-	exec(t, conn, "select public.kv_import_renew_lease($1, true)", session)
-	exec(t, conn, "select public.kv_import_close()")
+	exec(t, conn, "select public.kv_migration_renew($1, 0, null, null)", session)
+	exec(t, conn, "select public.kv_migration_close()")
 	require.Equal(t, `{"keys":["j","z"],"count":2}`, one[string](t, conn, "select public.kv_list()"))
 	exec(t, d.owner(t), "create table public.without_one (); grant all on public.without_one to service_role")
 	requireCode(t, "55000", conn, "delete from public.without_one where false") // checked before any row is looked for
@@ -71,4 +69,11 @@ func TestPruningThatFailsFailsNoWrite(t *testing.T) {
 	}
 	require.Equal(t, `{"a":2}`, get(t, conn, "a"))
 	require.Equal(t, 10, one[int](t, conn, "select count(*) from kv.log where starts_with(key, 'old/')"), "each attempt failed")
+}
+
+// importOf calls kv_import for a session, $1, with arrays of keys, values and whether they are index entries, as Postgres writes them.
+func importOf(keys, values, isIndex string) string {
+	none := "array_fill(null::%[1]s, array[cardinality('" + keys + "'::text[])])"
+	texts, numbers := fmt.Sprintf(none, "text"), fmt.Sprintf(none, "bigint")
+	return fmt.Sprintf("select public.kv_import($1, '%[1]s', '%[2]s', %[4]s, %[4]s, '%[3]s', '%[3]s', %[5]s, %[5]s, %[4]s, %[4]s, %[4]s)", keys, values, isIndex, texts, numbers)
 }

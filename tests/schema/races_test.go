@@ -307,7 +307,7 @@ func TestRacingCopiesNeverDeadlock(t *testing.T) {
 		seeds[i] = source.Uint64()
 	}
 	session := one[string](t, d.connect(t), "select gen_random_uuid()")
-	exec(t, d.connect(t), "select public.kv_import_open(gen_random_uuid(), $1)", session)
+	exec(t, d.connect(t), "select public.kv_migration_open('a source', '{}', '{}', $1, 'a test', 600, null, false)", session)
 	var mutex sync.Mutex
 	codes := map[string]int{}
 	together(t, d, workers, func(worker int, conn *pgx.Conn) error {
@@ -330,7 +330,7 @@ func TestRacingCopiesNeverDeadlock(t *testing.T) {
 					_, err = conn.Exec(ctx, "select public.kv_mirror_copy($1, $2, $3, '{}', true, $4, null, null, gen_random_uuid())", index, token, list, kind == 0)
 				}
 			case 2:
-				_, err = conn.Exec(ctx, "select public.kv_import($1, array['i2', 'i0', 'i1'], array[$2, $2, $2], array[null, null, null], array[true, true, true], array[null, null, null]::bigint[], array[null, null, null]::bigint[])", session, list)
+				_, err = conn.Exec(ctx, importOf("{i2,i0,i1}", "{"+strings.Repeat(`,"`+strings.ReplaceAll(list, `"`, `\"`)+`"`, 3)[1:]+"}", "{t,t,t}"), session)
 			case 3:
 				if _, err = conn.Exec(ctx, "select public.kv_upsert($1, $2)", index, list); r.IntN(3) == 0 && err == nil {
 					_, err = conn.Exec(ctx, "select public.kv_delete($1)", index)
