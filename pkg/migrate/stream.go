@@ -60,7 +60,7 @@ func list(ctx context.Context, source Source, dir string, progress Progress) (l 
 func (l *listing) count(blob blobs.Listed) {
 	l.blobs++
 	l.bytes += blob.Size
-	if blob.Size > blobs.MaxResponseBytes {
+	if blob.Size > kv.MaxResponseBytes {
 		l.unanswerable++
 	}
 	at, _ := slices.BinarySearchFunc(l.largest, blob.Size, func(s Sized, size int64) int {

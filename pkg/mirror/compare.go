@@ -2,37 +2,46 @@ package mirror
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"log/slog"
 	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Comparison configures [Compare].
+// Comparison is how reads are compared.
 type Comparison struct {
-	// Share of the reads to compare, from 0 to 1.
+	// Share of the reads, from 0 to 1.
 	Share float64
-	// Timeout is how much longer than the primary a compared read may take.
+	// Budget is how much longer than the first store a compared read may take.
 	Timeout time.Duration
-	// Log gets a line for each difference, with the keys that are missing, extra or different, and no values.
+	// Log gets a line for each difference: which keys, missing, extra, different or in another order, never the values.
 	Log *slog.Logger
+	// Primary is the store that answers.
+	Primary Primary
+	// Record keeps what was found, for whoever decides on the switch; nil keeps nothing. No read waits for it.
+	Record func(context.Context, kv.ComparedReads) error
 }
 
-// Compare returns a reader that answers from primary, and for a share of the reads also asks other. A difference is
-// checked once more, since a write may have come between. Queries are not compared, because Blobs does not support
-// them.
+// Compare returns a reader that answers as first does, and asks other as well for a share of the reads. What differs is asked
+// for once more, since a write may have come in between. Queries are not compared: Blobs cannot answer them.
 func Compare(primary, other kv.Reader, c Comparison) kv.Reader {
-	return comparingReader{primary, other, c}
+	return comparingReader{primary, other, c, &recorder{Comparison: c}}
 }
 
 type comparingReader struct {
 	primary, other kv.Reader
 	Comparison
+	recorder *recorder
 }
 
 func (c comparingReader) Stats() kv.CacheStats { return c.primary.Stats() }
@@ -51,7 +60,7 @@ func (c comparingReader) Get(ctx context.Context, key string, f kv.Freshness) (k
 		if body == "" {
 			return contents{}
 		}
-		return contents{key: json.RawMessage(body)}
+		return contents{values: map[string]json.RawMessage{key: json.RawMessage(body)}}
 	})
 }
 
@@ -59,7 +68,7 @@ func (c comparingReader) List(ctx context.Context, q kv.ListQuery, f kv.Freshnes
 	read := func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.ReadResult, error) {
 		return from.List(ctx, q, f)
 	}
-	if !q.ByKey() { // each store has its own times, and so its own pages
+	if !q.ByKey() { // each store has times of its own, and so pages of its own
 		result, err := c.primary.List(ctx, q, f)
 		result.Compared = kv.ComparedSkipped
 		return result, err
@@ -69,7 +78,7 @@ func (c comparingReader) List(ctx context.Context, q kv.ListQuery, f kv.Freshnes
 
 type readFunc func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.ReadResult, error)
 
-// compare answers from the primary. It asks both stores at once, and neither from memory.
+// compare answers from the first store. Both are asked at once; a compared answer comes from the store itself, not from memory.
 func (c comparingReader) compare(ctx context.Context, function string, f kv.Freshness, read readFunc, parse func(string) contents) (kv.ReadResult, error) {
 	if rand.Float64() >= c.Share { // #nosec G404 -- a sample
 		result, err := read(ctx, c.primary, f)
@@ -91,9 +100,11 @@ func (c comparingReader) compare(ctx context.Context, function string, f kv.Fres
 	defer deadline.Stop()
 	select {
 	case <-deadline.C:
+		c.recorder.add(function, nil)
 		return result, err
 	case other := <-others:
 		if other.err != nil {
+			c.recorder.add(function, nil)
 			return result, err
 		}
 		differences := parse(result.Body).differences(other.contents)
@@ -101,11 +112,92 @@ func (c comparingReader) compare(ctx context.Context, function string, f kv.Fres
 			differences = c.again(otherCtx, deadline, read, parse)
 		}
 		result.Compared = c.verdict(function, differences)
+		c.recorder.add(function, differences)
 		return result, err
 	}
 }
 
-// storeContents are what one store returned.
+// recorder tells what the reads of this instance found, beside the reads: nobody waits for it, and nobody is told where it fails. What could
+// not be told yet is told later, and is bounded.
+type recorder struct {
+	Comparison
+
+	mu      sync.Mutex
+	waiting kv.ComparedReads
+	unsent  *kv.ComparedReads // what could not be told, or of which the answer was lost
+	telling bool
+	told    time.Time
+}
+
+const (
+	// recordEvery is how long reads that matched wait to be told.
+	recordEvery = 30 * time.Second
+	// recordMatched is how many of them do not wait.
+	recordMatched = 200
+	// recordTimeout bounds one try to tell.
+	recordTimeout = 5 * time.Second
+	// maxRecorded is how many differences are kept: of a read, and until they are told.
+	maxRecorded = 200
+)
+
+// add takes a compared read; differences is nil where the other store did not answer.
+func (r *recorder) add(function string, differences []difference) {
+	if r.Record == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case differences == nil:
+		r.waiting.Unanswered++
+	case len(differences) == 0:
+		r.waiting.Matched++
+	default:
+		r.waiting.Differed++
+	}
+	now := time.Now()
+	for _, d := range differences {
+		if len(r.waiting.Differences) == maxRecorded {
+			break
+		}
+		r.waiting.Differences = append(r.waiting.Differences, kv.ReadDifference{
+			At: now.UTC(), Function: function, Kind: d.How, KeyHash: digest([]byte(d.Key)), PrimaryDigest: digest(d.primary), OtherDigest: digest(d.other),
+		})
+	}
+	if !r.telling && (r.waiting.Differed > 0 || r.waiting.Matched+r.waiting.Unanswered >= recordMatched || now.Sub(r.told) >= recordEvery) {
+		r.telling = true
+		r.told = now
+		if r.unsent == nil {
+			r.waiting.Request, r.waiting.Primary = uuid.New(), string(r.Primary)
+			r.unsent = &kv.ComparedReads{}
+			*r.unsent, r.waiting = r.waiting, kv.ComparedReads{}
+		}
+		go r.tell(*r.unsent)
+	}
+}
+
+func (r *recorder) tell(found kv.ComparedReads) {
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	defer cancel()
+	err := r.Record(ctx, found)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.telling = false
+	if err == nil {
+		r.unsent = nil
+	}
+}
+
+// digest is the SHA-256 of a value, in hexadecimal; empty where there is none.
+func digest(value []byte) string {
+	if value == nil {
+		return ""
+	}
+	sum := sha256.Sum256(value)
+	return hex.EncodeToString(sum[:])
+}
+
+// storeContents are what a store has.
 type storeContents struct {
 	contents contents
 	err      error
@@ -119,7 +211,7 @@ func (c comparingReader) ask(ctx context.Context, from kv.Reader, read readFunc,
 	return storeContents{contents: parse(result.Body)}
 }
 
-// again asks both stores once more and returns what still differs; nil without enough time.
+// again asks both stores once more and returns what still differs; nil where there was no time to find out.
 func (c comparingReader) again(ctx context.Context, deadline *time.Timer, read readFunc, parse func(string) contents) []difference {
 	found := make(chan []difference, 1)
 	go func() {
@@ -138,8 +230,7 @@ func (c comparingReader) again(ctx context.Context, deadline *time.Timer, read r
 	}
 }
 
-// verdict logs the differences and returns the outcome. Nil means that the comparison did not end; empty, that the
-// stores agree.
+// verdict logs the differences: nil means that nobody knows, none that the stores are alike.
 func (c comparingReader) verdict(function string, differences []difference) kv.Compared {
 	if differences == nil {
 		return kv.ComparedSkipped
@@ -153,53 +244,63 @@ func (c comparingReader) verdict(function string, differences []difference) kv.C
 	return kv.ComparedDiffers
 }
 
-// difference is a key about which the stores differ.
+// difference is a key that the stores do not agree about.
 type difference struct {
 	Key string `json:"key"`
-	// How it is in the other store: missing, extra or different.
+	// How it is in the other store: missing, extra, different, or in another order.
 	How string `json:"how"`
+
+	primary, other json.RawMessage
 }
 
 // contents are values by key; a key without its value has nil.
-type contents map[string]json.RawMessage
+type contents struct {
+	values map[string]json.RawMessage
+	order  []string // of the keys of a list
+}
 
 func listContents(body string) contents {
 	var list struct {
 		Keys []string
-		Data contents
+		Data map[string]json.RawMessage
 	}
 	if json.Unmarshal([]byte(body), &list) != nil {
 		return contents{}
 	}
-	found := make(contents, len(list.Keys))
+	found := contents{values: make(map[string]json.RawMessage, len(list.Keys)), order: list.Keys}
 	for _, key := range list.Keys {
-		found[key] = list.Data[key]
+		found.values[key] = list.Data[key]
 	}
 	return found
 }
 
-// differences is never nil.
+// differences is never nil. Lists that differ in the order of their keys alone do so at the first key that is out of place.
 func (c contents) differences(other contents) []difference {
 	found := []difference{}
-	for key, value := range c {
-		theirs, there := other[key]
+	for key, value := range c.values {
+		theirs, there := other.values[key]
 		switch {
 		case !there:
-			found = append(found, difference{key, "missing"})
+			found = append(found, difference{key, "missing", value, nil})
 		case !sameJSON(value, theirs):
-			found = append(found, difference{key, "different"})
+			found = append(found, difference{key, "different", value, theirs})
 		}
 	}
-	for key := range other {
-		if _, there := c[key]; !there {
-			found = append(found, difference{key, "extra"})
+	for key, theirs := range other.values {
+		if _, there := c.values[key]; !there {
+			found = append(found, difference{key, "extra", nil, theirs})
+		}
+	}
+	for i := 0; len(found) == 0 && i < min(len(c.order), len(other.order)); i++ {
+		if c.order[i] != other.order[i] {
+			found = append(found, difference{c.order[i], "order", nil, nil})
 		}
 	}
 	slices.SortFunc(found, func(a, b difference) int { return strings.Compare(a.Key, b.Key) })
 	return found
 }
 
-// sameJSON compares texts as JSON values, and numbers by their text.
+// sameJSON compares texts as JSON values, numbers by their spelling.
 func sameJSON(a, b json.RawMessage) bool {
 	if string(a) == string(b) {
 		return true

@@ -71,6 +71,8 @@ func TestReadsAreComparedAsJSON(t *testing.T) {
 		"ListsWithoutData": {[]string{`{"keys":["a"],"count":1}`}, []string{`{"keys":["a"],"count":1}`}, true, kv.ComparedMatch, ""},
 		"ListsThatDiffer": {[]string{list}, []string{`{"keys":["a","c"],"count":2,"data":{"a":{"x":2},"c":1}}`}, true, kv.ComparedDiffers,
 			`[{"key":"a","how":"different"},{"key":"b","how":"missing"},{"key":"c","how":"extra"}]`},
+		"ListsInAnotherOrder": {[]string{list}, []string{`{"keys":["b","a"],"count":2,"data":{"a":{"x":1,"y":[1.0]},"b":null}}`}, true, kv.ComparedDiffers,
+			`[{"key":"a","how":"order"}]`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -102,6 +104,63 @@ func TestReadsAreComparedAsJSON(t *testing.T) {
 			require.NotContains(t, log.String(), `"x"`, "no values")
 		})
 	}
+}
+
+// TestWhatComparedReadsFindIsRecordedBesideThem: no read waits for it or fails with it; no key and no value is told; what could not be told
+// is told later.
+func TestWhatComparedReadsFindIsRecordedBesideThem(t *testing.T) {
+	t.Parallel()
+	told, let := make(chan kv.ComparedReads), make(chan error)
+	other := &fixed{bodies: []string{`{"secret":2}`}}
+	reader := Compare(&fixed{bodies: []string{`{"secret":1}`}}, other, Comparison{
+		Share: 1, Timeout: 5 * time.Second, Log: slog.New(slog.DiscardHandler), Primary: PrimaryBlobs,
+		Record: func(_ context.Context, found kv.ComparedReads) error {
+			told <- found
+			return <-let
+		},
+	})
+	read := func() {
+		t.Helper()
+		began := time.Now()
+		_, err := reader.Get(t.Context(), "the-key", kv.Freshness{})
+		require.NoError(t, err)
+		require.Less(t, time.Since(began), 4*time.Second, "the recorder is not waited for")
+	}
+	read()
+	first := <-told
+	require.Equal(t, []any{"blobs", 0, 1, 0}, []any{first.Primary, first.Matched, first.Differed, first.Unanswered})
+	require.Len(t, first.Differences, 1)
+	require.Equal(t, []string{"kv-get", "different"}, []string{first.Differences[0].Function, first.Differences[0].Kind})
+	require.Equal(t, digest([]byte(`{"secret":1}`)), first.Differences[0].PrimaryDigest)
+	require.Equal(t, digest([]byte(`{"secret":2}`)), first.Differences[0].OtherDigest)
+	text, err := json.Marshal(first)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "the-key")
+	require.NotContains(t, string(text), "secret")
+	for range 300 { // while it is being told
+		read()
+	}
+	let <- errors.New("the database is away")
+	for settled := false; !settled; time.Sleep(time.Millisecond) {
+		r := reader.(comparingReader).recorder
+		r.mu.Lock()
+		settled = !r.telling
+		r.mu.Unlock()
+	}
+	read()
+	again := <-told
+	require.Equal(t, first, again, "the same request, which counts once")
+	let <- nil
+	for told, r := false, reader.(comparingReader).recorder; !told; time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		told = r.unsent == nil
+		r.mu.Unlock()
+	}
+	read()
+	rest := <-told
+	require.Equal(t, 302, rest.Differed)
+	require.Len(t, rest.Differences, maxRecorded)
+	let <- nil
 }
 
 func TestAComparisonIsNeverTheCallersProblem(t *testing.T) {

@@ -178,7 +178,7 @@ func (p *pairTest) everything(store kv.Store) map[string]json.RawMessage {
 
 func (p *pairTest) requireAlike(message string) {
 	p.t.Helper()
-	require.Empty(p.t, contents(p.everything(p.Supabase)).differences(p.everything(p.Blobs)), message)
+	require.Empty(p.t, contents{values: p.everything(p.Supabase)}.differences(contents{values: p.everything(p.Blobs)}), message)
 }
 
 func first(p *Pair, primary Primary) kv.Store {
@@ -357,7 +357,7 @@ func TestRacingWritesEndAlike(t *testing.T) {
 			group.Wait()
 			p.waitForLateWrites()
 			p.setFaults(blobstest.Faults{})
-			before := len(contents(p.everything(p.Supabase)).differences(p.everything(p.Blobs)))
+			before := len(contents{values: p.everything(p.Supabase)}.differences(contents{values: p.everything(p.Blobs)}))
 			known := len(p.traces())
 			p.repair(direction)
 			t.Logf("%d writes, %d of them failed; %d keys differed and %d outbox entries were left before repair", racing.Load(), failed.Load(), before, known)

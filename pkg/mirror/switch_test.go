@@ -199,7 +199,7 @@ func (p *pairTest) copyEverything() {
 
 // unlike lists what differs. Members that instances of both kinds added during a switch may be in another order.
 func (p *pairTest) unlike() []difference {
-	sorted := func(c contents) contents {
+	sorted := func(c map[string]json.RawMessage) contents {
 		for key, value := range c {
 			var members []string
 			if strings.HasSuffix(key, "/index") && json.Unmarshal(value, &members) == nil {
@@ -207,7 +207,7 @@ func (p *pairTest) unlike() []difference {
 				c[key], _ = json.Marshal(members)
 			}
 		}
-		return c
+		return contents{values: c}
 	}
 	return sorted(p.everything(p.Supabase)).differences(sorted(p.everything(p.Blobs)))
 }

@@ -59,7 +59,9 @@ func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
 		reader = cache
 	}
 	if stores.CompareReads > 0 {
-		return mirror.Compare(reader, kv.Uncached(stores.other()), mirror.Comparison{Share: stores.CompareReads, Timeout: stores.CompareTimeout, Log: newLog()})
+		return mirror.Compare(reader, kv.Uncached(stores.other()), mirror.Comparison{
+			Share: stores.CompareReads, Timeout: stores.CompareTimeout, Log: newLog(), Primary: stores.primary, Record: stores.supabase.AddCompared,
+		})
 	}
 	return reader
 }
