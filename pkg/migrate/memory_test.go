@@ -1,0 +1,113 @@
+package migrate
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/migratetest"
+)
+
+// madeUp is a source of any number of entries, each a member of two of 20 indexes, that takes no memory. It lists them in no order.
+type madeUp struct {
+	entries int
+	peak    atomic.Uint64 // of the heap in use, as far as it was looked at
+	looked  atomic.Int64
+}
+
+const madeUpIndexes = 20
+
+func (m *madeUp) Name() string { return "made up" }
+
+func (m *madeUp) List(context.Context) iter.Seq2[blobs.Listed, error] {
+	return func(yield func(blobs.Listed, error) bool) {
+		for i := range m.entries {
+			key := fmt.Sprintf("sessions/%08d", (i*7919)%m.entries) // a prime that is in no number of entries
+			if !yield(blobs.Listed{Key: key, ETag: "e", Size: 300}, nil) {
+				return
+			}
+		}
+		for i := range madeUpIndexes {
+			if !yield(blobs.Listed{Key: fmt.Sprintf("index:%02d", i), ETag: "e", Size: int64(m.entries)}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (m *madeUp) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
+	return ordered(ctx, 4, list, func(l blobs.Listed) int64 { return l.Size }, func(_ context.Context, l blobs.Listed) Item {
+		if m.looked.Add(1)%2000 == 0 {
+			m.look()
+		}
+		return Item{Listed: l, Blob: blobs.Blob{Value: m.value(l.Key), ETag: "e"}}
+	})
+}
+
+// look keeps how much of the heap is in use.
+func (m *madeUp) look() {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	for {
+		peak := m.peak.Load()
+		if stats.HeapAlloc <= peak || m.peak.CompareAndSwap(peak, stats.HeapAlloc) {
+			return
+		}
+	}
+}
+
+func (m *madeUp) value(key string) []byte {
+	var index int
+	if _, err := fmt.Sscanf(key, "index:%d", &index); err != nil {
+		return fmt.Appendf(nil, `{"key":"%s","text":"%s"}`, key, strings.Repeat("words of a text ", 16))
+	}
+	out := []byte{'['}
+	for i := range m.entries {
+		if i%madeUpIndexes == index || (i+1)%madeUpIndexes == index {
+			out = fmt.Appendf(out, `"%08d",`, i)
+		}
+	}
+	out[len(out)-1] = ']'
+	return out
+}
+
+// TestMemoryDoesNotGrowWithTheNumberOfEntries plans, runs and verifies five times as many entries, and holds the heap against that of the
+// fewer. MIGRATE_TEST_MEMORY is how many these are. A million of them: make migrate-scale.
+func TestMemoryDoesNotGrowWithTheNumberOfEntries(t *testing.T) {
+	few := migratetest.Share(t, "MIGRATE_TEST_MEMORY", 10_000)
+	peaks := map[int]uint64{}
+	for _, entries := range []int{few, 5 * few} {
+		d := newDatabase(t)
+		source := &madeUp{entries: entries}
+		dir := t.TempDir()
+		p, err := Plan(t.Context(), source, ptr(d.target()), PlanOptions{Options: defaults, Dir: dir, Progress: noProgress{}})
+		require.NoError(t, err)
+		require.Equal(t, entries+madeUpIndexes, p.Migratable)
+		rules, err := ReadRules(filepath.Join(dir, RulesFile))
+		require.NoError(t, err)
+		require.Len(t, rules, madeUpIndexes)
+		result, err := Run(t.Context(), source, d.target(), RunOptions{Options: defaults, Rules: rules, Dir: dir, BatchSize: 500, Progress: noProgress{}})
+		require.NoError(t, err)
+		require.Equal(t, []int{entries + madeUpIndexes, 2 * entries}, []int{result.States[kv.ImportImported], result.Named})
+		v, err := Verify(t.Context(), source, d.target(), VerifyOptions{Options: defaults, Rules: rules, Dir: dir, Progress: noProgress{}})
+		require.NoError(t, err)
+		require.True(t, v.Same(), v.Found)
+		require.Equal(t, entries+madeUpIndexes, v.Identical)
+		peaks[entries] = source.peak.Load() >> 10
+		t.Logf("%d entries: at most %d KiB of heap; run %.1f s, verify %.1f s", entries, peaks[entries], result.Seconds, v.Seconds)
+	}
+	// What does grow is a single index entry: its array has to be read at once.
+	grown := int64(peaks[5*few]) - int64(peaks[few])
+	indexEntries := int64(5*few) * 2 / madeUpIndexes * 200 >> 10 // parsed
+	require.Less(t, grown, 16<<10+indexEntries, "KiB")
+}
