@@ -9,9 +9,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/blobs"
@@ -51,8 +53,9 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// TestARunThatIsKilledAtAnyMomentGoesOn kills runs at random moments, changes blobs in between, and wants one last run to end
-// identical. MIGRATE_TEST_KILLS is how often, MIGRATE_TEST_SEED repeats it.
+// TestARunThatIsKilledAtAnyMomentGoesOn kills runs at random moments, each with a directory of its own, as from another machine; in every
+// other one the database dies under it, too. Blobs change in between, and one last run must end identical. MIGRATE_TEST_KILLS is how
+// often, MIGRATE_TEST_SEED repeats it.
 func TestARunThatIsKilledAtAnyMomentGoesOn(t *testing.T) {
 	m := newMigration(t)
 	kills := migratetest.Share(t, "MIGRATE_TEST_KILLS", 4)
@@ -63,17 +66,55 @@ func TestARunThatIsKilledAtAnyMomentGoesOn(t *testing.T) {
 		for range 30 {
 			m.change(random)
 		}
-		child, err := json.Marshal(crashChild{m.access, m.url(), m.key, t.TempDir()}) // as from another machine
+		child, err := json.Marshal(crashChild{m.access, m.url(), m.key, t.TempDir()})
 		require.NoError(t, err)
-		if m.killed(string(child), time.Duration(random.IntN(250))*time.Millisecond) {
+		revive := func() {}
+		if killed%2 == 1 {
+			revive = m.killDatabase(20 * time.Millisecond)
+		}
+		// A run waits for the lease of the one before first.
+		if m.killed(string(child), time.Duration(random.IntN(250))*time.Millisecond+time.Duration(killed%2)*testLease) {
 			killed++
 		} else {
 			ended++
 		}
+		revive()
 	}
 	t.Logf("%d runs were killed, %d were quicker", killed, ended)
 	m.run()
 	m.requireIdentical()
+}
+
+// TestARunOutlivesTheDatabase: whatever is under way when it dies is rolled back, or is done and nobody is told.
+func TestARunOutlivesTheDatabase(t *testing.T) {
+	m := newMigration(t)
+	m.seed(300)
+	revive := m.killDatabase(100 * time.Millisecond)
+	time.AfterFunc(2*time.Second, revive)
+	result := m.run()
+	revive()
+	require.Zero(t, result.Failed, result.Failures)
+	m.requireIdentical()
+}
+
+// killDatabase ends all connections that PostgREST has to this test's database, again and again until it is revived. Its server is other
+// tests', too.
+func (m *migration) killDatabase(every time.Duration) (revive func()) {
+	m.t.Helper()
+	admin, err := pgx.Connect(m.t.Context(), os.Getenv("DATABASE_ADMIN_URL"))
+	require.NoError(m.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var killing sync.WaitGroup
+	killing.Go(func() {
+		for sleep(ctx, every) == nil {
+			_, _ = admin.Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and usename <> $2", m.sql.Config().Database, m.sql.Config().User)
+		}
+	})
+	return sync.OnceFunc(func() {
+		cancel()
+		killing.Wait()
+		_ = admin.Close(context.Background())
+	})
 }
 
 // url is that of the database; site has one of its own.

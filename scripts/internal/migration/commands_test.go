@@ -168,7 +168,7 @@ func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
 		"unknown flag":                          {"run", "--fast"},
 		"unknown command":                       {"nonsense"},
 		"SUPABASE_URL must be an address like ": {"run", "--supabase-url", "supabase"},
-		"cannot be used":                        {"backup", "--check", filepath.Join("..", "..", "go.mod")},
+		"cannot be used":                        {"backup", "--check", filepath.Join("..", "..", "..", "go.mod")},
 	} {
 		require.Contains(t, p.do(2, args...), want)
 	}
