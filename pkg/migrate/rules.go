@@ -39,7 +39,7 @@ func ParseRule(text string) (Rule, error) {
 func (r Rule) String() string { return r.Index + "=" + r.Entry }
 
 func (r Rule) key(member kv.Member) string {
-	return strings.Replace(r.Entry, memberPlace, member.Spelling(), 1)
+	return strings.Replace(r.Entry, memberPlace, member.Text(), 1)
 }
 
 // Rules are those of a migration.
@@ -254,13 +254,13 @@ func (d *derivation) add(item Item, o Options, rules Rules) error {
 	}
 	return eachMember(elements, func(e element) error {
 		d.counts.Members++
-		if e.problem == "" && len(item.Key)+1+len(e.member.Spelling()) > kv.MaxKeyBytes {
+		if e.problem == "" && len(item.Key)+1+len(e.member.Text()) > kv.MaxKeyBytes {
 			e.problem = fmt.Sprintf("with its index it is longer than %d bytes", kv.MaxKeyBytes)
 		}
 		switch {
 		case e.problem != "":
 			d.counts.Unusable++
-			d.unresolved(Member{item.Key, e.member.Spelling(), e.problem})
+			d.unresolved(Member{item.Key, e.member.Text(), e.problem})
 			return nil
 		case len(rules) == 0:
 			d.counts.Unruled++
@@ -304,7 +304,7 @@ func (d *derivation) unresolved(m Member) {
 func (d *derivation) unnamed(p derivedPairs) {
 	d.counts.Unnamed += len(p.pairs)
 	for _, pair := range p.pairs {
-		d.unresolved(Member{pair[0], kv.Member(pair[1]).Spelling(), fmt.Sprintf("there is no entry %q", p.key)})
+		d.unresolved(Member{pair[0], kv.Member(pair[1]).Text(), fmt.Sprintf("there is no entry %q", p.key)})
 	}
 }
 

@@ -92,7 +92,7 @@ const (
 // entry takes one that is no index entry.
 func (f *ruleFinder) entry(key string, own [][2]string) error {
 	for _, pair := range own {
-		if err := f.sorted.add(kv.Member(pair[1]).Spelling(), nameOfOwn+pair[0]+"\x00"+pair[1]); err != nil {
+		if err := f.sorted.add(kv.Member(pair[1]).Text(), nameOfOwn+pair[0]+"\x00"+pair[1]); err != nil {
 			return err
 		}
 	}
@@ -127,7 +127,7 @@ func (f *ruleFinder) index(key string, elements []element) error {
 			u.nothing++
 			return nil
 		}
-		return f.sorted.add(e.member.Spelling(), nameOfMember+key+"\x00"+string(e.member))
+		return f.sorted.add(e.member.Text(), nameOfMember+key+"\x00"+string(e.member))
 	})
 }
 
