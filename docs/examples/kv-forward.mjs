@@ -16,7 +16,7 @@
 // written only over the state that Supabase was seen to have. Then Blobs is read again, until it has not changed.
 //
 // An outbox entry (kv.outbox) is added before the write and removed when the copy is there. After a crash it stays, and
-// `migrate-kv-store repair --first blobs` makes the copy. The log names no key: {"level":"ERROR","msg":"mirror failed",…}. With
+// `kv migrate repair --primary blobs` makes the copy. The log names no key: {"level":"ERROR","msg":"mirror failed",…}. With
 // `add outbox entries` in its error there is no outbox entry, and only `verify` finds the key.
 
 const rounds = 50; // other writers of the same key copy it too
