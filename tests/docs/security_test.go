@@ -11,11 +11,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPromisesNameTestsThatExist: a promise of SECURITY.md is worth what its tests are.
-func TestPromisesNameTestsThatExist(t *testing.T) {
+// TestPromisesNameTests: a promise of SECURITY.md is worth what its tests are.
+func TestPromisesNameTests(t *testing.T) {
 	text, err := os.ReadFile("../../docs/SECURITY.md")
 	require.NoError(t, err)
-	there := map[string]bool{}
+	promises, _, found := strings.Cut(string(text), "## What is not promised")
+	require.True(t, found)
+	paragraphs := regexp.MustCompile(`(?m)^\*\*`).Split(promises, -1)[1:]
+	require.Greater(t, len(paragraphs), 5)
+	for _, paragraph := range paragraphs {
+		require.Regexp(t, named, paragraph, "a promise without a test")
+	}
+}
+
+var named = regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
+
+// TestNamedTestsExist holds every page that names tests, SECURITY.md and CONTRIBUTING.md above all, to the tests there are.
+func TestNamedTestsExist(t *testing.T) {
+	exists := map[string]bool{}
 	for _, dir := range []string{"../../pkg", "../../scripts", "../../tests"} {
 		require.NoError(t, filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(name, "_test.go") {
@@ -23,20 +36,18 @@ func TestPromisesNameTestsThatExist(t *testing.T) {
 			}
 			source, err := os.ReadFile(name)
 			for _, found := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllSubmatch(source, -1) {
-				there[string(found[1])] = true
+				exists[string(found[1])] = true
 			}
 			return err
 		}))
 	}
-	promises, _, found := strings.Cut(string(text), "## What is not promised")
-	require.True(t, found)
-	paragraphs := regexp.MustCompile(`(?m)^\*\*`).Split(promises, -1)[1:]
-	require.Greater(t, len(paragraphs), 5)
-	for _, paragraph := range paragraphs {
-		named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(paragraph, -1)
-		require.NotEmpty(t, named, "a promise without a test: %s", paragraph)
-		for _, name := range named {
-			require.True(t, there[name[1]], "%s is not a test", name[1])
+	pages, err := filepath.Glob("../../docs/*.md")
+	require.NoError(t, err)
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		for _, found := range named.FindAllStringSubmatch(string(text), -1) {
+			require.True(t, exists[found[1]], "%s: there is no test %s", page, found[1])
 		}
 	}
 }
