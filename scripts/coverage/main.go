@@ -1,8 +1,8 @@
-// Command coverage prints which functions under functions/ and pkg/ the tests leave untouched, and fails when less than
-// a share of the statements is covered.
+// Command coverage prints the statements under functions/ and pkg/ that no test covers, and fails when less than a
+// given share is covered.
 //
-// It reads profiles in the text format of `go tool covdata textfmt` and `go test -coverprofile`: unit tests and the
-// binaries that the end-to-end tests called, together. A statement counts as covered if any profile covers it.
+// It reads profiles in the text format of `go tool covdata textfmt` and `go test -coverprofile`: those of unit tests
+// and of the programs that the end-to-end tests called. A statement counts as covered if any profile covers it.
 package main
 
 import (
@@ -47,7 +47,7 @@ type place struct {
 }
 
 func report(files, skip []string, least float64) (enough bool, err error) {
-	covered := map[place]bool{} // with Count 0, so that the same block of two profiles is one
+	covered := map[place]bool{} // by block with Count 0, so that the same block of two profiles is one key
 	for _, file := range files {
 		profiles, err := cover.ParseProfiles(file)
 		if err != nil {
@@ -97,6 +97,6 @@ func summarize(covered map[place]bool, least float64) bool {
 	for _, p := range missing {
 		fmt.Printf("not covered: %s:%d-%d\n", p.file, p.StartLine, p.EndLine)
 	}
-	fmt.Printf("%6.1f %%  of %d statements under functions/ and pkg/; at least %g %% are asked for\n", percent(total), total.statements, least)
+	fmt.Printf("%6.1f %%  of %d statements under functions/ and pkg/; at least %g %% are required\n", percent(total), total.statements, least)
 	return percent(total) >= least
 }

@@ -1,10 +1,11 @@
-// Command stages runs the stages of the tests, each a make target named test-<stage>, and ends with a table of what each one took.
+// Command stages runs the stages of the tests, each a make target named test-<stage>, and prints a table of their
+// times.
 //
 //	stages [-side-by-side 3] check,unit,e2e coverage
 //
-// Each argument is a group. The stages of a group run side by side, started in their order; a group begins when the one before it
-// has ended. After a failure the others go on, so that one run shows everything that fails. What a stage prints goes into
-// .local/stages/<stage>.log, and is shown when the stage fails.
+// Each argument is a group. The stages of a group run in parallel and start in the given order; groups run one after
+// the other. After a failure the other stages continue, so that one run shows everything that fails. The output of a
+// stage goes to .local/stages/<stage>.log, and is shown if the stage fails.
 package main
 
 import (
@@ -24,14 +25,14 @@ import (
 	"time"
 )
 
-// logs is where the output of the stages goes, from the checkout's root.
+// logs is the folder of the stages' output, relative to the checkout's root.
 const logs = ".local/stages"
 
 func main() {
-	// One more than there are processors: tests wait for timers, databases and processes, too.
-	sideBySide := flag.Int("side-by-side", runtime.NumCPU()+1, "how many stages may run at a time")
+	// One more than there are processors, since tests also wait for timers, databases and processes.
+	sideBySide := flag.Int("side-by-side", runtime.NumCPU()+1, "how many stages may run in parallel")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "Usage: stages [-side-by-side n] stage[,stage…]…\n\nRuns `make test-<stage>` for each stage: those of one argument side by side, the arguments one after the other.")
+		fmt.Fprintln(flag.CommandLine.Output(), "Usage: stages [-side-by-side n] stage[,stage…]…\n\nRuns `make test-<stage>` for each stage: those of one argument in parallel, the arguments one after the other.")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -51,7 +52,7 @@ func main() {
 	}
 }
 
-// makeStage is the command of a stage. The makefile's own jobs and flags are not the stage's.
+// makeStage is the command of a stage. It does not inherit the jobs and flags of the outer make.
 func makeStage(name string) *exec.Cmd {
 	cmd := exec.Command("make", "--no-print-directory", "test-"+name)
 	for _, line := range os.Environ() {
@@ -62,23 +63,23 @@ func makeStage(name string) *exec.Cmd {
 	return cmd
 }
 
-// runner runs stages and remembers how each one ended.
+// runner runs stages and records their results.
 type runner struct {
 	command    func(stage string) *exec.Cmd
 	out        io.Writer
 	logs       string // folder
 	sideBySide int
 
-	mu      sync.Mutex // guards what follows, and writes to out
+	mu      sync.Mutex // guards results and out
 	results []*result
 }
 
-// result is how one stage went.
+// result is the result of one stage.
 type result struct {
 	stage string
 	state string        // "passed", "FAILED", or for an interrupted run "stopped" or "not run"
 	took  time.Duration // from start to end
-	cpu   time.Duration // of all its processes that ended
+	cpu   time.Duration // of all its processes
 }
 
 // run reports whether every stage passed.
@@ -91,7 +92,7 @@ func (r *runner) run(ctx context.Context, groups [][]string) bool {
 	for _, group := range groups {
 		r.runGroup(ctx, group)
 	}
-	return r.print(time.Since(began))
+	return r.summarize(time.Since(began))
 }
 
 // runGroup runs the stages of a group, at most sideBySide at a time.
@@ -118,7 +119,7 @@ func (r *runner) runStage(ctx context.Context, result *result) {
 		result.state = "not run"
 		return
 	}
-	r.say("%-10s started\n", result.stage)
+	r.print("%-10s started\n", result.stage)
 	began := time.Now()
 	log := filepath.Join(r.logs, result.stage+".log")
 	cmd, err := r.start(result.stage, log)
@@ -129,7 +130,7 @@ func (r *runner) runStage(ctx context.Context, result *result) {
 	result.took = time.Since(began)
 	if err == nil {
 		result.state = "passed"
-		r.say("%-10s passed after %s\n", result.stage, seconds(result.took))
+		r.print("%-10s passed after %s\n", result.stage, seconds(result.took))
 		return
 	}
 	result.state = "FAILED"
@@ -138,10 +139,10 @@ func (r *runner) runStage(ctx context.Context, result *result) {
 		return
 	}
 	text, _ := os.ReadFile(log)
-	r.say("%-10s FAILED after %s: %v. What it printed (%s):\n\n%s\n", result.stage, seconds(result.took), err, log, text)
+	r.print("%-10s FAILED after %s: %v. Its output (%s):\n\n%s\n", result.stage, seconds(result.took), err, log, text)
 }
 
-// start starts the stage in a process group of its own, so that it can be ended with what it started.
+// start starts the stage in its own process group, so that all its processes can be ended.
 func (r *runner) start(stage, log string) (*exec.Cmd, error) {
 	file, err := os.Create(log)
 	if err != nil {
@@ -154,10 +155,10 @@ func (r *runner) start(stage, log string) (*exec.Cmd, error) {
 	return cmd, cmd.Start()
 }
 
-// graceful is how long a stage may take to end when it is asked to: Postgres writes everything out first.
+// graceful is how long a stage may take to stop. Postgres first writes everything to disk.
 const graceful = 90 * time.Second
 
-// wait waits for the stage's end. When ctx ends first, the stage is asked to end, and made to after a while.
+// wait waits for the stage's end. When ctx ends first, it asks the stage to stop, and kills it after a while.
 func wait(ctx context.Context, cmd *exec.Cmd) error {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -176,14 +177,14 @@ func wait(ctx context.Context, cmd *exec.Cmd) error {
 	return ctx.Err()
 }
 
-func (r *runner) say(format string, args ...any) {
+func (r *runner) print(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	fmt.Fprintf(r.out, format, args...)
 }
 
-// print prints the table and a last line that counts, and tells whether every stage passed.
-func (r *runner) print(total time.Duration) bool {
+// summarize prints the table and a line of totals, and reports whether every stage passed.
+func (r *runner) summarize(total time.Duration) bool {
 	var passed, failed, skipped int
 	var cpu time.Duration
 	table := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', tabwriter.AlignRight)

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stagesIn runs shell commands as stages, and gives what was printed.
+// stagesIn runs shell commands as stages, and returns what was printed.
 func stagesIn(t *testing.T, ctx context.Context, sideBySide int, commands map[string]string, groups ...[]string) (string, bool) {
 	t.Helper()
 	var out strings.Builder
@@ -27,7 +27,7 @@ func TestAFailedStageIsShownAndTheOthersGoOn(t *testing.T) {
 	out, passed := stagesIn(t, t.Context(), 1, map[string]string{"a": "echo quiet", "b": "echo why; exit 3", "c": "true"}, []string{"b", "a"}, []string{"c"})
 	require.False(t, passed)
 	require.Contains(t, out, "why")
-	require.NotContains(t, out, "quiet", "what passed is not shown")
+	require.NotContains(t, out, "quiet", "the output of a stage that passed is not shown")
 	require.Regexp(t, regexp.MustCompile(`b +\d+ s +\d+ s +FAILED`), out)
 	require.True(t, strings.HasSuffix(out, "\n2 passed, 1 failed, 0 skipped\n"), out)
 }

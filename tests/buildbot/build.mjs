@@ -1,5 +1,5 @@
 // Builds one site as Netlify's machines do: node build.mjs <node_modules> <site> <settings> <result.json> <path>…
-// The result has the functions that the build packaged, and for each path the rule that answers it.
+// The result has the functions that the build packaged, and for each path the rule that matches it.
 import { readFile, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import process from 'node:process'
@@ -23,12 +23,12 @@ if (!success) {
   process.exit(1)
 }
 
-// The manifest lies beside the packaged functions, in the folder that the build ran in.
+// The manifest is beside the packaged functions, in the folder where the build ran.
 const base = netlifyConfig.build.base ?? site
 const { functions } = JSON.parse(await readFile(join(base, '.netlify', 'functions', 'manifest.json'), 'utf8'))
 await writeFile(result, JSON.stringify({ functions, routes: await routes() }))
 
-// routes parses the rules as Netlify does, and asks its own matcher, in the shape that netlify dev hands them to it.
+// routes parses the rules and calls the matcher as netlify dev does.
 async function routes() {
   const { parseAllRedirects } = await load('@netlify/redirect-parser/lib/index.js')
   const { redirects, errors } = await parseAllRedirects({

@@ -1,9 +1,8 @@
 // Package buildbot builds sites with the real @netlify/build, in the mode in which Netlify's machines run it.
 //
-// It needs Node (its packages name 22.12 or newer; 20 has worked) and the npm packages of scripts/platform/npm/netlify, which it
-// installs once. It asks nothing of Netlify and tells
-// it nothing: the build is offline and without telemetry. What Netlify does around it (clone, install Go and Node, upload) is
-// not part of it.
+// It needs Node (its packages require 22.12 or newer; 20 has worked) and the npm packages of
+// scripts/platform/npm/netlify, which it installs once. The build is offline, without telemetry. It does not include
+// the steps around Netlify's build: clone, installation of Go and Node, upload.
 package buildbot
 
 import (
@@ -24,28 +23,28 @@ import (
 //go:embed build.mjs
 var script []byte
 
-// Built is what a build made of a site.
+// Built is the result of a build.
 type Built struct {
 	Functions []Function
-	Routes    map[string]*Route // by path; nil where no rule answers
+	Routes    map[string]*Route // by path; nil where no rule matches
 	Log       string
 }
 
-// Function is one of the manifest, which names what Netlify deploys.
+// Function is one function of the manifest, which lists what Netlify deploys.
 type Function struct {
 	Name    string `json:"name"`
 	Runtime string `json:"runtime"`
 	Path    string `json:"path"`
 }
 
-// Route is the rule that answers a path.
+// Route is the rule that matches a path.
 type Route struct {
 	From   string `json:"from"`
 	To     string `json:"to"`
 	Status int    `json:"status"`
 }
 
-// Names lists the functions, sorted.
+// Names returns the names of the functions, sorted.
 func (b Built) Names() []string {
 	names := make([]string, 0, len(b.Functions))
 	for _, f := range b.Functions {
@@ -55,20 +54,20 @@ func (b Built) Names() []string {
 	return names
 }
 
-// Site is what is to be built.
+// Site is the site to build.
 type Site struct {
 	Dir      string
-	Env      []string // on top of the environment
+	Env      []string // in addition to the environment
 	Settings Settings
 }
 
-// Settings are those that Netlify keeps for a site. netlify.toml comes before them.
+// Settings are the settings of a site that Netlify stores. netlify.toml overrides them.
 type Settings struct {
 	Publish   string `json:"publish,omitempty"`
 	Functions string `json:"functions,omitempty"`
 }
 
-// Build builds a site, and says which rule answers each path.
+// Build builds a site, and finds the rule for each path.
 func Build(t *testing.T, site Site, paths ...string) Built {
 	t.Helper()
 	out := t.TempDir()
@@ -88,7 +87,8 @@ func Build(t *testing.T, site Site, paths ...string) Built {
 	return built
 }
 
-// environment is this one without what the build would take for its own: variables of a site, of Go's coverage, and tokens.
+// environment returns the environment without variables that the build would use: a site's, those of Go's coverage,
+// and tokens.
 func environment() []string {
 	env := slices.DeleteFunc(os.Environ(), func(pair string) bool {
 		return slices.ContainsFunc([]string{"NETLIFY", "GOFLAGS=", "GOCOVERDIR=", "GOWORK=", "CGO_ENABLED=", "SITE_ID=", "DEPLOY_ID=", "BUILD_ID=", "BUGSNAG_KEY="},
@@ -97,7 +97,7 @@ func environment() []string {
 	return append(env, "BUILD_TELEMETRY_DISABLED=1", "NO_UPDATE_NOTIFIER=1", "DO_NOT_TRACK=1", "NO_COLOR=1", "CI=true")
 }
 
-// Modules is the node_modules with @netlify/build. The first call installs it, unless it is there.
+// Modules returns the node_modules with @netlify/build. The first call installs it if necessary.
 func Modules(t *testing.T) string {
 	t.Helper()
 	dir, err := modules()
@@ -117,7 +117,7 @@ var modules = sync.OnceValues(func() (string, error) {
 	return filepath.Join(strings.TrimSpace(string(dir)), "node_modules"), err
 })
 
-// Root is this repository's folder.
+// Root returns this repository's folder.
 func Root(t *testing.T) string {
 	t.Helper()
 	dir, err := root()

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// config is what these tests look at of netlify.toml.
+// config has the fields of netlify.toml that these tests check.
 type config struct {
 	Build struct {
 		Command     string
@@ -32,7 +32,7 @@ func read(t *testing.T) config {
 	return c
 }
 
-// goMod asks Go itself what go.mod says.
+// goMod returns the contents of go.mod as Go reads them.
 func goMod(t *testing.T) (mod struct{ Go, Toolchain string }) {
 	t.Helper()
 	cmd := exec.Command("go", "mod", "edit", "-json")
@@ -50,7 +50,7 @@ func TestGoVersionIsTheToolchainOfGoMod(t *testing.T) {
 	require.Equal(t, goMod(t).Toolchain, "go"+version, "GO_VERSION in netlify.toml must be the toolchain of go.mod")
 }
 
-// TestBuildCommandFillsTheCacheThatTheBundlerReads: with other flags, the command would compile everything once more, for nothing.
+// TestBuildCommandFillsTheCacheThatTheBundlerReads: with other flags, the bundler would compile everything again.
 func TestBuildCommandFillsTheCacheThatTheBundlerReads(t *testing.T) {
 	t.Parallel()
 	bundler, err := os.ReadFile(filepath.Join(Modules(t), "@netlify", "zip-it-and-ship-it", "dist", "runtimes", "go", "builder.js"))
@@ -64,12 +64,12 @@ func TestBuildCommandFillsTheCacheThatTheBundlerReads(t *testing.T) {
 	for _, v := range variables {
 		require.Contains(t, command, string(v[1])+"="+string(v[2])+" ")
 	}
-	// What else it passes is for the linker alone, which keeps nothing in the cache.
+	// Its other flags are for the linker, whose output is not cached.
 	args := regexp.MustCompile(`const args = \[(.*)\];`).FindSubmatch(bundler)
 	require.Equal(t, `'build', '-o', destPath, '-ldflags', '-s -w', '-tags', 'lambda.norpc'`, string(args[1]))
 }
 
-// clone is this repository as Netlify gets it: the last commit, and nothing that git ignores.
+// clone returns a clone of this repository, as Netlify makes one: the last commit, without ignored files.
 func clone(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "repo")
@@ -78,8 +78,8 @@ func clone(t *testing.T) string {
 	return dir
 }
 
-// requireWhole checks that a build of a clone has every function, and routes every short address to one.
-func requireWhole(t *testing.T, dir string, env ...string) {
+// requireComplete checks that a build of a clone has every function and routes every short address to one.
+func requireComplete(t *testing.T, dir string, env ...string) {
 	t.Helper()
 	var paths []string
 	rules := read(t).Redirects
@@ -106,14 +106,14 @@ func requireWhole(t *testing.T, dir string, env ...string) {
 
 func TestCleanCloneBuildsAsOnNetlify(t *testing.T) {
 	t.Parallel()
-	requireWhole(t, clone(t), "GOFLAGS=-trimpath")
+	requireComplete(t, clone(t), "GOFLAGS=-trimpath")
 }
 
-// olderGo is a Go that is older than go.mod's and new enough to fetch go.mod's by itself.
+// olderGo is a Go that is older than go.mod's, but can download go.mod's by itself.
 const olderGo = "golang.org/toolchain@v0.0.1-go1.21.13.linux-amd64"
 
-// TestCleanCloneBuildsFromNothing is the first build of a new site: nothing is in Go's caches, and the Go that is there is an older
-// one. It takes minutes, and fetches a toolchain twice.
+// TestCleanCloneBuildsFromNothing is the first build of a new site, with empty caches and an older Go. It takes
+// minutes, and downloads a toolchain twice.
 func TestCleanCloneBuildsFromNothing(t *testing.T) {
 	if os.Getenv("LONG") == "" {
 		t.Skip("LONG is not set: a build from empty caches takes minutes")
@@ -123,13 +123,13 @@ func TestCleanCloneBuildsFromNothing(t *testing.T) {
 	var older struct{ Dir string }
 	require.NoError(t, json.Unmarshal(out, &older))
 	caches := t.TempDir()
-	// Go makes what it downloads read-only, which the removal of a test's folder does not expect.
+	// Go makes downloads read-only, which would make the removal of the test's folder fail.
 	t.Cleanup(func() {
 		cmd := exec.Command("go", "clean", "-modcache")
 		cmd.Env = append(os.Environ(), "GOMODCACHE="+filepath.Join(caches, "mod"), "GOFLAGS=")
 		require.NoError(t, cmd.Run())
 	})
-	requireWhole(t, clone(t), "GOTOOLCHAIN=auto", "GOMODCACHE="+filepath.Join(caches, "mod"), "GOCACHE="+filepath.Join(caches, "build"),
+	requireComplete(t, clone(t), "GOTOOLCHAIN=auto", "GOMODCACHE="+filepath.Join(caches, "mod"), "GOCACHE="+filepath.Join(caches, "build"),
 		"PATH="+filepath.Join(older.Dir, "bin")+string(os.PathListSeparator)+os.Getenv("PATH"))
 	fetched, err := filepath.Glob(filepath.Join(caches, "mod", "golang.org", "toolchain@v0.0.1-"+goMod(t).Toolchain+".*"))
 	require.NoError(t, err)

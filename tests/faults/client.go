@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// Where the functions answer.
+// The addresses of the functions.
 const (
 	upsertPath = "/.netlify/functions/kv-upsert"
 	listPath   = "/.netlify/functions/kv-list"
@@ -25,25 +25,25 @@ const (
 	deletePath = "/.netlify/functions/kv-delete"
 )
 
-// hangAfter is how long the platform lets a function work: whoever waits longer was left hanging.
+// hangAfter is the time limit of a function. No client should wait longer.
 const hangAfter = 60 * time.Second
 
-// load is many clients that work on the same few entries, and the history of what they did.
+// load is a group of clients that share a few entries, and the history of their operations.
 type load struct {
 	platform *platform
 	prefix   string
 	entries  int
 	seed     uint64
 	began    time.Time
-	excused  func(failure) bool // whether the fault explains an error that no function gives
+	expected func(failure) bool // whether the fault causes this error, which no function returns
 
 	mu      sync.Mutex
 	history history
-	done    []done // what was answered, for telling when everything works again
+	done    []done // successful requests, which show when everything works again
 	asked   int
 }
 
-// done is one answered request.
+// done is one successful request.
 type done struct {
 	what         string
 	call, finish time.Duration
@@ -74,12 +74,12 @@ func (l *load) violates(promise, key, text string, args ...any) {
 	l.history.Seen = append(l.history.Seen, violation{promise, key, fmt.Sprintf(text, args...)})
 }
 
-// client does one thing after the other.
+// client sends one request after the other.
 type client struct {
 	*load
 	number  int
 	random  *rand.Rand
-	written map[string]acknowledged // its own last write of each entry
+	written map[string]acknowledged // its last write to each entry
 	writes  int
 }
 
@@ -89,10 +89,10 @@ func (l *load) client(number int) *client {
 	return &client{load: l, number: number, random: rand.New(rand.NewPCG(l.seed, uint64(number+2))), written: map[string]acknowledged{}}
 }
 
-// think is the pause between two requests of a client, on average.
+// think is the average pause between two requests of a client.
 const think = 80 * time.Millisecond
 
-// work goes on until told to stop. What is under way then is brought to its end.
+// work sends requests until stop is closed. It waits for the last response.
 func (c *client) work(stop <-chan struct{}) {
 	for {
 		select {
@@ -128,10 +128,10 @@ func (c *client) upsert(key string) {
 	body, err := json.Marshal(map[string]any{"key": key, "value": json.RawMessage(value(key, id)),
 		"indexes": []map[string]string{{"key": c.indexOf(key), "member": id}}})
 	if err != nil {
-		panic(err) // there is nothing in it that JSON cannot say
+		panic(err) // these values can always be encoded
 	}
 	o := op{Client: c.number, Do: actWrite, Through: "kv-upsert", Key: key, ID: id, Call: c.now()}
-	a := c.ask(http.MethodPost, upsertPath, body, nil)
+	a := c.request(http.MethodPost, upsertPath, body, nil)
 	o.Return, o.Unknown = a.finish, a.status != http.StatusOK
 	if !o.Unknown {
 		c.finished("upsert", a.call, a.finish)
@@ -142,15 +142,16 @@ func (c *client) upsert(key string) {
 
 func (c *client) remove(key string) {
 	o := op{Client: c.number, Do: actRemove, Through: "kv-delete", Key: key, Call: c.now()}
-	a := c.ask(http.MethodDelete, deletePath+"?key="+url.QueryEscape(key), nil, nil)
-	var told struct{ Deleted bool }
+	a := c.request(http.MethodDelete, deletePath+"?key="+url.QueryEscape(key), nil, nil)
+	var decoded struct{ Deleted bool }
 	o.Return = a.finish
-	o.Unknown = a.status != http.StatusOK || !c.understands(a, &told)
-	o.Existed = told.Deleted
+	o.Unknown = a.status != http.StatusOK || !c.decodes(a, &decoded)
+	o.Existed = decoded.Deleted
 	c.record(o)
 }
 
-// get reads one entry: as new as the request without a bound, or else from a cache, and then not older than a write, if one is named.
+// get reads one entry. Without a bound, the read must be current. With one, it may come from a cache, but must not be
+// older than the named write.
 func (c *client) get(key string, bound time.Duration, after acknowledged) {
 	header := http.Header{}
 	if bound == 0 {
@@ -160,18 +161,18 @@ func (c *client) get(key string, bound time.Duration, after acknowledged) {
 		header.Set("X-KV-After", after.version)
 	}
 	o := op{Client: c.number, Do: actRead, Through: "kv-get", Key: key, Bound: bound, After: after.id, Call: c.now()}
-	a := c.ask(http.MethodGet, getPath+"?key="+url.QueryEscape(key), nil, header)
+	a := c.request(http.MethodGet, getPath+"?key="+url.QueryEscape(key), nil, header)
 	o.Return = a.finish
-	var told struct {
+	var decoded struct {
 		Key   string
 		Value json.RawMessage
 	}
 	switch {
-	case a.status != http.StatusOK && a.status != http.StatusNotFound || !c.understands(a, &told):
+	case a.status != http.StatusOK && a.status != http.StatusNotFound || !c.decodes(a, &decoded):
 		return
 	case a.status == http.StatusOK:
 		var ok bool
-		if o.ID, ok = c.idOf(told.Key, told.Value); !ok {
+		if o.ID, ok = c.idOf(decoded.Key, decoded.Value); !ok {
 			return
 		}
 	}
@@ -181,14 +182,14 @@ func (c *client) get(key string, bound time.Duration, after acknowledged) {
 	c.record(o)
 }
 
-// list reads everything there is, at one moment: each entry, and the members of its index.
+// list reads all entries and the members of their indexes in one request.
 func (c *client) list() {
-	a := c.ask(http.MethodGet, listPath+"?includeValues=true&prefix="+url.QueryEscape(c.prefix), nil, nil)
-	var told struct {
+	a := c.request(http.MethodGet, listPath+"?includeValues=true&prefix="+url.QueryEscape(c.prefix), nil, nil)
+	var decoded struct {
 		Keys []string
 		Data map[string]json.RawMessage
 	}
-	if a.status != http.StatusOK || !c.understands(a, &told) {
+	if a.status != http.StatusOK || !c.decodes(a, &decoded) {
 		return
 	}
 	s := snapshot{Call: a.call, Return: a.finish, Entries: map[string]string{}, Members: map[string][]string{}}
@@ -196,14 +197,14 @@ func (c *client) list() {
 	for n := range c.entries {
 		key := c.key(n)
 		o := op{Client: c.number, Do: actRead, Through: "kv-list", Key: key, Call: a.call, Return: a.finish}
-		if text, there := told.Data[key]; there {
+		if text, there := decoded.Data[key]; there {
 			var ok bool
 			if o.ID, ok = c.idOf(key, text); !ok {
 				return
 			}
 			s.Entries[key] = o.ID
 		}
-		if text, there := told.Data[c.indexOf(key)]; there {
+		if text, there := decoded.Data[c.indexOf(key)]; there {
 			var members []string
 			if err := json.Unmarshal(text, &members); err != nil {
 				c.violates(tornEntry, c.indexOf(key), "not an array of members: %v: %.200s", err, text)
@@ -220,25 +221,25 @@ func (c *client) list() {
 	c.history.Snapshots = append(c.history.Snapshots, s)
 }
 
-// query reads all entries with their indexes, which must be those of the write that the value is of.
+// query reads all entries with their indexes. Value and indexes must be of the same write.
 func (c *client) query(bound time.Duration) {
 	header := http.Header{}
 	if bound == 0 {
 		header.Set("Cache-Control", "no-cache")
 	}
-	a := c.ask(http.MethodGet, queryPath+"?limit=1000&select=key,value,indexes&prefix="+url.QueryEscape(c.prefix+"k/"), nil, header)
-	var told struct {
+	a := c.request(http.MethodGet, queryPath+"?limit=1000&select=key,value,indexes&prefix="+url.QueryEscape(c.prefix+"k/"), nil, header)
+	var decoded struct {
 		Results []struct {
 			Key     string
 			Value   json.RawMessage
 			Indexes []string
 		}
 	}
-	if a.status != http.StatusOK || !c.understands(a, &told) {
+	if a.status != http.StatusOK || !c.decodes(a, &decoded) {
 		return
 	}
 	holds := map[string]string{}
-	for _, r := range told.Results {
+	for _, r := range decoded.Results {
 		id, ok := c.idOf(r.Key, r.Value)
 		if !ok {
 			return
@@ -258,7 +259,7 @@ func (c *client) query(bound time.Duration) {
 	c.record(reads...)
 }
 
-// idOf is the write that a value is of. A value that is of none is a violation.
+// idOf returns the id of the write that a value belongs to. A value of no write is a violation.
 func (c *client) idOf(key string, text json.RawMessage) (string, bool) {
 	id, err := idOf(key, string(text))
 	if err != nil {
@@ -267,16 +268,16 @@ func (c *client) idOf(key string, text json.RawMessage) (string, bool) {
 	return id, err == nil
 }
 
-// answer is what came of a request.
-type answer struct {
-	status       int // 0: nothing came
+// response is the response to a request.
+type response struct {
+	status       int // 0: there was no response
 	header       http.Header
 	body         []byte
 	call, finish time.Duration
 }
 
-// understands reads an answer. One that cannot be read is a violation, whatever the gateway did.
-func (c *client) understands(a answer, into any) bool {
+// decodes parses a response. One that cannot be parsed is a violation, even during a fault of the gateway.
+func (c *client) decodes(a response, into any) bool {
 	if err := json.Unmarshal(a.body, into); err != nil {
 		c.violates(undocumented, "", "status %d with a body that is not JSON: %v: %.200q", a.status, err, a.body)
 		return false
@@ -284,9 +285,9 @@ func (c *client) understands(a answer, into any) bool {
 	return true
 }
 
-// ask sends one request, and records why there is no good answer if there is none. kv-get's 404 is one.
-func (c *client) ask(method, path string, body []byte, header http.Header) answer {
-	a := answer{call: c.now()}
+// request sends one request and records a failure if it did not succeed. kv-get's 404 counts as success.
+func (c *client) request(method, path string, body []byte, header http.Header) response {
+	a := response{call: c.now()}
 	err := c.send(method, path, body, header, &a)
 	a.finish = c.now()
 	c.mu.Lock()
@@ -300,21 +301,21 @@ func (c *client) ask(method, path string, body []byte, header http.Header) answe
 		return a
 	}
 	f := failure{Through: function, Status: a.status, Text: fmt.Sprintf("%.300s", a.body), Call: a.call, Return: a.finish}
-	var told struct{ Code, ErrorType string }
+	var decoded struct{ Code, ErrorType string }
 	var timeout net.Error
 	switch {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		c.violates(hung, "", "%s: %v", function, err)
 	case err != nil:
 		f.Text = err.Error()
-	case json.Unmarshal(a.body, &told) == nil:
-		f.Code = told.Code
+	case json.Unmarshal(a.body, &decoded) == nil:
+		f.Code = decoded.Code
 		if f.Code == "" {
-			f.Code = told.ErrorType
+			f.Code = decoded.ErrorType
 		}
 	}
-	if !documented(f) && !c.excused(f) {
-		c.violates(undocumented, "", "%s answered %d %q: %s", function, f.Status, f.Code, f.Text)
+	if !documented(f) && !c.expected(f) {
+		c.violates(undocumented, "", "%s returned %d %q: %s", function, f.Status, f.Code, f.Text)
 	}
 	if err != nil {
 		a.status = 0
@@ -325,7 +326,7 @@ func (c *client) ask(method, path string, body []byte, header http.Header) answe
 	return a
 }
 
-func (c *client) send(method, path string, body []byte, header http.Header, a *answer) error {
+func (c *client) send(method, path string, body []byte, header http.Header, a *response) error {
 	req, err := http.NewRequestWithContext(context.Background(), method, c.platform.base+path, bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -344,17 +345,17 @@ func (c *client) send(method, path string, body []byte, header http.Header, a *a
 	return err
 }
 
-// isMissing tells kv-get's own 404 from one of anything else.
+// isMissing reports whether a 404 is kv-get's own.
 func isMissing(body []byte) bool {
-	var told struct {
+	var decoded struct {
 		Exists *bool
 		Error  string
 	}
-	return json.Unmarshal(body, &told) == nil && told.Exists != nil && !*told.Exists && told.Error == "Key not found"
+	return json.Unmarshal(body, &decoded) == nil && decoded.Exists != nil && !*decoded.Exists && decoded.Error == "Key not found"
 }
 
-// documented reports whether a caller must reckon with the error while the database is in trouble (docs/API.md, "Errors"). 503
-// not_configured is not among them: it says that somebody has to set something.
+// documented reports whether callers may get the error while the database has a problem (docs/API.md, "Errors"). 503
+// not_configured is not among these errors, since it asks for a change of the settings.
 func documented(f failure) bool {
 	return f.Status == http.StatusBadGateway && f.Code == "database_unreachable" ||
 		f.Status == http.StatusServiceUnavailable && f.Code == "unavailable" ||

@@ -17,8 +17,8 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// A disk that may be filled is one of our own: 32 MB of memory, which Postgres gets as a tablespace for two tables. Its log of
-// transactions stays where it is: without that, Postgres ends, which is another fault.
+// The disk that is filled is a file system of 32 MB in memory, with a tablespace for two tables. The write-ahead log
+// stays elsewhere, since Postgres ends when that disk is full, which is another fault.
 const (
 	diskSize  = "32m"
 	diskName  = "faults_disk"
@@ -28,7 +28,7 @@ const (
 
 var onDisk = []string{"public.kv_store", "kv.log"}
 
-// lacksDisk: only root may mount a file system.
+// lacksDisk returns what is missing to mount a file system, which only root may do.
 func lacksDisk() string {
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		return "root on Linux"
@@ -40,7 +40,7 @@ func lacksDisk() string {
 }
 
 func fillDisk(ctx context.Context, p *platform, hold time.Duration, _ *rand.Rand) (err error) {
-	dir, err := os.MkdirTemp("/var/tmp", "faults-disk-") // where the user of Postgres may look
+	dir, err := os.MkdirTemp("/var/tmp", "faults-disk-") // which the user of Postgres can enter
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func fillDisk(ctx context.Context, p *platform, hold time.Duration, _ *rand.Rand
 	if err := move(ctx, conn, diskName); err != nil {
 		return err
 	}
-	for _, table := range onDisk { // without the room that old rows have left in it
+	for _, table := range onDisk { // frees the space of old rows
 		if _, err := conn.Exec(ctx, "vacuum full public."+table); err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func fillDisk(ctx context.Context, p *platform, hold time.Duration, _ *rand.Rand
 	return nil
 }
 
-// mount puts a small file system at dir; where even root may not, as in many containers, that is what is said.
+// mount mounts a small file system at dir. In many containers not even root may do that.
 func mount(ctx context.Context, dir string) error {
 	return runProgram(ctx, "mount", "-t", "tmpfs", "-o", "mode=0700,size="+diskSize, "tmpfs", dir)
 }
@@ -99,7 +99,7 @@ func runProgram(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// giveToPostgres makes the user that Postgres runs as the owner of dir.
+// giveToPostgres makes the user of Postgres the owner of dir.
 func (p *platform) giveToPostgres(ctx context.Context, dir string) error {
 	pid, err := p.running(ctx, "postgres", 0)
 	if err != nil {
@@ -125,7 +125,7 @@ func move(ctx context.Context, conn *pgx.Conn, tablespace string) error {
 	return nil
 }
 
-// fill writes into the file until nothing more fits on its disk.
+// fill writes to the file until its disk is full.
 func fill(name string) error {
 	f, err := os.Create(name)
 	if err != nil {

@@ -15,23 +15,25 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// fault is one way in which the platform breaks under the load.
+// fault is one way to break the platform under load.
 type fault struct {
 	Name string
 	What string
-	// Break breaks the platform for about as long as it is told, and mends what does not mend itself. It fails where nothing broke.
+	// Break breaks the platform for about the given time, and repairs what does not recover by itself. It fails if
+	// nothing broke.
 	Break func(ctx context.Context, p *platform, hold time.Duration, random *rand.Rand) error
-	// Excuses, if not nil, tells which errors no function gave that are the fault's doing: an instance that was killed cannot answer.
+	// Excuses, if not nil, reports whether the fault causes an error that no function returns, such as that of a
+	// killed instance.
 	Excuses func(failure) bool
-	// Fails: some requests cannot but fail, and without an error nothing has been broken.
+	// Fails means that some requests must fail: without an error, nothing was broken.
 	Fails bool
-	// Lacks, if not nil, says what this machine lacks for it.
+	// Lacks, if not nil, returns what this machine lacks for the fault.
 	Lacks func() string
-	// Hold is how long it lasts where that is not the flag's to say.
+	// Hold, if not 0, is how long the fault lasts, whatever the flag says.
 	Hold time.Duration
 }
 
-// faults are all of them, in the order in which they are run.
+// faults are all faults, in the order in which they run.
 var faults = []fault{
 	{Name: "none", What: "nothing breaks, for comparison", Break: func(ctx context.Context, _ *platform, hold time.Duration, _ *rand.Rand) error {
 		return sleep(ctx, hold)
@@ -62,12 +64,12 @@ var faults = []fault{
 	{Name: "full-disk", What: "the disk of kv_store and kv.log is full", Fails: true, Lacks: lacksDisk, Break: fillDisk},
 }
 
-// instanceEnded is what the host says where a function could not.
+// instanceEnded matches the host's error for an instance that has ended.
 func instanceEnded(f failure) bool {
 	return f.Status == http.StatusBadGateway && f.Code == "Runtime.ExitError"
 }
 
-// killPart kills a part of the platform, which starts it again, and kills what was started at some later moment.
+// killPart kills a part of the platform, which restarts it, and kills the new process a moment later.
 func killPart(name string) func(context.Context, *platform, time.Duration, *rand.Rand) error {
 	return func(ctx context.Context, p *platform, hold time.Duration, random *rand.Rand) error {
 		before := 0
@@ -84,7 +86,7 @@ func killPart(name string) func(context.Context, *platform, time.Duration, *rand
 			}
 			before = pid
 		}
-		_, err := p.running(ctx, name, before) // it is another process, so this one was hit
+		_, err := p.running(ctx, name, before) // a new process shows that the kill worked
 		return err
 	}
 }
@@ -97,14 +99,14 @@ func kill(pid int) error {
 	return p.Kill()
 }
 
-// crashBackend kills one of the processes that PostgREST is connected to. Postgres then ends all others and recovers.
+// crashBackend kills a backend of one of PostgREST's connections. Postgres then ends all other backends and recovers.
 func crashBackend(ctx context.Context, p *platform, hold time.Duration, random *rand.Rand) error {
 	for _, pause := range []time.Duration{0, hold/2 + time.Duration(random.Float64()*float64(hold)/2)} {
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
 		var pid int
-		for { // the last crash may not be over
+		for { // the last recovery may still be going on
 			var err error
 			if pid, err = p.backend(ctx); err == nil {
 				break
@@ -120,7 +122,7 @@ func crashBackend(ctx context.Context, p *platform, hold time.Duration, random *
 	return nil
 }
 
-// backend is the pid of one of PostgREST's connections in Postgres.
+// backend returns the pid of the backend of one of PostgREST's connections.
 func (p *platform) backend(ctx context.Context) (pid int, err error) {
 	conn, err := connect(ctx, p.superuser)
 	if err != nil {
@@ -214,7 +216,7 @@ func pauseFunctions(ctx context.Context, p *platform, hold time.Duration, _ *ran
 	return pause(ctx, all, hold)
 }
 
-// pause makes processes stand still for a while. They go on whatever happens.
+// pause stops processes for a while and lets them continue in any case.
 func pause(ctx context.Context, all []*process.Process, hold time.Duration) (err error) {
 	defer func() {
 		for _, p := range all {
@@ -224,7 +226,7 @@ func pause(ctx context.Context, all []*process.Process, hold time.Duration) (err
 		}
 	}()
 	for i, p := range all {
-		// The first is the one that was meant; what it started may have ended by itself.
+		// Only the first process must exist. Its children may have ended.
 		if err := p.Suspend(); err != nil && (i == 0 || !errors.Is(err, process.ErrorProcessNotRunning)) {
 			return fmt.Errorf("suspend %d: %w", p.Pid, err)
 		}
@@ -236,11 +238,11 @@ func gatewayDoes(f gatewayFault) func(context.Context, *platform, time.Duration,
 	return func(ctx context.Context, p *platform, hold time.Duration, random *rand.Rand) error {
 		f := f
 		f.Seed = random.Uint64()
-		if err := p.misbehave(ctx, f); err != nil {
+		if err := p.setFault(ctx, f); err != nil {
 			return err
 		}
 		slept := sleep(ctx, hold)
-		hits, err := p.behave(context.WithoutCancel(ctx))
+		hits, err := p.clearFault(context.WithoutCancel(ctx))
 		if err == nil && hits == 0 {
 			err = errors.New("the gateway's fault hit no request")
 		}
@@ -248,11 +250,11 @@ func gatewayDoes(f gatewayFault) func(context.Context, *platform, time.Duration,
 	}
 }
 
-// poolSize is how many connections PostgREST has to Postgres on the platform.
+// poolSize is the size of PostgREST's connection pool on the platform.
 const poolSize = 20
 
-// fillPool sends PostgREST requests of its own, of which each waits in Postgres with a connection in its hands: for the lock that a
-// repeated write waits for. They touch no entry.
+// fillPool sends requests that each keep one of PostgREST's connections waiting for a lock: the one that a repeated
+// write waits for. They touch no entry.
 func fillPool(ctx context.Context, p *platform, hold time.Duration, random *rand.Rand) error {
 	conn, err := connect(ctx, p.superuser)
 	if err != nil {

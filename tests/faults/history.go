@@ -13,27 +13,27 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// What a client can do to an entry.
+// The operations of a client on an entry.
 const (
 	actWrite  = "write"
 	actRemove = "remove"
 	actRead   = "read"
 )
 
-// op is one thing that one client did to one entry, and what came of it. Times are since the beginning of the history. Each write
-// has an id of its own, by which its value is known again.
+// op is one operation of a client on an entry, with its result. Times are relative to the start of the history. The
+// value of a write contains its unique id.
 type op struct {
 	Client  int           `json:"client"`
 	Do      string        `json:"do"`
 	Through string        `json:"through"` // the function
 	Key     string        `json:"key"`
-	ID      string        `json:"id,omitempty"` // written, or read; empty: no entry
+	ID      string        `json:"id,omitempty"` // of the value that was written or read; empty: no entry
 	Existed bool          `json:"existed,omitempty"`
 	Call    time.Duration `json:"call"`
 	Return  time.Duration `json:"return"`
-	Unknown bool          `json:"unknown,omitempty"` // a write or remove without an answer: it may have taken effect, or may at any later time
-	Bound   time.Duration `json:"bound,omitempty"`   // how old what was read may be
-	After   string        `json:"after,omitempty"`   // the write that what was read may not be older than
+	Unknown bool          `json:"unknown,omitempty"` // a write or remove without a response, which may have taken effect or may do so at any later time
+	Bound   time.Duration `json:"bound,omitempty"`   // how old the result of a read may be
+	After   string        `json:"after,omitempty"`   // the write that the result must not be older than
 }
 
 func (o op) String() string {
@@ -46,26 +46,26 @@ func (o op) String() string {
 
 func ms(d time.Duration) string { return d.Round(time.Millisecond).String() }
 
-// snapshot is one list of everything: all entries, and the members of each entry's index, as of one moment. The member of a write is
-// its id, and it must be there exactly when the write is.
+// snapshot is one list of all entries and of the members of their indexes, at one moment. The member of a write is its
+// id: it must be present exactly when the write is.
 type snapshot struct {
 	Call    time.Duration       `json:"call"`
 	Return  time.Duration       `json:"return"`
-	Entries map[string]string   `json:"entries"` // the id that each entry holds
+	Entries map[string]string   `json:"entries"` // id of the write by entry
 	Members map[string][]string `json:"members"` // by the entry's key
 }
 
-// failure is an answer that is none.
+// failure is a request without a successful response.
 type failure struct {
 	Through string        `json:"through"`
-	Status  int           `json:"status,omitempty"` // 0: no answer
+	Status  int           `json:"status,omitempty"` // 0: no response
 	Code    string        `json:"code,omitempty"`
 	Text    string        `json:"text"`
 	Call    time.Duration `json:"call"`
 	Return  time.Duration `json:"return"`
 }
 
-// violation is a promise that was not kept.
+// violation is a promise that was broken.
 type violation struct {
 	Promise string `json:"promise"`
 	Key     string `json:"key,omitempty"`
@@ -74,7 +74,7 @@ type violation struct {
 
 func (v violation) String() string { return strings.TrimSpace(v.Promise + ": " + v.Key + " " + v.Text) }
 
-// The promises, as the table names them.
+// The promises, with their names in the table.
 const (
 	lostWrite    = "an acknowledged write was lost"
 	staleRead    = "a read was older than it may be"
@@ -86,18 +86,18 @@ const (
 	hung         = "a request was left hanging"
 )
 
-// history is all that was done and seen while one fault was on.
+// history has all operations and observations during one fault.
 type history struct {
 	Ops       []op        `json:"ops"`
 	Snapshots []snapshot  `json:"snapshots"`
 	Failures  []failure   `json:"failures"`
-	Seen      []violation `json:"seen"` // what was wrong with an answer by itself
+	Seen      []violation `json:"seen"` // responses that are wrong by themselves
 }
 
 // checkTime bounds the search for an order of one key's operations.
 const checkTime = 30 * time.Second
 
-// check says which promises the history shows to be broken.
+// check returns the broken promises of the history.
 func (h *history) check() []violation {
 	found := slices.Clone(h.Seen)
 	byKey := map[string][]op{}
@@ -110,7 +110,7 @@ func (h *history) check() []violation {
 	return append(found, h.checkSnapshots(byKey)...)
 }
 
-// register is what an entry must behave like: it holds what was written last, or nothing.
+// register is the model of an entry: it holds the last written value, or nothing.
 var register = porcupine.Model{
 	Init: func() any { return "" },
 	Step: func(state, input, output any) (bool, any) {
@@ -127,9 +127,9 @@ var register = porcupine.Model{
 	DescribeOperation: func(input, _ any) string { return input.(op).String() },
 }
 
-// checkKey looks for one order of all operations on a key in which each took effect between its call and its return, and every read saw
-// what was written last. A read that may be old may have taken effect so much earlier than it was called, and a write without an
-// answer at any time after its call, or never.
+// checkKey looks for an order of all operations on a key in which each took effect between its call and its return,
+// and every read saw the last write. A read that may be old may have taken effect earlier by that much. A write
+// without a response may have taken effect at any time after its call, or never.
 func checkKey(key string, ops []op) []violation {
 	var found []violation
 	writes := map[string]op{}
@@ -155,19 +155,19 @@ func checkKey(key string, ops []op) []violation {
 	if len(found) > 0 {
 		return found
 	}
-	if v, plain := explain(key, ops, writes); plain {
+	if v, plain := simplestViolation(key, ops, writes); plain {
 		return []violation{v}
 	}
 	switch search(ops, writes) {
 	case porcupine.Illegal:
-		return []violation{{noOrder, key, fmt.Sprintf("of %d operations, the first that cannot be: %s", len(ops), culprit(ops, writes))}}
+		return []violation{{noOrder, key, fmt.Sprintf("of %d operations, the first that cannot be: %s", len(ops), firstImpossible(ops, writes))}}
 	case porcupine.Unknown:
 		return []violation{{notChecked, key, fmt.Sprintf("%d operations", len(ops))}}
 	}
 	return nil
 }
 
-// search looks for an order. Removals without an answer make that long, and most of them explain nothing: first as if none had taken
+// search looks for an order. Removals without a response make that slow, so it first assumes that none of them took
 // effect.
 func search(ops []op, writes map[string]op) porcupine.CheckResult {
 	result := porcupine.CheckOperationsTimeout(register, operations(ops, writes, false), checkTime)
@@ -177,15 +177,15 @@ func search(ops []op, writes map[string]op) porcupine.CheckResult {
 	return result
 }
 
-// culprit is the operation with whose end the history became one that has no order: before it, there was one.
-func culprit(ops []op, writes map[string]op) op {
+// firstImpossible returns the first operation after whose end there is no order any more.
+func firstImpossible(ops []op, writes map[string]op) op {
 	byEnd := slices.Clone(ops)
 	slices.SortFunc(byEnd, func(a, b op) int { return cmp.Compare(a.Return, b.Return) })
 	at := sort.Search(len(byEnd)-1, func(i int) bool { return search(until(byEnd[i].Return, ops), writes) == porcupine.Illegal })
 	return byEnd[at]
 }
 
-// until is what had been seen of a history at a moment: what was under way then has no answer yet.
+// until returns the part of a history that was known at a moment. Operations that were running then have no result.
 func until(moment time.Duration, ops []op) (seen []op) {
 	for _, o := range ops {
 		o.Unknown = o.Unknown || o.Return > moment
@@ -196,13 +196,15 @@ func until(moment time.Duration, ops []op) (seen []op) {
 	return seen
 }
 
-// operations puts a key's operations into porcupine's words, each with the earliest and the latest moment at which it can have taken
-// effect, and as few as there can be, since the search may take a time that is exponential in those that overlap.
+// operations converts a key's operations to porcupine's, each with the earliest and the latest moment at which it can
+// have taken effect. It returns as few as possible, since the search is exponential in the number of overlapping
+// operations.
 //
-// Each value is of one write, so between that write and the last read that saw it nothing else was written. Let first be the earliest
-// end among them, and last be the latest beginning. If last comes before first, all can have taken effect at one moment between these
-// (wherever an order has them, it can be narrowed to that), and one write stands for them. Otherwise the value was there from first to
-// last: a write at first, and a read at last. (Gibbons and Korach, Testing Shared Memories, 1997.)
+// Each value belongs to one write, so nothing else was written between that write and the last read that saw it. Let
+// first be the earliest end among these operations, and last the latest beginning. If last is before first, all of
+// them can have taken effect at one moment in between, and one write replaces them. Otherwise the value was there from
+// first to last, and two operations replace them: a write at first and a read at last (Gibbons and Korach, Testing
+// Shared Memories, 1997).
 func operations(ops []op, writes map[string]op, removals bool) (list []porcupine.Operation) {
 	add := func(o op, call, end int64) {
 		list = append(list, porcupine.Operation{ClientId: max(o.Client, 0), Input: o, Call: call, Return: end})
@@ -227,7 +229,7 @@ func operations(ops []op, writes map[string]op, removals bool) (list []porcupine
 		id := w.ID
 		switch begin, end := last[id], first[id]; {
 		case w.Do != actWrite:
-		case w.Unknown && !seen[id]: // whether it took effect makes no difference to anything that was seen
+		case w.Unknown && !seen[id]: // nothing that was seen depends on whether it took effect
 		case begin <= end:
 			add(w, begin, end)
 		default:
@@ -238,7 +240,7 @@ func operations(ops []op, writes map[string]op, removals bool) (list []porcupine
 	return list
 }
 
-// until is the latest moment at which the operation can have taken effect.
+// until returns the latest moment at which the operation can have taken effect.
 func (o op) until() int64 {
 	if o.Unknown {
 		return math.MaxInt64
@@ -246,7 +248,7 @@ func (o op) until() int64 {
 	return int64(o.Return)
 }
 
-// from is the earliest moment whose state the operation may show or change.
+// from returns the earliest moment whose state the operation may see or change.
 func (o op) from(writes map[string]op) time.Duration {
 	from := o.Call - o.Bound
 	if o.Do == actRead {
@@ -255,7 +257,7 @@ func (o op) from(writes map[string]op) time.Duration {
 	return min(max(from, 0), o.Return)
 }
 
-// checkAfter finds a read that is older than the write it named, where that can be told for sure.
+// checkAfter finds reads that are certainly older than the write they named.
 func checkAfter(key string, read op, writes map[string]op, ops []op) []violation {
 	named := writes[read.After]
 	if older(read.ID, named.Call, writes, ops) {
@@ -264,7 +266,8 @@ func checkAfter(key string, read op, writes map[string]op, ops []op) []violation
 	return nil
 }
 
-// older reports whether the value of id, or no entry, can only be what was there before the write that was called at this moment.
+// older reports whether the value of id (or no entry) can only be from before the write that was called at this
+// moment.
 func older(id string, called time.Duration, writes map[string]op, ops []op) bool {
 	if id != "" {
 		w := writes[id]
@@ -273,9 +276,10 @@ func older(id string, called time.Duration, writes map[string]op, ops []op) bool
 	return !slices.ContainsFunc(ops, func(o op) bool { return o.Do == actRemove && (o.Unknown || o.Return >= called) })
 }
 
-// explain finds the plainest reason why there can be no order: a write that was acknowledged before the read could begin, and after what
-// the read saw. A last look at everything is what tells a lost write from one that was not seen yet.
-func explain(key string, ops []op, writes map[string]op) (v violation, plain bool) {
+// simplestViolation finds the simplest reason why there is no order: a write that was acknowledged before the read
+// began, and is newer than what the read saw. If the read is the final one, the write is lost; otherwise the read is
+// stale.
+func simplestViolation(key string, ops []op, writes map[string]op) (v violation, plain bool) {
 	for _, read := range ops {
 		if read.Do != actRead || read.Unknown {
 			continue
@@ -285,7 +289,7 @@ func explain(key string, ops []op, writes map[string]op) (v violation, plain boo
 				continue
 			}
 			promise := staleRead
-			if read.Client == lastLook {
+			if read.Client == finalReader {
 				promise = lostWrite
 			}
 			return violation{promise, key, fmt.Sprintf("%s, with up to %s allowed, after %s", read, read.Bound, w)}, true
@@ -294,10 +298,10 @@ func explain(key string, ops []op, writes map[string]op) (v violation, plain boo
 	return violation{}, false
 }
 
-// lastLook is the client that reads everything once it is quiet.
-const lastLook = -1
+// finalReader is the client that reads everything after the load has ended.
+const finalReader = -1
 
-// checkSnapshots compares entries and members that were seen at one moment.
+// checkSnapshots compares the entries and the members of each snapshot.
 func (h *history) checkSnapshots(byKey map[string][]op) (found []violation) {
 	snapshots := slices.Clone(h.Snapshots)
 	slices.SortFunc(snapshots, func(a, b snapshot) int { return cmp.Compare(a.Call, b.Call) })
@@ -354,7 +358,7 @@ func (s snapshot) checkKey(key string, writes map[string]op, firstSeen map[strin
 	return found
 }
 
-// value is what the write with the id puts into the entry: the id again and again, so that a mixture of two shows.
+// value is the value of the write with the id. It repeats the id, so that a mixture of two values is recognised.
 func value(key, id string) string {
 	times := 20
 	if strings.HasSuffix(key, "/0") {
@@ -363,10 +367,10 @@ func value(key, id string) string {
 	return `{"id":"` + id + `","key":"` + key + `","again":"` + strings.Repeat(id+" ", times) + `","end":"` + id + `"}`
 }
 
-// largeBytes makes the value of one of the entries large enough that the cache treats it in another way (docs/CACHE.md: 64 kB).
+// largeBytes is the size of one entry's value. The cache treats values above 64 kB differently (docs/CACHE.md).
 const largeBytes = 70_000
 
-// idOf reads a value back: the id of the one write that it is, byte for byte.
+// idOf returns the id of the write whose value this is, byte for byte.
 func idOf(key, text string) (string, error) {
 	var v struct{ ID string }
 	if err := json.Unmarshal([]byte(text), &v); err != nil {

@@ -34,7 +34,7 @@ func but(o op, change func(*op)) op {
 
 func unknown(o *op)            { o.Unknown = true }
 func old(o *op)                { o.Bound = s }
-func lastOne(o *op)            { o.Client = lastLook }
+func lastOne(o *op)            { o.Client = finalReader }
 func afterA(o *op)             { o.After = "a" }
 func inOrder(o ...op) *history { return &history{Ops: o} }
 
@@ -87,8 +87,9 @@ func TestHistoriesOfOneEntry(t *testing.T) {
 	}
 }
 
-// TestManyWritesWithoutAnAnswer is about time: each of them may have taken effect at any moment, and the search must still come to an end.
-func TestManyWritesWithoutAnAnswer(t *testing.T) {
+// TestManyWritesWithoutAResponse: each of them may have taken effect at any moment, and the search must still end in
+// time.
+func TestManyWritesWithoutAResponse(t *testing.T) {
 	t.Parallel()
 	var ops []op
 	at := time.Duration(0)
@@ -132,7 +133,7 @@ func TestSnapshots(t *testing.T) {
 	}{
 		"Whole":                  {[]snapshot{at(6*s, "b", "a", "b")}, ""},
 		"WholeWithTheUnknown":    {[]snapshot{at(6*s, "c", "a", "b", "c")}, ""},
-		"UnknownWasOverwritten":  {[]snapshot{at(6*s, "b", "a", "b", "c")}, ""}, // before b, whose answer came while it was on
+		"UnknownWasOverwritten":  {[]snapshot{at(6*s, "b", "a", "b", "c")}, ""}, // before b, whose response came meanwhile
 		"BothAtOnceWhileItIsOn":  {[]snapshot{at(3500*time.Millisecond, "a", "a")}, ""},
 		"EntryWithoutItsMember":  {[]snapshot{at(3500*time.Millisecond, "b", "a")}, halfApplied},
 		"MemberWithoutItsEntry":  {[]snapshot{at(3500*time.Millisecond, "a", "a", "b")}, halfApplied},

@@ -1,6 +1,6 @@
-// Command faults breaks the local platform in many ways, one after the other, while clients read and write, and checks that every
-// history they saw is one that a correct store could have given. `make faults` gives it a platform of its own. It knows the HTTP
-// contract, and of the platform what tells it where to strike.
+// Command faults breaks the local platform in many ways, one after the other, while clients read and write. It checks
+// that a correct store could have produced the history that the clients saw. `make faults` starts a platform for it.
+// It knows the HTTP contract, and how to reach the parts of the platform.
 package main
 
 import (
@@ -23,7 +23,7 @@ import (
 	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// The exit statuses: 1 when it ran and a promise did not hold, 2 when it could not run.
+// The exit statuses: 1 when a promise was broken, 2 when it could not run.
 const (
 	exitBroken = 1
 	exitFailed = 2
@@ -44,7 +44,7 @@ func main() {
 	os.Exit(exitFailed)
 }
 
-// errBroken is the end of a run that showed a promise to be broken; it has been printed.
+// errBroken is returned after broken promises were printed.
 var errBroken = errors.New("promises were broken")
 
 type flags struct {
@@ -63,20 +63,20 @@ func command() *cobra.Command {
 		Use:   "faults",
 		Short: "Break the platform under load, and check what the clients saw",
 		Long: `Breaks the platform in one way after the other, while clients read and write a few entries through the functions, and checks
-the history of what they did and saw:
+the history of their operations:
 
   - It is linearizable: there is one order of all operations on an entry in which each took effect between its request and
-    its answer. A write without an answer may have taken effect, or may at any later time. Reads with Cache-Control: no-cache,
-    and kv-list, see what was written last; other reads may be a second old, but not older than a write that they name in
-    X-KV-After. So no acknowledged write is lost, none is applied twice, and no read is older than it may be.
+    its response. A write without a response may have taken effect, or may at any later time. Reads with Cache-Control: no-cache
+    and kv-list see the last write. Other reads may be a second old, but not older than a write that they name in X-KV-After.
+    So no acknowledged write is lost, none is applied twice, and no read is too old.
   - No entry mixes two writes, and an entry, its indexes and their members are always those of one write.
   - Errors are 502 database_unreachable, 503 unavailable or 504 deadline_exceeded, and nobody waits longer than a minute.
   - Everything works again within --recover-within of the end of the fault.
-  - Where writes are mirrored (make faults MIRROR=true), "migrate-kv-store repair" brings what no copy was made of to Blobs, and
-    both stores are the same then.
+  - Where writes are mirrored (make faults MIRROR=true), "migrate-kv-store repair" makes the copies that are missing in Blobs, and
+    both stores are the same afterwards.
 
-Random choices come from --seed; --only repeats one fault. What happens at the same time is up to the machine, so a seed repeats the
-load but not its every turn. Where a promise is broken, the whole history goes beside --out.`,
+Random choices depend on --seed, and --only repeats one fault. A seed repeats the load, but not its exact timing. The history of a
+fault that broke a promise is saved beside --out.`,
 		Example: `  make faults ARGS='--only kill-postgres,drop-reply --seed 42'
   make faults ARGS='--list'`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
@@ -88,9 +88,9 @@ load but not its every turn. Where a promise is broken, the whole history goes b
 	s.Float64Var(&f.seconds, "seconds", 5, "how long a fault lasts")
 	s.IntVar(&f.clients, "clients", 16, "clients at the same time; each sends about ten requests a second")
 	s.IntVar(&f.entries, "entries", 6, "entries that they share")
-	s.DurationVar(&f.recoverWithin, "recover-within", 20*time.Second, "how long it may take until everything works again")
-	s.BoolVar(&f.list, "list", false, "name the faults, and do nothing")
-	s.StringVar(&f.again, "check", "", "a history that a run has kept: check it again, and do nothing else")
+	s.DurationVar(&f.recoverWithin, "recover-within", 20*time.Second, "time limit until everything works again")
+	s.BoolVar(&f.list, "list", false, "list the faults and exit")
+	s.StringVar(&f.again, "check", "", "only check this saved history again")
 	s.StringVar(&f.out, "out", "", "a file for the results as JSON")
 	s.StringVar(&f.docs, "docs", "", "folder whose BENCHMARKS.md gets the table")
 	return c
@@ -105,12 +105,12 @@ type results struct {
 	Faults  []*outcome `json:"faults"`
 }
 
-// writeDocs puts the results into BENCHMARKS.md in dir (see [report.WriteDocs]).
+// writeDocs writes the results to BENCHMARKS.md in dir (see [report.WriteDocs]).
 func (r results) writeDocs(dir string) error {
 	t := report.Table{Title: "What was broken, under load", Texts: 2,
-		Header: []string{"fault", "what callers were told", "requests", "acknowledged writes", "slowest, s", "recovery, s", "broken promises"}}
+		Header: []string{"fault", "errors that callers got", "requests", "acknowledged writes", "slowest, s", "recovery, s", "broken promises"}}
 	for _, o := range r.Faults {
-		t.Rows = append(t.Rows, []string{o.Fault, o.told(), report.Thousands(o.Requests), report.Thousands(o.Writes), fmt.Sprintf("%.1f", o.Slowest),
+		t.Rows = append(t.Rows, []string{o.Fault, o.errorTexts(), report.Thousands(o.Requests), report.Thousands(o.Writes), fmt.Sprintf("%.1f", o.Slowest),
 			fmt.Sprintf("%.2f", o.Recovery), fmt.Sprint(len(o.Violations))})
 	}
 	name := "faults"
@@ -187,7 +187,7 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// checkAgain reads a history that report has kept.
+// checkAgain checks a history that report has saved.
 func checkAgain(file string, out io.Writer) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -204,19 +204,19 @@ func checkAgain(file string, out io.Writer) error {
 	if len(found) > 0 {
 		return fmt.Errorf("%w: %d times", errBroken, len(found))
 	}
-	fmt.Fprintf(out, "%d operations and %d lists: nothing is wrong\n", len(h.Ops), len(h.Snapshots))
+	fmt.Fprintf(out, "%d operations and %d lists: no promise is broken\n", len(h.Ops), len(h.Snapshots))
 	return nil
 }
 
 // errors lists the errors of a line.
 func (o *outcome) errors() string {
 	if len(o.Errors) == 0 {
-		return o.told()
+		return o.errorTexts()
 	}
-	return fmt.Sprintf("%s (the soonest after %.1f s)", o.told(), o.Soonest)
+	return fmt.Sprintf("%s (the soonest after %.1f s)", o.errorTexts(), o.Soonest)
 }
 
-// copies says what repair had to do, where writes are mirrored.
+// copies returns how many copies repair had to make, where writes are mirrored.
 func (o *outcome) copies() string {
 	if !mirrored() {
 		return ""
@@ -224,8 +224,8 @@ func (o *outcome) copies() string {
 	return fmt.Sprintf("; %d copies repaired", o.Repaired)
 }
 
-// told is what callers were told instead of an answer.
-func (o *outcome) told() string {
+// errorTexts returns the number of each error that callers got.
+func (o *outcome) errorTexts() string {
 	if len(o.Errors) == 0 {
 		return "no error"
 	}
@@ -236,10 +236,10 @@ func (o *outcome) told() string {
 	return strings.Join(parts, ", ")
 }
 
-// maxPrinted bounds how many violations of one fault are printed; the file has all.
+// maxPrinted bounds how many violations of a fault are printed. The file has all.
 const maxPrinted = 10
 
-// report prints what was broken, and keeps the history of it.
+// report prints the violations and saves the history if there are any.
 func (f *flags) report(out io.Writer, o *outcome) error {
 	for i, v := range o.Violations {
 		if i == maxPrinted {

@@ -22,7 +22,7 @@ import (
 // mirrored reports whether the functions copy their writes to Blobs.
 func mirrored() bool { return os.Getenv("KV_MIRROR_WRITES") == "true" }
 
-// lacksMirror is for faults that break nothing else.
+// lacksMirror is for faults that affect only mirrored writes.
 func lacksMirror() string {
 	if !mirrored() {
 		return "mirrored writes: make faults MIRROR=true"
@@ -30,7 +30,7 @@ func lacksMirror() string {
 	return ""
 }
 
-// blobsFault is what the stand-in for Blobs is told to do to a share of the requests.
+// blobsFault configures the faults of the Blobs stand-in.
 type blobsFault struct {
 	Seed        uint64  `json:"seed"`
 	ServerError float64 `json:"server_error"`
@@ -47,26 +47,27 @@ func blobsDo(f blobsFault) func(context.Context, *platform, time.Duration, *rand
 		if err != nil {
 			return err
 		}
-		if err := p.order(ctx, http.MethodPut, p.blobsFaults, body, nil); err != nil {
+		if err := p.request(ctx, http.MethodPut, p.blobsFaults, body, nil); err != nil {
 			return err
 		}
 		slept := sleep(ctx, hold)
-		var told struct{ Counts map[string]int }
-		err = p.order(context.WithoutCancel(ctx), http.MethodGet, p.blobsFaults, nil, &told)
-		if err == nil && len(told.Counts) == 0 {
+		var decoded struct{ Counts map[string]int }
+		err = p.request(context.WithoutCancel(ctx), http.MethodGet, p.blobsFaults, nil, &decoded)
+		if err == nil && len(decoded.Counts) == 0 {
 			err = errors.New("the fault of Blobs hit no request")
 		}
-		return errors.Join(slept, err, p.order(context.WithoutCancel(ctx), http.MethodDelete, p.blobsFaults, nil, nil))
+		return errors.Join(slept, err, p.request(context.WithoutCancel(ctx), http.MethodDelete, p.blobsFaults, nil, nil))
 	}
 }
 
 const storesDiffer = "the two stores differ after a repair"
 
-// settleWithin is how long it may take until both stores are the same: what was sent during a fault may still arrive.
+// settleWithin is the time limit until both stores are the same. Requests that were sent during a fault may still
+// arrive.
 const settleWithin = 20 * time.Second
 
-// settle does what whoever runs a site does after trouble, `migrate-kv-store repair`, and looks whether both stores are the same then.
-// It returns the number of copies that had to be made. The load is over.
+// settle runs `migrate-kv-store repair` after the load, as an operator would, and checks that both stores are the
+// same. It returns the number of copies that were made.
 func (l *load) settle(ctx context.Context) (repaired int, err error) {
 	for deadline := time.Now().Add(settleWithin); ; {
 		n, left, err := repair(ctx)
@@ -98,15 +99,15 @@ func repair(ctx context.Context) (repaired, left int, err error) {
 	cmd := exec.CommandContext(ctx, "go", "run", "./scripts/migrate-kv-store", "repair", "--primary", "supabase", "--json", "--quiet")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	out, runErr := cmd.Output() // it fails also where something is left, which it says
-	var told mirror.Repairs
-	if err := json.Unmarshal(out, &told); err != nil {
+	out, runErr := cmd.Output() // it also fails if something remains, which its output says
+	var decoded mirror.Repairs
+	if err := json.Unmarshal(out, &decoded); err != nil {
 		return 0, 0, fmt.Errorf("migrate-kv-store repair: %w", errors.Join(runErr, err, errors.New(strings.TrimSpace(stderr.String()))))
 	}
-	return told.Repaired, told.OtherPrimary + told.Failed, nil
+	return decoded.Repaired, decoded.OtherPrimary + decoded.Failed, nil
 }
 
-// difference names a key that the stores have different things under, as kv-list and kv-list-blob tell, and what they are.
+// difference returns a key for which kv-list and kv-list-blob return different values, with both values.
 func (l *load) difference(ctx context.Context) (key, what string, err error) {
 	supabase, err := l.listed(ctx, listPath)
 	if err != nil {
@@ -126,14 +127,14 @@ func (l *load) difference(ctx context.Context) (key, what string, err error) {
 	return "", "", nil
 }
 
-// listed returns what a store has, entries byte for byte. The members of an index have no order here.
+// listed returns the entries of a store, byte for byte. The members of indexes are sorted.
 func (l *load) listed(ctx context.Context, path string) (map[string]string, error) {
-	var told struct{ Data map[string]json.RawMessage }
-	if err := l.platform.order(ctx, http.MethodGet, l.platform.base+path+"?includeValues=true&prefix="+url.QueryEscape(l.prefix), nil, &told); err != nil {
+	var decoded struct{ Data map[string]json.RawMessage }
+	if err := l.platform.request(ctx, http.MethodGet, l.platform.base+path+"?includeValues=true&prefix="+url.QueryEscape(l.prefix), nil, &decoded); err != nil {
 		return nil, err
 	}
 	texts := map[string]string{}
-	for key, text := range told.Data {
+	for key, text := range decoded.Data {
 		texts[key] = string(text)
 		if strings.HasPrefix(key, l.prefix+"x/") {
 			var members []string

@@ -16,18 +16,18 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// platform is the local platform, as the environment describes it. Nothing else lets its processes be ended.
+// platform is the local platform that the environment describes.
 type platform struct {
-	base, host          string // the functions, and the host's control routes
+	base, host          string // addresses of the functions and of the host's control routes
 	gateway, key        string // between the functions and PostgREST
 	database, superuser string
-	blobsFaults         string // where the stand-in for Blobs takes its faults
+	blobsFaults         string // address of the faults of the Blobs stand-in
 	stateFile           string
 	client              *http.Client
 	maxStale            time.Duration
 }
 
-// variables are what `platform run` sets.
+// variables are the needed ones of those that `platform run` sets.
 var variables = []string{"KV_BASE_URL", "KV_HOST_URL", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL", "DATABASE_ADMIN_URL", "PLATFORM_STATE", "NETLIFY_BLOBS_API_URL"}
 
 func newPlatform() (*platform, error) {
@@ -46,7 +46,8 @@ func newPlatform() (*platform, error) {
 	}, nil
 }
 
-// part returns the pid of a process that the platform keeps running: postgres or postgrest. 0 while it is being started again.
+// part returns the pid of a process that the platform keeps running: postgres or postgrest. It returns 0 during a
+// restart.
 func (p *platform) part(name string) (int, error) {
 	text, err := os.ReadFile(p.stateFile)
 	if err != nil {
@@ -59,7 +60,7 @@ func (p *platform) part(name string) (int, error) {
 	return state.Processes[name].PID, nil
 }
 
-// running waits for the part's process, another one than before.
+// running waits until the part runs in another process than before.
 func (p *platform) running(ctx context.Context, name string, before int) (int, error) {
 	for {
 		pid, err := p.part(name)
@@ -72,7 +73,7 @@ func (p *platform) running(ctx context.Context, name string, before int) (int, e
 	}
 }
 
-// family is a process and all that it started, the process first.
+// family returns a process and its children.
 func family(pid int) ([]*process.Process, error) {
 	p, err := process.NewProcess(int32(pid))
 	if err != nil {
@@ -93,14 +94,14 @@ type instance struct {
 	Busy     bool
 }
 
-// instances lists those that run and can be called by the clients of the load.
+// instances returns the running instances of the functions that the load calls.
 func (p *platform) instances(ctx context.Context) ([]instance, error) {
-	var told struct{ Instances []instance }
-	if err := p.order(ctx, http.MethodGet, p.host+"/_platform/instances", nil, &told); err != nil {
+	var decoded struct{ Instances []instance }
+	if err := p.request(ctx, http.MethodGet, p.host+"/_platform/instances", nil, &decoded); err != nil {
 		return nil, err
 	}
 	var list []instance
-	for _, in := range told.Instances {
+	for _, in := range decoded.Instances {
 		if in.PID != 0 && !strings.HasSuffix(in.Function, "-blob") {
 			list = append(list, in)
 		}
@@ -111,7 +112,7 @@ func (p *platform) instances(ctx context.Context) ([]instance, error) {
 	return list, nil
 }
 
-// gatewayFault is what the gateway is told to do to requests.
+// gatewayFault configures a fault of the gateway.
 type gatewayFault struct {
 	Kind   string  `json:"kind"`
 	Share  float64 `json:"share"`
@@ -121,23 +122,23 @@ type gatewayFault struct {
 	Seed   uint64  `json:"seed,omitempty"`
 }
 
-func (p *platform) misbehave(ctx context.Context, f gatewayFault) error {
+func (p *platform) setFault(ctx context.Context, f gatewayFault) error {
 	body, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
-	return p.order(ctx, http.MethodPut, p.gateway+"/_platform/fault", body, nil)
+	return p.request(ctx, http.MethodPut, p.gateway+"/_platform/fault", body, nil)
 }
 
-// behave ends a fault of the gateway and says how many requests it has hit.
-func (p *platform) behave(ctx context.Context) (hits int, err error) {
-	var told struct{ Hits int }
-	err = p.order(ctx, http.MethodDelete, p.gateway+"/_platform/fault", nil, &told)
-	return told.Hits, err
+// clearFault ends a fault of the gateway and returns how many requests it has hit.
+func (p *platform) clearFault(ctx context.Context) (hits int, err error) {
+	var decoded struct{ Hits int }
+	err = p.request(ctx, http.MethodDelete, p.gateway+"/_platform/fault", nil, &decoded)
+	return decoded.Hits, err
 }
 
-// order sends what is not part of the load.
-func (p *platform) order(ctx context.Context, method, url string, body []byte, into any) error {
+// request sends a request that is not part of the load.
+func (p *platform) request(ctx context.Context, method, url string, body []byte, into any) error {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -154,7 +155,7 @@ func (p *platform) order(ctx context.Context, method, url string, body []byte, i
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %s answered %d %.200s", method, url, resp.StatusCode, text)
+		return fmt.Errorf("%s %s returned %d %.200s", method, url, resp.StatusCode, text)
 	}
 	if into == nil {
 		return nil
@@ -162,7 +163,7 @@ func (p *platform) order(ctx context.Context, method, url string, body []byte, i
 	return json.Unmarshal(text, into)
 }
 
-// connect opens a connection to Postgres that passes by everything else.
+// connect opens a direct connection to Postgres.
 func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {

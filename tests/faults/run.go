@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// outcome is what a fault did to the load: a line of the table.
+// outcome is the effect of a fault on the load: a row of the table.
 type outcome struct {
 	Fault      string         `json:"fault"`
 	What       string         `json:"what"`
@@ -26,12 +26,12 @@ type outcome struct {
 	Soonest    float64        `json:"soonest_error_s,omitempty"`
 	Slowest    float64        `json:"slowest_s"`
 	Recovery   float64        `json:"recovery_s"`
-	Repaired   int            `json:"repaired_copies,omitempty"` // copies that had not been confirmed and were made by a repair, where writes are mirrored
+	Repaired   int            `json:"repaired_copies,omitempty"` // copies that repair had to make, where writes are mirrored
 	Violations []violation    `json:"violations"`
 	history    *history
 }
 
-// settings are those of a run.
+// settings are the settings of a run.
 type settings struct {
 	seed             uint64
 	hold             time.Duration
@@ -39,16 +39,16 @@ type settings struct {
 	recoverWithin    time.Duration
 }
 
-// calm is how long the load runs before a fault, and after everything works again.
-const calm = 2 * time.Second
+// quietTime is how long the load runs before a fault, and after everything works again.
+const quietTime = 2 * time.Second
 
-// run breaks the platform in one way under load, and checks what was seen.
+// run injects one fault under load and checks the history.
 func run(ctx context.Context, p *platform, f fault, s settings) (*outcome, error) {
 	name := fnv.New64a()
 	_, _ = name.Write([]byte(f.Name))
-	seed := s.seed ^ name.Sum64() // the same whichever faults run beside it
+	seed := s.seed ^ name.Sum64() // does not depend on the other faults
 	l := &load{platform: p, prefix: fmt.Sprintf("faults/%d/%s/", s.seed, f.Name), entries: s.entries, seed: seed, began: time.Now(),
-		excused: func(x failure) bool { return f.Excuses != nil && f.Excuses(x) }}
+		expected: func(x failure) bool { return f.Excuses != nil && f.Excuses(x) }}
 	if err := l.fresh(ctx); err != nil {
 		return nil, err
 	}
@@ -57,13 +57,13 @@ func run(ctx context.Context, p *platform, f fault, s settings) (*outcome, error
 	for number := range s.clients {
 		clients.Go(func() { l.client(number).work(stop) })
 	}
-	ended, err := l.endure(ctx, f, s)
+	ended, err := l.breakAndRecover(ctx, f, s)
 	close(stop)
 	clients.Wait()
 	if err != nil {
 		return nil, err
 	}
-	if err := l.lookAtEverything(ctx); err != nil {
+	if err := l.readEverything(ctx); err != nil {
 		return nil, err
 	}
 	repaired := 0
@@ -87,21 +87,22 @@ func run(ctx context.Context, p *platform, f fault, s settings) (*outcome, error
 
 const notRecovered = "it took too long until everything worked again"
 
-// fresh makes sure that nothing is there yet: histories begin with no entry.
+// fresh checks that there are no entries, since histories begin without any.
 func (l *load) fresh(ctx context.Context) error {
-	var told struct{ Count *int }
-	if err := l.platform.order(ctx, http.MethodGet, l.platform.base+listPath+"?prefix="+l.prefix, nil, &told); err != nil {
+	var decoded struct{ Count *int }
+	if err := l.platform.request(ctx, http.MethodGet, l.platform.base+listPath+"?prefix="+l.prefix, nil, &decoded); err != nil {
 		return err
 	}
-	if told.Count == nil || *told.Count != 0 {
+	if decoded.Count == nil || *decoded.Count != 0 {
 		return fmt.Errorf("there are entries under %s already: choose another --seed", l.prefix)
 	}
 	return nil
 }
 
-// endure breaks the platform in the middle of the load and waits until everything works again. It gives the moment when the fault ended.
-func (l *load) endure(ctx context.Context, f fault, s settings) (ended time.Duration, err error) {
-	if err := sleep(ctx, calm); err != nil {
+// breakAndRecover injects the fault in the middle of the load and waits until everything works again. It returns when
+// the fault ended.
+func (l *load) breakAndRecover(ctx context.Context, f fault, s settings) (ended time.Duration, err error) {
+	if err := sleep(ctx, quietTime); err != nil {
 		return 0, err
 	}
 	hold := s.hold
@@ -118,16 +119,16 @@ func (l *load) endure(ctx context.Context, f fault, s settings) (ended time.Dura
 	defer cancel()
 	for l.recovery(ended) < 0 {
 		if err := sleep(waiting, 20*time.Millisecond); err != nil {
-			return 0, fmt.Errorf("%s: two minutes after it had ended, not everything works again", f.Name)
+			return 0, fmt.Errorf("%s: not everything works two minutes after the fault", f.Name)
 		}
 	}
-	return ended, sleep(ctx, calm)
+	return ended, sleep(ctx, quietTime)
 }
 
-// everything is what must work again: a write, and each way to read the database.
+// everything lists what must work again: a write, and each kind of read.
 var everything = []string{"upsert", "get", "list", "query"}
 
-// recovery is how long after the fault each of everything was answered once, among what was asked after it; negative: not yet.
+// recovery returns how long after the fault a new request of each kind had succeeded; negative if not yet.
 func (l *load) recovery(ended time.Duration) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -148,22 +149,22 @@ func (l *load) recovery(ended time.Duration) time.Duration {
 	return last
 }
 
-// lookAtEverything reads each entry once more in every way, and compares with the tables themselves.
-func (l *load) lookAtEverything(ctx context.Context) error {
+// readEverything reads each entry once more in every way, and compares the tables.
+func (l *load) readEverything(ctx context.Context) error {
 	failures := len(l.history.Failures)
-	c := l.client(lastLook)
+	c := l.client(finalReader)
 	for n := range l.entries {
 		c.get(c.key(n), 0, acknowledged{})
 	}
 	c.query(0)
 	c.list()
 	if len(l.history.Failures) > failures {
-		return fmt.Errorf("the last look at everything failed: %v", l.history.Failures[failures])
+		return fmt.Errorf("the final reads failed: %v", l.history.Failures[failures])
 	}
 	return l.compareTables(ctx)
 }
 
-// compareTables looks whether what holds an entry, its indexes and their members says the same. The load is over.
+// compareTables checks that the tables of entries, postings and members agree after the load.
 func (l *load) compareTables(ctx context.Context) error {
 	conn, err := connect(ctx, l.platform.database)
 	if err != nil {
@@ -185,7 +186,7 @@ func (l *load) compareTables(ctx context.Context) error {
 		where not exists (select from kv.member as m where m.index_key = p.index_key and m.member = p.member)
 		order by 1, 2`, l.prefix)
 	if err != nil {
-		return fmt.Errorf("look into the tables: %w", err)
+		return fmt.Errorf("read the tables: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -229,7 +230,7 @@ func (l *load) outcome(ended time.Duration) *outcome {
 	return o
 }
 
-// chosen returns the faults with these names, in their order; without names, all.
+// chosen returns the faults with these names, or all faults if there are no names.
 func chosen(names []string) ([]fault, error) {
 	if len(names) == 0 {
 		return faults, nil

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// standIn answers like the functions, except where broken says otherwise. The users know no other answer than the right one.
+// standIn responds as the functions do, except for the requests that broken changes.
 func standIn(t *testing.T, broken func(r *http.Request) (status int, body string)) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if status, body := broken(r); status != 0 {

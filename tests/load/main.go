@@ -1,5 +1,5 @@
-// Command load puts many users on a site at once and says how long they waited, what failed, and what memory the functions took.
-// `make load` gives it a platform of its own. It knows the HTTP contract and nothing of the code behind it.
+// Command load simulates many users of a site and reports latencies, errors and the functions' memory. `make load`
+// starts a platform for it. It knows only the HTTP contract.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The exit statuses: 1 when it ran and a promise did not hold, 2 when it could not run.
+// The exit statuses: 1 when a promise was broken, 2 when it could not run.
 const (
 	exitBroken = 1
 	exitFailed = 2
@@ -41,7 +41,7 @@ func main() {
 	os.Exit(exitFailed)
 }
 
-// brokenPromises are what the load showed that should not be.
+// brokenPromises are the promises that the load broke.
 type brokenPromises []string
 
 func (b brokenPromises) Error() string { return strings.Join(b, "\n       ") }
@@ -62,17 +62,16 @@ func command() *cobra.Command {
 	var f flags
 	c := &cobra.Command{
 		Use:   "load",
-		Short: "Put many users on a site at once",
-		Long: `Puts --users users on the site at KV_BASE_URL for --duration. 70 % of the requests read (45 % kv-get, 25 % kv-list of a hundred
-entries), 20 % are upserts with two indexes, 10 % queries by index.
+		Short: "Simulate many users of a site",
+		Long: `Sends the requests of --users users to the site at KV_BASE_URL for --duration. 70 % of the requests read (45 % kv-get, 25 % kv-list
+of a hundred entries), 20 % are upserts with two indexes, 10 % are queries by index.
 
-The load is closed: each user waits for an answer before it asks again, and begins a request every --think on average (evenly
-from half to one and a half times that). So 1,000 users who think for 4 s are 250 requests a second while answers take less
-than that, and fewer when they take more; none queues up without a user who waits for it. Hot entries are asked for more often
-than others (Zipf).
+The load is closed: each user waits for a response before its next request, and begins a request every --think on average (evenly
+from half to one and a half times that). So 1,000 users with 4 s send 250 requests a second while responses take less than that, and
+fewer when they take longer. No request waits in a queue without a user. Some entries are requested more often than others (Zipf).
 
-It ends with status 1 if any answer was not the 200 that was asked for, if an instance ended, or if one took more memory than
---max-rss or went on growing. The memory is only looked at where KV_HOST_URL is a local function host.
+The exit status is 1 if any response was not the expected 200, if an instance ended, or if an instance used more memory than --max-rss
+or kept growing. The memory is watched only where KV_HOST_URL is a local function host.
 
 It writes entries under "load/" and deletes them at the end.`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
@@ -80,12 +79,12 @@ It writes entries under "load/" and deletes them at the end.`,
 	}
 	s := c.Flags()
 	s.IntVar(&f.users, "users", 1000, "users at the same time")
-	s.DurationVar(&f.duration, "duration", time.Minute, "how long they ask")
-	s.DurationVar(&f.think, "think", 4*time.Second, "from the beginning of a user's request to the next one, on average")
+	s.DurationVar(&f.duration, "duration", time.Minute, "how long the load lasts")
+	s.DurationVar(&f.think, "think", 4*time.Second, "average time between the beginnings of a user's requests")
 	s.DurationVar(&f.window, "window", 5*time.Second, "of the table of latencies over time")
-	s.IntVar(&f.entries, "entries", 2000, "entries that they share")
+	s.IntVar(&f.entries, "entries", 2000, "entries that the users share")
 	s.Uint64Var(&f.seed, "seed", uint64(time.Now().UnixNano()&0x7fffffff), "repeats the users' requests")
-	s.IntVar(&f.maxRSS, "max-rss", 128, "MB that an instance may take; the platform gives it 1,024")
+	s.IntVar(&f.maxRSS, "max-rss", 128, "MB that an instance may use; Netlify's limit is 1,024")
 	s.StringVar(&f.out, "out", "", "a file for the results as JSON")
 	s.StringVar(&f.docs, "docs", "", "folder whose BENCHMARKS.md gets the tables and a plot")
 	return c

@@ -13,30 +13,30 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// instance is one process of a function, as the local function host lists it, and the memory (RSS) that it took, in MB.
+// instance is one process of a function, as the local function host lists it, with its memory (RSS) in MB.
 type instance struct {
 	Name     string  `json:"name"`
 	PID      int     `json:"pid"`
 	Requests int     `json:"requests"`
 	Start    float64 `json:"start_mb"`
-	Middle   float64 `json:"middle_mb"` // most in the second third of the time
-	Late     float64 `json:"late_mb"`   // most in the last third
+	Middle   float64 `json:"middle_mb"` // maximum in the second third of the time
+	Late     float64 `json:"late_mb"`   // maximum in the last third
 	Most     float64 `json:"most_mb"`
 	End      float64 `json:"end_mb"`
 
 	samples []float64
 }
 
-// memory looks at every instance once in a while.
+// memory samples the memory of every instance.
 type memory struct {
 	host      string
 	instances []*instance
 	stop      context.CancelFunc
 	done      sync.WaitGroup
-	err       error // why looking ended early
+	err       error // why sampling ended early
 }
 
-// watchMemory begins to look. Without a host there is nothing to see.
+// watchMemory starts sampling. Without a host there are no instances to sample.
 func watchMemory(ctx context.Context, host string) (*memory, error) {
 	m := &memory{host: strings.TrimRight(host, "/"), stop: func() {}}
 	if host == "" {
@@ -97,7 +97,7 @@ func (m *memory) look() error {
 	return nil
 }
 
-// end stops looking, and says what the instances took and which of them took too much, grew on or ended.
+// end stops sampling. It returns the memory of the instances, and which of them used too much, kept growing or ended.
 func (m *memory) end(maxMB int) (took []instance, broken brokenPromises) {
 	m.stop()
 	m.done.Wait()
@@ -109,7 +109,7 @@ func (m *memory) end(maxMB int) (took []instance, broken brokenPromises) {
 	}
 	now, err := m.list(context.Background())
 	if err != nil {
-		broken = append(broken, "the host does not say what runs: "+err.Error())
+		broken = append(broken, "the host does not list its instances: "+err.Error())
 	}
 	requests := map[string]int{}
 	for _, in := range now {
@@ -145,5 +145,6 @@ func (in *instance) sum() {
 	in.Middle, in.Late = most(in.samples[n/3:2*n/3+1]), most(in.samples[2*n/3:])
 }
 
-// grows tells of a leak: whatever fills up does so in the first two thirds. What the garbage collector has not got to yet is no leak.
+// grows reports a leak. Caches fill up in the first two thirds of the time; the margin is for garbage that is not
+// collected yet.
 func (in *instance) grows() bool { return in.Late > 1.2*in.Middle+8 }

@@ -21,7 +21,7 @@ import (
 // kinds are the kinds of requests, in the order of the table.
 var kinds = []string{"kv-get", "kv-list", "kv-upsert", "kv-query"}
 
-// seen is what came back.
+// seen are the results of all requests.
 type seen struct {
 	site    *site
 	began   time.Time
@@ -29,7 +29,7 @@ type seen struct {
 	kinds   map[string]*vegeta.Metrics
 	windows []*vegeta.Metrics
 	errors  int
-	samples []string // of errors, no two alike
+	samples []string // different errors
 }
 
 func newSeen(s *site, began time.Time) *seen {
@@ -57,7 +57,7 @@ func (s *seen) add(r *vegeta.Result) {
 	}
 	s.total.Add(r)
 	s.kinds[kind].Add(r)
-	// What begins at the very end belongs to the last window.
+	// A request that begins at the very end belongs to the last window.
 	window := int(min(r.Timestamp.Sub(s.began), s.site.duration-1) / s.site.window)
 	for len(s.windows) <= window {
 		s.windows = append(s.windows, &vegeta.Metrics{})
@@ -65,7 +65,7 @@ func (s *seen) add(r *vegeta.Result) {
 	s.windows[window].Add(r)
 }
 
-// wrong says what is wrong with an answer. Every request of this load can be answered with 200, and with what it asked for.
+// wrong returns what is wrong with a response. Every request of this load should succeed with 200.
 func wrong(kind string, at *url.URL, r *vegeta.Result) string {
 	if r.Code != http.StatusOK {
 		return fmt.Sprintf("%d %s %.200s", r.Code, r.Error, r.Body)
@@ -105,7 +105,7 @@ func (s *seen) broken() brokenPromises {
 	return append(brokenPromises{fmt.Sprintf("%d of %d answers were not as they should be; the first:", s.errors, s.total.Requests)}, s.samples...)
 }
 
-// latency is a line of a table; times are in milliseconds.
+// latency is a row of a table, in milliseconds.
 type latency struct {
 	Of       string  `json:"of"`
 	Requests uint64  `json:"requests"`
@@ -138,7 +138,7 @@ func (s *seen) windowLatencies(window time.Duration) (lines []latency) {
 	return lines
 }
 
-// tables are what is printed and what the documentation shows.
+// tables are printed, and shown in the documentation.
 func (r results) tables() []report.Table {
 	latencies := func(title string, lines []latency) report.Table {
 		t := report.Table{Title: title, Texts: 1, Header: []string{"", "requests", "p50", "p90", "p95", "p99", "longest"}}
@@ -168,7 +168,7 @@ func (r results) print(out io.Writer) error {
 	return nil
 }
 
-// writeDocs puts the results into BENCHMARKS.md in dir (see [report.WriteDocs]).
+// writeDocs writes the results to BENCHMARKS.md in dir (see [report.WriteDocs]).
 func (r results) writeDocs(dir string) error {
 	const title = "Latency over time under load"
 	svg, err := report.Picture(title, "ms", r.draw)
@@ -182,7 +182,7 @@ func (r results) writeDocs(dir string) error {
 
 func seconds(s float64) string { return time.Duration(s * float64(time.Second)).String() }
 
-// draw shows p50, p95 and p99 of each window.
+// draw plots p50, p95 and p99 of each window.
 func (r results) draw(p *plot.Plot) error {
 	p.Add(plotter.NewGrid())
 	for i, of := range []struct {

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Where the functions answer.
+// The addresses of the functions.
 const (
 	upsertPath = "/.netlify/functions/kv-upsert"
 	listPath   = "/.netlify/functions/kv-list"
@@ -28,7 +28,7 @@ const (
 	deletePath = "/.netlify/functions/kv-delete"
 )
 
-// site is where the users are, and what they share.
+// site is the site with what its users share.
 type site struct {
 	flags
 	url    string
@@ -41,15 +41,15 @@ func newSite(f flags) *site {
 	token, _, _ := strings.Cut(os.Getenv("KV_API_TOKEN"), ",")
 	transport := &http.Transport{MaxIdleConns: f.users + 8, MaxIdleConnsPerHost: f.users + 8}
 	return &site{flags: f, url: strings.TrimRight(os.Getenv("KV_BASE_URL"), "/"), token: token, prefix: fmt.Sprintf("load/%d/", f.seed),
-		// A minute is what the platform gives a function; whoever waits longer has been left hanging.
+		// The platform ends a function after a minute, so no user should wait longer.
 		client: &http.Client{Transport: transport, Timeout: 65 * time.Second}}
 }
 
-// Entries are in folders of a hundred, which is what a list asks for.
+// Entries are in folders of a hundred. A list returns one folder.
 func (s *site) folder(n int) string { return fmt.Sprintf("%sfolder-%03d/", s.prefix, n/100) }
 func (s *site) key(n int) string    { return fmt.Sprintf("%sdoc-%02d", s.folder(n), n%100) }
 
-// entry is the body of an upsert: about 300 bytes with two indexes, of which each is in 5 and in 10 % of the entries.
+// entry is the body of an upsert: about 300 bytes with two indexes, which have 5 and 10 % of the entries.
 func (s *site) entry(n int, random *rand.Rand) []byte {
 	body, err := json.Marshal(map[string]any{
 		"key":   s.key(n),
@@ -60,7 +60,7 @@ func (s *site) entry(n int, random *rand.Rand) []byte {
 		},
 	})
 	if err != nil {
-		panic(err) // there is nothing in it that JSON cannot say
+		panic(err) // these values can always be encoded
 	}
 	return body
 }
@@ -88,7 +88,7 @@ func (s *site) fill(ctx context.Context) error {
 	return all.Wait()
 }
 
-// clear deletes what was written, also after Ctrl-C. It is in the way of nothing if it cannot.
+// clear deletes the entries, also after Ctrl-C. Entries that it cannot delete do no harm.
 func (s *site) clear() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -125,7 +125,7 @@ func (s *site) call(ctx context.Context, method, path string, body []byte) error
 	return err
 }
 
-// user is one of many: a vegeta attacker with a single worker, which is what makes the load closed.
+// user is a vegeta attacker with a single worker, which makes the load closed.
 type user struct {
 	site   *site
 	random *rand.Rand
@@ -141,19 +141,19 @@ func (s *site) user(number int) *user {
 type pace struct {
 	random *rand.Rand
 	think  time.Duration
-	end    time.Duration // after which nobody begins
+	end    time.Duration // no request begins after this
 }
 
-// Pace is asked as soon as a request has begun. A worker that still waits for its answer takes the next one only after that.
+// Pace is called as soon as a request has begun. The worker sends the next request only after the response.
 func (p pace) Pace(elapsed time.Duration, hits uint64) (wait time.Duration, stop bool) {
 	wait = time.Duration((0.5 + p.random.Float64()) * float64(p.think))
-	if hits == 0 { // users do not all arrive at once
+	if hits == 0 { // users start at different times
 		wait = time.Duration(p.random.Float64() * float64(p.think))
 	}
 	return wait, elapsed+wait >= p.end
 }
 
-// Rate is part of the interface; vegeta's reports ask for it.
+// Rate is part of the interface, for vegeta's reports.
 func (p pace) Rate(time.Duration) float64 { return 1 / p.think.Seconds() }
 
 // next implements [vegeta.Targeter].
@@ -174,7 +174,7 @@ func (u *user) next(t *vegeta.Target) error {
 	return nil
 }
 
-// attack lets all users loose and waits until each has its last answer.
+// attack starts all users and waits until each has its last response.
 func (s *site) attack(ctx context.Context, progress io.Writer) *seen {
 	bar := progressbar.NewOptions(int(s.duration.Seconds()), progressbar.OptionSetWriter(progress), progressbar.OptionSetDescription("loading"),
 		progressbar.OptionSetVisibility(isTerminal(progress)), progressbar.OptionClearOnFinish())
@@ -185,7 +185,7 @@ func (s *site) attack(ctx context.Context, progress io.Writer) *seen {
 	for number := range s.users {
 		u := s.user(number)
 		attacker := vegeta.NewAttacker(vegeta.Workers(1), vegeta.MaxWorkers(1), vegeta.Client(s.client))
-		// A random source each: pacing and aiming go on at the same time.
+		// Pacer and targeter run concurrently, so each has its own random source.
 		p := pace{random: rand.New(rand.NewPCG(s.seed, uint64(number)<<32)), think: s.think, end: s.duration}
 		end := context.AfterFunc(ctx, func() { attacker.Stop() })
 		users.Go(func() {

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// page asks the functions, which are at another origin, and reports what a script may see of the answers.
+// page sends requests to the functions, which have another origin, and reports what a script can see of the responses.
 const page = `<!doctype html><script type="module">
 const base = %q, key = %q, seen = {}
 const ask = async (name, path, init) => {
@@ -41,8 +41,8 @@ await ask('noFunction', '/api/kv/none')
 await fetch('/seen', {method: 'POST', body: JSON.stringify(seen)})
 </script>`
 
-// TestABrowserMayReadEveryAnswer, in a real Chromium where there is one.
-func TestABrowserMayReadEveryAnswer(t *testing.T) {
+// TestABrowserMayReadEveryResponse uses Chromium where it is installed.
+func TestABrowserMayReadEveryResponse(t *testing.T) {
 	t.Parallel()
 	base, db := site(t)
 	browser := ""
@@ -91,7 +91,7 @@ func TestABrowserMayReadEveryAnswer(t *testing.T) {
 	t.Cleanup(app.Close)
 
 	cmd := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", app.URL)
-	start(t, cmd, cmd.Environ()) // and ends it with the test
+	start(t, cmd, cmd.Environ()) // ends with the test
 	var seen map[string]answer
 	select {
 	case seen = <-reported:

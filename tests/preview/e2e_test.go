@@ -1,5 +1,5 @@
-// Package preview tests how deploy previews are tested: the workflow that does it, and the end-to-end suite as a program that somebody
-// runs against a site far away.
+// Package preview tests how deploy previews are tested: the workflow, and the end-to-end suite as a program that runs
+// against a remote site.
 package preview
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// site is the local platform, as somebody far away reaches it: through the address of the functions alone.
+// site returns the local platform as a remote site, of which only the address of the functions is known.
 func site(t *testing.T) (base *url.URL, db *pgx.Conn) {
 	t.Helper()
 	if os.Getenv("KV_BASE_URL") == "" || os.Getenv("DATABASE_URL") == "" || os.Getenv("KV_HOST_URL") == "" {
@@ -40,10 +40,10 @@ func site(t *testing.T) (base *url.URL, db *pgx.Conn) {
 	return base, db
 }
 
-// built is where the suite is, once a test has asked for it.
+// built is the path of the suite's program, after the first use.
 var built string
 
-// suite is the suite as a program, built once.
+// suite returns the suite's program, which is built once.
 var suite = sync.OnceValues(func() (program string, err error) {
 	if built, err = os.MkdirTemp("", "preview-test-"); err != nil {
 		return "", err
@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// remote is the environment of somebody who knows the site's address and no more.
+// remote is the environment of a person who knows only the site's address.
 func remote(base, id string) []string {
 	env := []string{"KV_BASE_URL=" + base, "E2E_RUN=" + id}
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GOFLAGS", "GOTOOLCHAIN"} {
@@ -74,7 +74,7 @@ func remote(base, id string) []string {
 	return env
 }
 
-// runSuite starts the suite; wait gives what it printed and its status.
+// runSuite starts the suite. wait returns its output and exit status.
 func runSuite(t *testing.T, base, id string, args ...string) (cmd *exec.Cmd, wait func() (output string, status int)) {
 	t.Helper()
 	program, err := suite()
@@ -93,7 +93,7 @@ func start(t *testing.T, cmd *exec.Cmd, env []string) (*exec.Cmd, func() (string
 	waited := false
 	wait := func() (string, int) {
 		waited = true
-		_ = cmd.Wait() // the status tells
+		_ = cmd.Wait() // the status is in ProcessState
 		return output.String(), cmd.ProcessState.ExitCode()
 	}
 	t.Cleanup(func() {
@@ -109,7 +109,7 @@ func runID(what string) string {
 	return time.Now().UTC().Format("20060102T150405") + "-" + what
 }
 
-// written counts what a run has in the store.
+// written counts the entries of a run in the store.
 func written(t *testing.T, db *pgx.Conn, id string) (n int) {
 	t.Helper()
 	require.NoError(t, db.QueryRow(t.Context(), `select count(*) from public.kv_store where key like 'e2e/' || $1 || '/%' or key like 'e2e/warm/' || $1 || '/%'`, id).Scan(&n))
@@ -121,10 +121,10 @@ func waitUntilItWrites(t *testing.T, db *pgx.Conn, id string) {
 	require.Eventually(t, func() bool { return written(t, db, id) > 5 }, 2*time.Minute, 20*time.Millisecond, "the suite writes nothing")
 }
 
-// busy are tests that write much, and take longer than it takes to end them.
+// busy are tests that write much and run long enough to be interrupted.
 const busy = "-test.run=TestTwoThousandFiveHundredKeys|TestKeys|TestSort|TestCursor|TestPrefixIsLiteral"
 
-// far is a site 150 ms away.
+// far is the round-trip time of a remote site.
 const far = 75 * time.Millisecond
 
 func TestARunThatIsInterruptedRemovesWhatItWrote(t *testing.T) {
@@ -148,7 +148,7 @@ func TestARunThatIsInterruptedRemovesWhatItWrote(t *testing.T) {
 			id := runID(row.name)
 			cmd, wait := row.start(t, id)
 			waitUntilItWrites(t, db, id)
-			require.NoError(t, syscall.Kill(-cmd.Process.Pid, row.signal)) // as a terminal does, to the whole group
+			require.NoError(t, syscall.Kill(-cmd.Process.Pid, row.signal)) // to the group, as a terminal does
 			output, status := wait()
 			require.NotZero(t, status, "%s", output)
 			require.Contains(t, output, "The run was stopped: "+row.signal.String())
@@ -170,7 +170,8 @@ func TestARunAtItsTimeLimitRemovesWhatItWrote(t *testing.T) {
 	require.Zero(t, written(t, db, id), "%s", output)
 }
 
-// TestAFailingRunRemovesWhatItWrote: behind a proxy that breaks a promise of every upsert's answer, all tests fail in the middle.
+// TestAFailingRunRemovesWhatItWrote: a proxy breaks a promise of every upsert's response, so that all tests fail in
+// the middle.
 func TestAFailingRunRemovesWhatItWrote(t *testing.T) {
 	t.Parallel()
 	base, db := site(t)
@@ -197,8 +198,8 @@ func TestAFailingRunRemovesWhatItWrote(t *testing.T) {
 	require.Zero(t, written(t, db, id), "%s", output)
 }
 
-// TestWhatAKilledRunLeftTheNextOneRemoves, unless it may be going on still.
-func TestWhatAKilledRunLeftTheNextOneRemoves(t *testing.T) {
+// TestTheNextRunRemovesWhatAKilledRunLeft, unless that may still be running.
+func TestTheNextRunRemovesWhatAKilledRunLeft(t *testing.T) {
 	base, db := site(t)
 	old, young := "20200101T000000-killed", runID("killed")
 	for _, id := range []string{old, young} {
@@ -221,14 +222,14 @@ func TestWhatAKilledRunLeftTheNextOneRemoves(t *testing.T) {
 	require.Zero(t, written(t, db, young), "%s", output)
 }
 
-// TestTheSuiteSaysWhyASiteCannotBeTested before it writes anything.
-func TestTheSuiteSaysWhyASiteCannotBeTested(t *testing.T) {
+// TestTheSuiteReportsWhyASiteCannotBeTested, before it writes anything.
+func TestTheSuiteReportsWhyASiteCannotBeTested(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
-		name   string
-		answer http.HandlerFunc // what it stands in for is in the name
-		token  string
-		says   []string
+		name  string
+		site  http.HandlerFunc // the name says what it stands in for
+		token string
+		says  []string
 	}{
 		{"AnotherSite", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<!doctype html>")) }, "",
 			[]string{"cannot be tested", "the functions are not there", "answered 200 <!doctype html>"}},
@@ -237,7 +238,7 @@ func TestTheSuiteSaysWhyASiteCannotBeTested(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			server := httptest.NewServer(row.answer)
+			server := httptest.NewServer(row.site)
 			t.Cleanup(server.Close)
 			program, err := suite()
 			require.NoError(t, err)
@@ -258,15 +259,15 @@ func unauthorized(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte(`{"error":"wrong token","code":"unauthorized"}`))
 }
 
-// TestTheWholeSuiteFarAway takes minutes, so it is run where PREVIEW_FAR=1 asks for it (make road).
-func TestTheWholeSuiteFarAway(t *testing.T) {
+// TestTheCompleteSuiteFarAway takes minutes, so it only runs with PREVIEW_FAR=1 (make road).
+func TestTheCompleteSuiteFarAway(t *testing.T) {
 	base, db := site(t)
 	if os.Getenv("PREVIEW_FAR") != "1" {
 		t.Skip("PREVIEW_FAR is not 1: the whole suite over a slow line takes minutes (make road)")
 	}
 	id := runID("far")
 	began := time.Now()
-	_, wait := runSuite(t, "http://"+newLine(t, base.Host, far), id, "-test.timeout=15m") // as make e2e has it
+	_, wait := runSuite(t, "http://"+newLine(t, base.Host, far), id, "-test.timeout=15m") // as in make e2e
 	output, status := wait()
 	require.Zero(t, status, "%s", output)
 	require.Zero(t, written(t, db, id))

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newLine stands in for the way to a site far away: a TCP proxy at which every byte arrives oneWay later, in both directions, however
-// many bytes there are. It returns its address.
+// newLine starts a TCP proxy that delays every byte by oneWay in both directions, with unlimited bandwidth. It returns
+// its address.
 func newLine(t *testing.T, target string, oneWay time.Duration) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -36,7 +36,7 @@ func newLine(t *testing.T, target string, oneWay time.Duration) string {
 	return listener.Addr().String()
 }
 
-// connect carries one connection to its end.
+// connect proxies one connection.
 func connect(ctx context.Context, near net.Conn, target string, oneWay time.Duration) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -46,7 +46,7 @@ func connect(ctx context.Context, near net.Conn, target string, oneWay time.Dura
 		_ = near.Close()
 		return
 	}
-	stop := context.AfterFunc(ctx, func() { // what is read or written then fails
+	stop := context.AfterFunc(ctx, func() { // makes pending reads and writes fail
 		_ = near.Close()
 		_ = far.Close()
 	})
@@ -59,7 +59,7 @@ func connect(ctx context.Context, near net.Conn, target string, oneWay time.Dura
 	_ = far.Close()
 }
 
-// carry copies from one end to the other, each part so long after it came, and then closes that direction.
+// carry copies one direction, each part after the delay, and then closes that direction.
 func carry(ctx context.Context, to, from net.Conn, delay time.Duration) {
 	type part struct {
 		bytes []byte
@@ -86,7 +86,7 @@ func carry(ctx context.Context, to, from net.Conn, delay time.Duration) {
 	for p := range parts {
 		time.Sleep(time.Until(p.due))
 		if _, err := to.Write(p.bytes); err != nil {
-			_ = from.Close() // which ends the reader
+			_ = from.Close() // ends the reader
 		}
 	}
 	if half, ok := to.(interface{ CloseWrite() error }); ok {

@@ -36,7 +36,8 @@ func readWorkflow(t *testing.T, name string) (w workflow) {
 	return w
 }
 
-// TestActionsArePinned: a tag can be moved to other code, a hash cannot. And no job may do more than it says, or for ever.
+// TestActionsArePinned: a tag can be moved to other code, a hash cannot. Jobs also need explicit permissions and a
+// timeout.
 func TestActionsArePinned(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../.github/workflows/*.yml")
@@ -56,7 +57,7 @@ func TestActionsArePinned(t *testing.T) {
 	}
 }
 
-// statusEvent is what GitHub tells a workflow of a commit status, as far as the workflow reads it.
+// statusEvent has the fields of GitHub's status event that the workflow reads.
 type statusEvent struct {
 	State       string              `json:"state"`
 	Context     string              `json:"context"`
@@ -65,8 +66,8 @@ type statusEvent struct {
 	Branches    []map[string]string `json:"branches"`
 }
 
-// conditions evaluates an `if` of a workflow as GitHub does, as far as this one needs it: comparisons ignore case, and what is not
-// there is null, which equals "".
+// conditions evaluates the `if` of this workflow as GitHub does. Comparisons ignore case, and a missing value is null,
+// which equals "".
 const conditions = `
 const [expression, context] = JSON.parse(process.argv[1]);
 const nothing = new Proxy({}, {get: (_, name) => name === Symbol.toPrimitive ? () => '' : nothing});
@@ -81,7 +82,8 @@ const names = {...functions, github: seen(context.github), vars: seen(context.va
 process.stdout.write(String(Boolean(new Function(...Object.keys(names), 'return ' + expression)(...Object.values(names)))));
 `
 
-// TestThePreviewWorkflowRunsForWhatNetlifyPosts: for a preview of the pinned site that is up, of a commit on a branch of this repository.
+// TestThePreviewWorkflowRunsForWhatNetlifyPosts: for a successful preview of the pinned site, of a commit on a branch
+// of this repository.
 func TestThePreviewWorkflowRunsForWhatNetlifyPosts(t *testing.T) {
 	t.Parallel()
 	w := readWorkflow(t, "deploy-preview.yml")
@@ -120,8 +122,8 @@ func TestThePreviewWorkflowRunsForWhatNetlifyPosts(t *testing.T) {
 	}
 }
 
-// TestTheTokenGoesToThePinnedSiteAlone runs the step that chooses the address, as it is written.
-func TestTheTokenGoesToThePinnedSiteAlone(t *testing.T) {
+// TestTheTokenGoesOnlyToThePinnedSite runs the step of the workflow that chooses the address.
+func TestTheTokenGoesOnlyToThePinnedSite(t *testing.T) {
 	t.Parallel()
 	job := readWorkflow(t, "deploy-preview.yml").Jobs["e2e"]
 	choose := job.Steps[0]
