@@ -1,36 +1,35 @@
-# Everything a person or a machine runs goes through here; `make` alone lists it.
+# The entry points for people and CI. `make` lists them.
 .DEFAULT_GOAL := help
 
-# What is built here does not name this folder, so that Go's cache serves every checkout.
+# Builds do not contain the folder's path, so that all checkouts share Go's cache.
 FLAGS = -buildvcs=false -trimpath
 
-# A program under scripts, built and then run in place of the shell: unlike `go run`, it passes signals and exit statuses on.
-# Renamed into place, since another `make` may be running the old one. Coverage flags are for the functions, not for these.
+# Builds a program of scripts, which then replaces the shell: unlike `go run`, that passes on signals and exit statuses. The program is
+# renamed into place, because another `make` may be running the old one. Coverage flags are only for the functions.
 build = mkdir -p .local/bin && GOFLAGS='$(FLAGS)' go build -o .local/bin/$(1).$$$$ ./scripts/$(1) && mv -f .local/bin/$(1).$$$$ .local/bin/$(1)
 PLATFORM = $(if $(PLATFORM_IS_BUILT),,$(call build,platform) &&) exec .local/bin/platform
 
 .PHONY: help
-help: ## show this
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
 
 .PHONY: up
-up: ## start Postgres, PostgREST, Blobs and warm functions in the background (KV_LOCAL_PORT_BASE=20000 moves every port)
+up: ## start Postgres, PostgREST, Blobs and warm functions in the background; stops what runs (KV_LOCAL_PORT_BASE=20000 moves every port)
 	@$(PLATFORM) up
 
 .PHONY: down
-down: ## stop what up started; data stays
+down: ## stop the platform; data stays
 	@$(PLATFORM) down
 
 .PHONY: reset
-reset: ## remove all local data
+reset: ## stop the platform and remove all local data
 	@$(PLATFORM) reset
 
 .PHONY: dev
-dev: ## the same database under netlify dev, at http://localhost:8888, until Ctrl-C
+dev: ## run netlify dev on the same database, at http://localhost:8888, until Ctrl-C
 	@$(PLATFORM) dev
 
-# These are pinned here, not in go.mod: the functions need nothing of the hundred modules that they are made of. They are built
-# once and kept.
+# These tools are pinned here and not in go.mod, since the functions need none of their hundred modules. They are built once.
 ACTIONLINT = actionlint@v1.7.12
 GOSEC = gosec@v2.30.0
 GOVULNCHECK = govulncheck@v1.9.0
@@ -40,7 +39,7 @@ $(TOOLS)/$(ACTIONLINT):
 	@mkdir -p $(TOOLS) && GOFLAGS='$(FLAGS)' GOBIN=$(TOOLS) go install github.com/rhysd/actionlint/cmd/$(ACTIONLINT) && mv -f $(TOOLS)/actionlint $@
 
 .PHONY: check
-check: $(TOOLS)/$(ACTIONLINT) ## formatting, vet, staticcheck, that go.mod is tidy, and the workflows: actionlint
+check: $(TOOLS)/$(ACTIONLINT) ## check formatting, vet, staticcheck, go.mod and the workflows (actionlint)
 	@unformatted=$$(gofmt -l functions pkg scripts tests); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	@go vet ./...
 	@go tool staticcheck ./...
@@ -51,11 +50,11 @@ GENERATED = @go test -count=1 -run Documentation ./pkg/config $(1) && $(PLATFORM
 	go test -count=1 -run SchemaFile ./tests/schema $(1)
 
 .PHONY: generate
-generate: ## write what is made of other files: the tables of variables in README.md, docs and .env.example, and supabase/schema.sql
+generate: ## regenerate the tables of variables in README.md, docs and .env.example, and supabase/schema.sql
 	$(call GENERATED,-update)
 
 .PHONY: verify
-verify: ## fail where a generated file is not what make generate would write
+verify: ## fail if a generated file is outdated (make generate)
 	$(call GENERATED)
 
 $(TOOLS)/$(GOSEC):
@@ -64,36 +63,36 @@ $(TOOLS)/$(GOSEC):
 $(TOOLS)/$(GOVULNCHECK):
 	@mkdir -p $(TOOLS) && GOFLAGS='$(FLAGS)' GOBIN=$(TOOLS) go install golang.org/x/vuln/cmd/$(GOVULNCHECK) && mv -f $(TOOLS)/govulncheck $@
 
-# Programs of whoever runs them, on their own machine, and the package that is one of them: they read files that are named to them
-# (G122, G304, G703), ask addresses that the environment names (G704), start programs (G204), make files that others may read unless
-# they hold a secret (G301, G302, G306), ignore what closing says (G104), convert ports and process ids (G115) and roll dice (G404).
+# These programs, and the package behind one of them, run on the user's own machine. They read files named by the user (G122, G304, G703),
+# call addresses named by the environment (G704), start programs (G204), create files that others may read unless they hold a secret
+# (G301, G302, G306), ignore errors of Close (G104), convert ports and process ids (G115) and use random numbers (G404).
 GOSEC_SCRIPTS = (scripts|tests|pkg/migrate)/.*:G104,G115,G122,G204,G301,G302,G304,G306,G404,G703,G704
 
-# With GOTOOLCHAIN=auto, what is scanned is what Netlify builds: with the toolchain that go.mod names, or a newer one.
+# GOTOOLCHAIN=auto scans what Netlify builds: with the toolchain that go.mod names, or a newer one.
 VULNCHECK = GOTOOLCHAIN=auto $(TOOLS)/$(GOVULNCHECK)
 VULNDB = $(CURDIR)/.local/vulndb
 
 .PHONY: lint
-lint: check $(TOOLS)/$(GOSEC) $(TOOLS)/$(GOVULNCHECK) ## check, and the code and its dependencies scanned for security: gosec, govulncheck
+lint: check $(TOOLS)/$(GOSEC) $(TOOLS)/$(GOVULNCHECK) ## check, and scan the code and its dependencies for security problems (gosec, govulncheck)
 	@$(TOOLS)/$(GOSEC) -quiet -nosec-require-rules -nosec-require-justification -exclude-rules='$(GOSEC_SCRIPTS)' ./...
 	@echo 'gosec found nothing'
 	@$(VULNCHECK) ./... || { status=$$?; test $$status -ne 3 || exit 3; \
-		echo 'Its database, vuln.go.dev, could not be asked: making it of the module golang.org/x/vulndb.'; \
+		echo 'Its database, vuln.go.dev, cannot be reached: building it from the module golang.org/x/vulndb.'; \
 		$(MAKE) --no-print-directory $(VULNDB) && $(VULNCHECK) -db file://$(VULNDB) ./...; }
 
-# The vulnerabilities that vuln.go.dev has, by way of the module proxy. Made anew each time, since they grow.
+# The database of vuln.go.dev, from the module proxy. It is built anew each time, since it grows.
 .PHONY: $(VULNDB)
 $(VULNDB):
 	@rm -rf $@ && osv=$$(go mod download -json golang.org/x/vulndb@latest | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",$$/\1/p')/data/osv && \
 		GOTOOLCHAIN=auto go run golang.org/x/vulndb/cmd/indexdb@latest -vulns "$$osv" -out $@
 
-# --- tests: stages that run side by side, each on a platform of its own ---
+# --- tests: stages that run in parallel, each on its own platform ---
 
-# The platform's program is built once for all of them.
+# The platform's program is built once for all stages.
 STAGES = rm -rf $(COVERAGE) && $(call build,platform) && $(call build,stages) && export PLATFORM_IS_BUILT=1 && exec .local/bin/stages
 
 .PHONY: test
-test: ## test everything that a change can break, from nothing, in minutes (one stage alone: make test-e2e, test-race, test-unit, …)
+test: ## test everything that a change can break, from scratch, in minutes (one stage: make test-e2e, test-race, test-unit, …)
 	@$(STAGES) e2e,functions,unit,race,schema,scripts,check coverage
 
 .PHONY: test-long
@@ -114,46 +113,46 @@ test-long: export MIGRATE_TEST_MEMORY ?= 200000
 test-long: export MIRROR_TEST_KEYS ?= 1500
 test-long: export MIRROR_TEST_STEPS ?= 60
 test-long: export FUZZTIME ?= 1m
-test-long: ## test everything, whole: every mode, thousands of random rounds, a million entries, minutes of fuzzing (hours)
+test-long: ## test everything completely: every mode, thousands of random rounds, a million entries, minutes of fuzzing (hours)
 	@$(STAGES) -side-by-side 2 e2e,functions,unit,race,schema,scripts,check,road-build,road-database,road-far coverage,fuzz
 
 test-%: export GOFLAGS = $(FLAGS)
 
-# Go's own limit, 10 minutes a package, would end it on a machine that is only slow.
+# Go's default of 10 minutes per package is too short for slow machines.
 GO_TEST = go test -count=1 -timeout $(if $(LONG),3h,30m)
 
 COVERAGE = $(CURDIR)/.local/coverage
 
-# Functions that are built so count what is covered; the command that runs on their platform does not inherit that.
+# Functions built with COVERED count covered statements. UNCOVERED keeps the command on their platform from inheriting that.
 COVERED = export GOFLAGS='$(FLAGS) -cover -covermode=atomic' GOCOVERDIR=$(COVERAGE)/functions;
 UNCOVERED = env -u GOCOVERDIR GOFLAGS='$(FLAGS)'
 
 .PHONY: test-check
 test-check: check
 
-# Coverage is measured without the race detector, beside which counting every loop would take most of the time.
+# Coverage is measured without the race detector, which would slow down counting.
 .PHONY: test-unit
 test-unit:
 	@mkdir -p $(COVERAGE)
 	@$(PLATFORM) run --name test-unit --functions=false -- \
 		$(GO_TEST) -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
 
-# The packages whose goroutines share memory; make test-long has them all.
+# The packages whose goroutines share memory. make test-long checks all packages.
 .PHONY: test-race
 test-race:
 	@$(PLATFORM) run --name test-race --functions=false -- $(GO_TEST) -race $(if $(LONG),./pkg/...,./pkg/blobs ./pkg/kv ./pkg/mirror)
 
-# Without the race detector: what races here is SQL.
+# Without the race detector: only SQL statements race here.
 .PHONY: test-schema
 test-schema:
 	@$(PLATFORM) run --name test-schema --functions=false -- $(GO_TEST) ./tests/schema
 
-# Programs that run their own platforms, or none.
+# Programs that start their own platform or need none.
 .PHONY: test-scripts
 test-scripts:
 	@$(GO_TEST) -race ./scripts/coverage/... ./scripts/platform/... ./scripts/stages/...
 
-# Programs that call functions, and a few requests through netlify dev.
+# Programs that call functions, and a few end-to-end tests through netlify dev.
 .PHONY: test-functions
 test-functions:
 	@$(PLATFORM) run --name test-functions --dev -- $(MAKE) --no-print-directory on-functions
@@ -165,8 +164,8 @@ on-functions:
 	@$(GO_TEST) ./tests/preview
 	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
 
-# Every test with the default settings, and in other modes the tests that depend on what the mode changes; LONG=true: every test in
-# every mode.
+# Every test with the default settings, and in each other mode the tests that depend on its settings. LONG=true runs every test in every
+# mode.
 ONLY = $(if $(LONG),,E2E_ONLY=$(1))
 .PHONY: test-e2e
 test-e2e:
@@ -179,7 +178,7 @@ test-e2e:
 		--mode '$(call ONLY,store) USE_SUPABASE_KV=false KV_MIRROR_WRITES=true KV_COMPARE_READS=0.3' \
 		-- $(UNCOVERED) $(GO_TEST) ./tests/e2e
 
-# Of what the unit tests and the functions of the end-to-end tests ran.
+# The coverage of the unit tests and of the functions under the end-to-end tests.
 .PHONY: test-coverage
 test-coverage:
 	@go tool covdata textfmt -i=$(COVERAGE)/functions -o=$(COVERAGE)/functions.txt
@@ -190,10 +189,10 @@ test-fuzz:
 	@$(PLATFORM) run --name test-fuzz --functions=false -- $(MAKE) --no-print-directory fuzz
 
 .PHONY: road
-road: ## what a real Netlify site and Supabase project would meet, by the vendors' own tools: builds, the Supabase CLI, Postgres 15, 150 ms
+road: ## test with the vendors' tools what hosted services would do: builds, the Supabase CLI, Postgres 15, a latency of 150 ms
 	@$(STAGES) road-build,road-database,road-far
 
-# Builds from empty caches with an older Go, and every kind of site that kv add knows, with Netlify's own build.
+# Netlify's own build, from empty caches with an older Go, and of every kind of site that kv add supports.
 .PHONY: test-road-build
 test-road-build:
 	@LONG=true $(GO_TEST) ./tests/buildbot ./scripts/kv/internal/add
@@ -203,16 +202,15 @@ test-road-database:
 	@$(PLATFORM) run --name road-database --functions=false -- env ROAD=1 $(GO_TEST) -run 'SupabaseCLI|ForeignTable' ./scripts/platform
 	@$(PLATFORM) run --name road-database --functions=false --postgres 15 -- $(GO_TEST) ./tests/schema
 
-# The end-to-end tests, as against a site far away.
+# The end-to-end tests against a site with a high latency.
 .PHONY: test-road-far
 test-road-far:
 	@$(PLATFORM) run --name road-far -- env PREVIEW_FAR=1 $(GO_TEST) -run FarAway ./tests/preview
 
-# Each package is built once for all of its targets. What a target fails with is kept in the package's testdata/fuzz, where
-# `go test` finds it from then on.
-# Go sometimes reports that the time is over as a failure, without an input that failed: that is none.
+# Each package is built once for all of its targets. A failing input is saved in the package's testdata/fuzz, where `go test` uses it from
+# then on. Go sometimes reports the end of the time as a failure without an input, which does not count.
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (3s); with SUPABASE_URL set, against the database too
+fuzz: ## run every fuzz target for FUZZTIME (3s); with SUPABASE_URL set, also those that need a database
 	@mkdir -p .local/fuzz; log=$(CURDIR)/.local/fuzz/log; \
 	for dir in $$(grep -rl '^func Fuzz' --include='*_test.go' $(or $(PACKAGES),functions pkg scripts tests) | xargs -n 1 dirname | sort -u); do \
 		binary=$(CURDIR)/.local/fuzz/$$(echo $$dir | tr / -).test && go test -c -fuzz=. -o $$binary ./$$dir && \
@@ -222,40 +220,40 @@ fuzz: ## run every fuzz target for FUZZTIME (3s); with SUPABASE_URL set, against
 				{ grep -q '^ *context deadline exceeded$$' $$log && ! grep -Eq 'Failing input|panic:|\.go:[0-9]' $$log; } || { cat $$log; exit 1; }; \
 			echo "$$dir $$target $$(grep execs: $$log | tail -n 1)"; done ) || exit 1; done
 
-# The tests' own program, in place of the shell, gets the signal that ends it early: it then removes what it wrote.
+# The tests' program replaces the shell, so that it gets signals and can remove its entries.
 .PHONY: e2e
-e2e: ## the end-to-end tests against KV_BASE_URL, or against what `make up` started (ARGS='-test.run Smoke')
+e2e: ## run the end-to-end tests against KV_BASE_URL, or against the platform of `make up` (ARGS='-test.run Smoke')
 	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; mkdir -p .local/bin && \
 		GOFLAGS='$(FLAGS)' go test -c -o .local/bin/e2e.$$$$ ./tests/e2e && mv -f .local/bin/e2e.$$$$ .local/bin/e2e && cd tests/e2e && \
 		exec ../../.local/bin/e2e -test.v -test.timeout 15m $(ARGS)
 
 .PHONY: scale
-scale: ## plans of every read at ENTRIES (1,000,000), and how its cost grows from 10,000: 15 minutes, on a platform of its own
+scale: ## check the plan of every read at ENTRIES (1,000,000), and how its cost grows from 10,000: 15 minutes, on a new platform
 	@$(PLATFORM) run -- env KV_SCHEMA_ENTRIES=$(or $(ENTRIES),1000000) KV_SCHEMA_GROWTH=1 \
 		go test -count=1 -timeout 60m -v -run 'Plans|CostsDoNotGrow' ./tests/schema
 
 .PHONY: bench
-bench: ## measure the functions, on a platform of its own, into .local/bench.json (SCALE=full: a million entries too; ARGS=--help)
+bench: ## measure the functions on a new platform, into .local/bench.json (SCALE=full: also with a million entries; ARGS=--help)
 	@$(PLATFORM) run -- go run ./scripts/bench --out $(CURDIR)/.local/bench.json \
 		$(if $(filter full,$(SCALE)),--entries 10000$(comma)100000$(comma)1000000) $(ARGS)
 
 comma = ,
 
 .PHONY: benchstat
-benchstat: ## time single steps of the Go code into .local/benchstat.txt; OLD=file compares with such a file
+benchstat: ## measure single steps of the Go code, into .local/benchstat.txt; OLD=file compares with an older result
 	@mkdir -p .local && go test -run '^$$' -bench . -benchtime 0.2s -count 10 ./pkg/netlify ./pkg/kv >.local/benchstat.txt || { cat .local/benchstat.txt; exit 1; }
 	@go tool benchstat $(OLD) .local/benchstat.txt
 
 .PHONY: load
-load: ## 1,000 users at once for a minute, on a platform of its own, into .local/load.json (ARGS=--help)
+load: ## simulate 1,000 users for a minute on a new platform, into .local/load.json (ARGS=--help)
 	@$(PLATFORM) run -- go run ./tests/load --out $(CURDIR)/.local/load.json $(ARGS)
 
 .PHONY: faults
-faults: ## break a platform of its own in many ways under load, and check what clients saw, into .local/faults.json (MIRROR=true: with mirrored writes; ARGS=--help)
+faults: ## break a new platform in many ways under load, and check what clients saw, into .local/faults.json (MIRROR=true: with mirrored writes; ARGS=--help)
 	@$(PLATFORM) run --instances 4 $(if $(filter true,$(MIRROR)),--env KV_MIRROR_WRITES=true) -- go run ./tests/faults --out $(CURDIR)/.local/faults.json $(ARGS)
 
 .PHONY: migrate
-migrate: ## bring Netlify Blobs and Supabase together: make migrate ARGS='repair --primary supabase' (ARGS=--help)
+migrate: ## migrate between Netlify Blobs and Supabase: make migrate ARGS='repair --primary supabase' (ARGS=--help)
 	@if [ -z "$$SUPABASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,kv) && exec .local/bin/kv migrate $(ARGS)
 
 .PHONY: migrate-scale
@@ -264,9 +262,9 @@ migrate-scale: ## plan, migrate and verify a million made-up entries, and ENTRIE
 		go test -count=1 -timeout 120m -v -run 'ManyEntries|MemoryDoesNotGrow' ./pkg/migrate ./scripts/internal/migration
 
 .PHONY: export
-export: ## write what a query finds into one file: make export ARGS='--prefix docs/ --out docs.csv' (ARGS=--help)
+export: ## export the results of a query to a file: make export ARGS='--prefix docs/ --out docs.csv' (ARGS=--help)
 	@if [ -z "$$KV_BASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,kv) && exec .local/bin/kv export $(ARGS)
 
 .PHONY: kv
-kv: ## what people run beside the functions: make kv ARGS='add ../my-site' or ARGS='doctor --dir ../my-site' (ARGS=--help)
+kv: ## add the functions to a site, or check a site: make kv ARGS='add ../my-site' or ARGS='doctor --dir ../my-site' (ARGS=--help)
 	@$(call build,kv) && exec .local/bin/kv $(ARGS)
