@@ -1,4 +1,4 @@
-// Command bench measures the functions on a running platform and prints tables; `make bench` gives it one of its own.
+// Command bench measures the functions on a running platform and prints tables. `make bench` starts a platform for it.
 package main
 
 import (
@@ -27,7 +27,7 @@ import (
 	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// The exit statuses: 1 when it ran and a promise does not hold, 2 when it could not run.
+// The exit statuses: 1 when a promise is broken, 2 when it could not run.
 const (
 	exitBroken = 1
 	exitFailed = 2
@@ -57,7 +57,7 @@ type flags struct {
 	modules                  string
 }
 
-// parts are what can be measured.
+// parts are the parts of a measurement.
 var parts = []string{"alternatives", "storage", "operations", "stores", "cold", "cache"}
 
 func command() *cobra.Command {
@@ -65,7 +65,7 @@ func command() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure the functions on a running platform",
-		Long: `Measure what the functions take inside an invocation, with what they are compared to in the same run.
+		Long: `Measure the functions inside an invocation, and the alternatives in the same run.
 
 It writes and deletes entries under "bench/" in the Supabase project that SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY and
 DATABASE_URL name, and in Netlify Blobs. "make bench" starts empty ones for it.`,
@@ -98,7 +98,7 @@ DATABASE_URL name, and in Netlify Blobs. "make bench" starts empty ones for it.`
 func (f flags) check() error {
 	for name, n := range map[string]int{"rounds": f.rounds - 9, "requests": f.requests - 99, "starts": f.starts} {
 		if n < 1 {
-			return fmt.Errorf("--%s is too small to tell anything", name)
+			return fmt.Errorf("--%s is too small for a meaningful result", name)
 		}
 	}
 	for _, n := range f.entries {
@@ -127,7 +127,7 @@ func (f flags) run(ctx context.Context, out, progress io.Writer) (err error) {
 		return err
 	}
 	var older bench.Results
-	if f.compare != "" { // first: a run takes minutes, and a wrong name would be found out after it
+	if f.compare != "" { // before the run, which takes minutes
 		if older, err = bench.Read(f.compare); err != nil {
 			return err
 		}
@@ -164,7 +164,7 @@ func (f flags) run(ctx context.Context, out, progress io.Writer) (err error) {
 	return r.Kept()
 }
 
-// measure runs the parts that were asked for.
+// measure runs the requested parts.
 func (f flags) measure(ctx context.Context, progress io.Writer) (r bench.Results, err error) {
 	r = bench.Results{At: time.Now().UTC(), Seed: f.seed}
 	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL"} {
@@ -200,7 +200,7 @@ func (f flags) measure(ctx context.Context, progress io.Writer) (r bench.Results
 	return r, m.run(ctx)
 }
 
-// measurement is a run that is going on.
+// measurement is a running measurement.
 type measurement struct {
 	flags
 	project  *bench.Project
@@ -245,22 +245,22 @@ func (m measurement) run(ctx context.Context) error {
 
 func (m measurement) storage(ctx context.Context) (err error) {
 	entries := slices.Min(m.entries)
-	prefix := "bench/" + uuid.NewString()[:8] + "/" // keys as long as people's
+	prefix := "bench/" + uuid.NewString()[:8] + "/" // keys of a typical length
 	defer func() { err = errors.Join(err, m.remove(context.WithoutCancel(ctx), prefix)) }()
-	m.say("measuring  the storage of %d entries", entries)
+	m.printf("measuring  the storage of %d entries", entries)
 	m.results.Storage, err = bench.MeasureStorage(ctx, m.conn, prefix, entries)
 	if errors.Is(err, bench.ErrNotEmpty) {
-		m.say("left out   storage: %v", err)
+		m.printf("left out   storage: %v", err)
 		return nil
 	}
 	return err
 }
 
-// filled does something with a store of so many entries, which are gone afterwards.
+// filled calls do with a store of a number of entries, which it removes afterwards.
 func (m measurement) filled(ctx context.Context, entries int, do func(context.Context, bench.Data) error) (err error) {
 	d := bench.Data{Prefix: prefix(), Entries: entries}
 	defer func() { err = errors.Join(err, m.remove(context.WithoutCancel(ctx), d.Prefix)) }()
-	m.say("filling    %d entries", entries)
+	m.printf("filling    %d entries", entries)
 	if err := d.Fill(ctx, m.conn); err != nil {
 		return fmt.Errorf("fill: %w", err)
 	}
@@ -274,7 +274,7 @@ func (m measurement) operations(ctx context.Context, d bench.Data) error {
 			if !only.MatchString(op.Name) {
 				continue
 			}
-			m.say("measuring  %s, %d at a time, %d entries", op.Name, concurrency, d.Entries)
+			m.printf("measuring  %s, %d at a time, %d entries", op.Name, concurrency, d.Entries)
 			result, err := m.project.Measure(ctx, d, op, m.rounds, concurrency, m.seed)
 			if err != nil {
 				return err
@@ -286,7 +286,7 @@ func (m measurement) operations(ctx context.Context, d bench.Data) error {
 		}
 	}
 	operations := min(thousand, 10*m.rounds)
-	m.say("measuring  %d operations, %d entries", operations, d.Entries)
+	m.printf("measuring  %d operations, %d entries", operations, d.Entries)
 	result, err := m.project.MeasureThousand(ctx, d, operations, m.seed)
 	if err != nil {
 		return err
@@ -295,11 +295,11 @@ func (m measurement) operations(ctx context.Context, d bench.Data) error {
 	return nil
 }
 
-// alternatives measures what a user would pick instead, at the smallest and the largest number of entries.
+// alternatives measures what a user might choose instead, at the smallest and the largest number of entries.
 func (m measurement) alternatives(ctx context.Context) error {
 	modules := m.modules
 	if modules == "" {
-		m.say("installing supabase-js")
+		m.printf("installing supabase-js")
 		out, err := exec.CommandContext(ctx, "go", "run", "netlify-supabase-kv/scripts/platform", "packages", "bench").Output()
 		if err != nil {
 			return fmt.Errorf("install supabase-js: %w", err)
@@ -310,7 +310,7 @@ func (m measurement) alternatives(ctx context.Context) error {
 	for _, entries := range sizes {
 		err := m.filled(ctx, entries, func(ctx context.Context, d bench.Data) error {
 			for _, concurrency := range m.concurrency {
-				m.say("measuring  alternatives, %d at a time, %d entries", concurrency, entries)
+				m.printf("measuring  alternatives, %d at a time, %d entries", concurrency, entries)
 				results, err := m.project.MeasureAlternatives(ctx, m.conn, d, modules, m.rounds, concurrency, m.seed)
 				if err != nil {
 					return err
@@ -329,10 +329,10 @@ func (m measurement) alternatives(ctx context.Context) error {
 	return nil
 }
 
-// thousand is how many operations are promised to take a time together. Fewer stand for them in a short run.
+// thousand is the number of operations whose total time is promised. A short run extrapolates from fewer.
 const thousand = 1000
 
-// deployed measures what is about the functions as they are deployed.
+// deployed measures the deployed functions.
 func (m measurement) deployed(ctx context.Context, d bench.Data) (err error) {
 	if os.Getenv("NETLIFY_BLOBS_TOKEN") != "" {
 		defer func() { err = errors.Join(err, m.project.EmptyBlobs(context.WithoutCancel(ctx), d)) }()
@@ -348,10 +348,10 @@ func (m measurement) deployed(ctx context.Context, d bench.Data) (err error) {
 	case m.functions != "":
 		programs, err = bench.BinariesIn(m.functions)
 	case host == "":
-		m.say("left out   cold starts: neither KV_HOST_URL nor --functions says where the functions are")
+		m.printf("left out   cold starts: neither KV_HOST_URL nor --functions is set")
 		return nil
 	case runtime.GOOS != "linux":
-		m.say("left out   cold starts: the host's programs are found on Linux alone; --functions names them elsewhere")
+		m.printf("left out   cold starts: the host's programs can only be found on Linux; elsewhere use --functions")
 		return nil
 	default:
 		programs, err = bench.Binaries(ctx, host)
@@ -359,25 +359,25 @@ func (m measurement) deployed(ctx context.Context, d bench.Data) (err error) {
 	if err != nil {
 		return err
 	}
-	m.say("measuring  %d starts of %d functions", m.starts, len(programs))
+	m.printf("measuring  %d starts of %d functions", m.starts, len(programs))
 	m.results.Cold, err = bench.MeasureCold(ctx, programs, d, m.starts, m.seed)
 	return err
 }
 
-// stores measures Blobs beside Supabase.
+// stores compares Blobs with Supabase.
 func (m measurement) stores(ctx context.Context, d bench.Data) (err error) {
 	if !slices.Contains(m.parts, "stores") {
 		return nil
 	}
 	if os.Getenv("NETLIFY_BLOBS_TOKEN") == "" {
-		m.say("left out   Netlify Blobs: NETLIFY_BLOBS_TOKEN is not set")
+		m.printf("left out   Netlify Blobs: NETLIFY_BLOBS_TOKEN is not set")
 		return nil
 	}
-	m.say("filling    %d entries into Blobs", d.Entries)
+	m.printf("filling    %d entries into Blobs", d.Entries)
 	if err := m.project.FillBlobs(ctx, d); err != nil {
 		return err
 	}
-	m.say("measuring  both stores, %d entries", d.Entries)
+	m.printf("measuring  both stores, %d entries", d.Entries)
 	if m.results.Stores, err = m.project.MeasureStores(ctx, d, m.rounds, m.seed); err != nil {
 		return err
 	}
@@ -386,7 +386,7 @@ func (m measurement) stores(ctx context.Context, d bench.Data) (err error) {
 
 func (m measurement) cache(ctx context.Context) error {
 	for _, load := range bench.CacheLoads(m.requests, m.seed) {
-		m.say("measuring  the cache: %s", load.Name)
+		m.printf("measuring  the cache: %s", load.Name)
 		result, err := m.cacheLoad(ctx, load)
 		if err != nil {
 			return fmt.Errorf("%s: %w", load.Name, err)
@@ -409,12 +409,12 @@ func (m measurement) remove(ctx context.Context, prefix string) error {
 	return bench.Remove(ctx, m.conn, prefix)
 }
 
-func (m measurement) say(line string, args ...any) { fmt.Fprintf(m.progress, line+"\n", args...) }
+func (m measurement) printf(line string, args ...any) { fmt.Fprintf(m.progress, line+"\n", args...) }
 
-// prefix is that of all that a part writes.
+// prefix returns the prefix of a part's entries.
 func prefix() string { return "bench/" + uuid.NewString() + "/" }
 
-// terminal is where progress is shown: nowhere, unless somebody is looking.
+// terminal returns the writer for progress bars, which discards them unless standard error is a terminal.
 func terminal() io.Writer {
 	if info, err := os.Stderr.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return io.Discard

@@ -13,7 +13,7 @@ import (
 	"netlify-supabase-kv/scripts/bench/internal/bench"
 )
 
-// runBench is the program, without its process.
+// runBench runs the program in this process.
 func runBench(t *testing.T, args ...string) (stdout string, err error) {
 	t.Helper()
 	c := command()
@@ -28,7 +28,7 @@ func runBench(t *testing.T, args ...string) (stdout string, err error) {
 	return out.String(), err
 }
 
-// ran is true also where a promise does not hold: with so few calls, that tells nothing.
+// ran is also true if a promise is broken, which means nothing with so few calls.
 func ran(t *testing.T, err error) {
 	t.Helper()
 	if !bench.IsBroken(err) {
@@ -36,7 +36,8 @@ func ran(t *testing.T, err error) {
 	}
 }
 
-// Everything is measured once, with few calls, on a real platform; then shown, compared and put into the documentation.
+// Everything is measured once, with few calls, on a real platform, then printed, compared and written to the
+// documentation.
 func TestARun(t *testing.T) {
 	if os.Getenv("DATABASE_URL") == "" {
 		t.Fatal("DATABASE_URL is not set: `make test` runs this test on a platform of its own;\nafter `make up`, `. .local/env` has the address of the local one")
@@ -66,8 +67,8 @@ func TestARun(t *testing.T) {
 	require.Len(t, r.Stores, 4)
 	require.Len(t, r.Cache, 4)
 	require.Len(t, r.Thousand, 1)
-	for _, s := range r.Storage { // left out where another test has entries at the time
-		require.Positive(t, s.JSON) // what the tables took before depends on the tests before
+	for _, s := range r.Storage { // left out while another test has entries
+		require.Positive(t, s.JSON) // the tables' sizes depend on earlier tests
 	}
 	require.Positive(t, r.Machine.CPUs)
 	require.NotEmpty(t, r.Machine.Postgres)
@@ -86,7 +87,7 @@ func TestARun(t *testing.T) {
 	require.Contains(t, string(text), "| upsert at 1,000 entries, mean | < 50 ms |")
 	require.FileExists(t, filepath.Join(dir, "benchmarks", "ways.svg"))
 
-	// Nothing of it stays in the database.
+	// Nothing stays in the database.
 	conn, err := pgx.Connect(t.Context(), os.Getenv("DATABASE_URL"))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close(t.Context()) })

@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-// WriteDocs puts parts, Markdown by name, and plots into the documentation: BENCHMARKS.md in dir, between lines like
-// "<!-- bench: cold -->" and "<!-- /bench -->" (a plot's part is "plot <name>"), with the plots' files beside it. What people
-// wrote around them stays, and so does a part that nothing is given for.
+// WriteDocs writes parts (Markdown by name) and plots to BENCHMARKS.md in dir, between lines like "<!-- bench: cold
+// -->" and "<!-- /bench
+// -->". A plot's part is "plot <name>"; its file is in a folder beside BENCHMARKS.md. The text between parts stays, and so do parts that
+// are not given.
 func WriteDocs(dir string, parts map[string]string, plots []Plot) error {
 	file := filepath.Join(dir, "BENCHMARKS.md")
 	text, err := os.ReadFile(file)
@@ -54,7 +55,7 @@ const (
 	partEnd   = "<!-- /bench -->"
 )
 
-// replaceParts fills the parts of a text. A part that there is nothing for keeps what it has: a run may leave something out.
+// replaceParts replaces the parts of a text. A part that is not given stays, since a run may leave it out.
 func replaceParts(text string, parts map[string]string) (string, error) {
 	var b strings.Builder
 	for {

@@ -11,22 +11,22 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Plot is a picture for the documentation.
+// Plot is a plot for the documentation.
 type Plot struct {
 	Name, Title string
 	SVG         []byte
 }
 
-// colors are told apart also by those who see few.
+// colors can be distinguished by people with colour blindness.
 var colors = []color.Color{
 	color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff}, color.RGBA{R: 0xe6, G: 0x9f, B: 0x00, A: 0xff}, color.RGBA{R: 0x00, G: 0x9e, B: 0x73, A: 0xff},
 	color.RGBA{R: 0xcc, G: 0x79, B: 0xa7, A: 0xff},
 }
 
-// Color is that of the i-th series, from 0.
+// Color returns the color of the i-th series, from 0.
 func Color(i int) color.Color { return colors[i%len(colors)] }
 
-// Picture draws a plot as SVG; unit is what its y axis shows.
+// Picture draws a plot as SVG. unit is the unit of its y axis.
 func Picture(title, unit string, fill func(*plot.Plot) error) ([]byte, error) {
 	p := plot.New()
 	sans := font.Font{Typeface: "Liberation", Variant: "Sans"}
@@ -45,6 +45,6 @@ func Picture(title, unit string, fill func(*plot.Plot) error) ([]byte, error) {
 	p.Draw(draw.Crop(draw.New(canvas), vg.Points(20), -vg.Points(8), 0, 0))
 	var svg bytes.Buffer
 	_, err := canvas.WriteTo(&svg)
-	// Where the font is not installed, one of the same widths.
+	// The fallback has the same widths.
 	return bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;")), err
 }

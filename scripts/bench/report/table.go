@@ -1,4 +1,4 @@
-// Package report writes what a measurement found: tables for a terminal, and tables and plots into the documentation.
+// Package report writes results: tables for a terminal, and tables and plots for the documentation.
 package report
 
 import (
@@ -16,10 +16,10 @@ type Table struct {
 	Texts  int // how many columns are text
 	Header []string
 	Rows   [][]string
-	Notes  []string // below it
+	Notes  []string // below the table
 }
 
-// Print writes the table for a terminal.
+// Print prints the table for a terminal.
 func (t Table) Print(w io.Writer) error {
 	fmt.Fprintf(w, "\n%s\n\n", t.Title)
 	cells := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -32,7 +32,7 @@ func (t Table) Print(w io.Writer) error {
 	for _, row := range append([][]string{t.Header}, t.Rows...) {
 		for i, cell := range row {
 			if i < t.Texts {
-				cell += strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)) // the writer aligns to the right
+				cell += strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)) // since the writer aligns all columns to the right
 			}
 			fmt.Fprint(cells, cell, "\t")
 		}
@@ -47,7 +47,7 @@ func (t Table) Print(w io.Writer) error {
 	return nil
 }
 
-// Markdown writes the table for the documentation.
+// Markdown returns the table for the documentation.
 func (t Table) Markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s**\n\n", t.Title)
@@ -69,7 +69,7 @@ func (t Table) Markdown() string {
 	return b.String()
 }
 
-// Thousands writes a number with commas.
+// Thousands formats a number with commas.
 func Thousands(n int) string {
 	text := strconv.Itoa(n)
 	for i := len(text) - 3; i > 0; i -= 3 {
@@ -78,7 +78,7 @@ func Thousands(n int) string {
 	return text
 }
 
-// Millis writes milliseconds so that three digits or more tell something; a dash for 0, which stands for none.
+// Millis formats milliseconds with at least three significant digits, and 0 as a dash.
 func Millis(v float64) string {
 	switch {
 	case v == 0:

@@ -22,14 +22,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// What a user would pick in place of the functions, measured beside them: a plain table of their own through PostgREST.
+// What a user might choose instead of the functions: a plain table through PostgREST.
 const (
-	WayDefault    Way = "function, default settings" // the handler as it is deployed; reads are not in memory
-	WayPlain      Way = "plain table"                // a request to the table by a Go HTTP client
-	WayJavaScript Way = "JavaScript"                 // a function with supabase-js on the table, in Node
+	WayDefault    Way = "function, default settings" // the deployed handler; reads are not in memory
+	WayPlain      Way = "plain table"                // a request to the table from a Go HTTP client
+	WayJavaScript Way = "JavaScript"                 // a function with supabase-js for the table, in Node
 )
 
-// plainTable is the table that somebody would make: JSON, and indexes that a GIN index finds.
+// plainTable is a plain table: JSON, and indexes in an array with a GIN index.
 const plainTable = `
 	create table public.bench_plain (
 		key        text collate "C" primary key,
@@ -42,40 +42,40 @@ const plainTable = `
 	revoke all on table public.bench_plain from anon, authenticated;
 	grant all on table public.bench_plain to service_role;`
 
-// alternative is an operation, and the request to the plain table that does the same. i is the round.
+// alternative is an operation and the request to the plain table that does the same. i is the round.
 type alternative struct {
 	Operation
 	asked func(d Data, r *rand.Rand, i int, key string) request
 	plain func(q request) tableRequest
-	most  float64 // the promised bound of p50 over that of the plain table
+	most  float64 // the promised limit of p50 relative to the plain table
 }
 
-// alternatives are the rows of the table that BENCHMARKS.md begins with.
+// alternatives are the rows of the first table in BENCHMARKS.md.
 func alternatives() []alternative {
 	list := func(params map[string]string) request {
 		params["limit"] = "100"
 		return get(params)
 	}
 	return []alternative{
-		{Operation{Name: OpGet, Function: "kv-get", answer: `"exists":true`}, func(d Data, _ *rand.Rand, i int, _ string) request {
-			return get(map[string]string{"key": d.key(1 + i*7919%d.Entries)}) // none twice, so that none is in memory
+		{Operation{Name: OpGet, Function: "kv-get", contains: `"exists":true`}, func(d Data, _ *rand.Rand, i int, _ string) request {
+			return get(map[string]string{"key": d.key(1 + i*7919%d.Entries)}) // a different key each time, so that it is not in memory
 		}, func(q request) tableRequest {
 			return tableRequest{method: http.MethodGet, path: "bench_plain?select=value&key=eq." + url.QueryEscape(q.params["key"])}
 		}, 1.15},
-		{Operation{Name: "list of 100 keys", Function: "kv-list", answer: `"count":100`}, func(d Data, r *rand.Rand, _ int, _ string) request {
+		{Operation{Name: "list of 100 keys", Function: "kv-list", contains: `"count":100`}, func(d Data, r *rand.Rand, _ int, _ string) request {
 			return list(map[string]string{"prefix": d.hundred(r)})
 		}, plainList, 1},
-		{Operation{Name: OpList, Function: "kv-list", answer: `"count":100`}, func(d Data, r *rand.Rand, _ int, _ string) request {
+		{Operation{Name: OpList, Function: "kv-list", contains: `"count":100`}, func(d Data, r *rand.Rand, _ int, _ string) request {
 			return list(map[string]string{"prefix": d.hundred(r), "includeValues": "true"})
 		}, plainList, 1},
-		{Operation{Name: "list of 100 by index", Function: "kv-list", answer: `"count":100`}, func(d Data, r *rand.Rand, _ int, _ string) request {
+		{Operation{Name: "list of 100 by index", Function: "kv-list", contains: `"count":100`}, func(d Data, r *rand.Rand, _ int, _ string) request {
 			return list(map[string]string{"index": fmt.Sprintf("%s:o%d", d.ownerIndex(), r.IntN(d.groups()))})
 		}, plainList, 1.15},
-		{Operation{Name: "upsert of an entry that exists, two indexes", Function: "kv-upsert", answer: `"ok":true`}, func(d Data, r *rand.Rand, _ int, _ string) request {
+		{Operation{Name: "upsert of an entry that exists, two indexes", Function: "kv-upsert", contains: `"ok":true`}, func(d Data, r *rand.Rand, _ int, _ string) request {
 			i := d.any(r)
 			return upsert(d, r, d.key(i), d.pairsOf(i))
 		}, plainUpsert, 1.45},
-		{Operation{Name: "upsert of a new entry, two indexes", Function: "kv-upsert", writes: true, answer: `"ok":true`}, func(d Data, r *rand.Rand, _ int, key string) request {
+		{Operation{Name: "upsert of a new entry, two indexes", Function: "kv-upsert", writes: true, contains: `"ok":true`}, func(d Data, r *rand.Rand, _ int, key string) request {
 			return upsert(d, r, key, d.pairs(r))
 		}, plainUpsert, 1.45},
 	}
@@ -95,7 +95,7 @@ func plainList(q request) tableRequest {
 		values.Set("select", "key,value")
 	}
 	if prefix := q.params["prefix"]; prefix != "" {
-		end := prefix[:len(prefix)-1] + string(prefix[len(prefix)-1]+1) // a digit, and what follows it in ASCII
+		end := prefix[:len(prefix)-1] + string(prefix[len(prefix)-1]+1) // the last character, a digit, is replaced by the next one
 		values["key"] = []string{"gte." + prefix, "lt." + end}
 	}
 	if index := q.params["index"]; index != "" {
@@ -111,7 +111,7 @@ func plainUpsert(q request) tableRequest {
 		Indexes []struct{ Key, Member string } `json:"indexes"`
 	}
 	if err := json.Unmarshal(q.body, &entry); err != nil {
-		panic(err) // of a request that was made here
+		panic(err) // the request comes from this package
 	}
 	row := map[string]any{"key": entry.Key, "value": entry.Value, "updated_at": time.Now().UTC()}
 	indexes := []string{}
@@ -126,8 +126,8 @@ func plainUpsert(q request) tableRequest {
 	return tableRequest{method: http.MethodPost, path: "bench_plain?on_conflict=key", body: json.RawMessage(text), prefer: "resolution=merge-duplicates,return=minimal"}
 }
 
-// MeasureAlternatives compares the functions, as they are deployed, with what a user would pick instead. modules is the folder
-// of an installed supabase-js. The calls of a round are made in random order, by as many workers at a time.
+// MeasureAlternatives compares the deployed functions with what a user might choose instead. modules is the folder of
+// an installed supabase-js. Workers run in parallel, and make the calls of a round in random order.
 func (p *Project) MeasureAlternatives(ctx context.Context, conn *pgx.Conn, d Data, modules string, rounds, concurrency int, seed uint64) (results []OperationResult, err error) {
 	undo, err := p.fillPlainTable(ctx, conn, d)
 	defer func() { err = errors.Join(err, undo(context.WithoutCancel(ctx))) }()
@@ -148,17 +148,19 @@ func (p *Project) MeasureAlternatives(ctx context.Context, conn *pgx.Conn, d Dat
 			q := a.asked(d, random, i, key)
 			event, plain := q.event(), a.plain(q)
 			other := q
-			if a.writes { // a row of its own: the table has what the plain request wrote
+			if a.writes { // needs another row, since the plain request has written this one
 				other = a.asked(d, random, i, key+"/js")
 			}
 			line := append([]byte(a.Function+" "), other.event()...)
 			prepared[i] = map[Way]call{
-				WayDefault: invoked(function, event, a.answer),
+				WayDefault: invoked(function, event, a.contains),
 				WayPlain: timed(func(ctx context.Context) error {
 					_, err := p.send(ctx, plain, "application/json")
 					return err
 				}),
-				WayJavaScript: func(_ context.Context, worker int) (time.Duration, error) { return nodes[worker].call(line, a.answer) },
+				WayJavaScript: func(_ context.Context, worker int) (time.Duration, error) {
+					return nodes[worker].call(line, a.contains)
+				},
 			}
 		}
 		ways, err := inTurns(ctx, prepared, warmUp(rounds), concurrency, seed)
@@ -170,13 +172,13 @@ func (p *Project) MeasureAlternatives(ctx context.Context, conn *pgx.Conn, d Dat
 	return results, nil
 }
 
-// fillPlainTable makes the table with the same entries. undo drops it.
+// fillPlainTable creates the table with the same entries. undo drops it.
 func (p *Project) fillPlainTable(ctx context.Context, conn *pgx.Conn, d Data) (undo func(context.Context) error, err error) {
 	undo = func(ctx context.Context) error {
 		_, err := conn.Exec(ctx, "drop table if exists public.bench_plain; notify pgrst, 'reload schema'")
 		return err
 	}
-	if err := undo(ctx); err != nil { // of a run that was killed
+	if err := undo(ctx); err != nil { // left by a killed run
 		return undo, err
 	}
 	if _, err := conn.Exec(ctx, plainTable); err != nil {
@@ -205,14 +207,14 @@ func (p *Project) fillPlainTable(ctx context.Context, conn *pgx.Conn, d Data) (u
 //go:embed javascript/functions.mjs
 var javascript []byte
 
-// node is a process that runs the JavaScript functions, one call at a time, as one instance of a function does.
+// node is a process that runs the JavaScript functions one call at a time, as an instance of a function does.
 type node struct {
 	in     io.Writer
 	out    *bufio.Reader
 	stderr *bytes.Buffer
 }
 
-// startNodes starts one process a worker. stop ends them.
+// startNodes starts one process per worker. stop ends them.
 func (p *Project) startNodes(ctx context.Context, modules string, n int) (nodes []node, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "kv-bench-")
 	if err != nil {
@@ -234,7 +236,7 @@ func (p *Project) startNodes(ctx context.Context, modules string, n int) (nodes 
 	for range n {
 		command := exec.CommandContext(ctx, "node", file, modules)
 		command.Env = append(os.Environ(), "SUPABASE_URL="+p.URL, "SUPABASE_SERVICE_ROLE_KEY="+p.Key)
-		var stderr bytes.Buffer // shown where a call fails: supabase-js warns of old versions of Node
+		var stderr bytes.Buffer // shown only if a call fails, because supabase-js warns about old versions of Node
 		command.Stderr = &stderr
 		in, err := command.StdinPipe()
 		if err != nil {
@@ -253,8 +255,8 @@ func (p *Project) startNodes(ctx context.Context, modules string, n int) (nodes 
 	return nodes, stop, nil
 }
 
-// call sends "<function> <event>" and gives the time that the function measured itself.
-func (n node) call(line []byte, answer string) (time.Duration, error) {
+// call sends "<function> <event>" and returns the time that the process measured.
+func (n node) call(line []byte, contains string) (time.Duration, error) {
 	if _, err := n.in.Write(append(line, '\n')); err != nil {
 		return 0, err
 	}
@@ -271,8 +273,8 @@ func (n node) call(line []byte, answer string) (time.Duration, error) {
 	if err := json.Unmarshal([]byte(text), &response); err != nil {
 		return 0, err
 	}
-	if !strings.Contains(response.Body, answer) {
-		return 0, fmt.Errorf("the answer lacks %s: %.200s", answer, response.Body)
+	if !strings.Contains(response.Body, contains) {
+		return 0, fmt.Errorf("the response does not contain %s: %.200s", contains, response.Body)
 	}
 	return time.Duration(took * float64(time.Millisecond)), nil
 }

@@ -29,7 +29,7 @@ func TestPercentilesAreOfTheNearestRank(t *testing.T) {
 	require.Zero(t, summarize(nil))
 }
 
-// result is an operation that took so long in the function, and as long as given in other ways.
+// result returns an operation with the given duration in the function and in other ways.
 func result(name string, entries, concurrency int, p50 float64, others map[Way]float64) OperationResult {
 	r := OperationResult{Operation: name, Entries: entries, Concurrency: concurrency, Ways: map[Way]Latency{WayFunction: latency(p50)}}
 	for way, p50 := range others {
@@ -55,7 +55,7 @@ func sample() Results {
 		Stores:   []OperationResult{{Operation: OpGet, Entries: 1000, Concurrency: 1, Ways: map[Way]Latency{WayBlobs: latency(4), WaySupabase: latency(2)}}},
 		Alternatives: []OperationResult{{Operation: OpGet, Entries: 10_000, Concurrency: 10,
 			Ways: map[Way]Latency{WayDefault: latency(1.2), WayPlain: latency(1), WayJavaScript: latency(2)}}},
-		Cold:    []ColdResult{{Function: "kv-get", Bytes: 7_700_000, Ready: latency(3), Answer: latency(16)}},
+		Cold:    []ColdResult{{Function: "kv-get", Bytes: 7_700_000, Ready: latency(3), Response: latency(16)}},
 		Cache:   []CacheResult{{Load: CacheLoad{Name: HotKeys, Keys: 20}, HitRatio: 0.9, Hits: latency(0.05), Misses: latency(2), HitToMiss: 0.025}},
 		Storage: []StorageResult{{Entries: 100, JSON: 30_000, Rows: 100_000, Indexes: 20_000, Postings: 25_000, Members: 1_000, Log: 4_000}},
 	}
@@ -73,10 +73,10 @@ func TestTargetsAreMetOrNot(t *testing.T) {
 		{"get at 10,000 entries, 10 calls at a time, p50 over that of a plain table", "≤ 1.15", "1.200", false},
 		{"get at 10,000 entries, 10 calls at a time, p50 over that of a JavaScript function", "≤ 1.00", "0.600", true},
 		{"1,000 operations at 10,000 entries, one after the other", "< 10 s", "4.00 s", true},
-		{"hot keys, answered from memory", "> 80 %", "90.0 %", true},
+		{"hot keys, served from memory", "> 80 %", "90.0 %", true},
 		{"hot keys, p50 from memory over that from the database", "≤ 0.03", "0.025", true},
 		{"kv-get, size of the binary", "< 12 MB", "7.7 MB", true},
-		{"kv-get, p50 from the start of the process to its first answer", "< 15 ms", "16.0 ms", false},
+		{"kv-get, p50 from the start of the process to its first response", "< 15 ms", "16.0 ms", false},
 		{"storage of values of 300 bytes with two indexes, times the JSON", "≤ 8.0", "5.00", true},
 	}, sample().Targets())
 }
@@ -109,7 +109,7 @@ func TestResultsAreComparedWithOlderOnes(t *testing.T) {
 	older, newer := sample(), sample()
 	newer.Operations[0] = result(OpUpsert, 10_000, 1, 2, map[Way]float64{WayPostgREST: 1.9})
 	newer.Operations = append(newer.Operations, result("new", 10_000, 1, 1, nil))
-	newer.Cold[0].Answer = latency(8)
+	newer.Cold[0].Response = latency(8)
 	newer.Machine.CPUs = 4
 	table := Compare(older, newer)
 	require.Equal(t, [][]string{
@@ -119,7 +119,7 @@ func TestResultsAreComparedWithOlderOnes(t *testing.T) {
 		{OpUpsert, "100,000", "1", "5.00", "5.00", "1.00", "1.00", "1.00", "1.00"},
 		{"get on Blobs", "1,000", "1", "4.00", "4.00", "1.00", "1.00", "1.00", "–"},
 		{"get as deployed", "1,000", "1", "2.00", "2.00", "1.00", "1.00", "1.00", "–"},
-		{"kv-get, first answer", "–", "1", "16.0", "8.00", "0.50", "0.50", "0.50", "–"},
+		{"kv-get, first response", "–", "1", "16.0", "8.00", "0.50", "0.50", "0.50", "–"},
 		{"from memory, hot keys", "20", "1", "0.0500", "0.0500", "1.00", "1.00", "1.00", "–"},
 		{"from the database, hot keys", "20", "1", "2.00", "2.00", "1.00", "1.00", "1.00", "–"},
 	}, table.Rows)
@@ -151,7 +151,7 @@ func TestTheDocumentationKeepsWhatPeopleWrote(t *testing.T) {
 	want := "# Title\n\n<!-- bench: machine -->\n\nMeasured on 2026-11-27: 2 CPUs, 8 GB, linux/amd64, go1.26, Postgres 17.1, PostgREST 12.0.2. Seed 7.\n\n<!-- /bench -->\n\nWords.\n\n" +
 		"<!-- bench: plot stores -->\n\n![Before and after: the functions on Netlify Blobs and on Supabase, p50](benchmarks/stores.svg)\n\n<!-- /bench -->\n" +
 		"<!-- bench: unknown -->\nkept\n<!-- /bench -->\nend\n"
-	for range 2 { // the second time finds what the first wrote
+	for range 2 { // the second run replaces what the first wrote
 		require.NoError(t, sample().WriteDocs(dir))
 		got, err := os.ReadFile(file)
 		require.NoError(t, err)
@@ -210,7 +210,7 @@ func TestRoundsGoAllWaysAndTheFirstAreNotCounted(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// What is measured beside a function is the very call that the function makes.
+// The recorded call is the one that the function makes.
 func TestTheRecorderWritesDownWhatAFunctionAsks(t *testing.T) {
 	t.Parallel()
 	r, err := newRecorder()

@@ -16,17 +16,17 @@ type CacheLoad struct {
 	Name      string  `json:"name"`
 	Keys      int     `json:"keys"`      // how many keys are read and written
 	Zipf      float64 `json:"zipf"`      // the exponent of the keys' popularity, above 1; 0: all are equally popular
-	Writes    float64 `json:"writes"`    // the share of requests that write
+	Writes    float64 `json:"writes"`    // share of the requests that write
 	Requests  int     `json:"requests"`  // how many requests in all
-	Instances int     `json:"instances"` // of kv-get, each with a cache of its own; requests go to them at random
+	Instances int     `json:"instances"` // of kv-get, each with its own cache; requests go to a random one
 	Seed      uint64  `json:"seed"`
-	Results   int     `json:"results,omitempty"` // how many a cache keeps; 0: as many as by default
+	Results   int     `json:"results,omitempty"` // how many results a cache keeps; 0 means the default
 }
 
-// HotKeys is the load of a few keys that everybody reads.
+// HotKeys is the load of a few keys that are read often.
 const HotKeys = "hot keys"
 
-// CacheLoads are those that `make bench` runs. With few requests, the keys are fewer as well: each has to be written first.
+// CacheLoads are the loads of `make bench`. Fewer requests use fewer keys, since each key has to be written first.
 func CacheLoads(requests int, seed uint64) []CacheLoad {
 	keys := min(10_000, requests/2)
 	zipf := CacheLoad{Name: fmt.Sprintf("Zipf over %s keys", report.Thousands(keys)), Keys: keys, Zipf: 1.1, Writes: 0.05, Requests: requests, Instances: 2, Seed: seed}
@@ -41,19 +41,19 @@ func CacheLoads(requests int, seed uint64) []CacheLoad {
 	return loads
 }
 
-// CacheResult is what a load found. Every read is sent twice, in either order: to an instance with a cache, and to one
-// without.
+// CacheResult is the result of a load. Every read is sent twice, in random order: to an instance with a cache and to
+// one without.
 type CacheResult struct {
 	Load      CacheLoad `json:"load"`
 	HitRatio  float64   `json:"hit_ratio"`
-	Cached    Latency   `json:"cached"`   // with the cache, however it answered
-	Hits      Latency   `json:"hits"`     // of those, the answers from memory
-	Misses    Latency   `json:"misses"`   // and those that the database gave
+	Cached    Latency   `json:"cached"`   // all reads with a cache
+	Hits      Latency   `json:"hits"`     // those from memory
+	Misses    Latency   `json:"misses"`   // those from the database
 	Uncached  Latency   `json:"uncached"` // without a cache
 	HitToMiss float64   `json:"hit_to_miss_p50"`
 }
 
-// Run seeds the keys under the prefix and sends the load. progress is told after each request.
+// Run writes the keys under the prefix and sends the load. It calls progress after each request.
 func (l CacheLoad) Run(ctx context.Context, store *kv.Supabase, prefix string, progress func(done int)) (CacheResult, error) {
 	random := rand.New(rand.NewPCG(l.Seed, 1))
 	pick := func() int { return random.IntN(l.Keys) }
@@ -119,7 +119,7 @@ func (l CacheLoad) Run(ctx context.Context, store *kv.Supabase, prefix string, p
 	return result, nil
 }
 
-// entryOf is a value of about 300 bytes, as an app keeps for a session.
+// entryOf returns a value of about 300 bytes, like an app's session.
 func entryOf(random *rand.Rand) map[string]any {
 	return map[string]any{
 		"user": fmt.Sprintf("user-%06d", random.IntN(1_000_000)), "score": random.IntN(1000), "active": true,

@@ -19,17 +19,16 @@ import (
 	"time"
 )
 
-// ColdResult is what the first request to a new instance waits for.
+// ColdResult is the latency of the first request to a new instance.
 type ColdResult struct {
 	Function string  `json:"function"`
-	Distance float64 `json:"distance,omitempty"` // round trip to the project in ms; 0: on this machine, without TLS
+	Distance float64 `json:"distance,omitempty"` // round trip to the project in ms; 0 means this machine, without TLS
 	Bytes    int64   `json:"bytes"`              // of the binary
 	Ready    Latency `json:"ready"`              // from the start of the process until it asks for work
-	Answer   Latency `json:"answer"`             // until its first answer is there, which the store gave
+	Response Latency `json:"response"`           // from the start of the process until its first response
 }
 
-// Binaries finds the programs that the host runs, by function. They are what Netlify's bundler made, and the host knows their
-// processes.
+// Binaries finds the programs of the host by function, through their processes. Netlify's bundler built them.
 func Binaries(ctx context.Context, host string) (map[string]string, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, host+"/_platform/instances", nil)
 	if err != nil {
@@ -63,7 +62,7 @@ func Binaries(ctx context.Context, host string) (map[string]string, error) {
 	return binaries, nil
 }
 
-// BinariesIn finds the programs in a folder that holds <function>/bootstrap for each.
+// BinariesIn finds the programs <function>/bootstrap in a folder.
 func BinariesIn(dir string) (map[string]string, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*", "bootstrap"))
 	if err != nil || len(files) == 0 {
@@ -76,8 +75,8 @@ func BinariesIn(dir string) (map[string]string, error) {
 	return binaries, nil
 }
 
-// firstRequest is what a new instance is asked first: of a list or a query one entry, since what a large answer takes is no part of
-// the start.
+// firstRequest is the first request to a new instance. Lists and queries return one entry, since the time for a large
+// response does not belong to the start.
 func firstRequest(function string, d Data, random *rand.Rand) request {
 	for _, op := range Operations() {
 		if op.Function == strings.TrimSuffix(function, "-blob") {
@@ -91,14 +90,14 @@ func firstRequest(function string, d Data, random *rand.Rand) request {
 	return post(map[string]string{"key": d.Prefix + "new/none"}) // kv-delete
 }
 
-// coldLimit is when a start counts as failed.
+// coldLimit is the time after which a start counts as failed.
 const coldLimit = 10 * time.Second
 
-// coldDistances are the round trips to the project: 0 is on this machine, without TLS, as other parts measure.
+// coldDistances are the round trips to the project. 0 means this machine, without TLS, as in the other parts.
 var coldDistances = []time.Duration{0, time.Millisecond, 10 * time.Millisecond, 60 * time.Millisecond}
 
-// MeasureCold starts every program so many times, in turns, and gives it one request; and kv-get and kv-upsert against a project that is
-// some distance away. To the programs it is the Lambda Runtime API.
+// MeasureCold starts every program several times, in turns, and sends it one request. kv-get and kv-upsert are also
+// measured against a distant project. It serves the Lambda Runtime API to the programs.
 func MeasureCold(ctx context.Context, binaries map[string]string, d Data, starts int, seed uint64) ([]ColdResult, error) {
 	var results []ColdResult
 	for _, roundTrip := range coldDistances {
@@ -124,7 +123,7 @@ func MeasureCold(ctx context.Context, binaries map[string]string, d Data, starts
 
 func measureCold(ctx context.Context, binaries map[string]string, d Data, roundTrip time.Duration, environment []string, starts int, seed uint64) ([]ColdResult, error) {
 	random := rand.New(rand.NewPCG(seed, 4))
-	ready, answered := map[string][]time.Duration{}, map[string][]time.Duration{}
+	ready, responded := map[string][]time.Duration{}, map[string][]time.Duration{}
 	var functions []string
 	for function := range binaries {
 		functions = append(functions, function)
@@ -138,7 +137,7 @@ func measureCold(ctx context.Context, binaries map[string]string, d Data, roundT
 			if err != nil {
 				return nil, fmt.Errorf("start %s: %w", function, err)
 			}
-			ready[function], answered[function] = append(ready[function], begun), append(answered[function], done)
+			ready[function], responded[function] = append(ready[function], begun), append(responded[function], done)
 		}
 	}
 	slices.Sort(functions)
@@ -148,17 +147,17 @@ func measureCold(ctx context.Context, binaries map[string]string, d Data, roundT
 		if err != nil {
 			return nil, err
 		}
-		results = append(results, ColdResult{function, milliseconds(roundTrip), info.Size(), summarize(ready[function]), summarize(answered[function])})
+		results = append(results, ColdResult{function, milliseconds(roundTrip), info.Size(), summarize(ready[function]), summarize(responded[function])})
 	}
 	return results, nil
 }
 
 // start runs one instance for one request.
-func start(ctx context.Context, program, function string, environment []string, event []byte) (ready, answered time.Duration, err error) {
+func start(ctx context.Context, program, function string, environment []string, event []byte) (ready, responded time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, coldLimit)
 	defer cancel()
 	var began atomic.Pointer[time.Time]
-	asked, answers := make(chan time.Duration, 2), make(chan outcome, 1)
+	asked, outcomes := make(chan time.Duration, 2), make(chan outcome, 1)
 	runtimeAPI := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		since := time.Since(*began.Load())
 		switch {
@@ -167,11 +166,11 @@ func start(ctx context.Context, program, function string, environment []string, 
 			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "1")
 			w.Header().Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(time.Now().Add(coldLimit).UnixMilli(), 10))
 			_, _ = w.Write(event)
-		case strings.HasSuffix(r.URL.Path, "/runtime/invocation/next"): // it is done, and is ended next
+		case strings.HasSuffix(r.URL.Path, "/runtime/invocation/next"): // it has responded, and is ended next
 			<-r.Context().Done()
 		case strings.HasSuffix(r.URL.Path, "/response"):
 			body, err := io.ReadAll(r.Body)
-			answers <- outcome{time.Since(*began.Load()), body, err}
+			outcomes <- outcome{time.Since(*began.Load()), body, err}
 			w.WriteHeader(http.StatusAccepted)
 		default:
 			http.NotFound(w, r)
@@ -199,17 +198,17 @@ func start(ctx context.Context, program, function string, environment []string, 
 		<-ended
 	}()
 	select {
-	case o := <-answers:
+	case o := <-outcomes:
 		return <-asked, o.after, o.check()
 	case err := <-ended:
 		ended <- err
-		return 0, 0, fmt.Errorf("it ended before it answered: %w", err)
+		return 0, 0, fmt.Errorf("it ended before it responded: %w", err)
 	case <-ctx.Done():
 		return 0, 0, ctx.Err()
 	}
 }
 
-// outcome is an instance's answer.
+// outcome is an instance's response.
 type outcome struct {
 	after time.Duration
 	body  []byte
@@ -225,7 +224,7 @@ func (o outcome) check() error {
 		Body       string
 	}](o.body)
 	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("it answered %d %.200s", response.StatusCode, response.Body)
+		err = fmt.Errorf("it returned %d %.200s", response.StatusCode, response.Body)
 	}
 	return err
 }

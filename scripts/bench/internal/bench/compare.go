@@ -6,8 +6,8 @@ import (
 	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// Compare sets the results beside older ones: how many times what it took then an operation takes now. The last column compares
-// the ratios to the same call to PostgREST, from which most of a difference between machines is gone.
+// Compare compares the results with older ones: each operation's time now, divided by its time then. The last column
+// compares the ratios to the same call to PostgREST, which depend less on the machine.
 func Compare(older, newer Results) report.Table {
 	t := report.Table{Title: "Compared with the results of " + older.At.Format("2006-01-02 15:04") + ", new over old", Texts: 3,
 		Header: []string{"", "entries", "at a time", "old p50", "new p50", "p50", "p95", "p99", "/ PostgREST"}}
@@ -16,7 +16,7 @@ func Compare(older, newer Results) report.Table {
 	}
 	row := func(name, entries, concurrency string, a, b Latency, rest string) {
 		if a.P50 == 0 || b.P50 == 0 {
-			return // measured in one of them alone
+			return // only one of them has it
 		}
 		t.Rows = append(t.Rows, []string{name, entries, concurrency, report.Millis(a.P50), report.Millis(b.P50), times(b.P50 / a.P50), times(ratio(b.P95, a.P95)), times(ratio(b.P99, a.P99)), rest})
 	}
@@ -37,7 +37,7 @@ func Compare(older, newer Results) report.Table {
 	for _, b := range newer.Cold {
 		for _, a := range older.Cold {
 			if a.Function == b.Function && a.Distance == b.Distance {
-				row(b.Function+", first answer", "–", "1", a.Answer, b.Answer, "–")
+				row(b.Function+", first response", "–", "1", a.Response, b.Response, "–")
 			}
 		}
 	}

@@ -9,21 +9,21 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Data is a store filled for measuring. What is asked of it finds as much at any size: an owner has 100 entries, a word and a
-// range of 100 scores are found in 100 of them, and 100 keys share all but their last two digits. None of this has to do with the
-// order of the keys.
+// Data is a store that is filled for a measurement. Queries find the same number of entries at any size: an owner has
+// 100 entries, a word and a range of 100 scores match 100, and 100 keys differ only in their last two digits. None of
+// this correlates with the order of keys.
 type Data struct {
 	Prefix  string
 	Entries int
 }
 
-// Sizes of a [Data]: what is asked for is found in so many entries.
+// The number of entries that the queries of a [Data] find.
 const (
 	found       = 100
 	fewestTotal = 1000
 )
 
-// CheckEntries says why a store cannot be filled with so many entries.
+// CheckEntries returns an error if a store cannot be filled with that many entries.
 func CheckEntries(n int) error {
 	if n < fewestTotal || n%found != 0 || n > 9_999_900 {
 		return fmt.Errorf("entries must be hundreds, from %d to 9999900, got %d", fewestTotal, n)
@@ -37,18 +37,18 @@ func (d Data) typeIndex() string    { return d.Prefix + "type" }
 func (d Data) groups() int          { return d.Entries / found }
 func (d Data) any(r *rand.Rand) int { return r.IntN(d.Entries) + 1 }
 
-// hundred is a prefix that 100 keys have.
+// hundred returns a prefix of 100 keys.
 func (d Data) hundred(r *rand.Rand) string {
 	return fmt.Sprintf("%sdoc/%05d", d.Prefix, 1+r.IntN(d.groups()-1))
 }
 
-// word is one that 100 entries have.
+// word returns a word of 100 entries.
 func (d Data) word(r *rand.Rand) string { return fmt.Sprintf("benchword%d", r.IntN(d.groups())) }
 
-// scorePath is where an entry has a number of its own, from 0 on; a path that nobody else's entries have, since it is made fast.
+// scorePath is the path of a unique number, from 0 on. Other entries do not have this path, which is indexed.
 const scorePath = "benchScore"
 
-// Fill writes the entries. It is one statement, so that a million of them take minutes instead of an hour.
+// Fill writes the entries in one statement, so that a million of them take minutes instead of an hour.
 func (d Data) Fill(ctx context.Context, conn *pgx.Conn) error {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
@@ -67,7 +67,7 @@ func (d Data) Fill(ctx context.Context, conn *pgx.Conn) error {
 		d.ownerIndex(), d.typeIndex(), d.Entries); err != nil {
 		return err
 	}
-	// i times a prime, modulo how many there are, is another order of the same numbers.
+	// i times a prime, modulo the number of entries, is a permutation.
 	if _, err := tx.Exec(ctx, `
 		insert into public.kv_store (key, value, index_pairs)
 		select $1 || 'doc/' || lpad(i::text, 7, '0'),
@@ -85,7 +85,7 @@ func (d Data) Fill(ctx context.Context, conn *pgx.Conn) error {
 	return settle(ctx, conn)
 }
 
-// settle does what the database does by itself after a while, so that it does not do it while something is measured.
+// settle runs the database's background maintenance, so that it does not run during a measurement.
 func settle(ctx context.Context, conn *pgx.Conn) error {
 	for _, statement := range []string{"vacuum (analyze) public.kv_store", "vacuum (analyze) kv.posting", "vacuum (analyze) kv.member", "vacuum (analyze) kv.log"} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
@@ -95,7 +95,7 @@ func settle(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// Remove deletes every entry under a prefix, and has the database forget them, so that what is measured next does not pay for it.
+// Remove deletes every entry under a prefix and vacuums, so that the next measurement is not affected.
 func Remove(ctx context.Context, conn *pgx.Conn, prefix string) error {
 	deleted, err := conn.Exec(ctx, "delete from public.kv_store where key >= $1 and key < kv.prefix_end($1)", prefix)
 	if err != nil || deleted.RowsAffected() == 0 {
@@ -104,7 +104,7 @@ func Remove(ctx context.Context, conn *pgx.Conn, prefix string) error {
 	return settle(ctx, conn)
 }
 
-// IndexScores makes ranges of scores fast, and returns what undoes it.
+// IndexScores indexes the scores, and returns the function that drops the index.
 func IndexScores(ctx context.Context, conn *pgx.Conn) (undo func(context.Context) error, err error) {
 	if _, err := conn.Exec(ctx, "select public.kv_index_path($1)", scorePath); err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func IndexScores(ctx context.Context, conn *pgx.Conn) (undo func(context.Context
 	}, nil
 }
 
-// valueOf is a value like those that Fill writes, which no query finds.
+// valueOf returns a value like those of Fill, which no query finds.
 func (d Data) valueOf(r *rand.Rand) map[string]any {
 	return map[string]any{
 		"user": fmt.Sprintf("user-%07d", r.IntN(d.Entries)), scorePath: -1, "active": true,
@@ -124,7 +124,7 @@ func (d Data) valueOf(r *rand.Rand) map[string]any {
 	}
 }
 
-// largeValue is one of about a megabyte: a thousand of a kilobyte.
+// largeValue returns a value of about a megabyte.
 func (d Data) largeValue(r *rand.Rand) map[string]any {
 	parts := make([]map[string]any, 1000)
 	for i := range parts {
@@ -133,12 +133,12 @@ func (d Data) largeValue(r *rand.Rand) map[string]any {
 	return map[string]any{"parts": parts}
 }
 
-// pairsOf are the two indexes of an entry that Fill wrote.
+// pairsOf returns the two indexes of an entry of Fill.
 func (d Data) pairsOf(i int) [][2]string {
 	return [][2]string{{d.ownerIndex(), fmt.Sprintf("o%d", i*7919%d.Entries%d.groups())}, {d.typeIndex(), fmt.Sprintf("t%d", i%10)}}
 }
 
-// pairs are two indexes for a new entry.
+// pairs returns two indexes for a new entry.
 func (d Data) pairs(r *rand.Rand) [][2]string {
 	return [][2]string{{d.ownerIndex(), fmt.Sprintf("o%d", r.IntN(d.groups()))}, {d.typeIndex(), fmt.Sprintf("t%d", r.IntN(10))}}
 }

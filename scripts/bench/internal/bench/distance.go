@@ -20,24 +20,25 @@ import (
 	"time"
 )
 
-// distant is a gateway to the project that speaks TLS and HTTP/2, as a hosted one does, at the end of a long line.
+// distant is a gateway to the project with TLS and HTTP/2, as a hosted one has, behind a line with a delay.
 type distant struct {
 	URL    string
-	dir    string // holds the root certificates that clients must trust
+	dir    string // has the root certificates that clients must trust
 	server *httptest.Server
 	line   net.Listener
 }
 
-// environment is what a function needs to reach the gateway, with the root certificates in one file, as in Lambda's images.
+// environment returns the variables for a function that uses the gateway. The root certificates are in one file, as in
+// Lambda's images.
 func (d *distant) environment() []string {
 	return []string{"SUPABASE_URL=" + d.URL, "SSL_CERT_FILE=" + d.roots(), "SSL_CERT_DIR=" + d.dir + "/none"}
 }
 
 func (d *distant) roots() string { return filepath.Join(d.dir, "roots.pem") }
 
-// startDistant starts a gateway to the address that is a round trip away. It stands in for a hosted project: a proxy that passes
-// requests on, behind a line that holds everything back for half a round trip. The line answers a new connection at once, as the kernel
-// does here, so the first bytes wait for another round trip: that of the TCP handshake.
+// startDistant starts a gateway to the address, with the given round trip. It stands in for a hosted project: a proxy
+// behind a line that delays everything by half a round trip. The line accepts a connection at once, as the kernel does
+// here, so the first bytes wait for another round trip, that of the TCP handshake.
 func startDistant(address string, roundTrip time.Duration) (*distant, error) {
 	target, err := url.Parse(address)
 	if err != nil {
@@ -54,7 +55,7 @@ func startDistant(address string, roundTrip time.Duration) (*distant, error) {
 		d.Close()
 		return nil, err
 	}
-	roots, _ := os.ReadFile("/etc/ssl/certs/ca-certificates.crt") // where there is none, reading it is not measured
+	roots, _ := os.ReadFile("/etc/ssl/certs/ca-certificates.crt") // on systems without the file, the time to read it is not measured
 	roots = append(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})...)
 	if err := os.WriteFile(d.roots(), roots, 0o600); err != nil {
 		d.Close()
@@ -69,7 +70,7 @@ func startDistant(address string, roundTrip time.Duration) (*distant, error) {
 	return d, nil
 }
 
-// newCertificate makes one of the kind that hosted gateways have: an elliptic curve's.
+// newCertificate creates a certificate with an elliptic curve, as hosted gateways have.
 func newCertificate() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -97,7 +98,7 @@ func (d *distant) serve(roundTrip time.Duration) {
 	for {
 		near, err := d.line.Accept()
 		if err != nil {
-			return // it was closed
+			return // closed
 		}
 		go func() {
 			defer func() { _ = near.Close() }()
@@ -118,7 +119,7 @@ func (d *distant) serve(roundTrip time.Duration) {
 	}
 }
 
-// delay copies what arrives after so much time, in order, and not before the line is set up.
+// delay copies the data in order, each part after the delay, and not before the line is connected.
 func delay(ctx context.Context, to io.Writer, from io.Reader, by, setUp time.Duration) {
 	type piece struct {
 		due  time.Time

@@ -6,7 +6,7 @@ import (
 	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// WriteDocs puts the tables and plots into BENCHMARKS.md in dir (see [report.WriteDocs]).
+// WriteDocs writes the tables and plots to BENCHMARKS.md in dir (see [report.WriteDocs]).
 func (r Results) WriteDocs(dir string) error {
 	plots, err := r.Plots()
 	if err != nil {
@@ -15,7 +15,7 @@ func (r Results) WriteDocs(dir string) error {
 	return report.WriteDocs(dir, r.docParts(), plots)
 }
 
-// docParts are the parts of the documentation, but for the plots.
+// docParts are the parts of the documentation, without the plots.
 func (r Results) docParts() map[string]string {
 	parts := map[string]string{"machine": fmt.Sprintf("Measured on %s: %s. Seed %d.\n", r.At.Format("2006-01-02"), r.Machine, r.Seed)}
 	parts["alternatives"] = report.Markdown(r.AlternativesTable())

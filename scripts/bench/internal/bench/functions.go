@@ -16,10 +16,10 @@ import (
 	"netlify-supabase-kv/pkg/netlify"
 )
 
-// instance is one instance of a function, as a process of its own would hold it.
+// instance is one instance of a function, in this process.
 type instance struct{ handler *netlify.Handler }
 
-// newInstance makes one that writes its log, as a deployed one does, to where nobody reads it.
+// newInstance creates an instance whose log is written and discarded.
 func newInstance(endpoint netlify.Endpoint) instance {
 	return instance{netlify.HandleWithLog(endpoint, slog.New(slog.NewJSONHandler(nowhere(), nil)))}
 }
@@ -32,14 +32,14 @@ var nowhere = sync.OnceValue(func() io.Writer {
 	return file
 })
 
-// reply is what a benchmark looks at of an answer.
+// reply has the fields of a response that benchmarks use.
 type reply struct {
 	took   time.Duration
 	source kv.Source
 	body   string
 }
 
-// invoke sends an event and times the answer, which must be 200.
+// invoke sends an event and times the response, whose status must be 200.
 func (i instance) invoke(ctx context.Context, event []byte) (reply, error) {
 	began := time.Now()
 	raw, err := i.handler.Invoke(ctx, event)
@@ -56,7 +56,7 @@ func (i instance) invoke(ctx context.Context, event []byte) (reply, error) {
 		return reply{}, fmt.Errorf("read the function's response: %w", err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return reply{}, fmt.Errorf("the function answered %d %.200s", response.StatusCode, response.Body)
+		return reply{}, fmt.Errorf("the function returned %d %.200s", response.StatusCode, response.Body)
 	}
 	return reply{took, kv.Source(response.Headers["X-KV-Cache"]), response.Body}, nil
 }
@@ -65,15 +65,15 @@ func (i instance) invoke(ctx context.Context, event []byte) (reply, error) {
 type request struct {
 	method string
 	params map[string]string
-	body   []byte // JSON, where there is one
-	bypass bool   // not from memory
+	body   []byte // JSON, or nil
+	bypass bool   // bypass the cache
 }
 
-// post is a request with a body of JSON.
+// post returns a request with a JSON body.
 func post(body any) request {
 	text, err := json.Marshal(body)
 	if err != nil {
-		panic(err) // only for values that no benchmark makes
+		panic(err) // the values come from this package
 	}
 	return request{method: http.MethodPost, body: text}
 }
@@ -95,8 +95,8 @@ func (r request) query() string {
 	return values.Encode()
 }
 
-// event is what Netlify sends for a request: with as many headers as a browser and the platform add, each of them twice, since
-// reading the event is a part of what a function does.
+// event returns Netlify's event for a request, with the headers of a browser and of the platform, since parsing the
+// event is part of a function's work.
 func (r request) event() []byte {
 	header := map[string]string{
 		"host": "site.netlify.app", "user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",

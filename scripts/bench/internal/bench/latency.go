@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Latency sums up how long calls took, in milliseconds.
+// Latency summarizes the durations of calls, in milliseconds.
 type Latency struct {
 	Calls int     `json:"calls"`
 	Mean  float64 `json:"mean"`
@@ -30,16 +30,16 @@ func summarize(calls []time.Duration) Latency {
 	}
 }
 
-// percentile is the smallest of the sorted values that the share of them does not exceed (nearest rank).
+// percentile returns the smallest of the sorted values that the given share of them does not exceed (nearest rank).
 func percentile(sorted []time.Duration, share float64) time.Duration {
 	rank := int(math.Ceil(share * float64(len(sorted))))
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
-// milliseconds keeps four digits after the point: an answer from memory takes some hundredths.
+// milliseconds keeps four decimal places, since a response from memory takes some hundredths.
 func milliseconds(d time.Duration) float64 { return math.Round(float64(d)/100) / 10_000 }
 
-// ratio is 0 where there is nothing to divide by.
+// ratio returns 0 instead of dividing by 0.
 func ratio(of, by float64) float64 {
 	if by == 0 {
 		return 0

@@ -7,30 +7,30 @@ import (
 	"net/url"
 )
 
-// Operation is one thing that people do with the store, and how it is asked for.
+// Operation is an operation of the store and the request for it.
 type Operation struct {
 	Name     string
-	Function string // that answers it
-	// One in so many rounds is run, since it takes so much longer than others; 0: each.
+	Function string // that handles it
+	// Rarely, if not 0, runs a slow operation only once in that many rounds.
 	Rarely int
-	// writes: every way gets a key of its own.
+	// writes means that every way gets its own key.
 	writes bool
-	// request makes the request; for writes, of the key.
+	// request creates the request; for writes, with the key.
 	request func(d Data, r *rand.Rand, key string) request
-	// answer is a part of every answer.
-	answer string
-	// table makes the plain request to a table that comes closest; nil where none comes close.
+	// contains is a part of every response.
+	contains string
+	// table creates the most similar plain request to a table; nil if there is none.
 	table func(d Data, q request, key string) tableRequest
 }
 
-// tableRequest is a request to PostgREST that calls no function.
+// tableRequest is a request to PostgREST for a table.
 type tableRequest struct {
 	method, path string
 	body         any
 	prefer       string // the header Prefer
 }
 
-// Names of the operations that promises are about.
+// Names of the operations that have promises.
 const (
 	OpUpsert = "upsert"
 	OpGet    = "get"
@@ -38,41 +38,41 @@ const (
 	OpIndex  = "query by index"
 )
 
-// Operations are what is measured.
+// Operations returns the measured operations.
 func Operations() []Operation {
 	return []Operation{
-		{Name: OpUpsert, Function: "kv-upsert", writes: true, request: upsertRequest(Data.valueOf), answer: `"ok":true`, table: insertRow},
+		{Name: OpUpsert, Function: "kv-upsert", writes: true, request: upsertRequest(Data.valueOf), contains: `"ok":true`, table: insertRow},
 		{Name: "upsert of an entry that exists", Function: "kv-upsert", request: func(d Data, r *rand.Rand, _ string) request {
 			return upsertRequest(Data.valueOf)(d, r, fmt.Sprintf("%supdated/%03d", d.Prefix, r.IntN(200)))
-		}, answer: `"ok":true`},
-		{Name: "upsert of 1 MB", Function: "kv-upsert", Rarely: 20, writes: true, request: upsertRequest(Data.largeValue), answer: `"ok":true`, table: insertRow},
+		}, contains: `"ok":true`},
+		{Name: "upsert of 1 MB", Function: "kv-upsert", Rarely: 20, writes: true, request: upsertRequest(Data.largeValue), contains: `"ok":true`, table: insertRow},
 		{Name: OpGet, Function: "kv-get", request: func(d Data, r *rand.Rand, _ string) request {
 			return get(map[string]string{"key": d.key(d.any(r))})
-		}, answer: `"exists":true`, table: func(_ Data, q request, _ string) tableRequest {
+		}, contains: `"exists":true`, table: func(_ Data, q request, _ string) tableRequest {
 			return tableRequest{method: http.MethodGet, path: "kv_store?select=value&key=eq." + url.QueryEscape(q.params["key"])}
 		}},
 		{Name: OpList, Function: "kv-list", request: func(d Data, r *rand.Rand, _ string) request {
 			return get(map[string]string{"prefix": d.hundred(r), "includeValues": "true", "limit": "100"})
-		}, answer: `"count":100`, table: selectRows("key,value")},
+		}, contains: `"count":100`, table: selectRows("key,value")},
 		{Name: "list of 100 keys", Function: "kv-list", request: func(d Data, r *rand.Rand, _ string) request {
 			return get(map[string]string{"prefix": d.hundred(r), "limit": "100"})
-		}, answer: `"count":100`, table: selectRows("key")},
+		}, contains: `"count":100`, table: selectRows("key")},
 		{Name: OpIndex, Function: "kv-query", request: func(d Data, r *rand.Rand, _ string) request {
 			return get(map[string]string{"index": fmt.Sprintf("%s:o%d", d.ownerIndex(), r.IntN(d.groups()))})
-		}, answer: `"count":100`},
+		}, contains: `"count":100`},
 		{Name: "query by range", Function: "kv-query", request: func(d Data, r *rand.Rand, _ string) request {
 			from := r.IntN(d.Entries - found)
 			return get(map[string]string{"range": fmt.Sprintf("%s:%d..%d", scorePath, from, from+found-1)})
-		}, answer: `"count":100`},
+		}, contains: `"count":100`},
 		{Name: "full text", Function: "kv-query", request: func(d Data, r *rand.Rand, _ string) request {
 			return get(map[string]string{"q": d.word(r)})
-		}, answer: `"count":100`},
+		}, contains: `"count":100`},
 		{Name: "aggregate", Function: "kv-query", request: func(d Data, r *rand.Rand, _ string) request {
 			return get(map[string]string{"index": fmt.Sprintf("%s:o%d", d.ownerIndex(), r.IntN(d.groups())), "aggregate": "avg:" + scorePath})
-		}, answer: `"aggregates":`},
+		}, contains: `"aggregates":`},
 		{Name: "count of a tenth", Function: "kv-query", Rarely: 2, request: func(d Data, r *rand.Rand, _ string) request {
 			return get(map[string]string{"index": fmt.Sprintf("%s:t%d", d.typeIndex(), r.IntN(10)), "aggregate": "count"})
-		}, answer: `"aggregates":`},
+		}, contains: `"aggregates":`},
 	}
 }
 
@@ -86,7 +86,7 @@ func upsertRequest(value func(Data, *rand.Rand) map[string]any) func(Data, *rand
 	}
 }
 
-// insertRow is the plainest way to write an entry: no indexes, and no word of what the row became.
+// insertRow is the simplest way to write an entry: without indexes, and without the row in the response.
 func insertRow(_ Data, q request, key string) tableRequest {
 	return tableRequest{method: http.MethodPost, path: "kv_store", body: map[string]any{"key": key, "value": fieldOf(q.body, "value")}}
 }

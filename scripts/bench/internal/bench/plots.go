@@ -13,7 +13,7 @@ import (
 	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// Plots draws what there are results for.
+// Plots returns the plots that have results.
 func (r Results) Plots() (plots []report.Plot, err error) {
 	add := func(name, title string, draw func(*plot.Plot) error) {
 		if err != nil {
@@ -45,7 +45,7 @@ func (r Results) Plots() (plots []report.Plot, err error) {
 	return plots, err
 }
 
-// smallNames leaves out what would make everything else too small to see.
+// smallNames leaves out operations that would make the others too small to see.
 func (r Results) smallNames() (names []string) {
 	for _, op := range Operations() {
 		if op.Rarely == 0 && slices.Contains(r.names(), op.Name) {
@@ -62,13 +62,13 @@ func namesOf(results []OperationResult) (names []string) {
 	return names
 }
 
-// span is a p50, and from there to the p95.
+// span is a p50 with its p95.
 type span struct {
 	plotter.XYs
 	plotter.YErrors
 }
 
-// drawSpans shows each operation at each size: a dot at p50, and a line from it to p95, on a scale of powers of ten.
+// drawSpans shows each operation at each size, on a logarithmic scale: a dot at p50 and a line to p95.
 func (r Results) drawSpans(p *plot.Plot, sizes []int) error {
 	names := r.names()
 	for i, entries := range sizes {
@@ -102,7 +102,7 @@ func (r Results) drawSpans(p *plot.Plot, sizes []int) error {
 	return nil
 }
 
-// logTicks are at 1, 2 and 5 times the powers of ten, each with its number.
+// logTicks are at 1, 2 and 5 times the powers of ten.
 func logTicks(least, most float64) (ticks plot.ConstantTicks) {
 	for power := 0.001; power <= most; power *= 10 {
 		for _, times := range []float64{1, 2, 5} {
@@ -114,7 +114,7 @@ func logTicks(least, most float64) (ticks plot.ConstantTicks) {
 	return ticks
 }
 
-// drawBars shows the ways beside each other.
+// drawBars shows the ways side by side.
 func drawBars(p *plot.Plot, names []string, ways []Way, value func(name string, way Way) float64) error {
 	width := vg.Points(12)
 	p.Add(plotter.NewGrid())

@@ -17,14 +17,14 @@ type Results struct {
 	Operations []OperationResult `json:"operations,omitempty"`
 	Thousand   []Thousand        `json:"thousand,omitempty"`
 	Stores     []OperationResult `json:"stores,omitempty"`
-	// Alternatives are measured against what a user would pick instead.
+	// Alternatives compares the functions with what a user might choose instead.
 	Alternatives []OperationResult `json:"alternatives,omitempty"`
 	Cold         []ColdResult      `json:"cold,omitempty"`
 	Cache        []CacheResult     `json:"cache,omitempty"`
 	Storage      []StorageResult   `json:"storage,omitempty"`
 }
 
-// Machine is the shape of what was measured on.
+// Machine describes the machine of the measurement.
 type Machine struct {
 	CPUs      int    `json:"cpus"`
 	MemoryGB  int    `json:"memory_gb"`
@@ -62,7 +62,7 @@ func (r Results) Write(file string) error {
 	return os.WriteFile(file, append(text, '\n'), 0o644)
 }
 
-// find is the result of an operation; not ok where it was not measured.
+// find returns the result of an operation. It is not ok if that was not measured.
 func (r Results) find(operation string, entries, concurrency int) (OperationResult, bool) {
 	i := slices.IndexFunc(r.Operations, func(o OperationResult) bool {
 		return o.Operation == operation && o.Entries == entries && o.Concurrency == concurrency
@@ -73,7 +73,7 @@ func (r Results) find(operation string, entries, concurrency int) (OperationResu
 	return r.Operations[i], true
 }
 
-// sizes are the numbers of entries that were measured, from the smallest on.
+// sizes returns the measured numbers of entries, sorted.
 func (r Results) sizes() (sizes []int) {
 	for _, o := range r.Operations {
 		if !slices.Contains(sizes, o.Entries) {
@@ -84,7 +84,7 @@ func (r Results) sizes() (sizes []int) {
 	return sizes
 }
 
-// names are the operations that were measured, in order.
+// names returns the measured operations, in order.
 func (r Results) names() (names []string) {
 	for _, o := range r.Operations {
 		if !slices.Contains(names, o.Operation) {

@@ -18,7 +18,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// OperationResult is how long an operation took in each way. All were taken in one run, in turns, in random order.
+// OperationResult has the latencies of an operation in each way, measured in one run, in turns and in random order.
 type OperationResult struct {
 	Operation   string          `json:"operation"`
 	Entries     int             `json:"entries"`
@@ -26,13 +26,13 @@ type OperationResult struct {
 	Ways        map[Way]Latency `json:"ways"`
 }
 
-// Ratio compares two ways at p50; 0 where one of them was not measured.
+// Ratio compares two ways at p50. It is 0 if one of them was not measured.
 func (r OperationResult) Ratio(of, to Way) float64 { return ratio(r.Ways[of].P50, r.Ways[to].P50) }
 
-// call does an operation once and says how long it took. worker is who calls, from 0 on.
+// call runs an operation once and returns its duration. worker is the caller's number, from 0 on.
 type call func(ctx context.Context, worker int) (time.Duration, error)
 
-// timed times a call that has nothing to prepare.
+// timed times a call without preparation.
 func timed(do func(ctx context.Context) error) call {
 	return func(ctx context.Context, _ int) (time.Duration, error) {
 		began := time.Now()
@@ -41,21 +41,21 @@ func timed(do func(ctx context.Context) error) call {
 	}
 }
 
-// invoked times a function and looks at its answer afterwards.
-func invoked(i instance, event []byte, answer string) call {
+// invoked times a function and checks its response afterwards.
+func invoked(i instance, event []byte, contains string) call {
 	return func(ctx context.Context, _ int) (time.Duration, error) {
 		r, err := i.invoke(ctx, event)
-		if err == nil && !strings.Contains(r.body, answer) {
-			err = fmt.Errorf("the answer lacks %s: %.200s", answer, r.body)
+		if err == nil && !strings.Contains(r.body, contains) {
+			err = fmt.Errorf("the response does not contain %s: %.200s", contains, r.body)
 		}
 		return r.took, err
 	}
 }
 
-// warmUp is how many rounds are run first and not counted: connections open, plans are made, memory is filled.
+// warmUp is the number of uncounted rounds at the beginning, which open connections, create plans and fill caches.
 func warmUp(rounds int) int { return min(max(rounds/10, 2), 30) }
 
-// Measure runs an operation for so many rounds, each of which goes all ways, by as many workers at a time.
+// Measure runs an operation for a number of rounds, each in every way, with concurrent workers.
 func (p *Project) Measure(ctx context.Context, d Data, op Operation, rounds, concurrency int, seed uint64) (OperationResult, error) {
 	conns := make([]*pgx.Conn, concurrency)
 	for i := range conns {
@@ -64,7 +64,7 @@ func (p *Project) Measure(ctx context.Context, d Data, op Operation, rounds, con
 			return OperationResult{}, err
 		}
 		defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-		if _, err := conn.Exec(ctx, "set role service_role"); err != nil { // whom PostgREST calls as
+		if _, err := conn.Exec(ctx, "set role service_role"); err != nil { // PostgREST's role
 			return OperationResult{}, err
 		}
 		conns[i] = conn
@@ -89,13 +89,13 @@ func (p *Project) Measure(ctx context.Context, d Data, op Operation, rounds, con
 	return OperationResult{Operation: op.Name, Entries: d.Entries, Concurrency: concurrency, Ways: ways}, nil
 }
 
-// prepare makes one round's calls: the same request each way, or, for writes, the same but for the key.
+// prepare creates one round's calls: the same request in each way. Writes differ in their key.
 func (p *Project) prepare(ctx context.Context, d Data, op Operation, key string, random *rand.Rand, plain, cached instance, conns []*pgx.Conn) (map[Way]call, error) {
 	seed := random.Uint64()
 	request := func(way Way) request {
 		return op.request(d, rand.New(rand.NewPCG(seed, 0)), key+"/"+strings.ReplaceAll(string(way), " ", ""))
 	}
-	calls := map[Way]call{WayFunction: invoked(plain, request(WayFunction).event(), op.answer)}
+	calls := map[Way]call{WayFunction: invoked(plain, request(WayFunction).event(), op.contains)}
 	for _, way := range []Way{WayPostgREST, WaySQL} {
 		recorded, err := p.recorder.call(ctx, op.Function, request(way).event())
 		if err != nil {
@@ -117,7 +117,7 @@ func (p *Project) prepare(ctx context.Context, d Data, op Operation, key string,
 		}
 	}
 	if op.Function != "kv-upsert" {
-		calls[WayCache] = invoked(cached, request(WayCache).fresh().event(), op.answer)
+		calls[WayCache] = invoked(cached, request(WayCache).fresh().event(), op.contains)
 	}
 	if p.Site != "" {
 		hosted := request(WayHost)
@@ -141,18 +141,18 @@ func (p *Project) prepare(ctx context.Context, d Data, op Operation, key string,
 	return calls, nil
 }
 
-// fieldOf is the text of one field of a JSON object.
+// fieldOf returns the text of one field of a JSON object.
 func fieldOf(object []byte, name string) json.RawMessage {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(object, &fields); err != nil {
-		panic(err) // of a request that was made here
+		panic(err) // the request comes from this package
 	}
 	return fields[name]
 }
 
-// inTurns makes the calls of each round in random order. Workers take the next round when they are done with one.
+// inTurns makes the calls of each round in random order. A worker takes the next round when it has finished one.
 func inTurns(ctx context.Context, rounds []map[Way]call, skip, concurrency int, seed uint64) (map[Way]Latency, error) {
-	runtime.GC() // of what was prepared for others
+	runtime.GC() // removes garbage of the preparation
 	var (
 		next  atomic.Int64
 		mu    sync.Mutex
@@ -198,14 +198,14 @@ func inTurns(ctx context.Context, rounds []map[Way]call, skip, concurrency int, 
 	return latencies, nil
 }
 
-// Thousand is how long 1,000 operations took, one after the other, with what a site does in a day: three in ten write.
+// Thousand is the duration of 1,000 operations in sequence, with a typical mix: three in ten write.
 type Thousand struct {
 	Entries    int     `json:"entries"`
 	Operations int     `json:"operations"`
 	Seconds    float64 `json:"seconds"`
 }
 
-// MeasureThousand runs them in the functions as they are deployed, with their caches.
+// MeasureThousand runs them with the deployed functions, with their caches.
 func (p *Project) MeasureThousand(ctx context.Context, d Data, operations int, seed uint64) (Thousand, error) {
 	random := rand.New(rand.NewPCG(seed, 3))
 	mix := []string{OpUpsert, OpUpsert, OpUpsert, OpGet, OpGet, OpGet, OpList, OpList, OpIndex, OpIndex}
@@ -220,7 +220,7 @@ func (p *Project) MeasureThousand(ctx context.Context, d Data, operations int, s
 	calls := make([]call, operations)
 	for i := range calls {
 		op := byName[mix[random.IntN(len(mix))]]
-		calls[i] = invoked(instances[op.Function], op.request(d, random, fmt.Sprintf("%snew/thousand/%06d", d.Prefix, i)).event(), op.answer)
+		calls[i] = invoked(instances[op.Function], op.request(d, random, fmt.Sprintf("%snew/thousand/%06d", d.Prefix, i)).event(), op.contains)
 	}
 	var total time.Duration
 	for _, do := range calls {
@@ -233,7 +233,7 @@ func (p *Project) MeasureThousand(ctx context.Context, d Data, operations int, s
 	return Thousand{Entries: d.Entries, Operations: operations, Seconds: total.Seconds()}, nil
 }
 
-// Versions asks the platform what it runs.
+// Versions returns the versions of Postgres and PostgREST.
 func (p *Project) Versions(ctx context.Context) (postgres, postgrest string, err error) {
 	conn, err := p.Connect(ctx)
 	if err != nil {

@@ -10,34 +10,34 @@ import (
 	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// StorageResult is what entries with two indexes each take on disk, in bytes.
+// StorageResult is the size on disk of entries with two indexes each, in bytes.
 type StorageResult struct {
 	Entries  int   `json:"entries"`
-	JSON     int64 `json:"json"`     // the values alone
-	Rows     int64 `json:"rows"`     // kv_store, with what it keeps out of line
+	JSON     int64 `json:"json"`     // the values
+	Rows     int64 `json:"rows"`     // kv_store, with its TOAST table
 	Indexes  int64 `json:"indexes"`  // of kv_store
 	Postings int64 `json:"postings"` // kv.posting, with its index
 	Members  int64 `json:"members"`  // kv.member, with its index
 	Log      int64 `json:"log"`      // kv.log, with its indexes; its rows are removed after an hour
 }
 
-// Value is the mean size of a value, in bytes.
+// Value returns the mean size of a value, in bytes.
 func (s StorageResult) Value() int { return int(s.JSON) / max(s.Entries, 1) }
 
-// Times is all of it over the JSON.
+// Times returns the total size relative to the JSON.
 func (s StorageResult) Times() float64 {
 	return float64(s.Rows+s.Indexes+s.Postings+s.Members+s.Log) / float64(s.JSON)
 }
 
-// storageValues are how large values are about, in bytes.
+// storageValues are the approximate sizes of values, in bytes.
 var storageValues = []int{300, 1000, 4000}
 
-// ErrNotEmpty is why storage is not measured: entries that were removed before have left room in the tables, and making them small
-// again is not for a database that people use.
+// ErrNotEmpty is returned when the database has been used: removed entries have left free space in the tables, and
+// compacting them would lock a database that people use.
 var ErrNotEmpty = errors.New("kv_store is not empty")
 
-// MeasureStorage writes so many entries of each size under the prefix, removes them, and says what they took. It is for an empty
-// database; in another it does nothing, and returns [ErrNotEmpty].
+// MeasureStorage writes a number of entries of each size under the prefix, measures and removes them. It needs an
+// empty database, and otherwise returns [ErrNotEmpty].
 func MeasureStorage(ctx context.Context, conn *pgx.Conn, prefix string, entries int) (results []StorageResult, err error) {
 	var filled bool
 	if err := conn.QueryRow(ctx, "select exists (select from public.kv_store)").Scan(&filled); err != nil {
@@ -78,7 +78,7 @@ func measureStorage(ctx context.Context, conn *pgx.Conn, prefix string, entries,
 	if err := Remove(ctx, conn, prefix); err != nil {
 		return s, err
 	}
-	for _, table := range []string{"public.kv_store", "kv.posting", "kv.member"} { // vacuum gives back the room in tables, not in their indexes
+	for _, table := range []string{"public.kv_store", "kv.posting", "kv.member"} { // vacuum frees space in tables but not in their indexes
 		if _, err := conn.Exec(ctx, "reindex table "+table); err != nil {
 			return s, err
 		}
@@ -86,7 +86,7 @@ func measureStorage(ctx context.Context, conn *pgx.Conn, prefix string, entries,
 	return s, nil
 }
 
-// fillStorage upserts $2 entries with values of about $3 bytes, which compress as text does.
+// fillStorage upserts $2 entries with values of about $3 bytes, which compress like text.
 const fillStorage = `
 	select count(public.kv_upsert($1 || 'doc/' || lpad(i::text, 7, '0'),
 		json_build_object(
@@ -103,7 +103,7 @@ func storageOf(ctx context.Context, conn *pgx.Conn) (s StorageResult, err error)
 	return s, err
 }
 
-// StorageTable is what entries take, in times of their JSON.
+// StorageTable is the size of entries relative to their JSON.
 func (r Results) StorageTable() report.Table {
 	t := report.Table{Title: "Storage of entries with two indexes, in times of their JSON", Texts: 1,
 		Header: []string{"mean value", "entries", "kv_store", "its indexes", "kv.posting", "kv.member", "kv.log", "together"}}

@@ -12,13 +12,14 @@ import (
 	"netlify-supabase-kv/pkg/netlify"
 )
 
-// WaySupabase is a function on Supabase as it is deployed, beside [WayBlobs].
+// WaySupabase is the deployed function on Supabase, in comparison with [WayBlobs].
 const WaySupabase Way = "Supabase"
 
-// storeOperations are those that both stores have.
+// storeOperations are the operations of both stores.
 var storeOperations = []string{OpUpsert, OpGet, "list of 100 keys", OpList}
 
-// FillBlobs writes the entries of d to Netlify Blobs as well, without their indexes: only what is written while measuring has some.
+// FillBlobs writes the entries of d to Netlify Blobs, too, without their indexes. Only entries of the measurement have
+// indexes.
 func (p *Project) FillBlobs(ctx context.Context, d Data) error {
 	upsert := newInstance(netlify.Upsert(netlify.BlobsStoreFromEnv()))
 	workers, ctx := errgroup.WithContext(ctx)
@@ -33,7 +34,7 @@ func (p *Project) FillBlobs(ctx context.Context, d Data) error {
 	return workers.Wait()
 }
 
-// EmptyBlobs deletes what FillBlobs and MeasureStores wrote.
+// EmptyBlobs deletes the entries of FillBlobs and MeasureStores.
 func (p *Project) EmptyBlobs(ctx context.Context, d Data) error {
 	store := netlify.BlobsStoreFromEnv()
 	text, err := store.List(ctx, kv.ListQuery{Prefix: d.Prefix})
@@ -55,7 +56,7 @@ func (p *Project) EmptyBlobs(ctx context.Context, d Data) error {
 	return workers.Wait()
 }
 
-// MeasureStores runs what both stores can do in the functions as they are deployed on either, in turns.
+// MeasureStores runs the operations of both stores in turns, with the functions as deployed on each.
 func (p *Project) MeasureStores(ctx context.Context, d Data, rounds int, seed uint64) ([]OperationResult, error) {
 	var results []OperationResult
 	blobs := netlify.BlobsStoreFromEnv()
@@ -69,7 +70,7 @@ func (p *Project) MeasureStores(ctx context.Context, d Data, rounds int, seed ui
 		prepared := make([]map[Way]call, rounds+warmUp(rounds))
 		for i := range prepared {
 			event := op.request(d, random, fmt.Sprintf("%snew/stores/%06d", d.Prefix, i)).event()
-			prepared[i] = map[Way]call{WayBlobs: invoked(before, event, op.answer), WaySupabase: invoked(after, event, op.answer)}
+			prepared[i] = map[Way]call{WayBlobs: invoked(before, event, op.contains), WaySupabase: invoked(after, event, op.contains)}
 		}
 		ways, err := inTurns(ctx, prepared, warmUp(rounds), 1, seed)
 		if err != nil {

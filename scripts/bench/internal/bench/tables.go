@@ -7,7 +7,7 @@ import (
 	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// TargetsTable is what is promised, and whether it holds.
+// TargetsTable lists the promises and whether they hold.
 func (r Results) TargetsTable() report.Table {
 	t := report.Table{Title: "What is promised", Texts: 1, Header: []string{"", "promised", "measured", "holds"}}
 	for _, target := range r.Targets() {
@@ -16,7 +16,7 @@ func (r Results) TargetsTable() report.Table {
 	return t
 }
 
-// OperationsTable is how long the functions take for one size and concurrency.
+// OperationsTable has the latencies of the functions for one size and concurrency.
 func (r Results) OperationsTable(entries, concurrency int) report.Table {
 	t := report.Table{
 		Title: fmt.Sprintf("%s entries, %s at a time, ms", report.Thousands(entries), callers(concurrency)), Texts: 1,
@@ -40,7 +40,7 @@ func callers(n int) string {
 	return fmt.Sprintf("%d calls", n)
 }
 
-// OperationsTables are those of every size and concurrency.
+// OperationsTables returns the tables of every size and concurrency.
 func (r Results) OperationsTables() (tables []report.Table) {
 	for _, entries := range r.sizes() {
 		var concurrencies []int
@@ -57,7 +57,7 @@ func (r Results) OperationsTables() (tables []report.Table) {
 	return tables
 }
 
-// WaysTable takes apart where the time goes, one call at a time.
+// WaysTable shows where the time of a single call is spent.
 func (r Results) WaysTable(entries int) report.Table {
 	t := report.Table{Title: fmt.Sprintf("Where the time goes at %s entries, p50 in ms", report.Thousands(entries)), Texts: 1,
 		Header: []string{"", "SQL", "PostgREST", "function", "PostgREST adds", "function adds", "host adds"}}
@@ -69,7 +69,7 @@ func (r Results) WaysTable(entries int) report.Table {
 		sql, rest, function, host := o.Ways[WaySQL].P50, o.Ways[WayPostgREST].P50, o.Ways[WayFunction].P50, o.Ways[WayHost].P50
 		under := function
 		if miss := o.Ways[WayCache].P50; miss > 0 {
-			under = miss // which is what the host runs
+			under = miss // as on the host
 		}
 		hop := "–"
 		if host > 0 {
@@ -96,7 +96,7 @@ func (r Results) GrowthTable() report.Table {
 	return t
 }
 
-// StoresTable compares the functions on Netlify Blobs with those on Supabase.
+// StoresTable compares the functions on Netlify Blobs and on Supabase.
 func (r Results) StoresTable() report.Table {
 	t := report.Table{Title: "Before and after, ms", Texts: 1,
 		Header: []string{"", "Blobs mean", "p50", "p95", "p99", "Supabase mean", "p50", "p95", "p99", "Blobs / Supabase"}}
@@ -107,7 +107,7 @@ func (r Results) StoresTable() report.Table {
 	return t
 }
 
-// AlternativesTable compares the functions with what a user would pick instead.
+// AlternativesTable compares the functions with what a user might choose instead.
 func (r Results) AlternativesTable() report.Table {
 	t := report.Table{Title: "Beside a plain table and a JavaScript function, p50 in ms", Texts: 1,
 		Header: []string{"", "entries", "at a time", "function", "plain table", "JavaScript", "/ plain table", "promised", "/ JavaScript"}}
@@ -123,22 +123,22 @@ func (r Results) AlternativesTable() report.Table {
 	return t
 }
 
-// ColdTable is what the first request to a new instance waits for.
+// ColdTable has the latencies of the first request to a new instance.
 func (r Results) ColdTable() report.Table {
 	t := report.Table{Title: "A new instance, ms from the start of the process", Texts: 1,
-		Header: []string{"", "round trip", "binary", "starts", "ready p50", "p95", "first answer mean", "p50", "p95", "p99"}}
+		Header: []string{"", "round trip", "binary", "starts", "ready p50", "p95", "first response mean", "p50", "p95", "p99"}}
 	for _, c := range r.Cold {
 		distance := "–"
 		if c.Distance > 0 {
 			distance = fmt.Sprintf("%.0f", c.Distance)
 		}
-		t.Rows = append(t.Rows, []string{c.Function, distance, fmt.Sprintf("%.1f MB", float64(c.Bytes)/1e6), fmt.Sprint(c.Answer.Calls),
-			report.Millis(c.Ready.P50), report.Millis(c.Ready.P95), report.Millis(c.Answer.Mean), report.Millis(c.Answer.P50), report.Millis(c.Answer.P95), report.Millis(c.Answer.P99)})
+		t.Rows = append(t.Rows, []string{c.Function, distance, fmt.Sprintf("%.1f MB", float64(c.Bytes)/1e6), fmt.Sprint(c.Response.Calls),
+			report.Millis(c.Ready.P50), report.Millis(c.Ready.P95), report.Millis(c.Response.Mean), report.Millis(c.Response.P50), report.Millis(c.Response.P95), report.Millis(c.Response.P99)})
 	}
 	return t
 }
 
-// CacheTable is what the cache of kv-get saves.
+// CacheTable shows the effect of kv-get's cache.
 func (r Results) CacheTable() report.Table {
 	t := report.Table{Title: "kv-get with its cache and without, ms", Texts: 2, Header: []string{"load", "", "from memory", "calls", "mean", "p50", "p95", "p99"}}
 	for _, c := range r.Cache {
@@ -154,7 +154,7 @@ func (r Results) CacheTable() report.Table {
 	return t
 }
 
-// Tables are all that there is something to say in.
+// Tables returns all tables that have results.
 func (r Results) Tables() (tables []report.Table) {
 	if t := r.AlternativesTable(); len(t.Rows) > 0 {
 		tables = append(tables, t)

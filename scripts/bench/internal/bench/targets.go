@@ -7,7 +7,7 @@ import (
 	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// Target is a number that is promised, and what was measured.
+// Target is a promised number and its measured value.
 type Target struct {
 	What     string
 	Limit    string
@@ -15,7 +15,7 @@ type Target struct {
 	Met      bool
 }
 
-// What is promised.
+// The promises.
 const (
 	maxUpsertMean  = 50.0 // ms
 	maxListMean    = 100.0
@@ -26,11 +26,11 @@ const (
 	maxToPostgREST = 1.10 // at p50
 	maxBinary      = 12e6 // bytes
 	maxCold        = 15.0 // ms at p50
-	maxColdAway    = 10.0 // ms at p50, beside three round trips
+	maxColdAway    = 10.0 // ms at p50, in addition to three round trips
 	maxGrowth      = 1.2  // from the smallest to the largest number of entries, at p50
 )
 
-// maxStorage is what a value of so many bytes with two indexes may take, in times its JSON.
+// maxStorage is the limit for the size of a value with two indexes, relative to its JSON, by the value's bytes.
 func maxStorage(bytes int) float64 {
 	switch {
 	case bytes < 700:
@@ -41,17 +41,17 @@ func maxStorage(bytes int) float64 {
 	return 2.5
 }
 
-// brokenError says how many promises do not hold.
+// brokenError is the number of broken promises.
 type brokenError struct{ broken, all int }
 
 func (e brokenError) Error() string {
 	return fmt.Sprintf("%d of %d promises do not hold on this machine: see the last table", e.broken, e.all)
 }
 
-// IsBroken reports whether the error is that of a run in which promises did not hold.
+// IsBroken reports whether the error is about broken promises.
 func IsBroken(err error) bool { return errors.As(err, new(brokenError)) }
 
-// Kept is an error where a promise does not hold.
+// Kept returns an error if a promise is broken.
 func (r Results) Kept() error {
 	targets := r.Targets()
 	broken := 0
@@ -66,7 +66,7 @@ func (r Results) Kept() error {
 	return nil
 }
 
-// Targets compares what was measured with what is promised.
+// Targets compares the results with the promises.
 func (r Results) Targets() (targets []Target) {
 	add := func(met bool, what, limit, measured string, args ...any) {
 		targets = append(targets, Target{what, limit, fmt.Sprintf(measured, args...), met})
@@ -117,18 +117,18 @@ func (r Results) Targets() (targets []Target) {
 	}
 	for _, c := range r.Cache {
 		if c.Load.Name == HotKeys {
-			add(c.HitRatio > minHitRatio, c.Load.Name+", answered from memory", fmt.Sprintf("> %.0f %%", 100*minHitRatio), "%.1f %%", 100*c.HitRatio)
+			add(c.HitRatio > minHitRatio, c.Load.Name+", served from memory", fmt.Sprintf("> %.0f %%", 100*minHitRatio), "%.1f %%", 100*c.HitRatio)
 		}
 		add(c.HitToMiss <= maxHitToMiss, c.Load.Name+", p50 from memory over that from the database", fmt.Sprintf("≤ %.2f", maxHitToMiss), "%.3f", c.HitToMiss)
 	}
 	for _, c := range r.Cold {
 		if c.Distance > 0 { // TCP, TLS, and the call
 			most := 3*c.Distance + maxColdAway
-			add(c.Answer.P50 <= most, fmt.Sprintf("%s, p50 to the first answer, %.0f ms away", c.Function, c.Distance), fmt.Sprintf("≤ %.0f ms", most), "%.1f ms", c.Answer.P50)
+			add(c.Response.P50 <= most, fmt.Sprintf("%s, p50 to the first response, %.0f ms away", c.Function, c.Distance), fmt.Sprintf("≤ %.0f ms", most), "%.1f ms", c.Response.P50)
 			continue
 		}
 		add(float64(c.Bytes) < maxBinary, c.Function+", size of the binary", fmt.Sprintf("< %.0f MB", maxBinary/1e6), "%.1f MB", float64(c.Bytes)/1e6)
-		add(c.Answer.P50 < maxCold, c.Function+", p50 from the start of the process to its first answer", fmt.Sprintf("< %.0f ms", maxCold), "%.1f ms", c.Answer.P50)
+		add(c.Response.P50 < maxCold, c.Function+", p50 from the start of the process to its first response", fmt.Sprintf("< %.0f ms", maxCold), "%.1f ms", c.Response.P50)
 	}
 	for _, s := range r.Storage {
 		most := maxStorage(s.Value())

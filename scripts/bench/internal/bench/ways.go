@@ -20,31 +20,31 @@ import (
 	"netlify-supabase-kv/pkg/netlify"
 )
 
-// Way is a way to get an operation done.
+// Way is a way to run an operation.
 type Way string
 
 const (
 	WayFunction  Way = "function"         // the handler, in this process, without its cache
-	WayPostgREST Way = "PostgREST"        // the same call that the function makes, by a plain HTTP client
-	WaySQL       Way = "SQL"              // the same call again, straight to Postgres
-	WayCache     Way = "function, miss"   // the handler with its cache, for what is not in memory: it asks for changes as well
-	WayHost      Way = "function, hosted" // a deployed binary, through the host and HTTP
-	WayTable     Way = "table"            // the plain request to a table that comes closest
+	WayPostgREST Way = "PostgREST"        // the function's call to PostgREST, from a plain HTTP client
+	WaySQL       Way = "SQL"              // the same call, directly to Postgres
+	WayCache     Way = "function, miss"   // the handler with its cache, for a result that is not in memory; it also reads the change feed
+	WayHost      Way = "function, hosted" // a deployed binary, through the host over HTTP
+	WayTable     Way = "table"            // the most similar plain request to a table
 	WayBlobs     Way = "Blobs"            // the handler on Netlify Blobs
 )
 
-// Project is the platform that is measured.
+// Project is the measured platform.
 type Project struct {
 	URL, Key string // of Supabase
 	Database string // connection string
-	Site     string // where the functions answer; "" where they do not
+	Site     string // address of the functions; "" if there are none
 	client   *http.Client
 	types    map[string]map[string]string // of the kv_* functions' arguments
 	recorder *recorder
 	store    *kv.Supabase
 }
 
-// Open gets ready to measure.
+// Open prepares measurements.
 func Open(ctx context.Context, p Project) (*Project, error) {
 	p.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32, DisableCompression: true}}
 	var err error
@@ -63,18 +63,18 @@ func Open(ctx context.Context, p Project) (*Project, error) {
 	return &p, err
 }
 
-// Close ends what Open started.
+// Close closes what Open opened.
 func (p *Project) Close() { p.recorder.server.Close() }
 
-// Connect opens a connection for statements of its own.
+// Connect opens another connection to the database.
 func (p *Project) Connect(ctx context.Context) (*pgx.Conn, error) {
 	return pgx.Connect(ctx, p.Database)
 }
 
-// Store is the store in the project.
+// Store returns the project's store.
 func (p *Project) Store() *kv.Supabase { return p.store }
 
-// argumentTypes reads which types the arguments of the kv_* functions have.
+// argumentTypes reads the types of the kv_* functions' arguments.
 func argumentTypes(ctx context.Context, conn *pgx.Conn) (map[string]map[string]string, error) {
 	rows, err := conn.Query(ctx, `
 		select p.proname, p.proargnames[n], format_type(t, null)
@@ -95,14 +95,14 @@ func argumentTypes(ctx context.Context, conn *pgx.Conn) (map[string]map[string]s
 	return types, err
 }
 
-// rpc is a call of a kv_* function.
+// rpc is a call to a kv_* function.
 type rpc struct {
 	function string
 	args     []byte // JSON
 }
 
-// recorder stands in for a Supabase project and writes down the one call that a function makes of it, so that the very same call
-// can be made in other ways.
+// recorder stands in for a Supabase project and records the call of a function, so that the same call can be made in
+// other ways.
 type recorder struct {
 	server *httptest.Server
 	calls  chan rpc
@@ -117,7 +117,7 @@ func newRecorder() (*recorder, error) {
 			return
 		}
 		r.calls <- rpc{path.Base(request.URL.Path), args}
-		w.Header().Set("Content-Type", answerType)
+		w.Header().Set("Content-Type", responseType)
 		_, _ = io.WriteString(w, `{"version":"0.0"}`)
 	}))
 	var err error
@@ -125,7 +125,7 @@ func newRecorder() (*recorder, error) {
 	return r, err
 }
 
-// call is what the function asks of the database for an event. What the function makes of the recorder's answer is no matter.
+// call returns the function's call to the database for an event. The function's response is ignored.
 func (r *recorder) call(ctx context.Context, function string, event []byte) (rpc, error) {
 	if _, err := newInstance(endpoint(function, r.store, kv.Uncached(r.store))).handler.Invoke(ctx, event); err != nil {
 		return rpc{}, err
@@ -138,10 +138,10 @@ func (r *recorder) call(ctx context.Context, function string, event []byte) (rpc
 	}
 }
 
-// answerType is the media type of the kv_* functions' answers.
-const answerType = "application/vnd.kv+json"
+// responseType is the media type of the kv_* functions' results.
+const responseType = "application/vnd.kv+json"
 
-// endpoint is the one that a function's binary starts.
+// endpoint returns the endpoint of a function's binary.
 func endpoint(function string, store kv.Store, reader kv.Reader) netlify.Endpoint {
 	switch function {
 	case "kv-upsert":
@@ -156,20 +156,20 @@ func endpoint(function string, store kv.Store, reader kv.Reader) netlify.Endpoin
 	panic("no function " + function)
 }
 
-// cachedReader is what a function reads through unless the environment says otherwise.
+// cachedReader returns the reader of a function with default settings.
 func cachedReader(function string, store *kv.Supabase) kv.Reader {
 	config := kv.DefaultCache
 	config.MaxStale = map[string]netlify.CacheDefaults{"kv-get": netlify.GetCache, "kv-list": netlify.ListCache, "kv-query": netlify.QueryCache}[function].MaxStale
 	return kv.NewCache(store, config)
 }
 
-// postgrest makes the call by HTTP.
+// postgrest makes the call over HTTP.
 func (p *Project) postgrest(ctx context.Context, call rpc) error {
-	_, err := p.send(ctx, tableRequest{method: http.MethodPost, path: "rpc/" + call.function, body: json.RawMessage(call.args)}, answerType)
+	_, err := p.send(ctx, tableRequest{method: http.MethodPost, path: "rpc/" + call.function, body: json.RawMessage(call.args)}, responseType)
 	return err
 }
 
-// send is a request to PostgREST; the answer is read to its end.
+// send sends a request to PostgREST and reads the complete response.
 func (p *Project) send(ctx context.Context, t tableRequest, accept string) (http.Header, error) {
 	var body []byte
 	switch b := t.body.(type) {
@@ -187,10 +187,10 @@ func (p *Project) send(ctx context.Context, t tableRequest, accept string) (http
 	if t.prefer != "" {
 		request.Header.Set("Prefer", t.prefer)
 	}
-	return p.answer(request)
+	return p.do(request)
 }
 
-func (p *Project) answer(request *http.Request) (http.Header, error) {
+func (p *Project) do(request *http.Request) (http.Header, error) {
 	response, err := p.client.Do(request)
 	if err != nil {
 		return nil, err
@@ -201,7 +201,7 @@ func (p *Project) answer(request *http.Request) (http.Header, error) {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusCreated {
-		return nil, fmt.Errorf("%s answered %d %.200s", request.URL.Path, response.StatusCode, text)
+		return nil, fmt.Errorf("%s returned %d %.200s", request.URL.Path, response.StatusCode, text)
 	}
 	return response.Header, nil
 }
@@ -220,11 +220,11 @@ func (p *Project) hosted(ctx context.Context, function string, q request) error 
 	if q.bypass {
 		request.Header.Set("X-KV-Cache", "bypass")
 	}
-	_, err = p.answer(request)
+	_, err = p.do(request)
 	return err
 }
 
-// statement is the call as SQL, which pgx prepares when it sees it first.
+// statement returns the call as SQL, which pgx prepares at the first use.
 func (p *Project) statement(call rpc) (sql string, args []any, err error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(call.args, &fields); err != nil {
@@ -242,7 +242,7 @@ func (p *Project) statement(call rpc) (sql string, args []any, err error) {
 	return "select public." + call.function + "(" + strings.Join(named, ", ") + ")", args, nil
 }
 
-// argument is a JSON text as pgx takes it for a parameter of the type.
+// argument converts a JSON text to a parameter of the type for pgx.
 func argument(text json.RawMessage, kind string) (arg any, err error) {
 	if string(text) == "null" {
 		return nil, nil

@@ -1,15 +1,15 @@
-// The functions that a user of supabase-js would write on a plain table, in place of those of this project, and a loop that runs
-// them as the Lambda runtime of Node does: one event at a time, parsed and answered inside the measured time.
+// Functions with supabase-js for a plain table, in place of this project's functions, and a loop that runs them as Node's Lambda runtime
+// does: one event at a time. The measured time includes parsing the event and encoding the response.
 //
 // usage: node functions.mjs <folder of node_modules>; SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY are set.
-// stdin: a line "<function> <event as JSON>" a call; stdout: a line "<milliseconds> <response as JSON>" each.
+// stdin: one line "<function> <event as JSON>" per call; stdout: one line "<milliseconds> <response as JSON>" per call.
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 
 const { createClient } = createRequire(`${process.argv[2]}/package.json`)('@supabase/supabase-js')
 const supabase = createClient(process.env.SUPABASE_URL, process.env.SUPABASE_SERVICE_ROLE_KEY, {
   auth: { persistSession: false },
-  realtime: { transport: globalThis.WebSocket ?? class {} }, // Node 20 has none, and createClient insists; nothing here listens
+  realtime: { transport: globalThis.WebSocket ?? class {} }, // createClient requires one, which Node 20 lacks; it is not used
 })
 
 const headers = { 'Content-Type': 'application/json', 'Access-Control-Allow-Origin': '*' }
@@ -19,7 +19,7 @@ const rows = ({ data, error }) => {
   return data
 }
 
-// after is the first text that does not begin with the prefix, which ends in an ASCII character here.
+// after returns the smallest text after all texts with the prefix, whose last character is ASCII here.
 const after = (prefix) => prefix.slice(0, -1) + String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1)
 
 const functions = {
