@@ -69,7 +69,7 @@ func TestUsable(t *testing.T) {
 	}
 }
 
-func TestTheContextsAccessGoesBeforeTheDefault(t *testing.T) {
+func TestContextAccessOverridesDefault(t *testing.T) {
 	t.Parallel()
 	here, there := newStandIn(t, blobstest.Options{}), newStandIn(t, blobstest.Options{})
 	bare := NewClient("kv")
@@ -102,7 +102,7 @@ func TestTheContextsAccessGoesBeforeTheDefault(t *testing.T) {
 	}
 }
 
-func TestAnAccessThatCannotBeUsedIsToldAtOnce(t *testing.T) {
+func TestUnusableAccessFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		a    Access
@@ -153,7 +153,7 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-func TestOnlyValuesTravelBySignedURLsAndWithoutTheToken(t *testing.T) {
+func TestValuesUseSignedURLsWithoutTheToken(t *testing.T) {
 	t.Parallel()
 	s := newStandIn(t, blobstest.Options{})
 	var mu sync.Mutex
@@ -195,7 +195,7 @@ func TestOnlyValuesTravelBySignedURLsAndWithoutTheToken(t *testing.T) {
 	}, seen)
 }
 
-func TestRegionsHoldTheSameBlobs(t *testing.T) {
+func TestRegionsShareBlobs(t *testing.T) {
 	t.Parallel()
 	s := newStandIn(t, blobstest.Options{})
 	edge, api := s.edge(t), s.api()
@@ -210,7 +210,7 @@ func TestRegionsHoldTheSameBlobs(t *testing.T) {
 	require.Equal(t, &Error{Op: "get", Status: 400, Message: `the region "moon" does not exist`}, err)
 }
 
-func TestAWrongTokenIsAnErrorThatDoesNotRepeatIt(t *testing.T) {
+func TestWrongTokenIsNotInTheError(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{}, func(t *testing.T, _ *standIn, c *Client) {
 		c.fallback.APIToken, c.fallback.EdgeToken = token, map[bool]string{true: token}[c.fallback.edge()]

@@ -17,7 +17,7 @@ import (
 	"netlify-supabase-kv/pkg/blobs/blobstest"
 )
 
-func TestWhatIsSetIsGot(t *testing.T) {
+func TestSetThenGet(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{}, func(t *testing.T, _ *standIn, c *Client) {
 		ctx := t.Context()
@@ -50,7 +50,7 @@ func TestWhatIsSetIsGot(t *testing.T) {
 	})
 }
 
-func TestDeleteIsNoErrorWhenThereWasNone(t *testing.T) {
+func TestDeleteOfAMissingBlob(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{}, func(t *testing.T, _ *standIn, c *Client) {
 		_, err := c.Set(t.Context(), "a", []byte("1"), SetOptions{})
@@ -65,7 +65,7 @@ func TestDeleteIsNoErrorWhenThereWasNone(t *testing.T) {
 	})
 }
 
-func TestAConditionHoldsOrNothingIsWritten(t *testing.T) {
+func TestFailedConditionWritesNothing(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{}, func(t *testing.T, _ *standIn, c *Client) {
 		set := func(value string, o SetOptions) (string, error) { return c.Set(t.Context(), "a", []byte(value), o) }
@@ -88,7 +88,7 @@ func TestAConditionHoldsOrNothingIsWritten(t *testing.T) {
 	})
 }
 
-func TestOfFiftyThatCreateOneWins(t *testing.T) {
+func TestOneOfFiftyCreatesWins(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{}, func(t *testing.T, _ *standIn, c *Client) {
 		var won, lost atomic.Int64
@@ -143,7 +143,7 @@ func requireMembers(t *testing.T, c *Client, n int) {
 	require.ElementsMatch(t, want, strings.Fields(string(got.Value)))
 }
 
-func TestFiftyAppendsAtOnceLoseNone(t *testing.T) {
+func TestFiftyConcurrentAppends(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{}, func(t *testing.T, _ *standIn, c *Client) {
 		var wg sync.WaitGroup
@@ -159,7 +159,7 @@ func TestFiftyAppendsAtOnceLoseNone(t *testing.T) {
 	})
 }
 
-func TestListGoesThroughAllPages(t *testing.T) {
+func TestListReadsAllPages(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{PageSize: 10}, func(t *testing.T, _ *standIn, c *Client) {
 		require.Empty(t, keys(t, c, ""))
@@ -196,7 +196,7 @@ func TestListGoesThroughAllPages(t *testing.T) {
 	})
 }
 
-func TestListToleratesWhatTheJavaScriptClientDoes(t *testing.T) {
+func TestListAcceptsWhatTheJavaScriptClientDoes(t *testing.T) {
 	t.Parallel()
 	for name, handler := range map[string]http.HandlerFunc{
 		"NoStore":   status(404),
@@ -217,7 +217,7 @@ func TestListToleratesWhatTheJavaScriptClientDoes(t *testing.T) {
 	}
 }
 
-func TestAnswersThatMeanNoSuccessAreErrors(t *testing.T) {
+func TestOtherStatusesAreErrors(t *testing.T) {
 	t.Parallel()
 	operations := map[string]func(context.Context, *Client) error{
 		"get":    func(ctx context.Context, c *Client) error { _, err := c.Get(ctx, "a"); return err },
@@ -260,7 +260,7 @@ func TestAnswersThatMeanNoSuccessAreErrors(t *testing.T) {
 	}
 }
 
-func TestConditionsAsS3JudgesThem(t *testing.T) {
+func TestConditionsFollowS3(t *testing.T) {
 	t.Parallel()
 	c, _ := script(t, status(404))
 	_, err := c.Set(t.Context(), "a", nil, SetOptions{IfMatch: `"gone"`})
@@ -275,7 +275,7 @@ func TestConditionsAsS3JudgesThem(t *testing.T) {
 	require.Equal(t, 3, asked())
 }
 
-func TestWhatCannotBeSentIsRefusedFirst(t *testing.T) {
+func TestInvalidRequestsAreNotSent(t *testing.T) {
 	t.Parallel()
 	c, asked := script(t, text(""))
 	for name, tt := range map[string]struct {

@@ -21,8 +21,8 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// TestPassingFaultsAreSurvived runs every operation, many times, on a service where something goes wrong at a rate.
-func TestPassingFaultsAreSurvived(t *testing.T) {
+// TestTransientFaults runs every operation, many times, on a service where something goes wrong at a rate.
+func TestTransientFaults(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		faults  blobstest.Faults
@@ -102,7 +102,7 @@ func everything(t *testing.T, c *Client) {
 	require.Empty(t, keys(t, c, ""))
 }
 
-func TestChangesAreAppliedOnceThoughAnswersAreLost(t *testing.T) {
+func TestChangesAreAppliedOnceDespiteLostResponses(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{}, func(t *testing.T, s *standIn, c *Client) {
 		end := s.setFaults(t, blobstest.Faults{Seed: 1, LostAnswer: 0.4, Methods: []string{"PUT"}})
@@ -120,7 +120,7 @@ func TestChangesAreAppliedOnceThoughAnswersAreLost(t *testing.T) {
 	})
 }
 
-func TestAppendsAtOnceLoseNoneThoughAnswersAreLost(t *testing.T) {
+func TestConcurrentAppendsDespiteLostResponses(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{}, func(t *testing.T, s *standIn, c *Client) {
 		end := s.setFaults(t, blobstest.Faults{Seed: 1, LostAnswer: 0.2, ServerError: 0.1, Methods: []string{"PUT"}})
@@ -138,8 +138,8 @@ func TestAppendsAtOnceLoseNoneThoughAnswersAreLost(t *testing.T) {
 	})
 }
 
-// TestAConditionThatFailsAfterALostAnswer has a first attempt without an answer, and a second that gets 412.
-func TestAConditionThatFailsAfterALostAnswer(t *testing.T) {
+// TestConditionFailsAfterALostResponse has a first attempt without an answer, and a second that gets 412.
+func TestConditionFailsAfterALostResponse(t *testing.T) {
 	t.Parallel()
 	const etag = `"etag"`
 	ours := func(w http.ResponseWriter, _ *http.Request) {
@@ -189,7 +189,7 @@ func TestAConditionThatFailsAfterALostAnswer(t *testing.T) {
 	require.Equal(t, &Error{Op: "set", Status: 401, Message: "unauthorized"}, err)
 }
 
-func TestRateLimitsAreWaitedFor(t *testing.T) {
+func TestClientWaitsForRateLimits(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{}, func(t *testing.T, s *standIn, c *Client) {
 		end := s.setFaults(t, blobstest.Faults{Seed: 1, RateLimited: 0.2, RetryAfterSeconds: 1})
@@ -209,7 +209,7 @@ func TestRateLimitsAreWaitedFor(t *testing.T) {
 	})
 }
 
-func TestALongerWaitThanThereIsTimeForIsTheCallers(t *testing.T) {
+func TestTooLongAWaitIsReturnedToTheCaller(t *testing.T) {
 	t.Parallel()
 	want := &Error{Op: "get", Status: 429, Message: "too many requests", RetryAfter: time.Hour}
 	c, asked := script(t, status(429, "Retry-After", "3600"))
@@ -261,7 +261,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-func TestSignedURLsThatExpiredAreReplaced(t *testing.T) {
+func TestExpiredSignedURLsAreReplaced(t *testing.T) {
 	t.Parallel()
 	c, asked := script(t, signs, status(403), signs, status(403), signs, text("value"))
 	got, err := viaAPI(c).Get(t.Context(), "a")
@@ -270,7 +270,7 @@ func TestSignedURLsThatExpiredAreReplaced(t *testing.T) {
 	require.Equal(t, 6, asked())
 }
 
-func TestAPagesMaintenanceIsNoList(t *testing.T) {
+func TestMaintenancePagesAreRepeated(t *testing.T) {
 	t.Parallel()
 	c, asked := script(t, text("<html>"), text(`{"blobs":[{"key":"a"}],"next_cursor":"2"}`), text(`{"blobs":`), text(`{"blobs":[{"key":"b"}]}`))
 	require.Equal(t, []string{"a", "b"}, keys(t, c, ""))
@@ -302,7 +302,7 @@ func TestAPagesMaintenanceIsNoList(t *testing.T) {
 	require.Equal(t, 1, asked())
 }
 
-func TestAHungConnectionLeavesTimeForAnother(t *testing.T) {
+func TestHungConnectionLeavesTimeForAnother(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		retry upstream.Policy
@@ -324,7 +324,7 @@ func TestAHungConnectionLeavesTimeForAnother(t *testing.T) {
 	}
 }
 
-func TestTheContextEndsEverything(t *testing.T) {
+func TestContextEndsRequests(t *testing.T) {
 	t.Parallel()
 	c, _ := script(t, hung)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -344,7 +344,7 @@ func TestTheContextEndsEverything(t *testing.T) {
 	require.Zero(t, asked())
 }
 
-func TestTheTotalEndsEverything(t *testing.T) {
+func TestTotalEndsRequests(t *testing.T) {
 	t.Parallel()
 	for name, total := range map[string]time.Duration{"Short": time.Second, "None": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -408,7 +408,7 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 	require.NotContains(t, err.Error(), token)
 }
 
-func TestAStoreTellsWhatWasSeenLastRatherThanTheClock(t *testing.T) {
+func TestStoreReportsTheCauseRatherThanATimeout(t *testing.T) {
 	t.Parallel()
 	for name, seen := range map[string]struct {
 		attempts []http.HandlerFunc

@@ -76,9 +76,9 @@ func FuzzAddress(f *testing.F) {
 	})
 }
 
-// FuzzErrorAnswers: an answer that is no success asks for a pause that can be kept, and its error tells no token or
+// FuzzErrorResponses: an answer that is no success asks for a pause that can be kept, and its error tells no token or
 // address.
-func FuzzErrorAnswers(f *testing.F) {
+func FuzzErrorResponses(f *testing.F) {
 	for _, seed := range []struct {
 		status                                  int
 		retry, reset, date, sentence, requestID string
@@ -143,8 +143,8 @@ func FuzzLists(f *testing.F) {
 	})
 }
 
-// FuzzMetadataOfOthers: whatever a blob's header says, it is metadata or none, and what is written again of it fits.
-func FuzzMetadataOfOthers(f *testing.F) {
+// FuzzForeignMetadata: whatever a blob's header says, it is metadata or none, and what is written again of it fits.
+func FuzzForeignMetadata(f *testing.F) {
 	for _, value := range []string{"", "b64;", "b64;e30=", "b64;eyJjIjoxLCJpIjpbWyJhIiwiYiJdXX0=", "b64;eyJpIjoxfQ==", "x", "b64;!", "b64;bnVsbA=="} {
 		f.Add(value, "")
 	}

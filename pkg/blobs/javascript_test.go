@@ -91,10 +91,10 @@ func (js *javaScript) client(way string) *Client {
 	return clientOf(a)
 }
 
-// TestTheJavaScriptClientIsTheOtherSide holds this client against the one that everybody else uses, on the server
+// TestInteroperatesWithTheJavaScriptClient holds this client against the one that everybody else uses, on the server
 // that comes with that: what one writes, the other reads. The server takes an address for a name as it stands, so a
 // key is the same blob for both only if both send the same bytes.
-func TestTheJavaScriptClientIsTheOtherSide(t *testing.T) {
+func TestInteroperatesWithTheJavaScriptClient(t *testing.T) {
 	t.Parallel()
 	for _, way := range []string{"edge", "api"} {
 		t.Run(way, func(t *testing.T) {
@@ -206,9 +206,9 @@ func interopList(t *testing.T, js *javaScript, way string, c *Client) {
 	require.Equal(t, "[]", js.do(way, "list", prefix, "", nil))
 }
 
-// TestListsUnderNetlifyDevHaveTheKeysThatWereWritten asks the store as kv-list does, on the server that netlify dev
+// TestListsUnderNetlifyDevDecodeKeys asks the store as kv-list does, on the server that netlify dev
 // runs.
-func TestListsUnderNetlifyDevHaveTheKeysThatWereWritten(t *testing.T) {
+func TestListsUnderNetlifyDevDecodeKeys(t *testing.T) {
 	t.Parallel()
 	js := startJavaScript(t)
 	bare := js.client("edge")

@@ -47,7 +47,7 @@ func TestValidateKey(t *testing.T) {
 	}
 }
 
-func TestEveryKeyIsABlobOfItsOwn(t *testing.T) {
+func TestEveryKeyIsAnotherBlob(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{PageSize: 10}, func(t *testing.T, _ *standIn, c *Client) {
 		for _, key := range oddKeys {

@@ -18,7 +18,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-func TestInNoMinuteMoreRequestsPassThanTheRateSays(t *testing.T) {
+func TestLimiterKeepsItsRate(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		limiter   func() *Limiter
@@ -59,7 +59,7 @@ func TestInNoMinuteMoreRequestsPassThanTheRateSays(t *testing.T) {
 	}
 }
 
-func TestWithoutARateOfItsOwnALimiterLetsEverythingPass(t *testing.T) {
+func TestLimiterWithoutARate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for _, l := range []*Limiter{NewLimiter(0, window), NewBackgroundLimiter(0, window)} {
@@ -72,7 +72,7 @@ func TestWithoutARateOfItsOwnALimiterLetsEverythingPass(t *testing.T) {
 	})
 }
 
-func TestRequestsWaitForTheWindowThatTheServiceNames(t *testing.T) {
+func TestLimiterWaitsForTheReset(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		status             int
@@ -112,7 +112,7 @@ func TestRequestsWaitForTheWindowThatTheServiceNames(t *testing.T) {
 	})
 }
 
-func TestWhoeverCannotWaitIsToldAtOnceForHowLong(t *testing.T) {
+func TestLimiterRefusesTooLongAWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(2, window)
@@ -136,7 +136,7 @@ func TestWhoeverCannotWaitIsToldAtOnceForHowLong(t *testing.T) {
 }
 
 // A minute of the service takes a second in this test.
-func TestAnInstanceAndTheMigrationFitIntoTheServicesLimit(t *testing.T) {
+func TestDefaultRatesFitIntoNetlifysLimit(t *testing.T) {
 	t.Parallel()
 	s := newStandIn(t, blobstest.Options{})
 	c := clientOf(s.api())
@@ -161,7 +161,7 @@ func TestAnInstanceAndTheMigrationFitIntoTheServicesLimit(t *testing.T) {
 	require.Equal(t, 960, end()["asked"], "none was turned down and asked again")
 }
 
-func TestAListThatCannotEndInTimeDoesNotBegin(t *testing.T) {
+func TestListThatCannotEndInTimeIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newStandIn(t, blobstest.Options{})
 	c := clientOf(s.api())
@@ -187,7 +187,7 @@ func TestAListThatCannotEndInTimeDoesNotBegin(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestOnlyWhatTheServiceCountsIsLimited(t *testing.T) {
+func TestOnlyRequestsToTheAPIAreLimited(t *testing.T) {
 	t.Parallel()
 	s := newStandIn(t, blobstest.Options{})
 	end := s.setFaults(t, blobstest.Faults{Limit: 1_000_000})
@@ -210,7 +210,7 @@ func TestOnlyWhatTheServiceCountsIsLimited(t *testing.T) {
 	require.Equal(t, 15, end()["asked"])
 }
 
-func TestARequestThatIsTurnedDownHoldsTheOthersBack(t *testing.T) {
+func TestRateLimitPausesOtherRequests(t *testing.T) {
 	t.Parallel()
 	reset := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-RateLimit-Reset", strconv.FormatInt(time.Now().Add(40*time.Second).Unix(), 10))
@@ -229,7 +229,7 @@ func TestARequestThatIsTurnedDownHoldsTheOthersBack(t *testing.T) {
 	require.Equal(t, 1, asked(), "the service said when to ask again")
 }
 
-func TestAValueIsNotReadBeyondWhatIsAskedFor(t *testing.T) {
+func TestGetUpToStopsAtItsLimit(t *testing.T) {
 	t.Parallel()
 	const most = 1 << 20
 	for name, length := range map[string]string{"WithLength": "5000000000", "WithoutLength": ""} {

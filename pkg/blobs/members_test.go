@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAnArrayHasTheMembersOfAnother(t *testing.T) {
+func TestHasMembers(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		text, other string

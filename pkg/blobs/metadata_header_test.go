@@ -13,7 +13,7 @@ import (
 	"netlify-supabase-kv/pkg/blobs/blobstest"
 )
 
-func TestMetadataComesBackAsItWasWritten(t *testing.T) {
+func TestMetadataRoundTrips(t *testing.T) {
 	t.Parallel()
 	eachWay(t, blobstest.Options{}, func(t *testing.T, _ *standIn, c *Client) {
 		for name, metadata := range map[string]string{

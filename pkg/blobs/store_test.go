@@ -32,12 +32,12 @@ func newStore(t *testing.T) (*blobs.Store, *blobs.Client) {
 	return blobs.NewStore(client, blobs.NewClient("kv-indexes").WithDefault(access)), client
 }
 
-func TestBlobsKeepTheContract(t *testing.T) {
+func TestStoreContract(t *testing.T) {
 	store, _ := newStore(t)
 	kvtest.Run(t, store, kvtest.Limits{CheckKey: blobs.CheckKey, MaxKeyBytes: blobs.MaxKeyBytes, NoQueries: true})
 }
 
-func TestBlobsOfTheOldFunctionsAreEntries(t *testing.T) {
+func TestBlobsOfTheJavaScriptFunctionsAreEntries(t *testing.T) {
 	t.Parallel()
 	store, client := newStore(t)
 	ctx := t.Context()
@@ -57,7 +57,7 @@ func TestBlobsOfTheOldFunctionsAreEntries(t *testing.T) {
 	require.Equal(t, `["a","b","c"]`, value)
 }
 
-func TestABlobThatIsNotJSONIsNamedAndNotCut(t *testing.T) {
+func TestBlobThatIsNotJSON(t *testing.T) {
 	t.Parallel()
 	store, client := newStore(t)
 	_, err := client.Set(t.Context(), "odd", []byte("\x00\xff not json"), blobs.SetOptions{})
@@ -82,7 +82,7 @@ func TestABlobThatIsNotJSONIsNamedAndNotCut(t *testing.T) {
 }
 
 // Other clients can write keys that this one would not find, such as one that looks percent-encoded.
-func TestAListedKeyThatCannotBeReadIsNamed(t *testing.T) {
+func TestListedKeyThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})
 	require.NoError(t, err)
@@ -108,7 +108,7 @@ func TestAListedKeyThatCannotBeReadIsNamed(t *testing.T) {
 }
 
 // 2 kB of metadata hold some dozen indexes; more are in a blob of their own.
-func TestAnEntryMayHaveMoreIndexesThanFitIntoMetadata(t *testing.T) {
+func TestIndexesThatDoNotFitIntoMetadata(t *testing.T) {
 	t.Parallel()
 	store, client := newStore(t)
 	ctx := t.Context()
@@ -146,7 +146,7 @@ func TestAnEntryMayHaveMoreIndexesThanFitIntoMetadata(t *testing.T) {
 	require.ErrorContains(t, err, "the blob with the indexes of an entry is gone")
 }
 
-func TestListsOfBlobsAreBoundedLikeThoseOfSupabase(t *testing.T) {
+func TestListsHaveTheLimitsOfSupabase(t *testing.T) {
 	t.Parallel()
 	store, _ := newStore(t)
 	ctx := t.Context()
@@ -170,7 +170,7 @@ func TestListsOfBlobsAreBoundedLikeThoseOfSupabase(t *testing.T) {
 
 // The Blobs server of netlify dev gives no etags on reads: entries can be written there all the same, though without
 // a condition.
-func TestBlobsWithoutETagsCanBeWritten(t *testing.T) {
+func TestBlobsWithoutETags(t *testing.T) {
 	t.Parallel()
 	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})
 	require.NoError(t, err)

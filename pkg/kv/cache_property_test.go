@@ -354,10 +354,10 @@ func sortedMembers(text string) string {
 	return string(sorted)
 }
 
-// TestNoAnswerIsOlderThanAllowed runs random interleavings of writers (functions, SQL, transactions that overlap) and
+// TestCacheAgainstAModel runs random interleavings of writers (functions, SQL, transactions that overlap) and
 // readers on several instances, and compares every answer with a model. CACHE_TEST_ROUNDS says how many. It does not
 // run beside others, which do not count on its bursts of changes.
-func TestNoAnswerIsOlderThanAllowed(t *testing.T) {
+func TestCacheAgainstAModel(t *testing.T) {
 	const stepsOfARound = 12
 	rounds, seed := setting(t, "CACHE_TEST_ROUNDS", 400), seedOf(t)
 	const workers = 4 // whose transactions run beside each other's, so that snapshots have something in them
@@ -466,9 +466,9 @@ func (n *interleaving) burst() {
 	}
 }
 
-// TestReadersSeeEveryAcknowledgedWriteInTime races writers and readers in real time: each writer counts up its own
+// TestCacheStalenessInRealTime races writers and readers in real time: each writer counts up its own
 // keys, and no reader may find a count that is older than its cache's staleness. CACHE_TEST_SECONDS says how long.
-func TestReadersSeeEveryAcknowledgedWriteInTime(t *testing.T) {
+func TestCacheStalenessInRealTime(t *testing.T) {
 	t.Parallel()
 	seconds, seed := setting(t, "CACHE_TEST_SECONDS", 2), seedOf(t)
 	const writers, keysEach = 3, 3

@@ -106,7 +106,7 @@ func (c *cacheTest) requireList(q ListQuery, source Source, calls ...string) Rea
 	return answer
 }
 
-func TestAnAnswerIsGivenFromMemoryWithinTheStaleness(t *testing.T) {
+func TestHitWithinTheStaleness(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, nil)
 	c.put("a", `{"n":1}`)
@@ -124,7 +124,7 @@ func TestAnAnswerIsGivenFromMemoryWithinTheStaleness(t *testing.T) {
 }
 
 // Whoever finds nothing writes it, and looks again at once.
-func TestAnAnswerThatFoundNothingIsKeptOnlyWhereThatIsAskedFor(t *testing.T) {
+func TestEmptyResultsAreKeptOnlyWithKeepEmpty(t *testing.T) {
 	t.Parallel()
 	query := func(c *cacheTest) Query {
 		return Query{Prefix: c.prefix + "none", Select: []Field{"key"}}
@@ -175,7 +175,7 @@ func TestAnAnswerThatFoundNothingIsKeptOnlyWhereThatIsAskedFor(t *testing.T) {
 	c.requireGet("none", `{}`, SourceMiss, "kv_get since")
 }
 
-func TestOneLookIsGoodForAllAnswers(t *testing.T) {
+func TestOneLookCountsForAllResults(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, nil)
 	x := Index{Key: c.prefix + "x", Member: "m"}
@@ -210,7 +210,7 @@ func TestOneLookIsGoodForAllAnswers(t *testing.T) {
 }
 
 // Not parallel: others do not count on a thousand changes at once.
-func TestEveryKindOfChangeReachesTheCache(t *testing.T) {
+func TestEveryKindOfChangeInvalidates(t *testing.T) {
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = 0 })
 	exec := func(sql string, args ...any) {
 		t.Helper()
@@ -267,7 +267,7 @@ func TestEveryKindOfChangeReachesTheCache(t *testing.T) {
 	}
 }
 
-func TestALargeAnswerIsNotLoadedAgainToSeeWhetherItHolds(t *testing.T) {
+func TestLargeResultIsRevalidatedWithoutLoading(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = 0 })
 	big := `["` + strings.Repeat("x", largeResult) + `"]`
@@ -289,7 +289,7 @@ func TestALargeAnswerIsNotLoadedAgainToSeeWhetherItHolds(t *testing.T) {
 	c.requireGet("big", `{}`, SourceMiss, "kv_changes", "kv_get")
 }
 
-func TestAnAnswerIsKeptForItsTimeAndNoLonger(t *testing.T) {
+func TestTTL(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
 	big := `["` + strings.Repeat("x", largeResult) + `"]`
@@ -302,7 +302,7 @@ func TestAnAnswerIsKeptForItsTimeAndNoLonger(t *testing.T) {
 }
 
 // An instance that was frozen may see its monotonic clock stand still, and one whose clock is set may see it jump.
-func TestTheClockThatSawMoreTimePassCounts(t *testing.T) {
+func TestAgeUsesTheClockThatSawMoreTime(t *testing.T) {
 	then := time.Now()
 	wall := then.Round(0)
 	require.Equal(t, time.Minute, age(wall, wall.Add(time.Minute)), "only the wall clock went on")
@@ -311,7 +311,7 @@ func TestTheClockThatSawMoreTimePassCounts(t *testing.T) {
 	require.GreaterOrEqual(t, age(then, time.Now()), 2*time.Millisecond)
 }
 
-func TestCallersGetWhatTheyAskFor(t *testing.T) {
+func TestFreshness(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale, config.KeepEmpty = time.Hour, true })
 	first := c.put("a", `{"n":1}`)
@@ -343,7 +343,7 @@ func TestCallersGetWhatTheyAskFor(t *testing.T) {
 	c.requireGetWith(Freshness{After: open}, "b", `{}`, SourceMiss, "kv_get since")
 }
 
-func TestAnAnswerThatWasLoadingWhileTheCursorMovedIsNotKept(t *testing.T) {
+func TestResultLoadedWhileTheCursorMovedIsNotKept(t *testing.T) {
 	t.Parallel()
 	t.Run("WithTheFeed", func(t *testing.T) { testLoadingWhileTheCursorMoves(t, false) })
 	t.Run("Alone", func(t *testing.T) { testLoadingWhileTheCursorMoves(t, true) })
@@ -385,7 +385,7 @@ func testLoadingWhileTheCursorMoves(t *testing.T, looked bool) {
 
 // Another caller's look may move the cursor between the moment an answer is found in memory and the look that is to
 // confirm it.
-func TestALookConfirmsOnlyWhatHeldAtItsCursor(t *testing.T) {
+func TestLookConfirmsOnlyResultsAsOfItsCursor(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Second })
 	big := func(n int) string { return fmt.Sprintf(`["%d%s"]`, n, strings.Repeat("x", largeResult)) }
@@ -431,7 +431,7 @@ func mustGetRead(t *testing.T, key string) readRequest {
 	return r
 }
 
-func TestALookForALargeAnswerIsGoodForSmallOnesAndBypassLoads(t *testing.T) {
+func TestLookForALargeResultCountsForSmallOnes(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, nil)
 	big := `["` + strings.Repeat("x", largeResult) + `"]`
@@ -453,7 +453,7 @@ func TestALookForALargeAnswerIsGoodForSmallOnesAndBypassLoads(t *testing.T) {
 	c.requireGet("almost", almost, SourceRevalidated, "kv_get since")
 }
 
-func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T) {
+func TestNoStaleResultWhileTheFeedIsUnreachable(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, nil)
 	big := `["` + strings.Repeat("x", largeResult) + `"]`
@@ -497,7 +497,7 @@ func TestNothingIsServedBeyondTheStalenessWhileTheFeedIsUnreachable(t *testing.T
 	}
 }
 
-func TestTheLeastRecentlyUsedAnswerGoesFirst(t *testing.T) {
+func TestLeastRecentlyUsedIsEvictedFirst(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.Entries, config.MaxStale = 3, time.Hour })
 	call := "kv_get since"
@@ -516,7 +516,7 @@ func TestTheLeastRecentlyUsedAnswerGoesFirst(t *testing.T) {
 }
 
 // Not parallel: it measures the heap.
-func TestMemoryStaysWithinItsBound(t *testing.T) {
+func TestMaxBytes(t *testing.T) {
 	const megabyte = 1 << 20
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxBytes, config.MaxStale = 10*megabyte, time.Hour })
 	value := func(i int) string { return fmt.Sprintf(`["%d%s"]`, i, strings.Repeat("x", megabyte)) }
@@ -550,7 +550,7 @@ func TestMemoryStaysWithinItsBound(t *testing.T) {
 	require.Zero(t, larger.Stats().Bytes)
 }
 
-func TestBytesAreCountedDownToNothing(t *testing.T) {
+func TestBytesReturnToZero(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.Entries = 2 })
 	for _, key := range []string{"a", "b", "a", "c"} {
@@ -571,7 +571,7 @@ func TestBytesAreCountedDownToNothing(t *testing.T) {
 	require.Zero(t, c.bytes)
 }
 
-func TestAWarmStartLoadsEntriesInOneRoundTrip(t *testing.T) {
+func TestWarmStartLoadsEntries(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.Entries, config.MaxStale, config.KeepEmpty = 4, time.Hour, true })
 	for _, key := range []string{"p/1", "p/2", "p/3", "p/4", "q"} {
@@ -597,7 +597,7 @@ func (c *cacheTest) warmUp(with WarmWith, patterns ...string) {
 	require.NoError(c.t, <-done)
 }
 
-func TestAWarmStartLoadsListsInOneRoundTrip(t *testing.T) {
+func TestWarmStartLoadsLists(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
 	c.put("p/1", `{"a":"\ud800"}`)
@@ -613,7 +613,7 @@ func TestAWarmStartLoadsListsInOneRoundTrip(t *testing.T) {
 	require.EqualValues(t, 5, c.Stats().Entries)
 }
 
-func TestTheFirstRequestNeitherWaitsForAWarmStartNorFailsForIt(t *testing.T) {
+func TestReadsDuringAWarmStart(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, nil)
 	c.put("a", `{}`)
@@ -639,7 +639,7 @@ func TestTheFirstRequestNeitherWaitsForAWarmStartNorFailsForIt(t *testing.T) {
 	c.requireGet("a", `{}`, SourceHit)
 }
 
-func TestACacheOutlivesAnInvocation(t *testing.T) {
+func TestSharedCache(t *testing.T) {
 	t.Parallel()
 	store := LiveStore(t)
 	require.Same(t, SharedCache(store, DefaultCache), SharedCache(LiveStore(t), DefaultCache))
@@ -648,7 +648,7 @@ func TestACacheOutlivesAnInvocation(t *testing.T) {
 	require.NotSame(t, SharedCache(store, DefaultCache), SharedCache(store, other))
 }
 
-func TestAnUncachedReaderAsksEveryTime(t *testing.T) {
+func TestUncachedReader(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, nil)
 	c.put("a", `{}`)
@@ -669,13 +669,13 @@ func TestAnUncachedReaderAsksEveryTime(t *testing.T) {
 	require.Zero(t, reader.Stats())
 }
 
-func TestATagIsThatOfTheContent(t *testing.T) {
+func TestTagIdentifiesTheBody(t *testing.T) {
 	a, b := newReadResult("{}", SourceHit), newReadResult("{}", SourceMiss)
 	require.Equal(t, a.Tag, b.Tag)
 	require.NotEqual(t, a.Tag, newReadResult("{} ", SourceHit).Tag)
 }
 
-func TestChangesTouchWhatDependsOnThem(t *testing.T) {
+func TestChangesTouch(t *testing.T) {
 	keys := changes{Keys: []string{"a/1", "a/2", "b", "é"}}
 	for name, c := range map[string]struct {
 		changes changes
@@ -697,7 +697,7 @@ func TestChangesTouchWhatDependsOnThem(t *testing.T) {
 	}
 }
 
-func TestACursorCoversWhatWasOverWhenItWasTaken(t *testing.T) {
+func TestCovers(t *testing.T) {
 	const epoch = "0123456789abcdef"
 	cursor := epoch + "/1700000000000/100:110:103,105"
 	const boot = "01234567"

@@ -211,9 +211,9 @@ func TestEveryFailureHasAnExample(t *testing.T) {
 	}
 }
 
-// TestWhatABadAnswerMeans: what asks again until the time is over, and what is told at once, in words that name the
+// TestBadResponses: what asks again until the time is over, and what is told at once, in words that name the
 // cause.
-func TestWhatABadAnswerMeans(t *testing.T) {
+func TestBadResponses(t *testing.T) {
 	for name, c := range badAnswers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -240,7 +240,7 @@ func TestWhatABadAnswerMeans(t *testing.T) {
 	}
 }
 
-func TestOneBadAnswerDoesNotPoisonTheStore(t *testing.T) {
+func TestBadResponseDoesNotPoisonTheStore(t *testing.T) {
 	g := newGateway(t, failed(400, "22P02"), reply{status: 500, contentType: "text/html", body: "<html>"}, reply{status: 404}, value(`[]`))
 	store := g.store(t)
 	for range 3 {
@@ -256,7 +256,7 @@ func TestOneBadAnswerDoesNotPoisonTheStore(t *testing.T) {
 	}
 }
 
-func TestAnAttemptThatRepeatsAWriteNamesTheSameRequest(t *testing.T) {
+func TestRepeatedWriteHasTheSameRequestID(t *testing.T) {
 	g := newGateway(t, reply{status: 503}, failed(500, "40P01"), value(`{"version":"v","deleted":true}`))
 	written, err := g.store(t).Upsert(t.Context(), Entry{Key: "k", Value: `{"a":"\u0000"}`, Indexes: []Index{{"i", "m"}, {"i", "m"}}})
 	require.NoError(t, err)
@@ -272,7 +272,7 @@ func TestAnAttemptThatRepeatsAWriteNamesTheSameRequest(t *testing.T) {
 	require.NotEqual(t, g.requests[0]["p_request"], g.requests[3]["p_request"], "another write is another request")
 }
 
-func TestAnAnswerThatIsNotUnderstoodIsAskedForAgain(t *testing.T) {
+func TestMalformedResponseIsRepeated(t *testing.T) {
 	const feed = `{"cursor":"e/1/1:2:","all":false,"keys":[]}`
 	for name, c := range map[string]struct {
 		good string
@@ -318,7 +318,7 @@ func TestAnAnswerThatIsNotUnderstoodIsAskedForAgain(t *testing.T) {
 	require.Equal(t, CodeDatabaseUnreachable, CodeOf(err), "a write without a version is not known to be one")
 }
 
-func TestNobodyListeningEndsInDatabaseUnreachable(t *testing.T) {
+func TestRefusedConnectionIsUnreachable(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	g := &gateway{Server: &httptest.Server{URL: "http://" + listener.Addr().String()}}
@@ -328,7 +328,7 @@ func TestNobodyListeningEndsInDatabaseUnreachable(t *testing.T) {
 	require.NotContains(t, err.Error(), "the-secret-key")
 }
 
-func TestRetryAfterIsHonouredWithinTheTimeThereIs(t *testing.T) {
+func TestRetryAfterIsHonored(t *testing.T) {
 	wait := reply{status: 429, header: map[string]string{"Retry-After": "1"}}
 	g := newGateway(t, wait, value(`[]`))
 	store := g.store(t)
@@ -346,7 +346,7 @@ func TestRetryAfterIsHonouredWithinTheTimeThereIs(t *testing.T) {
 	require.Equal(t, time.Second, e.RetryAfter, "for the caller")
 }
 
-func TestAHangingAttemptLeavesTimeForAnother(t *testing.T) {
+func TestHungAttemptLeavesTimeForAnother(t *testing.T) {
 	for name, c := range map[string]struct {
 		deadline time.Duration
 		policy   upstream.Policy
@@ -369,7 +369,7 @@ func TestAHangingAttemptLeavesTimeForAnother(t *testing.T) {
 	require.Less(t, defaultRetry.Attempt, defaultRetry.Total, "another attempt must be able to begin after one that hung")
 }
 
-func TestThePassedDeadlineIsToldAsSuch(t *testing.T) {
+func TestDeadlineExceeded(t *testing.T) {
 	g := newGateway(t, reply{status: 200, pause: time.Minute})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
@@ -380,7 +380,7 @@ func TestThePassedDeadlineIsToldAsSuch(t *testing.T) {
 }
 
 // A database that refuses connections may make the last attempts hang, or the last one be cut off by the clock.
-func TestWhatWasSeenLastIsToldRatherThanTheClock(t *testing.T) {
+func TestCauseIsReportedRatherThanATimeout(t *testing.T) {
 	hang := reply{status: 200, pause: time.Minute}
 	for name, replies := range map[string][]reply{
 		"ItRefusesAllTheTime":         {failed(503, "PGRST001")},
@@ -413,7 +413,7 @@ func TestWhatWasSeenLastIsToldRatherThanTheClock(t *testing.T) {
 	}
 }
 
-func TestNobodyIsWaitedForBeyondTheDeadline(t *testing.T) {
+func TestNoWaitBeyondTheDeadline(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -426,7 +426,7 @@ func TestNobodyIsWaitedForBeyondTheDeadline(t *testing.T) {
 	require.Equal(t, 1, g.asked())
 }
 
-func TestAMessageThatMayQuoteAValueStaysOutOfTheLog(t *testing.T) {
+func TestLogOmitsMessagesThatQuoteValues(t *testing.T) {
 	bad := failed(400, "22P02")
 	bad.body = strings.Replace(bad.body, "m of", "quoted value", 1)
 	_, err := newGateway(t, bad).store(t).Get(t.Context(), "k")
@@ -436,7 +436,7 @@ func TestAMessageThatMayQuoteAValueStaysOutOfTheLog(t *testing.T) {
 
 const someResults = `{"results":[],"count":0,"pagination":{"limit":100,"offset":0,"hasMore":false,"nextCursor":null}}`
 
-func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
+func TestSlowQueryIsNotRepeated(t *testing.T) {
 	for name, bad := range map[string]reply{
 		"Unavailable":     {status: 503},
 		"NoConnection":    failed(504, "PGRST003"),
@@ -486,7 +486,7 @@ func TestAQueryIsRepeatedOnlyWhereItFailedAtOnce(t *testing.T) {
 	}
 }
 
-func TestAQueryMayTakeMoreThanHalfOfTheTime(t *testing.T) {
+func TestQueryMayTakeAllTheTime(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, reply{status: 200, contentType: responseType, body: someResults, pause: 3 * time.Second})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -496,7 +496,7 @@ func TestAQueryMayTakeMoreThanHalfOfTheTime(t *testing.T) {
 	require.Equal(t, 1, g.asked())
 }
 
-func TestAnInvalidQueryIsNotAsked(t *testing.T) {
+func TestInvalidQueryIsNotSent(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, value(someResults))
 	_, err := g.store(t).Query(t.Context(), Query{Limit: -1})
@@ -505,7 +505,7 @@ func TestAnInvalidQueryIsNotAsked(t *testing.T) {
 }
 
 // Each header takes PostgREST time, and a key that is no JWT is refused as a token.
-func TestACallHasNoMoreHeadersThanItNeeds(t *testing.T) {
+func TestRequestHeaders(t *testing.T) {
 	t.Parallel()
 	for key, token := range map[string][]string{"eyJ.a.b": {"Bearer eyJ.a.b"}, "sb_secret_a": nil, "sb_publishable_a": nil} {
 		var got http.Header

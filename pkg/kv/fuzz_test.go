@@ -151,9 +151,9 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// FuzzAnswersOfPostgREST: whatever answers in the place of PostgREST, a caller is told one of few fixed sentences,
+// FuzzPostgRESTResponses: whatever answers in the place of PostgREST, a caller is told one of few fixed sentences,
 // and nothing but what our own functions say in words for the caller.
-func FuzzAnswersOfPostgREST(f *testing.F) {
+func FuzzPostgRESTResponses(f *testing.F) {
 	for _, seed := range []struct {
 		status                 int
 		mediaType, retry, body string

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDepthCountsBracketsOutsideStrings(t *testing.T) {
+func TestDepth(t *testing.T) {
 	for text, want := range map[string]int{
 		`null`: 0, `[]`: 1, `{"a":[{}]}`: 3, `["[[[\"[","\\"]`: 1, `[[],[[]]]`: 3, `{"{":"}"}`: 1,
 	} {
@@ -20,7 +20,7 @@ func TestDepthCountsBracketsOutsideStrings(t *testing.T) {
 
 func encodeCursor(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
 
-func TestCursorsThatAreNotOursAreRefused(t *testing.T) {
+func TestForeignCursorsAreRefused(t *testing.T) {
 	for name, text := range map[string]string{
 		"NotBase64":        "%%%",
 		"Padded":           encodeCursor(`["q",null,"k"]`) + "=",
@@ -74,7 +74,7 @@ func FuzzParseCursor(f *testing.F) {
 	})
 }
 
-func TestListQueriesBeyondALimitAreRefused(t *testing.T) {
+func TestListQueryLimits(t *testing.T) {
 	number := func(n int) *int { return &n }
 	for name, q := range map[string]ListQuery{
 		"NULInPrefix":       {Prefix: "\x00"},
@@ -103,7 +103,7 @@ func TestListQueriesBeyondALimitAreRefused(t *testing.T) {
 	require.NoError(t, ListQuery{Indexes: []string{most, most}}.Validate(), "any filter by itself")
 }
 
-func TestAnErrorKeepsTheCauseForTheLogOnly(t *testing.T) {
+func TestErrorKeepsTheCauseOutOfTheMessage(t *testing.T) {
 	cause := errors.New("cause")
 	err := fmt.Errorf("wrapped: %w", &Error{Code: CodeTooLarge, Message: "message", Op: "operation", Err: cause})
 	require.Equal(t, "wrapped: operation: too_large: message: cause", err.Error())

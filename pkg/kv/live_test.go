@@ -29,7 +29,7 @@ func storeAt(t testing.TB, address string) *Supabase {
 }
 
 // Projects have keys of two kinds, which travel in different headers.
-func TestBothKindsOfKeysOpenTheDatabase(t *testing.T) {
+func TestBothKindsOfKeys(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_ROLE_JWT"} {
 		store, err := NewSupabase(variable(t, "SUPABASE_URL"), variable(t, name))

@@ -11,7 +11,7 @@ import (
 	"netlify-supabase-kv/pkg/kv/kvtest"
 )
 
-func TestSupabaseKeepsTheContract(t *testing.T) { kvtest.Run(t, kv.LiveStore(t), kvtest.Limits{}) }
+func TestSupabaseContract(t *testing.T) { kvtest.Run(t, kv.LiveStore(t), kvtest.Limits{}) }
 
 // cached is a store whose reads come from a cache that may not be stale.
 type cached struct {
@@ -34,14 +34,14 @@ func (c cached) Query(ctx context.Context, q kv.Query) (string, error) {
 	return answer.Body, err
 }
 
-func TestACachedStoreKeepsTheContract(t *testing.T) {
+func TestCachedStoreContract(t *testing.T) {
 	config := kv.DefaultCache
 	config.MaxStale = 0
 	store := kv.LiveStore(t)
 	kvtest.Run(t, cached{store, kv.NewCache(store, config)}, kvtest.Limits{})
 }
 
-func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
+func TestInvalidAddressIsRefusedAndNotQuoted(t *testing.T) {
 	for name, address := range map[string]string{
 		"empty": "", "no scheme": "secret.supabase.co", "other scheme": "ftp://secret.example", "broken": "http://secret\x00", "no host": "https://", "a password": "https://me:secret@p.supabase.co",
 	} {
@@ -59,7 +59,7 @@ func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
 	require.NoError(t, err, "space around them does no harm")
 }
 
-func TestAWrongKeyIsNotConfigured(t *testing.T) {
+func TestWrongKey(t *testing.T) {
 	kv.LiveStore(t)
 	store, err := kv.NewSupabase(os.Getenv("SUPABASE_URL")+"/", "not-a-key")
 	require.NoError(t, err)

@@ -24,9 +24,9 @@ func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
 
 const transportVariable = "KV_TEST_TRANSPORT"
 
-// TestAWrappedDefaultTransportDoesNoHarm runs each case in a process of its own, since stores change
+// TestWrappedDefaultTransport runs each case in a process of its own, since stores change
 // http.DefaultTransport when the first of them is made.
-func TestAWrappedDefaultTransportDoesNoHarm(t *testing.T) {
+func TestWrappedDefaultTransport(t *testing.T) {
 	t.Parallel()
 	for _, when := range []string{"Never", "Before", "After", "Twice"} {
 		t.Run(when, func(t *testing.T) {
@@ -42,7 +42,7 @@ func TestAWrappedDefaultTransportDoesNoHarm(t *testing.T) {
 func TestTransportChild(t *testing.T) {
 	when := os.Getenv(transportVariable)
 	if when == "" {
-		t.Skip("this is the child of TestAWrappedDefaultTransportDoesNoHarm")
+		t.Skip("this is the child of TestWrappedDefaultTransport")
 	}
 	database := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", responseType)

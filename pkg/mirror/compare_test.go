@@ -50,7 +50,7 @@ func (r *fixed) Query(ctx context.Context, _ kv.Query, f kv.Freshness) (kv.ReadR
 }
 func (r *fixed) Stats() kv.CacheStats { return kv.CacheStats{Hits: 7} }
 
-func TestReadsAreComparedAsJSON(t *testing.T) {
+func TestCompareReads(t *testing.T) {
 	t.Parallel()
 	const list = `{"keys":["a","b"],"count":2,"data":{"a":{"x":1,"y":[1.0]},"b":null}}`
 	for name, c := range map[string]struct {
@@ -163,7 +163,7 @@ func TestWhatComparedReadsFindIsRecordedBesideThem(t *testing.T) {
 	let <- nil
 }
 
-func TestAComparisonIsNeverTheCallersProblem(t *testing.T) {
+func TestComparisonNeverFailsARead(t *testing.T) {
 	t.Parallel()
 	discard := slog.New(slog.DiscardHandler)
 	same := []string{`{}`}

@@ -190,7 +190,7 @@ func first(p *Pair, primary Primary) kv.Store {
 
 var directions = []Primary{PrimarySupabase, PrimaryBlobs}
 
-func TestMirroredStoresKeepTheContract(t *testing.T) {
+func TestMirroredStoreContract(t *testing.T) {
 	t.Parallel()
 	for _, direction := range directions {
 		t.Run(string(direction), func(t *testing.T) {
@@ -203,7 +203,7 @@ func TestMirroredStoresKeepTheContract(t *testing.T) {
 	}
 }
 
-func TestAWriteIsInBothStoresWhenItIsAnswered(t *testing.T) {
+func TestWriteIsInBothStoresWhenItReturns(t *testing.T) {
 	t.Parallel()
 	for _, direction := range directions {
 		t.Run(string(direction), func(t *testing.T) {
@@ -246,7 +246,7 @@ func TestAWriteIsInBothStoresWhenItIsAnswered(t *testing.T) {
 }
 
 // A mirror that fails is nobody's problem but ours: it is logged, it leaves a trace, and repair ends it.
-func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
+func TestRepairAfterAFailedCopy(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	p.Timeout = 300 * time.Millisecond
@@ -291,7 +291,7 @@ func TestAFailedMirrorLeavesATraceThatRepairWorksOff(t *testing.T) {
 	require.Equal(t, []string{p.prefix + "c"}, p.traces())
 }
 
-func TestKeysThatBlobsCannotKeepAreRefusedWhileItIsWritten(t *testing.T) {
+func TestKeysThatBlobsCannotStoreAreRefused(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	for _, direction := range directions {
@@ -309,9 +309,9 @@ func TestKeysThatBlobsCannotKeepAreRefusedWhileItIsWritten(t *testing.T) {
 	require.Empty(t, p.everything(p.Supabase))
 }
 
-// TestRacingWritesEndAlike: several instances write, index and delete the same keys at once, while writes to Blobs
+// TestConcurrentWritesConverge: several instances write, index and delete the same keys at once, while writes to Blobs
 // arrive late, fail, or lose their answer. None differs after repair. MIRROR_TEST_KEYS says how many keys.
-func TestRacingWritesEndAlike(t *testing.T) {
+func TestConcurrentWritesConverge(t *testing.T) {
 	t.Parallel()
 	const instances, callers = 3, 4
 	keys := migratetest.Share(t, "MIRROR_TEST_KEYS", 120)
@@ -369,9 +369,9 @@ func TestRacingWritesEndAlike(t *testing.T) {
 	}
 }
 
-// TestBothStoresMeanTheSame: MIRROR_TEST_STEPS random operations, applied to both stores, to both mirrored pairs and
+// TestStoresMatchAModel: MIRROR_TEST_STEPS random operations, applied to both stores, to both mirrored pairs and
 // to a plain model.
-func TestBothStoresMeanTheSame(t *testing.T) {
+func TestStoresMatchAModel(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	steps, seed := migratetest.Share(t, "MIRROR_TEST_STEPS", 20), migratetest.Seed(t, "MIRROR_TEST_SEED")
@@ -410,7 +410,7 @@ func (b both) List(ctx context.Context, q kv.ListQuery) (string, error) {
 }
 
 // Many callers add to one index at a time. Each copies what it added, and need not wait until nobody else does.
-func TestACopyOfMembersMayComeAfterOthers(t *testing.T) {
+func TestCopiesOfMembersMayOverlap(t *testing.T) {
 	t.Parallel()
 	p, ctx := newPair(t), t.Context()
 	index := p.prefix + "index"

@@ -15,8 +15,8 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// TestTheRunbookSaysWhatAnOperationCosts counts requests to Netlify's API, and holds the runbook's table against them.
-func TestTheRunbookSaysWhatAnOperationCosts(t *testing.T) {
+// TestRunbookStatesTheCostOfOperations counts requests to Netlify's API, and holds the runbook's table against them.
+func TestRunbookStatesTheCostOfOperations(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/ROLLBACK.md")
 	require.NoError(t, err)

@@ -113,9 +113,9 @@ func (d *deployment) call(t *testing.T, p *pairTest, number, n int) bool {
 	return true
 }
 
-// TestTheSwitchAndTheWayBackUnderTraffic walks docs/ROLLBACK.md from Blobs to Supabase and back: no caller gets an
+// TestSwitchAndRollbackUnderTraffic walks docs/ROLLBACK.md from Blobs to Supabase and back: no caller gets an
 // error, and nothing that was acknowledged is lost.
-func TestTheSwitchAndTheWayBackUnderTraffic(t *testing.T) {
+func TestSwitchAndRollbackUnderTraffic(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	ctx := t.Context()

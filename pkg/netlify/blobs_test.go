@@ -66,7 +66,7 @@ func getBlobEvent(blobs, siteID string) string {
 	return event("GET", fmt.Sprintf(`"path":"/api/kv/get/k","blobs":%q,"headers":{"x-nf-site-id":%q}`, blobs, siteID))
 }
 
-func TestTheWayToBlobsIsTheEventsElseThatOfTheVariables(t *testing.T) {
+func TestBlobsAccessComesFromTheEventOrTheVariables(t *testing.T) {
 	site := newBlobsSite(t)
 	for name, tt := range map[string]struct {
 		event, header string
@@ -101,7 +101,7 @@ func TestTheWayToBlobsIsTheEventsElseThatOfTheVariables(t *testing.T) {
 	}
 }
 
-func TestAnInvocationWhoseTokenIsRefusedAsksWithItOnce(t *testing.T) {
+func TestRefusedTokenIsTriedOnce(t *testing.T) {
 	site := newBlobsSite(t)
 	t.Setenv("NETLIFY_BLOBS_TOKEN", site.APIToken)
 	handler := Handle(Upsert(StoreFromEnv()))
@@ -114,7 +114,7 @@ func TestAnInvocationWhoseTokenIsRefusedAsksWithItOnce(t *testing.T) {
 	}
 }
 
-func TestALimitThatLastsIsA503ThatSaysWhenToAskAgain(t *testing.T) {
+func TestRateLimitIs503WithRetryAfter(t *testing.T) {
 	for name, tt := range map[string]struct {
 		header   func(http.Header)
 		from, to int // seconds
@@ -152,7 +152,7 @@ func TestALimitThatLastsIsA503ThatSaysWhenToAskAgain(t *testing.T) {
 }
 
 // KV_BLOBS_RATE bounds one instance; half of it may come at once.
-func TestTheRateOfAnInstanceIsThatOfTheVariable(t *testing.T) {
+func TestBlobsRate(t *testing.T) {
 	site := newBlobsSite(t)
 	t.Setenv("NETLIFY_BLOBS_TOKEN", site.APIToken)
 	t.Setenv("NETLIFY_SITE_ID", site.SiteID)
@@ -174,7 +174,7 @@ func seconds(t *testing.T, r response) int {
 	return n
 }
 
-func TestABlobBeyondTheLimitOfAnAnswerIs413(t *testing.T) {
+func TestBlobBeyondTheResponseLimitIs413(t *testing.T) {
 	site := newBlobsSite(t)
 	way := blobs.Access{SiteID: site.SiteID, APIURL: site.APIURL, APIToken: site.APIToken}
 	value := `["` + strings.Repeat("x", 50<<20) + `"]`

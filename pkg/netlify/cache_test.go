@@ -46,7 +46,7 @@ func (r told) Stats() kv.CacheStats {
 
 const stats = "hits=1, misses=2, revalidations=3, bypasses=4, invalidations=5, resets=6, evictions=7, entries=8, bytes=9"
 
-func TestReadsSayHowTheyWereAnswered(t *testing.T) {
+func TestCacheHeaders(t *testing.T) {
 	t.Parallel()
 	answer := kv.ReadResult{Body: noResults, Tag: "tag", Source: kv.SourceHit, Age: 1999 * time.Millisecond, Database: 1500 * time.Microsecond}
 	for name, endpoint := range map[string]Endpoint{
@@ -79,7 +79,7 @@ func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 	require.NotContains(t, invoke(t, List(failed), event("OPTIONS", "")).Headers, "X-KV-Cache-Stats")
 }
 
-func TestACallerThatHasTheContentGetsNone(t *testing.T) {
+func TestNotModified(t *testing.T) {
 	t.Parallel()
 	answer := kv.ReadResult{Body: noResults, Tag: "tag", Source: kv.SourceHit}
 	for header, status := range map[string]int{
@@ -103,7 +103,7 @@ func TestACallerThatHasTheContentGetsNone(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, r.StatusCode)
 }
 
-func TestHeadersSayHowFreshAnAnswerMustBe(t *testing.T) {
+func TestFreshnessHeaders(t *testing.T) {
 	t.Parallel()
 	for headers, want := range map[string]kv.Freshness{
 		``:                                       {},
@@ -127,7 +127,7 @@ func TestHeadersSayHowFreshAnAnswerMustBe(t *testing.T) {
 	}
 }
 
-func TestTheLogSaysHowAReadWasAnswered(t *testing.T) {
+func TestLogOfARead(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	h := Handle(List(told{answer: kv.ReadResult{Body: noResults, Source: kv.SourceRevalidated, Age: time.Second, Database: time.Millisecond}}))
@@ -146,7 +146,7 @@ func TestTheLogSaysHowAReadWasAnswered(t *testing.T) {
 	require.Equal(t, told{}.Stats(), line.CacheStats)
 }
 
-func TestEveryCounterIsTold(t *testing.T) {
+func TestEveryCounterIsReported(t *testing.T) {
 	t.Parallel()
 	counted := map[string]int64{}
 	told{}.Stats().Each(func(name string, n int64) { counted[name] = n })
@@ -154,7 +154,7 @@ func TestEveryCounterIsTold(t *testing.T) {
 	require.NotContains(t, slices.Collect(maps.Values(counted)), int64(0), "each of told's is another number")
 }
 
-func TestTheCacheIsWhatTheEnvironmentAsksFor(t *testing.T) {
+func TestCacheFromEnv(t *testing.T) {
 	defaults := CacheDefaults{MaxStale: time.Second}
 	with := func(change func(*kv.CacheConfig)) kv.CacheConfig {
 		config := kv.DefaultCache
@@ -215,7 +215,7 @@ func TestTheCacheIsWhatTheEnvironmentAsksFor(t *testing.T) {
 	require.NotEqual(t, &kv.Cache{}, ReaderFromEnv(GetCache))
 }
 
-func TestAComparisonIsToldInAHeader(t *testing.T) {
+func TestCompareHeader(t *testing.T) {
 	t.Parallel()
 	r := invoke(t, Get(told{answer: kv.ReadResult{Body: `{}`, Compared: kv.ComparedDiffers}}), event("GET", `"path":"/api/kv/get/k"`))
 	require.Equal(t, "differs", r.Headers["X-KV-Compare"])

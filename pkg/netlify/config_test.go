@@ -11,8 +11,8 @@ import (
 	"netlify-supabase-kv/pkg/config"
 )
 
-// TestDefaultsThatDependAreDocumented: the documentation shows what these tags say, and other code decides.
-func TestDefaultsThatDependAreDocumented(t *testing.T) {
+// TestComputedDefaultsAreDocumented: the documentation shows what these tags say, and other code decides.
+func TestComputedDefaultsAreDocumented(t *testing.T) {
 	t.Parallel()
 	shown := func(field string) string {
 		f, found := reflect.TypeFor[config.Functions]().FieldByName(field)

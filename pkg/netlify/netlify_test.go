@@ -101,7 +101,7 @@ func event(method string, fields string) string {
 
 func post(body string) string { return event("POST", `"body":`+string(kv.AppendString(nil, body))) }
 
-func TestABodyBecomesAnEntry(t *testing.T) {
+func TestUpsertBody(t *testing.T) {
 	index := func(pairs ...string) []kv.Index {
 		indexes := []kv.Index{}
 		for i := 0; i < len(pairs); i += 2 {
@@ -137,7 +137,7 @@ func TestABodyBecomesAnEntry(t *testing.T) {
 	}
 }
 
-func TestABodyThatIsNoEntryIsRefused(t *testing.T) {
+func TestInvalidUpsertBody(t *testing.T) {
 	for name, c := range map[string]struct {
 		event  string
 		status int
@@ -188,7 +188,7 @@ func TestABodyThatIsNoEntryIsRefused(t *testing.T) {
 	}
 }
 
-func TestParametersBecomeAQuery(t *testing.T) {
+func TestListParameters(t *testing.T) {
 	number := func(n int) *int { return &n }
 	for name, c := range map[string]struct {
 		multi map[string][]string
@@ -215,7 +215,7 @@ func TestParametersBecomeAQuery(t *testing.T) {
 	require.Equal(t, "single", got.Prefix, "where there is no multi-value map")
 }
 
-func TestBadParametersAreNamed(t *testing.T) {
+func TestInvalidListParameters(t *testing.T) {
 	for parameter, values := range map[string][]string{
 		"limit":  {"0", "10001", "-1", "+1", "1.5", " 1", "ten", "99999999999999999999", "0x10", "1e3"},
 		"offset": {"-1", "2147483648", "x"},
@@ -232,7 +232,7 @@ func TestBadParametersAreNamed(t *testing.T) {
 	}
 }
 
-func TestTheKeyIsTakenFromTheQueryElseFromThePath(t *testing.T) {
+func TestGetKey(t *testing.T) {
 	for name, c := range map[string]struct{ event, want string }{
 		"Query":             {`"queryStringParameters":{"key":"a b"},"path":"/api/kv/get/other"`, "a b"},
 		"FunctionPath":      {`"path":"/.netlify/functions/kv-get/a%2Fb/c%20d+e"`, "a/b/c d+e"},
@@ -263,7 +263,7 @@ func TestTheKeyIsTakenFromTheQueryElseFromThePath(t *testing.T) {
 	require.Contains(t, r.Body, `"error":"Key not found","code":"not_found","key":"x","exists":false`)
 }
 
-func TestTheKeyToDeleteComesFromQueryOrBody(t *testing.T) {
+func TestDeleteKey(t *testing.T) {
 	for _, e := range []string{event("DELETE", `"queryStringParameters":{"key":"k"}`), post(`{"key":"k"}`)} {
 		var got string
 		r := invoke(t, Delete(memory{key: &got}), e)
@@ -294,7 +294,7 @@ func TestTheKeyToDeleteComesFromQueryOrBody(t *testing.T) {
 	}
 }
 
-func TestAnErrorSaysWhenItMayBeOver(t *testing.T) {
+func TestRetryAfterHeader(t *testing.T) {
 	limited := &kv.Error{Code: kv.CodeRateLimited, Message: "m", RetryAfter: 1500 * time.Millisecond}
 	r := invoke(t, Delete(memory{err: limited}), post(`{"key":"k"}`))
 	require.Equal(t, http.StatusServiceUnavailable, r.StatusCode)
@@ -305,7 +305,7 @@ func TestAnErrorSaysWhenItMayBeOver(t *testing.T) {
 	require.NotContains(t, invoke(t, Delete(memory{err: limited}), post(`{"key":"k"}`)).Headers, "Retry-After")
 }
 
-func TestOtherMethodsAreNotAllowedAndPreflightsAreOpen(t *testing.T) {
+func TestMethodsAndPreflights(t *testing.T) {
 	t.Setenv("KV_API_TOKEN", "token")
 	for methods, endpoint := range map[string]Endpoint{
 		"POST, OPTIONS": Upsert(memory{}), "GET, OPTIONS": Get(kv.Uncached(memory{})), "DELETE, POST, OPTIONS": Delete(memory{}),
@@ -326,9 +326,9 @@ func TestOtherMethodsAreNotAllowedAndPreflightsAreOpen(t *testing.T) {
 	}
 }
 
-// TestHEADIsGETWithoutTheBody: status and headers are those of GET, errors included, and Content-Length says what GET
+// TestHEAD: status and headers are those of GET, errors included, and Content-Length says what GET
 // would send.
-func TestHEADIsGETWithoutTheBody(t *testing.T) {
+func TestHEAD(t *testing.T) {
 	t.Setenv("KV_API_TOKEN", "token")
 	const authorized = `"headers":{"authorization":"Bearer token"}`
 	large := memory{value: `["` + strings.Repeat(`\"`, 2_500_000) + `"]`}
@@ -369,8 +369,8 @@ func TestHEADIsGETWithoutTheBody(t *testing.T) {
 	}
 }
 
-// TestALineOfTheLogNamesItsRequest: by the id that Netlify gave it, and by the method that was sent.
-func TestALineOfTheLogNamesItsRequest(t *testing.T) {
+// TestLogNamesTheRequest: by the id that Netlify gave it, and by the method that was sent.
+func TestLogNamesTheRequest(t *testing.T) {
 	var log bytes.Buffer
 	h := HandleWithLog(Get(kv.Uncached(memory{value: `{}`})), slog.New(slog.NewJSONHandler(&log, nil)))
 	line := func(event string) (fields struct {
@@ -436,7 +436,7 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 	require.Len(t, statusOf, len(kv.Codes))
 }
 
-func TestABugIsA500ThatTellsNothingAndALogLineThatDoes(t *testing.T) {
+func TestInternalErrorIsOnlyInTheLog(t *testing.T) {
 	for name, endpoint := range map[string]Endpoint{
 		"Error": Get(kv.Uncached(memory{err: errors.New("cause at db.example")})),
 		"Panic": {Methods: []string{"GET"}, Run: func(context.Context, *Request) (*Response, error) { panic("cause at db.example") }},
@@ -455,7 +455,7 @@ func TestABugIsA500ThatTellsNothingAndALogLineThatDoes(t *testing.T) {
 	}
 }
 
-func TestTheLogHoldsNoKeyValueOrToken(t *testing.T) {
+func TestLogHoldsNoKeyValueOrToken(t *testing.T) {
 	t.Setenv("KV_API_TOKEN", "the-token")
 	var log bytes.Buffer
 	h := Handle(Upsert(memory{}))
@@ -473,7 +473,7 @@ func TestTheLogHoldsNoKeyValueOrToken(t *testing.T) {
 	require.NotContains(t, log.String(), "the-", "a caller's message may name a key, and is not logged")
 }
 
-func TestAnAnswerThatDoesNotFitIsSentAsBase64OrRefused(t *testing.T) {
+func TestLargeResponseIsBase64OrRefused(t *testing.T) {
 	read := func(value string) response {
 		return invoke(t, Get(kv.Uncached(memory{value: value})), event("GET", `"path":"/api/kv/get/k"`))
 	}
@@ -496,7 +496,7 @@ func TestAnAnswerThatDoesNotFitIsSentAsBase64OrRefused(t *testing.T) {
 	require.Contains(t, r.Body, "too_large")
 }
 
-func TestStringsAreWrittenAsJavaScriptWritesThem(t *testing.T) {
+func TestJSONStrings(t *testing.T) {
 	text := "\"\\/\b\f\n\r\t\x00\x1f\x7f<>&\u2028é😀"
 	got := string(kv.AppendString(nil, text))
 	require.Equal(t, `"\"\\/\b\f\n\r\t\u0000\u001f`+"\x7f<>&\u2028é😀\"", got)
@@ -505,7 +505,7 @@ func TestStringsAreWrittenAsJavaScriptWritesThem(t *testing.T) {
 	require.Equal(t, text, back)
 }
 
-func TestTheDeadlineLeavesTimeForTheAnswer(t *testing.T) {
+func TestDeadlineLeavesTimeForTheResponse(t *testing.T) {
 	endpoint := Endpoint{Methods: []string{"GET"}, Run: func(ctx context.Context, _ *Request) (*Response, error) {
 		<-ctx.Done()
 		return nil, &kv.Error{Code: kv.CodeDeadlineExceeded, Message: "m"}
@@ -518,7 +518,7 @@ func TestTheDeadlineLeavesTimeForTheAnswer(t *testing.T) {
 	require.NoError(t, ctx.Err(), "the invocation's own deadline must not have passed")
 }
 
-func TestTheStoreIsWhatTheEnvironmentAsksFor(t *testing.T) {
+func TestStoreFromEnv(t *testing.T) {
 	for name, c := range map[string]struct {
 		use, url, key   string
 		variable, value string // another one

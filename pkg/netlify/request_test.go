@@ -22,9 +22,9 @@ var oddBodies = []string{
 	"{\"a\":\"\xff\"}", `{"a":"\`, `{"a`, `{"a":"\ud83d\u0041"}`, `{"a":1E+2,"b":1e,"c":2}`, `{"a":-}`,
 }
 
-// requireAsEver compares JSONBody with what encoding/json makes of the body: the fields, or that there are none, or
+// requireLikeEncodingJSON compares JSONBody with what encoding/json makes of the body: the fields, or that there are none, or
 // that it is wrong.
-func requireAsEver(t testing.TB, body string) {
+func requireLikeEncodingJSON(t testing.TB, body string) {
 	t.Helper()
 	r := Request{}
 	r.Body = body
@@ -51,10 +51,10 @@ func requireAsEver(t testing.TB, body string) {
 	}
 }
 
-func TestABodyIsReadAsEver(t *testing.T) {
+func TestJSONBodyReadsLikeEncodingJSON(t *testing.T) {
 	t.Parallel()
 	for _, body := range oddBodies {
-		requireAsEver(t, body)
+		requireLikeEncodingJSON(t, body)
 	}
 	for _, depth := range []int{9_998, 9_999, 10_000, 10_001, 20_000} {
 		nested := make([]byte, 0, 2*depth+8)
@@ -65,7 +65,7 @@ func TestABodyIsReadAsEver(t *testing.T) {
 		for range depth {
 			nested = append(nested, ']')
 		}
-		requireAsEver(t, string(append(nested, '}')))
+		requireLikeEncodingJSON(t, string(append(nested, '}')))
 	}
 }
 
@@ -73,7 +73,7 @@ func FuzzBody(f *testing.F) {
 	for _, body := range oddBodies {
 		f.Add(body)
 	}
-	f.Fuzz(func(t *testing.T, body string) { requireAsEver(t, body) })
+	f.Fuzz(func(t *testing.T, body string) { requireLikeEncodingJSON(t, body) })
 }
 
 // apiGatewayRequest is an event as AWS's own package reads it.
@@ -137,7 +137,7 @@ var oddEvents = append([]string{
 }, oddBodies...)
 
 // What a caller asked for is not left out because it cannot be understood.
-func TestParametersOfAWrongTypeAreRefused(t *testing.T) {
+func TestParametersOfAWrongType(t *testing.T) {
 	t.Parallel()
 	for _, field := range []string{"queryStringParameters", "multiValueQueryStringParameters"} {
 		for _, value := range []string{`[]`, `"a"`, `1`, `{"a":1}`, `{"a":true}`, `{"a":{}}`, `{"a":["b",1]}`, `{"a":[["b"]]}`, `{"a":["b",{}]}`} {
@@ -146,7 +146,7 @@ func TestParametersOfAWrongTypeAreRefused(t *testing.T) {
 	}
 }
 
-func TestAnEventIsReadAsEver(t *testing.T) {
+func TestEventReadsLikeEncodingJSON(t *testing.T) {
 	t.Parallel()
 	for _, text := range oddEvents {
 		requireSameEvent(t, []byte(text))

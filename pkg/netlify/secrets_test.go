@@ -18,9 +18,9 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// TestNoAnswerTellsWhatTheEnvironmentHolds drives every way in which a store can fail. The server that stands in for
+// TestNoSecretInAResponse drives every way in which a store can fail. The server that stands in for
 // Supabase and for Blobs repeats the key and the address it was asked with, as a gateway's error page may.
-func TestNoAnswerTellsWhatTheEnvironmentHolds(t *testing.T) {
+func TestNoSecretInAResponse(t *testing.T) {
 	tells := func(r *http.Request) string {
 		return fmt.Sprintf("key %s apikey %s at %s%s", r.Header.Get("Authorization"), r.Header.Get("Apikey"), r.Host, r.URL)
 	}
