@@ -94,7 +94,7 @@ func TestContextAccessOverridesDefault(t *testing.T) {
 		})
 	}
 
-	_, err = bare.Get(t.Context(), "a") // WithDefault has left it as it was
+	_, err = bare.Get(t.Context(), "a") // WithDefault did not change it
 	require.ErrorIs(t, err, ErrNoAccess)
 	require.ErrorContains(t, err, "set NETLIFY_BLOBS_TOKEN and NETLIFY_SITE_ID")
 	for _, err := range bare.List(t.Context(), "") {
@@ -121,7 +121,7 @@ func TestUnusableAccessFailsAtOnce(t *testing.T) {
 	}
 }
 
-// TestAddresses pins what goes over the wire, which is what @netlify/blobs sends.
+// TestAddresses pins the requests, which are those of @netlify/blobs.
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	const key = "a b/it's [1]é:@;x=+&"

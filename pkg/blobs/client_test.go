@@ -76,7 +76,7 @@ func TestFailedConditionWritesNothing(t *testing.T) {
 		first, err := set("1", SetOptions{IfNew: true})
 		require.NoError(t, err)
 		_, err = set("2", SetOptions{IfNew: true})
-		require.Equal(t, ErrConditionFailed, err) // as no answer was lost, there is no doubt
+		require.Equal(t, ErrConditionFailed, err) // unwrapped: no response was lost
 		second, err := set("3", SetOptions{IfMatch: first})
 		require.NoError(t, err)
 		_, err = set("4", SetOptions{IfMatch: first})
@@ -111,7 +111,7 @@ func TestOneOfFiftyCreatesWins(t *testing.T) {
 	})
 }
 
-// add appends a member to the list under the key "list", unless it is there already, by compare and set.
+// add appends a member to the list under the key "list", unless it is there, by compare-and-set.
 func add(ctx context.Context, c *Client, member string) error {
 	for {
 		got, err := c.Get(ctx, "list")
@@ -131,7 +131,7 @@ func add(ctx context.Context, c *Client, member string) error {
 	}
 }
 
-// requireMembers wants 0 to n-1, each once.
+// requireMembers requires the members 0 to n-1, each once.
 func requireMembers(t *testing.T, c *Client, n int) {
 	t.Helper()
 	got, err := c.Get(t.Context(), "list")
@@ -249,10 +249,10 @@ func TestOtherStatusesAreErrors(t *testing.T) {
 			t.Parallel()
 			c, asked := script(t, status(403))
 			require.Equal(t, &Error{Op: op, Status: 403, Message: "forbidden"}, run(t.Context(), viaAPI(c)))
-			require.Equal(t, 1, asked()) // the API's own refusal, not that of a signed URL
+			require.Equal(t, 1, asked()) // refused by the API, not by a signed URL
 		})
 	}
-	// A conditional write is no exception.
+	// The same holds for a conditional write.
 	for _, o := range []SetOptions{{IfNew: true}, {IfMatch: `"etag"`}} {
 		c, _ := script(t, status(403))
 		_, err := c.Set(t.Context(), "a", nil, o)

@@ -21,7 +21,7 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// TestTransientFaults runs every operation, many times, on a service where something goes wrong at a rate.
+// TestTransientFaults runs every operation many times on a service that fails at a rate.
 func TestTransientFaults(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -58,7 +58,7 @@ func TestTransientFaults(t *testing.T) {
 	}
 }
 
-// everything writes, lists, reads and deletes 30 blobs, a few at a time.
+// everything writes, lists, reads and deletes 30 blobs, three at a time.
 func everything(t *testing.T, c *Client) {
 	t.Helper()
 	want := []string{}
@@ -107,7 +107,7 @@ func TestChangesAreAppliedOnceDespiteLostResponses(t *testing.T) {
 	eachWay(t, blobstest.Options{}, func(t *testing.T, s *standIn, c *Client) {
 		end := s.setFaults(t, blobstest.Faults{Seed: 1, LostAnswer: 0.4, Methods: []string{"PUT"}})
 		o, value := SetOptions{IfNew: true, Metadata: `{"by":"one"}`}, ""
-		for i := range 40 { // alone, so that no condition may fail
+		for i := range 40 { // the only writer, so that no condition may fail
 			value += fmt.Sprint(" ", i)
 			etag, err := c.Set(t.Context(), "list", []byte(value), o)
 			require.NoError(t, err, "change %d", i)
@@ -115,7 +115,7 @@ func TestChangesAreAppliedOnceDespiteLostResponses(t *testing.T) {
 		}
 		require.Positive(t, end()["lost_answer"])
 		requireMembers(t, c, 40)
-		_, err := c.Set(t.Context(), "list", nil, o) // the etag is the one that the last write got
+		_, err := c.Set(t.Context(), "list", nil, o) // the etag is that of the last write
 		require.NoError(t, err)
 	})
 }
@@ -138,7 +138,7 @@ func TestConcurrentAppendsDespiteLostResponses(t *testing.T) {
 	})
 }
 
-// TestConditionFailsAfterALostResponse has a first attempt without an answer, and a second that gets 412.
+// TestConditionFailsAfterALostResponse loses the response to a first attempt; a second one gets 412.
 func TestConditionFailsAfterALostResponse(t *testing.T) {
 	t.Parallel()
 	const etag = `"etag"`
@@ -178,7 +178,7 @@ func TestConditionFailsAfterALostResponse(t *testing.T) {
 		})
 	}
 
-	// No answer to the request for a signed URL leaves no doubt: nothing was sent that could have written.
+	// If the request for a signed URL gets no response, nothing was written.
 	c, asked := script(t, lost, status(503), signs, status(412), text("ours"))
 	_, err := viaAPI(c).Set(t.Context(), "a", []byte("ours"), SetOptions{IfNew: true})
 	require.Equal(t, ErrConditionFailed, err)
@@ -243,7 +243,7 @@ func TestRetryAfter(t *testing.T) {
 		"Reset":                {429, []string{"X-RateLimit-Reset", in(time.Minute)}, time.Minute},
 		"RetryAfterGoesBefore": {429, []string{"Retry-After", "7", "X-RateLimit-Reset", in(time.Minute)}, 7 * time.Second},
 		"ServersOwnClock":      {429, []string{"Date", day + "09:00:00 GMT", "X-RateLimit-Reset", in(2*time.Hour + time.Second)}, time.Second},
-		"ResetOfA503":          {503, []string{"X-RateLimit-Reset", in(time.Minute)}, 0}, // every answer has it
+		"ResetOfA503":          {503, []string{"X-RateLimit-Reset", in(time.Minute)}, 0}, // every response has one
 		"Past":                 {429, []string{"X-RateLimit-Reset", in(-time.Minute)}, 0},
 		"PastDate":             {429, []string{"Retry-After", day + "06:00:00 GMT"}, 0},
 		"Negative":             {429, []string{"Retry-After", "-1"}, 0},
@@ -332,7 +332,7 @@ func TestContextEndsRequests(t *testing.T) {
 	_, err := c.Get(ctx, "a")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 
-	// Between attempts: a wait that the context has no deadline for, and then it is cancelled.
+	// Canceled during a wait between attempts, without a deadline.
 	ctx, cancel = context.WithCancel(t.Context())
 	c, _ = script(t, func(w http.ResponseWriter, r *http.Request) { cancel(); status(429, "Retry-After", "30")(w, r) })
 	_, err = c.Get(ctx, "a")
@@ -353,7 +353,7 @@ func TestTotalEndsRequests(t *testing.T) {
 			hurried.Total = total
 			c, _ := script(t, status(503))
 			_, err := c.withRetry(hurried, c.fallback).Get(t.Context(), "a")
-			if total == 0 { // no time even for one attempt
+			if total == 0 { // not even for one attempt
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				return
 			}
@@ -366,7 +366,7 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 	t.Parallel()
 	hurried := patient
 	hurried.Total = time.Second
-	quotes := func(w http.ResponseWriter, r *http.Request) { // as S3 does in the body; the header is for good measure
+	quotes := func(w http.ResponseWriter, r *http.Request) { // S3 does so in the body; the header is stricter
 		address := "http://" + r.Host + r.URL.String()
 		w.Header().Set("X-Nf-Error", "no use for "+address+" with "+token)
 		w.WriteHeader(http.StatusBadRequest)

@@ -19,7 +19,7 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// FuzzAccessFromEvent: an event's way to Blobs is read whole or refused, and no error repeats what the field holds.
+// FuzzAccessFromEvent checks that the blobs field is decoded completely or refused, and that no error quotes it.
 func FuzzAccessFromEvent(f *testing.F) {
 	for _, text := range []string{`{"url":"https://edge.example","url_uncached":"https://u.example","token":"t"}`, `{"url":"x","token":""}`, `[]`, `{"url":1}`, ``} {
 		f.Add(text, "", "site")
@@ -44,7 +44,7 @@ func FuzzAccessFromEvent(f *testing.F) {
 	})
 }
 
-// FuzzAddress: whatever a key is, its address is that of one blob of the one store, on the host that the access names.
+// FuzzAddress checks that the address of any key is that of a single blob of the store, on the access's host.
 func FuzzAddress(f *testing.F) {
 	for _, key := range append(oddKeys, "", "/a", "a%2Fb", "q?x", "a/../b", "../../other/kv/k", "//evil.example/x", "\\\\evil.example", "\xff") {
 		f.Add("site", key, "")
@@ -64,7 +64,7 @@ func FuzzAddress(f *testing.F) {
 				continue
 			}
 			require.Contains(t, []string{"edge.example", "api.example"}, u.Host)
-			if strings.Contains(site, "/") || site == "." || site == ".." || region == "." || region == ".." { // names of ours, not of callers
+			if strings.Contains(site, "/") || site == "." || site == ".." || region == "." || region == ".." { // callers do not choose these
 				continue
 			}
 			require.True(t, strings.HasSuffix(u.EscapedPath(), "/"+url.PathEscape(site)+"/"+escape(store)+"/"+escape(key)), "%s", u)
@@ -76,8 +76,7 @@ func FuzzAddress(f *testing.F) {
 	})
 }
 
-// FuzzErrorResponses: an answer that is no success asks for a pause that can be kept, and its error tells no token or
-// address.
+// FuzzErrorResponses checks that the error of any other status has a bounded wait, and neither token nor address.
 func FuzzErrorResponses(f *testing.F) {
 	for _, seed := range []struct {
 		status                                  int
@@ -113,8 +112,7 @@ func FuzzErrorResponses(f *testing.F) {
 	})
 }
 
-// FuzzLists: what the service answers to a list is a list, or an error, and comes to an end. A server stands in for
-// it.
+// FuzzLists checks that any response to a list request gives a list or an error, and that the list ends.
 func FuzzLists(f *testing.F) {
 	for _, body := range []string{`{"blobs":[{"key":"a","etag":"e","size":3,"last_modified":"2026-11-23T07:00:00Z"},{"etag":"x"}],"next_cursor":""}`, `{}`, `[]`, `null`, `{"blobs":null}`,
 		`{"blobs":[{"key":1}]}`, `{"blobs":[{"key":"k","size":1e99}]}`, `<html>`, `{"next_cursor":"c"}`, ``} {
@@ -143,7 +141,7 @@ func FuzzLists(f *testing.F) {
 	})
 }
 
-// FuzzForeignMetadata: whatever a blob's header says, it is metadata or none, and what is written again of it fits.
+// FuzzForeignMetadata checks that any header gives metadata or none, which fit when they are written again.
 func FuzzForeignMetadata(f *testing.F) {
 	for _, value := range []string{"", "b64;", "b64;e30=", "b64;eyJjIjoxLCJpIjpbWyJhIiwiYiJdXX0=", "b64;eyJpIjoxfQ==", "x", "b64;!", "b64;bnVsbA=="} {
 		f.Add(value, "")
@@ -167,8 +165,8 @@ func FuzzForeignMetadata(f *testing.F) {
 	})
 }
 
-// FuzzAppendMembers: a blob that is an index entry keeps the text it had and gets each new member once; anything else
-// becomes a list.
+// FuzzAppendMembers checks that an array keeps its text and gains each new member once, and that any other text
+// becomes an array.
 func FuzzAppendMembers(f *testing.F) {
 	f.Add(`[5, "5.0", 5.0]`, "5", "5.0")
 	f.Add(`["\u00015", 1e400]`, "\x015", "1e400")
@@ -219,7 +217,7 @@ func FuzzAppendMembers(f *testing.F) {
 	})
 }
 
-// FuzzConditions: an etag that cannot be sent is refused before anything is.
+// FuzzConditions checks that an etag that a header cannot hold is refused before a request is sent.
 func FuzzConditions(f *testing.F) {
 	f.Add(`"etag"`, false)
 	f.Add("a\r\nX-Evil: 1", false)

@@ -18,7 +18,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// javaScript is the client of @netlify/blobs, on the server that comes with it: testdata/interop.cjs.
+// javaScript is the client of @netlify/blobs on the server of the same package: testdata/interop.cjs.
 type javaScript struct {
 	t       *testing.T
 	input   io.Writer
@@ -91,9 +91,8 @@ func (js *javaScript) client(way string) *Client {
 	return clientOf(a)
 }
 
-// TestInteroperatesWithTheJavaScriptClient holds this client against the one that everybody else uses, on the server
-// that comes with that: what one writes, the other reads. The server takes an address for a name as it stands, so a
-// key is the same blob for both only if both send the same bytes.
+// TestInteroperatesWithTheJavaScriptClient checks that each client reads what the other writes, on the server of
+// @netlify/blobs. That takes addresses literally, so a key is the same blob only if both send the same bytes.
 func TestInteroperatesWithTheJavaScriptClient(t *testing.T) {
 	t.Parallel()
 	for _, way := range []string{"edge", "api"} {
@@ -108,7 +107,7 @@ func TestInteroperatesWithTheJavaScriptClient(t *testing.T) {
 	}
 }
 
-// interopKeys are without | and ^, which the two send differently and only this server tells apart.
+// interopKeys omit | and ^, which the two encode differently and only this server distinguishes.
 var interopKeys = []string{
 	"plain", "deep/er/key", "spaced out key", "ünï/😀/日本", "e\u0301", `say "hi"`, "it's", "a+b&c=d;e,f", "[x]{y}`<z>", "(a)*!$~", "who@where:x",
 	"100%", "trailing.", "CON", ".hidden", "x/...",
@@ -116,7 +115,7 @@ var interopKeys = []string{
 
 func interopBlobs(t *testing.T, js *javaScript, way string, c *Client) {
 	for _, key := range interopKeys {
-		// Ours for them. A lone % is not put to the test in JavaScript, where it is sent as it is.
+		// Written here, read there. JavaScript does not encode a lone %, so that is left out.
 		key = "blobs/" + key
 		metadata := `{"from":"go","é":["😀",1.5,null]}`
 		_, err := c.Set(t.Context(), key, []byte("go: é\x00"+key), SetOptions{Metadata: metadata})
@@ -137,7 +136,7 @@ func interopBlobs(t *testing.T, js *javaScript, way string, c *Client) {
 		require.Equal(t, "go: é\x00"+key, read.Data)
 		require.JSONEq(t, metadata, string(read.Metadata))
 
-		// Theirs for us.
+		// Written there, read here.
 		js.do(way, "set", key, "js: é\x00"+key, json.RawMessage(`{"from":"js","é":"😀"}`))
 		got, err = c.Get(t.Context(), key)
 		require.NoError(t, err, key)
@@ -147,7 +146,7 @@ func interopBlobs(t *testing.T, js *javaScript, way string, c *Client) {
 		require.NoError(t, err, key)
 		require.JSONEq(t, `{"from":"js","é":"😀"}`, head.Metadata)
 
-		// Gone for one is gone for the other.
+		// Deleted by one, missing for the other.
 		require.NoError(t, c.Delete(t.Context(), key))
 		require.NoError(t, c.Delete(t.Context(), key))
 		require.Equal(t, "null", js.do(way, "get", key, "", nil))
@@ -164,8 +163,8 @@ func interopBlobs(t *testing.T, js *javaScript, way string, c *Client) {
 	}
 }
 
-// interopList decodes keys itself: this server lists them as they stood in the address, hosted Blobs do not. By the
-// API it lists nothing under a prefix, since it takes the query for a part of the store's name.
+// interopList decodes keys: unlike hosted Blobs, this server lists them percent-encoded. Through the API it lists nothing
+// under a prefix, since it takes the query for a part of the store's name.
 func interopList(t *testing.T, js *javaScript, way string, c *Client) {
 	want := []string{}
 	for i, key := range interopKeys {
@@ -206,8 +205,7 @@ func interopList(t *testing.T, js *javaScript, way string, c *Client) {
 	require.Equal(t, "[]", js.do(way, "list", prefix, "", nil))
 }
 
-// TestListsUnderNetlifyDevDecodeKeys asks the store as kv-list does, on the server that netlify dev
-// runs.
+// TestListsUnderNetlifyDevDecodeKeys lists like kv-list, on the server that netlify dev runs.
 func TestListsUnderNetlifyDevDecodeKeys(t *testing.T) {
 	t.Parallel()
 	js := startJavaScript(t)
@@ -228,7 +226,7 @@ func TestListsUnderNetlifyDevDecodeKeys(t *testing.T) {
 			want[key] = json.RawMessage(`{"n":1}`)
 		}
 	}
-	js.do("edge", "set", "l", `{}`, nil) // the server lists it under any prefix that begins with it
+	js.do("edge", "set", "l", `{}`, nil) // the server lists it under every prefix that begins with it
 	for _, prefix := range []string{"list/", `li"<`, "ü", "li"} {
 		for _, order := range []kv.SortKey{{}, {Path: "updatedAt", Descending: true}} {
 			answer, err := store.List(given, kv.ListQuery{Prefix: prefix, Values: true, Sort: order})

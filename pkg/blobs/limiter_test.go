@@ -23,11 +23,11 @@ func TestLimiterKeepsItsRate(t *testing.T) {
 	for name, tt := range map[string]struct {
 		limiter   func() *Limiter
 		perMinute int
-		steadily  int // a minute, at least
+		steadily  int // at least so many a minute
 	}{
 		"Functions":      {func() *Limiter { return NewLimiter(300, window) }, 300, 150},
 		"Migration":      {func() *Limiter { return NewBackgroundLimiter(180, window) }, 180, 160},
-		"One":            {func() *Limiter { return NewLimiter(1, window) }, 2, 1}, // one at once, and one refilled
+		"One":            {func() *Limiter { return NewLimiter(1, window) }, 2, 1}, // one at once and one later
 		"More":           {func() *Limiter { return NewLimiter(10_000, window) }, 10_000, 5_000},
 		"MigrationOfTen": {func() *Limiter { return NewBackgroundLimiter(10, window) }, 10, 9},
 	} {
@@ -77,7 +77,7 @@ func TestLimiterWaitsForTheReset(t *testing.T) {
 	for name, tt := range map[string]struct {
 		status             int
 		remaining          string
-		functions, working time.Duration // how long each waits
+		functions, working time.Duration // how long each kind waits
 	}{
 		"MuchIsLeft":     {200, "400", 0, 0},
 		"AQuarterIsLeft": {200, "125", 0, 30 * time.Second},
@@ -102,7 +102,7 @@ func TestLimiterWaitsForTheReset(t *testing.T) {
 		})
 	}
 
-	synctest.Test(t, func(t *testing.T) { // a success with an odd reset holds nobody for longer than a window
+	synctest.Test(t, func(t *testing.T) { // a success with an odd reset pauses for at most a window
 		l, start := NewLimiter(0, window), time.Now()
 		l.learn(response{status: 200, header: http.Header{
 			"X-Ratelimit-Limit": {"500"}, "X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {strconv.FormatInt(start.UnixMilli(), 10)},
@@ -130,12 +130,12 @@ func TestLimiterRefusesTooLongAWait(t *testing.T) {
 		defer cancel()
 		require.ErrorIs(t, l.wait(ctx, "get", start.Add(time.Hour)), context.DeadlineExceeded)
 
-		time.Sleep(time.Minute) // whoever gave up has taken nobody's place
+		time.Sleep(time.Minute) // a canceled wait has returned its place
 		require.NoError(t, l.wait(t.Context(), "get", time.Now()))
 	})
 }
 
-// A minute of the service takes a second in this test.
+// The service's minute takes a second in this test.
 func TestDefaultRatesFitIntoNetlifysLimit(t *testing.T) {
 	t.Parallel()
 	s := newStandIn(t, blobstest.Options{})

@@ -34,7 +34,7 @@ func TestMetadataRoundTrips(t *testing.T) {
 	})
 }
 
-// TestTheLargestMetadataFits holds MaxMetadataBytes against the bound of @netlify/blobs, which is on the header.
+// TestTheLargestMetadataFits compares MaxMetadataBytes with the limit of @netlify/blobs, which is on the header.
 func TestTheLargestMetadataFits(t *testing.T) {
 	t.Parallel()
 	const bound = 2048

@@ -18,14 +18,14 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// patient repeats quickly and for long enough on a busy machine.
+// patient repeats fast, and long enough for a busy machine.
 var patient = upstream.Policy{FirstPause: time.Millisecond, MaxPause: 20 * time.Millisecond, Total: time.Minute}
 
-// standIn is a server that behaves as hosted Blobs do.
+// standIn is a server that behaves like hosted Blobs.
 type standIn struct {
 	access blobstest.Access
 	url    string
-	seen   func(*http.Request) // every request, if set
+	seen   func(*http.Request) // called for every request; may be nil
 }
 
 func newStandIn(t testing.TB, opt blobstest.Options) *standIn {
@@ -61,7 +61,7 @@ func clientOf(a Access) *Client {
 	return c
 }
 
-// eachWay runs the test by both ways in, each on a stand-in of its own.
+// eachWay runs the test through the edge and through the API, each on its own stand-in.
 func eachWay(t *testing.T, opt blobstest.Options, run func(*testing.T, *standIn, *Client)) {
 	t.Helper()
 	t.Run("Edge", func(t *testing.T) {
@@ -76,7 +76,7 @@ func eachWay(t *testing.T, opt blobstest.Options, run func(*testing.T, *standIn,
 	})
 }
 
-// setFaults switches faults on; the function that it returns switches them off and returns how often each has struck.
+// setFaults turns faults on. The function that it returns turns them off, and returns how often each occurred.
 func (s *standIn) setFaults(t *testing.T, f blobstest.Faults) (end func() map[string]int) {
 	t.Helper()
 	text, err := json.Marshal(f)
@@ -98,8 +98,8 @@ func (s *standIn) control(t *testing.T, method string, body []byte) map[string]i
 	return state.Counts
 }
 
-// script is a client whose requests are answered by one handler after the other, and all further ones by the last. The
-// function it returns tells how many requests came.
+// script returns a client whose requests go to one handler after the other, and all further ones to the last. The
+// function that it returns counts the requests.
 func script(t *testing.T, handlers ...http.HandlerFunc) (*Client, func() int) {
 	t.Helper()
 	var asked atomic.Int64
@@ -110,7 +110,7 @@ func script(t *testing.T, handlers ...http.HandlerFunc) (*Client, func() int) {
 	return clientOf(Access{SiteID: "site", EdgeURL: h.URL, EdgeToken: token}), func() int { return int(asked.Load()) }
 }
 
-// viaAPI is the same client with the API as its way in.
+// viaAPI returns the same client through the API.
 func viaAPI(c *Client) *Client {
 	return c.withRetry(c.retry, Access{SiteID: "site", APIURL: c.fallback.EdgeURL, APIToken: token})
 }
@@ -139,7 +139,7 @@ func text(body string) http.HandlerFunc {
 	}
 }
 
-// signs answers with an address of its own server.
+// signs responds with an address of its own server.
 func signs(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"url": "http://" + r.Host + "/bucket/name?signature=" + signature})
 }
@@ -148,7 +148,7 @@ const signature = "the-secret-signature"
 
 func lost(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
-// hung does not answer before the client has gone, which is seen only once the body has been read.
+// hung responds only once the client has gone. The server notices that after it has read the body.
 func hung(_ http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	<-r.Context().Done()

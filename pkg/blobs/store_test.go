@@ -15,7 +15,7 @@ import (
 	"netlify-supabase-kv/pkg/kv/kvtest"
 )
 
-// newStore is a store of its own on the stand-in for hosted Netlify Blobs, reached the way the functions reach it.
+// newStore returns an empty store on the stand-in for hosted Netlify Blobs, with the access of a function.
 func newStore(t *testing.T) (*blobs.Store, *blobs.Client) {
 	t.Helper()
 	server, err := blobstest.Open(t.TempDir(), blobstest.Options{PageSize: 50})
@@ -41,7 +41,7 @@ func TestBlobsOfTheJavaScriptFunctionsAreEntries(t *testing.T) {
 	t.Parallel()
 	store, client := newStore(t)
 	ctx := t.Context()
-	for key, text := range map[string]string{"index:s": `["a","b"]`, "s/a": `{"n":1}`, "s/b": `{"n":2}`} { // as setJSON writes them
+	for key, text := range map[string]string{"index:s": `["a","b"]`, "s/a": `{"n":1}`, "s/b": `{"n":2}`} { // like setJSON
 		_, err := client.Set(ctx, key, []byte(text), blobs.SetOptions{})
 		require.NoError(t, err)
 	}
@@ -71,7 +71,7 @@ func TestBlobThatIsNotJSON(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, `{"keys":["odd"],"count":1}`, answer)
 
-	_, err = client.Set(t.Context(), "odd", []byte("[\"caf\xe9\"]"), blobs.SetOptions{}) // encoding/json would take it
+	_, err = client.Set(t.Context(), "odd", []byte("[\"caf\xe9\"]"), blobs.SetOptions{}) // encoding/json would accept it
 	require.NoError(t, err)
 	_, err = store.Get(t.Context(), "odd")
 	require.ErrorContains(t, err, "not JSON", "JSON is UTF-8")
@@ -81,7 +81,7 @@ func TestBlobThatIsNotJSON(t *testing.T) {
 	require.ErrorContains(t, err, "not JSON")
 }
 
-// Other clients can write keys that this one would not find, such as one that looks percent-encoded.
+// Other clients can write keys that this one cannot address, such as one that looks percent-encoded.
 func TestListedKeyThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})
@@ -107,7 +107,7 @@ func TestListedKeyThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// 2 kB of metadata hold some dozen indexes; more are in a blob of their own.
+// 2 kB of metadata hold some dozens of indexes. More are in another blob.
 func TestIndexesThatDoNotFitIntoMetadata(t *testing.T) {
 	t.Parallel()
 	store, client := newStore(t)
@@ -132,7 +132,7 @@ func TestIndexesThatDoNotFitIntoMetadata(t *testing.T) {
 	upsert("few", indexes[:10])
 	requireKeys(`{"keys":["few","many","many too"],"count":3}`, kv.ListQuery{Indexes: []string{"index:all:member-1"}})
 	requireKeys(`{"keys":["many","many too"],"count":2}`, kv.ListQuery{Indexes: []string{"index:all:member-199"}})
-	upsert("many", nil) // absent: they stay
+	upsert("many", nil) // absent indexes stay
 	requireKeys(`{"keys":["many","many too"],"count":2}`, kv.ListQuery{Indexes: []string{"index:all:member-199"}})
 	upsert("many", indexes[:1])
 	requireKeys(`{"keys":["many too"],"count":1}`, kv.ListQuery{Indexes: []string{"index:all:member-199"}})
@@ -168,8 +168,7 @@ func TestListsHaveTheLimitsOfSupabase(t *testing.T) {
 	require.ErrorContains(t, err, `the entry "a" alone`)
 }
 
-// The Blobs server of netlify dev gives no etags on reads: entries can be written there all the same, though without
-// a condition.
+// The server of netlify dev returns no etags on reads. Entries can be written there, without a condition.
 func TestBlobsWithoutETags(t *testing.T) {
 	t.Parallel()
 	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})

@@ -10,7 +10,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// BenchmarkUpsertsIntoALargeIndex adds a member to an index that has so many already, in one store and mirrored.
+// BenchmarkUpsertsIntoALargeIndex adds a member to an index that has many, in one store and mirrored.
 func BenchmarkUpsertsIntoALargeIndex(b *testing.B) {
 	p := newPair(b)
 	for name, store := range map[string]kv.Store{"SupabaseAlone": p.Supabase, "BlobsAlone": p.Blobs, "SupabaseFirst": NewSupabasePrimary(p.Pair), "BlobsFirst": NewBlobsPrimary(p.Pair)} {
@@ -28,10 +28,10 @@ func BenchmarkUpsertsIntoALargeIndex(b *testing.B) {
 			})
 		}
 	}
-	b.Log(len(p.traces()), "copies took longer than they may")
+	b.Log(len(p.traces()), "copies timed out")
 }
 
-// fill makes an index entry in both stores, as a migration would have.
+// fill writes an index entry to both stores, like a migration.
 func (p *pairTest) fill(index string, members int) {
 	p.t.Helper()
 	var array strings.Builder

@@ -14,9 +14,9 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// fixed is a reader that answers what a test tells it to. What stores hold is tested on real ones.
+// fixed is a reader with fixed results. Other tests use real stores.
 type fixed struct {
-	bodies []string // one after the other, the last one from then on; "" is not found
+	bodies []string // in turn, and then always the last; "" is not found
 	err    error
 	delay  time.Duration
 	asked  []kv.Freshness

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzContents: an answer has no difference to itself, and what one store lacks the other one has too much.
+// FuzzContents checks that a body does not differ from itself, and that what one store lacks is extra in the other.
 func FuzzContents(f *testing.F) {
 	for _, seed := range [][2]string{{`{"keys":["a","b"],"data":{"a":1.0,"b":{"x":[1]}}}`, `{"keys":["b"],"data":{"b":{ "x" : [1] }}}`}, {`{"keys":["a"]}`, `[]`}, {`{"keys":null,"data":null}`, `{"keys":["a"],"data":{"a":1e400}}`}, {``, `x`}} {
 		f.Add(seed[0], seed[1])
@@ -25,7 +25,7 @@ func FuzzContents(f *testing.F) {
 	})
 }
 
-// FuzzSameJSON: a value is the same however it is spaced, and never the same as one within a list.
+// FuzzSameJSON checks that a value equals itself with other space, and never an array that holds it.
 func FuzzSameJSON(f *testing.F) {
 	for _, text := range []string{`{"a":[1,2.0,"\u0061"]}`, `null`, `-0`, `"\ud800"`, `1e400`, `{"a":1,"a":2}`} {
 		f.Add(text)

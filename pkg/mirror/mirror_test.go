@@ -26,13 +26,13 @@ import (
 	"netlify-supabase-kv/pkg/migrate/migratetest"
 )
 
-// pairTest is a Supabase of its own and the stand-in for hosted Blobs, with faults on demand.
+// pairTest is a part of the real Supabase and the stand-in for hosted Blobs, with faults on demand.
 type pairTest struct {
 	*Pair
 	t        testing.TB
 	log      *log
 	prefix   string
-	faults   string // where they are set
+	faults   string // address for setting them
 	way      blobs.Access
 	database *migratetest.Database
 	blobs    *counted
@@ -56,8 +56,7 @@ func newPair(t testing.TB) *pairTest {
 	return p
 }
 
-// instance is another instance of the functions: clients of its own, on the same stores. It has more time than any
-// machine needs.
+// instance returns another instance of the functions: other clients on the same stores, with ample time.
 func (p *pairTest) instance() *Pair {
 	p.t.Helper()
 	store, err := kv.NewSupabase(p.database.URL, p.database.Key)
@@ -68,7 +67,7 @@ func (p *pairTest) instance() *Pair {
 	}
 }
 
-// counted knows how many requests are under way.
+// counted counts the requests in progress.
 type counted struct {
 	http.Handler
 	underWay, begun atomic.Int64
@@ -81,8 +80,8 @@ func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.Handler.ServeHTTP(w, r)
 }
 
-// waitForLateWrites waits until what callers have given up has arrived or ended, in both stores: for a while nothing
-// is under way and nothing new comes.
+// waitForLateWrites waits until abandoned requests have arrived or ended in both stores: until none is in progress and
+// none arrives for a while.
 func (p *pairTest) waitForLateWrites() {
 	p.t.Helper()
 	var begun int64
@@ -104,7 +103,7 @@ func (p *pairTest) waitForLateWrites() {
 	}, 2*time.Minute, 20*time.Millisecond)
 }
 
-// throughAPI has the pair's Blobs be another server's, through the API, as on Netlify.
+// throughAPI moves the pair's Blobs to another server, through the API, as on Netlify.
 func (p *pairTest) throughAPI(server *blobstest.Server, limiter *blobs.Limiter) {
 	p.t.Helper()
 	listening := httptest.NewServer(server)
@@ -117,7 +116,7 @@ func (p *pairTest) throughAPI(server *blobstest.Server, limiter *blobs.Limiter) 
 	p.Pair.Blobs = blobs.NewStore(client("kv"), client("kv-indexes"))
 }
 
-// log is what all instances of a test write.
+// log is the log of all instances of a test.
 type log struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -147,7 +146,7 @@ func (p *pairTest) setFaults(f blobstest.Faults) {
 	require.Equal(p.t, http.StatusOK, response.StatusCode)
 }
 
-// traces are those that the test's keys left.
+// outbox returns the keys of the test's outbox entries.
 func (p *pairTest) traces() (keys []string) {
 	p.t.Helper()
 	rows, err := p.database.SQL.Query(p.t.Context(), "select key from kv.outbox where starts_with(key, $1) order by id", p.prefix)
@@ -157,7 +156,7 @@ func (p *pairTest) traces() (keys []string) {
 	return keys
 }
 
-// repair works off every trace there is.
+// repair repairs every outbox entry.
 func (p *pairTest) repair(primary Primary) {
 	p.t.Helper()
 	before := len(p.traces())
@@ -166,7 +165,7 @@ func (p *pairTest) repair(primary Primary) {
 	require.Equal(p.t, Repairs{Found: before, Repaired: before}, r)
 }
 
-// everything is what a store has under the prefix, values by key.
+// everything returns the values under the prefix, by key.
 func (p *pairTest) everything(store kv.Store) map[string]json.RawMessage {
 	p.t.Helper()
 	text, err := store.List(p.t.Context(), kv.ListQuery{Prefix: p.prefix, Values: true})
@@ -245,7 +244,7 @@ func TestWriteIsInBothStoresWhenItReturns(t *testing.T) {
 	}
 }
 
-// A mirror that fails is nobody's problem but ours: it is logged, it leaves a trace, and repair ends it.
+// A failed copy does not fail the write. It is logged, its outbox entry stays, and repair copies it.
 func TestRepairAfterAFailedCopy(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
@@ -274,7 +273,7 @@ func TestRepairAfterAFailedCopy(t *testing.T) {
 	p.requireAlike("after repair")
 	require.Empty(t, p.traces())
 
-	// Blobs first, the database away: Blobs answers all the same.
+	// With Blobs as primary and the database unreachable, Blobs answers.
 	away := p.instance()
 	away.Supabase, err = kv.NewSupabase("http://127.0.0.1:1", "key")
 	require.NoError(t, err)
@@ -282,7 +281,7 @@ func TestRepairAfterAFailedCopy(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, p.log.String(), "add outbox entries")
 
-	// Blobs first, Blobs failing: the caller is told, and the trace stays, since the write may have arrived.
+	// With Blobs as primary and Blobs failing, the caller gets an error and the outbox entry stays: the write may arrive.
 	p.setFaults(blobstest.Faults{ServerError: 1})
 	ctx, cancelWrite := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancelWrite()
@@ -309,8 +308,8 @@ func TestKeysThatBlobsCannotStoreAreRefused(t *testing.T) {
 	require.Empty(t, p.everything(p.Supabase))
 }
 
-// TestConcurrentWritesConverge: several instances write, index and delete the same keys at once, while writes to Blobs
-// arrive late, fail, or lose their answer. None differs after repair. MIRROR_TEST_KEYS says how many keys.
+// TestConcurrentWritesConverge has several instances write, index and delete the same keys, while writes to Blobs arrive
+// late, fail or lose their response. After repair no key differs. MIRROR_TEST_KEYS is the number of keys.
 func TestConcurrentWritesConverge(t *testing.T) {
 	t.Parallel()
 	const instances, callers = 3, 4
@@ -325,8 +324,8 @@ func TestConcurrentWritesConverge(t *testing.T) {
 			var group sync.WaitGroup
 			for i := range instances {
 				pair := p.instance()
-				// So short that many a copy is given up, and what it had under way arrives all the same. Faults are
-				// those of Blobs: a copy to Supabase is given up sooner.
+				// So short that many copies are abandoned, whose requests still arrive. Only Blobs has faults, so a copy
+				// to Supabase gets less time.
 				pair.Timeout = map[Primary]time.Duration{PrimarySupabase: 150 * time.Millisecond, PrimaryBlobs: 5 * time.Millisecond}[direction]
 				store := first(pair, direction)
 				for c := range callers {
@@ -369,8 +368,8 @@ func TestConcurrentWritesConverge(t *testing.T) {
 	}
 }
 
-// TestStoresMatchAModel: MIRROR_TEST_STEPS random operations, applied to both stores, to both mirrored pairs and
-// to a plain model.
+// TestStoresMatchAModel applies MIRROR_TEST_STEPS random operations to both stores, to both mirrored pairs and to a
+// model.
 func TestStoresMatchAModel(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
@@ -385,7 +384,7 @@ func TestStoresMatchAModel(t *testing.T) {
 	}
 }
 
-// both reads from both stores, which must agree.
+// both reads from both stores, and requires the same result.
 type both struct {
 	kv.Store
 	pair *pairTest
@@ -409,7 +408,7 @@ func (b both) List(ctx context.Context, q kv.ListQuery) (string, error) {
 	return one, err
 }
 
-// Many callers add to one index at a time. Each copies what it added, and need not wait until nobody else does.
+// Many callers add to one index at a time. Each copies what it added, without waiting for the others.
 func TestCopiesOfMembersMayOverlap(t *testing.T) {
 	t.Parallel()
 	p, ctx := newPair(t), t.Context()

@@ -15,7 +15,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// TestRunbookStatesTheCostOfOperations counts requests to Netlify's API, and holds the runbook's table against them.
+// TestRunbookStatesTheCostOfOperations counts requests to Netlify's API, and compares the runbook's table with them.
 func TestRunbookStatesTheCostOfOperations(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/ROLLBACK.md")
@@ -28,7 +28,7 @@ func TestRunbookStatesTheCostOfOperations(t *testing.T) {
 	ctx := t.Context()
 	stores := []kv.Store{p.Blobs, NewBlobsPrimary(p.Pair), NewSupabasePrimary(p.Pair)}
 
-	// Each store has twenty entries of its own, in two indexes.
+	// Each store has twenty entries in two indexes.
 	prefix := func(i int) string { return fmt.Sprint(p.prefix, i, "/") }
 	entry := func(i int, name string, indexes ...string) kv.Entry {
 		e := kv.Entry{Key: prefix(i) + name, Value: `{"n":1}`, Indexes: []kv.Index{}}

@@ -16,15 +16,14 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// deployment is the instances that answer at a moment. While a deploy goes out, those of before and after do.
+// deployment is the instances that serve requests. During a deploy, the old and the new ones do.
 type deployment struct {
 	mu     sync.RWMutex
 	stores []kv.Store
 	turn   atomic.Int64
-	// calls is held by every caller for as long as its writes are under way, so that the stores can be compared
-	// between them.
+	// calls is held by every caller during its writes, so that the stores can be compared between writes.
 	calls sync.RWMutex
-	made  [callers]atomic.Int64 // calls that have ended, by caller
+	made  [callers]atomic.Int64 // finished calls, by caller
 }
 
 const callers = 4
@@ -35,7 +34,7 @@ func (d *deployment) any() kv.Store {
 	return d.stores[int(d.turn.Add(1))%len(d.stores)]
 }
 
-// phase waits until every caller has called some times more.
+// phase waits until every caller has made some more calls.
 func (d *deployment) phase(t *testing.T) {
 	t.Helper()
 	const each = 3
@@ -53,7 +52,7 @@ func (d *deployment) phase(t *testing.T) {
 	}, 2*time.Minute, time.Millisecond, "the callers went on")
 }
 
-// roll goes from what there is to what is next: both together for a phase, then the next alone.
+// roll deploys the next instances: beside the old ones for a phase, and then alone.
 func (d *deployment) roll(t *testing.T, next ...kv.Store) {
 	t.Helper()
 	d.mu.Lock()
@@ -67,8 +66,7 @@ func (d *deployment) roll(t *testing.T, next ...kv.Store) {
 	d.phase(t)
 }
 
-// caller counts up entries of its own through whichever instance answers, and wants to read what it was told was
-// written.
+// caller counts up its own entries through any instance, and requires to read what was acknowledged.
 func (d *deployment) caller(t *testing.T, p *pairTest, number int, stop <-chan struct{}) (written int) {
 	for n := 0; ; n++ {
 		select {
@@ -83,7 +81,7 @@ func (d *deployment) caller(t *testing.T, p *pairTest, number int, stop <-chan s
 	}
 }
 
-// call writes, reads, and sometimes deletes one entry. It is false where that failed.
+// call writes, reads and sometimes deletes one entry. It returns false on a failure.
 func (d *deployment) call(t *testing.T, p *pairTest, number, n int) bool {
 	d.calls.RLock()
 	defer d.calls.RUnlock()
@@ -113,13 +111,13 @@ func (d *deployment) call(t *testing.T, p *pairTest, number, n int) bool {
 	return true
 }
 
-// TestSwitchAndRollbackUnderTraffic walks docs/ROLLBACK.md from Blobs to Supabase and back: no caller gets an
-// error, and nothing that was acknowledged is lost.
+// TestSwitchAndRollbackUnderTraffic follows docs/ROLLBACK.md from Blobs to Supabase and back. No caller gets an error,
+// and no acknowledged write is lost.
 func TestSwitchAndRollbackUnderTraffic(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	ctx := t.Context()
-	for i := range 50 { // from before anybody thought of a switch
+	for i := range 50 { // from before the switch
 		_, err := p.Blobs.Upsert(ctx, kv.Entry{Key: fmt.Sprintf("%sold/%02d", p.prefix, i), Value: fmt.Sprintf(`{"old":%d}`, i),
 			Indexes: []kv.Index{{Key: p.prefix + "index", Member: kv.TextMember(fmt.Sprint("old-", i))}}})
 		require.NoError(t, err)
@@ -132,7 +130,7 @@ func TestSwitchAndRollbackUnderTraffic(t *testing.T) {
 	stop := make(chan struct{})
 	written := make([]int, callers)
 	var group sync.WaitGroup
-	t.Cleanup(func() { // where the test ends early
+	t.Cleanup(func() { // if the test fails early
 		select {
 		case <-stop:
 		default:
@@ -151,7 +149,7 @@ func TestSwitchAndRollbackUnderTraffic(t *testing.T) {
 	}
 	d.phase(t)
 	d.roll(t, blobsMirrored...) // 1. mirror on
-	p.copyEverything()          // 2. migrate what nobody wrote since
+	p.copyEverything()          // 2. migrate the rest
 	requireAlike("3. verify")
 	d.roll(t, supabaseMirrored...) // 4. the switch
 	requireAlike("after the switch")
@@ -181,8 +179,8 @@ func TestSwitchAndRollbackUnderTraffic(t *testing.T) {
 	}
 }
 
-// copyEverything stands in for the migration: each blob is copied as a write of it would be, and of the index entry,
-// which grows all the time, the members.
+// copyEverything stands in for the migration: it copies each blob like a write of it. Of the growing index entry it
+// copies the members.
 func (p *pairTest) copyEverything() {
 	p.t.Helper()
 	var list struct{ Keys []string }
@@ -197,7 +195,7 @@ func (p *pairTest) copyEverything() {
 	}
 }
 
-// unlike lists what differs. Members that instances of both kinds added during a switch may be in another order.
+// unlike lists differences. Members that were added during a switch may be in another order.
 func (p *pairTest) unlike() []difference {
 	sorted := func(c map[string]json.RawMessage) contents {
 		for key, value := range c {
