@@ -163,8 +163,8 @@ func interopBlobs(t *testing.T, js *javaScript, way string, c *Client) {
 	}
 }
 
-// interopList decodes keys: unlike hosted Blobs, this server lists them percent-encoded. Through the API it lists nothing
-// under a prefix, since it takes the query for a part of the store's name.
+// interopList decodes keys: unlike hosted Blobs, this server lists them percent-encoded. Through the API it lists
+// nothing under a prefix, since it takes the query for a part of the store's name.
 func interopList(t *testing.T, js *javaScript, way string, c *Client) {
 	want := []string{}
 	for i, key := range interopKeys {

@@ -18,8 +18,8 @@ type Listed struct {
 	LastModified time.Time // zero: the service does not say
 }
 
-// List iterates over the blobs whose keys begin with the prefix, in the service's order, and ends with the first error. Each page is a
-// request of its own, so blobs that are written or deleted meanwhile may be missing or not.
+// List iterates over the blobs whose keys begin with the prefix, in the service's order, and ends with the first
+// error. Each page is a request of its own, so blobs that are written or deleted meanwhile may be missing or not.
 func (c *Client) List(ctx context.Context, prefix string) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
 		a, from, err := c.access(ctx)

@@ -15,7 +15,7 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// benchProject stands in for a Supabase project that always gives the same answer.
+// benchProject stands in for a Supabase project that always returns the same response.
 func benchProject(b *testing.B, answer string) *Supabase {
 	b.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -31,8 +31,7 @@ func benchProject(b *testing.B, answer string) *Supabase {
 
 const benchChanges = `{"cursor":"0123456789abcdef/1700000000000/100:100:","all":false,"keys":["docs/1","docs/2"]}`
 
-// BenchmarkStore is a call of the store, with a project that takes no time to answer. Plain is the same by net/http
-// alone.
+// BenchmarkStore measures calls of the store to a project that responds at once. Plain uses net/http alone.
 func BenchmarkStore(b *testing.B) {
 	value := `{"text":"` + strings.Repeat("some words ", 27) + `"}`
 	b.Run("Get", func(b *testing.B) {
@@ -85,7 +84,7 @@ func BenchmarkStore(b *testing.B) {
 	})
 }
 
-// BenchmarkCache is an answer from memory.
+// BenchmarkCache measures reads from memory.
 func BenchmarkCache(b *testing.B) {
 	for _, size := range []int{300, 45_000} {
 		b.Run(fmt.Sprintf("HitOf%d", size), func(b *testing.B) {
@@ -105,7 +104,7 @@ func BenchmarkCache(b *testing.B) {
 	}
 }
 
-// BenchmarkParse is reading what callers and the database send back.
+// BenchmarkParse measures parsing what callers and the database send.
 func BenchmarkParse(b *testing.B) {
 	cursor := Cursor{Question: "0123456789ab", Key: "docs/0000100"}.String()
 	for name, parse := range map[string]func() bool{

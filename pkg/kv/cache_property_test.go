@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// setting reads a number from the environment.
+// setting returns a number from the environment.
 func setting(t testing.TB, name string, otherwise int) int {
 	t.Helper()
 	text := os.Getenv(name)
@@ -31,7 +31,7 @@ func setting(t testing.TB, name string, otherwise int) int {
 	return n
 }
 
-// seedOf is a seed that a failing test names.
+// seedOf returns a seed, which a failing test logs.
 func seedOf(t testing.TB) uint64 {
 	t.Helper()
 	seed := uint64(setting(t, "CACHE_TEST_SEED", int(time.Now().UnixNano()&0x7fffffff)))
@@ -43,11 +43,11 @@ func seedOf(t testing.TB) uint64 {
 	return seed
 }
 
-// world is what is committed under a prefix, as a plain model: values by key, the members of the index entry in the
-// order of their positions, and which entries have the index.
+// world is a model of what is committed under a prefix: values by key, the members of the index entry in the order of
+// their positions, and the entries that have the index.
 type world struct {
 	values  map[string]string
-	indexed map[string]string // key to its member
+	indexed map[string]string // member by key
 	members []string
 }
 
@@ -55,7 +55,7 @@ func (w world) clone() world {
 	return world{maps.Clone(w.values), maps.Clone(w.indexed), slices.Clone(w.members)}
 }
 
-// What the three reads of the test answer in this world. Keys are given without the prefix.
+// The next three methods return the results of the test's reads in this world. Keys have no prefix.
 
 func (w world) get(key string) string {
 	if key == "x" {
@@ -84,7 +84,7 @@ func (w world) query(prefix string) string {
 	return `{"results":[` + strings.Join(found, ",") + `]`
 }
 
-// interleaving runs writers and readers one step at a time, in an order that the seed decides.
+// interleaving runs writers and readers one step at a time, in an order that depends on the seed.
 type interleaving struct {
 	t      *testing.T
 	random *rand.Rand
@@ -95,16 +95,16 @@ type interleaving struct {
 	stales []time.Duration
 
 	writers  []*openWriter
-	busy     map[string]bool // keys and members that an open transaction has touched
-	worlds   []world         // every committed state, the last one being current
-	ends     []time.Time     // when each but the last was over
+	busy     map[string]bool // keys and members that an open transaction has changed
+	worlds   []world         // every committed state, the current one last
+	ends     []time.Time     // when each but the last ended
 	acked    []ack
 	counter  int
 	sources  map[Source]int
-	elements int // how many members were ever added
+	elements int // the number of members added so far
 }
 
-// openWriter is a transaction and what will have changed once it commits.
+// openWriter is an open transaction and its effects.
 type openWriter struct {
 	conn    *pgx.Conn
 	tx      pgx.Tx
@@ -113,7 +113,7 @@ type openWriter struct {
 	version string
 }
 
-// ack is a write that was acknowledged, and the first state that has it.
+// ack is an acknowledged write, and the first state that has it.
 type ack struct {
 	version string
 	world   int
@@ -136,7 +136,7 @@ func (n *interleaving) commit(version string, effects ...func(*world)) {
 	if version != "" {
 		n.acked = append(n.acked, ack{version, len(n.worlds) - 1})
 	}
-	if len(n.worlds) > 400 { // older ones are beyond every staleness by far
+	if len(n.worlds) > 400 { // older ones are beyond every staleness
 		drop := len(n.worlds) - 200
 		n.worlds, n.ends = n.worlds[drop:], n.ends[drop:]
 		n.acked = slices.DeleteFunc(n.acked, func(a ack) bool { return a.world < drop })
@@ -146,7 +146,7 @@ func (n *interleaving) commit(version string, effects ...func(*world)) {
 	}
 }
 
-// write makes one random change: through a function, by SQL, or within an open transaction.
+// write makes one random change: through a function, through SQL, or in an open transaction.
 func (n *interleaving) write() {
 	t, ctx := n.t, n.t.Context()
 	w := n.writers[n.random.IntN(len(n.writers))]
@@ -257,7 +257,7 @@ func (n *interleaving) transact() {
 		var err error
 		w.tx, err = w.conn.Begin(n.t.Context())
 		require.NoError(n.t, err)
-		if n.random.IntN(2) == 0 { // a transaction id from long before the first write
+		if n.random.IntN(2) == 0 { // its transaction id is older than the first write
 			_, err = w.tx.Exec(n.t.Context(), "select pg_current_xact_id()")
 			require.NoError(n.t, err)
 		}
@@ -275,7 +275,7 @@ func (n *interleaving) transact() {
 	w.tx, w.effects, w.touched, w.version = nil, nil, nil, ""
 }
 
-// read asks one cache, and holds the answer against every state that it may tell of.
+// read reads from one cache, and compares the result with every state that it may show.
 func (n *interleaving) read() {
 	t, ctx := n.t, n.t.Context()
 	i := n.random.IntN(len(n.caches))
@@ -310,7 +310,7 @@ func (n *interleaving) read() {
 	case 2:
 		answer, err = n.caches[i].Get(ctx, n.prefix+"x", f)
 		want = func(w world) string { return w.get("x") }
-		body = sortedMembers // positions are taken when a statement runs, and this model does not follow them
+		body = sortedMembers // the model does not follow positions, which are assigned when a statement runs
 	case 3:
 		answer, err = n.caches[i].List(ctx, ListQuery{Prefix: n.prefix + "k", Values: true}, f)
 		want = func(w world) string { return w.list(n.prefix) }
@@ -354,13 +354,13 @@ func sortedMembers(text string) string {
 	return string(sorted)
 }
 
-// TestCacheAgainstAModel runs random interleavings of writers (functions, SQL, transactions that overlap) and
-// readers on several instances, and compares every answer with a model. CACHE_TEST_ROUNDS says how many. It does not
-// run beside others, which do not count on its bursts of changes.
+// TestCacheAgainstAModel runs CACHE_TEST_ROUNDS random interleavings of writers (functions, SQL, overlapping
+// transactions) and readers on several instances, and compares every result with a model. It is not parallel, because
+// other tests do not expect its bursts of changes.
 func TestCacheAgainstAModel(t *testing.T) {
 	const stepsOfARound = 12
 	rounds, seed := setting(t, "CACHE_TEST_ROUNDS", 400), seedOf(t)
-	const workers = 4 // whose transactions run beside each other's, so that snapshots have something in them
+	const workers = 4 // their transactions overlap, so that snapshots have transactions in progress
 	var done atomic.Int64
 	for worker := range workers {
 		t.Run(fmt.Sprint("Writers", worker), func(t *testing.T) {
@@ -397,7 +397,7 @@ func newInterleaving(t *testing.T, random *rand.Rand) *interleaving {
 		cache := NewCache(n.store, CacheConfig{Entries: 6 + random.IntN(10), MaxBytes: 1 << 20, TTL: 20 * time.Second, MaxStale: stale, KeepEmpty: random.IntN(2) == 0})
 		cache.now = n.clock.now
 		if i%2 == 1 {
-			cache.large = 1 // these look at the feed first, for every answer
+			cache.large = 1 // this one revalidates every result by a look
 		}
 		n.caches, n.stales = append(n.caches, cache), append(n.stales, stale)
 	}
@@ -434,8 +434,7 @@ func (n *interleaving) step() {
 	}
 }
 
-// requireStatsAddUp holds what the caches count against the answers that they gave, and what they say they hold
-// against what is there.
+// requireStatsAddUp compares the caches' counters with the results that they returned, and with what they hold.
 func (n *interleaving) requireStatsAddUp() {
 	n.t.Helper()
 	counted := map[Source]int{}
@@ -455,7 +454,7 @@ func (n *interleaving) requireStatsAddUp() {
 	require.Equal(n.t, n.sources, counted)
 }
 
-// burst makes more changes than one look tells of.
+// burst makes more changes than one look returns.
 func (n *interleaving) burst() {
 	for _, sql := range []string{
 		"insert into public.kv_store (key, value) select $1 || 'burst/' || i, '0' from generate_series(1, 1100) as i",
@@ -466,8 +465,8 @@ func (n *interleaving) burst() {
 	}
 }
 
-// TestCacheStalenessInRealTime races writers and readers in real time: each writer counts up its own
-// keys, and no reader may find a count that is older than its cache's staleness. CACHE_TEST_SECONDS says how long.
+// TestCacheStalenessInRealTime runs writers and readers for CACHE_TEST_SECONDS. Each writer counts up its own keys,
+// and no reader may see a count that is older than its cache's staleness.
 func TestCacheStalenessInRealTime(t *testing.T) {
 	t.Parallel()
 	seconds, seed := setting(t, "CACHE_TEST_SECONDS", 2), seedOf(t)
@@ -499,7 +498,7 @@ func TestCacheStalenessInRealTime(t *testing.T) {
 			cache.large = 1
 		}
 		random := rand.New(rand.NewPCG(seed, uint64(100+r)))
-		for range 2 { // two callers of one cache
+		for range 2 { // two callers of each cache
 			source := rand.New(rand.NewPCG(random.Uint64(), 0))
 			group.Go(func() {
 				for time.Now().Before(end) && !t.Failed() {
@@ -531,7 +530,7 @@ func TestCacheStalenessInRealTime(t *testing.T) {
 	require.Positive(t, hits.Load())
 }
 
-// countUp writes a number through the store or, in a transaction that stays open for a while, by SQL.
+// countUp writes a number through the store, or through SQL in a transaction that stays open for a while.
 func countUp(ctx context.Context, random *rand.Rand, store *Supabase, conn *pgx.Conn, key string, n int) (version string, err error) {
 	value := fmt.Sprintf(`{"n":%d}`, n)
 	if random.IntN(2) == 0 {
@@ -550,7 +549,7 @@ func countUp(ctx context.Context, random *rand.Rand, store *Supabase, conn *pgx.
 	return version, tx.Commit(ctx)
 }
 
-// acknowledged is what one key counted up to, and when that was acknowledged.
+// acknowledged has the counts of one key, and when they were acknowledged.
 type acknowledged struct {
 	mu  sync.Mutex
 	all []acknowledgement
@@ -571,7 +570,7 @@ func (a *acknowledged) add(n int, version string) {
 	}
 }
 
-// by is the last count that was acknowledged at the time, and its version.
+// by returns the last count acknowledged at the time, and its version.
 func (a *acknowledged) by(at time.Time) (int, string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

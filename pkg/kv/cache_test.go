@@ -17,7 +17,7 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// handClock is a clock that only a test moves.
+// handClock is a clock that the test moves.
 type handClock struct {
 	mu sync.Mutex
 	at time.Time
@@ -37,7 +37,7 @@ func (c *handClock) pass(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
-// cacheTest is a cache on a road to the real database, with a clock that the test moves.
+// cacheTest is a cache of the real database, with requests that the test sees and a clock that it moves.
 type cacheTest struct {
 	*Cache
 	t      *testing.T
@@ -62,7 +62,7 @@ func newCacheTest(t *testing.T, change func(*CacheConfig)) *cacheTest {
 	return c
 }
 
-// put writes behind the cache's back.
+// put writes to the database past the cache.
 func (c *cacheTest) put(key, value string, indexes ...Index) Written {
 	c.t.Helper()
 	written, err := c.store.Upsert(c.t.Context(), Entry{Key: c.prefix + key, Value: value, Indexes: indexes})
@@ -70,7 +70,7 @@ func (c *cacheTest) put(key, value string, indexes ...Index) Written {
 	return written
 }
 
-// requireGet wants the value of a key, how it was come by, and the calls that it took.
+// requireGet requires the value of a key, its source, and the calls that it took.
 func (c *cacheTest) requireGet(key, value string, source Source, calls ...string) ReadResult {
 	c.t.Helper()
 	return c.requireGetWith(Freshness{}, key, value, source, calls...)
@@ -123,7 +123,7 @@ func TestHitWithinTheStaleness(t *testing.T) {
 	require.Equal(t, CacheStats{Hits: 1, Misses: 2, Revalidations: 1, Invalidations: 1, Entries: 1, Bytes: c.Stats().Bytes}, c.Stats())
 }
 
-// Whoever finds nothing writes it, and looks again at once.
+// A caller that finds nothing often writes it, and reads again at once.
 func TestEmptyResultsAreKeptOnlyWithKeepEmpty(t *testing.T) {
 	t.Parallel()
 	query := func(c *cacheTest) Query {
@@ -150,7 +150,7 @@ func TestEmptyResultsAreKeptOnlyWithKeepEmpty(t *testing.T) {
 	ask(c, SourceHit, 1)
 	c.road.taken()
 
-	// What was found and is gone is like any change: it shows when the staleness is over, and is then not kept.
+	// A deletion is like any change: it shows after the staleness, and the empty result is not kept.
 	_, err := c.store.Delete(t.Context(), c.prefix+"none")
 	require.NoError(t, err)
 	c.requireGet("none", `{}`, SourceHit)
@@ -160,7 +160,7 @@ func TestEmptyResultsAreKeptOnlyWithKeepEmpty(t *testing.T) {
 	ask(c, SourceMiss, 0)
 	require.Zero(t, c.Stats().Entries)
 
-	// An empty list stays in memory: by default it is as new as the request in any case.
+	// An empty list is kept: by default lists are as new as the request.
 	c.requireList(ListQuery{}, SourceMiss, "kv_query", "kv_list")
 	c.requireList(ListQuery{}, SourceHit)
 
@@ -202,14 +202,14 @@ func TestOneLookCountsForAllResults(t *testing.T) {
 	c.put("c", `{"n":2}`, Index{Key: c.prefix + "x", Member: "n"})
 	c.requireGet("c", `{"n":2}`, SourceMiss, "kv_get since")
 	c.requireGet("a", `{"n":1}`, SourceHit)
-	c.requireGet("x", `["m","n"]`, SourceMiss, "kv_get") // a member was added by the upsert of another entry
+	c.requireGet("x", `["m","n"]`, SourceMiss, "kv_get") // the upsert of another entry added a member
 	c.requireList(ListQuery{Prefix: "b/"}, SourceHit)
 	c.requireList(ListQuery{Prefix: "b/", Values: true}, SourceHit)
 	ask(SourceMiss, "kv_query") // it depends on its prefix
 	ask(SourceHit)
 }
 
-// Not parallel: others do not count on a thousand changes at once.
+// Not parallel: other tests do not expect a thousand changes at once.
 func TestEveryKindOfChangeInvalidates(t *testing.T) {
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = 0 })
 	exec := func(sql string, args ...any) {
@@ -276,7 +276,7 @@ func TestLargeResultIsRevalidatedWithoutLoading(t *testing.T) {
 	c.requireGet("big", big, SourceMiss, "kv_get since")
 	c.requireGet("small", `{}`, SourceMiss, "kv_get")
 	c.requireGet("big", big, SourceRevalidated, "kv_changes")
-	c.requireGet("small", `{}`, SourceMiss, "kv_get") // it is not kept: only asking again would tell whether it holds
+	c.requireGet("small", `{}`, SourceMiss, "kv_get") // not kept: to revalidate it means to load it
 	c.put("small", `[]`)
 	c.requireGet("big", big, SourceRevalidated, "kv_changes")
 	c.requireGet("small", `[]`, SourceMiss, "kv_get")
@@ -301,7 +301,7 @@ func TestTTL(t *testing.T) {
 	c.requireGet("big", big, SourceMiss, "kv_get")
 }
 
-// An instance that was frozen may see its monotonic clock stand still, and one whose clock is set may see it jump.
+// The monotonic clock may stop while an instance is frozen, and the wall clock may be set.
 func TestAgeUsesTheClockThatSawMoreTime(t *testing.T) {
 	then := time.Now()
 	wall := then.Round(0)
@@ -327,11 +327,11 @@ func TestFreshness(t *testing.T) {
 	}
 	third := c.put("a", `{"n":3}`)
 	c.requireGetWith(Freshness{Bypass: true}, "a", `{"n":3}`, SourceBypass, "kv_get")
-	c.requireGet("a", `{"n":3}`, SourceHit) // what was seen once is not unseen later
+	c.requireGet("a", `{"n":3}`, SourceHit) // a later read shows nothing older
 	c.requireGetWith(Freshness{After: third.Version}, "a", `{"n":3}`, SourceMiss, "kv_get since")
 	c.requireGetWith(Freshness{After: third.Version}, "a", `{"n":3}`, SourceHit)
 
-	// A write whose transaction was running at the cursor is not covered by it, though its id is smaller.
+	// A write whose transaction was in progress at the cursor is not covered, though its id is smaller.
 	tx, err := c.sql.Begin(t.Context())
 	require.NoError(t, err)
 	var open string
@@ -351,7 +351,7 @@ func TestResultLoadedWhileTheCursorMovedIsNotKept(t *testing.T) {
 
 func testLoadingWhileTheCursorMoves(t *testing.T, looked bool) {
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Hour })
-	if looked { // then an answer is loaded without the feed
+	if looked { // then results are loaded without a look
 		c.put("first", `{}`)
 		c.requireGet("first", `{}`, SourceMiss, "kv_get since")
 	}
@@ -362,7 +362,7 @@ func testLoadingWhileTheCursorMoves(t *testing.T, looked bool) {
 		forward() // the database has answered
 		c.road.block(nil)
 		close(loaded)
-		<-goOn // and the answer is on its way
+		<-goOn // and the response is delayed
 	})
 	var slow ReadResult
 	var wg sync.WaitGroup
@@ -383,8 +383,8 @@ func testLoadingWhileTheCursorMoves(t *testing.T, looked bool) {
 	c.requireGet("slow", `{"n":2}`, SourceMiss, "kv_get")
 }
 
-// Another caller's look may move the cursor between the moment an answer is found in memory and the look that is to
-// confirm it.
+// Another caller's look may move the cursor after a result was found in memory and before the look that revalidates
+// it.
 func TestLookConfirmsOnlyResultsAsOfItsCursor(t *testing.T) {
 	t.Parallel()
 	c := newCacheTest(t, func(config *CacheConfig) { config.MaxStale = time.Second })
@@ -396,7 +396,7 @@ func TestLookConfirmsOnlyResultsAsOfItsCursor(t *testing.T) {
 	looked := make(chan struct{})
 	c.road.block(func(_ http.ResponseWriter, function string, forward func()) {
 		c.road.block(nil)
-		if function == "kv_changes" { // on its way when everything else happens
+		if function == "kv_changes" { // delayed until everything else has happened
 			c.put("big", big(2))
 			_, err := c.Get(t.Context(), c.prefix+"other", Freshness{})
 			if err != nil {
@@ -412,7 +412,7 @@ func TestLookConfirmsOnlyResultsAsOfItsCursor(t *testing.T) {
 	require.True(t, big(2) == answer.Body)
 	c.road.taken()
 
-	// The same in the other order: the cursor moves before the look is sent.
+	// The other order: the cursor moves before the look is sent.
 	c.clock.pass(time.Second)
 	known, cursor, _ := c.recall(mustGetRead(t, c.prefix+"big"), Freshness{})
 	require.NotNil(t, known)
@@ -448,7 +448,7 @@ func TestLookForALargeResultCountsForSmallOnes(t *testing.T) {
 	c.put("almost", almost)
 	c.requireGet("almost", almost, SourceMiss, "kv_get")
 	c.clock.pass(time.Second)
-	c.requireGet("almost", almost, SourceMiss, "kv_get since") // written after the last look, and loaded without one: dropped once too often
+	c.requireGet("almost", almost, SourceMiss, "kv_get since") // written after the last look and loaded without one, so dropped once too often
 	c.clock.pass(time.Second)
 	c.requireGet("almost", almost, SourceRevalidated, "kv_get since")
 }
@@ -504,7 +504,7 @@ func TestLeastRecentlyUsedIsEvictedFirst(t *testing.T) {
 	for _, key := range []string{"a", "b", "c"} {
 		c.put(key, `{}`)
 		c.requireGet(key, `{}`, SourceMiss, call)
-		call = "kv_get" // while the look is young enough
+		call = "kv_get" // while the last look is recent enough
 	}
 	c.requireGet("a", `{}`, SourceHit)
 	c.put("d", `{}`)
@@ -632,7 +632,7 @@ func TestReadsDuringAWarmStart(t *testing.T) {
 	c.StartWarm(t.Context(), WarmEntries, []string{c.prefix + "a"}, func(err error) { done <- err })
 	<-arrived
 	c.requireGet("a", `{}`, SourceMiss, "kv_warm_get", "kv_get")
-	c.requireGet("a", `{}`, SourceMiss, "kv_get") // the cache is the warm start's until it has ended
+	c.requireGet("a", `{}`, SourceMiss, "kv_get") // nothing is kept before the warm start has ended
 	close(goOn)
 	require.Error(t, <-done)
 	c.requireGet("a", `{}`, SourceMiss, "kv_get since")

@@ -19,8 +19,8 @@ import (
 	"netlify-supabase-kv/pkg/upstream"
 )
 
-// gateway stands in for PostgREST and what is in front of it on a bad day, which the real ones do not have on demand:
-// it answers each request with the next of its replies, and the last one from then on.
+// gateway stands in for a failing PostgREST and for what is in front of it. It sends its replies in turn, and then
+// always the last.
 type gateway struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -34,7 +34,7 @@ type reply struct {
 	body        string
 	header      map[string]string
 	cut         bool          // close the connection in the middle of the body
-	pause       time.Duration // before anything
+	pause       time.Duration // before the reply
 }
 
 func value(text string) reply { return reply{status: 200, contentType: responseType, body: text} }
@@ -78,7 +78,7 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// asked counts the requests so far, also where one that was given up is still being served.
+// asked counts the requests, including abandoned ones that are still being served.
 func (g *gateway) asked() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -92,24 +92,24 @@ func (g *gateway) store(t *testing.T) *Supabase {
 	return store
 }
 
-// page is a gateway's own.
+// page is a gateway's own page.
 func page(status int) reply {
 	return reply{status: status, contentType: "text/html", body: "<html>nginx 127.0.0.1</html>"}
 }
 
-// gatewaySays is an answer of Supabase's gateway in JSON, as Kong or the code that replaced it gives them.
+// gatewaySays is a JSON response of Supabase's gateway, Kong or its successor.
 func gatewaySays(status int, body string) reply {
 	return reply{status: status, contentType: "application/json", body: body}
 }
 
 const again = true
 
-// badAnswers are examples of failures, with what they mean.
+// badAnswers are examples of failures and their meanings.
 var badAnswers = map[string]struct {
 	reply
 	again bool
 	want  Code
-	says  string // a part of the sentence
+	says  string // a part of the message
 }{
 	"TooManyRequests":        {page(429), again, CodeRateLimited, "rate"},
 	"BadGateway":             {page(502), again, CodeDatabaseUnreachable, "could not be reached"},
@@ -185,8 +185,7 @@ var badAnswers = map[string]struct {
 	"AnotherBugOfOurs":       {failed(500, "XX000"), false, CodeDatabaseUnreachable, "its log says why"},
 }
 
-// TestEveryFailureHasAnExample finds rows of failures, and codes in them, that no bad answer matches: add one, which
-// says what the row means.
+// TestEveryFailureHasAnExample finds rows of failures, and codes in them, that no example in badAnswers matches.
 func TestEveryFailureHasAnExample(t *testing.T) {
 	var examples []*postgrestError
 	for _, c := range badAnswers {
@@ -211,8 +210,7 @@ func TestEveryFailureHasAnExample(t *testing.T) {
 	}
 }
 
-// TestBadResponses: what asks again until the time is over, and what is told at once, in words that name the
-// cause.
+// TestBadResponses checks which responses are repeated, and that messages name the cause.
 func TestBadResponses(t *testing.T) {
 	for name, c := range badAnswers {
 		t.Run(name, func(t *testing.T) {
@@ -379,7 +377,7 @@ func TestDeadlineExceeded(t *testing.T) {
 	require.Equal(t, CodeDeadlineExceeded, CodeOf(err), "got %v", err)
 }
 
-// A database that refuses connections may make the last attempts hang, or the last one be cut off by the clock.
+// The last attempts may hang or time out while a database refuses connections.
 func TestCauseIsReportedRatherThanATimeout(t *testing.T) {
 	hang := reply{status: 200, pause: time.Minute}
 	for name, replies := range map[string][]reply{
@@ -504,7 +502,7 @@ func TestInvalidQueryIsNotSent(t *testing.T) {
 	require.Zero(t, g.asked())
 }
 
-// Each header takes PostgREST time, and a key that is no JWT is refused as a token.
+// Each header costs PostgREST time, and a key that is not a JWT is not a bearer token.
 func TestRequestHeaders(t *testing.T) {
 	t.Parallel()
 	for key, token := range map[string][]string{"eyJ.a.b": {"Bearer eyJ.a.b"}, "sb_secret_a": nil, "sb_publishable_a": nil} {

@@ -37,7 +37,7 @@ func FuzzChanges(f *testing.F) {
 	})
 }
 
-// FuzzCovers: a version that a caller made up, or one of another database, is never taken for one that was seen.
+// FuzzCovers checks that an invented version, or one of another database, is never covered.
 func FuzzCovers(f *testing.F) {
 	for _, seed := range [][2]string{{"01234567e/1/3:9:4,5", "01234567.4"}, {"01234567e/1/3:9:4,5", "01234567.8"}, {"01234567e/1/3:9:", "01234567.9"},
 		{"01234567e/1/3:9:", "12345678.1"}, {"", ""}, {"01234567e//::", "01234567."}, {"01234567e/1/3:9:4", "01234567.04"}, {"01234567e/1/3:9:4", "01234567.+4"}} {
@@ -55,7 +55,7 @@ func FuzzCovers(f *testing.F) {
 	})
 }
 
-// FuzzStrings: what is written as a JSON string says the same, and half of a surrogate pair is found wherever one is.
+// FuzzStrings checks that JSON strings round-trip, and that half of a surrogate pair is found.
 func FuzzStrings(f *testing.F) {
 	for _, text := range []string{"", "a\"\\/\b\f\n\r\t\x00\x1f\x7f\u2028é😀", "\xff", "\\ud800", `\ud83d\ude00`, `\ud800\ud83d\ude00`, `\\ud800`, `\ude00\ud83d`, "\ufffd", `\ufffd`, `\ud83d\u0041`} {
 		f.Add(text)
@@ -70,20 +70,19 @@ func FuzzStrings(f *testing.F) {
 			require.Equal(t, text, back)
 		}
 
-		quoted := `"` + text + `"` // a string with whatever escapes the text has
+		quoted := `"` + text + `"` // a string with the text's escapes
 		var decoded string
 		if !utf8.ValidString(text) || json.Unmarshal([]byte(quoted), &decoded) != nil {
 			return
 		}
 		if strings.Contains(text, "\ufffd") || strings.Contains(strings.ToLower(text), `\ufffd`) {
-			return // Go writes the same for half a pair
+			return // Go decodes half a pair to the same
 		}
 		require.Equal(t, strings.Contains(decoded, "\ufffd"), HasLoneSurrogate(quoted), "%s", quoted)
 	})
 }
 
-// FuzzMembers: a string and a number never make the same member, and what a member is written as in JSON reads as
-// that member.
+// FuzzMembers checks that a string and a number never make the same member, and that members round-trip through JSON.
 func FuzzMembers(f *testing.F) {
 	for _, text := range []string{"", "5", "5.0", "-1e400", "\x015", "\x01", "\x01\x01", "\"a\"", `"5"`, `"\u00015"`, `"\u0000"`, `"\ud800"`, "a\xff", "05", "1]", "null"} {
 		f.Add(text)
@@ -116,7 +115,7 @@ func FuzzMembers(f *testing.F) {
 	})
 }
 
-// FuzzDepth: the levels that are counted without a parser are those that a parser finds.
+// FuzzDepth compares the depth with a parser's.
 func FuzzDepth(f *testing.F) {
 	for _, text := range []string{`{}`, `[[],{"a":[1]}]`, `{"[":"]\"["}`, `"\\"`, `null`, `[["\\\"["]]`, strings.Repeat("[", 50) + strings.Repeat("]", 50)} {
 		f.Add(text)
@@ -131,7 +130,7 @@ func FuzzDepth(f *testing.F) {
 			if errors.Is(err, io.EOF) {
 				break
 			}
-			if err != nil { // a number that no float holds, which is JSON all the same
+			if err != nil { // valid JSON with a number beyond float64
 				return
 			}
 			switch token {
@@ -146,13 +145,13 @@ func FuzzDepth(f *testing.F) {
 	})
 }
 
-// roundTrip is a function that answers requests.
+// roundTrip is a function as an [http.RoundTripper].
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// FuzzPostgRESTResponses: whatever answers in the place of PostgREST, a caller is told one of few fixed sentences,
-// and nothing but what our own functions say in words for the caller.
+// FuzzPostgRESTResponses checks that any response gives one of a few fixed messages, except those that the kv_*
+// functions write for callers.
 func FuzzPostgRESTResponses(f *testing.F) {
 	for _, seed := range []struct {
 		status                 int
@@ -200,7 +199,7 @@ func FuzzPostgRESTResponses(f *testing.F) {
 	})
 }
 
-// FuzzProjects: an address or a key that cannot be one is refused before it is used, and not repeated to the caller.
+// FuzzProjects checks that an invalid address or key is refused before it is used, and not quoted.
 func FuzzProjects(f *testing.F) {
 	for _, seed := range [][2]string{{"https://x.supabase.co/", "key"}, {"x.supabase.co", "key"}, {" http://[::1]:1 ", " k\n"}, {"http://%zz", ""}, {"https://u:p@host", "é"}, {"ftp://x", "k"}, {"https://x/?q#f", "k"}} {
 		f.Add(seed[0], seed[1])

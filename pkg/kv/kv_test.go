@@ -44,7 +44,7 @@ func TestForeignCursorsAreRefused(t *testing.T) {
 	require.Equal(t, encodeCursor(`["q", 1795439674165274, "k"]`), c.String(), "as the database writes it")
 }
 
-// FuzzParseCursor: what is accepted reads the same when it is written again, and is refused or usable in every order.
+// FuzzParseCursor checks that an accepted cursor round-trips, and is usable or refused in every order.
 func FuzzParseCursor(f *testing.F) {
 	for _, text := range []string{`["q",null,"k"]`, `["q",1,"\ud800"]`, `["q",[0,1.5],"k"]`, `["q",[1,"x"],"k"]`} {
 		f.Add(encodeCursor(text))

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// LiveStore is a store in the running platform's Supabase.
+// LiveStore returns a store in the running platform's Supabase.
 func LiveStore(t testing.TB) *Supabase {
 	t.Helper()
 	return storeAt(t, variable(t, "SUPABASE_URL"))
@@ -28,7 +28,7 @@ func storeAt(t testing.TB, address string) *Supabase {
 	return store
 }
 
-// Projects have keys of two kinds, which travel in different headers.
+// Projects have two kinds of keys, which use different headers.
 func TestBothKindsOfKeys(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_ROLE_JWT"} {
@@ -52,7 +52,7 @@ func variable(t testing.TB, name string) string {
 	return value
 }
 
-// liveSQL is a connection to the database behind the functions' backs.
+// liveSQL returns a connection to the database.
 func liveSQL(t testing.TB) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), variable(t, "DATABASE_URL"))
@@ -61,7 +61,7 @@ func liveSQL(t testing.TB) *pgx.Conn {
 	return conn
 }
 
-// newPrefix is a part of the key space for one test, emptied at its end.
+// newPrefix returns a prefix for one test. Its entries are deleted at the end.
 func newPrefix(t testing.TB) string {
 	t.Helper()
 	prefix := "cache/" + uuid.NewString() + "/"
@@ -73,7 +73,7 @@ func newPrefix(t testing.TB) string {
 	return prefix
 }
 
-// road is a way to the real Supabase on which a test sees every request, and can hold it up or answer in its place.
+// road is a proxy of the real Supabase. A test sees every request, and can delay it or respond itself.
 type road struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -125,8 +125,7 @@ func newRoad(t testing.TB) *road {
 	return r
 }
 
-// taken answers which functions were called since it was asked last, and which of them with the cursor of a cache:
-// "kv_get since".
+// taken returns the functions called since the last time, with " since" after those with a cache's cursor.
 func (r *road) taken() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 
 func TestSupabaseContract(t *testing.T) { kvtest.Run(t, kv.LiveStore(t), kvtest.Limits{}) }
 
-// cached is a store whose reads come from a cache that may not be stale.
+// cached is a store that reads through a cache without allowed staleness.
 type cached struct {
 	*kv.Supabase
 	reads *kv.Cache

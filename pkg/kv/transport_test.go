@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// watched is what a library for monitoring puts in the place of http.DefaultTransport.
+// watched is a transport like those with which monitoring libraries replace http.DefaultTransport.
 type watched struct {
 	http.RoundTripper
 	seen int
@@ -24,8 +24,8 @@ func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
 
 const transportVariable = "KV_TEST_TRANSPORT"
 
-// TestWrappedDefaultTransport runs each case in a process of its own, since stores change
-// http.DefaultTransport when the first of them is made.
+// TestWrappedDefaultTransport runs each case in its own process, because the first store changes
+// http.DefaultTransport.
 func TestWrappedDefaultTransport(t *testing.T) {
 	t.Parallel()
 	for _, when := range []string{"Never", "Before", "After", "Twice"} {
@@ -65,7 +65,7 @@ func TestTransportChild(t *testing.T) {
 	if when == "After" || when == "Twice" {
 		wrapper = wrap()
 	}
-	_, err = NewSupabase(database.URL, "another") // not registered a second time
+	_, err = NewSupabase(database.URL, "another") // does not register again
 	require.NoError(t, err)
 	value, err := store.Get(t.Context(), "k")
 	require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestTransportChild(t *testing.T) {
 	if wrapper != nil {
 		before = wrapper.seen
 	}
-	response, err := http.Get(others.URL) // whatever else the program asks for goes its way
+	response, err := http.Get(others.URL) // other requests are not affected
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusNotFound, response.StatusCode)

@@ -281,7 +281,8 @@ func TestRepairAfterAFailedCopy(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, p.log.String(), "add outbox entries")
 
-	// With Blobs as primary and Blobs failing, the caller gets an error and the outbox entry stays: the write may arrive.
+	// With Blobs as primary and Blobs failing, the caller gets an error and the outbox entry stays: the write may
+	// arrive.
 	p.setFaults(blobstest.Faults{ServerError: 1})
 	ctx, cancelWrite := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancelWrite()
@@ -308,8 +309,8 @@ func TestKeysThatBlobsCannotStoreAreRefused(t *testing.T) {
 	require.Empty(t, p.everything(p.Supabase))
 }
 
-// TestConcurrentWritesConverge has several instances write, index and delete the same keys, while writes to Blobs arrive
-// late, fail or lose their response. After repair no key differs. MIRROR_TEST_KEYS is the number of keys.
+// TestConcurrentWritesConverge has several instances write, index and delete the same keys, while writes to Blobs
+// arrive late, fail or lose their response. After repair no key differs. MIRROR_TEST_KEYS is the number of keys.
 func TestConcurrentWritesConverge(t *testing.T) {
 	t.Parallel()
 	const instances, callers = 3, 4
@@ -324,8 +325,8 @@ func TestConcurrentWritesConverge(t *testing.T) {
 			var group sync.WaitGroup
 			for i := range instances {
 				pair := p.instance()
-				// So short that many copies are abandoned, whose requests still arrive. Only Blobs has faults, so a copy
-				// to Supabase gets less time.
+				// So short that many copies are abandoned, whose requests still arrive. Only Blobs has faults, so a
+				// copy to Supabase gets less time.
 				pair.Timeout = map[Primary]time.Duration{PrimarySupabase: 150 * time.Millisecond, PrimaryBlobs: 5 * time.Millisecond}[direction]
 				store := first(pair, direction)
 				for c := range callers {

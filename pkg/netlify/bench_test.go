@@ -15,8 +15,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// benchEvent is a request as Netlify sends it, with the headers that a browser and the platform add, each of them
-// twice.
+// benchEvent returns a request from Netlify, with the headers that a browser and the platform add, each of them twice.
 func benchEvent(b *testing.B, method string, params map[string]string, body string) []byte {
 	b.Helper()
 	header := map[string]string{
@@ -47,7 +46,7 @@ func benchEvent(b *testing.B, method string, params map[string]string, body stri
 	return raw
 }
 
-// answering gives one answer from memory.
+// answering is a reader and a store with one result.
 type answering string
 
 func (a answering) answer() (kv.ReadResult, error) {
@@ -70,8 +69,8 @@ func (a answering) Upsert(context.Context, kv.Entry) (kv.Written, error) {
 const benchValue = `{"user":"user-0000123","score":123,"active":true,"title":"What a session of an app keeps","tags":["draft","mobile","beta"],` +
 	`"body":"Some sentences of text, as people write them into a form, and a few more words to make up for a size that is usual."}`
 
-// BenchmarkInvoke is what a function takes beside its store: reading the event, checking the request, writing the
-// answer.
+// BenchmarkInvoke measures a function without its store: decoding the event, checking the request, writing the
+// response.
 func BenchmarkInvoke(b *testing.B) {
 	var entries []string
 	for i := range 100 {
@@ -107,7 +106,7 @@ func BenchmarkInvoke(b *testing.B) {
 	}
 }
 
-// BenchmarkParse is reading what was asked for out of a request.
+// BenchmarkParse measures decoding events and queries.
 func BenchmarkParse(b *testing.B) {
 	b.Run("Event", func(b *testing.B) {
 		event := benchEvent(b, http.MethodGet, map[string]string{"key": "docs/0000001"}, "")

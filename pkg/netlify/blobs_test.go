@@ -18,10 +18,10 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// blobsSite is a site whose functions answer from the stand-in for Netlify Blobs.
+// blobsSite is a site on the stand-in for Netlify Blobs.
 type blobsSite struct {
 	blobstest.Access
-	edge, api int // requests that came by each way
+	edge, api int // requests through each of them
 }
 
 func newBlobsSite(t *testing.T) *blobsSite {
@@ -49,7 +49,7 @@ func newBlobsSite(t *testing.T) *blobsSite {
 	return site
 }
 
-// withToken is the site's event, with another token.
+// withToken returns the blobs field of the site's event, with another token.
 func (s *blobsSite) withToken(t *testing.T, token string) string {
 	t.Helper()
 	text, err := base64.StdEncoding.DecodeString(s.Event)
@@ -133,7 +133,7 @@ func TestRateLimitIs503WithRetryAfter(t *testing.T) {
 			t.Setenv("NETLIFY_BLOBS_TOKEN", "token")
 			t.Setenv("NETLIFY_SITE_ID", "site")
 			store, reader := StoreFromEnv(), ReaderFromEnv(GetCache)
-			for range 2 { // the second is not sent at all
+			for range 2 { // the second is not sent
 				for _, r := range []response{
 					invoke(t, Get(reader), getBlobEvent("", "")), invoke(t, List(reader), event("GET", "")),
 					invoke(t, Upsert(store), post(`{"key":"k","value":{}}`)), invoke(t, Delete(store), post(`{"key":"k"}`)),
@@ -151,7 +151,7 @@ func TestRateLimitIs503WithRetryAfter(t *testing.T) {
 	}
 }
 
-// KV_BLOBS_RATE bounds one instance; half of it may come at once.
+// KV_BLOBS_RATE bounds one instance. Half of it may pass at once.
 func TestBlobsRate(t *testing.T) {
 	site := newBlobsSite(t)
 	t.Setenv("NETLIFY_BLOBS_TOKEN", site.APIToken)

@@ -18,7 +18,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// told is a reader that gives the answer a test tells it to, and keeps what was asked of its freshness.
+// told is a reader with a fixed result. It records the freshness that was asked for.
 type told struct {
 	answer kv.ReadResult
 	err    error

@@ -21,7 +21,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// FuzzRequests puts random parts into events that are well formed, which random bytes seldom are.
+// FuzzRequests puts random parts into well-formed events.
 func FuzzRequests(f *testing.F) {
 	seedRequests(f)
 	f.Fuzz(func(t *testing.T, method, path, query, headers string, body []byte, encoded bool) {
@@ -36,8 +36,7 @@ func FuzzRequests(f *testing.F) {
 	})
 }
 
-// FuzzRequestsOnSupabase is [FuzzRequests] with the real database behind it: whatever can be said to the functions,
-// the database is never at a loss, and gives back what it took.
+// FuzzRequestsOnSupabase is [FuzzRequests] with the real database: no request makes it fail, and values round-trip.
 func FuzzRequestsOnSupabase(f *testing.F) {
 	if os.Getenv("SUPABASE_URL") == "" {
 		f.Skip("SUPABASE_URL is not set: this asks a database: run `make test`, or `make up` and `set -a; . .local/env`")
@@ -67,8 +66,7 @@ func FuzzRequestsOnSupabase(f *testing.F) {
 	})
 }
 
-// apart is a part of a store: keys, and what reads select by, have a prefix, so that random deletes hit nobody else's
-// entries.
+// apart is the part of a store under a prefix, so that random deletes hit no other entries.
 type apart struct {
 	kv.Store
 	prefix string
@@ -100,7 +98,7 @@ func (a apart) Query(ctx context.Context, q kv.Query) (string, error) {
 	return a.Store.Query(ctx, q)
 }
 
-// empty deletes what is under a prefix.
+// empty deletes the entries under a prefix.
 func empty(f *testing.F, store kv.Store, prefix string) {
 	limit, ctx := 1000, context.WithoutCancel(f.Context())
 	for {
@@ -141,8 +139,7 @@ func seedRequests(f *testing.F) {
 	}
 }
 
-// eventOf is the event that Netlify makes of a request. What is not UTF-8 becomes so on its way, but for a body in
-// base64.
+// eventOf returns Netlify's event for a request. Except in base64 bodies, invalid UTF-8 is replaced.
 func eventOf(t *testing.T, method, path, query, headers string, body []byte, encoded bool) string {
 	params, _ := url.ParseQuery(query)
 	header := map[string]string{}
@@ -169,8 +166,7 @@ func requestOf(t testing.TB, event string) *Request {
 	return &r
 }
 
-// requirePromises checks what holds for every answer, whatever the request was; invoke has looked at the headers of
-// all.
+// requirePromises checks what holds for every response; invoke has checked the headers.
 func requirePromises(t *testing.T, method string, r response) {
 	t.Helper()
 	body := r.Body
@@ -200,7 +196,7 @@ func requirePromises(t *testing.T, method string, r response) {
 	}
 }
 
-// FuzzTokens: who has no token gets in nowhere, and who has one gets in.
+// FuzzTokens checks that exactly the valid tokens grant access.
 func FuzzTokens(f *testing.F) {
 	for _, seed := range [][3]string{{"a,b", "r", "Bearer a"}, {"", "r", "bearer  r"}, {",", "", "Bearer ,"}, {"a", "", "Bearer a,"}, {"é", " ", "Bearer\té"}, {"", "", ""}} {
 		f.Add(seed[0], seed[1], seed[2])
@@ -222,7 +218,7 @@ func FuzzTokens(f *testing.F) {
 	})
 }
 
-// FuzzEventsBlobs: an event's way to Blobs that cannot be read leaves the request as it is.
+// FuzzEventsBlobs checks that any blobs field in an event leaves requests to other stores alone.
 func FuzzEventsBlobs(f *testing.F) {
 	f.Add("", "site")
 	f.Add(base64.StdEncoding.EncodeToString([]byte(`{"url_uncached":"https://edge.example","token":"t"}`)), "site")

@@ -19,7 +19,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// The tests say themselves which tokens and which way to Blobs there are, whatever the shell they run in knows.
+// TestMain removes the tokens and the access to Blobs of the shell. The tests set their own.
 func TestMain(m *testing.M) {
 	for _, name := range []string{"KV_API_TOKEN", "KV_READ_TOKEN", "KV_BLOBS_RATE", "NETLIFY_BLOBS_TOKEN", "NETLIFY_BLOBS_API_URL", "NETLIFY_SITE_ID", "SITE_ID"} {
 		os.Unsetenv(name)
@@ -27,8 +27,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// memory is a store for tests of what this package adds: it checks its input as every store must, and then says what
-// the test tells it to. What a store does is tested on the real one (kvtest, tests/e2e).
+// memory is a store for tests of what this package adds. It validates its input like every store, and returns what the
+// test sets. Real stores have their own tests (kvtest, tests/e2e).
 type memory struct {
 	value string
 	err   error
@@ -65,7 +65,7 @@ func (m memory) Delete(_ context.Context, key string) (kv.Written, error) {
 	return kv.Written{Version: "v2", Existed: true}, m.err
 }
 
-// response is what Netlify makes an HTTP response of.
+// response is what a function returns to Netlify.
 type response struct {
 	StatusCode      int
 	Headers         map[string]string
@@ -73,7 +73,7 @@ type response struct {
 	IsBase64Encoded bool
 }
 
-// invoke runs an endpoint the way Lambda does, with the log going nowhere.
+// invoke runs an endpoint like Lambda, without a log.
 func invoke(t testing.TB, endpoint Endpoint, event string) response {
 	t.Helper()
 	h := Handle(endpoint)
@@ -326,8 +326,7 @@ func TestMethodsAndPreflights(t *testing.T) {
 	}
 }
 
-// TestHEAD: status and headers are those of GET, errors included, and Content-Length says what GET
-// would send.
+// TestHEAD checks that HEAD has the status and the headers of GET, errors included, and its Content-Length.
 func TestHEAD(t *testing.T) {
 	t.Setenv("KV_API_TOKEN", "token")
 	const authorized = `"headers":{"authorization":"Bearer token"}`
@@ -369,7 +368,7 @@ func TestHEAD(t *testing.T) {
 	}
 }
 
-// TestLogNamesTheRequest: by the id that Netlify gave it, and by the method that was sent.
+// TestLogNamesTheRequest checks Netlify's request id and the method.
 func TestLogNamesTheRequest(t *testing.T) {
 	var log bytes.Buffer
 	h := HandleWithLog(Get(kv.Uncached(memory{value: `{}`})), slog.New(slog.NewJSONHandler(&log, nil)))
@@ -483,7 +482,7 @@ func TestLargeResponseIsBase64OrRefused(t *testing.T) {
 	require.Equal(t, http.StatusOK, r.StatusCode)
 	require.False(t, r.IsBase64Encoded)
 
-	value := quotes(4_000_000) // twice as long with its quotes and backslashes escaped
+	value := quotes(4_000_000) // twice as long when escaped
 	r = read(value)
 	require.Equal(t, http.StatusOK, r.StatusCode)
 	require.True(t, r.IsBase64Encoded)
@@ -521,7 +520,7 @@ func TestDeadlineLeavesTimeForTheResponse(t *testing.T) {
 func TestStoreFromEnv(t *testing.T) {
 	for name, c := range map[string]struct {
 		use, url, key   string
-		variable, value string // another one
+		variable, value string // one more variable
 		says            string
 	}{
 		"Nothing":       {says: "NETLIFY_BLOBS_TOKEN"},

@@ -13,7 +13,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// oddBodies are texts in which JSON readers have differed.
+// oddBodies are texts about which JSON parsers differ.
 var oddBodies = []string{
 	``, ` `, `{}`, `null`, `[]`, `"text"`, `1`, `true`, `{"key":"a","value":{"b":1.0,"b":1e400,"c":-0}}`, `{"key":"a","key":"b","key":null}`,
 	"\t{ \"key\" :\r\n\"a\" , \"value\" : { } }\n", `{"key":"\u0000\ud83d\ude00\ud800","value":["\udc00",{"\ud800":1}]}`, `{"\u006bey":"a","KEY":"b","Key":"c"}`,
@@ -22,8 +22,7 @@ var oddBodies = []string{
 	"{\"a\":\"\xff\"}", `{"a":"\`, `{"a`, `{"a":"\ud83d\u0041"}`, `{"a":1E+2,"b":1e,"c":2}`, `{"a":-}`,
 }
 
-// requireLikeEncodingJSON compares JSONBody with what encoding/json makes of the body: the fields, or that there are none, or
-// that it is wrong.
+// requireLikeEncodingJSON compares JSONBody with encoding/json: the fields, no object, or an error.
 func requireLikeEncodingJSON(t testing.TB, body string) {
 	t.Helper()
 	r := Request{}
@@ -76,14 +75,14 @@ func FuzzBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body string) { requireLikeEncodingJSON(t, body) })
 }
 
-// apiGatewayRequest is an event as AWS's own package reads it.
+// apiGatewayRequest is an event in AWS's own package.
 type apiGatewayRequest struct {
 	events.APIGatewayProxyRequest
 	RawURL string `json:"rawUrl"`
 	Blobs  string `json:"blobs"`
 }
 
-// requireSameEvent compares what is read of an event with what encoding/json reads of it.
+// requireSameEvent compares a decoded event with encoding/json's.
 func requireSameEvent(t testing.TB, text []byte) {
 	t.Helper()
 	var want apiGatewayRequest
@@ -136,7 +135,7 @@ var oddEvents = append([]string{
 	`{"httpMethod":"GET","body":"\ud800","isBase64Encoded":false,"httpMethod":"POST"}`, `{"headers":[]}`, `{"headers":{"x-kv-after":1}}`, `{"headers":{"a":{}}}`,
 }, oddBodies...)
 
-// What a caller asked for is not left out because it cannot be understood.
+// A parameter that cannot be decoded must not be ignored.
 func TestParametersOfAWrongType(t *testing.T) {
 	t.Parallel()
 	for _, field := range []string{"queryStringParameters", "multiValueQueryStringParameters"} {

@@ -18,15 +18,15 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// TestNoSecretInAResponse drives every way in which a store can fail. The server that stands in for
-// Supabase and for Blobs repeats the key and the address it was asked with, as a gateway's error page may.
+// TestNoSecretInAResponse makes stores fail in every way. The server that stands in for Supabase and for Blobs quotes
+// the request's key and address, as a gateway's error page may.
 func TestNoSecretInAResponse(t *testing.T) {
 	tells := func(r *http.Request) string {
 		return fmt.Sprintf("key %s apikey %s at %s%s", r.Header.Get("Authorization"), r.Header.Get("Apikey"), r.Host, r.URL)
 	}
 	failures := map[string]http.HandlerFunc{
 		"Hangs": func(_ http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // until then a server does not see that the client has gone
+			_, _ = io.Copy(io.Discard, r.Body) // only then does the server notice that the client has gone
 			<-r.Context().Done()
 		},
 		"CutsTheLine": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
@@ -69,7 +69,7 @@ func TestNoSecretInAResponse(t *testing.T) {
 	t.Run("NoAddress", func(t *testing.T) { requireNothingTold(t, "secret-address-without-scheme") })
 }
 
-// requireNothingTold asks all functions, with both stores, in all ways that need a store or refuse one.
+// requireNothingTold calls all functions with both stores.
 func requireNothingTold(t *testing.T, address string) {
 	secrets := map[string]string{
 		"SUPABASE_URL": address, "SUPABASE_SERVICE_ROLE_KEY": "secret-key-of-the-project", "KV_API_TOKEN": "secret-token,secret-second", "KV_READ_TOKEN": "secret-reader",
@@ -135,7 +135,7 @@ func requireNothingTold(t *testing.T, address string) {
 	}
 }
 
-// locked lets many handlers write one log.
+// locked is a log for several handlers.
 type locked struct {
 	mu *sync.Mutex
 	to *bytes.Buffer

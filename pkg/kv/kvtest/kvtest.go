@@ -1,4 +1,4 @@
-// Package kvtest is the contract of kv.Store as tests. A store is done when it passes [Run].
+// Package kvtest tests the contract of kv.Store. A store is complete when it passes [Run].
 package kvtest
 
 import (
@@ -18,17 +18,17 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Limits are what a store keeps less of than Supabase.
+// Limits are those of a store that supports less than Supabase.
 type Limits struct {
-	// CheckKey refuses keys that the store cannot keep; nil: [kv.ValidateKey].
+	// CheckKey refuses keys that the store cannot have; nil: [kv.ValidateKey].
 	CheckKey func(key string) error
 	// MaxKeyBytes bounds a key; 0: [kv.MaxKeyBytes].
 	MaxKeyBytes int
-	// NoQueries: a query is [kv.CodeNotConfigured].
+	// NoQueries means that queries are [kv.CodeNotConfigured].
 	NoQueries bool
 }
 
-// Run tests a store, which may hold other entries and be used by others meanwhile: all keys have a random prefix.
+// Run tests a store. The store may hold other entries and have other users: all keys have a random prefix.
 func Run(t *testing.T, store kv.Store, limits Limits) {
 	if limits.CheckKey == nil {
 		limits.CheckKey = kv.ValidateKey
@@ -83,7 +83,7 @@ func (s suite) requireValue(t *testing.T, key, value string) {
 	require.Equal(t, value, got, "value of %q", key)
 }
 
-// answer is what List returns, with the suite's prefix cut off the keys.
+// answer is a response of List, without the suite's prefix.
 type answer struct {
 	Keys       []string
 	Count      int
@@ -227,7 +227,7 @@ func testNumbers(t *testing.T, s suite) {
 	require.ElementsMatch(t, []string{`5`, `"5"`, `5.0`, `-1e400`, strings.Repeat("9", 400), `"\u00015"`, `"\u0001"`}, members)
 }
 
-// query is the keys of what Query finds, with the suite's prefix cut off.
+// query returns the keys that Query finds, without the suite's prefix.
 func (s suite) query(t *testing.T, q kv.Query) string {
 	t.Helper()
 	q.Prefix, q.Select = s.prefix, []kv.Field{"key"}

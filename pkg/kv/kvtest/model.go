@@ -16,10 +16,10 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// RunModel applies the same random operations to every store and to a plain model in memory, and compares all of them
-// after every step. The seed repeats a run.
+// RunModel applies the same random operations to every store and to a model in memory, and compares all of them after
+// every step. A seed repeats a run.
 func RunModel(t *testing.T, stores map[string]kv.Store, seed uint64, steps int) {
-	random := rand.New(rand.NewPCG(seed, 3)) // #nosec G404 -- to be repeated from its seed
+	random := rand.New(rand.NewPCG(seed, 3)) // #nosec G404 -- repeatable by its seed
 	prefix := "model/" + uuid.NewString() + "/"
 	m := model{prefix: prefix, values: map[string]string{}, indexes: map[string][]kv.Index{}}
 	t.Cleanup(func() {
@@ -63,7 +63,7 @@ func (o operation) run(t *testing.T, store kv.Store) (existed bool) {
 	return false
 }
 
-// model is what a store holds, as the contract says it. An index entry is an entry whose value may have grown.
+// model is a store in memory. An index entry is an entry whose value may have grown.
 type model struct {
 	prefix  string
 	names   []string
@@ -111,12 +111,10 @@ func (m *model) apply(op operation) (existed bool) {
 	return false
 }
 
-// members are those of the model: numbers, strings that are spelled like them, and one that begins like a number does
-// in a store.
+// members are the model's: numbers, strings with the same text, and one that begins with the mark of a number.
 var members = []kv.Member{"m1", "m2", "5", "5.0", kv.NumberMember("5"), kv.NumberMember("5.0"), kv.NumberMember("1e2"), kv.TextMember("\x015")}
 
-// withMember is the value of an index entry after a member was added, as JSON: an array grows, anything else becomes
-// one.
+// withMember returns the JSON value of an index entry after a member was added. Any other value becomes an array.
 func withMember(value, member string) string {
 	var elements []json.RawMessage
 	if json.Unmarshal([]byte(value), &elements) != nil {
@@ -132,7 +130,7 @@ func withMember(value, member string) string {
 	return "[" + strings.Join(texts, ",") + "]"
 }
 
-// compare holds everything that a store answers against the model.
+// compare compares everything that a store returns with the model.
 func (m *model) compare(t *testing.T, random *rand.Rand, store kv.Store, when string) {
 	t.Helper()
 	for _, key := range m.names {
