@@ -22,7 +22,7 @@ import (
 
 const primaryRegion = "us-east-1"
 
-// regions are those that @netlify/blobs knows; auto is what it sends when nothing else names one.
+// regions are those of @netlify/blobs, which sends auto by default.
 var regions = map[string]bool{
 	"us-east-1": true, "us-east-2": true, "eu-central-1": true, "ap-southeast-1": true, "ap-southeast-2": true, "auto": true,
 }
@@ -54,7 +54,7 @@ func loadSecrets(dir string) (s secrets, err error) {
 	return s, os.Rename(name+".new", name)
 }
 
-// Access is everything a client has to be told.
+// Access is what a client needs.
 type Access struct {
 	SiteID     string // the header x-nf-site-id of a function's event, and NETLIFY_SITE_ID of a script
 	Event      string // the event's blobs field: base64 of {"url","url_uncached","token","primary_region"}
@@ -63,7 +63,7 @@ type Access struct {
 	APIToken   string // what stands in for a personal access token, for the API
 }
 
-// Access returns how to reach the server under the address it was given, such as http://127.0.0.1:8890.
+// Access returns the access to the server under an address such as http://127.0.0.1:8890.
 func (s *Server) Access(baseURL string) Access {
 	baseURL = strings.TrimRight(baseURL, "/")
 	event, err := json.Marshal(map[string]string{
@@ -87,7 +87,7 @@ func authorized(r *http.Request, token string) bool {
 	return strings.EqualFold(scheme, "bearer") && subtle.ConstantTimeCompare([]byte(got), []byte(token)) == 1
 }
 
-// signedURL is an address that answers to one method on one blob, without a token, until it expires.
+// signedURL returns an address for one method on one blob, without a token, until it expires.
 func (s *Server) signedURL(r *http.Request, expires time.Time) string {
 	path := signedPrefix + strings.TrimPrefix(r.URL.EscapedPath(), apiPrefix)
 	ms := strconv.FormatInt(expires.UnixMilli(), 10)
@@ -100,7 +100,7 @@ func (s *Server) signature(method, path, expires string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// signatureHolds judges a request to a signed address.
+// signatureHolds reports whether a request to a signed address is valid.
 func (s *Server) signatureHolds(r *http.Request, q url.Values) bool {
 	ms, err := strconv.ParseInt(q.Get("expires"), 10, 64)
 	want := s.signature(r.Method, r.URL.EscapedPath(), q.Get("expires"))

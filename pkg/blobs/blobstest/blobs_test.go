@@ -42,13 +42,13 @@ func newClient(t *testing.T, dir string, opt Options) *client {
 	return &client{t: t, server: s, url: h.URL, Access: s.Access(h.URL)}
 }
 
-type response struct {
+type reply struct {
 	status int
 	header http.Header
 	body   string
 }
 
-func (c *client) try(method, address, token, body string, headers ...string) (response, error) {
+func (c *client) try(method, address, token, body string, headers ...string) (reply, error) {
 	req, err := http.NewRequest(method, address, strings.NewReader(body))
 	require.NoError(c.t, err)
 	if token != "" {
@@ -59,14 +59,14 @@ func (c *client) try(method, address, token, body string, headers ...string) (re
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return response{}, err
+		return reply{}, err
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	return response{res.StatusCode, res.Header, string(text)}, err
+	return reply{res.StatusCode, res.Header, string(text)}, err
 }
 
-func (c *client) do(method, address, token, body string, headers ...string) response {
+func (c *client) do(method, address, token, body string, headers ...string) reply {
 	c.t.Helper()
 	res, err := c.try(method, address, token, body, headers...)
 	require.NoError(c.t, err)
@@ -74,13 +74,13 @@ func (c *client) do(method, address, token, body string, headers ...string) resp
 }
 
 // edge sends to the store kv at the edge address; key is put into the path as it is.
-func (c *client) edge(method, key, body string, headers ...string) response {
+func (c *client) edge(method, key, body string, headers ...string) reply {
 	c.t.Helper()
 	return c.do(method, c.url+"/"+c.SiteID+"/site:kv/"+key, c.EventToken, body, headers...)
 }
 
 // api sends to the store kv through the API.
-func (c *client) api(method, key, body string, headers ...string) response {
+func (c *client) api(method, key, body string, headers ...string) reply {
 	c.t.Helper()
 	return c.do(method, c.APIURL+"/api/v1/blobs/"+c.SiteID+"/site:kv/"+key, c.APIToken, body, headers...)
 }

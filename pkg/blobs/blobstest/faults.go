@@ -15,27 +15,27 @@ import (
 	"time"
 )
 
-// FaultsPath is the control route for tests, answered to this machine only: GET shows the faults and how often each
-// has struck, PUT takes [Faults] as JSON and starts counting anew, DELETE switches them off.
+// FaultsPath is the control route for tests, for this machine only. GET shows the faults and how often each occurred,
+// PUT takes [Faults] as JSON and resets the counts, DELETE turns them off.
 const FaultsPath = "/_platform/blobs/faults"
 
-// Faults are what goes wrong, each as a share of the requests from 0 to 1. All are off until asked for, and after
-// every Open. Requests that come one after the other meet the same faults for the same seed.
+// Faults are shares of the requests, from 0 to 1, that fail. All are off at first and after every Open. Sequential
+// requests meet the same faults for the same seed.
 type Faults struct {
 	Seed              uint64   `json:"seed"`
 	Methods           []string `json:"methods,omitempty"`   // only these, such as PUT; default all
-	RateLimited       float64  `json:"rate_limited"`        // 429 with Retry-After and X-RateLimit-Reset; nothing is done
-	RetryAfterSeconds int      `json:"retry_after_seconds"` // what those say; default 1
-	ServerError       float64  `json:"server_error"`        // 500, 502, 503 or 504; nothing is done
-	Delayed           float64  `json:"delayed"`             // waits first, then goes on as it would have
-	DelayMS           int      `json:"delay_ms"`            // for so long; at most 60000
-	CutOff            float64  `json:"cut_off"`             // the body of a GET ends half-way
-	LostAnswer        float64  `json:"lost_answer"`         // the request is carried out, the connection closed without an answer
-	ExpiredURL        float64  `json:"expired_url"`         // the signed URL that is handed out has expired already
+	RateLimited       float64  `json:"rate_limited"`        // 429 with Retry-After and X-RateLimit-Reset; not applied
+	RetryAfterSeconds int      `json:"retry_after_seconds"` // for those headers; default 1
+	ServerError       float64  `json:"server_error"`        // 500, 502, 503 or 504; not applied
+	Delayed           float64  `json:"delayed"`             // delayed, then handled as usual
+	DelayMS           int      `json:"delay_ms"`            // at most 60000
+	CutOff            float64  `json:"cut_off"`             // the body of a GET is truncated
+	LostAnswer        float64  `json:"lost_answer"`         // applied, but the connection is closed without a response
+	ExpiredURL        float64  `json:"expired_url"`         // the signed URL has already expired
 
-	// Limit is how many requests the API takes in one window, as documented by Netlify: any more are 429, without
-	// being carried out, and every answer has X-RateLimit-Limit, -Remaining and -Reset. Requests to the edge and to
-	// signed URLs do not count. 0: no limit.
+	// Limit is how many requests the API accepts in one window, as documented by Netlify. Any more are 429 and not
+	// applied, and every response has X-RateLimit-Limit, -Remaining and -Reset. Requests to the edge and to signed URLs
+	// do not count. 0: no limit.
 	Limit    int `json:"limit"`
 	WindowMS int `json:"window_ms"` // default 60000; whole seconds, which is how the headers count
 }
@@ -55,9 +55,9 @@ func (f Faults) check() error {
 	return nil
 }
 
-// fault is what one request meets.
+// fault is what happens to one request.
 type fault struct {
-	answer             *answer // instead of carrying it out
+	response           *response // instead of applying it
 	delay              time.Duration
 	cut, lost, expired bool
 }
@@ -72,8 +72,8 @@ type faults struct {
 	used   int
 }
 
-// limited counts a request to the API, and says in the headers what is left of the limit; true where nothing is.
-// Windows begin at whole multiples of their length since 1970.
+// limited counts a request to the API, sets the headers about the limit, and reports whether it is exceeded. Windows
+// begin at whole multiples of their length since 1970.
 func (f *faults) limited(header http.Header, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -97,8 +97,7 @@ func (f *faults) limited(header http.Header, now time.Time) bool {
 	return false
 }
 
-// draw decides. It takes the same number of random values each time, so that one share does not shift the luck of
-// another.
+// draw chooses a fault. It always uses the same number of random values, so that shares do not affect each other.
 func (f *faults) draw(method string) (out fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -123,14 +122,14 @@ func (f *faults) draw(method string) (out fault) {
 	status := []int{500, 502, 503, 504}[f.random.IntN(4)]
 	if strikes("server_error", f.set.ServerError) {
 		a := failed(failf(status, "a fault that was asked for"))
-		out.answer = &a
+		out.response = &a
 	}
 	if strikes("rate_limited", f.set.RateLimited) {
 		wait := max(f.set.RetryAfterSeconds, 1)
 		a := failed(failf(http.StatusTooManyRequests, "a fault that was asked for"))
 		a.header.Set("Retry-After", strconv.Itoa(wait))
 		a.header.Set("X-Ratelimit-Reset", strconv.FormatInt(time.Now().Add(out.delay).Unix()+int64(wait), 10))
-		out.answer = &a
+		out.response = &a
 	}
 	return out
 }
@@ -143,7 +142,7 @@ func (f *faults) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	switch r.Method {
 	case http.MethodGet:
-	case http.MethodPut: // not POST: a web page could send one without being asked
+	case http.MethodPut: // not POST, which any web page can send
 		var set Faults
 		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16))
 		d.DisallowUnknownFields()

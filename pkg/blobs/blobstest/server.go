@@ -30,8 +30,8 @@ const (
 	signedPrefix = "/_signed/"
 	signedAccept = "application/json;type=signed-url"
 
-	// A value's metadata travels under one name to and from the edge and the API, under the other with a signed
-	// address. On writes the client uses the second everywhere. Both are taken.
+	// Metadata has one name at the edge and the API, and another with a signed address. On writes the client always uses
+	// the second. Both are accepted.
 	metadataHeader       = "Netlify-Blobs-Metadata"
 	metadataHeaderSigned = "X-Amz-Meta-User"
 )
@@ -44,8 +44,8 @@ type Options struct {
 	Now           func() time.Time // default time.Now
 }
 
-// Server answers as Netlify Blobs does for one site. It is safe for concurrent use. Give it a listener of its own or
-// mount it directly: http.ServeMux would redirect keys that hold // away from themselves.
+// Server behaves like Netlify Blobs for one site. It is safe for concurrent use. It must not be mounted on an
+// http.ServeMux, which redirects keys with //.
 type Server struct {
 	opt     Options
 	secrets secrets
@@ -53,8 +53,7 @@ type Server struct {
 	faults  faults
 }
 
-// Open returns a server over the blobs kept in dir, which is made when it is missing. It fails if a file in it is
-// damaged.
+// Open returns a server for the blobs in dir, which it creates if it is missing. It fails if a file in it is damaged.
 func Open(dir string, opt Options) (*Server, error) {
 	opt.PageSize = cmp.Or(opt.PageSize, 1000)
 	opt.SignedURLTTL = cmp.Or(opt.SignedURLTTL, 5*time.Minute)
@@ -76,13 +75,13 @@ func Open(dir string, opt Options) (*Server, error) {
 	return &Server{opt: opt, secrets: secrets, blobs: blobs}, nil
 }
 
-// Close lets the writes that run end and refuses all later ones with 503. The directory may be opened again then.
+// Close waits for the writes in progress, and refuses later ones with 503. Then the directory may be opened again.
 func (s *Server) Close() error {
 	s.blobs.close()
 	return nil
 }
 
-// failure is an error with a status; the caller reads its text.
+// failure is an error with a status, whose text the caller sees.
 type failure struct {
 	status int
 	text   string
@@ -94,21 +93,20 @@ func failf(status int, format string, args ...any) error {
 	return failure{status, fmt.Sprintf(format, args...)}
 }
 
-// request is what a client asks for, whichever way it came in. Without a key it is about the store, without a store
-// about the site.
+// request is a decoded request. Without a key it is about the store, and without a store about the site.
 type request struct {
 	store, key string
 	query      url.Values
-	api        bool // the API, which hands out signed addresses
-	signed     bool // one of those addresses
+	api        bool // through the API, which returns signed addresses
+	signed     bool // to a signed address
 }
 
-// answer is written by one function, so that a fault can spoil any of them.
-type answer struct {
+// response is written by one function, so that a fault can affect any of them.
+type response struct {
 	status int
 	header http.Header
 	body   []byte
-	cut    bool // end half-way
+	cut    bool // truncate the body
 }
 
 // ServeHTTP implements [http.Handler].
@@ -131,9 +129,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fault := s.faults.draw(r.Method)
-	time.Sleep(fault.delay) // also when the client has gone: that is what makes a late write
-	if fault.answer != nil {
-		fault.answer.write(w)
+	time.Sleep(fault.delay) // even after the client has gone, which makes a late write
+	if fault.response != nil {
+		fault.response.write(w)
 		return
 	}
 	a, err := s.run(r, req, body, fault.expired)
@@ -141,7 +139,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a = failed(err)
 	}
 	if fault.lost {
-		panic(http.ErrAbortHandler) // closes the connection without an answer
+		panic(http.ErrAbortHandler) // closes the connection without a response
 	}
 	a.cut = fault.cut && r.Method == http.MethodGet
 	a.write(w)
@@ -159,7 +157,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	return body, nil
 }
 
-func failed(err error) answer {
+func failed(err error) response {
 	f := failure{http.StatusInternalServerError, err.Error()}
 	switch {
 	case errors.As(err, &f):
@@ -168,17 +166,17 @@ func failed(err error) answer {
 	case errors.Is(err, errClosed):
 		f.status = http.StatusServiceUnavailable
 	}
-	return answer{status: f.status, body: []byte(f.text + "\n"), header: http.Header{
+	return response{status: f.status, body: []byte(f.text + "\n"), header: http.Header{
 		"X-Nf-Error": {f.text}, "Content-Type": {"text/plain; charset=utf-8"},
 	}}
 }
 
-func asJSON(v any) (answer, error) {
+func asJSON(v any) (response, error) {
 	body, err := json.Marshal(v)
-	return answer{status: http.StatusOK, body: body, header: http.Header{"Content-Type": {"application/json"}}}, err
+	return response{status: http.StatusOK, body: body, header: http.Header{"Content-Type": {"application/json"}}}, err
 }
 
-func (a answer) write(w http.ResponseWriter) {
+func (a response) write(w http.ResponseWriter) {
 	maps.Copy(w.Header(), a.header)
 	if len(a.body) > 0 {
 		w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
@@ -189,10 +187,10 @@ func (a answer) write(w http.ResponseWriter) {
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler) // closes the connection
 	}
-	_, _ = w.Write(a.body) // whoever went away does not need it
+	_, _ = w.Write(a.body) // an error means that the client has gone
 }
 
-// parse takes the address apart and checks who asks.
+// parse decodes the address and checks the token.
 func (s *Server) parse(r *http.Request) (req request, err error) {
 	if req.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
 		return req, failf(http.StatusBadRequest, "the query cannot be read: %v", err)
@@ -248,19 +246,18 @@ func (s *Server) parse(r *http.Request) (req request, err error) {
 
 func isDots(segment string) bool { return segment == "." || segment == ".." }
 
-// run carries a request out.
-func (s *Server) run(r *http.Request, req request, body []byte, expired bool) (answer, error) {
+// run applies a request.
+func (s *Server) run(r *http.Request, req request, body []byte, expired bool) (response, error) {
 	switch {
 	case req.store == "":
-		return answer{}, failf(http.StatusNotImplemented, "the address names no store, and listing stores is left out here")
+		return response{}, failf(http.StatusNotImplemented, "the address names no store, and listing stores is left out here")
 	case req.key == "" && r.Method == http.MethodGet:
 		return s.list(req)
 	case req.key == "" && r.Method == http.MethodDelete:
 		return s.removeAll(req)
 	case req.key == "":
-		return answer{}, failf(http.StatusMethodNotAllowed, "%s needs a key", r.Method)
-	// As in the server that comes with @netlify/blobs: a write always gets an address, a read only when it asks for
-	// one.
+		return response{}, failf(http.StatusMethodNotAllowed, "%s needs a key", r.Method)
+	// As in the server of @netlify/blobs, a write always gets an address, and a read only on request.
 	case req.api && (r.Method == http.MethodPut || r.Method == http.MethodGet && wantsSignedURL(r)):
 		expires := s.opt.Now().Add(s.opt.SignedURLTTL)
 		if expired {
@@ -273,26 +270,26 @@ func (s *Server) run(r *http.Request, req request, body []byte, expired bool) (a
 		return s.put(r, req, body)
 	case r.Method == http.MethodDelete:
 		if r.Header.Get("If-Match") != "" || r.Header.Get("If-None-Match") != "" {
-			return answer{}, failf(http.StatusBadRequest, "a delete cannot have a condition")
+			return response{}, failf(http.StatusBadRequest, "a delete cannot have a condition")
 		}
-		return answer{status: http.StatusNoContent}, s.blobs.remove(req.store, req.key)
+		return response{status: http.StatusNoContent}, s.blobs.remove(req.store, req.key)
 	}
-	return answer{}, failf(http.StatusMethodNotAllowed, "%s is not known here", r.Method)
+	return response{}, failf(http.StatusMethodNotAllowed, "%s is not known here", r.Method)
 }
 
 func wantsSignedURL(r *http.Request) bool {
 	return strings.ReplaceAll(r.Header.Get("Accept"), " ", "") == signedAccept
 }
 
-func (s *Server) get(r *http.Request, req request) (answer, error) {
+func (s *Server) get(r *http.Request, req request) (response, error) {
 	e, metadata, value, err := s.blobs.get(req.store, req.key)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	if e == nil {
-		return answer{}, failf(http.StatusNotFound, "the blob does not exist")
+		return response{}, failf(http.StatusNotFound, "the blob does not exist")
 	}
-	a := answer{status: http.StatusOK, body: value, header: http.Header{
+	a := response{status: http.StatusOK, body: value, header: http.Header{
 		"Etag":          {e.Etag},
 		"Last-Modified": {e.modified().Format(http.TimeFormat)},
 		"Content-Type":  {"application/octet-stream"},
@@ -308,23 +305,23 @@ func (s *Server) get(r *http.Request, req request) (answer, error) {
 	return a, nil
 }
 
-func (s *Server) put(r *http.Request, req request, body []byte) (answer, error) {
+func (s *Server) put(r *http.Request, req request, body []byte) (response, error) {
 	metadata := r.Header.Get(metadataHeader)
 	if metadata == "" {
 		metadata = r.Header.Get(metadataHeaderSigned)
 	}
 	if len(metadataHeader)+len(metadata) > maxMetadataBytes {
-		return answer{}, failf(http.StatusBadRequest, "the metadata is larger than %d bytes", maxMetadataBytes)
+		return response{}, failf(http.StatusBadRequest, "the metadata is larger than %d bytes", maxMetadataBytes)
 	}
 	cond := condition{onlyIfMatch: r.Header.Get("If-Match"), onlyIfNew: r.Header.Get("If-None-Match") == "*"}
 	if !cond.onlyIfNew && r.Header.Get("If-None-Match") != "" {
-		return answer{}, failf(http.StatusBadRequest, "If-None-Match of a write can only be *")
+		return response{}, failf(http.StatusBadRequest, "If-None-Match of a write can only be *")
 	}
 	e, err := s.blobs.put(req.store, req.key, body, metadata, cond)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
-	return answer{status: http.StatusOK, header: http.Header{"Etag": {e.Etag}}}, nil
+	return response{status: http.StatusOK, header: http.Header{"Etag": {e.Etag}}}, nil
 }
 
 type listedBlob struct {
@@ -334,10 +331,10 @@ type listedBlob struct {
 	LastModified string `json:"last_modified"`
 }
 
-func (s *Server) list(req request) (answer, error) {
+func (s *Server) list(req request) (response, error) {
 	from, err := base64.RawURLEncoding.DecodeString(req.query.Get("cursor"))
 	if err != nil {
-		return answer{}, failf(http.StatusBadRequest, "the cursor is not one of ours")
+		return response{}, failf(http.StatusBadRequest, "the cursor is not one of ours")
 	}
 	p := s.blobs.list(req.store, req.query.Get("prefix"), string(from), req.query.Get("directories") == "true", s.opt.PageSize)
 	out := struct {
@@ -351,12 +348,12 @@ func (s *Server) list(req request) (answer, error) {
 	return asJSON(out)
 }
 
-// removeAll empties a store by one page; the client asks again while there is more.
-func (s *Server) removeAll(req request) (answer, error) {
+// removeAll removes one page of a store; the client repeats it while there is more.
+func (s *Server) removeAll(req request) (response, error) {
 	p := s.blobs.list(req.store, "", "", false, s.opt.PageSize)
 	for _, e := range p.entries {
 		if err := s.blobs.remove(req.store, e.Key); err != nil {
-			return answer{}, err
+			return response{}, err
 		}
 	}
 	return asJSON(map[string]any{"blobs_deleted": len(p.entries), "has_more": p.next != ""})

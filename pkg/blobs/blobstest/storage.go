@@ -19,10 +19,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// errCondition says that the condition of a write did not hold.
+// errCondition means that the condition of a write did not hold.
 var errCondition = errors.New("the condition does not hold")
 
-// errClosed says that the storage no longer takes writes.
+// errClosed means that the storage takes no more writes.
 var errClosed = errors.New("the store is closed")
 
 // header is the first line of a blob's file, as JSON; the value follows it as it was sent. Memory holds its [entry].
@@ -32,7 +32,7 @@ type header struct {
 	Metadata string `json:"metadata,omitempty"`
 }
 
-// entry is enough to list a blob and to judge conditions. It never changes once it is in the index.
+// entry is what lists and conditions need of a blob. It never changes once it is in the index.
 type entry struct {
 	Key  string `json:"key"`
 	Etag string `json:"etag"`
@@ -42,7 +42,7 @@ type entry struct {
 
 func (e *entry) modified() time.Time { return time.Unix(0, e.Gen).UTC() }
 
-// condition is what a write asks of the blob that is there before it.
+// condition is a write's condition on the blob that it replaces.
 type condition struct {
 	onlyIfNew   bool
 	onlyIfMatch string // an etag, or empty
@@ -55,8 +55,8 @@ func (c condition) holds(e *entry) bool {
 	return c.onlyIfMatch == "" || e != nil && e.Etag == c.onlyIfMatch
 }
 
-// storage keeps one file per blob under values/, named by a hash so that every key can be kept, and a sorted index in
-// memory. A file appears whole or not at all: it is written under tmp/, synced, and renamed into place.
+// storage keeps one file per blob under values/, named by a hash because keys can be anything, and a sorted index in
+// memory. A file is written under tmp/, synced and renamed, so that it is complete or absent.
 type storage struct {
 	dir    string
 	now    func() time.Time
@@ -71,7 +71,7 @@ type storage struct {
 
 func openStorage(dir string, now func() time.Time) (*storage, error) {
 	s := &storage{dir: dir, now: now, stores: map[string][]*entry{}}
-	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil { // what a killed process left half written
+	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil { // half-written files of a killed process
 		return nil, err
 	}
 	for _, d := range []string{"tmp", "values"} {
@@ -243,7 +243,7 @@ func (s *storage) get(store, key string) (e *entry, metadata string, value []byt
 	return e, h.Metadata, value, json.Unmarshal(line, &h)
 }
 
-// remove deletes a blob; a missing one is none too many.
+// remove deletes a blob. A missing one is not an error.
 func (s *storage) remove(store, key string) error {
 	name, lock := s.place(store, key)
 	lock.Lock()
@@ -269,8 +269,8 @@ type page struct {
 	next        string
 }
 
-// list returns up to limit entries whose keys begin with prefix, from the key from on. With directories, keys that go
-// on with a slash somewhere after the prefix are rolled up into what stands before it.
+// list returns up to limit entries whose keys begin with prefix, starting at the key from. With directories, keys with a
+// slash after the prefix are folded into what precedes it.
 func (s *storage) list(store, prefix, from string, directories bool, limit int) page {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -294,7 +294,7 @@ func (s *storage) list(store, prefix, from string, directories bool, limit int) 
 	return p
 }
 
-// close lets the writes that run end and refuses all others.
+// close waits for the writes in progress, and refuses all others.
 func (s *storage) close() {
 	s.closed.Store(true)
 	for i := range s.keys {
