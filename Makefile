@@ -256,6 +256,20 @@ faults: ## break a new platform in many ways under load, and check what clients 
 migrate: ## migrate between Netlify Blobs and Supabase: make migrate ARGS='repair --primary supabase' (ARGS=--help)
 	@if [ -z "$$SUPABASE_URL" ] && [ -f .local/env ]; then set -a; . ./.local/env; set +a; fi; $(call build,kv) && exec .local/bin/kv migrate $(ARGS)
 
+# Each mode is a deploy of the runbook; the script takes the next step in each.
+.PHONY: rehearse
+rehearse: ## the runbook of a migration, from JavaScript functions to Supabase alone and back, on a platform of its own: some minutes
+	@$(call build,kv) && export REHEARSAL=$$(mktemp -d) && trap 'rm -rf "$$REHEARSAL"' EXIT && \
+		$(subst exec ,,$(PLATFORM)) run --name rehearse --env USE_SUPABASE_KV=false \
+		--mode 'KV_MIRROR_WRITES=true' \
+		--mode 'KV_MIRROR_WRITES=true KV_COMPARE_READS=1' \
+		--mode 'USE_SUPABASE_KV=true KV_MIRROR_WRITES=true KV_COMPARE_READS=1' \
+		--mode 'USE_SUPABASE_KV=false KV_MIRROR_WRITES=true' \
+		--mode 'USE_SUPABASE_KV=true KV_MIRROR_WRITES=false' \
+		--mode 'USE_SUPABASE_KV=true KV_MIRROR_WRITES=true' \
+		--mode 'USE_SUPABASE_KV=false KV_MIRROR_WRITES=true' \
+		-- scripts/rehearse/rehearse.sh
+
 .PHONY: migrate-scale
 migrate-scale: ## plan, migrate and verify a million made-up entries, and ENTRIES (100,000) of Blobs, each in INDEXES (2) of 20 indexes; say how long it took and in what memory
 	@$(PLATFORM) run -- env MIGRATE_TEST_ENTRIES=$(or $(ENTRIES),100000) MIGRATE_TEST_INDEXES=$(or $(INDEXES),2) MIGRATE_TEST_MEMORY=200000 \

@@ -24,6 +24,8 @@ type Bar struct {
 	Require int           // reads compared without a difference
 	For     time.Duration // since when reads are compared
 	Primary string        // the store that answers now, "blobs" or "supabase"; "": the one of the last compared read
+
+	window time.Duration // of the reads that are looked at
 }
 
 // Readiness says whether to switch, and why.
@@ -59,7 +61,8 @@ func Ready(ctx context.Context, target Target, bar Bar) (r Readiness, err error)
 	if bar.Require < 0 || bar.For < 0 {
 		return r, fmt.Errorf("what is required must not be below 0, got %d reads for %s", bar.Require, bar.For)
 	}
-	e, err := target.Supabase.Readiness(ctx, bar.For)
+	bar.window = max(bar.For, time.Hour)
+	e, err := target.Supabase.Readiness(ctx, bar.window)
 	if err != nil {
 		return r, fmt.Errorf("ask the target: %w", err)
 	}
@@ -120,10 +123,10 @@ func (r *Readiness) checkReads(bar Bar) {
 	if r.Primary == "supabase" { // what is required of the switch is behind us; but something must show that Blobs follows
 		var v Verification
 		verified := json.Unmarshal(r.Evidence.Verification, &v) == nil && v.Identity && r.Evidence.Now.Sub(v.At) < 24*time.Hour
-		r.check("followed", matched > 0 || verified, fmt.Sprintf("%d reads compared in the last %s; verified within a day: %v", matched+differed, bar.For, verified))
+		r.check("followed", matched > 0 || verified, fmt.Sprintf("%d reads compared in the last %s; verified within a day: %v", matched+differed, bar.window, verified))
 		return
 	}
-	r.check("reads", matched >= bar.Require, fmt.Sprintf("%d compared in the last %s, of %d required", matched+differed, bar.For, bar.Require))
+	r.check("reads", matched >= bar.Require, fmt.Sprintf("%d compared in the last %s, of %d required", matched+differed, bar.window, bar.Require))
 	since := "reads are not compared: KV_COMPARE_READS"
 	long := bar.For == 0 || bar.Require == 0 // a site without reads to compare has its verification
 	if r.Evidence.ComparedSince != nil {

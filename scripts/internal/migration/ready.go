@@ -49,7 +49,7 @@ Exit status: 0, it is; 1, it is not, and what is missing; 2, it could not be fou
 			return err
 		}
 		if !r.Ready {
-			return &cli.Left{Err: errors.New(r.Verdict()), Try: "what the lines with \"no\" say, then kv migrate ready"}
+			return &cli.Left{Err: errors.New(r.Verdict()), Try: "mend what has a \"no\" in front of it, and ask again; docs/MIGRATION.md, 7. Switch"}
 		}
 		return nil
 	}
