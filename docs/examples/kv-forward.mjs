@@ -50,15 +50,15 @@ async function addOutboxEntries(keys, signal) {
 
 /** Copies the key of an outbox entry until its blob has not moved. isIndex: members were added, and only the missing ones are copied. */
 async function copy(store, entry, isIndex, signal) {
-  let expected = entry.token; // from before the write: the copy is a compare-and-set on this row revision
+  let expected = entry.revision; // from before the write: the copy is a compare-and-set on it
   for (let round = 0; round < rounds; round++) {
     const blob = await within(signal, store.getWithMetadata(entry.key, { type: 'text', consistency: 'strong' }));
-    const { applied, token } = await rpc('kv_mirror_copy', {
+    const { applied, revision } = await rpc('kv_mirror_copy', {
       p_key: entry.key, p_expected: expected, p_value: blob ? blob.data : null, p_is_index: isIndex, p_add: isIndex,
       p_indexes: blob?.metadata?.i ?? null, p_created: blob?.metadata?.c ?? null, p_updated: blob?.metadata?.u ?? null,
       p_request: crypto.randomUUID(),
     }, signal);
-    expected = token;
+    expected = revision;
     if (applied && await within(signal, unchanged(store, entry.key, blob))) {
       await rpc('kv_mirror_forget', { p_ids: [entry.id] }, signal);
       return;

@@ -15,13 +15,13 @@ type OutboxEntry struct {
 	Primary string `json:"primary"`
 	// Revision is the entry's in Supabase when the outbox entry was added. UpsertMirrored and DeleteMirrored leave it
 	// zero.
-	Revision RowRevision `json:"token"`
+	Revision RowRevision `json:"revision"`
 }
 
 // State is an entry for the other store. Without an entry, Revision is zero and only Key is set.
 type State struct {
 	Key      string      `json:"key"`
-	Revision RowRevision `json:"token"`
+	Revision RowRevision `json:"revision"`
 	Value    string      `json:"value"` // JSON text
 	Indexes  [][2]string `json:"indexes"`
 	// IsIndex means that it is an index entry, whose value is an array of members.
@@ -51,7 +51,7 @@ func (s *Supabase) States(ctx context.Context, keys []string) (states []State, e
 // ConfirmCopy removes an outbox entry if the copied revision is still current. An index entry may have gained
 // members, which their writers copy. Otherwise confirmed is false and now is the entry's present state.
 func (s *Supabase) ConfirmCopy(ctx context.Context, entry OutboxEntry, copied RowRevision) (confirmed bool, now State, err error) {
-	text, err := s.call(ctx, "kv_mirror_done", map[string]any{"p_id": entry.ID, "p_key": entry.Key, "p_token": copied})
+	text, err := s.call(ctx, "kv_mirror_done", map[string]any{"p_id": entry.ID, "p_key": entry.Key, "p_revision": copied})
 	if err != nil || text == "" {
 		return err == nil, State{}, err
 	}

@@ -1,9 +1,9 @@
--- The entries. A value is kept as the exact text that was sent (json keeps it: key order, duplicate keys, 1.0, \u0000).
--- Beside it stand a jsonb document, which loses or refuses all of these, for queries, and a tsvector for full text.
--- One BEFORE trigger derives everything that follows from the value, so that no text is parsed twice and a row
--- edited in the SQL editor is as complete as one written by kv_upsert.
+-- The entries. The type json keeps a value as the exact text that was sent: key order, duplicate keys, 1.0, \u0000. jsonb loses
+-- or refuses all of these, so a jsonb document stands beside the value for queries, and a tsvector for full text. One BEFORE
+-- trigger derives all that follows from a value. So no text is parsed twice, and a row that is edited in the SQL editor is as
+-- complete as one that kv_upsert wrote.
 
--- Before anything else: nothing of somebody else's is touched, and nothing of ours is made twice.
+-- Nothing foreign is touched, and nothing is made twice.
 do $$
 begin
     if exists (select from pg_attribute where attrelid = to_regclass('public.kv_store') and attname = 'index_pairs') then
@@ -22,17 +22,17 @@ begin
 end
 $$;
 
--- Tables and functions that nobody calls from outside. PostgREST does not expose the schema, and only service_role may use it.
--- Default privileges of a schema cannot take from PUBLIC the right to execute functions: without usage, nobody else can name them.
+-- The schema kv holds what nobody calls from outside; PostgREST does not expose it. The guard is the privilege usage, which only
+-- service_role has: default privileges of one schema cannot take from PUBLIC the built-in right to execute functions.
 create schema kv;
-comment on schema kv is 'What the functions public.kv_* are made of. Not to be exposed.';
+comment on schema kv is 'Internals of the functions public.kv_*. Do not expose it.';
 revoke all on schema kv from public;
 grant usage on schema kv to service_role;
 alter default privileges in schema kv grant all on tables to service_role;
 alter default privileges in schema kv grant all on sequences to service_role;
 alter default privileges in schema kv grant execute on functions to service_role;
 
--- PostgREST hands through untouched what a function returns as a domain named for a media type. Its own wrapping fails on \u0000.
+-- PostgREST passes the text of a domain that is named for a media type as it is. Its own wrapping of a result fails on \u0000.
 create domain public."application/vnd.kv+json" as text;
 comment on domain public."application/vnd.kv+json" is 'A finished response. Ask PostgREST for it with Accept: application/vnd.kv+json.';
 
@@ -55,41 +55,41 @@ create table public.kv_store (
     constraint kv_store_index_pairs check (index_pairs = '{}'
         or array_ndims(index_pairs) = 2 and array_length(index_pairs, 2) = 2 and ('' <> all (index_pairs)) is true)
 );
-comment on table public.kv_store is 'One row an entry. Write value and indexes; the other columns follow from them.';
-comment on column public.kv_store.value is 'The JSON text as it was written. Of an index entry: the array its members are appended to.';
-comment on column public.kv_store.bytes is 'Length of value in bytes, so that a response''s size is known without reading the values.';
-comment on column public.kv_store.document is 'value for queries, with what jsonb cannot hold replaced; null for index entries.';
-comment on column public.kv_store.search is 'The words of every string in value; null beyond 200 kB of value, and for index entries. See kv.search_vector.';
-comment on column public.kv_store.indexes is 'The entry''s indexes, "<key>:<member>" each, for people and tools. A string written here by hand is split at its last colon.';
-comment on column public.kv_store.index_pairs is 'The exact form of indexes: {{key,member},...}. "a:b"+"c" and "a"+"b:c" read alike in indexes, but are two pairs.';
+comment on table public.kv_store is 'The entries. Write value and indexes; the other columns follow from them.';
+comment on column public.kv_store.value is 'The JSON text as it was written. In an index entry, the array that the members are appended to.';
+comment on column public.kv_store.bytes is 'Length of value in bytes. It tells the size of a response before the values are read.';
+comment on column public.kv_store.document is 'The value for queries, with what jsonb cannot hold replaced. Null for index entries.';
+comment on column public.kv_store.search is 'The words of every string in value; see kv.search_vector. Null beyond 200 kB of value, and for index entries.';
+comment on column public.kv_store.indexes is 'The entry''s indexes as "<key>:<member>", for people and tools. A string that is written here by hand is split at its last colon.';
+comment on column public.kv_store.index_pairs is 'The exact form of indexes: {{key,member},...}. In indexes, the pairs (a:b, c) and (a, b:c) look the same.';
 comment on column public.kv_store.is_index is 'True where kv.member may hold members of this entry.';
-comment on column public.kv_store.auto_created is 'True of an index entry that exists because members were added; nobody has written it itself.';
-comment on column public.kv_store.replaced is 'True where document differs from value: \u0000 and half surrogate pairs are U+FFFD in it, numbers beyond numeric are text.';
-comment on column public.kv_store.revision is 'Grows with every write of the row, also after the row was deleted and written anew.';
+comment on column public.kv_store.auto_created is 'True of an index entry that nobody has written: it was created when a member was added.';
+comment on column public.kv_store.replaced is 'True where document differs from value: \u0000 and half surrogate pairs became U+FFFD, numbers beyond numeric became text.';
+comment on column public.kv_store.revision is 'Grows with every write of the key, also across a delete.';
 
--- Orders that kv-list and kv-query page through with a cursor.
+-- kv-list and kv-query page through these orders with a cursor.
 create index kv_store_created_at on public.kv_store (created_at, key);
 create index kv_store_updated_at on public.kv_store (updated_at, key);
 create index kv_store_search on public.kv_store using gin (search);
--- The few entries of which queries do not see everything, so that a response can say so.
+-- Queries do not see everything of these few entries. A response says so.
 create index kv_store_unseen on public.kv_store (key) where replaced or search is null and not is_index;
 
 alter table public.kv_store enable row level security;
 revoke all on table public.kv_store from anon, authenticated;
 grant all on table public.kv_store to service_role;
 
--- A member of an index is a JSON string or a JSON number. As a text, in index_pairs, kv.member and kv.posting, a string is itself and a
--- number is chr(1) and its spelling; a string that begins with chr(1) gets one more in front (kv.Member in Go). So 5, 5.0 and "5" are
--- three members, and nearly every member is its own text: its JSON would take two bytes more in each of four places.
+-- A member of an index is a JSON string or a JSON number. Columns hold it as text: a string as it is, a number as chr(1) and its
+-- digits. A string that begins with chr(1) gets one more in front (Member in pkg/kv). So 5, 5.0 and "5" are three members, and
+-- nearly every member is its own text. Its JSON would take two more bytes in each of four places.
 --
--- These are inlined, which a search_path of their own would prevent; they name nothing that could be another's. Nor may they be strict,
--- with a body that is not, or immutable, with one that is stable (to_json): a call would take a hundred times as long.
+-- Postgres inlines the next functions; a call would take a hundred times as long. So they have no search_path of their own, and
+-- name the schema of all they use. Their volatility is that of their bodies, and they are not strict.
 create function kv.member_from_text(p_text text) returns text
     language sql immutable parallel safe security invoker
 as $$
     select case when pg_catalog.starts_with(p_text, E'\x01') then E'\x01' || p_text else p_text end
 $$;
-comment on function kv.member_from_text(text) is 'The member that is this string.';
+comment on function kv.member_from_text(text) is 'The member for a string.';
 
 create function kv.member_from_json(p_element json) returns text
     language sql immutable parallel safe security invoker
@@ -97,14 +97,14 @@ as $$
     select case pg_catalog.json_typeof(p_element) when 'string' then kv.member_from_text(p_element #>> '{}')
         when 'number' then E'\x01' || p_element::text end
 $$;
-comment on function kv.member_from_json(json) is 'The member that is this string or number; null for other elements. A string that Postgres cannot hold is an error.';
+comment on function kv.member_from_json(json) is 'The member for a JSON string or number; null for other elements. A string that Postgres cannot hold is an error.';
 
 create function kv.member_to_text(p_member text) returns text
     language sql immutable parallel safe security invoker
 as $$
     select case when pg_catalog.starts_with(p_member, E'\x01') then pg_catalog.substr(p_member, 2) else p_member end
 $$;
-comment on function kv.member_to_text(text) is 'What stands for the member in "<key>:<member>".';
+comment on function kv.member_to_text(text) is 'The member as it appears in "<key>:<member>".';
 
 create function kv.member_to_json(p_member text) returns text
     language sql stable parallel safe security invoker
@@ -114,56 +114,55 @@ as $$
 $$;
 comment on function kv.member_to_json(text) is 'The member as JSON.';
 
--- p_pairs[i] goes through all elements before it and reads a compressed array anew each time: 2 s for 1,000 long indexes.
+-- Inlined. Subscripts would go through all elements before theirs, and decompress the array each time: 2 s for 1,000 long indexes.
 create function kv.pairs(p_pairs text[]) returns table (ordinal integer, index_key text, member text)
     language sql immutable parallel safe security invoker
 as $$
     select ordinal::integer, index_key collate "C", member collate "C"
     from rows from (pg_catalog.unnest(p_pairs[:][1:1]), pg_catalog.unnest(p_pairs[:][2:2])) with ordinality as pairs (index_key, member, ordinal)
 $$;
-comment on function kv.pairs(text[]) is 'The rows of {{key,member},...}.';
+comment on function kv.pairs(text[]) is 'The pairs {{key,member},...} as rows.';
 
--- In plpgsql, which keeps the plan: a function in SQL with a setting of its own is planned in every call.
+-- In plpgsql, which keeps plans: a function in SQL with settings of its own is planned in every call.
 create function kv.format_pairs(p_pairs text[]) returns text[]
     language plpgsql immutable parallel safe security invoker set search_path = ''
 as $$
 begin
     return (
-        select coalesce(array_agg(spelled order by ordinal), '{}')
+        select coalesce(array_agg(text order by ordinal), '{}')
         from (
-            select index_key || ':' || kv.member_to_text(member) as spelled, min(ordinal) as ordinal
+            select index_key || ':' || kv.member_to_text(member) as text, min(ordinal) as ordinal
             from kv.pairs(p_pairs)
             group by 1
         ) as formatted);
 end
 $$;
-comment on function kv.format_pairs(text[]) is 'The "<key>:<member>" strings of the pairs, each once, in order.';
+comment on function kv.format_pairs(text[]) is 'The pairs as "<key>:<member>" strings, in order, each once.';
 
 create function kv.parse_pairs(p_indexes text[], p_known text[]) returns text[]
     language plpgsql immutable security invoker set search_path = ''
 as $$
 declare
-    v_spelled text;
-    v_pairs   text[] := '{}'::text[];
-    v_known   text[];
+    v_index text;
+    v_found text[];
+    v_pairs text[] := '{}'::text[];
 begin
-    foreach v_spelled in array p_indexes loop
-        select array_agg(array[k.index_key, k.member] order by k.ordinal) into v_known
+    foreach v_index in array p_indexes loop
+        select array_agg(array[k.index_key, k.member] order by k.ordinal) into v_found
         from kv.pairs(p_known) as k
-        where k.index_key || ':' || kv.member_to_text(k.member) = v_spelled;
-        if v_known is null then
-            select array[array[parts[1], kv.member_from_text(parts[2])]] into v_known from regexp_match(v_spelled, '^(.+):(.+)$') as parts;
+        where k.index_key || ':' || kv.member_to_text(k.member) = v_index;
+        if v_found is null then
+            select array[array[parts[1], kv.member_from_text(parts[2])]] into v_found from regexp_match(v_index, '^(.+):(.+)$') as parts;
         end if;
-        if v_known[1][1] is null then
-            raise check_violation using
-                message = format('indexes: %L is not "<key>:<member>"', v_spelled);
+        if v_found[1][1] is null then
+            raise check_violation using message = format('indexes: %L is not "<key>:<member>"', v_index);
         end if;
-        v_pairs := v_pairs || v_known;
+        v_pairs := v_pairs || v_found;
     end loop;
     return v_pairs;
 end
 $$;
-comment on function kv.parse_pairs(text[], text[]) is 'The pairs that the strings spell: as known before, else split at the last colon, with a string for the member.';
+comment on function kv.parse_pairs(text[], text[]) is 'The pairs of "<key>:<member>" strings. A string that no known pair formats to is split at its last colon, and its member is a string.';
 
 create function kv.derive_columns() returns trigger
     language plpgsql security invoker set search_path = ''
@@ -179,21 +178,15 @@ begin
         new.search := kv.search_vector(new.document, new.bytes);
     end if;
 
-    if tg_op = 'INSERT' then
-        if new.index_pairs <> '{}' then
-            new.indexes := kv.format_pairs(new.index_pairs);
-        elsif new.indexes <> '{}' then
-            new.index_pairs := kv.parse_pairs(new.indexes, '{}');
-            new.indexes := kv.format_pairs(new.index_pairs);
-        end if;
-    elsif new.index_pairs is distinct from old.index_pairs then
+    -- Before an insert, old is null.
+    if new.index_pairs is distinct from coalesce(old.index_pairs, '{}') then
         new.indexes := kv.format_pairs(new.index_pairs);
-    elsif new.indexes is distinct from old.indexes then
+    elsif new.indexes is distinct from coalesce(old.indexes, '{}') then
         new.index_pairs := kv.parse_pairs(new.indexes, old.index_pairs);
         new.indexes := kv.format_pairs(new.index_pairs);
     end if;
 
-    if tg_op = 'UPDATE' and new.updated_at = old.updated_at and new.revision = old.revision then -- else see kv.renew_revision
+    if tg_op = 'UPDATE' and new.updated_at = old.updated_at and new.revision = old.revision then -- not kv.renew_revision
         new.updated_at := clock_timestamp();
     end if;
     return new;
@@ -206,10 +199,10 @@ create trigger kv_store_derive before insert or update on public.kv_store
 -- row's lock later. The revision is taken while the lock is held.
 create sequence kv.revision;
 
--- The lock of a row that is there is held when the triggers before an update run. An insert, and an update that gives a row another
--- key, have no lock yet: either may wait for whoever else is writing the key, and meanwhile the entry that was there may be written
--- once more, and deleted. So a revision says, in its last bits, how many deletes there had been when it was taken. Where it is another
--- number once the row is in the table, the row takes a new revision: nobody else can write the key until this transaction ends.
+-- The triggers before an update run when the row's lock is held. An insert, and an update that renames a row, have no lock yet.
+-- They may wait for another writer of the key, and meanwhile the entry may be written again and deleted. So the last bits of a
+-- revision are the number of deletes when it was taken. If that number has grown once the row is in the table, the row takes a new
+-- revision: nobody else can write the key until this transaction ends.
 create sequence kv.delete_count;
 
 -- Inlined. pg_sequence_last_value is null before the first delete.
@@ -218,18 +211,18 @@ create function kv.deletes() returns bigint
 as $$
     select coalesce(pg_catalog.pg_sequence_last_value('kv.delete_count'::pg_catalog.regclass), 0) & 1048575
 $$;
-comment on function kv.deletes() is 'How many statements have deleted entries, or given them other keys, modulo 2^20.';
+comment on function kv.deletes() is 'The number of statements that deleted or renamed entries, modulo 2^20.';
 
 create function kv.set_revision() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
 begin
-    new.revision := kv.deletes(); -- before the number: a delete in between counts as later
+    new.revision := kv.deletes(); -- before nextval: a delete in between counts as later
     new.revision := (nextval('kv.revision') << 20) + new.revision;
     return new;
 end
 $$;
-create trigger kv_store_revision before insert or update on public.kv_store -- after kv.derive_columns, by name
+create trigger kv_store_revision before insert or update on public.kv_store -- after kv_store_derive, by name
     for each row execute function kv.set_revision();
 
 create function kv.count_delete() returns trigger
@@ -249,7 +242,7 @@ create function kv.renew_revision() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
 begin
-    update public.kv_store set revision = 0 where key = new.key; -- any other one, which also tells kv.derive_columns
+    update public.kv_store set revision = 0 where key = new.key; -- any other one; kv.derive_columns then keeps updated_at
     return null;
 end
 $$;

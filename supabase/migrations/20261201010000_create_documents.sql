@@ -23,7 +23,7 @@ as $$
 declare
     v_text text;
 begin
-    -- Control characters, which a JSON text cannot have, stand for what is to stay: an escaped backslash, which begins no other escape,
+    -- A JSON text has no control characters, so they can stand for what is to stay: an escaped backslash, which begins no other escape,
     v_text := replace(p_json, '\\', E'\x01');
     v_text := replace(v_text, '\u0000', regexp_replace('u0000', '(.*)', p_escape));
     if v_text ~ '\\u[Dd][89A-Fa-f]' then
@@ -35,7 +35,7 @@ begin
     return replace(v_text, E'\x01', p_backslash);
 end
 $$;
-comment on function kv.replace_escapes(text, text, text) is 'A JSON text with another escape (\1 is the old one without its backslash) for \u0000 and half surrogate pairs, and another spelling of escaped backslashes.';
+comment on function kv.replace_escapes(text, text, text) is 'A JSON text in which p_escape replaces \u0000 and half surrogate pairs (\1 is the old escape without its backslash), and p_backslash escaped backslashes.';
 
 create function kv.huge_numbers_as_text(p_json text) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -57,7 +57,7 @@ begin
         E'\x02', '\"'), E'\x01', '\\');
 end
 $$;
-comment on function kv.huge_numbers_as_text(text) is 'A JSON text with the numbers that numeric cannot hold as strings.';
+comment on function kv.huge_numbers_as_text(text) is 'A JSON text in which strings replace the numbers that numeric cannot hold.';
 
 create function kv.to_readable_document(p_value json) returns jsonb
     language plpgsql immutable strict security invoker set search_path = ''
@@ -68,10 +68,10 @@ begin
     return coalesce(kv.to_document(v_text::json), kv.to_document(kv.huge_numbers_as_text(v_text)::json));
 end
 $$;
-comment on function kv.to_readable_document(json) is 'A value that jsonb cannot hold, with what it cannot replaced, so that queries see the rest. Null where it is nested too deeply.';
+comment on function kv.to_readable_document(json) is 'A value that jsonb cannot hold, with the offending parts replaced, so that queries see the rest. Null where it is nested too deeply.';
 
--- json's operators read every escape of a value, and fail at those that Postgres' text cannot hold. With one backslash more these are
--- none, and it is taken back from what was found.
+-- json's operators read every escape of a value, and fail at those that Postgres' text cannot hold. So these get one more backslash,
+-- which is removed from what was found.
 create function kv.exact_part(p_value json, p_path text[]) returns text
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
@@ -82,7 +82,7 @@ begin
         '\\\\(?:\\(\\)|(?=u))', '\\\1', 'g');
 end
 $$;
-comment on function kv.exact_part(json, text[]) is 'The exact text of what is at the path, of any value.';
+comment on function kv.exact_part(json, text[]) is 'The exact JSON text at a path of any value.';
 
 create function kv.is_replaced(p_value json, p_path text[]) returns boolean
     language plpgsql immutable strict security invoker set search_path = ''
@@ -94,13 +94,13 @@ exception when others then
     return true;
 end
 $$;
-comment on function kv.is_replaced(json, text[]) is 'Whether what is at the path is something that jsonb cannot hold.';
+comment on function kv.is_replaced(json, text[]) is 'Whether jsonb cannot hold what is at the path.';
 
 create function kv.normalize_search_text(p_text text) returns text[]
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
 declare
-    -- All that is no letter, mark or number in Unicode 15, as far as what comes before leaves it. U+001E stays.
+    -- All but letters, marks and numbers of Unicode 15, in normalized text. U+001E stays.
     c_divides constant text := '[\u0001-\u001d\u001f-\u002f\u003a-\u0060'
         '\u007b-\u00d7\u00f7\u02c2-\u02c5\u02d2-\u02eb\u02ed\u02ef-\u02ff\u0375\u03f6\u0482\u055a-\u055f\u0589-\u058f\u05be\u05c0\u05c3\u05c6'
         '\u05f3-\u060f\u061b-\u061f\u066a-\u066d\u06d4\u06dd-\u06de\u06e9\u06fd-\u06fe\u0700-\u070f\u07f6-\u07f9\u07fe-\u07ff\u0830-\u083e'
@@ -126,12 +126,13 @@ declare
         '\U0001d800-\U0001d9ff\U0001da37-\U0001da3a\U0001da6d-\U0001da74\U0001da76-\U0001da83\U0001da85-\U0001da8b\U0001e14f\U0001e2ff'
         '\U0001e95e-\U0001e95f\U0001ecac\U0001ecb0\U0001ed2e\U0001eef0-\U0001f0f5\U0001f10d-\U0001fbca\U000f0000-\U0010fffd'
         ']+';
-    -- What nobody sees: soft hyphens, joiners, directions, variants.
+    -- Invisible characters: soft hyphens, joiners, directions, variants.
     c_ignored constant text := '['
         '\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0'
         '\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff'
         ']+';
-    -- Letters of scripts without spaces between words (Thai, Lao, Burmese, Khmer, Han, Kana, Bopomofo), and of Hangul, whose words carry their endings.
+    -- Letters of scripts without spaces between words (Thai, Lao, Burmese, Khmer, Han, Kana, Bopomofo), and of Hangul, whose endings
+    -- belong to the words.
     c_letters constant text := '['
         '\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0edf\u1000-\u103f\u1050-\u109d\u1780-\u17d3\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c'
         '\u3041-\u318f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97c\uac00-\ud7fb\uf900-\ufaff\U0001b000-\U0001b16f'
@@ -159,7 +160,7 @@ begin
     return array_remove(string_to_array(replace(v_text, E'\x1e', E' \x1e '), ' '), '');
 end
 $$;
-comment on function kv.normalize_search_text(text) is 'The words of a text in order, folded: upper and lower case, compatible forms and compositions of a letter are one. U+001E is between words that are not in a row: those of two texts, and letters that are words by themselves where something divides them.';
+comment on function kv.normalize_search_text(text) is 'The words of a text in order, without case, compatible forms and compositions of letters. U+001E separates words that are not in a row: those of two texts, and letters that are words by themselves with something between them.';
 
 create function kv.document_strings(p_document jsonb) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -170,7 +171,7 @@ begin
         from jsonb_path_query(p_document, 'strict $.** ? (@.type() == "string")') as s);
 end
 $$;
-comment on function kv.document_strings(jsonb) is 'Every string in the document, at any depth, with U+001E between: a phrase does not reach from one into the next.';
+comment on function kv.document_strings(jsonb) is 'Every string in the document, at any depth, with U+001E between them: a phrase does not cross it.';
 
 create function kv.search_vector(p_document jsonb, p_bytes integer) returns tsvector
     language plpgsql immutable security invoker set search_path = ''
@@ -183,7 +184,7 @@ begin
         return null; -- deriving words is the slowest part of a large upsert
     end if;
     v_words := kv.normalize_search_text(kv.document_strings(p_document));
-    -- Not by a parser of Postgres, which divides words as the database's locale has it.
+    -- Postgres' own parsers divide words as the database's locale does.
     v_search := (
         select coalesce(string_agg('''' || left(word, 500) || ''':' || n, ' '), '')::tsvector
         from unnest(v_words) with ordinality as w (word, n) where word <> E'\x1e');
@@ -198,4 +199,4 @@ exception
         return null;
 end
 $$;
-comment on function kv.search_vector(jsonb, integer) is 'The words of every string in the document, each by its first 500 letters; null where there are too many. With "*", which is no word, where positions are missing: phrases must then be looked for in the document.';
+comment on function kv.search_vector(jsonb, integer) is 'The words of every string in the document, each by its first 500 letters. Null where there are too many. "*", which is not a word, tells that positions are missing: phrases must then be looked for in the document.';

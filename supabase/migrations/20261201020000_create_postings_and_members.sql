@@ -7,7 +7,7 @@ create table kv.posting (
     key       text collate "C" not null,
     constraint posting_pkey primary key (index_key, member, key)
 );
-comment on table kv.posting is 'Which entries have an index. Kept by the triggers of kv_store; not to be written by hand.';
+comment on table kv.posting is 'Which entries have an index. The triggers of kv_store keep it; do not write it by hand.';
 comment on column kv.posting.member is 'The member, or '''' for "any member of this index".';
 alter table kv.posting enable row level security;
 
@@ -19,7 +19,7 @@ as $$
     union
     select index_key, '' from kv.pairs(p_pairs)
 $$;
-comment on function kv.postings_of(text[]) is 'The postings that an entry with these pairs has.';
+comment on function kv.postings_of(text[]) is 'The postings of an entry with these pairs.';
 
 create function kv.update_postings() returns trigger
     language plpgsql security invoker set search_path = ''
@@ -56,11 +56,11 @@ create trigger kv_store_post_update after update on public.kv_store
 create trigger kv_store_post_delete after delete on public.kv_store
     for each row when (old.index_pairs <> '{}') execute function kv.update_postings();
 
--- The members of index entries, append-only, one row a member: 50 upserts that add 50 members to one index touch 50
--- different rows, where one growing JSON array would be rewritten 50 times under one lock.
+-- The members of index entries have a row each, and are only added. So 50 upserts that add a member to one index touch 50
+-- different rows; one JSON array would be rewritten 50 times under one lock.
 --
--- A call takes one value and numbers its members from there, so that the members of one upsert keep their order although
--- they are inserted in another one (see kv_upsert). 1,024 leaves room for the 1,000 members an upsert may bring.
+-- A call takes one value of the sequence and numbers its members from there: they keep their order, although kv_upsert inserts
+-- them in another one. An upsert may bring 1,000 members, for which 1,024 leaves room.
 create sequence kv.member_position increment by 1024;
 
 create table kv.member (
@@ -69,14 +69,14 @@ create table kv.member (
     position  bigint not null default nextval('kv.member_position'),
     constraint member_pkey primary key (index_key, member)
 );
-comment on table kv.member is 'The members of index entries (kv_store.is_index), which follow the array stored there.';
-comment on column kv.member.position is 'Members are listed by it: the order in which they were first added.';
+comment on table kv.member is 'The members of index entries (kv_store.is_index). They follow the array in kv_store.value.';
+comment on column kv.member.position is 'The order of the members: that in which they were first added.';
 alter table kv.member enable row level security;
 
--- An index entry is held by an advisory lock on its key: shared by whoever adds members, alone by whoever replaces or deletes it, or makes
--- its members others. Its row, held shared by many, would cost each of them a MultiXact: written to disk, and kept until the table is
--- frozen. The lock comes after the row's: whoever has the row may wait for it, and whoever adds to an index that is there does not touch
--- the row. (0 in place of 1 is for requests: kv.begin_request.)
+-- An advisory lock on its key guards an index entry: those who add members share it, and whoever replaces or deletes the entry or
+-- its members holds it alone. Row locks that many share would cost each of them a MultiXact, which is written to disk and kept
+-- until the table is frozen. Whoever holds the row may wait for this lock; whoever adds members to an existing index does not touch
+-- the row. (Requests use 0 in place of 1: kv.begin_request.)
 create function kv.lock_members(p_key text) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
@@ -84,7 +84,7 @@ begin
     perform pg_advisory_xact_lock(hashtextextended(p_key, 1));
 end
 $$;
-comment on function kv.lock_members(text) is 'Keeps everybody away from the members of an index entry until the transaction ends. The caller holds the entry''s row.';
+comment on function kv.lock_members(text) is 'Locks the members of an index entry until the transaction ends. The caller holds the entry''s row.';
 
 create function kv.lock_members_of_row() returns trigger
     language plpgsql security invoker set search_path = ''
@@ -99,7 +99,7 @@ create trigger kv_store_lock_members_delete before delete on public.kv_store
 create trigger kv_store_lock_members_rename before update of key on public.kv_store
     for each row when (old.is_index and new.key <> old.key) execute function kv.lock_members_of_row();
 
--- Replacing an index entry's value by hand makes it a plain entry, as kv_upsert does. Runs before kv.derive_columns (by name).
+-- A new value makes an index entry a plain one, whoever writes it. This runs before kv_store_derive, by name.
 create function kv.clear_index() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
@@ -113,7 +113,7 @@ $$;
 create trigger kv_store_clear_index before update of value on public.kv_store
     for each row when (old.is_index) execute function kv.clear_index();
 
--- Whoever replaces or deletes an index entry, kv_upsert or a person, ends its members; the row's lock is held by then.
+-- The members go with the value or the entry, whoever replaces or deletes it. The row's lock is held by then.
 create function kv.delete_members() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
@@ -161,7 +161,7 @@ as $$
 begin
     if kv.to_document(p_array) is not null then
         return query select member from (select kv.member_from_json(e) as member from json_array_elements(p_array) as e) as m where member is not null;
-    else -- Postgres can hold most strings, if not all
+    else -- it cannot hold one of the strings, but the others
         return query
             select member from (
                 select case json_typeof(e) when 'string' then kv.member_from_text(kv.to_document(e) #>> '{}') else kv.member_from_json(e) end as member
@@ -170,7 +170,7 @@ begin
     end if;
 end
 $$;
-comment on function kv.array_members(json) is 'The members among an array''s elements.';
+comment on function kv.array_members(json) is 'The members among the elements of an array.';
 
 create function kv.set_members(p_key text, p_members text[]) returns void
     language plpgsql volatile security invoker set search_path = ''
@@ -179,9 +179,9 @@ declare
     v_kept bigint;
     v_base bigint;
 begin
-    -- not in (select …), here and below: it is hashed. <> all (array) compares each member with each, which took 5 s for 10,000.
+    -- "not in (select …)" is hashed; "<> all (array)" compared each member with each, which took 5 s for 10,000.
     delete from kv.member where index_key = p_key and member not in (select unnest(p_members));
-    -- What is there keeps its place if it is the beginning of the new list; else everything is numbered anew.
+    -- Members that begin the new list keep their places; otherwise all are numbered anew.
     select count(*) into v_kept from kv.member where index_key = p_key;
     if p_members[1:v_kept] is distinct from
         coalesce((select array_agg(member order by position, member) from kv.member where index_key = p_key), '{}')
@@ -199,13 +199,13 @@ begin
     end loop;
 end
 $$;
-comment on function kv.set_members(text, text[]) is 'Makes the members of an index entry these, in this order. The caller holds the entry''s row.';
+comment on function kv.set_members(text, text[]) is 'Replaces the members of an index entry, in the given order. The caller holds the entry''s row.';
 
 create function kv.add_members(p_key text, p_members text[]) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
-    -- One by one, each with a place of its own: some are added at a time, in the order of the list.
+    -- Each takes a value of the sequence: a call adds few.
     insert into kv.member (index_key, member, position)
     select p_key, member, nextval('kv.member_position')
     from (
@@ -219,7 +219,7 @@ begin
     on conflict do nothing;
 end
 $$;
-comment on function kv.add_members(text, text[]) is 'Adds to an index entry the members that it does not have, in this order. The caller holds the entry''s row.';
+comment on function kv.add_members(text, text[]) is 'Adds the members that an index entry lacks, in the given order. The caller holds the entry''s row.';
 
 create function kv.parse_members(p_value text) returns text[]
     language plpgsql immutable strict security invoker set search_path = ''
@@ -240,4 +240,4 @@ begin
     return v_members;
 end
 $$;
-comment on function kv.parse_members(text) is 'The members whose index entry reads exactly so; null where no members would.';
+comment on function kv.parse_members(text) is 'The members of an array that reads exactly as an index entry with them would; null for any other value.';

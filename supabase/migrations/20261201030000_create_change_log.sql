@@ -1,8 +1,8 @@
--- The change feed: which keys changed since a cursor, without gaps. Caches drop what it names.
+-- The change feed names the keys that changed since a cursor, without gaps. Caches drop what it names.
 --
 -- A sequence or a timestamp would miss a row whose transaction began earlier and committed later. So the log keeps the
 -- writing transaction, and a cursor is a whole snapshot: a change is new to a reader if its transaction was not visible in
--- that snapshot. After a crash transaction ids are used again, hence the epoch in every cursor.
+-- that snapshot. Transaction ids are used again after a crash, so every cursor carries an epoch.
 
 create table kv.log (
     transaction_id xid8 not null default pg_current_xact_id(),
@@ -10,60 +10,16 @@ create table kv.log (
     request        uuid default nullif(current_setting('kv.request', true), '')::uuid,
     missed         boolean
 );
-comment on table kv.log is 'One row a change: upserts, deletes, both keys of a rename, members added to an index. Pruned; see kv_prune_log.';
-comment on column kv.log.key is 'The key that changed; null after a truncate: every key.';
-comment on column kv.log.request is 'The request that wrote, so that one sent again after its reply was lost is not applied twice.';
+comment on table kv.log is 'One row for each change: upserts, deletes, both keys of a rename, members added to an index. kv_prune_log removes old rows.';
+comment on column kv.log.key is 'The key that changed. Null after a truncate, which changes every key.';
+comment on column kv.log.request is 'The request that wrote. One that is sent again after its reply was lost is not applied twice.';
 comment on column kv.log.missed is 'True of a delete that found no entry: nothing changed. A repetition of the request gets the same response.';
 create index log_transaction_id on kv.log (transaction_id);
 create index log_request on kv.log (request) where request is not null;
 alter table kv.log enable row level security;
-
--- A restart, and a crash, which resets the statistics, change the boot. A promoted replica was started at another time than its primary.
--- Every write calls this, so it reads nothing but memory.
-create function kv.boot_id() returns text
-    language plpgsql stable security invoker set search_path = ''
-as $$
-begin
-    return left(md5(concat_ws('/', extract(epoch from pg_postmaster_start_time()), extract(epoch from pg_stat_get_bgwriter_stat_reset_time()))), 8);
-end
-$$;
-comment on function kv.boot_id() is 'Changes whenever transaction ids may have been used again: another cluster, a restart, a crash.';
-
--- Restores change the epoch as well. A restore that creates the tables
--- loads rows before the triggers exist, and one with --disable-triggers switches them off; either writes the triggers' catalog
--- rows anew. A copy of the database has another oid, and a rewritten table another file. While a trigger is not as it was made,
--- every call returns another epoch, so that no cursor is valid.
-create function kv.epoch() returns text
-    language plpgsql stable security invoker set search_path = ''
-as $$
-begin
-    return (
-        select kv.boot_id() || left(md5(concat_ws('/', (select oid from pg_database where datname = current_database()), t.made,
-            pg_relation_filenode('public.kv_store'), pg_relation_filenode('kv.member'), case when not t.logging then random() end)), 8)
-        from (
-            select sum(hashoidextended(oid, xmin::text::bigint)) as made, count(*) = 7 and bool_and(tgenabled = 'A') as logging
-            from pg_trigger
-            where tgrelid in ('public.kv_store'::regclass, 'kv.member'::regclass, 'kv.log'::regclass)
-              and tgname in ('kv_store_log', 'kv_store_log_truncate', 'member_log_insert', 'member_log_delete', 'member_log_update',
-                'member_log_truncate', 'log_truncate_log')) as t);
-end
-$$;
-comment on function kv.epoch() is 'Changes whenever transaction ids may have been used again or changes gone unlogged: another cluster, a restart, a crash, a restore. See kv_enable_logging.';
-
--- Which transactions were over by when: what lets the log be pruned by time of commit although it records time of writing.
-create table kv.log_mark (
-    at      timestamptz not null default clock_timestamp(),
-    horizon xid8 not null default pg_snapshot_xmin(pg_current_snapshot()),
-    epoch   text not null default kv.epoch()
-);
-comment on table kv.log_mark is 'Every transaction before the horizon had ended at the time.';
-comment on column kv.log_mark.epoch is 'The marks of another epoch, as a dump may bring them, say nothing here.';
-alter table kv.log_mark enable row level security;
-
--- A publication for all tables, which change capture asks for, lets nothing be deleted from a table without a replica identity. A primary
--- key would be one, and an index that nothing reads, written with every change.
+-- A publication for all tables, which change capture needs, refuses deletes from a table without a replica identity. A primary key
+-- would serve, but also be an index that nothing reads and every change writes.
 alter table kv.log replica identity full;
-alter table kv.log_mark replica identity full;
 
 create function kv.log_entry() returns trigger
     language plpgsql security invoker set search_path = ''
@@ -81,38 +37,26 @@ $$;
 create trigger kv_store_log after insert or update or delete on public.kv_store
     for each row execute function kv.log_entry();
 
-create function kv.log_members_added() returns trigger
+create function kv.log_members() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
 begin
-    insert into kv.log (key) select distinct index_key from added;
+    if tg_op = 'INSERT' then
+        insert into kv.log (key) select distinct index_key from added;
+    elsif tg_op = 'DELETE' then
+        insert into kv.log (key) select distinct index_key from removed;
+    else
+        insert into kv.log (key) select index_key from removed union select index_key from added;
+    end if;
     return null;
 end
 $$;
 create trigger member_log_insert after insert on kv.member
-    referencing new table as added for each statement execute function kv.log_members_added();
-
-create function kv.log_members_removed() returns trigger
-    language plpgsql security invoker set search_path = ''
-as $$
-begin
-    insert into kv.log (key) select distinct index_key from removed;
-    return null;
-end
-$$;
+    referencing new table as added for each statement execute function kv.log_members();
 create trigger member_log_delete after delete on kv.member
-    referencing old table as removed for each statement execute function kv.log_members_removed();
-
-create function kv.log_members_changed() returns trigger
-    language plpgsql security invoker set search_path = ''
-as $$
-begin
-    insert into kv.log (key) select index_key from removed union select index_key from added;
-    return null;
-end
-$$;
+    referencing old table as removed for each statement execute function kv.log_members();
 create trigger member_log_update after update on kv.member
-    referencing old table as removed new table as added for each statement execute function kv.log_members_changed();
+    referencing old table as removed new table as added for each statement execute function kv.log_members();
 
 create function kv.log_truncate() returns trigger
     language plpgsql security invoker set search_path = ''
@@ -127,18 +71,9 @@ create trigger kv_store_log_truncate after truncate on public.kv_store
 create trigger member_log_truncate after truncate on kv.member
     for each statement execute function kv.log_truncate();
 
--- The log itself must not be emptied unnoticed. (Single rows of it are not to be deleted by hand.)
+-- Emptying the log must show, too. (Single rows of it are not to be deleted by hand.)
 create trigger log_truncate_log after truncate on kv.log
     for each statement execute function kv.log_truncate();
-
--- A restore runs in replica mode, where ordinary triggers do not fire; its changes must not slip by the caches.
-alter table public.kv_store enable always trigger kv_store_log;
-alter table public.kv_store enable always trigger kv_store_log_truncate;
-alter table kv.member enable always trigger member_log_insert;
-alter table kv.member enable always trigger member_log_delete;
-alter table kv.member enable always trigger member_log_update;
-alter table kv.member enable always trigger member_log_truncate;
-alter table kv.log enable always trigger log_truncate_log;
 
 create function public.kv_enable_logging() returns void
     language plpgsql security invoker set search_path = ''
@@ -147,23 +82,63 @@ declare
     v_trigger record;
 begin
     for v_trigger in
-        select t.tgname, t.tgrelid::regclass as relation from pg_trigger as t
-        where t.tgrelid in ('public.kv_store'::regclass, 'kv.member'::regclass, 'kv.log'::regclass)
-          and t.tgname in ('kv_store_log', 'kv_store_log_truncate', 'member_log_insert', 'member_log_delete', 'member_log_update',
-              'member_log_truncate', 'log_truncate_log')
-          and t.tgenabled <> 'A'
+        select tgname, tgrelid::regclass as relation from pg_trigger
+        where tgfoid in ('kv.log_entry'::regproc, 'kv.log_members'::regproc, 'kv.log_truncate'::regproc) and tgenabled <> 'A'
     loop
         execute format('alter table %s enable always trigger %I', v_trigger.relation, v_trigger.tgname);
     end loop;
 end
 $$;
-comment on function public.kv_enable_logging() is 'Switches the log''s triggers on in every mode, as they were made: "enable trigger all" does not. For the tables'' owner, after a restore that switched them off.';
+comment on function public.kv_enable_logging() is 'Enables the triggers of the log in every mode, which "enable trigger all" does not. For the owner of the tables, after a restore that disabled them.';
 revoke all on function public.kv_enable_logging() from public, anon, authenticated;
 grant execute on function public.kv_enable_logging() to service_role;
 
+-- A restore runs in replica mode, in which ordinary triggers do not fire. Caches must see its changes.
+do $$ begin perform public.kv_enable_logging(); end $$;
+
+-- A restart changes the boot, and so does a crash, which resets the statistics. A promoted replica has another start than its
+-- primary had. Every write calls this, so it reads only memory.
+create function kv.boot_id() returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return left(md5(concat_ws('/', extract(epoch from pg_postmaster_start_time()), extract(epoch from pg_stat_get_bgwriter_stat_reset_time()))), 8);
+end
+$$;
+comment on function kv.boot_id() is 'Changes when transaction ids may have been used again: with another cluster, a restart or a crash.';
+
+-- A restore changes the epoch, too. If it creates the tables, it loads rows before the triggers exist; with --disable-triggers it
+-- switches them off. Either way the triggers' catalog rows are new. A copy of the database has another oid, and a rewritten table
+-- another file. While a trigger is not as it was made, every call returns another epoch, so that no cursor is valid.
+create function kv.epoch() returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return (
+        select kv.boot_id() || left(md5(concat_ws('/', (select oid from pg_database where datname = current_database()),
+            sum(hashoidextended(oid, xmin::text::bigint)), pg_relation_filenode('public.kv_store'), pg_relation_filenode('kv.member'),
+            case when count(*) <> 7 or bool_or(tgenabled <> 'A') then random() end)), 8)
+        from pg_trigger
+        where tgrelid in ('public.kv_store'::regclass, 'kv.member'::regclass, 'kv.log'::regclass)
+          and tgfoid in ('kv.log_entry'::regproc, 'kv.log_members'::regproc, 'kv.log_truncate'::regproc)); -- seven triggers
+end
+$$;
+comment on function kv.epoch() is 'Changes when transaction ids may have been used again or changes gone unlogged: with another cluster, a restart, a crash or a restore. See kv_enable_logging.';
+
+-- The log records writes and is pruned by commits: a mark tells which transactions had ended at a time.
+create table kv.log_mark (
+    at      timestamptz not null default clock_timestamp(),
+    horizon xid8 not null default pg_snapshot_xmin(pg_current_snapshot()),
+    epoch   text not null default kv.epoch()
+);
+comment on table kv.log_mark is 'Every transaction before the horizon had ended at the time.';
+comment on column kv.log_mark.epoch is 'A mark of another epoch, which a dump may bring, says nothing here.';
+alter table kv.log_mark enable row level security;
+alter table kv.log_mark replica identity full;
+
 create function kv.log_retention() returns interval
     language sql immutable parallel safe set search_path = '' as $$ select interval '1 hour' $$;
-comment on function kv.log_retention() is 'How old a cursor of the change feed may be.';
+comment on function kv.log_retention() is 'The largest age of a cursor of the change feed.';
 
 create function public.kv_prune_log() returns bigint
     language plpgsql security invoker set search_path = ''
@@ -189,12 +164,12 @@ begin
     return v_pruned;
 exception
     when others then
-        -- The write that called it goes on. The log grows until this is mended.
+        -- The write that called this goes on. The log grows until the cause is fixed.
         raise warning 'kv_prune_log removed nothing: % (SQLSTATE %)', sqlerrm, sqlstate;
         return 0;
 end
 $$;
-comment on function public.kv_prune_log() is 'Removes up to 2,000 changes that every cursor within the retention has seen; returns how many. Called now and then by writes, which do not fail where it does: then it warns and returns 0.';
+comment on function public.kv_prune_log() is 'Removes up to 2,000 changes that every valid cursor has seen, and returns their number. Some writes call it. Where it fails, it warns and returns 0, and the write goes on.';
 revoke all on function public.kv_prune_log() from public, anon, authenticated;
 grant execute on function public.kv_prune_log() to service_role;
 
@@ -207,12 +182,12 @@ exception when invalid_text_representation then
     return null;
 end
 $$;
-comment on function kv.parse_snapshot(text) is 'The snapshot, or null where the text is none.';
+comment on function kv.parse_snapshot(text) is 'The snapshot; null where the text is not one.';
 
--- STABLE, so that every statement in it sees the snapshot that the cursor handed out names; in plpgsql, which keeps the
--- plans. A transaction was not visible in a snapshot exactly if it was still running (xip) or had not begun (from xmax on):
--- each of those few, and then the end of the log. Going by the snapshot's xmin instead would read everything since the
--- oldest open transaction began. The cursor's time is that of this transaction's start, which is never after the snapshot.
+-- STABLE, so that every statement in it sees the snapshot that its cursor names. A transaction was not visible in a snapshot if it
+-- was running then (xip) or had not begun (from xmax on). So this reads the log of those few, and the end of the log. From the
+-- snapshot's xmin on, it would read everything since the oldest open transaction began. The cursor's time is this transaction's
+-- start, which is never after the snapshot.
 create function public.kv_changes(p_since text default null, p_limit integer default 1000) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker
     set search_path = ''
@@ -256,12 +231,12 @@ begin
         'all', v_all, 'keys', case when v_all then '[]' else v_keys end)::text;
 end
 $$;
-comment on function public.kv_changes(text, integer) is 'What changed since p_since, the cursor of an earlier call: {"cursor","all","keys"}. "all" is true when everything may have changed: no cursor, one of another epoch, from the future or older than kv.log_retention(), a truncate, more than p_limit changes, or triggers that are switched off.';
+comment on function public.kv_changes(text, integer) is 'What changed since p_since, the cursor of an earlier call: {"cursor","all","keys"}. "all" is true where everything may have changed: without a cursor, with one of another epoch, of the future or beyond kv.log_retention(), after a truncate or more than p_limit changes, and while triggers are disabled.';
 revoke all on function public.kv_changes(text, integer) from public, anon, authenticated;
 grant execute on function public.kv_changes(text, integer) to service_role;
 
--- The reads begin with it where a caller gives its cursor. They are STABLE, so that the changes and what is read are of one snapshot:
--- what is read is as new as the cursor that comes with it. Inlined, so that a read without a cursor pays nothing.
+-- Reads begin with this line where a caller gives its cursor. They are STABLE, so that the line and what follows come from one
+-- snapshot: what is read is as new as the cursor that comes with it. Inlined, so that a read without a cursor pays nothing.
 create function kv.changes_line(p_since text) returns text
     language sql stable security invoker
 as $$

@@ -2,11 +2,11 @@
 
 create function kv.response_limit() returns integer
     language plpgsql immutable parallel safe set search_path = '' as $$ begin return 6 * 1024 * 1024; end $$;
-comment on function kv.response_limit() is 'Bytes that an answer may have at most: the platform''s limit for a response.';
+comment on function kv.response_limit() is 'The platform''s limit for a response, in bytes.';
 
 create function kv.page_limit() returns integer
     language plpgsql immutable parallel safe set search_path = '' as $$ begin return 4500000; end $$;
-comment on function kv.page_limit() is 'Bytes at which a page ends early: what fits into kv.response_limit() however it is encoded (base64 is 4/3).';
+comment on function kv.page_limit() is 'The size at which a page ends early, in bytes: as base64 (4/3) it still fits into kv.response_limit().';
 
 create function kv.raise_too_large(p_message text) returns text
     language plpgsql stable security invoker set search_path = ''
@@ -15,7 +15,7 @@ begin
     raise exception using errcode = 'PT413', message = p_message; -- PostgREST answers 413
 end
 $$;
-comment on function kv.raise_too_large(text) is 'Ends the request: its answer cannot be sent. Callers see the message.';
+comment on function kv.raise_too_large(text) is 'Ends a request whose response is too large. Callers see the message.';
 
 create function kv.prefix_end(p_prefix text) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -34,18 +34,18 @@ begin
     return repeat(chr(1114111), 257); -- sorts after every key of at most 1,024 bytes
 end
 $$;
-comment on function kv.prefix_end(text) is 'The first text that sorts after every key with the prefix: keys with it are those in [prefix, end).';
+comment on function kv.prefix_end(text) is 'The first text after every key with the prefix: the keys are those in [prefix, end).';
 
 create function kv.member_bytes(p_index_key text) returns bigint
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    -- A member takes two bytes or more of the answer: beyond this many it is too large in any case.
+    -- A member takes at least two bytes: beyond this many, the response is too large in any case.
     return (select coalesce(sum(octet_length(kv.member_to_json(m.member)) + 1), 0)
             from (select member from kv.member where index_key = p_index_key limit 3200000) as m);
 end
 $$;
-comment on function kv.member_bytes(text) is 'Bytes that the members add to an index entry''s value.';
+comment on function kv.member_bytes(text) is 'The number of bytes that the members add to the value of an index entry.';
 
 create function kv.index_value(p_index_key text, p_stored text) returns text
     language plpgsql stable security invoker set search_path = ''
@@ -82,27 +82,27 @@ begin
         where s.key = p_key), '');
 end
 $$;
-comment on function public.kv_get(text, text) is 'The value''s JSON text; empty when there is no such entry. With p_since, a cursor or '''' for none yet, kv_changes and a line break come first.';
+comment on function public.kv_get(text, text) is 'The JSON text of a value; empty where there is no entry. With p_since, which is a cursor, or '''' where there is none yet, kv_changes and a line break come first.';
 revoke all on function public.kv_get(text, text) from public, anon, authenticated;
 grant execute on function public.kv_get(text, text) to service_role;
 
-create function kv.candidate_pairs(p_spelled text) returns table (index_key text, member text)
+create function kv.candidate_pairs(p_index text) returns table (index_key text, member text)
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
 begin
     return query
-        select left(p_spelled, colon - 1) collate "C", m.member collate "C"
+        select left(p_index, colon - 1) collate "C", m.member collate "C"
         from (select (sum(length(part) + 1) over (order by n))::integer as colon
-              from string_to_table(p_spelled, ':') with ordinality as parts (part, n)) as colons
-        cross join lateral (select substr(p_spelled, colon + 1) as spelling) as s
+              from string_to_table(p_index, ':') with ordinality as parts (part, n)) as colons
+        cross join lateral (select substr(p_index, colon + 1) as text) as s
         cross join lateral (
-            select kv.member_from_text(s.spelling) as member
+            select kv.member_from_text(s.text) as member
             union all
-            select E'\x01' || s.spelling where s.spelling ~ '^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?$') as m
-        where colon between 2 and length(p_spelled) - 1;
+            select E'\x01' || s.text where s.text ~ '^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?$') as m
+        where colon between 2 and length(p_index) - 1;
 end
 $$;
-comment on function kv.candidate_pairs(text) is 'Every pair that "<key>:<member>" may spell: a member that looks like a number may be one, or text.';
+comment on function kv.candidate_pairs(text) is 'Every pair that "<key>:<member>" may stand for. A member that looks like a number may be a number or a string.';
 
 create function kv.format_cursor(p_question text, p_position json, p_key text) returns text
     language plpgsql immutable security invoker set search_path = ''
@@ -111,7 +111,7 @@ begin
     return translate(encode(convert_to(json_build_array(p_question, p_position, p_key)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
 end
 $$;
-comment on function kv.format_cursor(text, json, text) is 'Where the answer to a question ended: base64url of [digest of the question, position, key] (pkg/kv, Cursor).';
+comment on function kv.format_cursor(text, json, text) is 'Where a page ended: base64url of [digest of the question, position, key] (Cursor in pkg/kv).';
 
 create function public.kv_list(
     p_prefix     text default '',
@@ -277,7 +277,7 @@ comment on function public.kv_list(text, boolean, integer, integer, text, boolea
 revoke all on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text, text) from public, anon, authenticated;
 grant execute on function public.kv_list(text, boolean, integer, integer, text, boolean, text, bigint, text[], text[], text, text) to service_role;
 
--- What a new instance loads before anybody asks. Values are JSON strings here, which keep every byte of their text.
+-- A new instance loads these before anybody asks. Values are JSON strings here, which keep every byte of their text.
 create function public.kv_warm_get(p_keys text[], p_prefixes text[], p_entries integer, p_bytes bigint)
     returns public."application/vnd.kv+json"
     language plpgsql stable security invoker
@@ -305,12 +305,12 @@ begin
         )
         select coalesce(json_agg(json_build_array(key, coalesce(
             case when is_index then kv.index_value(key, value::text) else value::text end, '')) order by n), '[]')::text
-        from sized where total <= p_bytes and bytes <= kv.response_limit() -- what is larger is no answer of kv_get
+        from sized where total <= p_bytes and bytes <= kv.response_limit() -- kv_get refuses larger ones
     );
 end
 $$;
 comment on function public.kv_warm_get(text[], text[], integer, bigint) is
-    'kv_changes, a line break, and [[key, answer of kv_get],...] for the keys and those under the prefixes, up to so many entries and bytes.';
+    'kv_changes, a line break, and [[key, response of kv_get],...] for the keys and for those under the prefixes, within p_entries and p_bytes.';
 revoke all on function public.kv_warm_get(text[], text[], integer, bigint) from public, anon, authenticated;
 grant execute on function public.kv_warm_get(text[], text[], integer, bigint) to service_role;
 
@@ -320,26 +320,26 @@ as $$
 declare
     v_prefix  text;
     v_values  boolean;
-    v_answer  text;
+    v_body    text;
     v_bytes   bigint := 0;
-    v_answers text[] := '{}'::text[];
+    v_lists   text[] := '{}'::text[];
 begin
     foreach v_prefix in array p_prefixes loop
         foreach v_values in array array[false, true] loop
             begin
-                v_answer := public.kv_list(v_prefix, v_values);
-                v_bytes := v_bytes + octet_length(v_answer);
+                v_body := public.kv_list(v_prefix, v_values);
+                v_bytes := v_bytes + octet_length(v_body);
                 if v_bytes <= p_bytes then
-                    v_answers := v_answers || json_build_object('prefix', v_prefix, 'values', v_values, 'body', v_answer)::text;
+                    v_lists := v_lists || json_build_object('prefix', v_prefix, 'values', v_values, 'body', v_body)::text;
                 end if;
-            exception when sqlstate 'PT413' then -- too large for any answer; nobody will get it later either
+            exception when sqlstate 'PT413' then -- too large for a response, and so it will be later
             end;
         end loop;
     end loop;
-    return public.kv_changes(null)::text || E'\n[' || array_to_string(v_answers, ',') || ']';
+    return public.kv_changes() || E'\n[' || array_to_string(v_lists, ',') || ']';
 end
 $$;
 comment on function public.kv_warm_list(text[], bigint) is
-    'kv_changes, a line break, and [{"prefix","values","body"},...]: the answers of kv_list for each prefix, without and with values, up to so many bytes.';
+    'kv_changes, a line break, and [{"prefix","values","body"},...]: the responses of kv_list for each prefix, without and with values, within p_bytes.';
 revoke all on function public.kv_warm_list(text[], bigint) from public, anon, authenticated;
 grant execute on function public.kv_warm_list(text[], bigint) to service_role;

@@ -25,8 +25,8 @@ begin
             end if;
             select is_index, bytes into v_is_index, v_bytes from public.kv_store where key = p_key;
             exit when v_is_index;
-            -- It was replaced or deleted before this had the lock. Two calls that hold it shared could not both have the row as well,
-            -- so this one starts over; callers repeat lock_not_available.
+            -- The entry was replaced or deleted before the lock was held. Calls that share it could not all take the row as well.
+            -- Callers repeat lock_not_available.
             raise exception using errcode = 'lock_not_available', message = 'an index entry is being replaced';
         else
             perform from public.kv_store where key = p_key for no key update;
@@ -40,7 +40,7 @@ begin
     return v_bytes > 2; -- []
 end
 $$;
-comment on function kv.lock_index(text, boolean) is 'Makes sure that the index entry exists and stays one until the transaction ends, by its row if p_row says so. True when an array is stored there, which may hold members already.';
+comment on function kv.lock_index(text, boolean) is 'Makes sure that an index entry exists and stays until the transaction ends: by a lock on its members, or with p_row on its row. True where its value is an array that may hold members.';
 
 create function kv.begin_request(p_request uuid) returns xid8
     language plpgsql volatile security invoker set search_path = ''
@@ -49,35 +49,25 @@ begin
     if p_request is null then
         return null;
     end if;
-    -- Another attempt may be running: whoever comes second waits here until it has ended, and then sees what it wrote.
+    -- If another attempt is running, this one waits until it has ended, and then sees what it wrote.
     perform pg_advisory_xact_lock(hashtextextended(p_request::text, 0));
     perform set_config('kv.request', p_request::text, true);
     return (select transaction_id from kv.log where request = p_request limit 1);
 end
 $$;
-comment on function kv.begin_request(uuid) is 'Names the request in the log. Returns the transaction in which it was applied already: sent again after a lost reply, or arriving late; else null.';
-
-create function kv.write_version(p_transaction xid8) returns text
-    language plpgsql stable security invoker set search_path = ''
-as $$
-begin
-    return kv.boot_id() || '.' || p_transaction;
-end
-$$;
-comment on function kv.write_version(xid8) is 'The opaque token of a write: the answer''s X-KV-Version.';
+comment on function kv.begin_request(uuid) is 'Names the request in the log. Returns the transaction that has applied it already, as after a lost reply; otherwise null.';
 
 create function kv.write_response(p_transaction xid8, p_deleted boolean, p_request uuid, p_mirror boolean) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    if not p_mirror then
-        return concat('{', '"deleted":' || p_deleted || ',', '"version":"', kv.write_version(p_transaction), '"}');
-    end if;
-    return json_strip_nulls(json_build_object('deleted', p_deleted, 'version', kv.write_version(p_transaction), 'outbox', (
-        select json_agg(json_build_object('id', id, 'key', key) order by id) from kv.outbox where request = p_request)))::text;
+    return concat('{', '"deleted":' || p_deleted || ',', '"version":"', kv.boot_id(), '.', p_transaction, '"',
+        case when p_mirror then (
+            select ',"outbox":' || json_agg(json_build_object('id', id, 'key', key) order by id) from kv.outbox where request = p_request) end,
+        '}');
 end
 $$;
-comment on function kv.write_response(xid8, boolean, uuid, boolean) is 'The answer to a write.';
+comment on function kv.write_response(xid8, boolean, uuid, boolean) is 'The response to a write. Its version is the X-KV-Version of the endpoints; its outbox are the entries that p_mirror added.';
 
 create function public.kv_upsert(
     p_key     text,
@@ -167,7 +157,7 @@ begin
 end
 $$;
 comment on function public.kv_upsert(text, text, text[], uuid, boolean) is
-    'Creates or replaces an entry. p_value is JSON text, kept as it is; p_indexes is {{key,member},...}: null leaves the entry''s indexes, {} clears them. A request with the same p_request is applied once, however often it arrives. p_mirror leaves a trace of every key that changes.';
+    'Creates or replaces an entry. p_value is JSON text and kept as it is. p_indexes is {{key,member},...}; null keeps the entry''s indexes, {} clears them. A request with the same p_request is applied once, however often it arrives. p_mirror adds an outbox entry for every key that changes.';
 revoke all on function public.kv_upsert(text, text, text[], uuid, boolean) from public, anon, authenticated;
 grant execute on function public.kv_upsert(text, text, text[], uuid, boolean) to service_role;
 
@@ -176,8 +166,8 @@ create function public.kv_delete(p_key text, p_request uuid default null, p_mirr
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
-    v_transaction   xid8 := kv.begin_request(p_request);
-    v_deleted boolean;
+    v_transaction xid8 := kv.begin_request(p_request);
+    v_deleted     boolean;
 begin
     if v_transaction is null then
         perform kv.mark_deleted(p_key);
@@ -199,6 +189,6 @@ begin
     return kv.write_response(v_transaction, v_deleted, p_request, p_mirror);
 end
 $$;
-comment on function public.kv_delete(text, uuid, boolean) is 'Removes an entry, and the members if it is an index entry; says whether there was one. p_mirror leaves a trace.';
+comment on function public.kv_delete(text, uuid, boolean) is 'Removes an entry, with the members of an index entry, and tells whether there was one. p_mirror adds an outbox entry.';
 revoke all on function public.kv_delete(text, uuid, boolean) from public, anon, authenticated;
 grant execute on function public.kv_delete(text, uuid, boolean) to service_role;

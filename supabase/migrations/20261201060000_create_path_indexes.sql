@@ -1,5 +1,6 @@
--- What is at a path of a document, as a number or as text, and an index of the numbers at one path for queries that
--- compare or sort by it: select kv_index_path('score').
+-- The number or the text at a path of a document, and indexes of the numbers at a path, for queries that compare or sort by them:
+-- select kv_index_path('score').
+
 create function kv.path(p_path jsonb) returns text[]
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
@@ -7,22 +8,22 @@ begin
     return array(select jsonb_array_elements_text(p_path));
 end
 $$;
-comment on function kv.path(jsonb) is 'A path given as ["stops","0"], for jsonb''s operators. Of a constant it is a constant, as the match with an index needs.';
+comment on function kv.path(jsonb) is 'The path ["stops","0"] for the operators of jsonb. Of a constant it is a constant, as an index needs to match.';
 
--- Both are inlined, which a search_path of their own would prevent; they name nothing that could be another's.
+-- Postgres inlines the next two; that is why they have no search_path of their own.
 create function kv.number_at(p_document jsonb, p_path text[]) returns numeric
     language sql immutable parallel safe security invoker
 as $$
     select case when jsonb_typeof(p_document #> p_path) = 'number' then (p_document #> p_path)::numeric end
 $$;
-comment on function kv.number_at(jsonb, text[]) is 'The number at the path; null where there is none: "10" and true are no numbers.';
+comment on function kv.number_at(jsonb, text[]) is 'The number at the path; null where it is something else, as "10" or true.';
 
 create function kv.text_at(p_document jsonb, p_path text[]) returns text
     language sql immutable parallel safe security invoker
 as $$
     select case when jsonb_typeof(p_document #> p_path) = 'string' then p_document #>> p_path end
 $$;
-comment on function kv.text_at(jsonb, text[]) is 'The text at the path; null where there is none.';
+comment on function kv.text_at(jsonb, text[]) is 'The string at the path; null where it is something else.';
 
 create function kv.parse_path(p_path text) returns text[]
     language plpgsql immutable strict security invoker set search_path = ''
@@ -39,7 +40,7 @@ begin
     return v_path;
 end
 $$;
-comment on function kv.parse_path(text) is 'A path as kv-query takes it: dotted, or a JSON Pointer when it begins with a slash.';
+comment on function kv.parse_path(text) is 'A path as kv-query takes it: dotted, or a JSON Pointer, which begins with a slash.';
 
 create function kv.path_index_name(p_path text[]) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -69,7 +70,7 @@ as $$
         case when p_concurrently then 'concurrently' else '' end, kv.path_index_name(path), path)
     from kv.parse_path(p_path) as path
 $$;
-comment on function public.kv_index_path_statement(text, boolean) is 'The statement of kv_index_path, to be run by itself: concurrently, it does not hold up writes.';
+comment on function public.kv_index_path_statement(text, boolean) is 'The statement of kv_index_path, to be run outside of a transaction. With concurrently, writes do not wait.';
 revoke all on function public.kv_index_path_statement(text, boolean) from public, anon, authenticated;
 grant execute on function public.kv_index_path_statement(text, boolean) to service_role;
 
@@ -81,7 +82,7 @@ begin
     return kv.path_index_name(kv.parse_path(p_path));
 end
 $$;
-comment on function public.kv_index_path(text) is 'Makes comparisons and sorting by the numbers at the path fast, and pageable with a cursor. Writes wait meanwhile, some seconds for a million entries; see kv_index_path_statement.';
+comment on function public.kv_index_path(text) is 'Makes comparing and sorting by the numbers at the path fast, and pageable with a cursor. Writes wait meanwhile: some seconds for a million entries. See kv_index_path_statement.';
 revoke all on function public.kv_index_path(text) from public, anon, authenticated;
 grant execute on function public.kv_index_path(text) to service_role;
 

@@ -1,12 +1,13 @@
--- What `kv doctor` asks of a database, in one round trip: which objects of the schema it has, who may use them, and what is in their way.
+-- kv doctor asks a database in one round trip which objects of the schema it has, who may use them, and what is in their way.
+
 create function kv.schema_version() returns text
     language sql immutable parallel safe security invoker set search_path = ''
 as $$
     select '20261201110000'
 $$;
-comment on function kv.schema_version() is 'The version of the newest migration. Each later migration redefines it with its own.';
+comment on function kv.schema_version() is 'The version of the newest migration. Every later file redefines it.';
 
--- It calls no function of the schema, so that its text can be run where only some of the migrations are applied.
+-- This calls no function of the schema, so that its text can be run where only some migrations are applied.
 create function public.kv_health() returns json
     language sql stable security invoker set search_path = ''
 as $$
@@ -62,7 +63,7 @@ as $$
             where p.puballtables or exists (select from pg_publication_tables as t where t.pubname = p.pubname and t.schemaname || '.' || t.tablename = s.name))
     )
 $$;
-comment on function public.kv_health() is 'What kv doctor compares with what the release needs: functions, tables, triggers, indexes, privileges, publications, clock.';
+comment on function public.kv_health() is 'What kv doctor compares with the needs of the release: functions, tables, triggers, indexes, privileges, publications, clock.';
 revoke all on function public.kv_health() from public, anon, authenticated;
 grant execute on function public.kv_health() to service_role;
 

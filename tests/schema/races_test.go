@@ -325,9 +325,9 @@ func TestRacingCopiesNeverDeadlock(t *testing.T) {
 			var err error
 			switch kind := worker % 6; kind {
 			case 0, 1: // a copy: of what was added, or of all
-				var token string
-				if err = conn.QueryRow(ctx, "select kv.row_revision($1)", index).Scan(&token); err == nil {
-					_, err = conn.Exec(ctx, "select public.kv_mirror_copy($1, $2, $3, '{}', true, $4, null, null, gen_random_uuid())", index, token, list, kind == 0)
+				var revision string
+				if err = conn.QueryRow(ctx, "select kv.row_revision($1)", index).Scan(&revision); err == nil {
+					_, err = conn.Exec(ctx, "select public.kv_mirror_copy($1, $2, $3, '{}', true, $4, null, null, gen_random_uuid())", index, revision, list, kind == 0)
 				}
 			case 2:
 				_, err = conn.Exec(ctx, importOf("{i2,i0,i1}", "{"+strings.Repeat(`,"`+strings.ReplaceAll(list, `"`, `\"`)+`"`, 3)[1:]+"}", "{t,t,t}"), session)
