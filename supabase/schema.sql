@@ -76,23 +76,53 @@ CREATE TRIGGER kv_store_post_update AFTER UPDATE ON public.kv_store FOR EACH ROW
 CREATE TRIGGER kv_store_revision BEFORE INSERT OR UPDATE ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.set_revision();
 CREATE TRIGGER kv_store_truncate AFTER TRUNCATE ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.truncate_store();
 
--- What a migration has to know of a key, while it is open.
-create table kv.import (
-    key text collate "C" not null,
-    -- kv_store.revision as kv_import wrote it; a row with another one is somebody else's.
-    revision bigint,
-    -- A caller deleted the entry while the migration was open.
-    deleted boolean not null default false,
-    constraint import_pkey PRIMARY KEY (key)
+-- How many reads an instance compared since it last told; unanswered by the other store.
+create table kv.comparison (
+    request uuid not null,
+    at timestamp with time zone not null default clock_timestamp(),
+    primary_store text not null,
+    matched integer not null,
+    differed integer not null,
+    unanswered integer not null,
+    constraint comparison_pkey PRIMARY KEY (request)
+);
+-- row level security
+-- service_role: all
+CREATE INDEX comparison_at ON kv.comparison USING btree (at);
+
+-- The last 10,000 differences that compared reads found: SHA-256 sums, never a key or a value.
+create table kv.difference (
+    id bigint not null generated always as identity,
+    at timestamp with time zone not null default clock_timestamp(),
+    primary_store text not null,
+    function text not null,
+    kind text not null,
+    key_hash text not null,
+    primary_digest text,
+    other_digest text,
+    constraint difference_kind CHECK ((kind = ANY (ARRAY['missing'::text, 'extra'::text, 'different'::text, 'order'::text]))),
+    constraint difference_pkey PRIMARY KEY (id)
 );
 -- row level security
 -- service_role: all
 
--- While a migration is open: members whose entries were deleted by callers, or left the index.
-create table kv.import_left (
-    index_key text collate "C" not null,
-    member text collate "C" not null,
-    constraint import_left_pkey PRIMARY KEY (index_key, member)
+-- What a migration has to know of a key, while it is open.
+create table kv.import (
+    key text collate "C" not null,
+    -- kv_store.revision as kv_import wrote it; a row with another one is foreign: somebody else's.
+    revision bigint,
+    -- A caller deleted the entry while the migration was open.
+    deleted boolean not null default false,
+    -- What became of the source's entry; null where only a caller has touched the key.
+    state text,
+    -- What the source's entry was: its revision there.
+    source_revision text,
+    -- Digest of the indexes that rules gave the entry.
+    derived text,
+    -- Why it failed, or what is to be known of it.
+    problem json,
+    constraint import_pkey PRIMARY KEY (key),
+    constraint import_state CHECK ((state = ANY (ARRAY['imported'::text, 'removed'::text, 'absent'::text, 'foreign'::text, 'deleted'::text, 'failed'::text, 'skipped'::text])))
 );
 -- row level security
 -- service_role: all
@@ -140,16 +170,25 @@ CREATE TRIGGER member_log_insert AFTER INSERT ON kv.member REFERENCING NEW TABLE
 CREATE TRIGGER member_log_truncate AFTER TRUNCATE ON kv.member FOR EACH STATEMENT EXECUTE FUNCTION kv.log_truncate(); -- enable always
 CREATE TRIGGER member_log_update AFTER UPDATE ON kv.member REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members(); -- enable always
 
--- Its one row is the migration that is open; see kv_import_open and kv_import_close.
+-- Its one row is the migration that is open, or the last one that was.
 create table kv.migration (
     one boolean not null default true,
-    -- Who imports: a journal of migrate-kv-store.
-    run uuid not null,
-    -- The process that is at work for the run: what an earlier one sent and is late is refused.
+    -- Where the entries come from; further runs must name the same.
+    source text not null,
+    options json not null,
+    -- The index rules of the last run.
+    rules text[] not null default '{}'::text[],
+    -- The pass of the run that is at work: what an earlier one sent and is late is refused.
     session uuid not null,
+    holder text not null,
+    -- Until then no other run may take over; renewed while one is at work.
+    lease_until timestamp with time zone not null,
+    -- How many entries the source listed last.
+    listed bigint,
+    -- The result of the last run.
+    run json,
     opened_at timestamp with time zone not null default clock_timestamp(),
-    -- Until then no other run may take over; prolonged while one is at work.
-    held_until timestamp with time zone not null,
+    closed_at timestamp with time zone,
     constraint migration_one CHECK (one),
     constraint migration_pkey PRIMARY KEY (one)
 );
@@ -182,7 +221,20 @@ create table kv.posting (
 -- row level security
 -- service_role: all
 
+-- The results of the last verifications, without keys.
+create table kv.verification (
+    id bigint not null generated always as identity,
+    at timestamp with time zone not null default clock_timestamp(),
+    result json not null,
+    constraint verification_pkey PRIMARY KEY (id)
+);
+-- row level security
+-- service_role: all
+
 create sequence kv.delete_count increment by 1;
+-- service_role: select, update, usage
+
+create sequence kv.difference_id_seq increment by 1;
 -- service_role: select, update, usage
 
 create sequence kv.member_position increment by 1024;
@@ -194,9 +246,17 @@ create sequence kv.outbox_id_seq increment by 1;
 create sequence kv.revision increment by 1;
 -- service_role: select, update, usage
 
+create sequence kv.verification_id_seq increment by 1;
+-- service_role: select, update, usage
+
 -- What changed since p_since, the cursor of an earlier call: {"cursor","all","keys"}. "all" is true where everything may have changed: without a cursor, with one of another epoch, of the future or beyond kv.log_retention(), after a truncate or more than p_limit changes, and while triggers are disabled.
 create function public.kv_changes(p_since text DEFAULT NULL::text, p_limit integer DEFAULT 1000) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set enable_seqscan=off set enable_bitmapscan=off;
+-- service_role: execute
+
+-- Keeps what an instance's compared reads found since it last told. A request is counted once.
+create function public.kv_compared(p_request uuid, p_primary text, p_matched integer, p_differed integer, p_unanswered integer, p_differences json) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="";
 -- service_role: execute
 
 -- Removes an entry, with the members of an index entry, and tells whether there was one. p_mirror adds an outbox entry.
@@ -229,38 +289,18 @@ create function public.kv_health() returns json
     language sql stable set search_path="";
 -- service_role: execute
 
--- Imports entries with distinct keys, all or none. A value is JSON text (null: the source has no such entry any more), indexes are [["key","member"],...] as JSON text (null: leave what the row has), times are microseconds since 1970 (null: now). The answer says of each: written, same (nothing to do), removed, absent, live (somebody else wrote it: left alone), deleted (a caller deleted it: left so).
-create function public.kv_import(p_session uuid, p_keys text[], p_values text[], p_indexes text[], p_is_index boolean[], p_created bigint[], p_updated bigint[]) returns public."application/vnd.kv+json"
+-- Imports entries with distinct keys, all or none, and remembers what became of them. A value is JSON text (null: the source has no such entry any more), pairs are {{key,member},...} as text (null: leave what the row has), derived is the digest of pairs that rules give, silent that the source does not say which it has, times are microseconds since 1970 (null: now). With a state, failed or skipped, nothing is imported. The answer says of each: written, same (nothing to do), removed, absent, foreign (somebody else wrote it: left alone), adopted (foreign, and got indexes), deleted (a caller deleted it: left so), or the state.
+create function public.kv_import(p_session uuid, p_keys text[], p_values text[], p_pairs text[], p_derived text[], p_silent boolean[], p_is_index boolean[], p_created bigint[], p_updated bigint[], p_states text[], p_revisions text[], p_problems text[]) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
--- Ends the migration: what it knew of the keys is forgotten, and deletes leave no mark any more.
-create function public.kv_import_close() returns public."application/vnd.kv+json"
-    language plpgsql volatile set search_path="" set lock_timeout=5s;
+-- What is known of imported keys, in order after one: [[key, revision, derived, state],...].
+create function public.kv_import_page(p_after text, p_limit integer) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
--- The members of kv.import_left after one that no entry has now, in order: [["key","member"],...].
-create function public.kv_import_left_after(p_index_key text, p_member text, p_limit integer) returns public."application/vnd.kv+json"
-    language plpgsql stable set search_path="";
--- service_role: execute
-
--- Opens the migration, or takes it over from a run that no longer holds it: the answer is 0. Where another run is at work: for how many seconds it holds it.
-create function public.kv_import_open(p_run uuid, p_session uuid) returns public."application/vnd.kv+json"
-    language plpgsql volatile set search_path="" set lock_timeout=5s;
--- service_role: execute
-
--- Keeps other runs away for another minute, or lets them in at once. The answer is how many writes from before the migration was opened may not have reached the source.
-create function public.kv_import_renew_lease(p_session uuid, p_release boolean DEFAULT false) returns public."application/vnd.kv+json"
-    language plpgsql volatile set search_path="";
--- service_role: execute
-
--- What became of keys: imported (and unchanged since), live, deleted, absent.
-create function public.kv_import_states(p_keys text[]) returns public."application/vnd.kv+json"
-    language plpgsql stable set search_path="";
--- service_role: execute
-
--- Where the migration is, with counts of entries, of those that are as they were imported, of deletes since it was opened, and of traces in the outbox.
-create function public.kv_import_status() returns public."application/vnd.kv+json"
+-- The problems of keys after one: why they failed, or what is to be known of the others.
+create function public.kv_import_problems(p_after text, p_limit integer, p_failed boolean) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
@@ -277,6 +317,31 @@ create function public.kv_index_path_statement(p_path text, p_concurrently boole
 -- The answer of kv-list. p_indexes holds "<key>:<member>" strings; p_after_key and p_after_at (microseconds) are the last entry of the page before, p_question is what its cursor belongs to. p_since: see kv_get.
 create function public.kv_list(p_prefix text DEFAULT ''::text, p_values boolean DEFAULT false, p_limit integer DEFAULT NULL::integer, p_offset integer DEFAULT NULL::integer, p_sort text DEFAULT 'key'::text, p_descending boolean DEFAULT false, p_after_key text DEFAULT NULL::text, p_after_at bigint DEFAULT NULL::bigint, p_indexes text[] DEFAULT '{}'::text[], p_index_keys text[] DEFAULT '{}'::text[], p_question text DEFAULT NULL::text, p_since text DEFAULT NULL::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set enable_seqscan=off set enable_bitmapscan=off set enable_hashjoin=off set enable_nestloop=off set jit=off set max_parallel_workers_per_gather=0;
+-- service_role: execute
+
+-- Which migration is open or was closed, without counting; null where there was none.
+create function public.kv_migration_brief() returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="";
+-- service_role: execute
+
+-- Ends the migration: what it knew of the keys is forgotten, and deletes leave no mark any more. Whether one was open.
+create function public.kv_migration_close() returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="" set lock_timeout=5s;
+-- service_role: execute
+
+-- Opens the migration for a pass of a run, or goes on with it: the answer is {}. p_own is the run's pass before. Else it says why not: {holder, held_for} where another run is at work, {closed_at} where it was closed and p_anew does not begin another one, {source, options} of an open one that is another.
+create function public.kv_migration_open(p_source text, p_options text, p_rules text[], p_session uuid, p_holder text, p_lease double precision, p_own uuid, p_anew boolean) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="" set lock_timeout=5s;
+-- service_role: execute
+
+-- Keeps other runs away for so many seconds; 0 lets them in. The answer is how many writes from before the migration was opened may not have reached the source.
+create function public.kv_migration_renew(p_session uuid, p_lease double precision, p_listed bigint, p_run text) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- The migration, with counts: entries, what became of the source's, keys that callers deleted since it was opened, outbox entries; and the last verification.
+create function public.kv_migration_status() returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
 -- Adds outbox entries for keys that are about to be written in Blobs: [{"id","key","revision"},...], with the revisions of the entries here.
@@ -319,6 +384,16 @@ create function public.kv_query(p_query jsonb, p_since text DEFAULT NULL::text) 
     language plpgsql stable set search_path="" set statement_timeout=10s set enable_seqscan=off set enable_sort=off set enable_hashjoin=off set enable_nestloop=off set jit=off set max_parallel_workers_per_gather=0;
 -- service_role: execute
 
+-- The evidence for a switch, or for the way back, of the last so many hours.
+create function public.kv_readiness(p_hours double precision) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set statement_timeout=55s;
+-- service_role: execute
+
+-- kv_mirror_copy of entries with distinct keys, all or none. The answer says of each whether it was still what was expected.
+create function public.kv_restore(p_keys text[], p_expected text[], p_values text[], p_pairs text[], p_is_index boolean[], p_created bigint[], p_updated bigint[]) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="" set statement_timeout=55s;
+-- service_role: execute
+
 -- How many postings there are that no entry's indexes have.
 create function public.kv_stray_postings() returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set statement_timeout=55s;
@@ -332,6 +407,11 @@ create function public.kv_unindex_path(p_path text) returns void
 -- Creates or replaces an entry. p_value is JSON text and kept as it is. p_indexes is {{key,member},...}; null keeps the entry's indexes, {} clears them. A request with the same p_request is applied once, however often it arrives. p_mirror adds an outbox entry for every key that changes.
 create function public.kv_upsert(p_key text, p_value text, p_indexes text[] DEFAULT NULL::text[], p_request uuid DEFAULT NULL::uuid, p_mirror boolean DEFAULT false) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="" set plan_cache_mode=force_generic_plan;
+-- service_role: execute
+
+-- Keeps the result of a verification, and the last hundred.
+create function public.kv_verification_add(p_result text) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="";
 -- service_role: execute
 
 -- kv_changes, a line break, and [[key, response of kv_get],...] for the keys and for those under the prefixes, within p_entries and p_bytes.
@@ -440,13 +520,17 @@ create function kv.has_phrase(p_query tsquery) returns boolean
 create function kv.huge_numbers_as_text(p_json text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- Imports one entry whose row of kv_import the caller holds; what it returns: see kv_import.
-create function kv.import_entry(p_key text, p_value text, p_indexes text[], p_is_index boolean, p_created timestamp with time zone, p_updated timestamp with time zone, p_known kv.import) returns text
+-- Imports one entry whose row of kv.import the caller holds; what it returns: see kv_import. adopted is a foreign one that got indexes.
+create function kv.import_entry(p_key text, p_value text, p_pairs text[], p_silent boolean, p_is_index boolean, p_created timestamp with time zone, p_updated timestamp with time zone) returns text
     language plpgsql volatile set search_path="";
 
 -- Makes these the imported members of an index entry, in this order. Their positions are negative: they come before those that were added live, which stay. The caller holds the entry's row.
-create function kv.import_members(p_key text, p_members text[]) returns boolean
+create function kv.import_members(p_key text, p_members text[], p_new boolean) returns boolean
     language plpgsql volatile set search_path="";
+
+-- What a key that was imported is now, beside its row in kv_store: kv.import.state, or lost, of a row that is gone and no caller deleted.
+create function kv.import_state(i kv.import, p_key text, p_revision bigint) returns text
+    language sql immutable parallel safe;
 
 -- The value of an index entry: the stored array, then its members.
 create function kv.index_value(p_index_key text, p_stored text) returns text
