@@ -89,8 +89,8 @@ func (s *Supabase) RemoveOutboxEntries(ctx context.Context, entries []OutboxEntr
 // expected revision may have fewer members than the present one.
 func (s *Supabase) Copy(ctx context.Context, state State, expected RowRevision, added bool) (applied bool, now RowRevision, err error) {
 	var response struct {
-		Applied bool
-		Token   RowRevision
+		Applied  bool
+		Revision RowRevision
 	}
 	err = s.callJSON(ctx, "kv_mirror_copy", struct {
 		Key      string      `json:"p_key"`
@@ -103,7 +103,7 @@ func (s *Supabase) Copy(ctx context.Context, state State, expected RowRevision, 
 		Updated  *int64      `json:"p_updated"`
 		Request  uuid.UUID   `json:"p_request"`
 	}{state.Key, expected, orNil(state.Value), state.Indexes, state.IsIndex, added, orNil(state.Created), orNil(state.Updated), newRequest()}, &response)
-	return response.Applied, response.Token, err
+	return response.Applied, response.Revision, err
 }
 
 // orNil returns nil for a zero value.
