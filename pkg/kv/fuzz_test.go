@@ -47,11 +47,11 @@ func FuzzCovers(f *testing.F) {
 		if !covers(cursor, version) {
 			return
 		}
-		boot, stamp, found := strings.Cut(version, ".")
+		boot, id, found := strings.Cut(version, ".")
 		require.True(t, found && len(boot) == bootDigits && strings.HasPrefix(cursor, boot))
-		require.Empty(t, strings.Trim(stamp, "0123456789"))
+		require.Empty(t, strings.Trim(id, "0123456789"))
 		running := strings.Split(cursor[strings.LastIndex(cursor, ":")+1:], ",")
-		require.NotContains(t, running, cmp.Or(strings.TrimLeft(stamp, "0"), "0"))
+		require.NotContains(t, running, cmp.Or(strings.TrimLeft(id, "0"), "0"))
 	})
 }
 

@@ -11,32 +11,32 @@ import (
 	"github.com/google/uuid"
 )
 
-// ImportState says what became of a source's entry.
+// ImportState is what became of an entry of the source.
 type ImportState string
 
 const (
-	ImportImported ImportState = "imported" // the row is as it was imported
-	ImportForeign  ImportState = "foreign"  // somebody else wrote the row: left alone
-	ImportDeleted  ImportState = "deleted"  // a caller deleted it while the migration was open: left so
-	ImportRemoved  ImportState = "removed"  // an earlier import had written it, and the source has it no more
+	ImportImported ImportState = "imported" // the row is unchanged since the import
+	ImportForeign  ImportState = "foreign"  // a caller wrote the row, which is kept
+	ImportDeleted  ImportState = "deleted"  // a caller deleted it while the migration was open
+	ImportRemoved  ImportState = "removed"  // imported earlier and removed, since the source lost it
 	ImportAbsent   ImportState = "absent"   // neither store has it
-	ImportFailed   ImportState = "failed"   // no entry could be made of it
-	ImportSkipped  ImportState = "skipped"  // no entry was to be made of it
-	ImportLost     ImportState = "lost"     // it was imported, and its row went without a caller's delete
+	ImportFailed   ImportState = "failed"   // it could not be converted
+	ImportSkipped  ImportState = "skipped"  // it was not to be imported
+	ImportLost     ImportState = "lost"     // it was imported, and its row is gone without a delete
 
-	// What Import answers where others tell more.
-	ImportWritten ImportState = "written" // imported, which changed the row
-	ImportSame    ImportState = "same"    // imported, and was there already
-	ImportAdopted ImportState = "adopted" // foreign, and got indexes that rules say it has
+	// More specific results of Import.
+	ImportWritten ImportState = "written" // imported, and the row changed
+	ImportSame    ImportState = "same"    // imported, and the row was the same
+	ImportAdopted ImportState = "adopted" // foreign, and given the indexes that rules derive
 )
 
-// ErrImportTaken: another run has taken the migration over, or it was closed.
+// ErrImportTaken means that another run has taken over the migration, or it was closed.
 var ErrImportTaken = errors.New("another run has taken over the migration, or it was closed")
 
-// ErrImportAtWork: a run is at work, so the migration stays open.
+// ErrImportAtWork means that the migration cannot be closed during a run.
 var ErrImportAtWork = errors.New("a run of the migration is at work: end it first; one that was killed is out of the way in half a minute")
 
-// MigrationHeld is another run that is at work.
+// MigrationHeld means that another run holds the lease.
 type MigrationHeld struct {
 	Holder string
 	For    time.Duration
@@ -46,14 +46,14 @@ func (e *MigrationHeld) Error() string {
 	return fmt.Sprintf("another run of the migration is at work on this database (%s); if it was killed, it is out of the way in %s", e.Holder, e.For.Round(time.Second))
 }
 
-// MigrationClosed is one that was ended: what it knew of rows and deletes is forgotten.
+// MigrationClosed means that the migration was closed, and its knowledge of rows and deletes is gone.
 type MigrationClosed struct{ At time.Time }
 
 func (e *MigrationClosed) Error() string {
 	return fmt.Sprintf("the migration was closed on %s. Another one takes what Supabase has for newer, and brings what it lacks, also what callers deleted", e.At.UTC().Format(time.DateTime))
 }
 
-// MigrationDiffers is an open migration of another source, or with other options.
+// MigrationDiffers means that the open migration has another source or other options.
 type MigrationDiffers struct {
 	Source  string
 	Options json.RawMessage
@@ -63,20 +63,20 @@ func (e *MigrationDiffers) Error() string {
 	return fmt.Sprintf("the migration that is open in this database is another one: from %s, with the options %s. Go on with these, or close it first", e.Source, e.Options)
 }
 
-// Opening is a pass of a run of a migration.
+// Opening describes one pass of a run.
 type Opening struct {
 	Source  string
 	Options any
 	Rules   []string
-	Session uuid.UUID // of this pass: from here on only it imports
-	Own     uuid.UUID // of the run's pass before
-	Holder  string    // who it is, for others
+	Session uuid.UUID // of this pass, which alone may import from now on
+	Own     uuid.UUID // of the run's previous pass
+	Holder  string    // describes this run to others
 	Lease   time.Duration
-	Anew    bool // begin another one where one was closed
+	Anew    bool // start a new migration after a closed one
 }
 
-// MigrationOpen opens the migration, or goes on with it. Until [Supabase.MigrationClose] deletes leave marks. The error is a
-// [*MigrationHeld], [*MigrationClosed] or [*MigrationDiffers] where it cannot be.
+// MigrationOpen opens the migration, or continues it. Until [Supabase.MigrationClose], the database remembers
+// deletes. If it cannot be opened, the error is a [*MigrationHeld], [*MigrationClosed] or [*MigrationDiffers].
 func (s *Supabase) MigrationOpen(ctx context.Context, o Opening) error {
 	options, err := json.Marshal(o.Options)
 	if err != nil {
@@ -106,16 +106,16 @@ func (s *Supabase) MigrationOpen(ctx context.Context, o Opening) error {
 	return nil
 }
 
-// Renewal prolongs a run's lease, and keeps what is known of it meanwhile.
+// Renewal extends a run's lease, and stores its progress.
 type Renewal struct {
 	Session uuid.UUID
-	Lease   time.Duration // 0: others may take over at once
-	Listed  *int          // how many entries the source has; nil: as before
-	Run     any           // its result; nil: as before
+	Lease   time.Duration // 0: ends the lease
+	Listed  *int          // entries of the source; nil: unchanged
+	Run     any           // the run's result; nil: unchanged
 }
 
-// MigrationRenew keeps other runs away. [ErrImportTaken] if one has taken over. It returns how many writes from before the migration was
-// opened may not have reached the source: their deletes left no mark.
+// MigrationRenew extends the lease that keeps other runs away, or returns [ErrImportTaken]. pending is the number of
+// writes from before the migration that may not have reached the source, whose deletes the database does not remember.
 func (s *Supabase) MigrationRenew(ctx context.Context, r Renewal) (pending int, err error) {
 	var result *string
 	if r.Run != nil {
@@ -130,8 +130,8 @@ func (s *Supabase) MigrationRenew(ctx context.Context, r Renewal) (pending int, 
 	return pending, importError(err)
 }
 
-// MigrationClose ends the migration: what it knew of the keys is forgotten. It tells whether one was open. [ErrImportAtWork] if it cannot
-// be ended now.
+// MigrationClose ends the migration and forgets what it knew of the keys. wasOpen is false without one. During a run
+// it returns [ErrImportAtWork].
 func (s *Supabase) MigrationClose(ctx context.Context) (wasOpen bool, err error) {
 	err = s.callJSON(ctx, "kv_migration_close", map[string]any{}, &wasOpen)
 	if CodeOf(err) == CodeConditionFailed {
@@ -147,18 +147,18 @@ func importError(err error) error {
 	return err
 }
 
-// ImportEntry is an entry as the source has it.
+// ImportEntry is an entry of the source.
 type ImportEntry struct {
-	State                // Value is empty where the source has it no more; IsIndex: its value may be an array of members
-	Revision string      // what it was in the source
-	Derived  string      // digest of the indexes that rules give it
-	Silent   bool        // the source does not say which indexes it has
-	Not      ImportState // [ImportFailed] or [ImportSkipped]: only remember that
-	Problem  any         // why, or what to know of it; nil: nothing
+	State                // Value is empty if the source lost the entry; IsIndex: the value may be an array of members
+	Revision string      // in the source
+	Derived  string      // digest of the indexes that rules derive
+	Silent   bool        // the source holds no information about indexes
+	Not      ImportState // [ImportFailed] or [ImportSkipped]: only remember this state
+	Problem  any         // why, or what to note; nil: nothing
 }
 
-// Import writes the entries, all or none, remembers them, and says of each what became of it. Their keys are distinct. Indexes that are nil
-// leave those of the row. Values that Postgres refuses are [CodeUnstorableValue] or [CodeInvalidInput], for all of them.
+// Import writes all of the entries or none, remembers them, and returns what became of each. Keys must be distinct.
+// Nil Indexes keep the row's. If Postgres refuses a value, all fail with [CodeUnstorableValue] or [CodeInvalidInput].
 func (s *Supabase) Import(ctx context.Context, session uuid.UUID, entries []ImportEntry) (done []ImportState, err error) {
 	args := importArgs{Session: session}
 	for _, e := range entries {
@@ -209,14 +209,14 @@ type importArgs struct {
 	Problems  []*string      `json:"p_problems"`
 }
 
-// CopyOver is an entry to be written over what Over says; empty: where there is none.
+// CopyOver is an entry to be written over the revision Over; zero: there must be no entry.
 type CopyOver struct {
 	State
 	Over RowRevision
 }
 
-// CopyAll is [Supabase.Copy] of entries with distinct keys in one transaction: all that are still what is said of them, or none. It tells
-// which were.
+// CopyAll writes entries with distinct keys in one transaction, like [Supabase.Copy]. applied says for each whether
+// its revision was the expected one.
 func (s *Supabase) CopyAll(ctx context.Context, copies []CopyOver) (applied []bool, err error) {
 	var args struct {
 		Keys     []string      `json:"p_keys"`
@@ -243,7 +243,7 @@ func (s *Supabase) CopyAll(ctx context.Context, copies []CopyOver) (applied []bo
 	return applied, err
 }
 
-// arrayOfPairs is the text of a Postgres array: {{"key","member"},...}.
+// arrayOfPairs returns the text of a Postgres array: {{"key","member"},...}.
 func arrayOfPairs(pairs [][2]string) string {
 	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 	var out strings.Builder
@@ -258,10 +258,10 @@ func arrayOfPairs(pairs [][2]string) string {
 	return out.String()
 }
 
-// Known is what is remembered of a source's entry.
+// Known is what the migration remembers of an entry of the source.
 type Known struct {
 	Key, Revision, Derived string
-	State                  ImportState // what it is now; empty where only a caller has touched the key
+	State                  ImportState // its present state; empty if only callers wrote the key
 }
 
 // UnmarshalJSON reads [key, revision, derived, state].
@@ -281,18 +281,19 @@ func (k *Known) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// ImportPage is what is remembered of up to limit keys after one, in order.
+// ImportPage returns what the migration remembers of up to limit keys after one, in their order.
 func (s *Supabase) ImportPage(ctx context.Context, after string, limit int) (page []Known, err error) {
 	err = s.callJSON(ctx, "kv_import_page", map[string]any{"p_after": after, "p_limit": limit}, &page)
 	return page, err
 }
 
-// ImportProblems reads into a slice of problems those of up to limit keys after one: why they failed, or what is to be known of the others.
+// ImportProblems decodes the problems of up to limit keys after one into a slice: of those that failed, or of the
+// others.
 func (s *Supabase) ImportProblems(ctx context.Context, after string, limit int, failed bool, into any) error {
 	return s.callJSON(ctx, "kv_import_problems", map[string]any{"p_after": after, "p_limit": limit, "p_failed": failed}, into)
 }
 
-// Migration is one that is open or was closed.
+// Migration is an open or a closed migration.
 type Migration struct {
 	Source   string          `json:"source"`
 	Options  json.RawMessage `json:"options"`
@@ -305,31 +306,31 @@ type Migration struct {
 	AtWork   bool            `json:"at_work"`
 }
 
-// MigrationStatus is where the migration of a database is.
+// MigrationStatus is the state of a database's migration.
 type MigrationStatus struct {
 	Open         bool                `json:"open"`
-	Migration    *Migration          `json:"migration,omitempty"` // nil: there was none
+	Migration    *Migration          `json:"migration,omitempty"` // nil without one
 	Entries      int                 `json:"entries"`
 	States       map[ImportState]int `json:"states"`
-	Noted        int                 `json:"noted"`   // entries of which something is to be known
-	Deleted      int                 `json:"deleted"` // keys that callers deleted since it was opened
-	Outbox       int                 `json:"outbox"`  // entries of the outbox
+	Noted        int                 `json:"noted"`   // entries with a note
+	Deleted      int                 `json:"deleted"` // keys that callers have deleted since it was opened
+	Outbox       int                 `json:"outbox"`  // outbox entries
 	Verification json.RawMessage     `json:"verification,omitempty"`
 }
 
-// MigrationStatus counts.
+// MigrationStatus returns the migration's state and counts.
 func (s *Supabase) MigrationStatus(ctx context.Context) (status MigrationStatus, err error) {
 	err = s.callJSON(ctx, "kv_migration_status", map[string]any{}, &status)
 	return status, err
 }
 
-// Migration is the one that is open or was closed last, without counting; nil where there was none.
+// Migration returns the migration that is open or was closed last, without counts; nil without one.
 func (s *Supabase) Migration(ctx context.Context) (m *Migration, err error) {
 	err = s.callJSON(ctx, "kv_migration_brief", map[string]any{}, &m)
 	return m, err
 }
 
-// VerificationAdd keeps the result of a verification.
+// VerificationAdd stores the result of a verification.
 func (s *Supabase) VerificationAdd(ctx context.Context, result any) error {
 	text, err := json.Marshal(result)
 	if err != nil {
@@ -339,45 +340,45 @@ func (s *Supabase) VerificationAdd(ctx context.Context, result any) error {
 	return err
 }
 
-// Digest is what verification asks of an entry: nothing of it leaves the database but SHA-256 sums.
+// Digest is what verification reads of an entry. No value leaves the database, only SHA-256 sums.
 type Digest struct {
 	Key      string `json:"key"`
-	Value    string `json:"value"`    // of the text that a reader gets, in hexadecimal
+	Value    string `json:"value"`    // of the text that readers get, in hexadecimal
 	Indexes  string `json:"indexes"`  // of the pairs; see kv_digest_pairs
-	Unposted int    `json:"unposted"` // postings that lack: queries by index miss the entry
-	Document bool   `json:"document"` // queries see the value as it is
+	Unposted int    `json:"unposted"` // missing postings, because of which queries by index miss the entry
+	Document bool   `json:"document"` // queries see the present value
 	Search   bool   `json:"search"`   // full text finds it
 }
 
-// Digests are those of up to limit entries after a key, in the order of their keys.
+// Digests returns those of up to limit entries after a key, in the order of their keys.
 func (s *Supabase) Digests(ctx context.Context, after string, limit int) (digests []Digest, err error) {
 	err = s.callJSON(ctx, "kv_digests", map[string]any{"p_after": after, "p_limit": limit}, &digests)
 	return digests, err
 }
 
-// DigestsOf are those of the keys that exist, in the order of the keys.
+// DigestsOf returns those of the keys that exist, in the order of the keys.
 func (s *Supabase) DigestsOf(ctx context.Context, keys []string) (digests []Digest, err error) {
 	err = s.callJSON(ctx, "kv_digests_of", map[string]any{"p_keys": keys}, &digests)
 	return digests, err
 }
 
-// StrayPostings is how many postings there are that no entry's indexes have: through them queries find entries that they should not.
+// StrayPostings counts the postings that no entry's indexes have, because of which queries find wrong entries.
 func (s *Supabase) StrayPostings(ctx context.Context) (count int, err error) {
 	err = s.callJSON(ctx, "kv_stray_postings", map[string]any{}, &count)
 	return count, err
 }
 
-// ComparedReads is what an instance's compared reads found since it last told.
+// ComparedReads are the outcomes of an instance's compared reads since it recorded the last ones.
 type ComparedReads struct {
-	Request     uuid.UUID        `json:"p_request"` // counted once, however often it arrives
-	Primary     string           `json:"p_primary"` // the store that answered: "blobs" or "supabase"
+	Request     uuid.UUID        `json:"p_request"` // the same request counts once
+	Primary     string           `json:"p_primary"` // "blobs" or "supabase"
 	Matched     int              `json:"p_matched"`
 	Differed    int              `json:"p_differed"`
-	Unanswered  int              `json:"p_unanswered"` // by the other store
+	Unanswered  int              `json:"p_unanswered"` // the other store did not answer
 	Differences []ReadDifference `json:"p_differences"`
 }
 
-// ReadDifference is a key that a compared read found not alike in the stores. The digests are of the values; empty where there was none.
+// ReadDifference is a key about which the stores differed. The digests are of the values; "" without a value.
 type ReadDifference struct {
 	At            time.Time `json:"at"`
 	Function      string    `json:"function"`
@@ -387,7 +388,7 @@ type ReadDifference struct {
 	OtherDigest   string    `json:"other_digest,omitempty"`
 }
 
-// AddCompared keeps what compared reads found.
+// AddCompared records the outcomes of compared reads.
 func (s *Supabase) AddCompared(ctx context.Context, c ComparedReads) error {
 	if c.Differences == nil {
 		c.Differences = []ReadDifference{}
@@ -396,11 +397,11 @@ func (s *Supabase) AddCompared(ctx context.Context, c ComparedReads) error {
 	return err
 }
 
-// Readiness is the evidence for a switch, or for the way back.
+// Readiness is the evidence for a switch or a rollback.
 type Readiness struct {
 	Now           time.Time       `json:"now"`
-	Primary       *string         `json:"primary"`        // the store that answered the last compared read
-	ComparedSince *time.Time      `json:"compared_since"` // since when that store's reads are compared
+	Primary       *string         `json:"primary"`        // of the last compared read
+	ComparedSince *time.Time      `json:"compared_since"` // when comparing with that primary began
 	Hours         []ComparedHour  `json:"hours"`
 	Kinds         map[string]int  `json:"kinds"` // differences, by function and kind
 	Outbox        int             `json:"outbox"`
@@ -413,7 +414,7 @@ type Readiness struct {
 	VerifiedAt    *time.Time      `json:"verified_at"`
 }
 
-// ComparedHour is what the compared reads of an hour found.
+// ComparedHour counts the compared reads of an hour.
 type ComparedHour struct {
 	Hour       time.Time `json:"hour"`
 	Primary    string    `json:"primary"`
@@ -422,8 +423,8 @@ type ComparedHour struct {
 	Unanswered int       `json:"unanswered"`
 }
 
-// Readiness collects what the last so much time has shown.
-func (s *Supabase) Readiness(ctx context.Context, of time.Duration) (r Readiness, err error) {
-	err = s.callJSON(ctx, "kv_readiness", map[string]any{"p_hours": of.Hours()}, &r)
+// Readiness collects the evidence of the last period.
+func (s *Supabase) Readiness(ctx context.Context, period time.Duration) (r Readiness, err error) {
+	err = s.callJSON(ctx, "kv_readiness", map[string]any{"p_hours": period.Hours()}, &r)
 	return r, err
 }

@@ -1,4 +1,4 @@
 package kv
 
-// Release names this version of the functions. Each answer carries it, so that `kv doctor` can tell what a site runs.
+// Release is the version of the functions. Each response carries it, for `kv doctor`.
 const Release = "1.0.0"

@@ -28,7 +28,7 @@ func BenchmarkUpsertsIntoALargeIndex(b *testing.B) {
 			})
 		}
 	}
-	b.Log(len(p.traces()), "copies timed out")
+	b.Log(len(p.outbox()), "copies timed out")
 }
 
 // fill writes an index entry to both stores, like a migration.

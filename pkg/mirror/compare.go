@@ -18,22 +18,24 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Comparison is how reads are compared.
+// Comparison configures [Compare].
 type Comparison struct {
-	// Share of the reads, from 0 to 1.
+	// Share of the reads to compare, from 0 to 1.
 	Share float64
-	// Budget is how much longer than the first store a compared read may take.
+	// Timeout is how much longer than the primary a compared read may take.
 	Timeout time.Duration
-	// Log gets a line for each difference: which keys, missing, extra, different or in another order, never the values.
+	// Log gets a line for each difference, with the keys that are missing, extra, different or in another order, and
+	// no values.
 	Log *slog.Logger
 	// Primary is the store that answers.
 	Primary Primary
-	// Record keeps what was found, for whoever decides on the switch; nil keeps nothing. No read waits for it.
+	// Record stores the outcomes as evidence for a switch; may be nil. It runs in the background.
 	Record func(context.Context, kv.ComparedReads) error
 }
 
-// Compare returns a reader that answers as first does, and asks other as well for a share of the reads. What differs is asked
-// for once more, since a write may have come in between. Queries are not compared: Blobs cannot answer them.
+// Compare returns a reader that answers from primary, and for a share of the reads also asks other. A difference is
+// checked once more, since a write may have come between. Queries are not compared, because Blobs does not support
+// them.
 func Compare(primary, other kv.Reader, c Comparison) kv.Reader {
 	return comparingReader{primary, other, c, &recorder{Comparison: c}}
 }
@@ -68,7 +70,7 @@ func (c comparingReader) List(ctx context.Context, q kv.ListQuery, f kv.Freshnes
 	read := func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.ReadResult, error) {
 		return from.List(ctx, q, f)
 	}
-	if !q.ByKey() { // each store has times of its own, and so pages of its own
+	if !q.ByKey() { // each store has its own times, and so its own pages
 		result, err := c.primary.List(ctx, q, f)
 		result.Compared = kv.ComparedSkipped
 		return result, err
@@ -78,7 +80,7 @@ func (c comparingReader) List(ctx context.Context, q kv.ListQuery, f kv.Freshnes
 
 type readFunc func(ctx context.Context, from kv.Reader, f kv.Freshness) (kv.ReadResult, error)
 
-// compare answers from the first store. Both are asked at once; a compared answer comes from the store itself, not from memory.
+// compare answers from the primary. It asks both stores at once, and neither from memory.
 func (c comparingReader) compare(ctx context.Context, function string, f kv.Freshness, read readFunc, parse func(string) contents) (kv.ReadResult, error) {
 	if rand.Float64() >= c.Share { // #nosec G404 -- a sample
 		result, err := read(ctx, c.primary, f)
@@ -117,30 +119,30 @@ func (c comparingReader) compare(ctx context.Context, function string, f kv.Fres
 	}
 }
 
-// recorder tells what the reads of this instance found, beside the reads: nobody waits for it, and nobody is told where it fails. What could
-// not be told yet is told later, and is bounded.
+// recorder records the outcomes of this instance's compared reads in the background. A failure does not affect reads:
+// the outcomes are recorded later, and bounded meanwhile.
 type recorder struct {
 	Comparison
 
-	mu      sync.Mutex
-	waiting kv.ComparedReads
-	unsent  *kv.ComparedReads // what could not be told, or of which the answer was lost
-	telling bool
-	told    time.Time
+	mu       sync.Mutex
+	waiting  kv.ComparedReads
+	unsent   *kv.ComparedReads // recording it failed, or its response was lost
+	sending  bool
+	lastSent time.Time
 }
 
 const (
-	// recordEvery is how long reads that matched wait to be told.
+	// recordEvery is how long matching reads wait to be recorded.
 	recordEvery = 30 * time.Second
-	// recordMatched is how many of them do not wait.
+	// recordMatched is how many reads are recorded without waiting.
 	recordMatched = 200
-	// recordTimeout bounds one try to tell.
+	// recordTimeout bounds one attempt.
 	recordTimeout = 5 * time.Second
-	// maxRecorded is how many differences are kept: of a read, and until they are told.
+	// maxRecorded is how many differences are kept until they are recorded.
 	maxRecorded = 200
 )
 
-// add takes a compared read; differences is nil where the other store did not answer.
+// add adds the outcome of a read; differences is nil if the other store did not answer.
 func (r *recorder) add(function string, differences []difference) {
 	if r.Record == nil {
 		return
@@ -164,31 +166,30 @@ func (r *recorder) add(function string, differences []difference) {
 			At: now.UTC(), Function: function, Kind: d.How, KeyHash: digest([]byte(d.Key)), PrimaryDigest: digest(d.primary), OtherDigest: digest(d.other),
 		})
 	}
-	if !r.telling && (r.waiting.Differed > 0 || r.waiting.Matched+r.waiting.Unanswered >= recordMatched || now.Sub(r.told) >= recordEvery) {
-		r.telling = true
-		r.told = now
+	if !r.sending && (r.waiting.Differed > 0 || r.waiting.Matched+r.waiting.Unanswered >= recordMatched || now.Sub(r.lastSent) >= recordEvery) {
+		r.sending, r.lastSent = true, now
 		if r.unsent == nil {
 			r.waiting.Request, r.waiting.Primary = uuid.New(), string(r.Primary)
 			r.unsent = &kv.ComparedReads{}
 			*r.unsent, r.waiting = r.waiting, kv.ComparedReads{}
 		}
-		go r.tell(*r.unsent)
+		go r.send(*r.unsent)
 	}
 }
 
-func (r *recorder) tell(found kv.ComparedReads) {
+func (r *recorder) send(found kv.ComparedReads) {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
 	err := r.Record(ctx, found)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.telling = false
+	r.sending = false
 	if err == nil {
 		r.unsent = nil
 	}
 }
 
-// digest is the SHA-256 of a value, in hexadecimal; empty where there is none.
+// digest returns the SHA-256 of a value in hexadecimal; "" without a value.
 func digest(value []byte) string {
 	if value == nil {
 		return ""
@@ -197,7 +198,7 @@ func digest(value []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// storeContents are what a store has.
+// storeContents are what one store returned, or its error.
 type storeContents struct {
 	contents contents
 	err      error
@@ -211,7 +212,7 @@ func (c comparingReader) ask(ctx context.Context, from kv.Reader, read readFunc,
 	return storeContents{contents: parse(result.Body)}
 }
 
-// again asks both stores once more and returns what still differs; nil where there was no time to find out.
+// again asks both stores once more and returns what still differs; nil without enough time.
 func (c comparingReader) again(ctx context.Context, deadline *time.Timer, read readFunc, parse func(string) contents) []difference {
 	found := make(chan []difference, 1)
 	go func() {
@@ -230,7 +231,8 @@ func (c comparingReader) again(ctx context.Context, deadline *time.Timer, read r
 	}
 }
 
-// verdict logs the differences: nil means that nobody knows, none that the stores are alike.
+// verdict logs the differences and returns the outcome. Nil means that the comparison did not end; empty, that the
+// stores agree.
 func (c comparingReader) verdict(function string, differences []difference) kv.Compared {
 	if differences == nil {
 		return kv.ComparedSkipped
@@ -274,7 +276,8 @@ func listContents(body string) contents {
 	return found
 }
 
-// differences is never nil. Lists that differ in the order of their keys alone do so at the first key that is out of place.
+// differences is never nil. Lists that differ in the order of their keys alone do so at the first key that is out of
+// place.
 func (c contents) differences(other contents) []difference {
 	found := []difference{}
 	for key, value := range c.values {

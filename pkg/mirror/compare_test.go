@@ -106,16 +106,16 @@ func TestCompareReads(t *testing.T) {
 	}
 }
 
-// TestWhatComparedReadsFindIsRecordedBesideThem: no read waits for it or fails with it; no key and no value is told; what could not be told
-// is told later.
-func TestWhatComparedReadsFindIsRecordedBesideThem(t *testing.T) {
+// TestOutcomesAreRecordedInTheBackground checks that no read waits for the record or fails with it, that it holds no
+// key and no value, and that it is repeated after a failure.
+func TestOutcomesAreRecordedInTheBackground(t *testing.T) {
 	t.Parallel()
-	told, let := make(chan kv.ComparedReads), make(chan error)
+	recorded, let := make(chan kv.ComparedReads), make(chan error)
 	other := &fixed{bodies: []string{`{"secret":2}`}}
 	reader := Compare(&fixed{bodies: []string{`{"secret":1}`}}, other, Comparison{
 		Share: 1, Timeout: 5 * time.Second, Log: slog.New(slog.DiscardHandler), Primary: PrimaryBlobs,
 		Record: func(_ context.Context, found kv.ComparedReads) error {
-			told <- found
+			recorded <- found
 			return <-let
 		},
 	})
@@ -127,7 +127,7 @@ func TestWhatComparedReadsFindIsRecordedBesideThem(t *testing.T) {
 		require.Less(t, time.Since(began), 4*time.Second, "the recorder is not waited for")
 	}
 	read()
-	first := <-told
+	first := <-recorded
 	require.Equal(t, []any{"blobs", 0, 1, 0}, []any{first.Primary, first.Matched, first.Differed, first.Unanswered})
 	require.Len(t, first.Differences, 1)
 	require.Equal(t, []string{"kv-get", "different"}, []string{first.Differences[0].Function, first.Differences[0].Kind})
@@ -137,29 +137,29 @@ func TestWhatComparedReadsFindIsRecordedBesideThem(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(text), "the-key")
 	require.NotContains(t, string(text), "secret")
-	for range 300 { // while it is being told
+	for range 300 { // while it is being sent
 		read()
 	}
 	let <- errors.New("the database is away")
 	for settled := false; !settled; time.Sleep(time.Millisecond) {
 		r := reader.(comparingReader).recorder
 		r.mu.Lock()
-		settled = !r.telling
+		settled = !r.sending
 		r.mu.Unlock()
 	}
 	read()
-	again := <-told
+	again := <-recorded
 	require.Equal(t, first, again, "the same request, which counts once")
 	let <- nil
-	for told, r := false, reader.(comparingReader).recorder; !told; time.Sleep(time.Millisecond) {
+	for sent, r := false, reader.(comparingReader).recorder; !sent; time.Sleep(time.Millisecond) {
 		r.mu.Lock()
-		told = r.unsent == nil
+		sent = r.unsent == nil
 		r.mu.Unlock()
 	}
 	read()
-	rest := <-told
-	require.Equal(t, 302, rest.Differed)
-	require.Len(t, rest.Differences, maxRecorded)
+	later := <-recorded
+	require.Equal(t, 302, later.Differed)
+	require.Len(t, later.Differences, maxRecorded)
 	let <- nil
 }
 

@@ -147,7 +147,7 @@ func (p *pairTest) setFaults(f blobstest.Faults) {
 }
 
 // outbox returns the keys of the test's outbox entries.
-func (p *pairTest) traces() (keys []string) {
+func (p *pairTest) outbox() (keys []string) {
 	p.t.Helper()
 	rows, err := p.database.SQL.Query(p.t.Context(), "select key from kv.outbox where starts_with(key, $1) order by id", p.prefix)
 	require.NoError(p.t, err)
@@ -159,7 +159,7 @@ func (p *pairTest) traces() (keys []string) {
 // repair repairs every outbox entry.
 func (p *pairTest) repair(primary Primary) {
 	p.t.Helper()
-	before := len(p.traces())
+	before := len(p.outbox())
 	r, err := p.Repair(p.t.Context(), primary)
 	require.NoError(p.t, err)
 	require.Equal(p.t, Repairs{Found: before, Repaired: before}, r)
@@ -216,7 +216,7 @@ func TestWriteIsInBothStoresWhenItReturns(t *testing.T) {
 				_, err := store.Upsert(ctx, kv.Entry{Key: p.prefix + key, Value: value, Indexes: indexes})
 				require.NoError(t, err)
 				p.requireAlike("after the upsert of " + key)
-				require.Empty(t, p.traces(), "of "+key)
+				require.Empty(t, p.outbox(), "of "+key)
 			}
 			upsert("a", `{"b":1,"a":1.0}`, index)
 			upsert("a", `{"n":2}`)
@@ -237,7 +237,7 @@ func TestWriteIsInBothStoresWhenItReturns(t *testing.T) {
 				_, err := store.Delete(ctx, p.prefix+key)
 				require.NoError(t, err)
 				p.requireAlike("after the delete of " + key)
-				require.Empty(t, p.traces(), "of "+key)
+				require.Empty(t, p.outbox(), "of "+key)
 			}
 			require.Empty(t, p.log.String())
 		})
@@ -255,7 +255,7 @@ func TestRepairAfterAFailedCopy(t *testing.T) {
 	require.NoError(t, err, "the caller is answered by Supabase")
 	_, err = store.Delete(t.Context(), p.prefix+"gone")
 	require.NoError(t, err)
-	require.Equal(t, []string{p.prefix + "a", p.prefix + "i", p.prefix + "gone"}, p.traces())
+	require.Equal(t, []string{p.prefix + "a", p.prefix + "i", p.prefix + "gone"}, p.outbox())
 	require.Contains(t, p.log.String(), `"msg":"mirror failed"`)
 	require.NotContains(t, p.log.String(), "secret")
 	require.NotContains(t, p.log.String(), p.prefix)
@@ -268,10 +268,10 @@ func TestRepairAfterAFailedCopy(t *testing.T) {
 	r, err = p.Repair(t.Context(), PrimaryBlobs)
 	require.ErrorIs(t, err, errOtherPrimary, "these are copied from Supabase, or by a person")
 	require.Equal(t, Repairs{Found: 3, OtherPrimary: 3}, r)
-	require.Len(t, p.traces(), 3)
+	require.Len(t, p.outbox(), 3)
 	p.repair(PrimarySupabase)
 	p.requireAlike("after repair")
-	require.Empty(t, p.traces())
+	require.Empty(t, p.outbox())
 
 	// With Blobs as primary and the database unreachable, Blobs answers.
 	away := p.instance()
@@ -288,7 +288,7 @@ func TestRepairAfterAFailedCopy(t *testing.T) {
 	defer cancelWrite()
 	_, err = NewBlobsPrimary(p.Pair).Upsert(ctx, kv.Entry{Key: p.prefix + "c", Value: `{}`})
 	require.Error(t, err)
-	require.Equal(t, []string{p.prefix + "c"}, p.traces())
+	require.Equal(t, []string{p.prefix + "c"}, p.outbox())
 }
 
 func TestKeysThatBlobsCannotStoreAreRefused(t *testing.T) {
@@ -358,12 +358,12 @@ func TestConcurrentWritesConverge(t *testing.T) {
 			p.waitForLateWrites()
 			p.setFaults(blobstest.Faults{})
 			before := len(contents{values: p.everything(p.Supabase)}.differences(contents{values: p.everything(p.Blobs)}))
-			known := len(p.traces())
+			known := len(p.outbox())
 			p.repair(direction)
 			t.Logf("%d writes, %d of them failed; %d keys differed and %d outbox entries were left before repair", racing.Load(), failed.Load(), before, known)
 			require.Positive(t, known, "no write was late or failed: the race proves nothing")
 			p.requireAlike("after repair")
-			require.Empty(t, p.traces())
+			require.Empty(t, p.outbox())
 			require.Greater(t, len(p.everything(p.Supabase)), keys/3)
 		})
 	}

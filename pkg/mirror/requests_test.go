@@ -88,5 +88,5 @@ func TestRunbookStatesTheCostOfOperations(t *testing.T) {
 			require.Equal(t, said, counted[i], "%s, column %d", operation.name, i+1)
 		}
 	}
-	require.Empty(t, p.traces())
+	require.Empty(t, p.outbox())
 }

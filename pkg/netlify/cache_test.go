@@ -18,29 +18,29 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// told is a reader with a fixed result. It records the freshness that was asked for.
-type told struct {
+// fixedReader is a reader with a fixed result. It records the freshness that was asked for.
+type fixedReader struct {
 	answer kv.ReadResult
 	err    error
 	asked  *kv.Freshness
 }
 
-func (r told) say(f kv.Freshness) (kv.ReadResult, error) {
+func (r fixedReader) read(f kv.Freshness) (kv.ReadResult, error) {
 	if r.asked != nil {
 		*r.asked = f
 	}
 	return r.answer, r.err
 }
-func (r told) Get(_ context.Context, _ string, f kv.Freshness) (kv.ReadResult, error) {
-	return r.say(f)
+func (r fixedReader) Get(_ context.Context, _ string, f kv.Freshness) (kv.ReadResult, error) {
+	return r.read(f)
 }
-func (r told) List(_ context.Context, _ kv.ListQuery, f kv.Freshness) (kv.ReadResult, error) {
-	return r.say(f)
+func (r fixedReader) List(_ context.Context, _ kv.ListQuery, f kv.Freshness) (kv.ReadResult, error) {
+	return r.read(f)
 }
-func (r told) Query(_ context.Context, _ kv.Query, f kv.Freshness) (kv.ReadResult, error) {
-	return r.say(f)
+func (r fixedReader) Query(_ context.Context, _ kv.Query, f kv.Freshness) (kv.ReadResult, error) {
+	return r.read(f)
 }
-func (r told) Stats() kv.CacheStats {
+func (r fixedReader) Stats() kv.CacheStats {
 	return kv.CacheStats{Hits: 1, Misses: 2, Revalidations: 3, Bypasses: 4, Invalidations: 5, Resets: 6, Evictions: 7, Entries: 8, Bytes: 9}
 }
 
@@ -50,7 +50,7 @@ func TestCacheHeaders(t *testing.T) {
 	t.Parallel()
 	answer := kv.ReadResult{Body: noResults, Tag: "tag", Source: kv.SourceHit, Age: 1999 * time.Millisecond, Database: 1500 * time.Microsecond}
 	for name, endpoint := range map[string]Endpoint{
-		"get": Get(told{answer: answer}), "list": List(told{answer: answer}), "query": Query(told{answer: answer}, time.Second),
+		"get": Get(fixedReader{answer: answer}), "list": List(fixedReader{answer: answer}), "query": Query(fixedReader{answer: answer}, time.Second),
 	} {
 		r := invoke(t, endpoint, event("GET", `"path":"/api/kv/get/k"`))
 		require.Equal(t, http.StatusOK, r.StatusCode, name)
@@ -63,12 +63,12 @@ func TestCacheHeaders(t *testing.T) {
 			require.Contains(t, strings.Split(r.Headers["Access-Control-Expose-Headers"], ", "), header, name)
 		}
 	}
-	missing := told{answer: kv.ReadResult{Source: kv.SourceMiss}, err: &kv.Error{Code: kv.CodeNotFound}}
+	missing := fixedReader{answer: kv.ReadResult{Source: kv.SourceMiss}, err: &kv.Error{Code: kv.CodeNotFound}}
 	r := invoke(t, Get(missing), event("GET", `"queryStringParameters":{"key":"k"}`))
 	require.Equal(t, http.StatusNotFound, r.StatusCode)
 	require.Equal(t, "miss", r.Headers["X-KV-Cache"])
 	require.NotContains(t, r.Headers, "ETag")
-	failed := told{err: &kv.Error{Code: kv.CodeDatabaseUnreachable, Message: "m"}}
+	failed := fixedReader{err: &kv.Error{Code: kv.CodeDatabaseUnreachable, Message: "m"}}
 	r = invoke(t, List(failed), event("GET", ""))
 	require.Equal(t, http.StatusBadGateway, r.StatusCode)
 	require.NotContains(t, r.Headers, "X-KV-Cache")
@@ -87,7 +87,7 @@ func TestNotModified(t *testing.T) {
 		``: 200, `tag`: 200, `W/\"other\"`: 200, `\"tag`: 200, `w/\"tag\"`: 200,
 	} {
 		for name, endpoint := range map[string]Endpoint{
-			"get": Get(told{answer: answer}), "list": List(told{answer: answer}), "query": Query(told{answer: answer}, time.Second),
+			"get": Get(fixedReader{answer: answer}), "list": List(fixedReader{answer: answer}), "query": Query(fixedReader{answer: answer}, time.Second),
 		} {
 			r := invoke(t, endpoint, event("GET", `"headers":{"if-none-match":"`+header+`"},"path":"/api/kv/get/k"`))
 			require.Equal(t, status, r.StatusCode, "%s, If-None-Match: %s", name, header)
@@ -96,9 +96,9 @@ func TestNotModified(t *testing.T) {
 			require.Equal(t, status == 304, r.Body == "", name)
 		}
 	}
-	r := invoke(t, Query(told{answer: answer}, time.Second), event("POST", `"headers":{"If-None-Match":"*"}`))
+	r := invoke(t, Query(fixedReader{answer: answer}, time.Second), event("POST", `"headers":{"If-None-Match":"*"}`))
 	require.Equal(t, http.StatusOK, r.StatusCode, "a POST is answered in full")
-	missing := told{err: &kv.Error{Code: kv.CodeNotFound}}
+	missing := fixedReader{err: &kv.Error{Code: kv.CodeNotFound}}
 	r = invoke(t, Get(missing), event("GET", `"headers":{"If-None-Match":"*"},"queryStringParameters":{"key":"k"}`))
 	require.Equal(t, http.StatusNotFound, r.StatusCode)
 }
@@ -118,7 +118,7 @@ func TestFreshnessHeaders(t *testing.T) {
 		`"X-KV-After":"v","x-kv-cache":"BYPASS"`: {After: "v", Bypass: true},
 	} {
 		var asked kv.Freshness
-		reader := told{answer: kv.ReadResult{Body: noResults}, asked: &asked}
+		reader := fixedReader{answer: kv.ReadResult{Body: noResults}, asked: &asked}
 		for _, endpoint := range []Endpoint{Get(reader), List(reader), Query(reader, time.Second)} {
 			asked = kv.Freshness{After: "not asked"}
 			invoke(t, endpoint, event("GET", `"headers":{`+headers+`},"path":"/api/kv/get/k"`))
@@ -130,7 +130,7 @@ func TestFreshnessHeaders(t *testing.T) {
 func TestLogOfARead(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	h := Handle(List(told{answer: kv.ReadResult{Body: noResults, Source: kv.SourceRevalidated, Age: time.Second, Database: time.Millisecond}}))
+	h := Handle(List(fixedReader{answer: kv.ReadResult{Body: noResults, Source: kv.SourceRevalidated, Age: time.Second, Database: time.Millisecond}}))
 	h.log = slog.New(slog.NewJSONHandler(&log, nil))
 	invokeHandler(t, h, event("GET", ""))
 	var line struct {
@@ -143,13 +143,13 @@ func TestLogOfARead(t *testing.T) {
 	require.Equal(t, "revalidated", line.Cache)
 	require.EqualValues(t, 1000, line.StalenessMS)
 	require.EqualValues(t, 1, line.DatabaseMS)
-	require.Equal(t, told{}.Stats(), line.CacheStats)
+	require.Equal(t, fixedReader{}.Stats(), line.CacheStats)
 }
 
 func TestEveryCounterIsReported(t *testing.T) {
 	t.Parallel()
 	counted := map[string]int64{}
-	told{}.Stats().Each(func(name string, n int64) { counted[name] = n })
+	fixedReader{}.Stats().Each(func(name string, n int64) { counted[name] = n })
 	require.Len(t, counted, reflect.TypeFor[kv.CacheStats]().NumField())
 	require.NotContains(t, slices.Collect(maps.Values(counted)), int64(0), "each of told's is another number")
 }
@@ -217,9 +217,9 @@ func TestCacheFromEnv(t *testing.T) {
 
 func TestCompareHeader(t *testing.T) {
 	t.Parallel()
-	r := invoke(t, Get(told{answer: kv.ReadResult{Body: `{}`, Compared: kv.ComparedDiffers}}), event("GET", `"path":"/api/kv/get/k"`))
+	r := invoke(t, Get(fixedReader{answer: kv.ReadResult{Body: `{}`, Compared: kv.ComparedDiffers}}), event("GET", `"path":"/api/kv/get/k"`))
 	require.Equal(t, "differs", r.Headers["X-KV-Compare"])
 	require.Contains(t, r.Headers["Access-Control-Expose-Headers"], "X-KV-Compare")
-	r = invoke(t, Get(told{answer: kv.ReadResult{Body: `{}`}}), event("GET", `"path":"/api/kv/get/k"`))
+	r = invoke(t, Get(fixedReader{answer: kv.ReadResult{Body: `{}`}}), event("GET", `"path":"/api/kv/get/k"`))
 	require.NotContains(t, r.Headers, "X-KV-Compare")
 }
