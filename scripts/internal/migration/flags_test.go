@@ -1,0 +1,28 @@
+package migration
+
+import (
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/migrate"
+)
+
+// TestEveryOptionHasAFlag: an option of a migration is set by a flag of its name, and the runbook says what it is for.
+func TestEveryOptionHasAFlag(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../../docs/MIGRATION.md")
+	require.NoError(t, err)
+	var c cobra.Command
+	transformFlags(&c, &migrate.Options{})
+	for field := range reflect.TypeFor[migrate.Options]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		flag := strings.ReplaceAll(name, "_", "-")
+		require.NotNil(t, c.Flags().Lookup(flag), "transformFlags has no --%s for %s", flag, field.Name)
+		require.Contains(t, string(page), "--"+flag, "docs/MIGRATION.md")
+	}
+}
