@@ -15,6 +15,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // BackupOptions say how to write a backup.
@@ -289,14 +290,14 @@ func (b *backup) supabase(ctx context.Context, from *kv.Supabase) error {
 		return fmt.Errorf("ask the database: %w", err)
 	}
 	b.o.Progress.Stage("backing up", status.Entries)
-	digests := pages(ctx, backupPage, digestKey, func(ctx context.Context, after string) ([]kv.Digest, error) {
+	digests := stream.Pages(ctx, backupPage, digestKey, func(ctx context.Context, after string) ([]kv.Digest, error) {
 		return from.Digests(ctx, after, backupPage)
 	})
 	type chunk struct {
 		states []kv.State
 		err    error
 	}
-	for c, err := range ordered(ctx, backupReaders, chunksOfKeys(digests), func([]string) int64 { return 0 }, func(ctx context.Context, keys []string) chunk {
+	for c, err := range stream.Ordered(ctx, backupReaders, chunksOfKeys(digests), func([]string) int64 { return 0 }, func(ctx context.Context, keys []string) chunk {
 		states, err := readStates(ctx, from, keys)
 		return chunk{states, err}
 	}) {

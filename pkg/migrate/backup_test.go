@@ -25,6 +25,7 @@ import (
 	"netlify-supabase-kv/pkg/blobs/blobstest"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate/migratetest"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // blobsStore is the entries of a site as a source and as a place to restore to.
@@ -194,14 +195,14 @@ func TestABackupIsASource(t *testing.T) {
 		require.NoError(t, err)
 	}
 	var got []Item
-	for item, err := range source.Read(t.Context(), all([]blobs.Listed{{Key: "a was not"}, {Key: "own"}, {Key: "~ never was"}})) {
+	for item, err := range source.Read(t.Context(), stream.Of([]blobs.Listed{{Key: "a was not"}, {Key: "own"}, {Key: "~ never was"}})) {
 		require.NoError(t, err)
 		got = append(got, item)
 	}
 	require.Len(t, got, 3)
 	require.Equal(t, `{"own":true}`, string(got[1].Blob.Value))
 	require.True(t, got[0].Missing && got[2].Missing)
-	for item, err := range source.Read(t.Context(), all([]blobs.Listed{{Key: "own"}, {Key: "p"}})) {
+	for item, err := range source.Read(t.Context(), stream.Of([]blobs.Listed{{Key: "own"}, {Key: "p"}})) {
 		require.NoError(t, err)
 		require.Equal(t, "own", item.Key)
 		break // whoever has enough ends it

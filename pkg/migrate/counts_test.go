@@ -15,6 +15,7 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // unruly is a source in which some blobs cannot be read, and others go after they were listed.
@@ -39,7 +40,7 @@ func (s *unruly) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
 }
 
 func (s *unruly) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
-	return ordered(ctx, 4, list, func(blobs.Listed) int64 { return 0 }, func(ctx context.Context, listed blobs.Listed) Item {
+	return stream.Ordered(ctx, 4, list, func(blobs.Listed) int64 { return 0 }, func(ctx context.Context, listed blobs.Listed) Item {
 		switch {
 		case slices.Contains(s.gone, listed.Key):
 			return Item{Listed: listed, Missing: true}
@@ -85,7 +86,7 @@ func requireAddsUp(t *testing.T, r Result, keys int, when string) {
 	}
 	require.Equal(t, keys, sum, "%s: each key has one state: %v", when, r.States)
 	if r.Finished {
-		require.Equal(t, r.Members, r.Named+r.Unnamed+r.Unruled+r.Unusable, "%s: a rule is used for each member, or there is none, or it can be none", when)
+		require.Equal(t, r.Members, r.Named+r.Unnamed+r.Unruled+r.Unusable, "%s: a rule is used for each member, or there is stream.None, or it can be none", when)
 	}
 	require.Equal(t, r.States[kv.ImportFailed], r.Failed, when)
 }
@@ -220,7 +221,7 @@ func (m *migration) identical(source Source) (n int) {
 	require.NoError(m.t, err)
 	d, err := derive(m.t.Context(), source, l, m.o, m.rules, "", noProgress{})
 	require.NoError(m.t, err)
-	for s, err := range walk(l.all(), d.all(), none, none, d.unnamed) {
+	for s, err := range walk(l.all(), d.all(), stream.None, stream.None, d.unnamed) {
 		require.NoError(m.t, err)
 		item, err := readOne(m.t.Context(), source, *s.listed)
 		require.NoError(m.t, err)

@@ -15,6 +15,7 @@ import (
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate/migratetest"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // madeUp is a source of any number of entries, each a member of two of 20 indexes, that takes no memory. It lists them in no order.
@@ -46,7 +47,7 @@ func (m *madeUp) List(context.Context) iter.Seq2[blobs.Listed, error] {
 }
 
 func (m *madeUp) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
-	return ordered(ctx, 4, list, func(l blobs.Listed) int64 { return l.Size }, func(_ context.Context, l blobs.Listed) Item {
+	return stream.Ordered(ctx, 4, list, func(l blobs.Listed) int64 { return l.Size }, func(_ context.Context, l blobs.Listed) Item {
 		if m.looked.Add(1)%2000 == 0 {
 			m.look()
 		}

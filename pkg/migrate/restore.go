@@ -13,6 +13,7 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // RestoreOptions say how to restore.
@@ -72,14 +73,14 @@ func RestoreBlobs(ctx context.Context, file string, target *BlobsSource, o Resto
 	}
 	l, err := list(ctx, target, "", r.o.Progress)
 	if errors.Is(err, ErrEmptySource) {
-		l, err = &listing{sorted: newSorter("")}, nil
+		l, err = &listing{sorted: stream.NewSorter("")}, nil
 	}
 	if err != nil {
 		return r.result, err
 	}
 	defer l.close()
 	to := &blobsRestore{restore: r, target: target, of: source.Result.Of}
-	return r.run(ctx, source, l.all(), none, 1, to.write)
+	return r.run(ctx, source, l.all(), stream.None, 1, to.write)
 }
 
 // RestoreSupabase is [RestoreBlobs] into Supabase. Entries are made of a backup of Blobs as [Run] makes them, with the indexes that the
@@ -92,7 +93,7 @@ func RestoreSupabase(ctx context.Context, file string, target Target, o RestoreO
 	if _, err := target.Supabase.Migration(ctx); err != nil {
 		return r.result, fmt.Errorf("ask the target: %w", err)
 	}
-	to, derived := &supabaseRestore{restore: r, target: target}, iter.Seq2[derivedPairs, error](none[derivedPairs])
+	to, derived := &supabaseRestore{restore: r, target: target}, iter.Seq2[derivedPairs, error](stream.None[derivedPairs])
 	if source.Result.Of == OfBlobs {
 		l, err := list(ctx, source, "", r.o.Progress)
 		if err != nil {
@@ -106,7 +107,7 @@ func RestoreSupabase(ctx context.Context, file string, target Target, o RestoreO
 		defer d.close()
 		derived = d.all()
 	}
-	return r.run(ctx, source, none, derived, restoreChunk, to.write)
+	return r.run(ctx, source, stream.None, derived, restoreChunk, to.write)
 }
 
 func openRestore(ctx context.Context, file, target string, o RestoreOptions) (*BackupSource, *restore, error) {
@@ -162,21 +163,21 @@ func (r *restore) run(ctx context.Context, source *BackupSource, there iter.Seq2
 // lines merges the backup with what is known of its keys.
 func lines(ctx context.Context, source *BackupSource, there iter.Seq2[blobs.Listed, error], derived iter.Seq2[derivedPairs, error]) iter.Seq2[restored, error] {
 	return func(yield func(restored, error) bool) {
-		t, d := newCursor(there, listedKey), newCursor(derived, derivedKey)
-		defer t.stop()
-		defer d.stop()
-		err := errors.Join(t.advance(), d.advance())
+		t, d := stream.NewCursor(there, listedKey), stream.NewCursor(derived, derivedKey)
+		defer t.Stop()
+		defer d.Stop()
+		err := errors.Join(t.Advance(), d.Advance())
 		for l, lineErr := range source.lines(ctx, nil) {
 			if err = errors.Join(err, lineErr); err == nil {
-				err = errors.Join(t.upTo(l.Key), d.upTo(l.Key))
+				err = errors.Join(t.UpTo(l.Key), d.UpTo(l.Key))
 			}
 			if err != nil {
 				yield(restored{}, err)
 				return
 			}
-			_, listed := t.at(l.Key)
+			_, listed := t.At(l.Key)
 			var ruled [][2]string
-			if p, ok := d.at(l.Key); ok {
+			if p, ok := d.At(l.Key); ok {
 				ruled = p.pairs
 			}
 			if !yield(restored{l, listed, ruled}, nil) {
@@ -189,11 +190,11 @@ func lines(ctx context.Context, source *BackupSource, there iter.Seq2[blobs.List
 func (r *restore) chunks(ctx context.Context, lines iter.Seq2[restored, error], chunk int, write func(context.Context, []restored) error) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(r.o.Parallel)
-	memory := semaphore.NewWeighted(maxBytesAtOnce)
+	memory := semaphore.NewWeighted(stream.MaxBytesAtOnce)
 	var batch []restored
 	bytes := int64(0)
 	send := func() error {
-		lines, weight := batch, min(bytes, maxBytesAtOnce)
+		lines, weight := batch, min(bytes, stream.MaxBytesAtOnce)
 		batch, bytes = nil, 0
 		if err := memory.Acquire(groupCtx, weight); err != nil {
 			return err

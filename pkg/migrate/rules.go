@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // DefaultIndexPrefix is what the keys of index entries begin with.
@@ -211,13 +212,13 @@ type derivedPairs struct {
 
 // derivation is what rules make of the index entries of a source.
 type derivation struct {
-	sorted *sorter
+	sorted *stream.Sorter
 	counts IndexCounts
 }
 
 // derive reads the listed index entries.
 func derive(ctx context.Context, source Source, l *listing, o Options, rules Rules, dir string, progress Progress) (d *derivation, err error) {
-	d = &derivation{sorted: newSorter(tempDir(dir)), counts: IndexCounts{Without: []string{}, Unresolved: []Member{}}}
+	d = &derivation{sorted: stream.NewSorter(tempDir(dir)), counts: IndexCounts{Without: []string{}, Unresolved: []Member{}}}
 	progress.Stage("reading indexes", -1)
 	for item, err := range source.Read(ctx, l.under(o.IndexPrefix)) {
 		if err == nil {
@@ -234,7 +235,7 @@ func derive(ctx context.Context, source Source, l *listing, o Options, rules Rul
 
 func (d *derivation) close() {
 	if d != nil {
-		d.sorted.close()
+		d.sorted.Close()
 	}
 }
 
@@ -268,7 +269,7 @@ func (d *derivation) add(item Item, o Options, rules Rules) error {
 		}
 		for _, rule := range rules {
 			if key := rule.key(e.member); key != item.Key {
-				if err := d.sorted.add(key, item.Key+"\x00"+string(e.member)); err != nil {
+				if err := d.sorted.Add(key, item.Key+"\x00"+string(e.member)); err != nil {
 					return err
 				}
 			}
@@ -312,19 +313,19 @@ func (d *derivation) unnamed(p derivedPairs) {
 func (d *derivation) all() iter.Seq2[derivedPairs, error] {
 	return func(yield func(derivedPairs, error) bool) {
 		var now derivedPairs
-		for r, err := range d.sorted.all() {
+		for r, err := range d.sorted.All() {
 			if err != nil {
 				yield(derivedPairs{}, err)
 				return
 			}
-			if r.key != now.key && now.pairs != nil {
+			if r.Key != now.key && now.pairs != nil {
 				if !yield(now, nil) {
 					return
 				}
 				now = derivedPairs{}
 			}
-			now.key = r.key
-			index, member, _ := strings.Cut(r.data, "\x00")
+			now.key = r.Key
+			index, member, _ := strings.Cut(r.Data, "\x00")
 			if pair := [2]string{index, member}; !slices.Contains(now.pairs, pair) {
 				now.pairs = append(now.pairs, pair)
 			}
@@ -333,16 +334,4 @@ func (d *derivation) all() iter.Seq2[derivedPairs, error] {
 			yield(now, nil)
 		}
 	}
-}
-
-// countNamed counts the pairs of entries that are there, and of those that are not.
-func (d *derivation) countNamed(l *listing) error {
-	d.counts.Named, d.counts.Unnamed = 0, 0
-	for s, err := range walk(l.all(), d.all(), none, none, d.unnamed) {
-		if err != nil {
-			return err
-		}
-		d.counts.Named += len(s.pairs)
-	}
-	return nil
 }

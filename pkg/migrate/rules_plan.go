@@ -14,6 +14,7 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 const (
@@ -32,8 +33,8 @@ const separators = ":/"
 type ruleFinder struct {
 	siblings map[string]int // indexes by family
 	units    map[string]*unit
-	sorted   *sorter // by name: how a member is spelled, or what an entry's key ends in
-	left     int     // indexes for which there was no room
+	sorted   *stream.Sorter // by name: how a member is spelled, or what an entry's key ends in
+	left     int            // indexes for which there was no room
 }
 
 // unit is an index, or a family of indexes, and what was found of its members.
@@ -52,7 +53,7 @@ type unit struct {
 func family(index string) string { return index[:strings.LastIndexAny(index, separators)+1] + "*" }
 
 func newRuleFinder(dir string, indexes iter.Seq2[blobs.Listed, error]) (*ruleFinder, error) {
-	f := &ruleFinder{siblings: map[string]int{}, units: map[string]*unit{}, sorted: newSorter(tempDir(dir))}
+	f := &ruleFinder{siblings: map[string]int{}, units: map[string]*unit{}, sorted: stream.NewSorter(tempDir(dir))}
 	for blob, err := range indexes {
 		if err != nil {
 			return nil, err
@@ -64,7 +65,7 @@ func newRuleFinder(dir string, indexes iter.Seq2[blobs.Listed, error]) (*ruleFin
 	return f, nil
 }
 
-func (f *ruleFinder) close() { f.sorted.close() }
+func (f *ruleFinder) close() { f.sorted.Close() }
 
 func (f *ruleFinder) unit(index string) *unit {
 	name := index
@@ -92,7 +93,7 @@ const (
 // entry takes one that is no index entry.
 func (f *ruleFinder) entry(key string, own [][2]string) error {
 	for _, pair := range own {
-		if err := f.sorted.add(kv.Member(pair[1]).Text(), nameOfOwn+pair[0]+"\x00"+pair[1]); err != nil {
+		if err := f.sorted.Add(kv.Member(pair[1]).Text(), nameOfOwn+pair[0]+"\x00"+pair[1]); err != nil {
 			return err
 		}
 	}
@@ -101,7 +102,7 @@ func (f *ruleFinder) entry(key string, own [][2]string) error {
 	}
 	for at := 0; ; {
 		if at < len(key) {
-			if err := f.sorted.add(key[at:], nameOfEntry+key[:at]+memberPlace); err != nil {
+			if err := f.sorted.Add(key[at:], nameOfEntry+key[:at]+memberPlace); err != nil {
 				return err
 			}
 		}
@@ -127,7 +128,7 @@ func (f *ruleFinder) index(key string, elements []element) error {
 			u.nothing++
 			return nil
 		}
-		return f.sorted.add(e.member.Text(), nameOfMember+key+"\x00"+string(e.member))
+		return f.sorted.Add(e.member.Text(), nameOfMember+key+"\x00"+string(e.member))
 	})
 }
 
@@ -135,16 +136,16 @@ func (f *ruleFinder) index(key string, elements []element) error {
 func (f *ruleFinder) compare() error {
 	var patterns []string
 	own, name := map[string]bool{}, ""
-	for r, err := range f.sorted.all() {
+	for r, err := range f.sorted.All() {
 		if err != nil {
 			return err
 		}
-		if r.key != name {
-			name, patterns = r.key, nil
+		if r.Key != name {
+			name, patterns = r.Key, nil
 			clear(own)
 		}
-		what := r.data[1:]
-		switch r.data[:1] {
+		what := r.Data[1:]
+		switch r.Data[:1] {
 		case nameOfEntry:
 			if len(patterns) < maxPatterns {
 				patterns = append(patterns, what)

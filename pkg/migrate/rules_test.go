@@ -11,6 +11,7 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // memory is a source whose blobs are made up.
@@ -33,7 +34,7 @@ func derived(t *testing.T, values map[string]string, lines ...string) (map[strin
 	require.NoError(t, err)
 	defer d.close()
 	of := map[string][][2]string{}
-	for s, err := range walk(l.all(), d.all(), none, none, d.unnamed) {
+	for s, err := range walk(l.all(), d.all(), stream.None, stream.None, d.unnamed) {
 		require.NoError(t, err)
 		if s.pairs != nil {
 			of[s.key] = s.pairs

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // Progress is told how far a long piece of work is. Its methods may be called by several goroutines.
@@ -296,7 +297,7 @@ func (r *run) countStates(ctx context.Context, l *listing) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	states := map[kv.ImportState]int{}
-	for s, err := range walk(l.all(), none, r.remembered(ctx), none, nil) {
+	for s, err := range walk(l.all(), stream.None, r.remembered(ctx), stream.None, nil) {
 		switch {
 		case err != nil:
 			return
@@ -310,7 +311,7 @@ func (r *run) countStates(ctx context.Context, l *listing) {
 }
 
 func (r *run) remembered(ctx context.Context) iter.Seq2[kv.Known, error] {
-	return pages(ctx, knownPage, knownKey, func(ctx context.Context, after string) ([]kv.Known, error) {
+	return stream.Pages(ctx, knownPage, knownKey, func(ctx context.Context, after string) ([]kv.Known, error) {
 		page, err := r.target.Supabase.ImportPage(ctx, after, knownPage)
 		if err != nil {
 			return nil, fmt.Errorf("look at what was imported: %w", err)
@@ -345,7 +346,7 @@ func (r *run) move(ctx context.Context, l *listing, derived *derivation, retry b
 // more.
 func (r *run) todo(ctx context.Context, l *listing, derived *derivation, retry bool) iter.Seq2[step, error] {
 	return func(yield func(step, error) bool) {
-		for s, err := range walk(l.all(), derived.all(), r.remembered(ctx), none, derived.unnamed) {
+		for s, err := range walk(l.all(), derived.all(), r.remembered(ctx), stream.None, derived.unnamed) {
 			if err == nil && s.listed != nil {
 				derived.counts.Named += len(s.pairs)
 			}

@@ -11,6 +11,7 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // Item is a blob that was read.
@@ -107,14 +108,11 @@ func (s *BlobsSource) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
 // maxFailuresInARow is how many blobs in a row may fail to be read before that is taken for the service's failure.
 const maxFailuresInARow = 20
 
-// maxBytesAtOnce bounds the values that are held at a time.
-const maxBytesAtOnce = 32 << 20
-
 // Read implements [Source].
 func (s *BlobsSource) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		failed := 0
-		for item, err := range ordered(ctx, s.Parallel, list, func(l blobs.Listed) int64 { return l.Size }, s.read) {
+		for item, err := range stream.Ordered(ctx, s.Parallel, list, func(l blobs.Listed) int64 { return l.Size }, s.read) {
 			switch {
 			case err != nil:
 			case item.Err == nil:

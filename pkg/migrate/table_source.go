@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // TableSource is a table of somebody else's key-value store as a [Source]: a row an entry, with the columns key and value, and, where it
@@ -175,7 +176,7 @@ func (s *TableSource) makeIndexes(ctx context.Context) (map[string][]byte, error
 	return made, err
 }
 
-// rowsAtOnce is how many rows are asked for at a time, unless they are more than maxBytesAtOnce.
+// rowsAtOnce is how many rows are asked for at a time, unless they are more than stream.MaxBytesAtOnce.
 const rowsAtOnce = 500
 
 // Read implements [Source].
@@ -202,7 +203,7 @@ func (s *TableSource) Read(ctx context.Context, list iter.Seq2[blobs.Listed, err
 				yield(Item{}, err)
 				return
 			}
-			if len(chunk) > 0 && (len(chunk) == rowsAtOnce || bytes+l.Size > maxBytesAtOnce) && !send() {
+			if len(chunk) > 0 && (len(chunk) == rowsAtOnce || bytes+l.Size > stream.MaxBytesAtOnce) && !send() {
 				return
 			}
 			chunk, bytes = append(chunk, l), bytes+l.Size

@@ -15,6 +15,7 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/stream"
 )
 
 // Difference is a key that the two stores do not have alike.
@@ -212,7 +213,7 @@ func (c *comparison) page() int { return cmp.Or(c.o.page, digestPage) }
 
 // listed are the steps with a blob. Entries without one are extra.
 func (c *comparison) listed(ctx context.Context, l *listing, derived *derivation) iter.Seq2[step, error] {
-	digests := pages(ctx, c.page(), digestKey, func(ctx context.Context, after string) ([]kv.Digest, error) {
+	digests := stream.Pages(ctx, c.page(), digestKey, func(ctx context.Context, after string) ([]kv.Digest, error) {
 		page, err := c.target.Supabase.Digests(ctx, after, c.page())
 		if err != nil {
 			return nil, fmt.Errorf("ask the database for its sums: %w", err)
@@ -220,7 +221,7 @@ func (c *comparison) listed(ctx context.Context, l *listing, derived *derivation
 		return page, nil
 	})
 	return func(yield func(step, error) bool) {
-		for s, err := range walk(l.all(), derived.all(), none, digests, derived.unnamed) {
+		for s, err := range walk(l.all(), derived.all(), stream.None, digests, derived.unnamed) {
 			if s.digest != nil {
 				c.v.Entries++
 			}
@@ -345,7 +346,7 @@ func (c *comparison) again(ctx context.Context) error {
 			steps = append(steps, step{key: key, listed: &d.listed, pairs: d.pairs})
 		}
 		var wanted []expected
-		for s, err := range readSteps(ctx, c.source, all(steps)) {
+		for s, err := range readSteps(ctx, c.source, stream.Of(steps)) {
 			if err != nil {
 				return err
 			}

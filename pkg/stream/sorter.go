@@ -1,4 +1,6 @@
-package migrate
+// Package stream works on streams that are larger than memory: it sorts them, reads them side by side in the order of their keys, and does
+// something with each of their things, some at a time, in order.
+package stream
 
 import (
 	"bufio"
@@ -13,31 +15,33 @@ import (
 	"strings"
 )
 
-// sortMemory is how many bytes of records a sorter holds before it writes them to its file.
+// sortMemory is how many bytes of records a Sorter holds before it writes them to its file.
 const sortMemory = 4 << 20
 
-// record is what a sorter sorts: by key, then by data.
-type record struct{ key, data string }
+// Record is what a [Sorter] sorts: by key, then by data.
+type Record struct{ Key, Data string }
 
-func (r record) compare(other record) int {
-	return cmp.Or(strings.Compare(r.key, other.key), strings.Compare(r.data, other.data))
+func (r Record) compare(other Record) int {
+	return cmp.Or(strings.Compare(r.Key, other.Key), strings.Compare(r.Data, other.Data))
 }
 
-// sorter sorts any number of records in bounded memory. Sorted runs of them lie in a file that has no name, so that nothing is left of it
+// Sorter sorts any number of records in bounded memory. Sorted runs of them lie in a file that has no name, so that nothing is left of it
 // when the process ends.
-type sorter struct {
+type Sorter struct {
 	dir    string
 	memory int // sortMemory, but for tests
-	held   []record
+	held   []Record
 	bytes  int
 	file   *os.File
 	runs   [][2]int64 // from and to, in the file
 }
 
-func newSorter(dir string) *sorter { return &sorter{dir: dir, memory: sortMemory} }
+// NewSorter returns a sorter whose file, if it needs one, is made in the directory; "": in that of the system.
+func NewSorter(dir string) *Sorter { return &Sorter{dir: dir, memory: sortMemory} }
 
-func (s *sorter) add(key, data string) error {
-	s.held = append(s.held, record{key, data})
+// Add takes a record.
+func (s *Sorter) Add(key, data string) error {
+	s.held = append(s.held, Record{key, data})
 	s.bytes += len(key) + len(data) + 32
 	if s.bytes < s.memory {
 		return nil
@@ -45,8 +49,8 @@ func (s *sorter) add(key, data string) error {
 	return s.spill()
 }
 
-func (s *sorter) spill() error {
-	slices.SortFunc(s.held, record.compare)
+func (s *Sorter) spill() error {
+	slices.SortFunc(s.held, Record.compare)
 	if s.file == nil {
 		file, err := os.CreateTemp(s.dir, ".kv-sort-*")
 		if err != nil {
@@ -64,7 +68,7 @@ func (s *sorter) spill() error {
 	out := bufio.NewWriterSize(s.file, 1<<16)
 	var length []byte
 	for _, r := range s.held {
-		for _, text := range []string{r.key, r.data} {
+		for _, text := range []string{r.Key, r.Data} {
 			length = binary.AppendUvarint(length[:0], uint64(len(text)))
 			_, _ = out.Write(length)
 			_, _ = out.WriteString(text)
@@ -80,22 +84,22 @@ func (s *sorter) spill() error {
 	return err
 }
 
-// close ends the use of the file.
-func (s *sorter) close() {
+// Close ends the use of the file.
+func (s *Sorter) Close() {
 	if s != nil && s.file != nil {
 		_ = s.file.Close()
 	}
 }
 
-// all are the records in order. It may be called again, and not while records are added.
-func (s *sorter) all() iter.Seq2[record, error] {
-	slices.SortFunc(s.held, record.compare)
-	return func(yield func(record, error) bool) {
+// All are the records in order. It may be called again, and not while records are added.
+func (s *Sorter) All() iter.Seq2[Record, error] {
+	slices.SortFunc(s.held, Record.compare)
+	return func(yield func(Record, error) bool) {
 		var m merge
 		for _, run := range s.runs {
 			r := &sortedRun{in: bufio.NewReaderSize(io.NewSectionReader(s.file, run[0], run[1]-run[0]), 1<<15)}
 			if err := m.start(r); err != nil {
-				yield(record{}, err)
+				yield(Record{}, err)
 				return
 			}
 		}
@@ -108,7 +112,7 @@ func (s *sorter) all() iter.Seq2[record, error] {
 			more, err := m[0].next()
 			switch {
 			case err != nil:
-				yield(record{}, err)
+				yield(Record{}, err)
 				return
 			case more:
 				heap.Fix(&m, 0)
@@ -121,9 +125,9 @@ func (s *sorter) all() iter.Seq2[record, error] {
 
 // sortedRun is a run that is being read: of the file, or what is held in memory.
 type sortedRun struct {
-	now  record
+	now  Record
 	in   *bufio.Reader
-	held []record
+	held []Record
 }
 
 func (r *sortedRun) next() (more bool, err error) {
@@ -134,12 +138,12 @@ func (r *sortedRun) next() (more bool, err error) {
 		r.now, r.held = r.held[0], r.held[1:]
 		return true, nil
 	}
-	if r.now.key, err = readText(r.in); errors.Is(err, io.EOF) {
+	if r.now.Key, err = readText(r.in); errors.Is(err, io.EOF) {
 		return false, nil
 	} else if err != nil {
 		return false, err
 	}
-	r.now.data, err = readText(r.in)
+	r.now.Data, err = readText(r.in)
 	return true, err
 }
 
@@ -155,7 +159,7 @@ func readText(in *bufio.Reader) (string, error) {
 	return string(text), nil
 }
 
-// merge has the run with the least record first.
+// merge has the run with the least Record first.
 type merge []*sortedRun
 
 func (m *merge) start(r *sortedRun) error {
