@@ -3,10 +3,10 @@ package kv
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"regexp"
 	"unicode/utf8"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -28,32 +28,16 @@ func digest(question any) string {
 }
 
 // String writes the cursor as nextCursor has it, and as [ParseCursor] reads it.
-func (c Cursor) String() string {
-	text := AppendString([]byte("["), c.Question)
-	text = AppendString(append(text, ", "+c.position()+", "...), c.Key)
-	return base64.RawURLEncoding.EncodeToString(append(text, ']'))
-}
+func (c Cursor) String() string { return base64.RawURLEncoding.EncodeToString([]byte(encodeArgs(c))) }
 
-// ParseCursor reads a nextCursor, which [Cursor.String] or the kv.format_cursor function of the database wrote.
+// ParseCursor reads a nextCursor, which [Cursor.String] or kv.query_cursor of the database wrote.
 func ParseCursor(text string) (*Cursor, error) {
 	var c Cursor
-	position := json.RawMessage("null") // which a null leaves as it is
-	parts := []any{&c.Question, &position, &c.Key}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || !isText(string(raw)) || HasLoneSurrogate(string(raw)) || json.Unmarshal(raw, &parts) != nil || len(parts) != 3 ||
-		ValidateKey(c.Key) != nil || !isText(string(position)) {
+	if err != nil || jsonv2.Unmarshal(raw, &c, jsonv2.RejectUnknownMembers(true)) != nil || ValidateKey(c.Key) != nil {
 		return nil, Invalid("cursor must be the nextCursor of an earlier answer, got %s", quote(text))
 	}
-	c.Position = jsontext.Value(position)
 	return &c, nil
-}
-
-// position is the text of Position.
-func (c Cursor) position() string {
-	if c.Position == nil {
-		return "null"
-	}
-	return string(c.Position)
 }
 
 // validate refuses a cursor that another question was answered with, or that nothing was.
@@ -61,7 +45,7 @@ func (c Cursor) validate(question string, by order) error {
 	switch {
 	case c.Question != question:
 		return Invalid("cursor belongs to another question: it goes on with the prefix, the filters and the order of the page that it came with, and no others")
-	case !by.has(json.RawMessage(c.position())) || HasLoneSurrogate(c.position()) || ValidateKey(c.Key) != nil:
+	case !by.has(c.Position) || ValidateKey(c.Key) != nil:
 		return Invalid("cursor must be the nextCursor of an earlier answer")
 	}
 	return nil
@@ -69,8 +53,8 @@ func (c Cursor) validate(question string, by order) error {
 
 // Micros is the position in an order by time, in microseconds since 1970; false in another.
 func (c Cursor) Micros() (micros int64, ok bool) {
-	ok = c.position() != "null" && json.Unmarshal(c.Position, &micros) == nil
-	return micros, ok
+	err := jsonv2.Unmarshal(c.Position, &micros)
+	return micros, err == nil && c.Position.Kind() == '0'
 }
 
 // order is what kind of position a cursor has.
@@ -97,13 +81,13 @@ func (k SortKey) order() order {
 }
 
 // has tells whether the database may have written the position.
-func (by order) has(position json.RawMessage) bool {
+func (by order) has(position jsontext.Value) bool {
 	switch by {
 	case byKey:
-		return string(position) == "null"
+		return position == nil || string(position) == "null"
 	case byTime:
-		var micros *int64
-		return json.Unmarshal(position, &micros) == nil && micros != nil && isTime(*micros)
+		micros, ok := Cursor{Position: position}.Micros()
+		return ok && isTime(micros)
 	case byPath:
 		return isPathPosition(position)
 	}
@@ -119,24 +103,19 @@ var storedNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?$`)
 // maxStoredDigits bounds a number that numeric can hold: 131,072 digits before the point and 16,383 behind it.
 const maxStoredDigits = 131072 + 16383 + 2
 
-// maxSortText is how many characters of a text entries are sorted by (kv.query_sort).
-const maxSortText = 200
-
-func isPathPosition(position json.RawMessage) bool {
-	var class *int
-	at := json.RawMessage("null")
-	parts := []any{&class, &at}
-	if json.Unmarshal(position, &parts) != nil || len(parts) != 2 || class == nil {
+func isPathPosition(position jsontext.Value) bool {
+	var parts [2]jsontext.Value
+	if jsonv2.Unmarshal(position, &parts) != nil {
 		return false
 	}
 	var text string
-	switch *class {
-	case 0:
+	switch class, at := string(parts[0]), parts[1]; class {
+	case "0":
 		return storedNumber.Match(at) && len(at) <= maxStoredDigits
-	case 1:
-		return at[0] == '"' && json.Unmarshal(at, &text) == nil && isText(text) && utf8.RuneCountInString(text) <= maxSortText
-	case 2, 3:
-		return string(at) == "null"
+	case "1":
+		return at.Kind() == '"' && jsonv2.Unmarshal(at, &text) == nil && isText(text) && utf8.RuneCountInString(text) <= MaxSortText
+	case "2", "3":
+		return at.Kind() == 'n'
 	}
 	return false
 }

@@ -23,30 +23,31 @@ func encodeCursor(text string) string { return base64.RawURLEncoding.EncodeToStr
 func TestForeignCursorsAreRefused(t *testing.T) {
 	for name, text := range map[string]string{
 		"NotBase64":        "%%%",
-		"Padded":           encodeCursor(`["q",null,"k"]`) + "=",
+		"Padded":           encodeCursor(`{"question":"q","position":null,"key":"k"}`) + "=",
 		"NotJSON":          encodeCursor("hello"),
-		"NotAnArray":       encodeCursor(`{"a":1}`),
-		"TooFew":           encodeCursor(`["q",null]`),
-		"TooMany":          encodeCursor(`["q",null,"k",1]`),
-		"QuestionIsNoText": encodeCursor(`[1,null,"k"]`),
-		"EmptyKey":         encodeCursor(`["q",null,""]`),
-		"NULInKey":         encodeCursor(`["q",null,"\u0000"]`),
-		"HalfASurrogate":   encodeCursor(`["q",null,"\ud800"]`),
-		"LongKey":          encodeCursor(`["q",null,"` + strings.Repeat("k", MaxKeyBytes+1) + `"]`),
+		"AnArray":          encodeCursor(`["q",null,"k"]`),
+		"NoKey":            encodeCursor(`{"question":"q","position":null}`),
+		"OneFieldMore":     encodeCursor(`{"question":"q","position":null,"key":"k","a":1}`),
+		"KeyTwice":         encodeCursor(`{"question":"q","position":null,"key":"k","key":"k"}`),
+		"QuestionIsNoText": encodeCursor(`{"question":1,"position":null,"key":"k"}`),
+		"EmptyKey":         encodeCursor(`{"question":"q","position":null,"key":""}`),
+		"NULInKey":         encodeCursor(`{"question":"q","position":null,"key":"\u0000"}`),
+		"HalfASurrogate":   encodeCursor(`{"question":"q","position":null,"key":"\ud800"}`),
+		"LongKey":          encodeCursor(`{"question":"q","position":null,"key":"` + strings.Repeat("k", MaxKeyBytes+1) + `"}`),
 		"Null":             encodeCursor(`null`),
 	} {
 		_, err := ParseCursor(text)
 		require.Equal(t, CodeInvalidInput, CodeOf(err), name)
 	}
-	c, err := ParseCursor(encodeCursor(`["q", 1795439674165274, "k"]`))
+	c, err := ParseCursor(encodeCursor(`{"question" : "q", "position" : 1795439674165274, "key" : "k"}`))
 	require.NoError(t, err)
 	require.Equal(t, &Cursor{Question: "q", Position: jsonText("1795439674165274"), Key: "k"}, c)
-	require.Equal(t, encodeCursor(`["q", 1795439674165274, "k"]`), c.String(), "as the database writes it")
+	require.Equal(t, encodeCursor(`{"question":"q","position":1795439674165274,"key":"k"}`), c.String())
 }
 
 // FuzzParseCursor checks that an accepted cursor round-trips, and is usable or refused in every order.
 func FuzzParseCursor(f *testing.F) {
-	for _, text := range []string{`["q",null,"k"]`, `["q",1,"\ud800"]`, `["q",[0,1.5],"k"]`, `["q",[1,"x"],"k"]`} {
+	for _, text := range []string{`{"question":"q","position":null,"key":"k"}`, `{"question":"q","position":1,"key":"\ud800"}`, `{"question":"q","position":[0,1.5],"key":"k"}`, `{"question":"q","position":[1,"x"],"key":"k"}`} {
 		f.Add(encodeCursor(text))
 	}
 	f.Fuzz(func(t *testing.T, text string) {

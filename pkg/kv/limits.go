@@ -45,6 +45,8 @@ const (
 	// MaxPathBytes and MaxPathSegments bound a [Path].
 	MaxPathBytes    = 1024
 	MaxPathSegments = 100
+	// MaxSortText is how many characters of a text entries are sorted by (kv.query_sort).
+	MaxSortText = 200
 	// MaxNumberDigits bounds the digits that a number may have before and after the point, when written without an
 	// exponent. Postgres's numeric ends at 16,383 digits after the point.
 	MaxNumberDigits = 16000

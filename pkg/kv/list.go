@@ -7,40 +7,50 @@ import (
 // ListQuery selects entries. The zero value lists every key in byte order.
 type ListQuery struct {
 	// Prefix is literal: no character in it means anything else.
-	Prefix string `json:"prefix"`
+	Prefix string
 	// Values asks for the values beside the keys.
-	Values bool `json:"values"`
+	Values bool
 	// Limit, 1 to [MaxLimit], Offset or After make the answer a page. Without Limit everything that fits is listed.
-	Limit  *int    `json:"limit"`
-	Offset *int    `json:"offset"`
-	After  *Cursor `json:"cursor"`
+	Limit  *int
+	Offset *int
+	After  *Cursor
 	// Sort is by one of [OwnFields], and by key where it is zero. Ties go by key in the same direction.
-	Sort SortKey `json:"sort"`
+	Sort SortKey
 	// Indexes are "<key>:<member>" texts, which match every pair that is written so; IndexKeys match any member.
 	// An entry must match all of them.
-	Indexes   []string `json:"indexes"`
-	IndexKeys []string `json:"indexKeys"`
+	Indexes   []string
+	IndexKeys []string
 }
 
 // ByKey tells whether the list is in the order of the keys.
 func (q ListQuery) ByKey() bool { return q.Sort.order() == byKey }
 
 // Question is the digest of what is asked, wherever the page begins and whatever is shown of it: the [Cursor.Question] of its
-// cursors.
-func (q ListQuery) Question() string {
-	q = q.complete()
-	return digest(ListQuery{Prefix: q.Prefix, Sort: q.Sort, Indexes: q.Indexes, IndexKeys: q.IndexKeys})
-}
+// cursors. Filters that are named twice or in another order are the same.
+func (q ListQuery) Question() string { return q.query().question() }
 
-// complete fills in the default order, and gives what is asked its one spelling: filters that are named twice or in another
-// order are the same.
-func (q ListQuery) complete() ListQuery {
+// query is the query that finds the entries. Its Limit is 0 where the list has none.
+func (q ListQuery) query() Query {
+	query := Query{Prefix: q.Prefix, Sort: []SortKey{q.Sort}, Offset: q.Offset, After: q.After}
 	if q.Sort.Path == "" {
-		q.Sort.Path = "key"
+		query.Sort[0].Path = "key"
 	}
-	q.Indexes = slices.Compact(slices.Sorted(slices.Values(q.Indexes)))
-	q.IndexKeys = slices.Compact(slices.Sorted(slices.Values(q.IndexKeys)))
-	return q
+	if q.Limit != nil {
+		query.Limit = *q.Limit
+	}
+	if len(q.Indexes) > 0 {
+		query.Indexes = &IndexFilter{}
+		for _, pair := range slices.Compact(slices.Sorted(slices.Values(q.Indexes))) {
+			query.Indexes.All = append(query.Indexes.All, IndexFilter{Pair: pair})
+		}
+	}
+	if len(q.IndexKeys) > 0 {
+		query.IndexKeys = &IndexFilter{}
+		for _, key := range slices.Compact(slices.Sorted(slices.Values(q.IndexKeys))) {
+			query.IndexKeys.All = append(query.IndexKeys.All, IndexFilter{Exact: Index{Key: key}})
+		}
+	}
+	return query
 }
 
 // Validate checks a query against the limits, and that its cursor belongs to it.

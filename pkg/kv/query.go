@@ -8,6 +8,8 @@ import (
 )
 
 // Query selects entries by all of its filters, or aggregates them. The zero value selects the first entries by key.
+//
+// Its JSON is what the database's functions take, with every default filled in (complete).
 type Query struct {
 	// Prefix is literal: no character in it means anything else.
 	Prefix string `json:"prefix"`

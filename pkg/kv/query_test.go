@@ -13,7 +13,7 @@ func TestACursorFitsItsOrder(t *testing.T) {
 	after := func(by order, position string) error {
 		q := Query{Sort: sorts[by]}
 		var err error
-		if q.After, err = ParseCursor(encodeCursor(`["` + q.question() + `",` + position + `,"k"]`)); err != nil {
+		if q.After, err = ParseCursor(encodeCursor(`{"question":"` + q.question() + `","position":` + position + `,"key":"k"}`)); err != nil {
 			return err
 		}
 		require.Equal(t, strings.TrimSpace(position), string(q.After.Position))

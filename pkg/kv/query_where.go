@@ -24,7 +24,7 @@ type Condition struct {
 // Op compares what is at a path with a value.
 type Op string
 
-// The comparisons of a [Condition]. Each is in the table of operators below, in kv_query_where of the database, and in docs/QUERIES.md:
+// The comparisons of a [Condition]. Each is in the table of operators below, in kv.query_where of the database, and in docs/QUERIES.md:
 // TestEveryOperator holds them together.
 const (
 	OpEq       Op = "eq"

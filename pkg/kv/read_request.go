@@ -54,34 +54,14 @@ func listRequest(q ListQuery) (readRequest, error) {
 	if err := q.Validate(); err != nil {
 		return readRequest{}, err
 	}
-	question := q.Question()
-	q = q.complete()
-	args := listArgs{
-		Prefix: q.Prefix, Values: q.Values, Limit: q.Limit, Offset: q.Offset,
-		Sort: strings.TrimSuffix(string(q.Sort.Path), "At"), Descending: q.Sort.Descending,
-		Indexes: q.Indexes, IndexKeys: q.IndexKeys, Question: question,
-	}
-	if q.After != nil {
-		args.AfterKey = &q.After.Key
-		if micros, ok := q.After.Micros(); ok {
-			args.AfterAt = &micros
-		}
-	}
-	return readRequest{function: "kv_list", args: encodeArgs(args), scope: scope{text: q.Prefix}}, nil
-}
-
-type listArgs struct {
-	Prefix     string   `json:"p_prefix"`
-	Values     bool     `json:"p_values"`
-	Limit      *int     `json:"p_limit"`
-	Offset     *int     `json:"p_offset"`
-	Sort       string   `json:"p_sort"`
-	Descending bool     `json:"p_descending"`
-	AfterKey   *string  `json:"p_after_key"`
-	AfterAt    *int64   `json:"p_after_at"`
-	Indexes    []string `json:"p_indexes"`
-	IndexKeys  []string `json:"p_index_keys"`
-	Question   string   `json:"p_question"`
+	query := q.query().complete()
+	query.Limit = q.query().Limit // there is no default
+	args := encodeArgs(struct {
+		Query    Query  `json:"p_query"`
+		Values   bool   `json:"p_values"`
+		Question string `json:"p_question"`
+	}{query, q.Values, q.Question()})
+	return readRequest{function: "kv_list", args: args, scope: scope{text: q.Prefix}}, nil
 }
 
 func queryRequest(q Query) (readRequest, error) {
@@ -89,8 +69,9 @@ func queryRequest(q Query) (readRequest, error) {
 		return readRequest{}, err
 	}
 	args := encodeArgs(struct {
-		Query queryArgs `json:"p_query"`
-	}{q.args()})
+		Query    Query  `json:"p_query"`
+		Question string `json:"p_question"`
+	}{q.complete(), q.question()})
 	// The database gets a second to report its own timeout.
 	return readRequest{function: "kv_query", args: args, scope: scope{text: q.Prefix}, within: MaxQueryTime + time.Second}, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // WarmWith says what a function's cache loads at the start.
@@ -97,18 +99,23 @@ func (s *Supabase) warmEntries(ctx context.Context, keys, prefixes []string, con
 }
 
 func (s *Supabase) warmLists(ctx context.Context, prefixes []string, config CacheConfig) (found []warmed, seen changes, err error) {
-	var lists []struct {
-		Prefix string
-		Values bool
-		Body   string
+	var requests []readRequest
+	args := []jsontext.Value{}
+	for _, prefix := range prefixes {
+		for _, values := range []bool{false, true} {
+			if r, err := listRequest(ListQuery{Prefix: prefix, Values: values}); err == nil {
+				requests, args = append(requests, r), append(args, jsontext.Value(r.args))
+			}
+		}
 	}
+	var bodies []*string // null for one that is too large
 	seen, err = s.callWarm(ctx, "kv_warm_list", struct {
-		Prefixes []string `json:"p_prefixes"`
-		Bytes    int64    `json:"p_bytes"`
-	}{prefixes, config.MaxBytes}, &lists)
-	for _, list := range lists {
-		if r, err := listRequest(ListQuery{Prefix: list.Prefix, Values: list.Values}); err == nil {
-			found = append(found, warmed{r, list.Body})
+		Lists []jsontext.Value `json:"p_lists"`
+		Bytes int64            `json:"p_bytes"`
+	}{args, config.MaxBytes}, &bodies)
+	for i, body := range bodies[:min(len(bodies), len(requests))] {
+		if body != nil {
+			found = append(found, warmed{requests[i], *body})
 		}
 	}
 	return found, seen, err

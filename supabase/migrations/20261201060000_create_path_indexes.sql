@@ -1,15 +1,6 @@
 -- The number or the text at a path of a document, and indexes of the numbers at a path, for queries that compare or sort by them:
 -- select kv_index_path('score').
 
-create function kv.path(p_path jsonb) returns text[]
-    language plpgsql immutable strict parallel safe security invoker set search_path = ''
-as $$
-begin
-    return array(select jsonb_array_elements_text(p_path));
-end
-$$;
-comment on function kv.path(jsonb) is 'The path ["stops","0"] for the operators of jsonb. Of a constant it is a constant, as an index needs to match.';
-
 -- Postgres inlines the next two; that is why they have no search_path of their own.
 create function kv.number_at(p_document jsonb, p_path text[]) returns numeric
     language sql immutable parallel safe security invoker
@@ -26,21 +17,21 @@ $$;
 comment on function kv.text_at(jsonb, text[]) is 'The string at the path; null where it is something else.';
 
 create function kv.parse_path(p_path text) returns text[]
-    language plpgsql immutable strict security invoker set search_path = ''
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
 declare
-    v_path text[] := case when p_path like '/%'
-        then array(select replace(replace(part, '~1', '/'), '~0', '~')
-                   from unnest(string_to_array(substr(p_path, 2), '/')) with ordinality as parts (part, n) order by n)
-        else string_to_array(p_path, '.') end;
+    v_pointer boolean := p_path like '/%';
+    v_names   text[] := string_to_array(p_path, case when v_pointer then '/' else '.' end);
 begin
-    if p_path = '' or p_path not like '/%' and '' = any (v_path) or p_path like '/%' and p_path ~ '~([^01]|$)' then
+    if p_path = '' or not v_pointer and '' = any (v_names) or v_pointer and p_path ~ '~([^01]|$)' then
         raise invalid_parameter_value using message = format('%L is not a path like score, stops.0.title or /a~1b', p_path);
+    elsif not v_pointer then
+        return v_names;
     end if;
-    return v_path;
+    return array(select replace(replace(name, '~1', '/'), '~0', '~') from unnest(v_names[2:]) with ordinality as names (name, n) order by n);
 end
 $$;
-comment on function kv.parse_path(text) is 'A path as kv-query takes it: dotted, or a JSON Pointer, which begins with a slash.';
+comment on function kv.parse_path(text) is 'A path (pkg/kv, Path), dotted or a JSON Pointer, for jsonb''s operators. Of a constant it is a constant, as the match with an index needs.';
 
 create function kv.path_index_name(p_path text[]) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''

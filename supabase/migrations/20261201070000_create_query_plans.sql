@@ -1,7 +1,7 @@
 -- How kv_query finds entries: from a query that Go has parsed and checked to the FROM and WHERE of a statement.
 --
 -- The statement is put together from the fixed fragments below and positions in the query. What a caller sent is
--- bound: $1 the query, $2 the pairs its index filters spell, $3 the words searched for, $4 and $5 the range of keys.
+-- bound: $1 the query, $2 the pairs its index filters name, $3 the words searched for, $4 and $5 the range of keys.
 -- Functions of constants become constants when the statement is planned, so an index on a path matches.
 --
 -- The planner is not asked what to begin with: it knows nothing of entries that came after the last analyze, and a
@@ -14,6 +14,15 @@ begin
 end
 $$;
 comment on function kv.elements(jsonb) is 'The elements of a JSON array.';
+
+create function kv.element_texts(p_array jsonb) returns text[]
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
+as $$
+begin
+    return array(select jsonb_array_elements_text(p_array));
+end
+$$;
+comment on function kv.element_texts(jsonb) is 'The elements of a JSON array as text.';
 
 create function kv.search_terms(p_search jsonb, p_phrases boolean) returns tsquery
     language plpgsql immutable strict security invoker set search_path = ''
@@ -109,33 +118,39 @@ end
 $$;
 comment on function kv.matches_search(jsonb, jsonb) is 'Whether the document''s own text is what a search asks for.';
 
-create function kv.entry_field(p_by text) returns text
+create function kv.time_column(p_path text) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
 begin
-    return case p_by
-        when 'key' then 's.key'
-        when 'createdAt' then 'to_char(s.created_at at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'')' -- as JavaScript's toISOString writes it
-        when 'updatedAt' then 'to_char(s.updated_at at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'')'
-        end;
+    return case p_path when 'createdAt' then 'created_at' when 'updatedAt' then 'updated_at' end;
 end
 $$;
-comment on function kv.entry_field(text) is 'The expression that shows a field of the entry''s own (key, createdAt, updatedAt) of a row s; null for anything else.';
+comment on function kv.time_column(text) is 'The column of kv_store with a time of the entry''s own; the index kv_store_<column> keeps its order. Null for any other path.';
 
-create function kv.entry_field_condition(p_by text, p_op text, p_value text) returns text
+create function kv.entry_field(p_path text) returns text
+    language plpgsql immutable strict parallel safe security invoker set search_path = ''
+as $$
+begin
+    return case when p_path = 'key' then 's.key' -- a time as JavaScript's toISOString writes it
+        else 'to_char(s.' || kv.time_column(p_path) || ' at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'')' end;
+end
+$$;
+comment on function kv.entry_field(text) is 'The expression that shows a field of the entry''s own (key, createdAt, updatedAt) of a row s; null for any other path.';
+
+create function kv.entry_field_condition(p_path text, p_op text, p_value text) returns text
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
-    v_at text := case p_by when 'createdAt' then 's.created_at' when 'updatedAt' then 's.updated_at' end;
+    v_at text := 's.' || kv.time_column(p_path);
     v_ms text := format('(to_timestamp(0) + (%s)::bigint * interval ''1 millisecond'')', p_value);
 begin
     return case
-        when p_op = 'contains' then format('strpos(%s, %s #>> ''{}'') > 0', case p_by when 'key' then '<key>' else kv.entry_field(p_by) end, p_value)
+        when p_op = 'contains' then format('strpos(%s, %s #>> ''{}'') > 0', case p_path when 'key' then '<key>' else kv.entry_field(p_path) end, p_value)
         when p_op = 'exists' then format('(%s)::boolean', p_value)
-        when p_by = 'key' and p_op = 'in' then format('<key> = any (kv.path(%s))', p_value)
-        when p_by = 'key' then format('<key> <op> (%s #>> ''{}'') collate "C"', p_value)
+        when p_path = 'key' and p_op = 'in' then format('<key> = any (kv.element_texts(%s))', p_value)
+        when p_path = 'key' then format('<key> <op> (%s #>> ''{}'') collate "C"', p_value)
         -- A time is what answers show, whole milliseconds.
-        when p_op = 'in' then format('floor(extract(epoch from %s) * 1000)::bigint = any (kv.path(%s)::bigint[])', v_at, p_value)
+        when p_op = 'in' then format('floor(extract(epoch from %s) * 1000)::bigint = any (kv.element_texts(%s)::bigint[])', v_at, p_value)
         when p_op = 'gte' then format('%s >= %s', v_at, v_ms)
         when p_op = 'lt' then format('%s < %s', v_at, v_ms)
         when p_op = 'gt' then format('%s >= %s + interval ''1 millisecond''', v_at, v_ms)
@@ -153,16 +168,14 @@ as $$
 declare
     v_conditions text[] := '{}'::text[];
     v_template   text;
-    v_by         text;
     v_op         text;
     v_type       text;
 begin
     for i in 0 .. jsonb_array_length(p_where) - 1 loop
-        v_by := p_where -> i ->> 'by';
         v_op := p_where -> i ->> 'op';
         v_type := jsonb_typeof(p_where -> i -> 'value');
         v_template := case
-            when v_by <> 'path' then kv.entry_field_condition(v_by, v_op, '<value>')
+            when kv.entry_field(p_where -> i ->> 'path') is not null then kv.entry_field_condition(p_where -> i ->> 'path', v_op, '<value>')
             when v_op in ('eq', 'gt', 'gte', 'lt', 'lte') and v_type = 'number'
                 then 'kv.number_at(s.document, <path>) <op> (<value>)::numeric'
             when v_op in ('gt', 'gte', 'lt', 'lte') and v_type = 'string'
@@ -181,64 +194,109 @@ begin
         end if;
         v_template := replace(v_template, '<op>',
             case v_op when 'eq' then '=' when 'ne' then '<>' when 'gt' then '>' when 'gte' then '>=' when 'lt' then '<' when 'lte' then '<=' else '' end);
-        v_template := replace(v_template, '<path>', format('kv.path($1 #> ''{where,%s,path}'')', i));
+        v_template := replace(v_template, '<path>', format('kv.parse_path($1 #>> ''{where,%s,path}'')', i));
         v_conditions := v_conditions || replace(v_template, '<value>', format('$1 #> ''{where,%s,value}''', i));
     end loop;
     return v_conditions;
 end
 $$;
-comment on function kv.query_where(jsonb) is 'A condition on s, a row of kv_store, for each element of where. <key> stands for its key, from wherever that is read.';
+comment on function kv.query_where(jsonb) is 'A condition on s, a row of kv_store, for each element of where. <key> stands for its key, from wherever that is read. An operator is added here and in pkg/kv (operators).';
 
 create function kv.serving_index(p_condition jsonb) returns text
     language plpgsql stable strict security invoker set search_path = ''
 as $$
 declare
-    v_path text[] := kv.path(coalesce(p_condition -> 'path', '[]'));
+    v_path   text := p_condition ->> 'path';
+    v_column text := kv.time_column(v_path);
 begin
     return case
-        when p_condition ->> 'op' not in ('eq', 'gt', 'gte', 'lt', 'lte') then null
-        when p_condition ->> 'by' = 'createdAt' then 'kv_store_created_at'
-        when p_condition ->> 'by' = 'updatedAt' then 'kv_store_updated_at'
-        when p_condition ->> 'by' = 'path' and jsonb_typeof(p_condition -> 'value') = 'number' and kv.has_path_index(v_path)
-            then kv.path_index_name(v_path)
+        when v_path = 'key' or p_condition ->> 'op' not in ('eq', 'gt', 'gte', 'lt', 'lte') then null
+        when v_column is not null then 'kv_store_' || v_column
+        when jsonb_typeof(p_condition -> 'value') = 'number' and kv.has_path_index(kv.parse_path(v_path)) then kv.path_index_name(kv.parse_path(v_path))
         end;
 end
 $$;
 comment on function kv.serving_index(jsonb) is 'The index of kv_store of which a condition of where is a range; null where there is none.';
 
+create function kv.filter_parts(p_filter jsonb) returns setof jsonb
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+declare
+    v_part jsonb;
+begin
+    if p_filter ?| '{pair,exact}' or jsonb_typeof(p_filter) = 'array' then
+        return next p_filter;
+        return;
+    end if;
+    for v_part in select jsonb_array_elements(p_filter -> 'all') loop
+        if v_part ?| '{pair,exact}' then
+            return next v_part;
+        else
+            return query select kv.filter_parts(v_part);
+        end if;
+    end loop;
+    if p_filter ? 'any' then
+        return next p_filter -> 'any';
+    end if;
+    if p_filter ? 'none' then
+        return next jsonb_build_object('none', p_filter -> 'none');
+    end if;
+end
+$$;
+comment on function kv.filter_parts(jsonb) is
+    'What must all hold for a filter on indexes (pkg/kv, IndexFilter) to hold: {"pair"} and {"exact"} are one index, an array is any of its elements, {"none"} is none of them.';
+
+create function kv.query_filters(p_query jsonb) returns jsonb
+    language plpgsql immutable strict security invoker set search_path = ''
+as $$
+begin
+    if p_query -> 'indexes' = 'null' and p_query -> 'indexKeys' = 'null' then
+        return '[]'::jsonb;
+    end if;
+    return (select coalesce(jsonb_agg(part), '[]')
+            from (values (p_query -> 'indexes'), (p_query -> 'indexKeys')) as filters (filter), kv.filter_parts(nullif(filter, 'null')) as part);
+end
+$$;
+comment on function kv.query_filters(jsonb) is 'The filters on indexes of a query that must all hold, as kv.filter_parts has them.';
+
 create function kv.query_index(
-    p_filter jsonb, p_pairs jsonb, p_counts bigint[],
+    p_filter jsonb, p_positions jsonb, p_counts bigint[],
     out condition text, out cover integer[], out cost bigint, out exact boolean
 ) language plpgsql immutable security invoker set search_path = ''
 as $$
 declare
-    v_op    text := p_filter ->> 0;
-    v_found integer[];
+    v_any   boolean := jsonb_typeof(p_filter) = 'array';
+    v_pairs jsonb := p_positions -> (p_filter::text);
+    v_parts jsonb[];
     v_part  record;
 begin
-    if jsonb_typeof(p_filter) = 'number' then
-        v_found := array(select jsonb_array_elements(p_pairs -> (p_filter::integer - 1))::integer);
-        select coalesce('(' || string_agg(format('exists (select from kv.posting as p where p.index_key = $2[%1$s][1]'
-                   ' and p.member = $2[%1$s][2] and p.key = <key> offset 0)', pair), ' or ') || ')', 'false'), -- offset keeps it a lookup
-               coalesce(sum(p_counts[pair]), 0)
-        into condition, cost
-        from unnest(v_found) as pair;
-        cover := v_found;
+    if v_pairs is not null then
+        cover := '{}';
+        cost := 0;
         exact := true;
+        for pair in (v_pairs -> 0)::integer .. (v_pairs -> 1)::integer loop
+            cover := cover || pair;
+            cost := cost + coalesce(p_counts[pair], 0);
+            condition := concat_ws(' or ', condition, format('exists (select from kv.posting as p where p.index_key = $2[%1$s][1]'
+                ' and p.member = $2[%1$s][2] and p.key = <key> offset 0)', pair)); -- offset keeps it a lookup
+        end loop;
+        condition := coalesce('(' || condition || ')', 'false');
+        return;
+    elsif not v_any and p_filter - 'none' = '{}' then
+        condition := 'not ' || (kv.query_index(p_filter -> 'none', p_positions, p_counts)).condition;
+        exact := false;
         return;
     end if;
 
-    for i in 1 .. jsonb_array_length(p_filter) - 1 loop
-        v_part := kv.query_index(p_filter -> i, p_pairs, p_counts);
-        if v_op = 'not' then
-            condition := 'not ' || v_part.condition;
-            exact := false;
-        elsif i = 1 then
+    v_parts := case when v_any then kv.elements(p_filter) else array(select kv.filter_parts(p_filter)) end;
+    for i in 1 .. cardinality(v_parts) loop
+        v_part := kv.query_index(v_parts[i], p_positions, p_counts);
+        if i = 1 then
             condition := v_part.condition;
             cover := v_part.cover;
             cost := v_part.cost;
-            exact := v_op = 'or' and v_part.exact;
-        elsif v_op = 'or' then
+            exact := v_part.exact and (v_any or cardinality(v_parts) = 1);
+        elsif v_any then
             condition := condition || ' or ' || v_part.condition;
             cover := case when cover is not null and v_part.cover is not null then cover || v_part.cover end;
             cost := cost + v_part.cost;
@@ -255,10 +313,11 @@ begin
 end
 $$;
 comment on function kv.query_index(jsonb, jsonb, bigint[]) is
-    'Of a filter on indexes: its condition on <key>; the pairs whose postings together hold every match (null: none do), how many those are, and whether they hold nothing else.';
+    'Of a filter on indexes: its condition on <key>; the pairs whose postings together hold every match (null: none do), how many those are, and whether they hold nothing else. p_positions: see kv.query_pairs.';
 
 create type kv.query_plan as (
-    driver     text,       -- what leads: index, range, search, prefix, or order: the index that keeps the order
+    ordered_by text,       -- what keeps the order: key, time, or path, where an index was made for it; or none
+    driver     text,       -- what leads: index, range, search, prefix, order: the index that keeps the order, or planner: one of these two
     from_key   text,
     to_key     text,
     pairs      text[],     -- {{key,member},...}
@@ -269,33 +328,33 @@ create type kv.query_plan as (
     others     text[],     -- conditions that are looked at for each row
     needs_row  boolean     -- others are about a row of kv_store
 );
-comment on type kv.query_plan is 'How the entries of a query are found. See kv.query_source and kv_query_conditions.';
+comment on type kv.query_plan is 'How the entries of a query are found. See kv.query_source.';
 
-create function kv.query_pairs(p_terms jsonb, out pairs text[], out of_terms jsonb)
+create function kv.query_pairs(p_filters jsonb, out pairs text[], out positions jsonb)
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_term  jsonb;
+    v_index jsonb;
     v_first integer;
 begin
     pairs := '{}';
-    of_terms := '[]';
-    for v_term in select jsonb_array_elements(p_terms) loop
+    positions := '{}';
+    for v_index in select jsonb_path_query(p_filters, 'strict $.** ? (exists (@.pair) || exists (@.exact))') loop
+        continue when positions ? v_index::text;
         v_first := coalesce(array_length(pairs, 1), 0) + 1;
-        if v_term ? 'spelled' then
+        if v_index ? 'pair' then
             pairs := pairs || coalesce((
-                select array_agg(array[s.index_key, s.member])
-                from kv.candidate_pairs(v_term ->> 'spelled') as s
-                where exists (select from kv.posting as p where p.index_key = s.index_key and p.member = s.member offset 0)), '{}');
+                select array_agg(array[c.index_key, c.member])
+                from kv.candidate_pairs(v_index ->> 'pair') as c
+                where exists (select from kv.posting as p where p.index_key = c.index_key and p.member = c.member offset 0)), '{}');
         else
-            pairs := pairs || array[array[v_term ->> 'key', v_term ->> 'member']];
+            pairs := pairs || array[array[v_index #>> '{exact,key}', v_index #>> '{exact,member}']];
         end if;
-        of_terms := of_terms || jsonb_build_array((
-            select coalesce(jsonb_agg(i), '[]') from generate_series(v_first, array_length(pairs, 1)) as i));
+        positions := positions || jsonb_build_object(v_index::text, jsonb_build_array(v_first, coalesce(array_length(pairs, 1), 0)));
     end loop;
 end
 $$;
-comment on function kv.query_pairs(jsonb) is 'The pairs that the terms of an index filter stand for, and for each term the positions of its own.';
+comment on function kv.query_pairs(jsonb) is 'The pairs of key and member that the indexes in filters name; and by the text of each of these, the first and the last position of its own.';
 
 -- An index lists all matches before the first one. So where matches are common among the first keys, kv_query reads in key order
 -- until the page is full. What either way reads is estimated from that sample; where the matches are far fewer, they are counted.
@@ -317,7 +376,7 @@ begin
         p_condition, c_sample)
         into v_count using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key;
     if v_count >= c_common then
-        v_read := ((p_query -> 'limit')::bigint + (p_query -> 'offset')::bigint + 1) * c_sample / v_count;
+        v_read := ((p_query ->> 'limit')::bigint + coalesce((p_query ->> 'offset')::bigint, 0) + 1) * c_sample / v_count;
         select reltuples into v_all from pg_class where oid = 'public.kv_store'::regclass; -- -1: never analyzed
         if v_all < 0 or v_all * v_count / c_sample * c_fewer > v_read then
             return p_limit;
@@ -334,7 +393,7 @@ $$;
 comment on function kv.query_count(jsonb, kv.query_plan, text, integer) is
     'How many entries meet a condition that an index serves, up to a limit: the limit, from a sample, where reading in order fills the page with less.';
 
-create function kv.query_plan(p_query jsonb, p_order text, p_descending boolean, p_index text default null) returns kv.query_plan
+create function kv.query_plan(p_query jsonb, p_trusting boolean default false) returns kv.query_plan
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
@@ -342,17 +401,21 @@ declare
     c_many    constant integer := 50000; -- what is rare among the first keys and not here may be anywhere: looking at all takes 0.1 s, searching for it seconds
     c_rare    constant integer := 1000;  -- a lookup costs what reading some ten postings in order does
     v_plan    kv.query_plan;
+    v_sort    text := p_query #>> '{sort,0,path}';
+    v_after   text := p_query #>> '{cursor,key}';
+    v_order   text;      -- the index that keeps the order, unless that is by key
     v_phrase  boolean := false; -- is searched for
     v_where   text[] := kv.query_where(p_query -> 'where');
     v_keys    integer[]; -- positions in where of the conditions on the key,
     v_ranges  integer[]; -- and of those that one other index serves,
     v_serving text;      -- this one
-    v_filters jsonb := '[]'::jsonb; -- index filters that must all hold
-    v_filter  jsonb;
+    v_filters jsonb := kv.query_filters(p_query);
     v_found   record;
     v_of      jsonb;
-    v_counts  bigint[];
-    v_lead    jsonb; -- the filter whose postings lead
+    v_counts  bigint[] := '{}'::bigint[];
+    v_conditions text[] := '{}'::text[]; -- of the filters
+    v_single  integer[] := '{}'::integer[]; -- for each filter the only pair that it asks for, if it does
+    v_lead    integer; -- the filter whose postings lead
     v_exact   boolean;
     v_cost    bigint;
     v_best    bigint := c_few; -- of the driver
@@ -360,59 +423,84 @@ declare
     v_indexes text[] := '{}'::text[];
     v_choices integer;
 begin
+    v_plan.ordered_by := 'none';
+    if p_query -> 'aggregate' <> '[]' or jsonb_array_length(p_query -> 'sort') > 1 then
+        null;
+    elsif v_sort = 'key' then
+        v_plan.ordered_by := 'key';
+    elsif kv.time_column(v_sort) is not null then
+        v_plan.ordered_by := 'time';
+        v_order := 'kv_store_' || kv.time_column(v_sort);
+    elsif kv.has_path_index(kv.parse_path(v_sort)) then
+        v_plan.ordered_by := 'path';
+        v_order := kv.path_index_name(kv.parse_path(v_sort));
+    end if;
     v_plan.from_key := p_query ->> 'prefix';
     v_plan.to_key := kv.prefix_end(v_plan.from_key);
-    if p_order = 'key' and p_query #> '{after,key}' is not null then
-        if p_descending then
-            v_plan.to_key := least(v_plan.to_key collate "C", p_query #>> '{after,key}');
+    if v_plan.ordered_by = 'key' and v_after is not null then
+        if (p_query #> '{sort,0,descending}')::boolean then
+            v_plan.to_key := least(v_plan.to_key collate "C", v_after);
         else
-            v_plan.from_key := greatest(v_plan.from_key collate "C", (p_query #>> '{after,key}') || chr(1)); -- no text sorts between
+            v_plan.from_key := greatest(v_plan.from_key collate "C", v_after || chr(1)); -- no text sorts between
         end if;
     end if;
     v_plan.pairs := '{}';
     v_plan.merged := '{}';
     v_plan.leads := '{}';
-    if p_query -> 'search' <> 'null' then
+    v_plan.others := '{}';
+    v_plan.needs_row := true;
+    if v_filters = '[]' and v_where = '{}' and p_query -> 'search' = '[]' and (v_plan.ordered_by = 'key' or p_trusting and v_plan.ordered_by = 'time') then
+        v_plan.driver := case v_plan.ordered_by when 'key' then 'prefix' else 'planner' end;
+        return v_plan;
+    end if;
+    if p_query -> 'search' <> '[]' then
         v_plan.search := kv.search_query(p_query -> 'search');
         v_phrase := kv.has_phrase(v_plan.search);
     end if;
 
-    v_keys := array(select i from generate_subscripts(v_where, 1) as i where p_query #>> array['where', (i - 1)::text, 'by'] = 'key');
-    select array_agg(c.i), c.serving into v_ranges, v_serving
-    from (select i, kv.serving_index(p_query #> array['where', (i - 1)::text]) as serving from generate_subscripts(v_where, 1) as i) as c
-    where c.serving is not null
-    group by c.serving order by c.serving = p_index desc nulls last, min(c.i) limit 1;
+    if v_where <> '{}' then
+        v_keys := array(select i from generate_subscripts(v_where, 1) as i where p_query #>> array['where', (i - 1)::text, 'path'] = 'key');
+        select array_agg(c.i), c.serving into v_ranges, v_serving
+        from (select i, kv.serving_index(p_query #> array['where', (i - 1)::text]) as serving from generate_subscripts(v_where, 1) as i) as c
+        where c.serving is not null
+        group by c.serving order by c.serving = v_order desc nulls last, min(c.i) limit 1;
+    end if;
 
     -- The filters that could lead, each counted where there is a choice.
-    if p_query -> 'filter' <> 'null' then
-        v_filter := p_query -> 'filter';
-        v_filters := case when v_filter ->> 0 = 'and' then v_filter - 0 else jsonb_build_array(v_filter) end;
-        select pairs, of_terms into v_plan.pairs, v_of from kv.query_pairs(p_query -> 'terms');
-    end if;
+    v_found := kv.query_pairs(v_filters);
+    v_plan.pairs := v_found.pairs;
+    v_of := v_found.positions;
     v_choices := jsonb_array_length(v_filters) + (v_ranges is not null)::integer + (v_plan.search is not null)::integer
-        + (p_order <> 'key')::integer;
-    select coalesce(array_agg(c.postings order by i), '{}') into v_counts
-    from generate_subscripts(v_plan.pairs, 1) as i,
-         lateral (select count(*) as postings from (
-            select from kv.posting as p
-            where p.index_key = v_plan.pairs[i][1] and p.member = v_plan.pairs[i][2]
-              and p.key >= v_plan.from_key and p.key < v_plan.to_key
-            limit case when v_choices = 1 then 0 when v_choices = jsonb_array_length(v_filters) then c_rare else c_few end) as capped) as c;
-    for v_filter in select jsonb_array_elements(v_filters) loop
-        v_found := kv.query_index(v_filter, v_of, v_counts);
+        + (v_plan.ordered_by <> 'key')::integer;
+    if v_choices > 1 then
+        select array_agg(c.postings order by i) into v_counts
+        from generate_subscripts(v_plan.pairs, 1) as i,
+             lateral (select count(*) as postings from (
+                select from kv.posting as p
+                where p.index_key = v_plan.pairs[i][1] and p.member = v_plan.pairs[i][2]
+                  and p.key >= v_plan.from_key and p.key < v_plan.to_key
+                limit case when v_choices = jsonb_array_length(v_filters) then c_rare else c_few end) as capped) as c;
+    end if;
+    for i in 1 .. jsonb_array_length(v_filters) loop
+        v_found := kv.query_index(v_filters -> i - 1, v_of, v_counts);
+        v_conditions := v_conditions || v_found.condition;
+        v_single := v_single || case when v_found.exact and cardinality(v_found.cover) = 1 then v_found.cover[1] end;
         if v_found.cover is not null and (v_cost is null or v_found.cost < v_cost) then
-            v_lead := v_filter;
+            v_lead := i;
             v_cost := v_found.cost;
             v_exact := v_found.exact;
-            v_plan.cover := array(select distinct unnest(v_found.cover));
+            v_plan.cover := v_found.cover;
         end if;
     end loop;
+    if cardinality(v_plan.cover) > 1 then
+        v_plan.cover := array(select distinct unnest(v_plan.cover));
+    end if;
     if v_cost < v_best then
         v_best := v_cost;
         v_plan.driver := 'index';
     end if;
     if v_plan.driver is null or v_best >= c_rare then
-        if v_ranges is not null and p_index is distinct from v_serving then
+        if v_ranges is not null and v_order is distinct from v_serving then
             v_count := kv.query_count(p_query, v_plan,
                 (select string_agg(v_where[i], ' and ') from unnest(v_ranges) as i), c_many);
             if v_count < (case when v_plan.driver is null then c_many else v_best end) then
@@ -427,7 +515,7 @@ begin
                 v_plan.driver := 'search';
             end if;
         end if;
-        if p_order <> 'key' and (p_query ->> 'prefix' <> '' or v_keys <> '{}') then
+        if v_plan.ordered_by <> 'key' and (p_query ->> 'prefix' <> '' or v_keys <> '{}') then
             execute format('select count(*) from (select from public.kv_store as s where s.key >= $4 and s.key < $5%s limit %s) as capped',
                 (select string_agg(' and ' || replace(v_where[i], '<key>', 's.key'), '') from unnest(v_keys) as i), c_few)
                 into v_count using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key;
@@ -439,27 +527,27 @@ begin
     end if;
     v_plan.driver := case
         when v_plan.driver is not null then v_plan.driver
-        when p_order in ('time', 'path') then 'order'
+        when v_order is not null then 'order'
         when v_plan.cover is not null then 'index'
-        when p_order = 'key' then 'prefix'
+        when v_plan.ordered_by = 'key' then 'prefix'
         when v_ranges is not null then 'range'
         when querytree(v_plan.search) <> 'T' then 'search'
         else 'prefix' end;
 
     -- What is left to look at for each entry that the driver leads to.
-    for v_filter in select jsonb_array_elements(v_filters) loop
-        v_found := kv.query_index(v_filter, v_of, v_counts);
-        if v_plan.driver = 'index' and v_filter = v_lead and v_exact then
+    for i in 1 .. cardinality(v_conditions) loop
+        if v_plan.driver = 'index' and i = v_lead and v_exact then
             continue; -- its postings say it all
-        elsif v_plan.driver = 'index' and v_found.exact and cardinality(v_found.cover) = 1 and cardinality(v_plan.cover) = 1
-              and v_best >= c_rare then
-            v_plan.merged := v_plan.merged || array(select unnest(v_found.cover) except select unnest(v_plan.merged));
+        elsif v_plan.driver = 'index' and v_single[i] is not null and cardinality(v_plan.cover) = 1 and v_best >= c_rare then
+            if v_single[i] <> all (v_plan.merged || v_plan.cover) then
+                v_plan.merged := v_plan.merged || v_single[i];
+            end if;
         else
-            v_indexes := v_indexes || v_found.condition;
+            v_indexes := v_indexes || v_conditions[i];
         end if;
     end loop;
     for i in 1 .. cardinality(v_where) loop
-        if coalesce(i = any (v_ranges) and (v_plan.driver = 'range' or v_plan.driver = 'order' and p_index = v_serving), false)
+        if coalesce(i = any (v_ranges) and (v_plan.driver = 'range' or v_plan.driver = 'order' and v_order = v_serving), false)
            or i = any (v_keys) and v_plan.driver in ('prefix', 'index') then
             v_plan.leads := v_plan.leads || v_where[i];
         else
@@ -475,12 +563,11 @@ begin
         v_plan.others := v_plan.others || '(not s.search @@ ''''''*''''''::tsquery or kv.matches_search(s.document, $1 -> ''search''))'::text;
     end if;
     v_plan.needs_row := v_plan.driver <> 'index' or v_plan.others <> '{}';
-    v_plan.others := coalesce(v_plan.others, '{}') || v_indexes;
+    v_plan.others := v_plan.others || v_indexes;
     return v_plan;
 end
 $$;
-comment on function kv.query_plan(jsonb, text, boolean, text) is
-    'How to find the entries of a query. p_order: key; time or path, which p_index keeps; none where all must be found.';
+comment on function kv.query_plan(jsonb, boolean) is 'How to find the entries of a query. p_trusting: Postgres may choose how to read a prefix in order by time, which saves counting.';
 
 create function kv.query_source(p_plan kv.query_plan, p_pair integer, p_row boolean) returns text
     language plpgsql immutable security invoker set search_path = ''
@@ -492,9 +579,10 @@ declare
     v_source  text := 'public.kv_store as s';
     v_where   text[] := p_plan.leads;
     v_range   text := format('(%1$s >= $4 and %1$s < $5)', v_key);
+    v_condition text;
 begin
     if p_plan.driver <> 'index' then
-        v_where := v_where || (v_range || case p_plan.driver when 'prefix' then '' else ' is true' end); -- no index serves that
+        v_where := v_where || (v_range || case when p_plan.driver in ('prefix', 'planner') then '' else ' is true' end); -- no index serves that
     else
         if p_pair is not null then
             v_source := 'kv.posting as d';
@@ -511,9 +599,29 @@ begin
             v_source := v_source || ' cross join lateral (select * from public.kv_store as s where s.key = d.key offset 0) as s';
         end if;
     end if;
-    v_where := v_where || array(select '(' || condition || ') is true' from unnest(p_plan.others) as condition);
+    foreach v_condition in array p_plan.others loop
+        v_where := v_where || ('(' || v_condition || ') is true');
+    end loop;
     return replace(v_source || ' where ' || coalesce(nullif(array_to_string(v_where, ' and '), ''), 'true'), '<key>', v_key);
 end
 $$;
 comment on function kv.query_source(kv.query_plan, integer, boolean) is
     'What follows "from": the entries that one pair of the cover leads to, or all (null). d.key is the key where the driver is index, s a row of kv_store where it is not or p_row asks for it.';
+
+create function kv.query_source_in_key_order(p_plan kv.query_plan, p_way text, p_row boolean) returns text
+    language plpgsql immutable security invoker set search_path = ''
+as $$
+declare
+    v_branches text;
+begin
+    if p_plan.driver <> 'index' or cardinality(p_plan.cover) = 1 then
+        return kv.query_source(p_plan, p_plan.cover[1], p_row);
+    end if;
+    select string_agg(format('(select d.key from %s order by d.key %s limit $6 + $7)', kv.query_source(p_plan, pair, false), p_way), ' union ')
+    into v_branches from unnest(p_plan.cover) as pair;
+    return '(' || coalesce(v_branches, 'select null::text collate "C" as key where false') || ') as d'
+        || case when p_row then ' cross join lateral (select * from public.kv_store as s where s.key = d.key offset 0) as s' else '' end;
+end
+$$;
+comment on function kv.query_source_in_key_order(kv.query_plan, text, boolean) is
+    'The same for a page in key order, of $6 entries from $7 on: each list of postings that leads is read in it only as far as the page needs.';

@@ -3,25 +3,22 @@ create function kv.query_sort(p_sort jsonb, out columns text, out order_by text)
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
-    v_by   text;
-    v_way  text;
     v_path text;
+    v_way  text;
 begin
     columns := '<key> as key';
     for i in 0 .. jsonb_array_length(p_sort) - 1 loop
-        v_by := p_sort -> i ->> 'by';
-        v_way := case when (p_sort -> i -> 'desc')::boolean then 'desc' else 'asc' end;
-        v_path := format('kv.path($1 #> ''{sort,%s,path}'')', i);
-        if v_by in ('createdAt', 'updatedAt') then
-            columns := columns || format(', s.%s as at%s', case v_by when 'createdAt' then 'created_at' else 'updated_at' end, i);
+        v_path := p_sort -> i ->> 'path';
+        v_way := case when (p_sort -> i -> 'descending')::boolean then 'desc' else 'asc' end;
+        continue when v_path = 'key'; -- the last one in any case
+        if kv.time_column(v_path) is not null then
+            columns := columns || format(', s.%s as at%s', kv.time_column(v_path), i);
             order_by := concat_ws(', ', order_by, format('at%s %s', i, v_way));
-        elsif v_by = 'path' then
+        else
             columns := columns || replace(format(', case jsonb_typeof(s.document #> <path>) when ''number'' then 0 when ''string'' then 1'
                 ' else case when s.document #> <path> is null then 3 else 2 end end as class%1$s, kv.number_at(s.document, <path>) as number%1$s,'
-                ' left(kv.text_at(s.document, <path>), 200) collate "C" as text%1$s', i), '<path>', v_path);
+                ' left(kv.text_at(s.document, <path>), 200) collate "C" as text%1$s', i), '<path>', format('kv.parse_path($1 #>> ''{sort,%s,path}'')', i));
             order_by := concat_ws(', ', order_by, format('class%1$s, number%1$s %2$s, text%1$s %2$s', i, v_way));
-        elsif v_by <> 'key' then
-            raise exception using errcode = 'PT400', message = format('sort[%s]: entries cannot be sorted by %s here', i, v_by);
         end if;
     end loop;
     order_by := concat_ws(', ', order_by, 'key ' || v_way);
@@ -29,25 +26,51 @@ end
 $$;
 comment on function kv.query_sort(jsonb) is 'The columns to sort by, and their order: at a path numbers first, then text (as far as 200 characters), the rest, and what is absent.';
 
-create function kv.query_after(p_query jsonb) returns text
+create function kv.query_after(p_query jsonb, p_at text, p_key text) returns text
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 declare
-    v_than  text := case when (p_query #> '{sort,0,desc}')::boolean then '<' else '>' end;
-    v_class integer := case when jsonb_typeof(p_query #> '{after,position}') = 'array' then (p_query #> '{after,position,0}')::integer end;
-    c_key   constant text := '(($1 #>> ''{after,key}'') collate "C")';
+    v_than  text := case when (p_query #> '{sort,0,descending}')::boolean then '<' else '>' end;
+    v_class integer := case when jsonb_typeof(p_query #> '{cursor,position}') = 'array' then (p_query #> '{cursor,position,0}')::integer end;
+    c_key   constant text := '(($1 #>> ''{cursor,key}'') collate "C")';
 begin
     return case
-        when p_query #> '{after,key}' is null or p_query #>> '{sort,0,by}' = 'key' then 'true' -- by key, it bounds the range
-        when v_class is null then format('(at0, key) %s (to_timestamp(0) + ($1 #>> ''{after,position}'')::bigint * interval ''1 microsecond'', %s)', v_than, c_key)
+        when p_query #> '{cursor,key}' is null or p_query #>> '{sort,0,path}' = 'key' then 'true' -- by key, it bounds the range
+        when v_class is null then format('(%s, %s) %s (to_timestamp(0) + ($1 #>> ''{cursor,position}'')::bigint * interval ''1 microsecond'', %s)', p_at, p_key, v_than, c_key)
         else format('(class0 > %1$s or class0 = %1$s and ', v_class) || case v_class
-            when 0 then format('(number0, key) %s (($1 #> ''{after,position,1}'')::numeric, %s))', v_than, c_key)
-            when 1 then format('(text0, key) %s (($1 #>> ''{after,position,1}'') collate "C", %s))', v_than, c_key)
+            when 0 then format('(number0, key) %s (($1 #> ''{cursor,position,1}'')::numeric, %s))', v_than, c_key)
+            when 1 then format('(text0, key) %s (($1 #>> ''{cursor,position,1}'') collate "C", %s))', v_than, c_key)
             else format('key %s %s)', v_than, c_key) end
         end;
 end
 $$;
-comment on function kv.query_after(jsonb) is 'The condition on the columns of kv.query_sort that an entry follows the cursor.';
+comment on function kv.query_after(jsonb, text, text) is 'The condition that an entry follows the cursor: on its time and key, or on the columns of kv.query_sort.';
+
+create function kv.query_statement(p_query jsonb, p_plan kv.query_plan, p_columns text, p_row boolean) returns text
+    language plpgsql immutable security invoker set search_path = ''
+as $$
+declare
+    v_key  text := case p_plan.driver when 'index' then 'd.key' else 's.key' end;
+    v_at   text := 's.' || kv.time_column(p_query #>> '{sort,0,path}');
+    v_way  text := case when (p_query #> '{sort,0,descending}')::boolean then 'desc' else 'asc' end;
+    v_sort record;
+begin
+    if p_plan.ordered_by = 'key' and p_plan.driver in ('index', 'prefix') then
+        return format('select %1$s as key%2$s from %3$s order by %1$s %4$s limit $6 offset $7',
+            v_key, replace(p_columns, '<key>', v_key), kv.query_source_in_key_order(p_plan, v_way, p_row), v_way);
+    elsif p_plan.ordered_by = 'time' and p_plan.driver in ('order', 'planner') then
+        return format('select s.key, %1$s as at0%2$s from %3$s and %4$s order by %1$s %5$s, s.key %5$s limit $6 offset $7',
+            v_at, replace(p_columns, '<key>', v_key), kv.query_source(p_plan, null, true), kv.query_after(p_query, v_at, v_key), v_way);
+    end if;
+    v_sort := kv.query_sort(p_query -> 'sort');
+    return format('select * from (select %s from %s offset 0) as found where %s order by %s limit $6 offset $7', -- the inner offset keeps the order out of it
+        replace(v_sort.columns || p_columns, '<key>', v_key),
+        kv.query_source(p_plan, case when cardinality(p_plan.cover) = 1 then p_plan.cover[1] end, p_row or p_query #>> '{sort,0,path}' <> 'key'),
+        kv.query_after(p_query, 'at0', 'key'), v_sort.order_by);
+end
+$$;
+comment on function kv.query_statement(jsonb, kv.query_plan, text, boolean) is
+    'The statement that finds the entries of a page in their order, $6 of them from $7 on: key, and p_columns of a row s, which p_row asks for. What no index keeps in order is looked at whole and sorted.';
 
 create function kv.query_page(p_query jsonb, p_plan kv.query_plan, p_statement text, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable security invoker set search_path = ''
@@ -62,73 +85,21 @@ end
 $$;
 comment on function kv.query_page(jsonb, kv.query_plan, text, bigint, bigint) is 'The keys that a statement finds; $6 is its limit, $7 its offset.';
 
-create function kv.query_keys_in_order(p_query jsonb, p_plan kv.query_plan, p_descending boolean, p_limit bigint, p_offset bigint) returns text[]
-    language plpgsql stable security invoker set search_path = ''
-as $$
-declare
-    v_way    text := case when p_descending then 'desc' else 'asc' end;
-    v_branch text;
-begin
-    if p_plan.driver <> 'index' then
-        return kv.query_page(p_query, p_plan, format('select s.key from %s order by s.key %s limit $6 offset $7',
-            kv.query_source(p_plan, null, false), v_way), p_limit, p_offset);
-    elsif cardinality(p_plan.cover) = 1 then
-        return kv.query_page(p_query, p_plan, format('select d.key from %s order by d.key %s limit $6 offset $7',
-            kv.query_source(p_plan, p_plan.cover[1], false), v_way), p_limit, p_offset);
-    end if;
-    select string_agg(format('(select d.key from %s order by d.key %s limit $6 + $7)', kv.query_source(p_plan, pair, false), v_way), ' union ')
-    into v_branch from unnest(p_plan.cover) as pair;
-    return case when v_branch is null then '{}' else kv.query_page(p_query, p_plan,
-        format('select key from (%s) as branches order by key %s limit $6 offset $7', v_branch, v_way), p_limit, p_offset) end;
-end
-$$;
-comment on function kv.query_keys_in_order(jsonb, kv.query_plan, boolean, bigint, bigint) is
-    'The keys of a page in key order: each list of postings that leads is read in it only as far as the page needs.';
-
-create function kv.query_keys_sorted(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
-    language plpgsql stable security invoker set search_path = ''
-as $$
-declare
-    v_sort record := kv.query_sort(p_query -> 'sort');
-begin
-    return kv.query_page(p_query, p_plan, format(
-        'select key from (select %s from %s offset 0) as found where %s order by %s limit $6 offset $7', -- offset keeps the order out of it
-        replace(v_sort.columns, '<key>', case p_plan.driver when 'index' then 'd.key' else 's.key' end),
-        kv.query_source(p_plan, case when cardinality(p_plan.cover) = 1 then p_plan.cover[1] end, p_query #>> '{sort,0,by}' <> 'key'),
-        kv.query_after(p_query), v_sort.order_by), p_limit, p_offset);
-end
-$$;
-comment on function kv.query_keys_sorted(jsonb, kv.query_plan, bigint, bigint) is 'The keys of a page in any order, from looking at all matches.';
-
-create function kv.query_keys_by_time(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
-    language plpgsql stable security invoker set search_path = ''
-as $$
-declare
-    v_at  text := case p_query #>> '{sort,0,by}' when 'createdAt' then 's.created_at' else 's.updated_at' end;
-    v_way text := case when (p_query #> '{sort,0,desc}')::boolean then 'desc' else 'asc' end;
-begin
-    return kv.query_page(p_query, p_plan, format('select s.key from %s and %s order by %s %s, s.key %4$s limit $6 offset $7',
-        kv.query_source(p_plan, null, false),
-        replace(replace(kv.query_after(p_query), 'at0', v_at), ', key)', ', s.key)'), v_at, v_way), p_limit, p_offset);
-end
-$$;
-comment on function kv.query_keys_by_time(jsonb, kv.query_plan, bigint, bigint) is 'The keys of a page in the order of kv_store_created_at or kv_store_updated_at.';
-
 create function kv.query_keys_by_number(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
     v_plan    kv.query_plan := p_plan;
-    c_number  constant text := 'kv.number_at(s.document, kv.path($1 #> ''{sort,0,path}''))';
-    v_way     text := case when (p_query #> '{sort,0,desc}')::boolean then 'desc' else 'asc' end;
-    v_class   integer := coalesce((p_query #> '{after,position,0}')::integer, 0);
+    c_number  constant text := 'kv.number_at(s.document, kv.parse_path($1 #>> ''{sort,0,path}''))';
+    v_way     text := case when (p_query #> '{sort,0,descending}')::boolean then 'desc' else 'asc' end;
+    v_class   integer := coalesce((p_query #> '{cursor,position,0}')::integer, 0);
     v_keys    text[] := '{}'::text[];
     v_numbers bigint := 0;
 begin
     if v_class = 0 then
         v_plan.leads := p_plan.leads || (c_number || ' is not null')::text;
-        if p_query #> '{after,key}' is not null then
-            v_plan.leads := v_plan.leads || format('(%s, s.key) %s (($1 #> ''{after,position,1}'')::numeric, ($1 #>> ''{after,key}'') collate "C")',
+        if p_query #> '{cursor,key}' is not null then
+            v_plan.leads := v_plan.leads || format('(%s, s.key) %s (($1 #> ''{cursor,position,1}'')::numeric, ($1 #>> ''{cursor,key}'') collate "C")',
                 c_number, case v_way when 'desc' then '<' else '>' end);
         end if;
         v_keys := kv.query_page(p_query, v_plan, format('select s.key from %s order by %s %s, s.key %3$s limit $6 offset $7',
@@ -142,7 +113,7 @@ begin
             using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key;
     end if;
     v_plan.leads := array['(' || c_number || ' is null) is true'];
-    return v_keys || kv.query_keys_sorted(p_query, v_plan, p_limit - cardinality(v_keys),
+    return v_keys || kv.query_page(p_query, v_plan, kv.query_statement(p_query, v_plan, '', false), p_limit - cardinality(v_keys),
         case when v_keys = '{}' then greatest(p_offset - v_numbers, 0) else 0 end);
 end
 $$;
@@ -154,15 +125,11 @@ create function kv.query_keys_by_relevance(p_query jsonb, p_limit bigint, p_offs
 as $$
 declare
     c_ranked constant integer := 10000;
-    v_plan   kv.query_plan := kv.query_plan(p_query, 'key', false);
+    v_query  jsonb := jsonb_set(p_query, '{sort}', '[{"path": "key", "descending": false}]');
+    v_plan   kv.query_plan := kv.query_plan(v_query);
     v_words  tsquery := kv.search_terms(p_query -> 'search', true);
-    v_found  text[];
+    v_found  text[] := kv.query_page(v_query, v_plan, kv.query_statement(v_query, v_plan, '', false), c_ranked + 1, 0);
 begin
-    if v_plan.driver in ('index', 'prefix') then
-        v_found := kv.query_keys_in_order(p_query, v_plan, false, c_ranked + 1, 0);
-    else
-        v_found := kv.query_keys_sorted(jsonb_set(p_query, '{sort}', '[{"by": "key", "desc": false}]'), v_plan, c_ranked + 1, 0);
-    end if;
     cut := cardinality(v_found) > c_ranked;
     select coalesce(array_agg(key), '{}') into keys from (
         select f.key from unnest(v_found[1:c_ranked]) as f (key)
@@ -172,66 +139,58 @@ end
 $$;
 comment on function kv.query_keys_by_relevance(jsonb, bigint, bigint) is 'The keys of a page, best match first, among the first 10,000 matches by key; cut where there were more.';
 
-create function kv.query_keys(p_query jsonb, out keys text[], out cursors boolean, out cut boolean)
+create function kv.query_keys(p_query jsonb, p_limit bigint, p_offset bigint, out keys text[], out cursors boolean, out cut boolean)
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_by     text := p_query #>> '{sort,0,by}';
-    v_desc   boolean := (p_query #> '{sort,0,desc}')::boolean;
-    v_single boolean := jsonb_array_length(p_query -> 'sort') = 1;
-    v_path   text[] := case when v_by = 'path' and v_single then kv.path(p_query #> '{sort,0,path}') end;
-    v_limit  bigint := (p_query -> 'limit')::bigint + 1;
-    v_offset bigint := (p_query -> 'offset')::bigint;
-    v_order  text;
-    v_index  text;
-    v_plan   kv.query_plan;
+    v_plan kv.query_plan;
 begin
-    v_order := case
-        when v_by = 'key' then 'key'
-        when v_by in ('createdAt', 'updatedAt') and v_single then 'time'
-        when kv.has_path_index(v_path) then 'path'
-        else 'none' end;
-    cursors := v_order <> 'none';
     cut := false;
-    if v_by = 'relevance' then
-        select r.keys, r.cut into keys, cut from kv.query_keys_by_relevance(p_query, v_limit, v_offset) as r;
+    cursors := false;
+    if p_query #>> '{sort,0,path}' = 'relevance' then
+        select r.keys, r.cut into keys, cut from kv.query_keys_by_relevance(p_query, p_limit, p_offset) as r;
         return;
     end if;
-    v_index := case
-        when v_order = 'path' then kv.path_index_name(v_path)
-        when v_order = 'time' then case v_by when 'createdAt' then 'kv_store_created_at' else 'kv_store_updated_at' end end;
-    v_plan := kv.query_plan(p_query, v_order, v_desc, v_index);
-    keys := case
-        when v_order = 'key' and v_plan.driver in ('index', 'prefix') then kv.query_keys_in_order(p_query, v_plan, v_desc, v_limit, v_offset)
-        when v_plan.driver = 'order' and v_order = 'time' then kv.query_keys_by_time(p_query, v_plan, v_limit, v_offset)
-        when v_plan.driver = 'order' then kv.query_keys_by_number(p_query, v_plan, v_limit, v_offset)
-        else kv.query_keys_sorted(p_query, v_plan, v_limit, v_offset) end;
+    v_plan := kv.query_plan(p_query);
+    cursors := v_plan.ordered_by <> 'none';
+    keys := case when v_plan.ordered_by = 'path' and v_plan.driver = 'order' then kv.query_keys_by_number(p_query, v_plan, p_limit, p_offset)
+        else kv.query_page(p_query, v_plan, kv.query_statement(p_query, v_plan, '', false), p_limit, p_offset) end;
 end
 $$;
-comment on function kv.query_keys(jsonb) is 'The keys of a page and of one entry more, where there is one; cursors: whether the order has any.';
+comment on function kv.query_keys(jsonb, bigint, bigint) is 'The keys of a page; cursors: whether the order has any; cut: see kv.query_keys_by_relevance.';
 
-create function kv.query_cursor(p_query jsonb, p_key text) returns text
+create function kv.format_cursor(p_question text, p_position json, p_key text) returns text
+    language plpgsql immutable security invoker set search_path = ''
+as $$
+begin
+    return translate(encode(convert_to(json_build_object('question', p_question, 'position', p_position, 'key', p_key)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+end
+$$;
+comment on function kv.format_cursor(text, json, text) is 'The cursor of a page (pkg/kv, Cursor): base64url of JSON. p_question is the digest of what the page answers, position and key are those of its last entry.';
+
+create function kv.query_cursor(p_query jsonb, p_question text, p_key text) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_by       text := p_query #>> '{sort,0,by}';
-    v_path     text[] := kv.path(p_query #> '{sort,0,path}');
-    v_row      public.kv_store;
-    v_position json;
+    v_by   text := p_query #>> '{sort,0,path}';
+    v_path text[];
+    v_row  public.kv_store;
 begin
+    if v_by = 'key' then
+        return kv.format_cursor(p_question, null, p_key);
+    end if;
     select * into v_row from public.kv_store where key = p_key;
-    v_position := case v_by
-        when 'createdAt' then to_json((extract(epoch from v_row.created_at) * 1000000)::bigint)
-        when 'updatedAt' then to_json((extract(epoch from v_row.updated_at) * 1000000)::bigint)
-        when 'path' then case jsonb_typeof(v_row.document #> v_path)
-            when 'number' then json_build_array(0, kv.number_at(v_row.document, v_path))
-            when 'string' then json_build_array(1, left(kv.text_at(v_row.document, v_path), 200))
-            else json_build_array(case when v_row.document #> v_path is null then 3 else 2 end, null) end
-        end;
-    return kv.format_cursor(p_query ->> 'question', v_position, p_key);
+    if kv.time_column(v_by) is not null then
+        return kv.format_cursor(p_question, to_json((extract(epoch from case v_by when 'createdAt' then v_row.created_at else v_row.updated_at end) * 1000000)::bigint), p_key);
+    end if;
+    v_path := kv.parse_path(v_by);
+    return kv.format_cursor(p_question, case jsonb_typeof(v_row.document #> v_path)
+        when 'number' then json_build_array(0, kv.number_at(v_row.document, v_path))
+        when 'string' then json_build_array(1, left(kv.text_at(v_row.document, v_path), 200))
+        else json_build_array(case when v_row.document #> v_path is null then 3 else 2 end, null) end, p_key);
 end
 $$;
-comment on function kv.query_cursor(jsonb, text) is 'The cursor of a page that ended with the entry.';
+comment on function kv.query_cursor(jsonb, text, text) is 'The cursor of a page that ended with the entry.';
 
 create function kv.query_notices(p_notices text[]) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -242,13 +201,18 @@ end
 $$;
 comment on function kv.query_notices(text[]) is 'The field with the notices of an answer, after a comma; nothing where there are none.';
 
-create function kv.query_paths(p_query jsonb) returns jsonb
+create function kv.query_paths(p_query jsonb) returns text[]
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
 begin
-    return jsonb_path_query_array(p_query, 'lax $.where[*].path') || jsonb_path_query_array(p_query, 'lax $.aggregates[*].path')
-        || jsonb_path_query_array(p_query, 'lax $.group.path')
-        || case when p_query -> 'aggregates' = '[]' then jsonb_path_query_array(p_query, 'lax $.sort[*].path') else '[]' end;
+    return array(
+        select path
+        from (select e ->> 'path' as path from jsonb_array_elements((p_query -> 'where') || (p_query -> 'aggregate')) as e
+              union all
+              select e ->> 'path' from jsonb_array_elements(p_query -> 'sort') as e where p_query -> 'aggregate' = '[]' and e ->> 'path' <> 'relevance'
+              union all
+              select p_query ->> 'groupBy' where p_query ->> 'groupBy' <> '' and p_query ->> 'groupBy' not like 'index:%') as paths
+        where path is not null and kv.entry_field(path) is null);
 end
 $$;
 comment on function kv.query_paths(jsonb) is 'The paths of values that a query compares, sorts by or aggregates.';
@@ -260,27 +224,29 @@ declare
     c_looked_at constant integer := 1000;
     v_from      text := p_query ->> 'prefix';
     v_to        text := kv.prefix_end(v_from);
-    v_searched  boolean := p_query -> 'search' <> 'null';
-    v_paths     jsonb := kv.query_paths(p_query);
+    v_searched  boolean := p_query -> 'search' <> '[]';
+    v_paths     text[] := kv.query_paths(p_query);
     v_pairs     text[] := '{}'::text[];
     v_of        jsonb;
+    v_filters   jsonb := kv.query_filters(p_query);
     v_filter    text := 'true';
     v_unsearched bigint;
     v_replaced  bigint;
     v_more      boolean;
     v_notices   text[] := '{}'::text[];
 begin
-    if not (v_searched or v_paths <> '[]') or not exists (
+    if not (v_searched or v_paths <> '{}') or not exists (
         select from public.kv_store where (replaced or search is null and not is_index) and key >= v_from and key < v_to) then
         return '{}'::text[];
     end if;
-    if p_query -> 'filter' <> 'null' then
-        select pairs, of_terms into v_pairs, v_of from kv.query_pairs(p_query -> 'terms');
-        v_filter := replace((kv.query_index(p_query -> 'filter', v_of, '{}')).condition, '<key>', 's.key');
+    if v_filters <> '[]' then
+        select pairs, positions into v_pairs, v_of from kv.query_pairs(v_filters);
+        select replace(string_agg((kv.query_index(filter, v_of, '{}')).condition, ' and '), '<key>', 's.key') into v_filter
+        from jsonb_array_elements(v_filters) as filter;
     end if;
     execute format(
         'select count(*) filter (where search is null), count(*) filter (where replaced and exists ('
-        '    select from jsonb_array_elements($5) as paths (path) where kv.is_replaced(unseen.value, kv.path(path)))), count(*) > $6'
+        '    select from unnest($5) as paths (path) where kv.is_replaced(unseen.value, kv.parse_path(path)))), count(*) > $6'
         ' from (select search, replaced, value from public.kv_store as s'
         '    where (replaced or search is null and not is_index) and key >= $3 and key < $4 and %s order by key limit $6 + 1) as unseen', v_filter)
         into v_unsearched, v_replaced, v_more using p_query, v_pairs, v_from, v_to, v_paths, c_looked_at;
@@ -297,13 +263,14 @@ end
 $$;
 comment on function kv.query_unseen(jsonb) is 'Notices of what a query does not see: values that are not searched, and what stands in for something else at one of its paths. Counted up to a bound, and whatever where says.';
 
-create function kv.query_results(p_query jsonb) returns text
+create function kv.query_results(p_query jsonb, p_question text) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_found   record := kv.query_keys(p_query);
-    v_limit   bigint := (p_query -> 'limit')::bigint;
-    v_offset  bigint := (p_query -> 'offset')::bigint;
+    v_limit   bigint := (p_query ->> 'limit')::bigint;
+    v_offset  bigint := coalesce((p_query ->> 'offset')::bigint, 0);
+    v_found   record := kv.query_keys(p_query, v_limit + 1, v_offset);
+    v_field   text;
     v_columns text := '';
     v_parts   text[] := '{}'::text[];
     v_sizes   text[] := '{}'::text[];
@@ -313,15 +280,15 @@ declare
     v_notices text[] := kv.query_unseen(p_query);
 begin
     for i in 0 .. jsonb_array_length(p_query -> 'select') - 1 loop
-        if p_query #> array['select', i::text, 'path'] is null then
-            v_parts := v_parts || case p_query #>> array['select', i::text, 'name']
+        v_field := p_query -> 'select' ->> i;
+        if v_field not like 'value.%' then
+            v_parts := v_parts || case v_field
                 when 'key' then '''"key":'' || to_json(key)'
                 when 'value' then '''"value":'' || case when is_index then kv.index_value(key, value::text) else value::text end'
                 when 'indexes' then '''"indexes":'' || array_to_json(indexes)'
-                when 'createdAt' then '''"createdAt":"'' || ' || kv.entry_field('createdAt') || ' || ''"'''
-                when 'updatedAt' then '''"updatedAt":"'' || ' || kv.entry_field('updatedAt') || ' || ''"'''
+                else '''"' || v_field || '":"'' || ' || kv.entry_field(v_field) || ' || ''"'''
                 end;
-            v_sizes := v_sizes || case p_query #>> array['select', i::text, 'name']
+            v_sizes := v_sizes || case v_field
                 when 'key' then 'octet_length(to_json(s.key)::text) + 7'
                 when 'value' then 's.bytes + case when s.is_index then kv.member_bytes(s.key) else 0 end + 9'
                 when 'indexes' then 'octet_length(array_to_json(s.indexes)::text) + 11'
@@ -329,9 +296,9 @@ begin
         else -- in the exact text, where the document says that there is something
             v_columns := v_columns || replace(format(', case when s.document #> <path> is null then null when not s.replaced then (s.value #> <path>)::text'
                 ' else coalesce(kv.exact_part(s.value, <path>), (s.document #> <path>)::text) end as part%s', i),
-                '<path>', format('kv.path($2 #> ''{select,%s,path}'')', i));
-            v_parts := v_parts || format('to_json($2 #>> ''{select,%1$s,name}'') || '':'' || part%1$s', i);
-            v_sizes := v_sizes || format('coalesce(octet_length(part%1$s) + octet_length(to_json($2 #>> ''{select,%1$s,name}'')::text) + 2, 0)', i);
+                '<path>', format('kv.parse_path(substr($2 #>> ''{select,%s}'', 7))', i));
+            v_parts := v_parts || format('to_json($2 #>> ''{select,%1$s}'') || '':'' || part%1$s', i);
+            v_sizes := v_sizes || format('coalesce(octet_length(part%1$s) + octet_length(to_json($2 #>> ''{select,%1$s}'')::text) + 2, 0)', i);
         end if;
     end loop;
 
@@ -345,7 +312,7 @@ begin
         '              cross join lateral (select * from public.kv_store as s where s.key = f.key offset 0) as s offset 0) as s) as sized) as s',
         array_to_string(v_parts, ', '), array_to_string(v_sizes, ' + '), v_columns)
         into v_results, v_count, v_more
-        using v_found.keys, p_query, v_limit, least((p_query -> 'page_bytes')::bigint, kv.page_limit());
+        using v_found.keys, p_query, v_limit, least((p_query ->> 'pageBytes')::bigint, kv.page_limit());
 
     if v_found.cut then
         v_notices := v_notices || '{"code":"ranked_first","message":"the first 10,000 matches by key were ranked, and there were more: narrow the search"}'::text;
@@ -355,11 +322,11 @@ begin
     end if;
     return '{"results":[' || v_results || '],"count":' || v_count
         || format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}', v_limit, v_offset, v_more::text,
-            case when v_more and v_found.cursors then '"' || kv.query_cursor(p_query, v_found.keys[v_count]) || '"' else 'null' end)
+            case when v_more and v_found.cursors then '"' || kv.query_cursor(p_query, p_question, v_found.keys[v_count]) || '"' else 'null' end)
         || kv.query_notices(v_notices) || '}';
 end
 $$;
-comment on function kv.query_results(jsonb) is 'The answer to a query for entries.';
+comment on function kv.query_results(jsonb, text) is 'The answer to a query for entries.';
 
 -- Inside a string of JSON no quotation mark follows a comma without a backslash between them.
 create function kv.cut_notices(p_aggregates text) returns text[]
@@ -384,9 +351,9 @@ declare
 begin
     for i in 0 .. jsonb_array_length(p_aggregates) - 1 loop
         v_op := p_aggregates -> i ->> 'op';
-        v_own := kv.entry_field(p_aggregates -> i ->> 'by');
+        v_own := kv.entry_field(p_aggregates -> i ->> 'path');
         v_part := case
-            when v_op = 'count' and p_aggregates -> i -> 'name' is null then 'count(*)'
+            when v_op = 'count' and p_aggregates -> i -> 'path' is null then 'count(*)'
             when v_op = 'count' then 'count(<part>)'
             when v_op = 'distinct' then 'count(distinct <part>)'
             when v_op = 'sum' then 'coalesce(trim_scale(sum(<number>)), 0) || '',"excluded":'' || count(*) - count(<number>)'
@@ -396,13 +363,13 @@ begin
                 ' || '',"excluded":'' || count(*) - case when count(<number>) > 0 then count(<number>) else count(<text>) end', v_op)
             end;
         v_parts := v_parts || ('''{"op":"' || v_op || '"'
-            || case when p_aggregates -> i -> 'name' is null then '' else format(',"path":'' || to_json($1 #>> ''{aggregates,%s,name}'') || ''', i) end
+            || case when p_aggregates -> i -> 'path' is null then '' else format(',"path":'' || to_json($1 #>> ''{aggregate,%s,path}'') || ''', i) end
             || ',"value":'' || ' || replace(replace(replace(v_part,
                 '<number>', case when v_own is null then 'kv.number_at(s.document, <path>)' else 'null::numeric' end),
                 '<text>', 'left(' || coalesce(v_own, 'kv.text_at(s.document, <path>)') || ', 201) collate "C"'),
                 '<part>', coalesce(v_own, '(s.document #> <path>)'))
             || ' || ''}''');
-        v_parts[i + 1] := replace(v_parts[i + 1], '<path>', format('kv.path($1 #> ''{aggregates,%s,path}'')', i));
+        v_parts[i + 1] := replace(v_parts[i + 1], '<path>', format('kv.parse_path($1 #>> ''{aggregate,%s,path}'')', i));
     end loop;
     return '''['' || concat_ws('','', ' || array_to_string(v_parts, ', ') || ') || '']''';
 end
@@ -413,11 +380,12 @@ create function kv.query_aggregates(p_query jsonb) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_plan    kv.query_plan := kv.query_plan(p_query, 'none', false);
-    v_group   jsonb := p_query -> 'group';
-    v_row     boolean := jsonb_path_exists(p_query, '$.aggregates[*].name') or v_group <> 'null';
+    v_plan    kv.query_plan := kv.query_plan(p_query);
+    v_group   text := p_query ->> 'groupBy';
+    v_index   boolean := v_group like 'index:%';
+    v_row     boolean := jsonb_path_exists(p_query, '$.aggregate[*].path') or v_group <> '';
     v_source  text := kv.query_source(v_plan, case when cardinality(v_plan.cover) = 1 then v_plan.cover[1] end, v_row);
-    v_answer  text := kv.query_aggregate(p_query -> 'aggregates');
+    v_answer  text := kv.query_aggregate(p_query -> 'aggregate');
     v_totals  text;
     v_groups  text;
     v_count   bigint;
@@ -426,7 +394,7 @@ declare
 begin
     execute format('select %s from %s', v_answer, v_source) into v_totals
         using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key;
-    if v_group = 'null' then
+    if v_group = '' then
         return '{"aggregates":' || v_totals || kv.query_notices(v_notices || kv.cut_notices(v_totals)) || '}';
     end if;
 
@@ -436,14 +404,14 @@ begin
         '    from (select row_number() over () as n, text from (select ''{"group":'' || %s || '',"aggregates":'' || %s || ''}'' as text'
         '        from (select s.key, s.document, s.index_pairs, s.created_at, s.updated_at from %s offset 0) as s cross join lateral (%s) as grouped (part) group by part'
         '        order by %s limit $6 + 1) as ordered) as numbered) as page',
-        case when v_group ? 'index' then 'kv.member_to_json(part)' else 'coalesce(part::text, ''null,"absent":true'')' end, v_answer, v_source,
-        case when v_group ? 'index' then 'select distinct member from kv.pairs(s.index_pairs) where index_key = $1 #>> ''{group,index}'''
-            else 'select ' || coalesce('to_jsonb(' || kv.entry_field(v_group ->> 'by') || ')', 's.document #> kv.path($1 #> ''{group,path}'')') end,
-        case when v_group ? 'index' then 'part' else 'case jsonb_typeof(part) when ''number'' then 0 when ''string'' then 1 else 2 end,'
+        case when v_index then 'kv.member_to_json(part)' else 'coalesce(part::text, ''null,"absent":true'')' end, v_answer, v_source,
+        case when v_index then 'select distinct member from kv.pairs(s.index_pairs) where index_key = substr($1 ->> ''groupBy'', 7)'
+            else 'select ' || coalesce('to_jsonb(' || kv.entry_field(v_group) || ')', 's.document #> kv.parse_path($1 ->> ''groupBy'')') end,
+        case when v_index then 'part' else 'case jsonb_typeof(part) when ''number'' then 0 when ''string'' then 1 else 2 end,'
             ' case when jsonb_typeof(part) = ''number'' then part::numeric end,'
             ' case when jsonb_typeof(part) = ''string'' then left(part #>> ''{}'', 200) collate "C" end, part::text collate "C"' end)
         into v_groups, v_count, v_more
-        using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key, (p_query -> 'limit')::bigint, kv.page_limit();
+        using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key, (p_query ->> 'limit')::bigint, kv.page_limit();
     if v_more then
         v_notices := v_notices || format('{"code":"groups_cut","message":"these are the first %s groups, and there are more: narrow the filter"}', v_count);
     end if;
@@ -456,10 +424,9 @@ end
 $$;
 comment on function kv.query_aggregates(jsonb) is 'The answer to a query for aggregates.';
 
-create function public.kv_query(p_query jsonb, p_since text default null) returns public."application/vnd.kv+json"
+create function kv.query(p_query jsonb, p_question text) returns text
     language plpgsql stable security invoker
     set search_path = ''
-    set statement_timeout = '10s'
     set enable_seqscan = off  -- what leads is decided by kv.query_plan
     set enable_sort = off     -- an order that an index keeps is not to be sorted for
     set enable_hashjoin = off -- lists of postings come in key order and are merged in it
@@ -468,10 +435,21 @@ create function public.kv_query(p_query jsonb, p_since text default null) return
     set max_parallel_workers_per_gather = 0 -- workers start slower than a page is read
 as $$
 begin
-    return kv.changes_line(p_since)
-        || case when p_query -> 'aggregates' = '[]' then kv.query_results(p_query) else kv.query_aggregates(p_query) end;
+    return case when p_query -> 'aggregate' = '[]' then kv.query_results(p_query, p_question) else kv.query_aggregates(p_query) end;
 end
 $$;
-comment on function public.kv_query(jsonb, text) is 'The answer of kv-query, from a query that the function has parsed and checked (pkg/kv, Query). p_since: see kv_get.';
-revoke all on function public.kv_query(jsonb, text) from public, anon, authenticated;
-grant execute on function public.kv_query(jsonb, text) to service_role;
+comment on function kv.query(jsonb, text) is 'The answer of kv-query.';
+
+create function public.kv_query(p_query jsonb, p_question text, p_since text default null) returns public."application/vnd.kv+json"
+    language plpgsql stable security invoker
+    set search_path = ''
+    set statement_timeout = '10s' -- pkg/kv, MaxQueryTime
+as $$
+begin
+    return kv.changes_line(p_since) || kv.query(p_query, p_question);
+end
+$$;
+comment on function public.kv_query(jsonb, text, text) is
+    'The answer of kv-query to a query that was checked and is complete (pkg/kv, Query); p_question is the digest of what it asks. p_since: see kv_get.';
+revoke all on function public.kv_query(jsonb, text, text) from public, anon, authenticated;
+grant execute on function public.kv_query(jsonb, text, text) to service_role;

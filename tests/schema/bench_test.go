@@ -38,8 +38,10 @@ func BenchmarkCalls(b *testing.B) {
 		}},
 		{"Delete", "select public.kv_delete($1)", func(i int) []any { return []any{key(i)} }},
 		{"Get", "select public.kv_get($1)", func(i int) []any { return []any{key(i)} }},
-		{"List100Values", "select public.kv_list($1, true, 100)", func(i int) []any { return []any{key(i)[:8]} }},
-		{"List100ByIndex", "select public.kv_list('', true, 100, p_indexes => $1)", func(i int) []any { return []any{[]string{fmt.Sprint("owner:u", i%500)}} }},
+		{"List100Values", askList, func(i int) []any { return []any{aList(b, `"prefix":"`+key(i)[:8]+`","limit":100`), true} }},
+		{"List100ByIndex", askList, func(i int) []any {
+			return []any{aList(b, `"limit":100,`+byIndex([]string{fmt.Sprint("owner:u", i%500)}, nil)), true}
+		}},
 		{"Changes", "select public.kv_changes($1)", func(int) []any { return []any{cursor} }},
 		{"ChangesOfNow", "select public.kv_changes(public.kv_changes()::json->>'cursor')", func(int) []any { return nil }},
 	} {

@@ -123,7 +123,7 @@ func TestEveryKindOfChangeIsNamed(t *testing.T) {
 		require.True(t, f.All, sql)
 		c = requireChanges(t, conn, f.Cursor)
 	}
-	require.Equal(t, `{"keys":["a","i"],"count":2,"data":{"a":{},"i":[]}}`, one[string](t, conn, "select public.kv_list('', true)"))
+	require.Equal(t, `{"keys":["a","i"],"count":2,"data":{"a":{},"i":[]}}`, kvList(t, conn, true, ``))
 }
 
 func TestChangesOfARestoreAreNamed(t *testing.T) {

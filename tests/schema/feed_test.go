@@ -112,9 +112,7 @@ func TestAReadAndItsFeedAreOfOneSnapshot(t *testing.T) {
 	upsert(t, conn, "a", `{"n":0}`, pairs{{"i", "m"}})
 	cursor := changes(t, conn, nil).Cursor
 	for _, call := range []string{
-		"select public.kv_get('a', $1)", "select public.kv_list('a', true, p_since => $1)",
-		`select public.kv_query(p_since => $1, p_query => '{"prefix":"","terms":[],"filter":null,"search":null,"where":[],"select":[{"name":"key"}],
-			"sort":[{"by":"key","desc":false}],"question":"q","limit":10,"offset":0,"page_bytes":1000000,"after":null,"aggregates":[],"group":null}')`,
+		"select public.kv_get('a', $1)", "select public.kv_list('" + aList(t, "") + "', true, 'q', $1)", "select public.kv_query('" + aQuery(t, "") + "', 'q', $1)",
 	} {
 		answer := one[string](t, conn, call, cursor)
 		feed, body, found := strings.Cut(answer, "\n")

@@ -21,7 +21,7 @@ func indexesOf(t *testing.T, q querier, key string) string {
 // keysBy answers the keys that have an index, as kv_list does.
 func keysBy(t *testing.T, q querier, spelled string) string {
 	t.Helper()
-	return one[string](t, q, "select public.kv_list('', false, p_indexes => $1)", []string{spelled})
+	return kvList(t, q, false, byIndex([]string{spelled}, nil))
 }
 
 func TestUpsertLeavesClearsAndSetsIndexes(t *testing.T) {
@@ -66,8 +66,8 @@ func TestPairsThatAreSpelledAlike(t *testing.T) {
 	require.Equal(t, `["b:c"]`, get(t, conn, "a"))
 	require.Equal(t, `["c"]`, get(t, conn, "a:b"))
 	require.Equal(t, `{"keys":["both","left","right"],"count":3}`, keysBy(t, conn, "a:b:c"))
-	require.Equal(t, `{"keys":["both","right"],"count":2}`, one[string](t, conn, "select public.kv_list('', false, p_index_keys => '{a}')"))
-	require.Equal(t, `{"keys":["both","left"],"count":2}`, one[string](t, conn, "select public.kv_list('', false, p_index_keys => '{a:b}')"))
+	require.Equal(t, `{"keys":["both","right"],"count":2}`, kvList(t, conn, false, byIndex(nil, []string{"a"})))
+	require.Equal(t, `{"keys":["both","left"],"count":2}`, kvList(t, conn, false, byIndex(nil, []string{"a:b"})))
 
 	// Writing the string back by hand keeps the pairs it stood for; elsewhere it is split at its last colon.
 	exec(t, conn, "update public.kv_store set indexes = indexes || '{x:y}' where true")
@@ -167,7 +167,7 @@ func TestAnIndexOntoAPlainEntry(t *testing.T) {
 			require.Equal(t, c.want, get(t, conn, "i"))
 			require.True(t, json.Valid([]byte(c.want)))
 			require.Equal(t, `{own:index} {{own,index}}`, indexesOf(t, conn, "i"), "an index entry keeps the indexes it had")
-			require.Equal(t, `{"keys":["i"],"count":1,"data":{"i":`+c.want+`}}`, one[string](t, conn, "select public.kv_list('i', true)"))
+			require.Equal(t, `{"keys":["i"],"count":1,"data":{"i":`+c.want+`}}`, kvList(t, conn, true, `"prefix":"i"`))
 			requireConsistent(t, conn)
 
 			// And back, and again.
@@ -334,7 +334,7 @@ func TestTruncateOfSeveralTables(t *testing.T) {
 	} {
 		upsert(t, conn, "e", `{"a":1.0}`, pairs{{"i", "m"}, {"j", "n"}})
 		exec(t, conn, "truncate "+tables)
-		require.Equal(t, `{"keys":[],"count":0}`, one[string](t, conn, "select public.kv_list()"), tables)
+		require.Equal(t, `{"keys":[],"count":0}`, kvList(t, conn, false, ``), tables)
 		require.Zero(t, one[int](t, conn, "select (select count(*) from kv.posting) + (select count(*) from kv.member)"), tables)
 		requireConsistent(t, conn)
 	}
@@ -351,7 +351,7 @@ func TestNumbersAreMembers(t *testing.T) {
 	require.Equal(t, int64(len(`5,"5",5.0,"\u00015",-1E+400,`)), one[int64](t, conn, "select kv.member_bytes('i')"))
 	require.Equal(t, "{i:5,i:5.0,i:\x015,i:-1E+400}", one[string](t, conn, "select indexes::text from public.kv_store where key = 'e'"))
 	for filter, want := range map[string]string{"i:5": `["e"]`, "i:5.0": `["e"]`, "i:-1E+400": `["e"]`, "i:5.00": `[]`, "i:05": `[]`, "i:\x015": `["e"]`, "i:\x01\x015": `[]`} {
-		require.Equal(t, want, one[string](t, conn, "select public.kv_list(p_indexes => array[$1])::json ->> 'keys'", filter), "%q", filter)
+		require.Contains(t, keysBy(t, conn, filter), `{"keys":`+want+`,`, "%q", filter)
 	}
 
 	// The strings that people write: what was a number stays one, what is new is a string.
@@ -384,13 +384,13 @@ func TestTruncateAndCopies(t *testing.T) {
 	// A copy with every column, as a dump makes it, over an emptied table: triggers on, members after.
 	exec(t, conn, "create temporary table entries as table public.kv_store")
 	exec(t, conn, "create temporary table members as table kv.member")
-	before := one[string](t, conn, "select public.kv_list('', true)")
+	before := kvList(t, conn, true, ``)
 	exec(t, conn, "truncate public.kv_store")
-	require.Equal(t, `{"keys":[],"count":0}`, one[string](t, conn, "select public.kv_list()"))
+	require.Equal(t, `{"keys":[],"count":0}`, kvList(t, conn, false, ``))
 	require.Zero(t, one[int](t, conn, "select (select count(*) from kv.posting) + (select count(*) from kv.member)"))
 	exec(t, conn, "insert into public.kv_store select * from entries")
 	exec(t, conn, "insert into kv.member select * from members")
-	require.Equal(t, before, one[string](t, conn, "select public.kv_list('', true)"))
+	require.Equal(t, before, kvList(t, conn, true, ``))
 	requireConsistent(t, conn)
 
 	// A copy of what people can write, under other keys.
@@ -412,7 +412,7 @@ func TestTruncateAndCopies(t *testing.T) {
 		require.NoError(t, err)
 	}
 	exec(t, owner, "reset session_replication_role")
-	require.Equal(t, one[string](t, conn, "select public.kv_list('', true)"), one[string](t, owner, "select public.kv_list('', true)"))
+	require.Equal(t, kvList(t, conn, true, ``), kvList(t, owner, true, ``))
 	requireConsistent(t, owner)
 	require.True(t, one[bool](t, owner, `
 		select not exists (select key from public.kv_store except select key from kv.log)`), "a restore is logged")

@@ -34,10 +34,49 @@ type listQuery struct {
 	indexes, indexKeys []string
 }
 
+const askList = "select public.kv_list($1::jsonb, $2, 'what was asked')"
+
+// aList is what Go sends, of no limit, with the fields given in place of the defaults.
+func aList(t testing.TB, fields string) string {
+	t.Helper()
+	return aQuery(t, strings.TrimSuffix(`"limit":0,`+fields, ","))
+}
+
+func kvList(t testing.TB, q querier, values bool, fields string) string {
+	t.Helper()
+	return one[string](t, q, askList, aList(t, fields), values)
+}
+
+// byIndex are the fields of a query for entries that have all of the indexes.
+func byIndex(spelled, keys []string) string {
+	filters := []string{}
+	for _, text := range spelled {
+		filters = append(filters, `{"pair":`+pgJSON(text)+`}`)
+	}
+	for _, key := range keys {
+		filters = append(filters, `{"exact":{"key":`+pgJSON(key)+`,"member":""}}`)
+	}
+	return `"indexes":{"all":[` + strings.Join(filters, ",") + `]}`
+}
+
 func (q listQuery) ask(t testing.TB, conn querier) string {
 	t.Helper()
-	return one[string](t, conn, "select public.kv_list($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'what was asked')",
-		q.prefix, q.values, q.limit, q.offset, q.sort, q.descending, q.afterKey, q.afterAt, q.indexes, q.indexKeys)
+	path := map[string]string{"key": "key", "created": "createdAt", "updated": "updatedAt"}[q.sort]
+	fields := fmt.Sprintf(`"prefix":%s,"sort":[{"path":"%s","descending":%t}],`, pgJSON(q.prefix), path, q.descending) + byIndex(q.indexes, q.indexKeys)
+	if q.limit != nil {
+		fields += fmt.Sprintf(`,"limit":%d`, *q.limit)
+	}
+	if q.offset != nil {
+		fields += fmt.Sprintf(`,"offset":%d`, *q.offset)
+	}
+	if q.afterKey != nil {
+		position := "null"
+		if q.afterAt != nil {
+			position = fmt.Sprint(*q.afterAt)
+		}
+		fields += fmt.Sprintf(`,"cursor":{"position":%s,"key":%s}`, position, pgJSON(*q.afterKey))
+	}
+	return kvList(t, conn, q.values, fields)
 }
 
 func (e entry) at(sort string) time.Time {
@@ -156,7 +195,7 @@ func modelCursor(q listQuery, last entry) string {
 	if q.sort != "key" {
 		at = fmt.Sprint(last.at(q.sort).UnixMicro())
 	}
-	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `["what was asked", %s, %s]`, at, pgJSON(last.key)))
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"question" : "what was asked", "position" : %s, "key" : %s}`, at, pgJSON(last.key)))
 }
 
 // keyParts are what random keys are made of: wildcards of like, quotes, edges of UTF-8 and of the C collation.
@@ -293,7 +332,12 @@ func TestPagesPutTogetherAreTheWholeList(t *testing.T) {
 						break
 					}
 					require.Len(t, page.Keys, limit)
-					q.afterKey, q.afterAt = readCursor(t, *page.Pagination.NextCursor)
+					var after struct {
+						Position *int64
+						Key      string
+					}
+					require.NoError(t, json.Unmarshal([]byte(readCursor(t, *page.Pagination.NextCursor)), &after))
+					q.afterKey, q.afterAt = &after.Key, after.Position
 
 					// Somebody writes behind the cursor.
 					if key, at := behind(pages, descending); sort != "key" || strings.Compare(key, *q.afterKey) > 0 == descending {
@@ -319,16 +363,12 @@ func behind(n int, descending bool) (key, at string) {
 	return strings.Repeat("\u0001", 6) + fmt.Sprint("behind", n), "1999-01-01"
 }
 
-func readCursor(t *testing.T, cursor string) (key *string, at *int64) {
+// readCursor is the JSON that a cursor holds.
+func readCursor(t *testing.T, cursor string) string {
 	t.Helper()
 	text, err := base64.RawURLEncoding.DecodeString(cursor)
 	require.NoError(t, err)
-	var parts []json.RawMessage
-	require.NoError(t, json.Unmarshal(text, &parts))
-	require.Len(t, parts, 3)
-	require.NoError(t, json.Unmarshal(parts[1], &at))
-	require.NoError(t, json.Unmarshal(parts[2], &key))
-	return key, at
+	return string(text)
 }
 
 func TestPrefixEnd(t *testing.T) {
@@ -372,31 +412,28 @@ func TestPrefixEnd(t *testing.T) {
 	// The largest key there can be.
 	largest := strings.Repeat("\U0010ffff", 256)
 	upsert(t, conn, largest, `{}`, nil)
-	require.Equal(t, `{"keys":["`+largest+`"],"count":1}`, one[string](t, conn, "select public.kv_list()"))
-	require.Equal(t, `{"keys":["`+largest+`"],"count":1}`, one[string](t, conn, "select public.kv_list($1)", largest))
+	require.Equal(t, `{"keys":["`+largest+`"],"count":1}`, kvList(t, conn, false, ``))
+	require.Equal(t, `{"keys":["`+largest+`"],"count":1}`, kvList(t, conn, false, `"prefix":"`+largest+`"`))
 }
 
 func TestListRefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
 	upsert(t, conn, "a", `{}`, nil)
-	for _, sort := range []string{"", "KEY", "size", "key; drop table kv_store", "key desc"} {
-		requireCode(t, "PT400", conn, "select public.kv_list(p_sort => $1)", sort)
+	for _, path := range []string{"KEY", "size", "key; drop table kv_store", "'; drop table public.kv_store; --", "key desc", "<key>", "$1"} {
+		require.Equal(t, `{"keys":["a"],"count":1}`, kvList(t, conn, false, `"sort":[{"path":"`+path+`"}]`), "a path of the value, whatever it is")
 	}
-	requireCode(t, "PT400", conn, "select public.kv_list(p_sort => null)")
-	for _, arguments := range []string{
-		"p_limit => -2", "p_offset => -1", "p_sort => 'created', p_after_key => 'a', p_after_at => 9223372036854775807",
-		"p_sort => 'created', p_after_key => 'a', p_after_at => -9223372036854775808",
+	for _, fields := range []string{
+		`"limit":-2`, `"offset":-1`, `"sort":[{"path":""}]`, `"sort":[{"path":"createdAt"}],"cursor":{"position":9223372036854775807,"key":"a"}`,
+		`"sort":[{"path":"createdAt"}],"cursor":{"position":-9223372036854775808,"key":"a"}`,
 	} {
-		_, err := conn.Exec(context.Background(), "select public.kv_list("+arguments+")")
-		require.Regexp(t, "^(PT400|22.*|2201[WX])$", code(err), "%s: %v", arguments, err) // what PostgREST answers with 400
+		_, err := conn.Exec(context.Background(), askList, aList(t, fields), false)
+		require.Regexp(t, "^(PT400|22.*|2201[WX])$", code(err), "%s: %v", fields, err) // what PostgREST answers with 400
 	}
 	require.Equal(t, `{"keys":["a"],"count":1,"pagination":{"limit":2147483647,"offset":0,"hasMore":false,"nextCursor":null}}`,
-		one[string](t, conn, "select public.kv_list(p_limit => 2147483647)"))
+		kvList(t, conn, false, `"limit":2147483647`))
 	require.Equal(t, `{"keys":[],"count":0,"pagination":{"limit":null,"offset":2147483647,"hasMore":false,"nextCursor":null}}`,
-		one[string](t, conn, "select public.kv_list(p_offset => 2147483647)"))
-	// Nothing given as null turns everything into nothing.
-	require.Equal(t, `{"keys":["a"],"count":1}`, one[string](t, conn, "select public.kv_list(p_indexes => null, p_index_keys => null)"))
+		kvList(t, conn, false, `"offset":2147483647`))
 }
 
 // Index entries in pages, with their members, and filters of many parts.
@@ -412,14 +449,14 @@ func TestListOfIndexEntriesAndManyFilters(t *testing.T) {
 	}
 	upsert(t, conn, "e", `{}`, indexes)
 	var page struct{ Data map[string]json.RawMessage }
-	require.NoError(t, json.Unmarshal([]byte(one[string](t, conn, "select public.kv_list('index', true, 150)")), &page))
+	require.NoError(t, json.Unmarshal([]byte(kvList(t, conn, true, `"prefix":"index","limit":150`)), &page))
 	require.Len(t, page.Data, 150)
 	require.Equal(t, `["m"]`, string(page.Data["index149"]))
 
 	for _, n := range []int{5, 20, 200} {
 		exec(t, conn, "set statement_timeout = '10s'")
 		begin := time.Now()
-		require.Equal(t, `{"keys":["e"],"count":1}`, one[string](t, conn, "select public.kv_list(p_indexes => $1, p_index_keys => $2)", spelled[:n], keys[:n]))
+		require.Equal(t, `{"keys":["e"],"count":1}`, kvList(t, conn, false, byIndex(spelled[:n], keys[:n])))
 		took := time.Since(begin)
 		t.Logf("%d indexes and %d index keys: %v", n, n, took.Round(time.Millisecond))
 		require.Less(t, took, 5*time.Second)
@@ -436,15 +473,15 @@ func TestTooLargeAnswers(t *testing.T) {
 	require.Len(t, get(t, conn, "one/a"), limit)
 	upsert(t, conn, "one/a", value(limit+1), nil)
 	requireCode(t, "PT413", conn, "select public.kv_get('one/a')")
-	requireCode(t, "PT413", conn, "select public.kv_list('one/', true)")
-	requireCode(t, "PT413", conn, "select public.kv_list('one/', true, 1)")
-	require.Equal(t, `{"keys":["one/a"],"count":1}`, one[string](t, conn, "select public.kv_list('one/')"))
+	requireCode(t, "PT413", conn, askList, aList(t, `"prefix":"one/"`), true)
+	requireCode(t, "PT413", conn, askList, aList(t, `"prefix":"one/","limit":1`), true)
+	require.Equal(t, `{"keys":["one/a"],"count":1}`, kvList(t, conn, false, `"prefix":"one/"`))
 
 	// What is counted are keys and values. What stands around them is not, and is little; pkg/netlify has the last word.
 	for _, size := range []int{limit - 200, limit - 60, limit - 50, limit - 40, limit - 30, limit - 20, limit - 10, limit} {
 		upsert(t, conn, "one/a", value(size), nil)
 		var answer string
-		err := conn.QueryRow(context.Background(), "select public.kv_list('one/', true)").Scan(&answer)
+		err := conn.QueryRow(context.Background(), askList, aList(t, `"prefix":"one/"`), true).Scan(&answer)
 		if err != nil {
 			require.Equal(t, "PT413", code(err))
 			require.Greater(t, size, limit-120)
@@ -457,52 +494,44 @@ func TestTooLargeAnswers(t *testing.T) {
 	for i := range 10 {
 		upsert(t, conn, fmt.Sprint("ten/", i), value(1<<20), pairs{{"i", "m"}})
 	}
-	for _, arguments := range []string{"'ten/', true", "'ten/', true, p_sort => 'created'", "'ten/', true, p_descending => true",
-		"'ten/', true, p_indexes => '{i:m}'", "'ten/', true, p_index_keys => '{i}', p_sort => 'updated'"} {
-		requireCode(t, "PT413", conn, "select public.kv_list("+arguments+")")
-		var keys []string
-		sort := "key"
-		if strings.Contains(arguments, "created") {
-			sort = "created"
-		} else if strings.Contains(arguments, "updated") {
-			sort = "updated"
-		}
-		after := ", p_limit => 100"
-		for pages := 0; after != ""; pages++ {
-			answer := one[string](t, conn, "select public.kv_list("+arguments+after+")")
-			require.LessOrEqual(t, len(answer), page+2000)
-			var parsed struct {
-				Keys       []string
-				Pagination struct {
-					HasMore    bool
-					NextCursor *string
+	for _, sort := range []string{`"path":"key"`, `"path":"key","descending":true`, `"path":"createdAt"`, `"path":"updatedAt"`} {
+		for _, filter := range []string{`"indexes":null`, byIndex([]string{"i:m"}, nil), byIndex(nil, []string{"i"})} {
+			fields := `"prefix":"ten/","sort":[{` + sort + `}],` + filter
+			requireCode(t, "PT413", conn, askList, aList(t, fields), true)
+			var keys []string
+			after := `,"limit":100`
+			for pages := 0; after != ""; pages++ {
+				answer := kvList(t, conn, true, fields+after)
+				require.LessOrEqual(t, len(answer), page+2000)
+				var parsed struct {
+					Keys       []string
+					Pagination struct {
+						HasMore    bool
+						NextCursor *string
+					}
 				}
-			}
-			require.NoError(t, json.Unmarshal([]byte(answer), &parsed))
-			require.NotEmpty(t, parsed.Keys)
-			keys = append(keys, parsed.Keys...)
-			after = ""
-			if parsed.Pagination.HasMore {
-				key, at := readCursor(t, *parsed.Pagination.NextCursor)
-				after = ", p_after_key => '" + *key + "'" // now without a limit
-				if sort != "key" {
-					after += fmt.Sprintf(", p_after_at => %d", *at)
+				require.NoError(t, json.Unmarshal([]byte(answer), &parsed))
+				require.NotEmpty(t, parsed.Keys)
+				keys = append(keys, parsed.Keys...)
+				after = ""
+				if parsed.Pagination.HasMore {
+					after = `,"cursor":` + readCursor(t, *parsed.Pagination.NextCursor) // now without a limit
 				}
+				require.Less(t, pages, 10)
 			}
-			require.Less(t, pages, 10)
+			require.Len(t, keys, 10, fields)
 		}
-		require.Len(t, keys, 10, arguments)
 	}
 
 	// Keys alone can be too many, and so can members.
 	exec(t, conn, "insert into public.kv_store (key, value) select 'long/' || lpad(i::text, 1000, 'k'), '0' from generate_series(1, 6300) as i")
-	requireCode(t, "PT413", conn, "select public.kv_list('long/')")
-	require.Contains(t, one[string](t, conn, "select right(public.kv_list('long/', false, 10000), 2000)"), `"hasMore":true`)
+	requireCode(t, "PT413", conn, askList, aList(t, `"prefix":"long/"`), false)
+	require.Contains(t, kvList(t, conn, false, `"prefix":"long/","limit":10000`), `"hasMore":true`)
 	upsert(t, conn, "e", `{}`, pairs{{"members", "first"}})
 	exec(t, conn, "insert into kv.member (index_key, member) select 'members', lpad(i::text, 100, 'm') from generate_series(1, 62000) as i")
 	requireCode(t, "PT413", conn, "select public.kv_get('members')")
-	requireCode(t, "PT413", conn, "select public.kv_list('members', true)")
-	requireCode(t, "PT413", conn, "select public.kv_list('members', true, 10)")
+	requireCode(t, "PT413", conn, askList, aList(t, `"prefix":"members"`), true)
+	requireCode(t, "PT413", conn, askList, aList(t, `"prefix":"members","limit":10`), true)
 	exec(t, conn, "delete from kv.member where right(member, 1) <> '0'")
 	require.Len(t, members(t, conn, "members"), 6200)
 }
@@ -524,12 +553,12 @@ func TestManyMegabytesAreRefusedAtOnce(t *testing.T) {
 		insert into kv.posting (index_key, member, key)
 		select 'type', m, key from public.kv_store, unnest('{big,""}'::text[]) as m`)
 	require.Equal(t, n, one[int](t, conn, "select sum(bytes) / 1048576 from public.kv_store"))
-	for _, arguments := range []string{"'', true", "'big/', true", "'', true, p_descending => true", "'', true, p_sort => 'updated'",
-		"'big/', true, p_sort => 'created', p_descending => true", "'', true, p_indexes => '{type:big}'", "'', true, p_index_keys => '{type}'"} {
+	for _, fields := range []string{``, `"prefix":"big/"`, `"sort":[{"path":"key","descending":true}]`, `"sort":[{"path":"updatedAt"}]`,
+		`"prefix":"big/","sort":[{"path":"createdAt","descending":true}]`, byIndex([]string{"type:big"}, nil), byIndex(nil, []string{"type"})} {
 		begin := time.Now()
-		requireCode(t, "PT413", conn, "select public.kv_list("+arguments+")")
+		requireCode(t, "PT413", conn, askList, aList(t, fields), true)
 		took := time.Since(begin)
-		t.Logf("%s: %v", arguments, took.Round(100*time.Microsecond))
+		t.Logf("%s: %v", fields, took.Round(100*time.Microsecond))
 		require.Less(t, took, 5*time.Second)
 	}
 }

@@ -157,7 +157,7 @@ func TestOnlyServiceRoleGetsIn(t *testing.T) {
 		}
 		requireCode(t, "42501", conn, "select nextval('kv.member_position')")
 		for _, call := range []string{
-			"public.kv_upsert('a', '{}')", "public.kv_get('a')", "public.kv_list()", "public.kv_delete('a')", "public.kv_changes()",
+			"public.kv_upsert('a', '{}')", "public.kv_get('a')", "public.kv_list('{}', false, '')", "public.kv_query('{}', '')", "public.kv_delete('a')", "public.kv_changes()",
 			"public.kv_get('a', '')", "public.kv_mirror_states('{a}')", "public.kv_mirror_outbox(0, 1)", "public.kv_prune_log()", "kv.epoch()",
 			"kv.lock_index('a', false)", "kv.prefix_end('a')", "kv.response_limit()", "kv.to_document('{}')",
 		} {
@@ -172,7 +172,7 @@ func TestServiceRoleCanDoWhatItNeeds(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	conn := d.login(t, run.authenticator)
-	requireCode(t, "42501", conn, "select public.kv_list()")
+	requireCode(t, "42501", conn, "select public.kv_list('{}', false, '')")
 	exec(t, conn, "set role service_role")
 	upsert(t, conn, "a", `{"a":1}`, pairs{{"i", "m"}, {"j", "m"}})
 	upsert(t, conn, "a", `{"a":2}`, pairs{{"j", "n"}})
@@ -180,7 +180,7 @@ func TestServiceRoleCanDoWhatItNeeds(t *testing.T) {
 	upsert(t, conn, "a", `{"a":3}`, pairs{{"j", "o"}})
 	require.Equal(t, `["plain","o"]`, get(t, conn, "j"))
 	require.Equal(t, `{"keys":["a","i","j"],"count":3,"data":{"a":{"a":3},"i":["m"],"j":["plain","o"]}}`,
-		one[string](t, conn, "select public.kv_list('', true)"))
+		kvList(t, conn, true, ``))
 	exec(t, conn, "select public.kv_changes()")
 	exec(t, conn, "select public.kv_prune_log()")
 	exec(t, conn, "update public.kv_store set key = 'b', indexes = '{k:l}' where key = 'a'")
@@ -216,8 +216,8 @@ func TestSearchPathOfTheCallerDoesNotMatter(t *testing.T) {
 	for _, path := range []string{"trap, pg_catalog, public", "trap", "''"} {
 		exec(t, conn, "set search_path = "+path)
 		upsert(t, conn, "a", `{"a":1}`, pairs{{"i", "m:n"}})
-		require.Equal(t, `{"keys":["a"],"count":1}`, one[string](t, conn, "select public.kv_list('', false, p_indexes => '{i:m:n}')"))
-		require.Equal(t, `{"keys":["a"],"count":1}`, one[string](t, conn, "select public.kv_list('', false, p_index_keys => '{i}')"))
+		require.Equal(t, `{"keys":["a"],"count":1}`, kvList(t, conn, false, byIndex([]string{"i:m:n"}, nil)))
+		require.Equal(t, `{"keys":["a"],"count":1}`, kvList(t, conn, false, byIndex(nil, []string{"i"})))
 		require.Equal(t, `["m:n"]`, get(t, conn, "i"))
 		exec(t, conn, "select public.kv_changes()")
 		upsert(t, conn, "a", `{"a":2}`, pairs{})

@@ -171,8 +171,6 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	key := func(i int) string { return fmt.Sprintf("doc/%07d", i) }
 	middle := key(n / 2)
 
-	const list = "select public.kv_list($1, $2, $3, null, $4, $5, $6, $7, $8, $9)"
-	none := []string{}
 	twoIndexes := 2500.0
 	if n/500 >= 1000 { // neither list is rare: they are merged, with 50 postings of the one for each of the other
 		twoIndexes = 2*1000 + 101*51
@@ -185,22 +183,22 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	}{
 		{"Get", "select public.kv_get($1)", []any{middle}, map[string]float64{"kv_store": 1}},
 		{"GetIndexEntry", "select public.kv_get($1)", []any{"type"}, map[string]float64{"kv_store": 1, "member": 20}},
-		{"FirstPage", list, []any{"", true, 100, "key", false, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
-		{"FirstPageOfPrefix", list, []any{"doc/", true, 100, "key", false, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
-		{"LastPage", list, []any{"doc/", true, 100, "key", true, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
-		{"DeepPage", list, []any{"doc/", true, 100, "key", false, middle, nil, none, none}, map[string]float64{"kv_store": 101}},
-		{"DeepPageDescending", list, []any{"", false, 100, "key", true, middle, nil, none, none}, map[string]float64{"kv_store": 101}},
-		{"ByCreated", list, []any{"", true, 100, "created", false, nil, nil, none, none}, map[string]float64{"kv_store": 101}},
-		{"DeepByCreated", list, []any{"", true, 100, "created", true, middle, 1704067200000000 + int64(n)/2*1000000, none, none}, map[string]float64{"kv_store": 102}},
-		{"DeepByUpdated", list, []any{"doc/", true, 100, "updated", false, middle, 1735689600000000 + int64(n)/2*1000000, none, none}, map[string]float64{"kv_store": 102}},
-		{"FewKeysByUpdated", list, []any{"doc/000012", true, 10, "updated", false, nil, nil, none, none}, map[string]float64{"kv_store": 1100}},
-		{"OneIndex", list, []any{"", true, 100, "key", false, nil, nil, []string{"owner:u7"}, none}, map[string]float64{"kv_store": 150, "posting": 160}},
-		{"OneIndexFirstPage", list, []any{"", true, 100, "key", false, nil, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "posting": 150}},
-		{"OneIndexDeepPage", list, []any{"", true, 100, "key", false, middle, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "posting": 150}},
-		{"PrefixAndIndex", list, []any{"doc/00012", true, 100, "key", false, nil, nil, []string{"type:t7"}, none}, map[string]float64{"kv_store": 150, "posting": 150}},
-		{"IndexKey", list, []any{"", true, 100, "key", false, nil, nil, none, []string{"owner"}}, map[string]float64{"kv_store": 150, "posting": 150}},
-		{"TwoIndexes", list, []any{"", true, 100, "key", false, nil, nil, []string{"type:t7", "owner:u7"}, none}, map[string]float64{"kv_store": 300, "posting": twoIndexes}},
-		{"NoSuchIndex", list, []any{"", true, 100, "key", false, nil, nil, []string{"no:such"}, none}, nil},
+		{"FirstPage", askList, []any{aList(t, `"limit":100`), true}, map[string]float64{"kv_store": 101}},
+		{"FirstPageOfPrefix", askList, []any{aList(t, `"prefix":"doc/","limit":100`), true}, map[string]float64{"kv_store": 101}},
+		{"LastPage", askList, []any{aList(t, `"prefix":"doc/","limit":100,"sort":[{"path":"key","descending":true}]`), true}, map[string]float64{"kv_store": 101}},
+		{"DeepPage", askList, []any{aList(t, `"prefix":"doc/","limit":100,"cursor":{"position":null,"key":"`+middle+`"}`), true}, map[string]float64{"kv_store": 101}},
+		{"DeepPageDescending", askList, []any{aList(t, `"limit":100,"sort":[{"path":"key","descending":true}],"cursor":{"position":null,"key":"`+middle+`"}`), false}, map[string]float64{"kv_store": 101}},
+		{"ByCreated", askList, []any{aList(t, `"limit":100,"sort":[{"path":"createdAt","descending":false}]`), true}, map[string]float64{"kv_store": 102}},
+		{"DeepByCreated", askList, []any{aList(t, `"limit":100,"sort":[{"path":"createdAt","descending":true}],"cursor":{"position":`+fmt.Sprint(1704067200000000+int64(n)/2*1000000)+`,"key":"`+middle+`"}`), true}, map[string]float64{"kv_store": 102}},
+		{"DeepByUpdated", askList, []any{aList(t, `"prefix":"doc/","limit":100,"sort":[{"path":"updatedAt","descending":false}],"cursor":{"position":`+fmt.Sprint(1735689600000000+int64(n)/2*1000000)+`,"key":"`+middle+`"}`), true}, map[string]float64{"kv_store": 102}},
+		{"FewKeysByUpdated", askList, []any{aList(t, `"prefix":"doc/000012","limit":10,"sort":[{"path":"updatedAt","descending":false}]`), true}, map[string]float64{"kv_store": 1100}},
+		{"OneIndex", askList, []any{aList(t, `"limit":100,`+byIndex([]string{"owner:u7"}, nil)), true}, map[string]float64{"kv_store": 150, "posting": 160}},
+		{"OneIndexFirstPage", askList, []any{aList(t, `"limit":100,`+byIndex([]string{"type:t7"}, nil)), true}, map[string]float64{"kv_store": 150, "posting": 150}},
+		{"OneIndexDeepPage", askList, []any{aList(t, `"limit":100,"cursor":{"position":null,"key":"`+middle+`"},`+byIndex([]string{"type:t7"}, nil)), true}, map[string]float64{"kv_store": 150, "posting": 150}},
+		{"PrefixAndIndex", askList, []any{aList(t, `"prefix":"doc/00012","limit":100,`+byIndex([]string{"type:t7"}, nil)), true}, map[string]float64{"kv_store": 150, "posting": 150}},
+		{"IndexKey", askList, []any{aList(t, `"limit":100,`+byIndex(nil, []string{"owner"})), true}, map[string]float64{"kv_store": 150, "posting": 150}},
+		{"TwoIndexes", askList, []any{aList(t, `"limit":100,`+byIndex([]string{"type:t7", "owner:u7"}, nil)), true}, map[string]float64{"kv_store": 300, "posting": twoIndexes}},
+		{"NoSuchIndex", askList, []any{aList(t, `"limit":100,`+byIndex([]string{"no:such"}, nil)), true}, nil},
 		{"Upsert", "select public.kv_upsert($1, $2, $3)", []any{middle, `{"a":1}`, [][]string{{"type", "t1"}, {"owner", "u1"}}},
 			map[string]float64{"kv_store": 10, "posting": 10}},
 		{"UpsertNew", "select public.kv_upsert($1, $2, $3)", []any{"doc/new", `{"a":1}`, [][]string{{"type", "t0"}, {"owner", "u0"}}},
@@ -235,7 +233,7 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	exec(t, conn, "delete from kv.log where transaction_id = '3'") // how many there are depends on how many transactions there were
 	exec(t, conn, "insert into kv.log (transaction_id, key) select '3', 'key/' || i from generate_series(1, 100) as i")
 	for name, cursor := range map[string]string{"Look": cursor, "LookWithALongTransactionOpen": longOpen} {
-		for _, call := range []string{"kv_changes($1)", "kv_list('none/', p_since => $1)"} { // which has settings of its own
+		for _, call := range []string{"kv_changes($1)", "kv_list('" + aList(t, `"prefix":"none/"`) + "', false, 'q', $1)"} { // which has settings of its own
 			t.Run(name+"/"+call[:strings.Index(call, "(")], func(t *testing.T) {
 				p := d.plansOf(t, "select public."+call, cursor)
 				require.Contains(t, p.answer, key(5))

@@ -37,12 +37,12 @@ func fillDocuments(t testing.TB, d *database, n int) {
 	exec(t, owner, "select public.kv_index_path('score')")
 }
 
-// aQuery is what Go sends (pkg/kv, queryArgs) with the fields given in place of the defaults.
+// aQuery is what Go sends (pkg/kv, Query) with the fields given in place of the defaults.
 func aQuery(t testing.TB, fields string) string {
 	t.Helper()
 	query := map[string]json.RawMessage{}
-	require.NoError(t, json.Unmarshal([]byte(`{"prefix":"","terms":[],"filter":null,"search":null,"where":[],"select":[{"name":"key"},{"name":"value"}],
-		"sort":[{"by":"key","desc":false}],"question":"q","limit":100,"offset":0,"page_bytes":4500000,"after":null,"aggregates":[],"group":null}`), &query))
+	require.NoError(t, json.Unmarshal([]byte(`{"prefix":"","indexes":null,"indexKeys":null,"search":[],"where":[],"sort":[{"path":"key","descending":false}],
+		"select":["key","value"],"limit":100,"offset":null,"cursor":null,"pageBytes":4500000,"aggregate":[],"groupBy":""}`), &query))
 	given := map[string]json.RawMessage{}
 	require.NoError(t, json.Unmarshal([]byte("{"+fields+"}"), &given), fields)
 	maps.Copy(query, given)
@@ -52,12 +52,12 @@ func aQuery(t testing.TB, fields string) string {
 }
 
 const (
-	askQuery    = "select public.kv_query($1::jsonb)"
-	byScore     = `"sort":[{"by":"path","path":["score"],"desc":true}]`
-	byCreated   = `"sort":[{"by":"createdAt","desc":true}]`
-	byRelevance = `"sort":[{"by":"relevance","desc":true}]`
-	oneStatus   = `"terms":[{"spelled":"status:s4"}],"filter":1`
-	count       = `"limit":10000,"aggregates":[{"op":"count"}]`
+	askQuery    = "select public.kv_query($1::jsonb, 'what was asked')"
+	byScore     = `"sort":[{"path":"/score","descending":true}]`
+	byCreated   = `"sort":[{"path":"createdAt","descending":true}]`
+	byRelevance = `"sort":[{"path":"relevance","descending":true}]`
+	oneStatus   = `"indexes":{"all":[{"pair":"status:s4"}]}`
+	count       = `"limit":10000,"aggregate":[{"op":"count"}]`
 )
 
 // A query reads about as many rows as its answer has, however many there are; where it has to choose what to begin with, up
@@ -77,30 +77,30 @@ func TestQueryPlansReadLittle(t *testing.T) {
 		posting      float64
 	}{
 		{"FirstPage", ``, 205, 0},
-		{"DeepPage", `"after":{"position":null,"key":"` + deep + `"}`, 205, 0},
-		{"DeepPageDescending", `"sort":[{"by":"key","desc":true}],"after":{"position":null,"key":"` + deep + `"}`, 205, 0},
+		{"DeepPage", `"cursor":{"position":null,"key":"` + deep + `"}`, 205, 0},
+		{"DeepPageDescending", `"sort":[{"path":"key","descending":true}],"cursor":{"position":null,"key":"` + deep + `"}`, 205, 0},
 		{"ByCreated", byCreated, 205, 0},
-		{"DeepByCreated", byCreated + fmt.Sprintf(`,"after":{"position":%d,"key":"%s"}`, 1704067200000000+int64(n)/2*1000000, deep), 205, 0},
+		{"DeepByCreated", byCreated + fmt.Sprintf(`,"cursor":{"position":%d,"key":"%s"}`, 1704067200000000+int64(n)/2*1000000, deep), 205, 0},
 		{"OneIndex", oneStatus, 105, 150},
-		{"OneIndexDeepPage", oneStatus + `,"after":{"position":null,"key":"` + deep + `"}`, 105, 150},
-		{"OneIndexOfAnOwner", `"terms":[{"spelled":"owner:o7"}],"filter":1`, 160, 160},
-		{"TwoIndexes", `"terms":[{"spelled":"status:s4"},{"spelled":"type:t1"}],"filter":["and",1,2]`, 105, 2*rare + 5000},
-		{"TwoIndexesOneRare", `"terms":[{"spelled":"owner:o7"},{"spelled":"type:t1"}],"filter":["and",1,2]`, 160, rare + 500},
+		{"OneIndexDeepPage", oneStatus + `,"cursor":{"position":null,"key":"` + deep + `"}`, 105, 150},
+		{"OneIndexOfAnOwner", `"indexes":{"all":[{"pair":"owner:o7"}]}`, 160, 160},
+		{"TwoIndexes", `"indexes":{"all":[{"pair":"status:s4"},{"pair":"type:t1"}]}`, 105, 2*rare + 5000},
+		{"TwoIndexesOneRare", `"indexes":{"all":[{"pair":"owner:o7"},{"pair":"type:t1"}]}`, 160, rare + 500},
 		{"PrefixAndIndex", `"prefix":"tenant4/",` + oneStatus, 105, 150},
-		{"AnyOfTwo", `"terms":[{"spelled":"status:s4"},{"spelled":"status:s5"}],"filter":["or",1,2]`, 105, 300},
-		{"NestedGroups", `"terms":[{"spelled":"status:s4"},{"spelled":"type:t1"},{"spelled":"tag:few"}],"filter":["or",["and",1,2],3]`, 105, 3 * few},
-		{"None", `"terms":[{"spelled":"status:s4"}],"filter":["not",1]`, 400, 150},
-		{"RangeOnAFastPath", `"where":[{"by":"path","path":["score"],"op":"gte","value":1000},{"by":"path","path":["score"],"op":"lt","value":1100}]`, sample + 400, 0},
-		{"RangeOfAPercent", fmt.Sprintf(`"where":[{"by":"path","path":["score"],"op":"gte","value":0},{"by":"path","path":["score"],"op":"lt","value":%d}]`, n/100), sample + min(float64(n)/100*2+300, 13_000), 0},
-		{"RangeSortedByTheFastPath", `"where":[{"by":"path","path":["score"],"op":"gte","value":1000}],` + byScore, 205, 0},
-		{"FastPathDeepPage", byScore + fmt.Sprintf(`,"after":{"position":[0,%d],"key":"tenant5/"}`, n/2), 205, 0},
-		{"BroadRange", `"where":[{"by":"path","path":["score"],"op":"gte","value":` + fmt.Sprint(n/2) + `}]`, sample + 600, 0},
-		{"CreatedRange", `"where":[{"by":"createdAt","op":"gte","value":1704067300000},{"by":"createdAt","op":"lt","value":1704067400000}]`, sample + 300, 0},
-		{"CreatedRangeSortedByCreated", `"where":[{"by":"createdAt","op":"gte","value":1704067300000}],` + byCreated, 205, 0},
-		{"Keys", `"where":[{"by":"key","op":"in","value":["tenant1/doc/0000001","tenant2/doc/0000002","none"]}]`, 10, 0},
-		{"KeysByCreated", `"where":[{"by":"key","op":"in","value":["tenant1/doc/0000001","tenant2/doc/0000002","none"]}],` + byCreated, 15, 0},
-		{"KeyRange", `"where":[{"by":"key","op":"gt","value":"tenant7/doc/"}]`, 205, 0},
-		{"IndexAndKeyRange", oneStatus + `,"where":[{"by":"key","op":"gt","value":"tenant7/doc/"}]`, 105, 150},
+		{"AnyOfTwo", `"indexes":{"any":[{"pair":"status:s4"},{"pair":"status:s5"}]}`, 105, 300},
+		{"NestedGroups", `"indexes":{"any":[{"all":[{"pair":"status:s4"},{"pair":"type:t1"}]},{"pair":"tag:few"}]}`, 105, 3 * few},
+		{"None", `"indexes":{"none":[{"pair":"status:s4"}]}`, 400, 150},
+		{"RangeOnAFastPath", `"where":[{"path":"/score","op":"gte","value":1000},{"path":"/score","op":"lt","value":1100}]`, sample + 400, 0},
+		{"RangeOfAPercent", fmt.Sprintf(`"where":[{"path":"/score","op":"gte","value":0},{"path":"/score","op":"lt","value":%d}]`, n/100), sample + min(float64(n)/100*2+300, 13_000), 0},
+		{"RangeSortedByTheFastPath", `"where":[{"path":"/score","op":"gte","value":1000}],` + byScore, 205, 0},
+		{"FastPathDeepPage", byScore + fmt.Sprintf(`,"cursor":{"position":[0,%d],"key":"tenant5/"}`, n/2), 205, 0},
+		{"BroadRange", `"where":[{"path":"/score","op":"gte","value":` + fmt.Sprint(n/2) + `}]`, sample + 600, 0},
+		{"CreatedRange", `"where":[{"path":"createdAt","op":"gte","value":1704067300000},{"path":"createdAt","op":"lt","value":1704067400000}]`, sample + 300, 0},
+		{"CreatedRangeSortedByCreated", `"where":[{"path":"createdAt","op":"gte","value":1704067300000}],` + byCreated, 205, 0},
+		{"Keys", `"where":[{"path":"key","op":"in","value":["tenant1/doc/0000001","tenant2/doc/0000002","none"]}]`, 10, 0},
+		{"KeysByCreated", `"where":[{"path":"key","op":"in","value":["tenant1/doc/0000001","tenant2/doc/0000002","none"]}],` + byCreated, 15, 0},
+		{"KeyRange", `"where":[{"path":"key","op":"gt","value":"tenant7/doc/"}]`, 205, 0},
+		{"IndexAndKeyRange", oneStatus + `,"where":[{"path":"key","op":"gt","value":"tenant7/doc/"}]`, 105, 150},
 		{"CommonWord", `"search":[[{"text":"common"}]]`, sample + 205, 0},
 		{"WordOfAFifth", `"search":[[{"text":"fifth"}]]`, sample + 1500, 0},
 		{"WordOfAPercent", `"search":[[{"text":"percent"}]]`, sample + many + few, 0},
@@ -108,7 +108,7 @@ func TestQueryPlansReadLittle(t *testing.T) {
 		{"RareWordByRelevance", `"search":[[{"text":"rare"}]],` + byRelevance, sample + 15, 0},
 		{"CommonWordByRelevance", `"search":[[{"text":"common"}]],` + byRelevance, sample + 2*few + 205, 0},
 		{"IndexByCreated", oneStatus + `,` + byCreated, few + 2500, few + 2500},
-		{"OwnerByCreated", `"terms":[{"spelled":"owner:o7"}],"filter":1,` + byCreated, 400, 400},
+		{"OwnerByCreated", `"indexes":{"all":[{"pair":"owner:o7"}]},` + byCreated, 400, 400},
 		{"CountOfAnIndex", oneStatus + `,` + count, 0, float64(n)/10*1.2 + few},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -154,18 +154,20 @@ func TestCostsDoNotGrow(t *testing.T) {
 	}{
 		{"get", "select public.kv_get($1)", func(size int) []any { return []any{fmt.Sprintf("tenant%d/doc/%07d", size/2%10, size/2)} }},
 		{"look at the feed", "select public.kv_changes($1)", func(size int) []any { return []any{cursors[size]} }},
-		{"list, first page", "select public.kv_list('tenant4/', true, 100)", func(int) []any { return nil }},
-		{"list, deep page", "select public.kv_list('tenant4/', true, 100, p_after_key => $1)", func(size int) []any { return []any{fmt.Sprintf("tenant4/doc/%07d", size/2)} }},
+		{"list, first page", askList, func(int) []any { return []any{aList(t, `"prefix":"tenant4/","limit":100`), true} }},
+		{"list, deep page", askList, func(size int) []any {
+			return []any{aList(t, fmt.Sprintf(`"prefix":"tenant4/","limit":100,"cursor":{"position":null,"key":"tenant4/doc/%07d"}`, size/2)), true}
+		}},
 		{"query, deep page", askQuery, func(size int) []any {
-			return []any{aQuery(t, fmt.Sprintf(`"after":{"position":null,"key":"tenant4/doc/%07d"}`, size/2))}
+			return []any{aQuery(t, fmt.Sprintf(`"cursor":{"position":null,"key":"tenant4/doc/%07d"}`, size/2))}
 		}},
 		{"query by index", askQuery, func(int) []any { return []any{aQuery(t, oneStatus)} }},
 		{"query by two indexes", askQuery, func(int) []any {
-			return []any{aQuery(t, `"terms":[{"spelled":"status:s4"},{"spelled":"type:t1"}],"filter":["and",1,2]`)}
+			return []any{aQuery(t, `"indexes":{"all":[{"pair":"status:s4"},{"pair":"type:t1"}]}`)}
 		}},
 		{"prefix + index", askQuery, func(int) []any { return []any{aQuery(t, `"prefix":"tenant4/","limit":50,`+oneStatus)} }},
 		{"range on a fast path", askQuery, func(int) []any {
-			return []any{aQuery(t, `"limit":90,"where":[{"by":"path","path":["score"],"op":"gte","value":1000},{"by":"path","path":["score"],"op":"lt","value":1100}]`)}
+			return []any{aQuery(t, `"limit":90,"where":[{"path":"/score","op":"gte","value":1000},{"path":"/score","op":"lt","value":1100}]`)}
 		}},
 		{"sorted by a fast path", askQuery, func(int) []any { return []any{aQuery(t, byScore)} }},
 	} {

@@ -1,7 +1,6 @@
 package schema
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	mrand "math/rand/v2"
@@ -193,34 +192,34 @@ func TestQueriesSeeWhatJsonbCanHoldOfAValue(t *testing.T) {
 	}
 	everyone := []string{"key", "nul", "number", "plain", "surrogate"}
 	for _, fields := range []string{
-		`"where":[{"by":"path","path":["name"],"op":"eq","value":"Bob"}]`, `"search":` + term("bob"), `"search":[[{"text":"zzz","not":true}]]`,
-		`"where":[{"by":"path","path":["n"],"op":"gte","value":1}]`, `"where":[{"by":"path","path":["x"],"op":"exists","value":false}]`,
+		`"where":[{"path":"/name","op":"eq","value":"Bob"}]`, `"search":` + term("bob"), `"search":[[{"text":"zzz","not":true}]]`,
+		`"where":[{"path":"/n","op":"gte","value":1}]`, `"where":[{"path":"/x","op":"exists","value":false}]`,
 	} {
-		a := kvQuery(t, conn, `"prefix":"","terms":[{"spelled":"i:m"}],"filter":1,`+fields)
+		a := kvQuery(t, conn, `"prefix":"","indexes":{"all":[{"pair":"i:m"}]},`+fields)
 		require.Equal(t, everyone, a.keys(), fields)
 		require.Empty(t, a.Notices, fields)
 	}
-	require.Contains(t, one[string](t, conn, askQuery, aQuery(t, `"prefix":"n","select":[{"name":"value.name","path":["name"]},{"name":"value.bio","path":["bio"]},{"name":"value"}]`)),
+	require.Contains(t, one[string](t, conn, askQuery, aQuery(t, `"prefix":"n","select":["value.name","value.bio","value"]`)),
 		`{"value.name":"Bob","value.bio":"a\u0000b","value":`+values["nul"]+`},{"value.name":"Bob","value.bio":1e400000,"value":`+values["number"]+`}`)
-	require.Contains(t, one[string](t, conn, askQuery, aQuery(t, `"prefix":"key","select":[{"name":"value.x","path":["`+"\ufffd"+`"]}]`)), `[{"value.x":"x"}]`)
+	require.Contains(t, one[string](t, conn, askQuery, aQuery(t, `"prefix":"key","select":["value.`+"\ufffd"+`"]`)), `[{"value.`+"\ufffd"+`":"x"}]`)
 
 	// A path that leads to what was replaced: it is said, and how often.
 	for fields, want := range map[string]struct {
 		keys    []string
 		notices []string
 	}{
-		`"where":[{"by":"path","path":["bio"],"op":"eq","value":"a` + "\ufffd" + `b"}]`:                     {[]string{"nul"}, []string{"replaced 3"}},
-		`"where":[{"by":"path","path":["bio"],"op":"gt","value":0}]`:                                        {[]string{}, []string{"replaced 3"}},
-		`"prefix":"n","where":[{"by":"path","path":["bio"],"op":"ne","value":0}]`:                           {[]string{"nul", "number"}, []string{"replaced 2"}},
-		`"prefix":"p","where":[{"by":"path","path":["bio"],"op":"ne","value":0}]`:                           {[]string{"plain"}, []string{}},
-		`"sort":[{"by":"path","path":["bio"],"desc":false}]`:                                                {[]string{"number", "plain", "nul", "surrogate", "i", "key"}, []string{"replaced 3"}},
-		`"terms":[{"spelled":"i:n"}],"filter":1,"where":[{"by":"path","path":["bio"],"op":"ne","value":0}]`: {[]string{}, []string{}},
+		`"where":[{"path":"/bio","op":"eq","value":"a` + "\ufffd" + `b"}]`:                 {[]string{"nul"}, []string{"replaced 3"}},
+		`"where":[{"path":"/bio","op":"gt","value":0}]`:                                    {[]string{}, []string{"replaced 3"}},
+		`"prefix":"n","where":[{"path":"/bio","op":"ne","value":0}]`:                       {[]string{"nul", "number"}, []string{"replaced 2"}},
+		`"prefix":"p","where":[{"path":"/bio","op":"ne","value":0}]`:                       {[]string{"plain"}, []string{}},
+		`"sort":[{"path":"/bio","descending":false}]`:                                      {[]string{"number", "plain", "nul", "surrogate", "i", "key"}, []string{"replaced 3"}},
+		`"indexes":{"all":[{"pair":"i:n"}]},"where":[{"path":"/bio","op":"ne","value":0}]`: {[]string{}, []string{}},
 	} {
 		a := kvQuery(t, conn, fields)
 		require.Equal(t, want.keys, a.keys(), fields)
 		require.Equal(t, want.notices, a.notices(), fields)
 	}
-	a := kvQuery(t, conn, `"limit":10000,"aggregates":[{"op":"count"},{"op":"sum","path":["bio"],"name":"bio"},{"op":"count","path":["bio"],"name":"bio"}],"group":{"path":["name"]}`)
+	a := kvQuery(t, conn, `"limit":10000,"aggregate":[{"op":"count"},{"op":"sum","path":"bio"},{"op":"count","path":"bio"}],"groupBy":"name"`)
 	require.Equal(t, []string{"replaced 3"}, a.notices())
 	require.JSONEq(t, `[{"op":"count","value":6},{"op":"sum","path":"bio","value":0,"excluded":6},{"op":"count","path":"bio","value":4}]`, string(a.Aggregates))
 }
@@ -236,16 +235,16 @@ func TestAnswersSayWhatWasNotSearched(t *testing.T) {
 	upsert(t, conn, "long/short", `["needle"]`, pairs{{"i", "0"}})
 	upsert(t, conn, "other", `["needle"]`, nil)
 	for fields, want := range map[string][]string{
-		`"search":` + term("needle"):                                                        {"not_searched 3"},
-		`"prefix":"long/1","search":` + term("needle"):                                      {"not_searched 1"},
-		`"prefix":"other","search":` + term("needle"):                                       {},
-		`"terms":[{"spelled":"i:0"}],"filter":1,"search":` + term("needle"):                 {"not_searched 1"},
-		`"terms":[{"spelled":"i:0"}],"filter":["not",1],"search":` + term("needle"):         {"not_searched 2"},
-		`"search":[[{"text":"pear","not":true}]]`:                                           {"not_searched 3"},
-		`"where":[{"by":"path","path":["0"],"op":"contains","value":"needle"}]`:             {},
-		`"limit":10000,"aggregates":[{"op":"count"}],"search":` + term("needle"):            {"not_searched 3"},
-		`"search":` + term("needle") + `,"sort":[{"by":"relevance","desc":true}]`:           {"not_searched 3"},
-		`"search":` + term("needle") + `,"where":[{"by":"key","op":"lt","value":"long/1"}]`: {"not_searched 3"},
+		`"search":` + term("needle"):                                                          {"not_searched 3"},
+		`"prefix":"long/1","search":` + term("needle"):                                        {"not_searched 1"},
+		`"prefix":"other","search":` + term("needle"):                                         {},
+		`"indexes":{"all":[{"pair":"i:0"}]},"search":` + term("needle"):                       {"not_searched 1"},
+		`"indexes":{"none":[{"pair":"i:0"}]},"search":` + term("needle"):                      {"not_searched 2"},
+		`"search":[[{"text":"pear","not":true}]]`:                                             {"not_searched 3"},
+		`"where":[{"path":"/0","op":"contains","value":"needle"}]`:                            {},
+		`"limit":10000,"aggregate":[{"op":"count"}],"search":` + term("needle"):               {"not_searched 3"},
+		`"search":` + term("needle") + `,"sort":[{"path":"relevance","descending":true}]`:     {"not_searched 3"},
+		`"search":` + term("needle") + `,"where":[{"path":"key","op":"lt","value":"long/1"}]`: {"not_searched 3"},
 	} {
 		require.Equal(t, want, kvQuery(t, conn, fields).notices(), fields)
 	}
@@ -323,9 +322,9 @@ func TestConditionsOnTheEntrysOwnFields(t *testing.T) {
 				want = append(want, e.key)
 			}
 		}
-		condition := fmt.Sprintf(`"where":[{"by":"%s","op":"%s","value":%s},{"by":"path","path":["n"],"op":"eq","value":1}]`, by, op, value)
-		for name, also := range map[string]string{"": ``, "index": `,"terms":[{"spelled":"i:m"}],"filter":1`, "any": `,"terms":[{"spelled":"i:m"},{"spelled":"x:y"}],"filter":["or",1,2]`,
-			"sort": `,"sort":[{"by":"createdAt","desc":false}]`, "prefix": `,"prefix":"a"`} {
+		condition := fmt.Sprintf(`"where":[{"path":"%s","op":"%s","value":%s},{"path":"/n","op":"eq","value":1}]`, by, op, value)
+		for name, also := range map[string]string{"": ``, "index": `,"indexes":{"all":[{"pair":"i:m"}]}`, "any": `,"indexes":{"any":[{"pair":"i:m"},{"pair":"x:y"}]}`,
+			"sort": `,"sort":[{"path":"createdAt","descending":false}]`, "prefix": `,"prefix":"a"`} {
 			got, want := kvQuery(t, conn, condition+also).keys(), slices.Clone(want)
 			switch name {
 			case "sort":
@@ -335,7 +334,7 @@ func TestConditionsOnTheEntrysOwnFields(t *testing.T) {
 			}
 			require.Equal(t, want, got, "%s %s", condition, name)
 		}
-		a := kvQuery(t, conn, condition+`,"limit":10000,"aggregates":[{"op":"count"},{"op":"max","by":"`+by+`","name":"`+by+`"},{"op":"distinct","by":"`+by+`","name":"x"}],"group":{"by":"`+by+`"}`)
+		a := kvQuery(t, conn, condition+`,"limit":10000,"aggregate":[{"op":"count"},{"op":"max","path":"`+by+`"},{"op":"distinct","path":"`+by+`"}],"groupBy":"`+by+`"`)
 		most, different := "null", map[string]bool{}
 		for _, e := range entries {
 			if slices.Contains(want, e.key) {
@@ -345,7 +344,7 @@ func TestConditionsOnTheEntrysOwnFields(t *testing.T) {
 				}
 			}
 		}
-		require.JSONEq(t, fmt.Sprintf(`[{"op":"count","value":%d},{"op":"max","path":"%s","value":%s,"excluded":0},{"op":"distinct","path":"x","value":%d}]`, len(want), by, most, len(different)),
+		require.JSONEq(t, fmt.Sprintf(`[{"op":"count","value":%[1]d},{"op":"max","path":"%[2]s","value":%[3]s,"excluded":0},{"op":"distinct","path":"%[2]s","value":%[4]d}]`, len(want), by, most, len(different)),
 			string(a.Aggregates), condition)
 		require.Len(t, a.Groups, len(different), condition)
 	}
@@ -376,21 +375,19 @@ func TestManyColonsAreReadOnce(t *testing.T) {
 	d := newDatabase(t)
 	conn := d.connect(t)
 	upsert(t, conn, "k", `{}`, pairs{{"a:::", "::b"}, {"x", "y"}})
-	var spelled, terms, filter []string
+	var filters []string
 	for i := range 100 {
-		text := fmt.Sprintf("i%d%s%s", i, strings.Repeat(":", 10), strings.Repeat("b", 1000))
-		spelled, terms, filter = append(spelled, text), append(terms, `{"spelled":"`+text+`"}`), append(filter, strconv.Itoa(i+1))
+		filters = append(filters, fmt.Sprintf(`{"pair":"i%d%s%s"}`, i, strings.Repeat(":", 10), strings.Repeat("b", 1000)))
 	}
+	all := strings.Join(filters, ",")
 	for _, call := range []func(){
-		func() { _, _ = conn.Exec(context.Background(), "select public.kv_list(p_indexes => $1)", spelled) },
-		func() {
-			kvQuery(t, conn, `"terms":[`+strings.Join(terms, ",")+`],"filter":["or",`+strings.Join(filter, ",")+`]`)
-		},
+		func() { kvList(t, conn, false, `"indexes":{"all":[`+all+`]}`) },
+		func() { kvQuery(t, conn, `"indexes":{"any":[`+all+`]}`) },
 	} {
 		call() // planned
 		start := time.Now()
 		call()
 		t.Logf("%s", time.Since(start))
 	}
-	require.Equal(t, `{"keys":["k"],"count":1}`, one[string](t, conn, "select public.kv_list(p_indexes => $1)", []string{"a::::::b"}))
+	require.Equal(t, `{"keys":["k"],"count":1}`, kvList(t, conn, false, `"indexes":{"all":[{"pair":"a::::::b"}]}`))
 }

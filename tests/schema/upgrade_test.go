@@ -29,6 +29,7 @@ var releases = []struct {
 		"20261201060000_create_path_indexes.sql",
 		"20261201070000_create_query_plans.sql",
 		"20261201080000_create_queries.sql",
+		"20261201083000_create_lists.sql",
 		"20261201090000_create_mirror.sql",
 		"20261201100000_create_migration.sql",
 		"20261201110000_create_health.sql",
@@ -171,7 +172,6 @@ func (d *database) contents(t *testing.T) map[string]string {
 		"delete again": one[string](t, conn, "select (public.kv_delete('a', $1, true)::jsonb - 'version')::text", requestID(4)),
 	}
 	for name, sql := range map[string]string{
-		"list":      "select public.kv_list('', true)",
 		"states":    "select public.kv_mirror_states(array(select key from public.kv_store order by key))",
 		"digests":   "select public.kv_digests('', 1000)",
 		"outbox":    "select public.kv_mirror_outbox(0, 1000)",
@@ -181,13 +181,14 @@ func (d *database) contents(t *testing.T) map[string]string {
 	} {
 		c[name] = strings.Join(all[string](t, conn, sql), "\n")
 	}
+	c["list"] = kvList(t, conn, true, "")
 	for _, filter := range []string{"color:blue", "color:red", "size:5", "a:b:c:d", "list:added"} {
-		c["list by "+filter] = one[string](t, conn, "select public.kv_list(p_indexes => array[$1])", filter)
+		c["list by "+filter] = kvList(t, conn, false, byIndex([]string{filter}, nil))
 	}
-	for _, sort := range []string{"created", "updated"} {
-		c["list by "+sort] = one[string](t, conn, "select public.kv_list(p_sort => $1)", sort)
+	for _, path := range []string{"createdAt", "updatedAt"} {
+		c["list by "+path] = kvList(t, conn, false, `"sort":[{"path":"`+path+`"}]`)
 	}
-	for _, fields := range []string{`"search":` + term("mug"), `"sort":[{"by":"path","path":["score"],"desc":true}]`, `"where":[{"by":"path","path":["score"],"op":"gt","value":1}]`} {
+	for _, fields := range []string{`"search":` + term("mug"), byScore, `"where":[{"path":"/score","op":"gt","value":1}]`} {
 		c["query "+fields] = one[string](t, conn, askQuery, aQuery(t, fields))
 	}
 	return c
@@ -213,7 +214,7 @@ func requireUpgraded(t *testing.T, d *database, before map[string]string) {
 	// And it goes on, for caches too.
 	conn := d.connect(t)
 	upsert(t, conn, "after", `{}`, pairs{{"color", "blue"}})
-	require.Contains(t, one[string](t, conn, "select public.kv_list(p_indexes => '{color:blue}')"), `"after"`)
+	require.Contains(t, kvList(t, conn, false, byIndex([]string{"color:blue"}, nil)), `"after"`)
 	feed := changes(t, conn, before["cursor"])
 	require.True(t, feed.All || slices.Contains(feed.Keys, "after"), feed)
 }

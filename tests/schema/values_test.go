@@ -75,7 +75,7 @@ func TestValuesComeBackByteForByte(t *testing.T) {
 				upsert(t, conn, key, c.value, nil)
 				require.True(t, c.value == get(t, conn, key), "kv_get after %s", write)
 				require.True(t, `{"keys":["`+key+`"],"count":1,"data":{"`+key+`":`+c.value+`}}` ==
-					one[string](t, conn, "select public.kv_list($1, true)", key), "kv_list after %s", write)
+					kvList(t, conn, true, `"prefix":"`+key+`"`), "kv_list after %s", write)
 
 				var bytes int
 				var document, replaced, search bool
