@@ -1,7 +1,7 @@
 -- What supabase/migrations make of an empty database, for readers. "make verify" writes it; it is not to be edited or applied.
 -- A comment in front of an object is the object's own. One behind it names who else may use it, and how.
 
--- What the functions public.kv_* are made of. Not to be exposed.
+-- Internals of the functions public.kv_*. Do not expose it.
 create schema kv;
 -- service_role: usage
 
@@ -23,30 +23,30 @@ create type kv.query_plan as (
     needs_row boolean
 );
 
--- One row an entry. Write value and indexes; the other columns follow from them.
+-- The entries. Write value and indexes; the other columns follow from them.
 create table public.kv_store (
     key text collate "C" not null,
-    -- The JSON text as it was written. Of an index entry: the array its members are appended to.
+    -- The JSON text as it was written. In an index entry, the array that the members are appended to.
     value json not null,
-    -- Length of value in bytes, so that a response's size is known without reading the values.
+    -- Length of value in bytes. It tells the size of a response before the values are read.
     bytes integer not null,
-    -- value for queries, with what jsonb cannot hold replaced; null for index entries.
+    -- The value for queries, with what jsonb cannot hold replaced. Null for index entries.
     document jsonb,
-    -- The words of every string in value; null beyond 200 kB of value, and for index entries. See kv.search_vector.
+    -- The words of every string in value; see kv.search_vector. Null beyond 200 kB of value, and for index entries.
     search tsvector,
-    -- The entry's indexes, "<key>:<member>" each, for people and tools. A string written here by hand is split at its last colon.
+    -- The entry's indexes as "<key>:<member>", for people and tools. A string that is written here by hand is split at its last colon.
     indexes text[] not null default '{}'::text[],
-    -- The exact form of indexes: {{key,member},...}. "a:b"+"c" and "a"+"b:c" read alike in indexes, but are two pairs.
+    -- The exact form of indexes: {{key,member},...}. In indexes, the pairs (a:b, c) and (a, b:c) look the same.
     index_pairs text[] not null default '{}'::text[],
     -- True where kv.member may hold members of this entry.
     is_index boolean not null default false,
-    -- True of an index entry that exists because members were added; nobody has written it itself.
+    -- True of an index entry that nobody has written: it was created when a member was added.
     auto_created boolean not null default false,
-    -- True where document differs from value: \u0000 and half surrogate pairs are U+FFFD in it, numbers beyond numeric are text.
+    -- True where document differs from value: \u0000 and half surrogate pairs became U+FFFD, numbers beyond numeric became text.
     replaced boolean not null default false,
     created_at timestamp with time zone not null default clock_timestamp(),
     updated_at timestamp with time zone not null default clock_timestamp(),
-    -- Grows with every write of the row, also after the row was deleted and written anew.
+    -- Grows with every write of the key, also across a delete.
     revision bigint not null,
     constraint kv_store_index_pairs CHECK (((index_pairs = '{}'::text[]) OR ((array_ndims(index_pairs) = 2) AND (array_length(index_pairs, 2) = 2) AND ((''::text <> ALL (index_pairs)) IS TRUE)))),
     constraint kv_store_key_length CHECK (((octet_length(key) >= 1) AND (octet_length(key) <= 1024))),
@@ -128,12 +128,12 @@ create table kv.import (
 -- row level security
 -- service_role: all
 
--- One row a change: upserts, deletes, both keys of a rename, members added to an index. Pruned; see kv_prune_log.
+-- One row for each change: upserts, deletes, both keys of a rename, members added to an index. kv_prune_log removes old rows.
 create table kv.log (
     transaction_id xid8 not null default pg_current_xact_id(),
-    -- The key that changed; null after a truncate: every key.
+    -- The key that changed. Null after a truncate, which changes every key.
     key text collate "C",
-    -- The request that wrote, so that one sent again after its reply was lost is not applied twice.
+    -- The request that wrote. One that is sent again after its reply was lost is not applied twice.
     request uuid default (NULLIF(current_setting('kv.request'::text, true), ''::text))::uuid,
     -- True of a delete that found no entry: nothing changed. A repetition of the request gets the same response.
     missed boolean
@@ -149,27 +149,27 @@ CREATE TRIGGER log_truncate_log AFTER TRUNCATE ON kv.log FOR EACH STATEMENT EXEC
 create table kv.log_mark (
     at timestamp with time zone not null default clock_timestamp(),
     horizon xid8 not null default pg_snapshot_xmin(pg_current_snapshot()),
-    -- The marks of another epoch, as a dump may bring them, say nothing here.
+    -- A mark of another epoch, which a dump may bring, says nothing here.
     epoch text not null default kv.epoch()
 );
 -- row level security
 -- replica identity full
 -- service_role: all
 
--- The members of index entries (kv_store.is_index), which follow the array stored there.
+-- The members of index entries (kv_store.is_index). They follow the array in kv_store.value.
 create table kv.member (
     index_key text collate "C" not null,
     member text collate "C" not null,
-    -- Members are listed by it: the order in which they were first added.
+    -- The order of the members: that in which they were first added.
     "position" bigint not null default nextval('kv.member_position'::regclass),
     constraint member_pkey PRIMARY KEY (index_key, member)
 );
 -- row level security
 -- service_role: all
-CREATE TRIGGER member_log_delete AFTER DELETE ON kv.member REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members_removed(); -- enable always
-CREATE TRIGGER member_log_insert AFTER INSERT ON kv.member REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members_added(); -- enable always
+CREATE TRIGGER member_log_delete AFTER DELETE ON kv.member REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members(); -- enable always
+CREATE TRIGGER member_log_insert AFTER INSERT ON kv.member REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members(); -- enable always
 CREATE TRIGGER member_log_truncate AFTER TRUNCATE ON kv.member FOR EACH STATEMENT EXECUTE FUNCTION kv.log_truncate(); -- enable always
-CREATE TRIGGER member_log_update AFTER UPDATE ON kv.member REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members_changed(); -- enable always
+CREATE TRIGGER member_log_update AFTER UPDATE ON kv.member REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members(); -- enable always
 
 -- Its one row is the migration that is open, or the last one that was.
 create table kv.migration (
@@ -196,11 +196,11 @@ create table kv.migration (
 -- row level security
 -- service_role: all
 
--- One row for each write whose copy in the other store is not confirmed: written in the same transaction, removed when the copy is there. What stays is for migrate-kv-store repair.
+-- One row for each write whose copy in the other store is not confirmed. The write's transaction adds it, and the confirmation removes it. A repair copies what is left.
 create table kv.outbox (
     id bigint not null generated always as identity,
     key text collate "C" not null,
-    -- The store that was written and answered; the other one may lack the write.
+    -- The store that was written first; the other one may lack the write.
     primary_store text not null,
     at timestamp with time zone not null default clock_timestamp(),
     request uuid,
@@ -211,7 +211,7 @@ create table kv.outbox (
 -- service_role: all
 CREATE INDEX outbox_request ON kv.outbox USING btree (request) WHERE (request IS NOT NULL);
 
--- Which entries have an index. Kept by the triggers of kv_store; not to be written by hand.
+-- Which entries have an index. The triggers of kv_store keep it; do not write it by hand.
 create table kv.posting (
     index_key text collate "C" not null,
     -- The member, or '' for "any member of this index".
@@ -250,7 +250,7 @@ create sequence kv.revision increment by 1;
 create sequence kv.verification_id_seq increment by 1;
 -- service_role: select, update, usage
 
--- What changed since p_since, the cursor of an earlier call: {"cursor","all","keys"}. "all" is true when everything may have changed: no cursor, one of another epoch, from the future or older than kv.log_retention(), a truncate, more than p_limit changes, or triggers that are switched off.
+-- What changed since p_since, the cursor of an earlier call: {"cursor","all","keys"}. "all" is true where everything may have changed: without a cursor, with one of another epoch, of the future or beyond kv.log_retention(), after a truncate or more than p_limit changes, and while triggers are disabled.
 create function public.kv_changes(p_since text DEFAULT NULL::text, p_limit integer DEFAULT 1000) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set enable_seqscan=off set enable_bitmapscan=off;
 -- service_role: execute
@@ -260,7 +260,7 @@ create function public.kv_compared(p_request uuid, p_primary text, p_matched int
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- Removes an entry, and the members if it is an index entry; says whether there was one. p_mirror leaves a trace.
+-- Removes an entry, with the members of an index entry, and tells whether there was one. p_mirror adds an outbox entry.
 create function public.kv_delete(p_key text, p_request uuid DEFAULT NULL::uuid, p_mirror boolean DEFAULT false) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="";
 -- service_role: execute
@@ -275,17 +275,17 @@ create function public.kv_digests_of(p_keys text[]) returns public."application/
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
--- Switches the log's triggers on in every mode, as they were made: "enable trigger all" does not. For the tables' owner, after a restore that switched them off.
+-- Enables the triggers of the log in every mode, which "enable trigger all" does not. For the owner of the tables, after a restore that disabled them.
 create function public.kv_enable_logging() returns void
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- The value's JSON text; empty when there is no such entry. With p_since, a cursor or '' for none yet, kv_changes and a line break come first.
+-- The JSON text of a value; empty where there is no entry. With p_since, which is a cursor, or '' where there is none yet, kv_changes and a line break come first.
 create function public.kv_get(p_key text, p_since text DEFAULT NULL::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="";
 -- service_role: execute
 
--- What kv doctor compares with what the release needs: functions, tables, triggers, indexes, privileges, publications, clock.
+-- What kv doctor compares with the needs of the release: functions, tables, triggers, indexes, privileges, publications, clock.
 create function public.kv_health() returns json
     language sql stable set search_path="";
 -- service_role: execute
@@ -305,12 +305,12 @@ create function public.kv_import_problems(p_after text, p_limit integer, p_faile
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
--- Makes comparisons and sorting by the numbers at the path fast, and pageable with a cursor. Writes wait meanwhile, some seconds for a million entries; see kv_index_path_statement.
+-- Makes comparing and sorting by the numbers at the path fast, and pageable with a cursor. Writes wait meanwhile: some seconds for a million entries. See kv_index_path_statement.
 create function public.kv_index_path(p_path text) returns text
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- The statement of kv_index_path, to be run by itself: concurrently, it does not hold up writes.
+-- The statement of kv_index_path, to be run outside of a transaction. With concurrently, writes do not wait.
 create function public.kv_index_path_statement(p_path text, p_concurrently boolean DEFAULT true) returns text
     language sql immutable strict set search_path="";
 -- service_role: execute
@@ -345,37 +345,37 @@ create function public.kv_migration_status() returns public."application/vnd.kv+
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
--- Leaves a trace for each key; the answer is [{"id","key","token"},...].
+-- Adds outbox entries for keys that are about to be written in Blobs: [{"id","key","revision"},...], with the revisions of the entries here.
 create function public.kv_mirror_begin(p_keys text[], p_request uuid) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- Makes an entry what the other store has (p_value null: no entry), if it is still what p_expected, a token, says. p_add: members were added there, and those that only are here stay; then, where p_value is an array of members, it may have got more of them since.
+-- Copies an entry from Blobs (p_value null: no entry), if it is still of the revision p_expected. With p_add, members were added there: the copy adds those that are missing here, and further members may have been added here since.
 create function public.kv_mirror_copy(p_key text, p_expected text, p_value text, p_indexes text[], p_is_index boolean, p_add boolean, p_created bigint, p_updated bigint, p_request uuid) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- Removes the trace if the row is what the token says, and has that many members or more: then the answer is empty. Else it is kv.mirror_state.
-create function public.kv_mirror_done(p_id bigint, p_key text, p_token text) returns public."application/vnd.kv+json"
+-- Confirms a copy of an entry in Blobs. If the row is still of p_revision, the outbox entry goes and the response is empty. Otherwise the response is kv.mirror_state.
+create function public.kv_mirror_done(p_id bigint, p_key text, p_revision text) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- Removes traces: the copies are there.
+-- Removes outbox entries whose copies are confirmed.
 create function public.kv_mirror_forget(p_ids bigint[]) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- The traces that are left, from the oldest: [{"id","key","first","token"},...].
+-- Outbox entries after an id, from the oldest: [{"id","key","primary","revision"},...].
 create function public.kv_mirror_outbox(p_after bigint, p_limit integer) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="";
 -- service_role: execute
 
--- [kv.mirror_state,...] of the keys.
+-- [kv.mirror_state,...] for the keys.
 create function public.kv_mirror_states(p_keys text[]) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="";
 -- service_role: execute
 
--- Removes up to 2,000 changes that every cursor within the retention has seen; returns how many. Called now and then by writes, which do not fail where it does: then it warns and returns 0.
+-- Removes up to 2,000 changes that every valid cursor has seen, and returns their number. Some writes call it. Where it fails, it warns and returns 0, and the write goes on.
 create function public.kv_prune_log() returns bigint
     language plpgsql volatile set search_path="";
 -- service_role: execute
@@ -405,7 +405,7 @@ create function public.kv_unindex_path(p_path text) returns void
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- Creates or replaces an entry. p_value is JSON text, kept as it is; p_indexes is {{key,member},...}: null leaves the entry's indexes, {} clears them. A request with the same p_request is applied once, however often it arrives. p_mirror leaves a trace of every key that changes.
+-- Creates or replaces an entry. p_value is JSON text and kept as it is. p_indexes is {{key,member},...}; null keeps the entry's indexes, {} clears them. A request with the same p_request is applied once, however often it arrives. p_mirror adds an outbox entry for every key that changes.
 create function public.kv_upsert(p_key text, p_value text, p_indexes text[] DEFAULT NULL::text[], p_request uuid DEFAULT NULL::uuid, p_mirror boolean DEFAULT false) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="" set plan_cache_mode=force_generic_plan;
 -- service_role: execute
@@ -415,7 +415,7 @@ create function public.kv_verification_add(p_result text) returns public."applic
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- kv_changes, a line break, and [[key, answer of kv_get],...] for the keys and those under the prefixes, up to so many entries and bytes.
+-- kv_changes, a line break, and [[key, response of kv_get],...] for the keys and for those under the prefixes, within p_entries and p_bytes.
 create function public.kv_warm_get(p_keys text[], p_prefixes text[], p_entries integer, p_bytes bigint) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set enable_seqscan=off;
 -- service_role: execute
@@ -425,19 +425,19 @@ create function public.kv_warm_list(p_lists jsonb, p_bytes bigint) returns publi
     language plpgsql stable set search_path="";
 -- service_role: execute
 
--- Adds to an index entry the members that it does not have, in this order. The caller holds the entry's row.
+-- Adds the members that an index entry lacks, in the given order. The caller holds the entry's row.
 create function kv.add_members(p_key text, p_members text[]) returns void
     language plpgsql volatile set search_path="";
 
--- The members among an array's elements.
+-- The members among the elements of an array.
 create function kv.array_members(p_array json) returns SETOF text
     language plpgsql immutable strict set search_path="";
 
--- Names the request in the log. Returns the transaction in which it was applied already: sent again after a lost reply, or arriving late; else null.
+-- Names the request in the log. Returns the transaction that has applied it already, as after a lost reply; otherwise null.
 create function kv.begin_request(p_request uuid) returns xid8
     language plpgsql volatile set search_path="";
 
--- Changes whenever transaction ids may have been used again: another cluster, a restart, a crash.
+-- Changes when transaction ids may have been used again: with another cluster, a restart or a crash.
 create function kv.boot_id() returns text
     language plpgsql stable set search_path="";
 
@@ -459,14 +459,14 @@ create function kv.count_delete() returns trigger
 create function kv.cut_notices(p_aggregates text) returns text[]
     language plpgsql immutable strict parallel safe set search_path="";
 
--- Tells databases apart whose versions cannot be compared: another cluster, another timeline, a table made anew.
+-- Identifies what row revisions can be compared in: the cluster, its timeline and the table.
 create function kv.database_id() returns text
     language plpgsql stable set search_path="";
 
 create function kv.delete_members() returns trigger
     language plpgsql volatile set search_path="";
 
--- How many statements have deleted entries, or given them other keys, modulo 2^20.
+-- The number of statements that deleted or renamed entries, modulo 2^20.
 create function kv.deletes() returns bigint
     language sql volatile;
 
@@ -477,7 +477,7 @@ create function kv.derive_columns() returns trigger
 create function kv.digest_pairs(p_pairs text[]) returns text
     language plpgsql immutable set search_path="";
 
--- Every string in the document, at any depth, with U+001E between: a phrase does not reach from one into the next.
+-- Every string in the document, at any depth, with U+001E between them: a phrase does not cross it.
 create function kv.document_strings(p_document jsonb) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
@@ -497,11 +497,11 @@ create function kv.entry_field(p_path text) returns text
 create function kv.entry_field_condition(p_path text, p_op text, p_value text) returns text
     language plpgsql immutable strict set search_path="";
 
--- Changes whenever transaction ids may have been used again or changes gone unlogged: another cluster, a restart, a crash, a restore. See kv_enable_logging.
+-- Changes when transaction ids may have been used again or changes gone unlogged: with another cluster, a restart, a crash or a restore. See kv_enable_logging.
 create function kv.epoch() returns text
     language plpgsql stable set search_path="";
 
--- The exact text of what is at the path, of any value.
+-- The exact JSON text at a path of any value.
 create function kv.exact_part(p_value json, p_path text[]) returns text
     language plpgsql immutable strict set search_path="";
 
@@ -513,7 +513,7 @@ create function kv.filter_parts(p_filter jsonb) returns SETOF jsonb
 create function kv.format_cursor(p_question text, p_position json, p_key text) returns text
     language plpgsql immutable set search_path="";
 
--- The "<key>:<member>" strings of the pairs, each once, in order.
+-- The pairs as "<key>:<member>" strings, in order, each once.
 create function kv.format_pairs(p_pairs text[]) returns text[]
     language plpgsql immutable parallel safe set search_path="";
 
@@ -525,7 +525,7 @@ create function kv.has_path_index(p_path text[]) returns boolean
 create function kv.has_phrase(p_query tsquery) returns boolean
     language plpgsql immutable strict parallel safe set search_path="";
 
--- A JSON text with the numbers that numeric cannot hold as strings.
+-- A JSON text in which strings replace the numbers that numeric cannot hold.
 create function kv.huge_numbers_as_text(p_json text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
@@ -545,7 +545,7 @@ create function kv.import_state(i kv.import, p_key text, p_revision bigint) retu
 create function kv.index_value(p_index_key text, p_stored text) returns text
     language plpgsql stable set search_path="";
 
--- Whether what is at the path is something that jsonb cannot hold.
+-- Whether jsonb cannot hold what is at the path.
 create function kv.is_replaced(p_value json, p_path text[]) returns boolean
     language plpgsql immutable strict set search_path="";
 
@@ -557,11 +557,11 @@ create function kv.list(p_query jsonb, p_values boolean, p_question text) return
 create function kv.lock_import_key(p_key text) returns void
     language plpgsql volatile set search_path="";
 
--- Makes sure that the index entry exists and stays one until the transaction ends, by its row if p_row says so. True when an array is stored there, which may hold members already.
+-- Makes sure that an index entry exists and stays until the transaction ends: by a lock on its members, or with p_row on its row. True where its value is an array that may hold members.
 create function kv.lock_index(p_key text, p_row boolean) returns boolean
     language plpgsql volatile set search_path="";
 
--- Keeps everybody away from the members of an index entry until the transaction ends. The caller holds the entry's row.
+-- Locks the members of an index entry until the transaction ends. The caller holds the entry's row.
 create function kv.lock_members(p_key text) returns void
     language plpgsql volatile set search_path="";
 
@@ -571,16 +571,10 @@ create function kv.lock_members_of_row() returns trigger
 create function kv.log_entry() returns trigger
     language plpgsql volatile set search_path="";
 
-create function kv.log_members_added() returns trigger
+create function kv.log_members() returns trigger
     language plpgsql volatile set search_path="";
 
-create function kv.log_members_changed() returns trigger
-    language plpgsql volatile set search_path="";
-
-create function kv.log_members_removed() returns trigger
-    language plpgsql volatile set search_path="";
-
--- How old a cursor of the change feed may be.
+-- The largest age of a cursor of the change feed.
 create function kv.log_retention() returns interval
     language sql immutable parallel safe set search_path="";
 
@@ -595,15 +589,15 @@ create function kv.mark_deleted(p_key text) returns void
 create function kv.matches_search(p_document jsonb, p_search jsonb) returns boolean
     language plpgsql immutable strict set search_path="";
 
--- Bytes that the members add to an index entry's value.
+-- The number of bytes that the members add to the value of an index entry.
 create function kv.member_bytes(p_index_key text) returns bigint
     language plpgsql stable set search_path="";
 
--- The member that is this string or number; null for other elements. A string that Postgres cannot hold is an error.
+-- The member for a JSON string or number; null for other elements. A string that Postgres cannot hold is an error.
 create function kv.member_from_json(p_element json) returns text
     language sql immutable parallel safe;
 
--- The member that is this string.
+-- The member for a string.
 create function kv.member_from_text(p_text text) returns text
     language sql immutable parallel safe;
 
@@ -611,35 +605,35 @@ create function kv.member_from_text(p_text text) returns text
 create function kv.member_to_json(p_member text) returns text
     language sql stable parallel safe;
 
--- What stands for the member in "<key>:<member>".
+-- The member as it appears in "<key>:<member>".
 create function kv.member_to_text(p_member text) returns text
     language sql immutable parallel safe;
 
--- An entry as the other store is to have it. The value is a JSON string, which keeps every byte of its text.
+-- An entry for the other store. The value is a JSON string, which keeps every byte of its text.
 create function kv.mirror_state(p_key text) returns json
     language plpgsql stable set search_path="";
 
--- The words of a text in order, folded: upper and lower case, compatible forms and compositions of a letter are one. U+001E is between words that are not in a row: those of two texts, and letters that are words by themselves where something divides them.
+-- The words of a text in order, without case, compatible forms and compositions of letters. U+001E separates words that are not in a row: those of two texts, and letters that are words by themselves with something between them.
 create function kv.normalize_search_text(p_text text) returns text[]
     language plpgsql immutable strict parallel safe set search_path="";
 
--- The number at the path; null where there is none: "10" and true are no numbers.
+-- The number at the path; null where it is something else, as "10" or true.
 create function kv.number_at(p_document jsonb, p_path text[]) returns numeric
     language sql immutable parallel safe;
 
--- Bytes at which a page ends early: what fits into kv.response_limit() however it is encoded (base64 is 4/3).
+-- The size at which a page ends early, in bytes: as base64 (4/3) it still fits into kv.response_limit().
 create function kv.page_limit() returns integer
     language plpgsql immutable parallel safe set search_path="";
 
--- The rows of {{key,member},...}.
+-- The pairs {{key,member},...} as rows.
 create function kv.pairs(p_pairs text[]) returns TABLE(ordinal integer, index_key text, member text)
     language sql immutable parallel safe;
 
--- The members whose index entry reads exactly so; null where no members would.
+-- The members of an array that reads exactly as an index entry with them would; null for any other value.
 create function kv.parse_members(p_value text) returns text[]
     language plpgsql immutable strict set search_path="";
 
--- The pairs that the strings spell: as known before, else split at the last colon, with a string for the member.
+-- The pairs of "<key>:<member>" strings. A string that no known pair formats to is split at its last colon, and its member is a string.
 create function kv.parse_pairs(p_indexes text[], p_known text[]) returns text[]
     language plpgsql immutable set search_path="";
 
@@ -647,7 +641,7 @@ create function kv.parse_pairs(p_indexes text[], p_known text[]) returns text[]
 create function kv.parse_path(p_path text) returns text[]
     language plpgsql immutable strict parallel safe set search_path="";
 
--- The snapshot, or null where the text is none.
+-- The snapshot; null where the text is not one.
 create function kv.parse_snapshot(p_text text) returns pg_snapshot
     language plpgsql immutable strict set search_path="";
 
@@ -655,11 +649,11 @@ create function kv.parse_snapshot(p_text text) returns pg_snapshot
 create function kv.path_index_name(p_path text[]) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- The postings that an entry with these pairs has.
+-- The postings of an entry with these pairs.
 create function kv.postings_of(p_pairs text[]) returns TABLE(index_key text, member text)
     language sql immutable parallel safe;
 
--- The first text that sorts after every key with the prefix: keys with it are those in [prefix, end).
+-- The first text after every key with the prefix: the keys are those in [prefix, end).
 create function kv.prefix_end(p_prefix text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
@@ -755,7 +749,7 @@ create function kv.query_unseen(p_query jsonb) returns text[]
 create function kv.query_where(p_where jsonb) returns text[]
     language plpgsql immutable strict set search_path="";
 
--- Ends the request: its answer cannot be sent. Callers see the message.
+-- Ends a request whose response is too large. Callers see the message.
 create function kv.raise_too_large(p_message text) returns text
     language plpgsql stable set search_path="";
 
@@ -765,19 +759,19 @@ create function kv.rename_members() returns trigger
 create function kv.renew_revision() returns trigger
     language plpgsql volatile set search_path="";
 
--- A JSON text with another escape (\1 is the old one without its backslash) for \u0000 and half surrogate pairs, and another spelling of escaped backslashes.
+-- A JSON text in which p_escape replaces \u0000 and half surrogate pairs (\1 is the old escape without its backslash), and p_backslash escaped backslashes.
 create function kv.replace_escapes(p_json text, p_escape text, p_backslash text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- Bytes that an answer may have at most: the platform's limit for a response.
+-- The platform's limit for a response, in bytes.
 create function kv.response_limit() returns integer
     language plpgsql immutable parallel safe set search_path="";
 
--- What an entry is like: "<lineage>.<version>.<members>", growing within a lineage; empty where there is no entry.
+-- The state of an entry: "<database>.<revision>.<members>" (RowRevision in pkg/kv), which grows within a database. Empty where there is no entry.
 create function kv.row_revision(p_key text) returns text
     language plpgsql stable set search_path="";
 
--- The version of the newest migration. Each later migration redefines it with its own.
+-- The version of the newest migration. Every later file redefines it.
 create function kv.schema_version() returns text
     language sql immutable parallel safe set search_path="";
 
@@ -789,7 +783,7 @@ create function kv.search_query(p_search jsonb) returns tsquery
 create function kv.search_terms(p_search jsonb, p_phrases boolean) returns tsquery
     language plpgsql immutable strict set search_path="";
 
--- The words of every string in the document, each by its first 500 letters; null where there are too many. With "*", which is no word, where positions are missing: phrases must then be looked for in the document.
+-- The words of every string in the document, each by its first 500 letters. Null where there are too many. "*", which is not a word, tells that positions are missing: phrases must then be looked for in the document.
 create function kv.search_vector(p_document jsonb, p_bytes integer) returns tsvector
     language plpgsql immutable set search_path="";
 
@@ -797,14 +791,14 @@ create function kv.search_vector(p_document jsonb, p_bytes integer) returns tsve
 create function kv.serving_index(p_condition jsonb) returns text
     language plpgsql stable strict set search_path="";
 
--- Makes the members of an index entry these, in this order. The caller holds the entry's row.
+-- Replaces the members of an index entry, in the given order. The caller holds the entry's row.
 create function kv.set_members(p_key text, p_members text[]) returns void
     language plpgsql volatile set search_path="";
 
 create function kv.set_revision() returns trigger
     language plpgsql volatile set search_path="";
 
--- The text at the path; null where there is none.
+-- The string at the path; null where it is something else.
 create function kv.text_at(p_document jsonb, p_path text[]) returns text
     language sql immutable parallel safe;
 
@@ -816,7 +810,7 @@ create function kv.time_column(p_path text) returns text
 create function kv.to_document(p_value json) returns jsonb
     language plpgsql immutable strict set search_path="";
 
--- A value that jsonb cannot hold, with what it cannot replaced, so that queries see the rest. Null where it is nested too deeply.
+-- A value that jsonb cannot hold, with the offending parts replaced, so that queries see the rest. Null where it is nested too deeply.
 create function kv.to_readable_document(p_value json) returns jsonb
     language plpgsql immutable strict set search_path="";
 
@@ -826,14 +820,10 @@ create function kv.truncate_store() returns trigger
 create function kv.update_postings() returns trigger
     language plpgsql volatile set search_path="";
 
--- What a token says of the row, without the number of members.
-create function kv.without_member_count(p_token text) returns text
+-- A row revision without the number of members.
+create function kv.without_member_count(p_revision text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- The answer to a write.
+-- The response to a write. Its version is the X-KV-Version of the endpoints; its outbox are the entries that p_mirror added.
 create function kv.write_response(p_transaction xid8, p_deleted boolean, p_request uuid, p_mirror boolean) returns text
-    language plpgsql stable set search_path="";
-
--- The opaque token of a write: the answer's X-KV-Version.
-create function kv.write_version(p_transaction xid8) returns text
     language plpgsql stable set search_path="";
