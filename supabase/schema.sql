@@ -553,6 +553,18 @@ create function kv.is_replaced(p_value json, p_path text[]) returns boolean
 create function kv.list(p_query jsonb, p_values boolean, p_question text) returns text
     language plpgsql stable set search_path="" set enable_seqscan=off set enable_bitmapscan=off set enable_hashjoin=off set enable_nestloop=off set jit=off set max_parallel_workers_per_gather=0;
 
+-- The bytes that an entry takes in a list with values: its key twice, and its value.
+create function kv.list_cost(p_key text, p_bytes integer, p_is_index boolean) returns bigint
+    language sql stable;
+
+-- The answer of kv-list; null where it is not one of these lists.
+create function kv.list_in_key_order(p_query jsonb, p_values boolean, p_question text) returns text
+    language plpgsql stable set search_path="" set plan_cache_mode=force_generic_plan set enable_sort=off;
+
+-- An entry in the data of a list. p_total is what the list takes up to it: only the first entry can be too large.
+create function kv.list_value(p_key text, p_value json, p_is_index boolean, p_total numeric) returns text
+    language sql stable;
+
 -- While a migration is open: keeps kv_import away from the key until the transaction ends. Before any lock of kv_store.
 create function kv.lock_import_key(p_key text) returns void
     language plpgsql volatile set search_path="";
@@ -823,6 +835,10 @@ create function kv.update_postings() returns trigger
 -- A row revision without the number of members.
 create function kv.without_member_count(p_revision text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
+
+-- The answer of kv-list with these keys, and, of a page, whether more entries follow.
+create function kv.write_list(p_query jsonb, p_question text, p_keys text[], p_values boolean, p_data text, p_more boolean) returns text
+    language plpgsql stable set search_path="";
 
 -- The response to a write. Its version is the X-KV-Version of the endpoints; its outbox are the entries that p_mirror added.
 create function kv.write_response(p_transaction xid8, p_deleted boolean, p_request uuid, p_mirror boolean) returns text

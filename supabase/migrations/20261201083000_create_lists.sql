@@ -1,4 +1,125 @@
 -- kv-list in one round trip: the entries that kv_query finds, written as far as they fit.
+
+-- These two are inlined.
+create function kv.list_cost(p_key text, p_bytes integer, p_is_index boolean) returns bigint
+    language sql stable security invoker
+as $$
+    select pg_catalog.octet_length(pg_catalog.to_json(p_key)::text) * 2 + 3 + p_bytes
+        + case when p_is_index then kv.member_bytes(p_key) else 0 end
+$$;
+comment on function kv.list_cost(text, integer, boolean) is 'The bytes that an entry takes in a list with values: its key twice, and its value.';
+
+create function kv.list_value(p_key text, p_value json, p_is_index boolean, p_total numeric) returns text
+    language sql stable security invoker
+as $$
+    select pg_catalog.to_json(p_key)::text || ':' || case
+        when p_total > kv.response_limit() then kv.raise_too_large(pg_catalog.format('the entry %s alone is larger than the 6 MB'
+            ' of a response: list this page without includeValues, and go on with its nextCursor', pg_catalog.to_json(p_key)))
+        when p_is_index then kv.index_value(p_key, p_value::text)
+        else p_value::text end
+$$;
+comment on function kv.list_value(text, json, boolean, numeric) is 'An entry in the data of a list. p_total is what the list takes up to it: only the first entry can be too large.';
+
+create function kv.write_list(p_query jsonb, p_question text, p_keys text[], p_values boolean, p_data text, p_more boolean) returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+declare
+    v_count integer := cardinality(p_keys);
+begin
+    return '{"keys":' || array_to_json(p_keys) || ',"count":' || v_count
+        || case when p_values then ',"data":{' || coalesce(p_data, '') || '}' else '' end
+        || case when (p_query ->> 'limit')::bigint > 0 or p_query ->> 'offset' is not null or p_query ->> 'cursor' is not null
+            then format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}',
+                coalesce(nullif(p_query ->> 'limit', '0'), 'null'), coalesce(p_query ->> 'offset', '0'), p_more::text,
+                case when p_more then '"' || kv.query_cursor(p_query, p_question, p_keys[v_count]) || '"' else 'null' end)
+            else '' end
+        || '}';
+end
+$$;
+comment on function kv.write_list(jsonb, text, text[], boolean, text, boolean) is 'The answer of kv-list with these keys, and, of a page, whether more entries follow.';
+
+-- The lists that are asked for most: entries in key order, under a prefix or in one index, all of them or a page. Their statements are
+-- planned once. Finding a plan for a query (kv.query_plan) takes several times as long as reading such a page.
+create function kv.list_in_key_order(p_query jsonb, p_values boolean, p_question text) returns text
+    language plpgsql stable security invoker
+    set search_path = ''
+    set plan_cache_mode = force_generic_plan -- Postgres would plan anew for every limit
+    set enable_sort = off -- and would rather read all and sort it than begin in key order, where it expects few rows
+as $$
+declare
+    c_most  constant integer := 1000; -- so many keys always fit
+    v_all   boolean := (p_query ->> 'limit')::integer = 0; -- all, if they are no more
+    v_limit integer := case when v_all then c_most else (p_query ->> 'limit')::integer end;
+    v_from  text := p_query ->> 'prefix';
+    v_to    text := kv.prefix_end(v_from);
+    v_after text := p_query #>> '{cursor,key}';
+    v_index jsonb := coalesce(p_query #> '{indexes,all}', '[]');
+    v_pairs text[];
+    v_keys  text[];
+    v_data  text;
+    v_more  boolean;
+begin
+    if v_limit > c_most or v_all and v_after is not null or p_query ->> 'offset' is not null or p_query ->> 'indexKeys' is not null
+        or p_query #>> '{sort,0,path}' <> 'key' or (p_query #> '{sort,0,descending}')::boolean
+        or jsonb_array_length(v_index) > 1 or not v_index -> 0 ?| '{pair,exact}'
+    then
+        return null;
+    end if;
+    if v_index -> 0 ? 'exact' then
+        v_pairs := array[array[v_index #>> '{0,exact,key}', v_index #>> '{0,exact,member}']];
+    elsif v_index -> 0 ? 'pair' then
+        select array_agg(array[c.index_key, c.member]) into v_pairs
+        from kv.candidate_pairs(v_index #>> '{0,pair}') as c
+        where exists (select from kv.posting as p where p.index_key = c.index_key and p.member = c.member offset 0);
+        if array_length(v_pairs, 1) is distinct from 1 then
+            return null; -- no pair that is written so, or several
+        end if;
+    end if;
+    if v_after is not null then
+        v_from := greatest(v_from collate "C", v_after || chr(1)); -- no text sorts between a key and this
+    end if;
+
+    if not p_values then
+        if v_pairs is null then
+            v_keys := array(select s.key from public.kv_store as s where s.key >= v_from and s.key < v_to order by s.key limit v_limit + 1);
+        else
+            v_keys := array(select p.key from kv.posting as p
+                where p.index_key = v_pairs[1][1] and p.member = v_pairs[1][2] and p.key >= v_from and p.key < v_to
+                order by p.key limit v_limit + 1);
+        end if;
+        v_more := cardinality(v_keys) > v_limit;
+        v_keys := v_keys[:v_limit];
+    elsif v_pairs is null then
+        select coalesce(array_agg(key) filter (where kept), '{}'), string_agg(kv.list_value(key, value, is_index, total), ',') filter (where kept),
+            coalesce(bool_or(not kept), false)
+        into v_keys, v_data, v_more
+        from (
+            select *, n <= v_limit and (n = 1 or total <= kv.page_limit()) as kept from (
+                select key, value, is_index, row_number() over w as n, sum(kv.list_cost(key, bytes, is_index)) over w as total from (
+                    select s.key, s.value, s.is_index, s.bytes from public.kv_store as s
+                    where s.key >= v_from and s.key < v_to order by s.key limit v_limit + 1) as found
+                window w as (order by key rows unbounded preceding)) as numbered) as page;
+    else
+        select coalesce(array_agg(key) filter (where kept), '{}'), string_agg(kv.list_value(key, value, is_index, total), ',') filter (where kept),
+            coalesce(bool_or(not kept), false)
+        into v_keys, v_data, v_more
+        from (
+            select *, n <= v_limit and (n = 1 or total <= kv.page_limit()) as kept from (
+                select key, value, is_index, row_number() over w as n, sum(kv.list_cost(key, bytes, is_index)) over w as total from (
+                    select p.key, s.value, s.is_index, s.bytes
+                    from kv.posting as p cross join lateral (select value, is_index, bytes from public.kv_store where key = p.key offset 0) as s
+                    where p.index_key = v_pairs[1][1] and p.member = v_pairs[1][2] and p.key >= v_from and p.key < v_to
+                    order by p.key limit v_limit + 1) as found
+                window w as (order by key rows unbounded preceding)) as numbered) as page;
+    end if;
+    if v_all and v_more then
+        return null;
+    end if;
+    return kv.write_list(p_query, p_question, v_keys, p_values, v_data, v_more);
+end
+$$;
+comment on function kv.list_in_key_order(jsonb, boolean, text) is 'The answer of kv-list; null where it is not one of these lists.';
+
 create function kv.list(p_query jsonb, p_values boolean, p_question text) returns text
     language plpgsql stable security invoker
     set search_path = ''
@@ -20,12 +141,11 @@ declare
     v_keys   text[];
     v_data   text;
     v_more   boolean;
-    v_count  integer;
 begin
     v_rows := format('select *, row_number() over w as n, sum(cost) over w as total from (%s) as matching'
         ' window w as (order by %s rows between unbounded preceding and current row)',
         kv.query_statement(p_query, v_plan, case when p_values
-            then ', s.value, s.is_index, octet_length(to_json(<key>)::text) * 2 + 3 + s.bytes + case when s.is_index then kv.member_bytes(s.key) else 0 end as cost'
+            then ', s.value, s.is_index, kv.list_cost(<key>, s.bytes, s.is_index) as cost'
             else ', octet_length(to_json(<key>)::text) + 1 as cost' end, p_values),
         (kv.query_sort(p_query -> 'sort')).order_by);
 
@@ -41,27 +161,13 @@ begin
 
     -- The aggregates see the rows in the order of the sub-query.
     execute 'select coalesce(array_agg(key) filter (where kept), ''{}''), '
-        || case when p_values then
-            ' string_agg(to_json(key)::text || '':'' || case'
-            ' when total > kv.response_limit() then kv.raise_too_large(format(''the entry %s alone is larger than the 6 MB'
-            ' of a response: list this page without includeValues, and go on with its nextCursor'', to_json(key)))'
-            ' when is_index then kv.index_value(key, value::text)'
-            ' else value::text end, '','') filter (where kept)'
-            else ' null' end
+        || case when p_values then ' string_agg(kv.list_value(key, value, is_index, total), '','') filter (where kept)' else ' null' end
         || ', coalesce(bool_or(not kept), false) from ('
         '    select *, $8 is null or n <= $8 and (n = 1 or total <= kv.page_limit()) as kept'
         '    from (' || v_rows || ') as numbered) as page'
         into v_keys, v_data, v_more
         using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key, v_limit + 1, v_offset, v_limit;
-    v_count := cardinality(v_keys);
-
-    return '{"keys":' || array_to_json(v_keys) || ',"count":' || v_count
-        || case when p_values then ',"data":{' || coalesce(v_data, '') || '}' else '' end
-        || case when v_paged then format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}',
-                coalesce(v_wanted::text, 'null'), v_offset, v_more::text,
-                case when v_more then '"' || kv.query_cursor(p_query, p_question, v_keys[v_count]) || '"' else 'null' end)
-            else '' end
-        || '}';
+    return kv.write_list(p_query, p_question, v_keys, p_values, v_data, v_more);
 end
 $$;
 comment on function kv.list(jsonb, boolean, text) is 'The answer of kv-list.';
@@ -70,7 +176,8 @@ create function public.kv_list(p_query jsonb, p_values boolean, p_question text,
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    return kv.changes_line(p_since) || kv.list(p_query, p_values, p_question);
+    return kv.changes_line(p_since)
+        || coalesce(kv.list_in_key_order(p_query, p_values, p_question), kv.list(p_query, p_values, p_question));
 end
 $$;
 comment on function public.kv_list(jsonb, boolean, text, text) is
