@@ -43,8 +43,8 @@ type BackupResult struct {
 // Complete tells whether everything that was in the store is in the file.
 func (r BackupResult) Complete() bool { return len(r.Unreadable) == 0 }
 
-// ErrLeft: the work was done, and something is left that could not be. The result says what.
-var ErrLeft = errors.New("not everything could be done")
+// ErrRemaining: the work was done, and something is left that could not be. The result says what.
+var ErrRemaining = errors.New("not everything could be done")
 
 // noProgress drops progress reports.
 type noProgress struct{}
@@ -61,7 +61,7 @@ func orNoProgress(p Progress) Progress {
 
 // Backup writes all entries of a source into one file, which gets its name once it is whole and on the disk. It may run beside
 // writes: each entry is as it was at the moment when it was read. Where blobs cannot be read, the file has all others, and the error
-// is [ErrLeft]. With any other error there is no file, and one that was there is as it was.
+// is [ErrRemaining]. With any other error there is no file, and one that was there is as it was.
 func Backup(ctx context.Context, source Source, file string, o BackupOptions) (BackupResult, error) {
 	b := &backup{o: o, header: backupHeader{Of: OfBlobs, Source: source.Name()}}
 	return b.write(ctx, file, func(ctx context.Context) error { return b.blobs(ctx, source) })
@@ -182,7 +182,7 @@ func (b *backup) result(file string, m backupManifest) (BackupResult, error) {
 	}
 	r.Size = info.Size()
 	if !r.Complete() {
-		return r, fmt.Errorf("%w: %d blobs could not be read, and are not in %s", ErrLeft, len(r.Unreadable), file)
+		return r, fmt.Errorf("%w: %d blobs could not be read, and are not in %s", ErrRemaining, len(r.Unreadable), file)
 	}
 	return r, nil
 }
@@ -357,7 +357,7 @@ func (b *backup) state(s kv.State) error {
 		b.gone++
 		return nil
 	}
-	l := &backupLine{Key: s.Key, Token: s.Revision, Indexes: s.Indexes, IsIndex: s.IsIndex, Created: s.Created, Updated: s.Updated}
+	l := &backupLine{Key: s.Key, Revision: s.Revision, Indexes: s.Indexes, IsIndex: s.IsIndex, Created: s.Created, Updated: s.Updated}
 	if l.Indexes == nil {
 		l.Indexes = [][2]string{}
 	}

@@ -65,7 +65,7 @@ func (h backupHeader) check() error {
 type backupLine struct {
 	Key         string         `json:"key"`
 	ETag        string         `json:"etag,omitempty"`        // of a blob, as [BlobsSource] gives it
-	Token       kv.RowRevision `json:"token,omitzero"`        // of an entry in Supabase
+	Revision    kv.RowRevision `json:"revision,omitzero"`     // of an entry in Supabase
 	ContentType string         `json:"contentType,omitempty"` // as the service gave it
 	Metadata    string         `json:"metadata,omitempty"`    // the JSON text of a blob's, byte for byte
 	// LastModified is what the list of the blobs said.
@@ -125,8 +125,8 @@ func (l *backupLine) readValue() (err error) {
 // listed is the line as a list of blobs has it. Its etag changes with the entry, whichever store it was of.
 func (l *backupLine) listed() blobs.Listed {
 	listed := blobs.Listed{Key: l.Key, ETag: l.ETag, Size: l.Size, LastModified: l.LastModified}
-	if !l.Token.IsZero() {
-		listed.ETag = l.Token.String()
+	if !l.Revision.IsZero() {
+		listed.ETag = l.Revision.String()
 	}
 	return listed
 }
@@ -142,7 +142,7 @@ func (l *backupLine) item() Item {
 
 // state is the line as Supabase had it.
 func (l *backupLine) state() kv.State {
-	return kv.State{Key: l.Key, Revision: l.Token, Value: string(l.value), Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated}
+	return kv.State{Key: l.Key, Revision: l.Revision, Value: string(l.value), Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated}
 }
 
 // backupManifest is the last line. A file without one is not whole.

@@ -336,7 +336,7 @@ func TestRestoringIntoSupabaseLeavesWhatDiffers(t *testing.T) {
 		require.NoError(t, err)
 	}
 	result, err := RestoreSupabase(t.Context(), file, d.target(), restoreOptions)
-	require.ErrorIs(t, err, ErrLeft)
+	require.ErrorIs(t, err, ErrRemaining)
 	require.Equal(t, [3]int{1, 1, 1}, [3]int{result.Written, result.Same, result.Different})
 	require.Equal(t, []string{"b"}, result.Differing)
 	require.Equal(t, 3, result.Failed, "%+v", result.Failures)
@@ -386,7 +386,7 @@ func TestRestoringIntoBlobsLeavesWhatDiffers(t *testing.T) {
 	to.set(t, "c", `{"c":1}`, `{"m":2}`)
 	to.set(t, "e", `{}`, "")
 	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
-	require.ErrorIs(t, err, ErrLeft)
+	require.ErrorIs(t, err, ErrRemaining)
 	require.Equal(t, [3]int{1, 1, 2}, [3]int{result.Written, result.Same, result.Different})
 	require.Equal(t, []string{"b", "c"}, result.Differing)
 	overwrite := restoreOptions
@@ -426,7 +426,7 @@ func TestKeysThatBlobsCannotKeepAreReported(t *testing.T) {
 	_, err := BackupSupabase(t.Context(), d.target(), file, BackupOptions{})
 	require.NoError(t, err)
 	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
-	require.ErrorIs(t, err, ErrLeft)
+	require.ErrorIs(t, err, ErrRemaining)
 	require.Equal(t, [2]int{1, len(bad)}, [2]int{result.Written, result.Failed})
 	for _, problem := range result.Failures {
 		require.Equal(t, CodeBadKey, problem.Code)
@@ -559,7 +559,7 @@ func TestWhatCannotBeReadIsReportedInTheFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "backup")
 	source := &fake{items: []Item{fakeItem("a", "{}"), unreadable, strange, gone, fakeItem("\xff", "{}")}}
 	result, err := Backup(t.Context(), source, file, BackupOptions{})
-	require.ErrorIs(t, err, ErrLeft)
+	require.ErrorIs(t, err, ErrRemaining)
 	require.Equal(t, 1, result.Entries)
 	require.False(t, result.Complete())
 	checked, err := CheckBackup(t.Context(), file)
@@ -626,7 +626,7 @@ func contentOf(ctx context.Context, zipped []byte, limit int) (string, error) {
 	var out strings.Builder
 	r, err := readBackup(ctx, bytes.NewReader(zipped), limit, func(l *backupLine) error {
 		item := l.item()
-		fmt.Fprintf(&out, "%q %q %v %v %v %v\n", item.Blob, l.Token, item.Listed, item.Indexes, item.Created, item.Updated)
+		fmt.Fprintf(&out, "%q %q %v %v %v %v\n", item.Blob, l.Revision, item.Listed, item.Indexes, item.Created, item.Updated)
 		return nil
 	})
 	if err == nil {

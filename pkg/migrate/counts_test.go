@@ -248,7 +248,7 @@ func (m *migration) requireBackupsAddUp(source *unruly) {
 	listed := len(source.keys(t))
 	file := filepath.Join(t.TempDir(), "blobs.gz")
 	b, err := Backup(ctx, source, file, BackupOptions{})
-	require.ErrorIs(t, err, ErrLeft)
+	require.ErrorIs(t, err, ErrRemaining)
 	require.Equal(t, []int{listed, 4, 3}, []int{b.Entries + len(b.Unreadable) + b.Gone, len(b.Unreadable), b.Gone})
 	checked, err := CheckBackup(ctx, file)
 	require.NoError(t, err)
@@ -257,7 +257,7 @@ func (m *migration) requireBackupsAddUp(source *unruly) {
 		o := restoreOptions
 		o.Overwrite, o.Rules = overwrite, m.rules
 		into, err := RestoreSupabase(ctx, file, m.target(), o)
-		require.ErrorIs(t, err, ErrLeft)
+		require.ErrorIs(t, err, ErrRemaining)
 		require.Equal(t, b.Entries, into.Written+into.Same+into.Different+into.Failed+into.Skipped, "%+v", into)
 		require.Len(t, into.Differing, into.Different)
 		require.Len(t, into.Failures, into.Failed)
@@ -268,7 +268,7 @@ func (m *migration) requireBackupsAddUp(source *unruly) {
 	require.NoError(t, err)
 	require.Equal(t, []int{len(m.entries()), 0, 0}, []int{b.Entries, len(b.Unreadable), b.Gone})
 	into, err := RestoreBlobs(ctx, file, m.source(), restoreOptions)
-	require.ErrorIs(t, err, ErrLeft)
+	require.ErrorIs(t, err, ErrRemaining)
 	require.Equal(t, b.Entries, into.Written+into.Same+into.Different+into.Failed+into.Skipped, "%+v", into)
 	require.Equal(t, 2, into.Failed, "keys that Blobs cannot keep")
 }

@@ -65,7 +65,7 @@ type RestoreResult struct {
 //
 // Nothing is written unless the whole file is in order. Missing entries are written; those that differ are left and listed, unless
 // o.Overwrite. Every write is conditional on what was seen before, so that one that comes meanwhile stays. Nothing is deleted. It can
-// be ended and run again. The error is [ErrLeft] where entries differ or cannot be kept.
+// be ended and run again. The error is [ErrRemaining] where entries differ or cannot be kept.
 func RestoreBlobs(ctx context.Context, file string, target *BlobsSource, o RestoreOptions) (RestoreResult, error) {
 	source, r, err := openRestore(ctx, file, target.Name(), o)
 	if err != nil {
@@ -155,7 +155,7 @@ func (r *restore) run(ctx context.Context, source *BackupSource, there iter.Seq2
 	err := r.chunks(ctx, lines(ctx, source, there, derived), chunk, write)
 	slices.Sort(r.result.Differing)
 	if err == nil && r.result.Different+r.result.Failed > 0 {
-		err = fmt.Errorf("%w: %d entries differ from the backup and were left, %d cannot be restored", ErrLeft, r.result.Different, r.result.Failed)
+		err = fmt.Errorf("%w: %d entries differ from the backup and were left, %d cannot be restored", ErrRemaining, r.result.Different, r.result.Failed)
 	}
 	return r.result, err
 }
@@ -353,7 +353,7 @@ func (r *supabaseRestore) now(ctx context.Context, key string) (kv.State, error)
 	return states[0], nil
 }
 
-// copy writes entries in one transaction, each over what its token says. Where another write has come meanwhile, that one stays. Those that
+// copy writes entries in one transaction, each over the revision that was seen. Where another write has come meanwhile, that one stays. Those that
 // the database refuses are found by halving.
 func (r *supabaseRestore) copy(ctx context.Context, copies []kv.CopyOver) error {
 	if len(copies) == 0 || r.o.DryRun {

@@ -19,7 +19,7 @@ type Item struct {
 	blobs.Listed
 	Blob    blobs.Blob
 	Missing bool // it is gone
-	// Indexes are the entry's, where the blob says so; nil: nobody knows. Token is that of [kv.State].
+	// Indexes are the entry's, where the blob says so; nil: nobody knows.
 	Indexes          [][2]string
 	Created, Updated int64 // microseconds since 1970, 0: the blob does not say
 	IsIndex          bool  // it is known to be an index entry

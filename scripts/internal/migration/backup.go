@@ -62,7 +62,7 @@ func (s *stores) backup(c *cobra.Command, from, out string, o migrate.BackupOpti
 		return fmt.Errorf("--from must be blobs or supabase, got %q", from)
 	}
 	bar.Close()
-	if err != nil && !errors.Is(err, migrate.ErrLeft) {
+	if err != nil && !errors.Is(err, migrate.ErrRemaining) {
 		return advise(err)
 	}
 	if printErr := cli.Print(c.OutOrStdout(), s.output, result, printBackup); printErr != nil {
@@ -140,7 +140,7 @@ func (s *stores) restore(c *cobra.Command, file, to, rules string, o migrate.Res
 		return fmt.Errorf("--to must be blobs or supabase, got %q", to)
 	}
 	bar.Close()
-	if err != nil && !errors.Is(err, migrate.ErrLeft) {
+	if err != nil && !errors.Is(err, migrate.ErrRemaining) {
 		return advise(err)
 	}
 	if printErr := cli.Print(c.OutOrStdout(), s.output, result, printRestore); printErr != nil {
