@@ -134,7 +134,7 @@ func TestHelpHasExamples(t *testing.T) {
 	t.Parallel()
 	for _, c := range command().Commands() {
 		require.NotEmpty(t, c.Example, "kv %s --help shows no example", c.Name())
-		require.NotNil(t, c.Flags().Lookup("json"), "kv %s has no --json", c.Name())
+		require.True(t, c.Flags().Lookup("json") != nil || c.PersistentFlags().Lookup("json") != nil, "kv %s has no --json", c.Name())
 	}
 	var out bytes.Buffer
 	require.Equal(t, cli.ExitFailed, cli.ExitStatus("kv", errors.New("x"), true, &out))
