@@ -58,7 +58,7 @@ func TestFunctionsRunAsTheirCallerWithTheirOwnSearchPath(t *testing.T) {
 		"security definer")
 
 	// A function with settings of its own is never inlined: these are, and name everything they use with its schema.
-	inlined := []string{"changes_line", "deletes", "member_from_json", "member_from_text", "member_to_json", "member_to_text", "number_at", "pairs", "postings_of", "text_at"}
+	inlined := []string{"changes_line", "deletes", "import_state", "member_from_json", "member_from_text", "member_to_json", "member_to_text", "number_at", "pairs", "postings_of", "text_at"}
 	require.Equal(t, inlined, all[string](t, conn, `
 		select proname::text from pg_proc where pronamespace in ('public'::regnamespace, 'kv'::regnamespace)
 		and not coalesce(proconfig, '{}') && array['search_path=""', 'search_path=']

@@ -125,11 +125,6 @@ func TestUpgradeTellsGoodMigrationsFromBad(t *testing.T) {
 	}
 }
 
-const (
-	upgradeRun     = "00000000-0000-4000-8000-00000000000a"
-	upgradeSession = "00000000-0000-4000-8000-00000000000b"
-)
-
 // filledDatabase is one with some migrations and something of everything, written as the functions of the release write it.
 func filledDatabase(t *testing.T, migrations []string) (d *database, contents map[string]string) {
 	t.Helper()
@@ -148,9 +143,10 @@ func filledDatabase(t *testing.T, migrations []string) (d *database, contents ma
 	remove(t, conn, "gone")
 	exec(t, conn, "update public.kv_store set key = 'renamed' where key = 'b'")
 
-	exec(t, conn, "select public.kv_import_open($1, $2)", upgradeRun, upgradeSession)
-	exec(t, conn, `select public.kv_import($1, '{imported,to delete,size,touched}', array['{"n":1.0}', '2', '["first","5"]', '3'],
-		array['[["color","red"]]', null, null, null], '{f,f,t,f}', array[1700000000000000, null, null, null]::bigint[], array[1700000000000001, null, null, null]::bigint[])`, upgradeSession)
+	exec(t, conn, "select public.kv_migration_open('a source', '{}', '{}', $1, 'a test', 60, null, false)", requestID(9))
+	exec(t, conn, importOf("{imported,to delete,size,touched}", `{"{\"n\":1.0}",2,"[\"first\",\"5\"]",3}`, "{f,f,t,f}"), requestID(9))
+	exec(t, conn, `select public.kv_verification_add('{"checked":1}'), public.kv_compared(gen_random_uuid(), 'blobs', 3, 1, 0,
+		'[{"at":"2026-12-01T00:00:00Z","function":"kv_get","kind":"missing","key_hash":"x"}]')`)
 	remove(t, conn, "to delete")
 	upsert(t, conn, "touched", `4`, nil)
 	exec(t, conn, "select public.kv_mirror_begin('{a,nothing}', $1)", requestID(1))
@@ -175,8 +171,9 @@ func (d *database) contents(t *testing.T) map[string]string {
 		"states":    "select public.kv_mirror_states(array(select key from public.kv_store order by key))",
 		"digests":   "select public.kv_digests('', 1000)",
 		"outbox":    "select public.kv_mirror_outbox(0, 1000)",
-		"imported":  "select public.kv_import_states('{imported,to delete,size,touched,a}')",
-		"migration": "select (public.kv_import_status()::jsonb - 'at_work')::text",
+		"imported":  "select public.kv_import_page('', 1000)",
+		"migration": "select (public.kv_migration_status()::jsonb #- '{migration,at_work}')::text",
+		"readiness": "select (public.kv_readiness(1000000)::jsonb - '{now,at_work}'::text[])::text",
 		"paths":     "select indexdef from pg_indexes where starts_with(indexname, 'kv_path_')",
 	} {
 		c[name] = strings.Join(all[string](t, conn, sql), "\n")
