@@ -137,7 +137,7 @@ func (c *Client) sign(ctx context.Context, a Access, call call, u *url.URL) (*ur
 	}
 	var to struct{ URL string }
 	if json.Unmarshal(got.body, &to) != nil || to.URL == "" {
-		return nil, got.malformed("the answer has no signed URL")
+		return nil, got.malformed("the response has no signed URL")
 	}
 	return parseAddress(to.URL)
 }
@@ -175,7 +175,7 @@ const maxMessageBytes = 300
 // message returns the service's message and request id, which are headers, as in @netlify/blobs. It never quotes a
 // body: those of signed URLs quote the request.
 func (r response) message() string {
-	text := cmp.Or(r.header.Get("X-Nf-Error"), strings.ToLower(http.StatusText(r.status)), "not an answer of Netlify Blobs")
+	text := cmp.Or(r.header.Get("X-Nf-Error"), strings.ToLower(http.StatusText(r.status)), "not a response of Netlify Blobs")
 	if id := r.header.Get("X-Nf-Request-Id"); id != "" {
 		text += ", request " + id
 	}

@@ -282,8 +282,8 @@ func TestMaintenancePagesAreRepeated(t *testing.T) {
 		answer http.HandlerFunc
 		want   string
 	}{
-		"NoList":         {text("<html>"), "the answer is not a list"},
-		"OneCursorAgain": {text(`{"next_cursor":"2"}`), "the list does not get on"},
+		"NoList":         {text("<html>"), "the response is not a list"},
+		"OneCursorAgain": {text(`{"next_cursor":"2"}`), "the list repeats its cursor"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -295,7 +295,7 @@ func TestMaintenancePagesAreRepeated(t *testing.T) {
 	}
 	c, _ = script(t, text("<html>"))
 	_, err := viaAPI(c.withRetry(hurried, c.fallback)).Get(t.Context(), "a")
-	require.Equal(t, &Error{Op: "get", Status: 200, Message: "the answer has no signed URL"}, err)
+	require.Equal(t, &Error{Op: "get", Status: 200, Message: "the response has no signed URL"}, err)
 	c, asked = script(t, text(`{"url":"secret"}`))
 	_, err = viaAPI(c).Get(t.Context(), "a")
 	require.EqualError(t, err, "the address of Blobs is not one of http or https")

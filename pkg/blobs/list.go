@@ -92,10 +92,10 @@ func (c *Client) page(ctx context.Context, prefix, cursor string) (page, error) 
 			return p, got.unexpected()
 		}
 		if json.Unmarshal(got.body, &p) != nil {
-			return page{}, got.malformed("the answer is not a list")
+			return page{}, got.malformed("the response is not a list")
 		}
 		if p.NextCursor != "" && p.NextCursor == cursor {
-			return page{}, got.malformed("the list does not get on")
+			return page{}, got.malformed("the list repeats its cursor")
 		}
 		return p, nil
 	})

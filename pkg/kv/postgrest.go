@@ -128,7 +128,7 @@ func readPostgrestError(response *http.Response) error {
 	if err := errors.Join(err, response.Body.Close()); err != nil {
 		return fmt.Errorf("read the answer with status %d: %w", response.StatusCode, err)
 	}
-	e := &postgrestError{Status: response.StatusCode, Message: "not an answer of PostgREST", Page: !json.Valid(body)}
+	e := &postgrestError{Status: response.StatusCode, Message: "not a response of PostgREST", Page: !json.Valid(body)}
 	var fields struct {
 		Code    *string // a gateway's own errors may have none
 		Message string

@@ -277,7 +277,7 @@ func (a Aggregate) validate() error {
 	case a.Path == "":
 		return fmt.Errorf("path is needed for %s", a.Op)
 	case a.Path.isOwn() && numeric:
-		return fmt.Errorf("path must lead to numbers for %s: %s is none", a.Op, a.Path)
+		return fmt.Errorf("path must lead to numbers for %s, and %s does not", a.Op, a.Path)
 	}
 	if err := a.Path.Validate(); err != nil {
 		return fmt.Errorf("path: %w", err)

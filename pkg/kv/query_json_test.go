@@ -119,7 +119,7 @@ func TestAQueryThatCannotBeAskedIsRefused(t *testing.T) {
 		`groupBy: a path must be like score, stops.0.title or /a~1b, got "."`:                                                               {Aggregates: count, GroupBy: "."},
 		"aggregate must have at most 20 elements, got 21":                                                                                   {Aggregates: repeat(count[0], 21)},
 		"aggregate[0].op must be one of count, sum, avg, min, max, distinct, got \"mode\"":                                                  {Aggregates: []Aggregate{{Op: "mode"}}},
-		"aggregate[0].path must lead to numbers for sum: key is none":                                                                       {Aggregates: []Aggregate{{Op: "sum", Path: "key"}}},
+		"aggregate[0].path must lead to numbers for sum, and key does not":                                                                  {Aggregates: []Aggregate{{Op: "sum", Path: "key"}}},
 		`indexes may be read as 1024 pairs of key and member together, got 1025, one for each colon: name the pair as {"key":…,"member":…}`: filter(IndexFilter{Any: []IndexFilter{{Pair: "a" + rep(":", 1022) + "b"}, {None: []IndexFilter{leaf}}, {All: []IndexFilter{leaf, {Pair: "c::d"}}}}}),
 		"aggregate[0].path is needed for max":                                                                                               {Aggregates: []Aggregate{{Op: "max"}}},
 		"aggregate[0].path: a path must be valid UTF-8 without U+0000":                                                                      {Aggregates: []Aggregate{{Op: "max", Path: "\xff"}}},

@@ -177,7 +177,7 @@ func TestAQueryThatCannotBeUnderstoodIsRefused(t *testing.T) {
 		`{"bom":true,"format":"ndjson"}`: "bom is for format csv: a byte order mark would be a mistake in ndjson",
 		`{"where":[{"path":"key","op":"eq","value":1}]}`:                                                  "where[0].value must be of text for key, got 1",
 		`{"where":[{"path":"createdAt","op":"gt","value":"soon"}]}`:                                       `where[0].value must be a time like 2026-11-23T07:00:00.000Z or a day like 2026-11-23 for createdAt, got "soon"`,
-		`{"aggregate":[{"op":"avg","path":"createdAt"}]}`:                                                 "aggregate[0].path must lead to numbers for avg: createdAt is none",
+		`{"aggregate":[{"op":"avg","path":"createdAt"}]}`:                                                 "aggregate[0].path must lead to numbers for avg, and createdAt does not",
 		`{"indexes":{"any":["a` + strings.Repeat(":", 600) + `b","c` + strings.Repeat(":", 425) + `d"]}}`: `indexes may be read as 1024 pairs of key and member together, got 1025, one for each colon: name the pair as {"key":…,"member":…}`,
 		`{"indexes":["a:b"]}`:                                         `indexes must be an object with all, any, none, got ["a:b"]`,
 		`{"indexes":{"and":["a:b"]}}`:                                 `indexes must have no other fields than all, any, none, got "and"`,
