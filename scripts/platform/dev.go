@@ -175,7 +175,7 @@ func devEnv(p *supervisor.Platform) ([]string, error) {
 	if err := errors.Join(os.RemoveAll(temporary), os.MkdirAll(temporary, 0o700)); err != nil {
 		return nil, err
 	}
-	env := append(os.Environ(), "TMPDIR="+temporary)
+	env := append(bundle.DevEnviron(), "TMPDIR="+temporary)
 	caches, err := goCaches()
 	if err != nil {
 		return nil, err
