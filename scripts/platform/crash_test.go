@@ -15,8 +15,8 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/proc"
 )
 
-// TestCachesDoNotOutliveACrashOfPostgres: a crash takes back transactions that were not on disk yet, which a cache may
-// have seen already, and gives their ids to others. The platform is what can crash a Postgres, so the test is here.
+// TestCachesDoNotOutliveACrashOfPostgres: a crash undoes transactions that were not on disk yet, although a cache may
+// have read them, and their ids are reused. The test is here because it needs a Postgres that it can kill.
 func TestCachesDoNotOutliveACrashOfPostgres(t *testing.T) {
 	p := newProject(t)
 	migrations, err := filepath.Glob("../../supabase/migrations/*.sql")
@@ -62,19 +62,19 @@ func TestCachesDoNotOutliveACrashOfPostgres(t *testing.T) {
 					break
 				}
 			}
-			require.True(t, lost, "no crash lost a transaction")
+			require.True(t, lost, "none of the crashes lost a transaction")
 			for range 30 { // reuses the ids of the lost transactions
 				put(t, store, "other", `{}`)
 			}
 			answer := get()
-			require.True(t, large("safe") == answer.Body, "what the crash took back is not in memory either, got %.20s", answer.Body)
+			require.True(t, large("safe") == answer.Body, "the cache does not have the lost value, got %.20s", answer.Body)
 			require.Equal(t, kv.SourceMiss, answer.Source)
 		})
 	}
 }
 
-// losesWhatWasRead writes a value without waiting for the disk, reads it through the cache and crashes Postgres. It is
-// false where the value was saved all the same; then the old one is back when it returns.
+// losesWhatWasRead writes a value without waiting for the disk, reads it through the cache and crashes Postgres. It
+// returns false if the value was on disk, after restoring the old one.
 func losesWhatWasRead(t *testing.T, env map[string]string, key, value string, get func() kv.ReadResult, crash func(*testing.T, uint32)) bool {
 	t.Helper()
 	epochBefore, err := epoch(t, env)
@@ -103,7 +103,7 @@ func losesWhatWasRead(t *testing.T, env map[string]string, key, value string, ge
 	return true
 }
 
-// epoch asks for the epoch of the change feed.
+// epoch returns the epoch of the change feed.
 func epoch(t *testing.T, env map[string]string) (epoch string, err error) {
 	conn, err := pgx.Connect(t.Context(), env["DATABASE_ADMIN_URL"])
 	if err != nil {

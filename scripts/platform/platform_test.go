@@ -24,7 +24,7 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/proc"
 )
 
-// TestMain lets the tests start this binary as the platform.
+// TestMain lets the tests run this binary as the platform command.
 func TestMain(m *testing.M) {
 	if os.Getenv("PLATFORM_TEST_COMMAND") != "" {
 		main()
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// project is a checkout of its own with a small schema and one function, beside the real one's npm packages.
+// project is a checkout with a small schema and one function. It shares the npm packages of the real one.
 type project struct {
 	checkout layout.Checkout
 	home     layout.Home
@@ -73,7 +73,7 @@ func newProject(t *testing.T) project {
 	return p
 }
 
-// command is `platform` in the project.
+// command returns a `platform` command in the project.
 func (p project) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Dir = p.checkout.Root
@@ -81,7 +81,7 @@ func (p project) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a command that succeeds.
+// run runs a command that must succeed.
 func (p project) run(t *testing.T, args ...string) (stdout, stderr string) {
 	t.Helper()
 	var out, progress bytes.Buffer
@@ -91,7 +91,7 @@ func (p project) run(t *testing.T, args ...string) (stdout, stderr string) {
 	return out.String(), progress.String()
 }
 
-// fail runs a command that could not do what it should.
+// fail runs a command that must fail.
 func (p project) fail(t *testing.T, args ...string) (stderr string) {
 	t.Helper()
 	var progress bytes.Buffer
@@ -101,7 +101,7 @@ func (p project) fail(t *testing.T, args ...string) (stderr string) {
 	return progress.String()
 }
 
-// up brings the platform up on free ports.
+// up runs `platform up` on free ports.
 func (p project) up(t *testing.T) (stdout, stderr string) {
 	t.Helper()
 	return p.run(t, "up", "--port-base", "auto")
@@ -109,7 +109,7 @@ func (p project) up(t *testing.T) (stdout, stderr string) {
 
 func write(t *testing.T, root, name, content string) {
 	t.Helper()
-	file := filepath.Join(root, filepath.FromSlash(name))
+	file := filepath.Join(root, name)
 	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(t, os.WriteFile(file, []byte(content), 0o644))
 }
@@ -142,7 +142,7 @@ func get(t *testing.T, address string, header map[string]string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// processes are those that the state names.
+// processes are the processes in the state file.
 type processes struct {
 	Supervisor proc.Identity
 	Processes  map[string]proc.Identity
@@ -170,9 +170,9 @@ func TestOtherVersionsOfPostgresAreRefused(t *testing.T) {
 	require.EqualError(t, err, `--postgres (KV_LOCAL_POSTGRES) must be 17 or 15, got "16"`)
 }
 
-// TestLife is one platform from nothing to nothing, on real Postgres, PostgREST and bundler.
+// TestLife is the life of a platform, with real Postgres, PostgREST and bundler.
 //
-// The checkout is one that only its owner can enter: run by root, Postgres has to live elsewhere then.
+// Only the owner can enter the checkout: if that is root, the data of Postgres has to be elsewhere.
 func TestLife(t *testing.T) {
 	p := newProject(t)
 	require.NoError(t, os.Chmod(p.checkout.Root, 0o700))
@@ -238,7 +238,7 @@ func TestLife(t *testing.T) {
 		}
 		_, body := get(t, env["KV_BASE_URL"]+"/api/hello?do=environment", nil)
 		require.Contains(t, body, "KV_API_TOKEN=t")
-		require.Equal(t, "t", env["KV_API_TOKEN"], "whoever sources the file can call the functions")
+		require.Equal(t, "t", env["KV_API_TOKEN"], "callers need the token")
 		status, _ := get(t, env["SUPABASE_URL"]+"/rest/v1/more", service)
 		require.Equal(t, 200, status, "the keys are the same as before")
 		require.Equal(t, "7", p.query(t, "select string_agg(id::text, ',') from public.note"))
@@ -282,7 +282,7 @@ func TestLife(t *testing.T) {
 		stderr := p.fail(t, "up", "--port-base", "auto")
 		require.Contains(t, stderr, "Error: "+file+`:3:8: column "nothing" does not exist`)
 		require.NoFileExists(t, p.home.State(), "nothing runs")
-		require.NoError(t, os.Remove(filepath.Join(p.checkout.Root, filepath.FromSlash(file))))
+		require.NoError(t, os.Remove(filepath.Join(p.checkout.Root, file)))
 		upAgain(t)
 		require.Equal(t, "f", p.query(t, "select (to_regclass('public.half') is not null)::text")[:1])
 		require.Equal(t, "7", p.query(t, "select string_agg(id::text, ',') from public.note"))
@@ -304,7 +304,7 @@ func TestLife(t *testing.T) {
 	})
 }
 
-// requireNotLogged looks for a secret in every log file.
+// requireNotLogged checks that no log file contains a secret.
 func requireNotLogged(t *testing.T, p project, secret string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(p.home.Logs(), "*"))
@@ -316,7 +316,7 @@ func requireNotLogged(t *testing.T, p project, secret string) {
 	}
 }
 
-// everyProcess lists the supervisor, its parts and the instances.
+// everyProcess returns the supervisor, its parts and the instances.
 func (p project) everyProcess(t *testing.T) (all []proc.Identity) {
 	t.Helper()
 	named := p.processes(t)
@@ -332,7 +332,7 @@ func (p project) everyProcess(t *testing.T) (all []proc.Identity) {
 	return all
 }
 
-// An `up` that is interrupted while it starts leaves nothing that runs.
+// An interrupted `up` leaves no process behind.
 func TestInterruptedUpLeavesNothing(t *testing.T) {
 	p := newProject(t)
 	var progress bytes.Buffer
@@ -352,7 +352,7 @@ func TestInterruptedUpLeavesNothing(t *testing.T) {
 	require.NoFileExists(t, p.home.State())
 }
 
-// A project that exists already is used as it is: no database starts here.
+// With an existing project, no database is started.
 func TestGivenProjectIsUsed(t *testing.T) {
 	p := newProject(t)
 	t.Setenv("SUPABASE_URL", "http://127.0.0.1:1")
@@ -369,7 +369,7 @@ func TestGivenProjectIsUsed(t *testing.T) {
 	require.Contains(t, p.fail(t, "up"), "SUPABASE_SERVICE_ROLE_KEY is not")
 }
 
-// TestRun: a platform of its own, empty, which is gone afterwards, with its functions restarted for each mode.
+// TestRun: the platform of run is empty and is removed afterwards. Its functions are restarted for each mode.
 func TestRun(t *testing.T) {
 	p := newProject(t)
 	t.Setenv("KV_API_TOKEN", "of a real site")
@@ -390,7 +390,7 @@ func TestRun(t *testing.T) {
 	require.Contains(t, stderr, "another run named a is going on in this checkout")
 }
 
-// Tests must not reach a store that the shell they were started from knows.
+// Tests must not reach a store that the variables of the shell name.
 func TestRunLeavesTheEnvironmentsStoresAlone(t *testing.T) {
 	for _, name := range []string{"SUPABASE_URL", "DATABASE_URL", "KV_API_TOKEN", "KV_BASE_URL", "USE_SUPABASE_KV", "NETLIFY_BLOBS_TOKEN"} {
 		t.Setenv(name, "of a real site")
@@ -406,7 +406,7 @@ func TestRunLeavesTheEnvironmentsStoresAlone(t *testing.T) {
 	require.ErrorContains(t, isolate([]string{"KV_READ_TOKEN"}), "NAME=VALUE")
 }
 
-// What runs here is what Netlify's bundler makes.
+// The platform runs the programs of Netlify's bundler.
 func TestBuildIsTheBundlers(t *testing.T) {
 	p := newProject(t)
 	out := console.Plain(os.Stderr)

@@ -24,10 +24,10 @@ import (
 	"netlify-supabase-kv/scripts/platform/internal/npm"
 )
 
-// supabaseCLI is what README.md tells people to apply the migrations with.
+// supabaseCLI is the tool with which README.md applies the migrations.
 var supabaseCLI = npm.Set{Name: "supabase", What: "the Supabase CLI (large)"}
 
-// cli is the Supabase CLI in a copy of the supabase folder, so that what it leaves there is not left in the checkout.
+// cli is the Supabase CLI in a copy of the supabase folder, so that its files do not end up in the checkout.
 type cli struct {
 	t        *testing.T
 	program  string
@@ -54,7 +54,7 @@ func newCLI(t *testing.T) *cli {
 	return c
 }
 
-// run returns the exit status, standard output, and all that was printed.
+// run returns the exit status, standard output, and the complete output.
 func (c *cli) run(args ...string) (status int, stdout, printed string) {
 	c.t.Helper()
 	cmd := exec.CommandContext(c.t.Context(), c.program, args...)
@@ -75,8 +75,8 @@ func exitOf(t *testing.T, err error) int {
 	return 0
 }
 
-// emptyDatabase is a database of the running platform as a project has it before the first migration. The address is
-// its owner's.
+// emptyDatabase creates a database on the running platform, in the state of a project before the first migration. The
+// address is for its owner.
 func emptyDatabase(t *testing.T) (address string, conn *pgx.Conn) {
 	t.Helper()
 	admin, err := pgx.Connect(t.Context(), os.Getenv("DATABASE_ADMIN_URL"))
@@ -105,11 +105,11 @@ func value[T any](t *testing.T, conn *pgx.Conn, sql string) (v T) {
 	return v
 }
 
-// ours counts what the migrations make in public.
+// ours counts the objects of the migrations in public.
 const ours = `select (select count(*) from pg_proc where pronamespace = 'public'::regnamespace)
 	+ (select count(*) from pg_class where relnamespace = 'public'::regnamespace and relname like 'kv\_%')`
 
-// works writes and reads an entry as PostgREST would.
+// works checks that the role of PostgREST can write and read an entry.
 func works(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	_, err := conn.Exec(t.Context(), "set role service_role")
@@ -146,10 +146,10 @@ func TestTheSupabaseCLIAppliesTheMigrations(t *testing.T) {
 	})
 }
 
-// ofWarning matches the functions that SECURITY.md names beside the only warning that stays.
+// ofWarning matches the functions that SECURITY.md lists for the only accepted warning.
 var ofWarning = regexp.MustCompile("(?m)^\\| `function_search_path_mutable` \\(warning\\) \\| ([^|]*) \\|")
 
-// requireExplained wants each kind of finding in SECURITY.md, and none of a kind that would be a hole.
+// requireExplained requires that SECURITY.md explains each kind of finding, and that no finding is a security problem.
 func (c *cli) requireExplained(t *testing.T, address string) {
 	status, stdout, printed := c.run("db", "advisors", "--remote="+address, "--level", "info", "--output-format", "json")
 	require.Zero(t, status, printed)
@@ -177,7 +177,7 @@ func (c *cli) requireExplained(t *testing.T, address string) {
 	require.Equal(t, string(named[1]), "`"+strings.Join(warned, "`, `")+"`")
 }
 
-// theirs is a table that a site may have: the first public shape of such a store.
+// theirs is a table that a site may already have: the first published schema of such a store.
 const theirs = `
 	create table public.kv_store (
 		id uuid primary key default gen_random_uuid(), key text not null unique, value jsonb, indexes text[] default '{}',
@@ -185,7 +185,7 @@ const theirs = `
 	create index kv_store_created_at on public.kv_store (created_at);
 	insert into public.kv_store (key, value) values ('a', '1'), ('b', '2')`
 
-// moveAside is the command that the refusal names.
+// moveAside matches the command in the refusal.
 var moveAside = regexp.MustCompile(`create schema before; alter table public\.kv_store set schema before`)
 
 func TestAForeignTableIsLeftAlone(t *testing.T) {

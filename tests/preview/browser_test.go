@@ -28,9 +28,9 @@ const ask = async (name, path, init) => {
 		seen[name] = {error: String(error)}
 	}
 }
-const traced = {'Content-Type': 'application/json', 'traceparent': '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+const withTraceparent = {'Content-Type': 'application/json', 'traceparent': '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
 	'tracestate': 'vendor=1', 'baggage': 'user=1', 'sentry-trace': '0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1'}
-const upsert = value => ({method: 'POST', headers: traced, body: JSON.stringify({key, value})})
+const upsert = value => ({method: 'POST', headers: withTraceparent, body: JSON.stringify({key, value})})
 for (const n of [1, 2, 3]) await ask('upsert' + n, '/api/kv/upsert', upsert([n]))
 await ask('head', '/api/kv/get?key=' + encodeURIComponent(key), {method: 'HEAD'})
 await ask('unchanged', '/api/kv/get?key=' + encodeURIComponent(key), {headers: {'If-None-Match': seen.head.etag}, cache: 'no-store'})

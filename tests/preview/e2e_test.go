@@ -263,7 +263,7 @@ func unauthorized(w http.ResponseWriter, _ *http.Request) {
 func TestTheCompleteSuiteFarAway(t *testing.T) {
 	base, db := site(t)
 	if os.Getenv("PREVIEW_FAR") != "1" {
-		t.Skip("PREVIEW_FAR is not 1: the whole suite over a slow line takes minutes (make road)")
+		t.Skip("PREVIEW_FAR is not 1: the complete suite with a high latency takes minutes (make road)")
 	}
 	id := runID("far")
 	began := time.Now()

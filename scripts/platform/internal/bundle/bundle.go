@@ -124,7 +124,7 @@ func hashTree(h io.Writer, root, name string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(h, "%s %d\n", filepath.ToSlash(relative), len(content))
+		fmt.Fprintf(h, "%s %d\n", relative, len(content))
 		_, err = h.Write(content)
 		return err
 	})

@@ -21,7 +21,7 @@ func checkout(t *testing.T, files map[string]string) layout.Checkout {
 
 func write(t *testing.T, c layout.Checkout, name, content string) {
 	t.Helper()
-	file := filepath.Join(c.Root, filepath.FromSlash(name))
+	file := filepath.Join(c.Root, name)
 	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(t, os.WriteFile(file, []byte(content), 0o644))
 }

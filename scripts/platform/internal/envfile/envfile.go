@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 )
@@ -34,7 +35,7 @@ func Write(name, comment string, pairs []Pair) error {
 
 // Replace replaces a file atomically: a reader sees the old content or the new one. Only its owner may read it.
 func Replace(name string, content []byte) error {
-	f, err := os.CreateTemp(dirOf(name), ".new-*") // CreateTemp makes it 0600
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-*") // CreateTemp makes it 0600
 	if err != nil {
 		return err
 	}
@@ -47,13 +48,6 @@ func Replace(name string, content []byte) error {
 		return err
 	}
 	return os.Rename(f.Name(), name)
-}
-
-func dirOf(name string) string {
-	if i := strings.LastIndexAny(name, `/\`); i > 0 {
-		return name[:i]
-	}
-	return "."
 }
 
 func format(p Pair) (string, error) {

@@ -111,7 +111,7 @@ func static(dir, path string) (string, bool) {
 	if dir == "" || strings.Contains(path, "\\") || strings.ContainsRune(path, 0) {
 		return "", false
 	}
-	name := filepath.Join(dir, filepath.FromSlash(filepath.Clean("/"+path)))
+	name := filepath.Join(dir, filepath.Clean("/"+path))
 	info, err := os.Stat(name)
 	if err == nil && info.IsDir() {
 		name = filepath.Join(name, "index.html")

@@ -29,8 +29,8 @@ type Set struct {
 	Shared bool                   // whether all checkouts share one installation, for a set that takes long to unpack
 }
 
-// stamp is the file that is written last. A folder without it, or with another content, is installed anew.
-const stamp = ".installed"
+// marker is the file that is written last. A folder without it, or with another content, is installed anew.
+const marker = ".installed"
 
 // Install installs the set unless it is installed, and returns the folder that holds its node_modules.
 func (s Set) Install(ctx context.Context, c layout.Checkout, out *console.Printer) (string, error) {
@@ -39,7 +39,7 @@ func (s Set) Install(ctx context.Context, c layout.Checkout, out *console.Printe
 		return "", err
 	}
 	dir := s.dir(c, want)
-	if stamped(dir, want) {
+	if isInstalled(dir, want) {
 		return dir, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
@@ -53,13 +53,13 @@ func (s Set) Install(ctx context.Context, c layout.Checkout, out *console.Printe
 		return "", fmt.Errorf("wait for another install of %s: %w", s.What, err)
 	}
 	defer lock.Unlock()
-	if stamped(dir, want) {
+	if isInstalled(dir, want) {
 		return dir, nil
 	}
 	if err := s.install(ctx, c, dir); err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(filepath.Join(dir, stamp), []byte(want), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, marker), []byte(want), 0o644); err != nil {
 		return "", err
 	}
 	step.Done("installed  npm packages: " + s.What)
@@ -85,22 +85,22 @@ const unused = 30 * 24 * time.Hour
 
 // prune removes versions of a shared set other than the one in dir.
 func (s Set) prune(dir string) {
-	stamps, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), s.Name+"-*", stamp))
-	for _, name := range stamps {
+	markers, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), s.Name+"-*", marker))
+	for _, name := range markers {
 		if info, err := os.Stat(name); err == nil && filepath.Dir(name) != dir && time.Since(info.ModTime()) > unused {
 			_ = os.RemoveAll(filepath.Dir(name))
 		}
 	}
 }
 
-// stamped reports whether the folder holds the wanted version, and marks it as used.
-func stamped(dir, want string) bool {
-	have, err := os.ReadFile(filepath.Join(dir, stamp))
+// isInstalled reports whether the folder holds the wanted version, and marks it as used.
+func isInstalled(dir, want string) bool {
+	have, err := os.ReadFile(filepath.Join(dir, marker))
 	if err != nil || string(have) != want {
 		return false
 	}
 	now := time.Now()
-	_ = os.Chtimes(filepath.Join(dir, stamp), now, now) // fails if the file belongs to another user
+	_ = os.Chtimes(filepath.Join(dir, marker), now, now) // fails if the file belongs to another user
 	return true
 }
 
@@ -137,12 +137,12 @@ func (s Set) install(ctx context.Context, c layout.Checkout, dir string) error {
 	return s.After(dir)
 }
 
-// prepare removes the stamp of an older version and copies what npm needs.
+// prepare removes the marker of an older version and copies what npm needs.
 func (s Set) prepare(c layout.Checkout, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(dir, stamp)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(filepath.Join(dir, marker)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	for _, name := range []string{"package.json", "package-lock.json", ".npmrc"} {

@@ -29,7 +29,7 @@ const emptyManifest = `{"name":"none","version":"1.0.0","private":true}`
 
 const emptyLock = `{"name":"none","version":"1.0.0","lockfileVersion":3,"packages":{"":{"name":"none","version":"1.0.0"}}}`
 
-// The set holds no packages, so npm itself runs but asks no registry.
+// The set has no packages, so npm runs without a registry.
 func TestInstallOnceAndAgainWhenItWasCutOff(t *testing.T) {
 	t.Parallel()
 	c := checkout(t, emptyManifest, emptyLock)
@@ -41,7 +41,7 @@ func TestInstallOnceAndAgainWhenItWasCutOff(t *testing.T) {
 		require.Equal(t, c.NPM("none"), dir)
 	}
 	require.Equal(t, 1, runs)
-	require.NoError(t, os.Remove(filepath.Join(c.NPM("none"), stamp)))
+	require.NoError(t, os.Remove(filepath.Join(c.NPM("none"), marker)))
 	_, err := set.Install(t.Context(), c, console.Plain(os.Stderr))
 	require.NoError(t, err)
 	require.Equal(t, 2, runs)
@@ -54,7 +54,7 @@ func TestInstallOnceAndAgainWhenItWasCutOff(t *testing.T) {
 func TestASharedSetIsInstalledOnceForAllCheckouts(t *testing.T) {
 	cache := t.TempDir()
 	t.Setenv("XDG_CACHE_HOME", cache)
-	t.Setenv("HOME", cache) // whose Library/Caches it is on a Mac
+	t.Setenv("HOME", cache) // for macOS, where the cache is in Library/Caches
 	runs := 0
 	set := Set{Name: "none", What: "nothing", After: func(string) error { runs++; return nil }, Shared: true}
 	first, err := set.Install(t.Context(), checkout(t, emptyManifest, emptyLock), console.Plain(os.Stderr))
@@ -66,7 +66,7 @@ func TestASharedSetIsInstalledOnceForAllCheckouts(t *testing.T) {
 	require.Equal(t, 1, runs)
 
 	long := time.Now().Add(-2 * unused)
-	require.NoError(t, os.Chtimes(filepath.Join(first, stamp), long, long))
+	require.NoError(t, os.Chtimes(filepath.Join(first, marker), long, long))
 	other, err := set.Install(t.Context(), checkout(t, emptyManifest, emptyLock+"\n"), console.Plain(os.Stderr))
 	require.NoError(t, err)
 	require.NotEqual(t, first, other)
@@ -74,7 +74,7 @@ func TestASharedSetIsInstalledOnceForAllCheckouts(t *testing.T) {
 	require.NoDirExists(t, first, "no checkout has asked for it for long")
 }
 
-// A lock that lacks what the manifest asks for is refused before any registry is asked.
+// npm refuses a lock file that lacks a package of the manifest, before it calls a registry.
 func TestFailureShowsWhatNpmPrinted(t *testing.T) {
 	t.Parallel()
 	c := checkout(t, `{"name":"none","version":"1.0.0","private":true,"dependencies":{"left-pad":"1.3.0"}}`, emptyLock)
@@ -83,11 +83,11 @@ func TestFailureShowsWhatNpmPrinted(t *testing.T) {
 	require.ErrorContains(t, err, "left-pad@1.3.0")
 	var hint *console.Hint
 	require.ErrorAs(t, err, &hint)
-	_, err = os.Stat(filepath.Join(c.NPM("none"), stamp))
+	_, err = os.Stat(filepath.Join(c.NPM("none"), marker))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-// The lock files must work with any registry, and name exact versions.
+// The lock files must work with any registry, and contain exact versions.
 func TestCommittedSetsArePinnedAndNameNoRegistry(t *testing.T) {
 	t.Parallel()
 	for _, set := range []string{"platform", "postgres15", "supabase", "netlify"} {

@@ -64,7 +64,7 @@ func (p *Platform) migrate(ctx context.Context) error {
 		return fmt.Sprintf("applied    %d migrations, up to %s", len(applied), applied[len(applied)-1]), nil
 	})
 	if len(changed) > 0 {
-		p.Out.Line("WARNING    edited after it was applied, so not what runs (make reset applies all anew): %s", strings.Join(changed, ", "))
+		p.Out.Line("WARNING    edited after it was applied, so the database does not have the change (make reset, then make up, applies it): %s", strings.Join(changed, ", "))
 	}
 	return err
 }
