@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 )
 
@@ -54,7 +56,7 @@ func TestWhatIsForeignIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 			exec(t, d.owner(t), made)
 			before := one[int](t, d.owner(t), objects)
 			err := migrate(t.Context(), d.name)
-			refusal, _ := asPgError(err)
+			refusal, _ := errors.AsType[*pgconn.PgError](err)
 			if name == "ASchema" {
 				require.Equal(t, "42P06", code(err), "%v", err)
 				require.Equal(t, "There is a schema kv that is not of this project. Nothing was changed.", refusal.Message)
@@ -72,7 +74,7 @@ func TestWhatIsForeignIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 			require.NoError(t, migrate(t.Context(), d.name), "the way that it names")
 			upsert(t, d.connect(t), "a", "{}", nil)
 			err = migrate(t.Context(), d.name)
-			refusal, _ = asPgError(err)
+			refusal, _ = errors.AsType[*pgconn.PgError](err)
 			require.Contains(t, refusal.Message, "were applied before", "ours is not called foreign")
 		})
 	}

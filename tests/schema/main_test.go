@@ -22,12 +22,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -301,24 +301,10 @@ func code(err error) string {
 	if err == nil {
 		return ""
 	}
-	if e, ok := asPgError(err); ok {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return e.Code
 	}
 	return "not from Postgres: " + err.Error()
-}
-
-func asPgError(err error) (*pgconn.PgError, bool) {
-	for err != nil {
-		if e, ok := err.(*pgconn.PgError); ok {
-			return e, true
-		}
-		unwrapper, ok := err.(interface{ Unwrap() error })
-		if !ok {
-			return nil, false
-		}
-		err = unwrapper.Unwrap()
-	}
-	return nil, false
 }
 
 // requireCode runs a statement that must fail with the SQLSTATE.
@@ -375,8 +361,4 @@ func random(t testing.TB) *mrand.Rand {
 		}
 	})
 	return mrand.New(mrand.NewPCG(seed, 1))
-}
-
-func quoted(texts []string) string {
-	return "'" + strings.Join(texts, "', '") + "'"
 }

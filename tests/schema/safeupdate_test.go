@@ -2,7 +2,6 @@ package schema
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,118 +33,35 @@ func TestNoFunctionUpdatesOrDeletesWithoutACondition(t *testing.T) {
 	require.Greater(t, functions, 50, "functions that were read")
 }
 
+var (
+	// A comment, a quoted name, or a string (in quotation marks, where '' may stand, or in dollars), with what is in it.
+	lexeme   = regexp.MustCompile(`(?s)--[^\n]*|/\*.*?\*/|"[^"]*"|'((?:[^']|'')*)'|\$\w*\$(.*?)\$\w*\$`)
+	group    = regexp.MustCompile(`\([^()]*\)`)
+	changing = regexp.MustCompile(`\bdelete\s+from\b|\bupdate\s+\S+(?:\s+as\s+\w+)?\s+set\b`)
+	where    = regexp.MustCompile(`\bwhere\b`)
+)
+
 // unconditional gives the update and delete statements without a condition of an SQL text, and those of the strings in it, which may be
 // executed. It takes more for a statement than Postgres would, and never less.
 func unconditional(sql string) (found []string) {
-	tokens := lexSQL(sql)
-	for i, token := range tokens {
-		if token.quoted {
-			found = append(found, unconditional(token.text)...)
-			continue
-		}
-		before := ""
-		if i > 0 {
-			before = tokens[i-1].text
-		}
-		switch {
-		case token.text == "delete" && i+1 < len(tokens) && tokens[i+1].text == "from":
-		case token.text == "update" && !slices.Contains([]string{"for", "key", "do", "or", "before", "after", "of", "on"}, before):
-		default:
-			continue
-		}
-		statement := restOfStatement(tokens[i:])
-		if !slices.Contains(statement, "where") && (token.text == "delete" || slices.Contains(statement, "set")) {
-			found = append(found, strings.Join(statement, " "))
-		}
-	}
-	return found
-}
-
-// restOfStatement gives the words of a statement up to its end, without what stands in parentheses.
-func restOfStatement(tokens []sqlToken) (words []string) {
-	depth := 0
-	for _, token := range tokens {
-		switch {
-		case token.quoted:
-		case token.text == "(":
-			depth++
-		case token.text == ")":
-			depth--
-		case token.text == ";":
-			depth = -1
-		case depth == 0:
-			words = append(words, token.text)
-		}
-		if depth < 0 {
-			break
-		}
-	}
-	return words
-}
-
-type sqlToken struct {
-	text   string // of a word in lower case
-	quoted bool   // a string's content
-}
-
-// lexSQL splits an SQL text into words, strings and single characters. Comments and quoted names are left out.
-func lexSQL(sql string) (tokens []sqlToken) {
-	upTo := func(from int, end string) int {
-		if i := strings.Index(sql[from:], end); i >= 0 {
-			return from + i
-		}
-		return len(sql)
-	}
-	for i := 0; i < len(sql); {
-		rest := sql[i:]
-		switch c := sql[i]; {
-		case strings.HasPrefix(rest, "--"):
-			i = upTo(i, "\n")
-		case strings.HasPrefix(rest, "/*"):
-			i = upTo(i, "*/") + 2
-		case c == '"':
-			i = upTo(i+1, `"`) + 1
-		case c == '\'': // '' within a string: two strings, one after the other
-			end := upTo(i+1, "'")
-			tokens = append(tokens, sqlToken{sql[i+1 : end], true})
-			i = end + 1
-		case c == '$' && dollarTag(rest) != "":
-			tag := dollarTag(rest)
-			end := upTo(i+len(tag), tag)
-			tokens = append(tokens, sqlToken{sql[i+len(tag) : end], true})
-			i = end + len(tag)
-		case isWord(c):
-			end := i
-			for end < len(sql) && isWord(sql[end]) {
-				end++
+	sql = lexeme.ReplaceAllStringFunc(strings.ToLower(sql), func(part string) string {
+		inside := lexeme.FindStringSubmatch(part)
+		found = append(found, unconditional(strings.ReplaceAll(inside[1], "''", "'")+inside[2])...)
+		return " value "
+	})
+	look := func(part string) string {
+		for statement := range strings.SplitSeq(part, ";") {
+			if changing.MatchString(statement) && !where.MatchString(statement) {
+				found = append(found, strings.Join(strings.Fields(statement), " "))
 			}
-			tokens = append(tokens, sqlToken{strings.ToLower(sql[i:end]), false})
-			i = end
-		case c > ' ':
-			tokens = append(tokens, sqlToken{sql[i : i+1], false})
-			i++
-		default:
-			i++
 		}
+		return " value "
 	}
-	return tokens
-}
-
-func isWord(c byte) bool {
-	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c >= 0x80
-}
-
-// dollarTag is the $tag$ that the text begins with, if it does.
-func dollarTag(text string) string {
-	for i := 1; i < len(text); i++ {
-		if text[i] == '$' {
-			return text[:i+1]
-		}
-		if !isWord(text[i]) {
-			break
-		}
+	for group.MatchString(sql) { // from the inside out
+		sql = group.ReplaceAllStringFunc(sql, look)
 	}
-	return ""
+	look(sql)
+	return found
 }
 
 func TestStatementsWithoutAConditionAreFound(t *testing.T) {
