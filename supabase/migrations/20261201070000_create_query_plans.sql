@@ -1,11 +1,11 @@
--- How kv_query finds entries: from a query that Go has parsed and checked to the FROM and WHERE of a statement.
+-- kv_query and kv_list find entries with a statement. These functions write its FROM and WHERE for a query that Go has checked.
 --
--- The statement is put together from the fixed fragments below and positions in the query. What a caller sent is
--- bound: $1 the query, $2 the pairs its index filters name, $3 the words searched for, $4 and $5 the range of keys.
--- Functions of constants become constants when the statement is planned, so an index on a path matches.
+-- The statement has fixed fragments and positions in the query. Everything that a caller sent is bound: $1 is the query, $2 the
+-- pairs that its index filters name, $3 the search, $4 and $5 the range of keys. Functions of constants become constants when
+-- the statement is planned, so an index on a path matches.
 --
--- The planner is not asked what to begin with: it knows nothing of entries that came after the last analyze, and a
--- limit makes it bet on finding rows early. Instead each filter that could lead counts its matches, up to a bound.
+-- The planner does not decide what leads. It knows nothing of entries that came after the last analyze, and with a limit it bets
+-- on finding rows early. Instead, each filter that could lead counts its matches up to a bound.
 create function kv.elements(p_array jsonb) returns jsonb[]
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
@@ -64,7 +64,8 @@ begin
     return v_any;
 end
 $$;
-comment on function kv.search_terms(jsonb, boolean) is 'The words of a search: [[{"text","not","prefix"},...],...], any of all; null where there are none. Without p_phrases, what an entry without positions must match to be looked at by kv.matches_search.';
+comment on function kv.search_terms(jsonb, boolean) is
+    'The words of a search, [[{"text","not","prefix"},...],...]: all words of any branch. Null where there are none. Without p_phrases, it is what an entry without positions must match before kv.matches_search looks at it.';
 
 create function kv.has_phrase(p_query tsquery) returns boolean
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -73,7 +74,7 @@ begin
     return p_query::text ~ '<(-|[0-9]+)>'; -- no word has such signs in it
 end
 $$;
-comment on function kv.has_phrase(tsquery) is 'Whether words are to be in a row.';
+comment on function kv.has_phrase(tsquery) is 'Whether the search has a phrase.';
 
 create function kv.search_query(p_search jsonb) returns tsquery
     language plpgsql immutable strict security invoker set search_path = ''
@@ -89,7 +90,8 @@ begin
     return (v_exact && !! '''*'''::tsquery) || ('''*'''::tsquery && kv.search_terms(p_search, false));
 end
 $$;
-comment on function kv.search_query(jsonb) is 'What the words of an entry must match. With a phrase, and where positions are missing ("*", see kv.search_vector), kv.matches_search decides about what matches.';
+comment on function kv.search_query(jsonb) is
+    'What the search column of an entry must match. If the search has a phrase, kv.matches_search decides for entries without positions ("*", see kv.search_vector).';
 
 create function kv.matches_search(p_document jsonb, p_search jsonb) returns boolean
     language plpgsql immutable strict security invoker set search_path = ''
@@ -116,7 +118,7 @@ begin
     return false;
 end
 $$;
-comment on function kv.matches_search(jsonb, jsonb) is 'Whether the document''s own text is what a search asks for.';
+comment on function kv.matches_search(jsonb, jsonb) is 'Whether the text of the document matches a search.';
 
 create function kv.time_column(p_path text) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -125,7 +127,8 @@ begin
     return case p_path when 'createdAt' then 'created_at' when 'updatedAt' then 'updated_at' end;
 end
 $$;
-comment on function kv.time_column(text) is 'The column of kv_store with a time of the entry''s own; the index kv_store_<column> keeps its order. Null for any other path.';
+comment on function kv.time_column(text) is
+    'The column of kv_store for createdAt or updatedAt, null for any other path. The index kv_store_<column> keeps its order.';
 
 create function kv.entry_field(p_path text) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -135,7 +138,8 @@ begin
         else 'to_char(s.' || kv.time_column(p_path) || ' at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'')' end;
 end
 $$;
-comment on function kv.entry_field(text) is 'The expression that shows a field of the entry''s own (key, createdAt, updatedAt) of a row s; null for any other path.';
+comment on function kv.entry_field(text) is
+    'The expression for the entry''s own key, createdAt or updatedAt, from a row s. Null for any other path.';
 
 create function kv.entry_field_condition(p_path text, p_op text, p_value text) returns text
     language plpgsql immutable strict security invoker set search_path = ''
@@ -160,7 +164,8 @@ begin
         end;
 end
 $$;
-comment on function kv.entry_field_condition(text, text, text) is 'A condition on a field of the entry''s own. Its value is text, or milliseconds since 1970 where times are compared.';
+comment on function kv.entry_field_condition(text, text, text) is
+    'A condition on one of the entry''s own fields. The value is a text, or milliseconds since 1970 where times are compared.';
 
 create function kv.query_where(p_where jsonb) returns text[]
     language plpgsql immutable strict security invoker set search_path = ''
@@ -200,7 +205,8 @@ begin
     return v_conditions;
 end
 $$;
-comment on function kv.query_where(jsonb) is 'A condition on s, a row of kv_store, for each element of where. <key> stands for its key, from wherever that is read. An operator is added here and in pkg/kv (operators).';
+comment on function kv.query_where(jsonb) is
+    'A condition on a row s of kv_store for each element of where. <key> stands for the key, wherever it is read from. An operator is added here and in pkg/kv (operators).';
 
 create function kv.serving_index(p_condition jsonb) returns text
     language plpgsql stable strict security invoker set search_path = ''
@@ -216,7 +222,7 @@ begin
         end;
 end
 $$;
-comment on function kv.serving_index(jsonb) is 'The index of kv_store of which a condition of where is a range; null where there is none.';
+comment on function kv.serving_index(jsonb) is 'The index of kv_store that can serve the condition as a range, or null.';
 
 create function kv.filter_parts(p_filter jsonb) returns setof jsonb
     language plpgsql immutable strict security invoker set search_path = ''
@@ -244,7 +250,7 @@ begin
 end
 $$;
 comment on function kv.filter_parts(jsonb) is
-    'What must all hold for a filter on indexes (pkg/kv, IndexFilter) to hold: {"pair"} and {"exact"} are one index, an array is any of its elements, {"none"} is none of them.';
+    'The parts of an index filter (IndexFilter in pkg/kv) that must all hold. {"pair"} and {"exact"} are one index. An array holds when one element does, {"none"} when no element does.';
 
 create function kv.query_filters(p_query jsonb) returns jsonb
     language plpgsql immutable strict security invoker set search_path = ''
@@ -257,7 +263,7 @@ begin
             from (values (p_query -> 'indexes'), (p_query -> 'indexKeys')) as filters (filter), kv.filter_parts(nullif(filter, 'null')) as part);
 end
 $$;
-comment on function kv.query_filters(jsonb) is 'The filters on indexes of a query that must all hold, as kv.filter_parts has them.';
+comment on function kv.query_filters(jsonb) is 'The parts of a query''s index filters that must all hold, as kv.filter_parts returns them.';
 
 create function kv.query_index(
     p_filter jsonb, p_positions jsonb, p_counts bigint[],
@@ -313,7 +319,7 @@ begin
 end
 $$;
 comment on function kv.query_index(jsonb, jsonb, bigint[]) is
-    'Of a filter on indexes: its condition on <key>; the pairs whose postings together hold every match (null: none do), how many those are, and whether they hold nothing else. p_positions: see kv.query_pairs.';
+    'An index filter''s condition on <key>. The postings of the pairs in cover together have every match (null: no pairs do); cost is how many there are, and exact says that they have nothing else. p_positions comes from kv.query_pairs.';
 
 create type kv.query_plan as (
     ordered_by text,       -- what keeps the order: key, time, or path, where an index was made for it; or none
@@ -354,10 +360,11 @@ begin
     end loop;
 end
 $$;
-comment on function kv.query_pairs(jsonb) is 'The pairs of key and member that the indexes in filters name; and by the text of each of these, the first and the last position of its own.';
+comment on function kv.query_pairs(jsonb) is
+    'The pairs of key and member that the indexes in filters name. positions has the first and the last of each index, by the index''s text.';
 
--- An index lists all matches before the first one. So where matches are common among the first keys, kv_query reads in key order
--- until the page is full. What either way reads is estimated from that sample; where the matches are far fewer, they are counted.
+-- An index lists all matches before the first one. Where matches are common among the first keys, reading in key order until the
+-- page is full may be less. That sample gives an estimate of both; if all matches are far fewer, they are counted.
 create function kv.query_count(p_query jsonb, p_plan kv.query_plan, p_condition text, p_limit integer) returns bigint
     language plpgsql stable security invoker set search_path = ''
 as $$
@@ -391,7 +398,7 @@ begin
 end
 $$;
 comment on function kv.query_count(jsonb, kv.query_plan, text, integer) is
-    'How many entries meet a condition that an index serves, up to a limit: the limit, from a sample, where reading in order fills the page with less.';
+    'How many entries meet a condition that an index serves, up to p_limit. The result is p_limit where reading in key order fills the page with less.';
 
 create function kv.query_plan(p_query jsonb, p_trusting boolean default false) returns kv.query_plan
     language plpgsql stable security invoker set search_path = ''
@@ -567,7 +574,8 @@ begin
     return v_plan;
 end
 $$;
-comment on function kv.query_plan(jsonb, boolean) is 'How to find the entries of a query. p_trusting: Postgres may choose how to read a prefix in order by time, which saves counting.';
+comment on function kv.query_plan(jsonb, boolean) is
+    'How to find the entries of a query. With p_trusting, Postgres chooses how to read a prefix in order by time, which saves counting.';
 
 create function kv.query_source(p_plan kv.query_plan, p_pair integer, p_row boolean) returns text
     language plpgsql immutable security invoker set search_path = ''
@@ -624,4 +632,4 @@ begin
 end
 $$;
 comment on function kv.query_source_in_key_order(kv.query_plan, text, boolean) is
-    'The same for a page in key order, of $6 entries from $7 on: each list of postings that leads is read in it only as far as the page needs.';
+    'kv.query_source for a page in key order, of $6 entries from $7 on. Each list of postings is read only as far as the page needs.';

@@ -1,4 +1,4 @@
--- kv-query in one round trip: the keys of a page first, then the answer from their rows; or aggregates.
+-- kv-query in one round trip: first the keys of a page, then the response from their rows; or aggregates.
 create function kv.query_sort(p_sort jsonb, out columns text, out order_by text)
     language plpgsql immutable strict security invoker set search_path = ''
 as $$
@@ -24,7 +24,8 @@ begin
     order_by := concat_ws(', ', order_by, 'key ' || v_way);
 end
 $$;
-comment on function kv.query_sort(jsonb) is 'The columns to sort by, and their order: at a path numbers first, then text (as far as 200 characters), the rest, and what is absent.';
+comment on function kv.query_sort(jsonb) is
+    'The columns to sort by, and their order. At a path, numbers come first, then strings (their first 200 characters), then other values, then entries without one.';
 
 create function kv.query_after(p_query jsonb, p_at text, p_key text) returns text
     language plpgsql immutable strict security invoker set search_path = ''
@@ -44,7 +45,8 @@ begin
         end;
 end
 $$;
-comment on function kv.query_after(jsonb, text, text) is 'The condition that an entry follows the cursor: on its time and key, or on the columns of kv.query_sort.';
+comment on function kv.query_after(jsonb, text, text) is
+    'The condition that an entry comes after the cursor. p_at and p_key are the time and the key to compare; other orders use the columns of kv.query_sort.';
 
 create function kv.query_statement(p_query jsonb, p_plan kv.query_plan, p_columns text, p_row boolean) returns text
     language plpgsql immutable security invoker set search_path = ''
@@ -70,7 +72,7 @@ begin
 end
 $$;
 comment on function kv.query_statement(jsonb, kv.query_plan, text, boolean) is
-    'The statement that finds the entries of a page in their order, $6 of them from $7 on: key, and p_columns of a row s, which p_row asks for. What no index keeps in order is looked at whole and sorted.';
+    'The statement that finds $6 entries from $7 on, in their order: their key, and p_columns of a row s, which p_row asks for. An order that no index keeps takes all matches and sorts them.';
 
 create function kv.query_page(p_query jsonb, p_plan kv.query_plan, p_statement text, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable security invoker set search_path = ''
@@ -83,7 +85,8 @@ begin
     return v_keys;
 end
 $$;
-comment on function kv.query_page(jsonb, kv.query_plan, text, bigint, bigint) is 'The keys that a statement finds; $6 is its limit, $7 its offset.';
+comment on function kv.query_page(jsonb, kv.query_plan, text, bigint, bigint) is
+    'The keys that a statement finds. $6 is its limit, $7 its offset.';
 
 create function kv.query_keys_by_number(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable security invoker set search_path = ''
@@ -118,7 +121,7 @@ begin
 end
 $$;
 comment on function kv.query_keys_by_number(jsonb, kv.query_plan, bigint, bigint) is
-    'The keys of a page in the order of an index of kv_index_path: its numbers, and where they end, the rest.';
+    'The keys of a page in the order of an index of kv_index_path: the numbers, and after the last one the other entries.';
 
 create function kv.query_keys_by_relevance(p_query jsonb, p_limit bigint, p_offset bigint, out keys text[], out cut boolean)
     language plpgsql stable security invoker set search_path = ''
@@ -137,7 +140,8 @@ begin
         order by ts_rank(s.search, v_words) desc, f.key collate "C" limit p_limit offset p_offset) as ranked;
 end
 $$;
-comment on function kv.query_keys_by_relevance(jsonb, bigint, bigint) is 'The keys of a page, best match first, among the first 10,000 matches by key; cut where there were more.';
+comment on function kv.query_keys_by_relevance(jsonb, bigint, bigint) is
+    'The keys of a page, best match first. Only the first 10,000 matches by key are ranked; cut says that there were more.';
 
 create function kv.query_keys(p_query jsonb, p_limit bigint, p_offset bigint, out keys text[], out cursors boolean, out cut boolean)
     language plpgsql stable security invoker set search_path = ''
@@ -157,7 +161,8 @@ begin
         else kv.query_page(p_query, v_plan, kv.query_statement(p_query, v_plan, '', false), p_limit, p_offset) end;
 end
 $$;
-comment on function kv.query_keys(jsonb, bigint, bigint) is 'The keys of a page; cursors: whether the order has any; cut: see kv.query_keys_by_relevance.';
+comment on function kv.query_keys(jsonb, bigint, bigint) is
+    'The keys of a page. cursors: the order has cursors. cut: see kv.query_keys_by_relevance.';
 
 create function kv.format_cursor(p_question text, p_position json, p_key text) returns text
     language plpgsql immutable security invoker set search_path = ''
@@ -166,7 +171,8 @@ begin
     return translate(encode(convert_to(json_build_object('question', p_question, 'position', p_position, 'key', p_key)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
 end
 $$;
-comment on function kv.format_cursor(text, json, text) is 'The cursor of a page (pkg/kv, Cursor): base64url of JSON. p_question is the digest of what the page answers, position and key are those of its last entry.';
+comment on function kv.format_cursor(text, json, text) is
+    'The cursor of a page (Cursor in pkg/kv): base64url of JSON. p_question is the digest of what the page answers; p_position and p_key are those of its last entry.';
 
 create function kv.query_cursor(p_query jsonb, p_question text, p_key text) returns text
     language plpgsql stable security invoker set search_path = ''
@@ -190,7 +196,7 @@ begin
         else json_build_array(case when v_row.document #> v_path is null then 3 else 2 end, null) end, p_key);
 end
 $$;
-comment on function kv.query_cursor(jsonb, text, text) is 'The cursor of a page that ended with the entry.';
+comment on function kv.query_cursor(jsonb, text, text) is 'The cursor of a page whose last entry has the key.';
 
 create function kv.query_notices(p_notices text[]) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -199,7 +205,7 @@ begin
     return case when p_notices = '{}' then '' else ',"notices":[' || array_to_string(p_notices, ',') || ']' end;
 end
 $$;
-comment on function kv.query_notices(text[]) is 'The field with the notices of an answer, after a comma; nothing where there are none.';
+comment on function kv.query_notices(text[]) is 'The field with the notices of a response, after a comma. Empty where there are none.';
 
 create function kv.query_paths(p_query jsonb) returns text[]
     language plpgsql immutable strict security invoker set search_path = ''
@@ -261,7 +267,8 @@ begin
     return v_notices;
 end
 $$;
-comment on function kv.query_unseen(jsonb) is 'Notices of what a query does not see: values that are not searched, and what stands in for something else at one of its paths. Counted up to a bound, and whatever where says.';
+comment on function kv.query_unseen(jsonb) is
+    'Notices about values that a query cannot see: those that are not searched, and those of which something at one of its paths was replaced. Counted up to a bound, regardless of where.';
 
 create function kv.query_results(p_query jsonb, p_question text) returns text
     language plpgsql stable security invoker set search_path = ''
@@ -326,9 +333,9 @@ begin
         || kv.query_notices(v_notices) || '}';
 end
 $$;
-comment on function kv.query_results(jsonb, text) is 'The answer to a query for entries.';
+comment on function kv.query_results(jsonb, text) is 'The response to a query for entries.';
 
--- Inside a string of JSON no quotation mark follows a comma without a backslash between them.
+-- The pattern cannot match inside a JSON string, where a backslash precedes each quotation mark.
 create function kv.cut_notices(p_aggregates text) returns text[]
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
@@ -337,7 +344,7 @@ begin
         else array['{"code":"text_cut","message":"text is compared and shown up to its 200th character, and some of it is longer"}'] end;
 end
 $$;
-comment on function kv.cut_notices(text) is 'The notice that some min or max is not the whole text, if one is not.';
+comment on function kv.cut_notices(text) is 'The notice that the text of some min or max was cut.';
 
 -- Text is compared up to its 200th character; the 201st tells that there is more.
 create function kv.query_aggregate(p_aggregates jsonb) returns text
@@ -422,7 +429,7 @@ exception
         raise exception using errcode = 'PT400', message = 'the numbers are too large to be added up';
 end
 $$;
-comment on function kv.query_aggregates(jsonb) is 'The answer to a query for aggregates.';
+comment on function kv.query_aggregates(jsonb) is 'The response to a query for aggregates.';
 
 create function kv.query(p_query jsonb, p_question text) returns text
     language plpgsql stable security invoker
@@ -438,7 +445,7 @@ begin
     return case when p_query -> 'aggregate' = '[]' then kv.query_results(p_query, p_question) else kv.query_aggregates(p_query) end;
 end
 $$;
-comment on function kv.query(jsonb, text) is 'The answer of kv-query.';
+comment on function kv.query(jsonb, text) is 'The response of kv-query.';
 
 create function public.kv_query(p_query jsonb, p_question text, p_since text default null) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker
@@ -450,6 +457,6 @@ begin
 end
 $$;
 comment on function public.kv_query(jsonb, text, text) is
-    'The answer of kv-query to a query that was checked and is complete (pkg/kv, Query); p_question is the digest of what it asks. p_since: see kv_get.';
+    'The response of kv-query to a query that Go has checked and completed (Query in pkg/kv). p_question is the digest of what it asks. p_since: see kv_get.';
 revoke all on function public.kv_query(jsonb, text, text) from public, anon, authenticated;
 grant execute on function public.kv_query(jsonb, text, text) to service_role;

@@ -1,6 +1,6 @@
--- kv-list in one round trip: the entries that kv_query finds, written as far as they fit.
+-- kv-list in one round trip. It finds entries with the statement of kv_query, and writes as many as fit.
 
--- These two are inlined.
+-- Postgres inlines the next two.
 create function kv.list_cost(p_key text, p_bytes integer, p_is_index boolean) returns bigint
     language sql stable security invoker
 as $$
@@ -36,7 +36,7 @@ begin
         || '}';
 end
 $$;
-comment on function kv.write_list(jsonb, text, text[], boolean, text, boolean) is 'The answer of kv-list with these keys, and, of a page, whether more entries follow.';
+comment on function kv.write_list(jsonb, text, text[], boolean, text, boolean) is 'The response of kv-list with these keys. For a page, p_more says whether more entries follow.';
 
 -- The lists that are asked for most: entries in key order, under a prefix or in one index, all of them or a page. Their statements are
 -- planned once. Finding a plan for a query (kv.query_plan) takes several times as long as reading such a page.
@@ -181,11 +181,11 @@ begin
 end
 $$;
 comment on function public.kv_list(jsonb, boolean, text, text) is
-    'The answer of kv-list to a query that was checked and is complete (pkg/kv, Query), in order by key or by a time; a limit of 0 is none. The other arguments are those of kv_query.';
+    'The response of kv-list to a query that Go has checked and completed (Query in pkg/kv), in order by key or by a time. A limit of 0 means no limit. The other arguments are those of kv_query.';
 revoke all on function public.kv_list(jsonb, boolean, text, text) from public, anon, authenticated;
 grant execute on function public.kv_list(jsonb, boolean, text, text) to service_role;
 
--- What a new instance loads before anybody asks.
+-- A new instance loads these before anybody asks.
 create function public.kv_warm_list(p_lists jsonb, p_bytes bigint) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = ''
 as $$
@@ -199,7 +199,7 @@ begin
         begin
             v_answer := kv.list(v_list -> 'p_query', (v_list -> 'p_values')::boolean, v_list ->> 'p_question');
             v_bytes := v_bytes + octet_length(v_answer);
-        exception when sqlstate 'PT413' then -- too large for any answer; nobody will get it later either
+        exception when sqlstate 'PT413' then -- too large for a response, and so it will be later
             v_answer := null;
         end;
         v_answers := v_answers || case when v_bytes <= p_bytes then v_answer end;
@@ -208,6 +208,6 @@ begin
 end
 $$;
 comment on function public.kv_warm_list(jsonb, bigint) is
-    'kv_changes, a line break, and the answers of kv_list to arguments of it, in order: null for one that is too large, and for those that do not fit into so many bytes.';
+    'kv_changes, a line break, and the responses of kv_list to the arguments in p_lists, in order. Null stands for one that is too large, and for those beyond p_bytes together.';
 revoke all on function public.kv_warm_list(jsonb, bigint) from public, anon, authenticated;
 grant execute on function public.kv_warm_list(jsonb, bigint) to service_role;
