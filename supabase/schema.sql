@@ -315,7 +315,7 @@ create function public.kv_index_path_statement(p_path text, p_concurrently boole
     language sql immutable strict set search_path="";
 -- service_role: execute
 
--- The answer of kv-list to a query that was checked and is complete (pkg/kv, Query), in order by key or by a time; a limit of 0 is none. The other arguments are those of kv_query.
+-- The response of kv-list to a query that Go has checked and completed (Query in pkg/kv), in order by key or by a time. A limit of 0 means no limit. The other arguments are those of kv_query.
 create function public.kv_list(p_query jsonb, p_values boolean, p_question text, p_since text DEFAULT NULL::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="";
 -- service_role: execute
@@ -380,7 +380,7 @@ create function public.kv_prune_log() returns bigint
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- The answer of kv-query to a query that was checked and is complete (pkg/kv, Query); p_question is the digest of what it asks. p_since: see kv_get.
+-- The response of kv-query to a query that Go has checked and completed (Query in pkg/kv). p_question is the digest of what it asks. p_since: see kv_get.
 create function public.kv_query(p_query jsonb, p_question text, p_since text DEFAULT NULL::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set statement_timeout=10s;
 -- service_role: execute
@@ -420,7 +420,7 @@ create function public.kv_warm_get(p_keys text[], p_prefixes text[], p_entries i
     language plpgsql stable set search_path="" set enable_seqscan=off;
 -- service_role: execute
 
--- kv_changes, a line break, and the answers of kv_list to arguments of it, in order: null for one that is too large, and for those that do not fit into so many bytes.
+-- kv_changes, a line break, and the responses of kv_list to the arguments in p_lists, in order. Null stands for one that is too large, and for those beyond p_bytes together.
 create function public.kv_warm_list(p_lists jsonb, p_bytes bigint) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="";
 -- service_role: execute
@@ -455,7 +455,7 @@ create function kv.clear_index() returns trigger
 create function kv.count_delete() returns trigger
     language plpgsql volatile set search_path="";
 
--- The notice that some min or max is not the whole text, if one is not.
+-- The notice that the text of some min or max was cut.
 create function kv.cut_notices(p_aggregates text) returns text[]
     language plpgsql immutable strict parallel safe set search_path="";
 
@@ -489,11 +489,11 @@ create function kv.element_texts(p_array jsonb) returns text[]
 create function kv.elements(p_array jsonb) returns jsonb[]
     language plpgsql immutable strict parallel safe set search_path="";
 
--- The expression that shows a field of the entry's own (key, createdAt, updatedAt) of a row s; null for any other path.
+-- The expression for the entry's own key, createdAt or updatedAt, from a row s. Null for any other path.
 create function kv.entry_field(p_path text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- A condition on a field of the entry's own. Its value is text, or milliseconds since 1970 where times are compared.
+-- A condition on one of the entry's own fields. The value is a text, or milliseconds since 1970 where times are compared.
 create function kv.entry_field_condition(p_path text, p_op text, p_value text) returns text
     language plpgsql immutable strict set search_path="";
 
@@ -505,11 +505,11 @@ create function kv.epoch() returns text
 create function kv.exact_part(p_value json, p_path text[]) returns text
     language plpgsql immutable strict set search_path="";
 
--- What must all hold for a filter on indexes (pkg/kv, IndexFilter) to hold: {"pair"} and {"exact"} are one index, an array is any of its elements, {"none"} is none of them.
+-- The parts of an index filter (IndexFilter in pkg/kv) that must all hold. {"pair"} and {"exact"} are one index. An array holds when one element does, {"none"} when no element does.
 create function kv.filter_parts(p_filter jsonb) returns SETOF jsonb
     language plpgsql immutable strict set search_path="";
 
--- The cursor of a page (pkg/kv, Cursor): base64url of JSON. p_question is the digest of what the page answers, position and key are those of its last entry.
+-- The cursor of a page (Cursor in pkg/kv): base64url of JSON. p_question is the digest of what the page answers; p_position and p_key are those of its last entry.
 create function kv.format_cursor(p_question text, p_position json, p_key text) returns text
     language plpgsql immutable set search_path="";
 
@@ -521,7 +521,7 @@ create function kv.format_pairs(p_pairs text[]) returns text[]
 create function kv.has_path_index(p_path text[]) returns boolean
     language plpgsql stable strict set search_path="";
 
--- Whether words are to be in a row.
+-- Whether the search has a phrase.
 create function kv.has_phrase(p_query tsquery) returns boolean
     language plpgsql immutable strict parallel safe set search_path="";
 
@@ -597,7 +597,7 @@ create function kv.log_truncate() returns trigger
 create function kv.mark_deleted(p_key text) returns void
     language plpgsql volatile set search_path="";
 
--- Whether the document's own text is what a search asks for.
+-- Whether the text of the document matches a search.
 create function kv.matches_search(p_document jsonb, p_search jsonb) returns boolean
     language plpgsql immutable strict set search_path="";
 
@@ -669,11 +669,11 @@ create function kv.postings_of(p_pairs text[]) returns TABLE(index_key text, mem
 create function kv.prefix_end(p_prefix text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- The answer of kv-query.
+-- The response of kv-query.
 create function kv.query(p_query jsonb, p_question text) returns text
     language plpgsql stable set search_path="" set enable_seqscan=off set enable_sort=off set enable_hashjoin=off set enable_nestloop=off set jit=off set max_parallel_workers_per_gather=0;
 
--- The condition that an entry follows the cursor: on its time and key, or on the columns of kv.query_sort.
+-- The condition that an entry comes after the cursor. p_at and p_key are the time and the key to compare; other orders use the columns of kv.query_sort.
 create function kv.query_after(p_query jsonb, p_at text, p_key text) returns text
     language plpgsql immutable strict set search_path="";
 
@@ -681,47 +681,47 @@ create function kv.query_after(p_query jsonb, p_at text, p_key text) returns tex
 create function kv.query_aggregate(p_aggregates jsonb) returns text
     language plpgsql immutable strict set search_path="";
 
--- The answer to a query for aggregates.
+-- The response to a query for aggregates.
 create function kv.query_aggregates(p_query jsonb) returns text
     language plpgsql stable set search_path="";
 
--- How many entries meet a condition that an index serves, up to a limit: the limit, from a sample, where reading in order fills the page with less.
+-- How many entries meet a condition that an index serves, up to p_limit. The result is p_limit where reading in key order fills the page with less.
 create function kv.query_count(p_query jsonb, p_plan kv.query_plan, p_condition text, p_limit integer) returns bigint
     language plpgsql stable set search_path="";
 
--- The cursor of a page that ended with the entry.
+-- The cursor of a page whose last entry has the key.
 create function kv.query_cursor(p_query jsonb, p_question text, p_key text) returns text
     language plpgsql stable set search_path="";
 
--- The filters on indexes of a query that must all hold, as kv.filter_parts has them.
+-- The parts of a query's index filters that must all hold, as kv.filter_parts returns them.
 create function kv.query_filters(p_query jsonb) returns jsonb
     language plpgsql immutable strict set search_path="";
 
--- Of a filter on indexes: its condition on <key>; the pairs whose postings together hold every match (null: none do), how many those are, and whether they hold nothing else. p_positions: see kv.query_pairs.
+-- An index filter's condition on <key>. The postings of the pairs in cover together have every match (null: no pairs do); cost is how many there are, and exact says that they have nothing else. p_positions comes from kv.query_pairs.
 create function kv.query_index(p_filter jsonb, p_positions jsonb, p_counts bigint[], OUT condition text, OUT cover integer[], OUT cost bigint, OUT exact boolean) returns record
     language plpgsql immutable set search_path="";
 
--- The keys of a page; cursors: whether the order has any; cut: see kv.query_keys_by_relevance.
+-- The keys of a page. cursors: the order has cursors. cut: see kv.query_keys_by_relevance.
 create function kv.query_keys(p_query jsonb, p_limit bigint, p_offset bigint, OUT keys text[], OUT cursors boolean, OUT cut boolean) returns record
     language plpgsql stable set search_path="";
 
--- The keys of a page in the order of an index of kv_index_path: its numbers, and where they end, the rest.
+-- The keys of a page in the order of an index of kv_index_path: the numbers, and after the last one the other entries.
 create function kv.query_keys_by_number(p_query jsonb, p_plan kv.query_plan, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable set search_path="";
 
--- The keys of a page, best match first, among the first 10,000 matches by key; cut where there were more.
+-- The keys of a page, best match first. Only the first 10,000 matches by key are ranked; cut says that there were more.
 create function kv.query_keys_by_relevance(p_query jsonb, p_limit bigint, p_offset bigint, OUT keys text[], OUT cut boolean) returns record
     language plpgsql stable set search_path="";
 
--- The field with the notices of an answer, after a comma; nothing where there are none.
+-- The field with the notices of a response, after a comma. Empty where there are none.
 create function kv.query_notices(p_notices text[]) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- The keys that a statement finds; $6 is its limit, $7 its offset.
+-- The keys that a statement finds. $6 is its limit, $7 its offset.
 create function kv.query_page(p_query jsonb, p_plan kv.query_plan, p_statement text, p_limit bigint, p_offset bigint) returns text[]
     language plpgsql stable set search_path="";
 
--- The pairs of key and member that the indexes in filters name; and by the text of each of these, the first and the last position of its own.
+-- The pairs of key and member that the indexes in filters name. positions has the first and the last of each index, by the index's text.
 create function kv.query_pairs(p_filters jsonb, OUT pairs text[], OUT positions jsonb) returns record
     language plpgsql stable set search_path="";
 
@@ -729,15 +729,15 @@ create function kv.query_pairs(p_filters jsonb, OUT pairs text[], OUT positions 
 create function kv.query_paths(p_query jsonb) returns text[]
     language plpgsql immutable strict set search_path="";
 
--- How to find the entries of a query. p_trusting: Postgres may choose how to read a prefix in order by time, which saves counting.
+-- How to find the entries of a query. With p_trusting, Postgres chooses how to read a prefix in order by time, which saves counting.
 create function kv.query_plan(p_query jsonb, p_trusting boolean DEFAULT false) returns kv.query_plan
     language plpgsql stable set search_path="";
 
--- The answer to a query for entries.
+-- The response to a query for entries.
 create function kv.query_results(p_query jsonb, p_question text) returns text
     language plpgsql stable set search_path="";
 
--- The columns to sort by, and their order: at a path numbers first, then text (as far as 200 characters), the rest, and what is absent.
+-- The columns to sort by, and their order. At a path, numbers come first, then strings (their first 200 characters), then other values, then entries without one.
 create function kv.query_sort(p_sort jsonb, OUT columns text, OUT order_by text) returns record
     language plpgsql immutable strict set search_path="";
 
@@ -745,19 +745,19 @@ create function kv.query_sort(p_sort jsonb, OUT columns text, OUT order_by text)
 create function kv.query_source(p_plan kv.query_plan, p_pair integer, p_row boolean) returns text
     language plpgsql immutable set search_path="";
 
--- The same for a page in key order, of $6 entries from $7 on: each list of postings that leads is read in it only as far as the page needs.
+-- kv.query_source for a page in key order, of $6 entries from $7 on. Each list of postings is read only as far as the page needs.
 create function kv.query_source_in_key_order(p_plan kv.query_plan, p_way text, p_row boolean) returns text
     language plpgsql immutable set search_path="";
 
--- The statement that finds the entries of a page in their order, $6 of them from $7 on: key, and p_columns of a row s, which p_row asks for. What no index keeps in order is looked at whole and sorted.
+-- The statement that finds $6 entries from $7 on, in their order: their key, and p_columns of a row s, which p_row asks for. An order that no index keeps takes all matches and sorts them.
 create function kv.query_statement(p_query jsonb, p_plan kv.query_plan, p_columns text, p_row boolean) returns text
     language plpgsql immutable set search_path="";
 
--- Notices of what a query does not see: values that are not searched, and what stands in for something else at one of its paths. Counted up to a bound, and whatever where says.
+-- Notices about values that a query cannot see: those that are not searched, and those of which something at one of its paths was replaced. Counted up to a bound, regardless of where.
 create function kv.query_unseen(p_query jsonb) returns text[]
     language plpgsql stable strict set search_path="";
 
--- A condition on s, a row of kv_store, for each element of where. <key> stands for its key, from wherever that is read. An operator is added here and in pkg/kv (operators).
+-- A condition on a row s of kv_store for each element of where. <key> stands for the key, wherever it is read from. An operator is added here and in pkg/kv (operators).
 create function kv.query_where(p_where jsonb) returns text[]
     language plpgsql immutable strict set search_path="";
 
@@ -787,11 +787,11 @@ create function kv.row_revision(p_key text) returns text
 create function kv.schema_version() returns text
     language sql immutable parallel safe set search_path="";
 
--- What the words of an entry must match. With a phrase, and where positions are missing ("*", see kv.search_vector), kv.matches_search decides about what matches.
+-- What the search column of an entry must match. If the search has a phrase, kv.matches_search decides for entries without positions ("*", see kv.search_vector).
 create function kv.search_query(p_search jsonb) returns tsquery
     language plpgsql immutable strict set search_path="";
 
--- The words of a search: [[{"text","not","prefix"},...],...], any of all; null where there are none. Without p_phrases, what an entry without positions must match to be looked at by kv.matches_search.
+-- The words of a search, [[{"text","not","prefix"},...],...]: all words of any branch. Null where there are none. Without p_phrases, it is what an entry without positions must match before kv.matches_search looks at it.
 create function kv.search_terms(p_search jsonb, p_phrases boolean) returns tsquery
     language plpgsql immutable strict set search_path="";
 
@@ -799,7 +799,7 @@ create function kv.search_terms(p_search jsonb, p_phrases boolean) returns tsque
 create function kv.search_vector(p_document jsonb, p_bytes integer) returns tsvector
     language plpgsql immutable set search_path="";
 
--- The index of kv_store of which a condition of where is a range; null where there is none.
+-- The index of kv_store that can serve the condition as a range, or null.
 create function kv.serving_index(p_condition jsonb) returns text
     language plpgsql stable strict set search_path="";
 
@@ -814,7 +814,7 @@ create function kv.set_revision() returns trigger
 create function kv.text_at(p_document jsonb, p_path text[]) returns text
     language sql immutable parallel safe;
 
--- The column of kv_store with a time of the entry's own; the index kv_store_<column> keeps its order. Null for any other path.
+-- The column of kv_store for createdAt or updatedAt, null for any other path. The index kv_store_<column> keeps its order.
 create function kv.time_column(p_path text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
@@ -836,7 +836,7 @@ create function kv.update_postings() returns trigger
 create function kv.without_member_count(p_revision text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- The answer of kv-list with these keys, and, of a page, whether more entries follow.
+-- The response of kv-list with these keys. For a page, p_more says whether more entries follow.
 create function kv.write_list(p_query jsonb, p_question text, p_keys text[], p_values boolean, p_data text, p_more boolean) returns text
     language plpgsql stable set search_path="";
 
