@@ -26,8 +26,8 @@ type ListQuery struct {
 func (q ListQuery) ByKey() bool { return q.Sort.order() == byKey }
 
 // Question is the digest of what is asked, wherever the page begins and whatever is shown of it: the [Cursor.Question] of its
-// cursors. Filters that are named twice or in another order are the same.
-func (q ListQuery) Question() string { return q.query().question() }
+// cursors, which no [Query] takes. Filters that are named twice or in another order are the same.
+func (q ListQuery) Question() string { return digest([]string{"list", q.query().question()}) }
 
 // query is the query that finds the entries. Its Limit is 0 where the list has none.
 func (q ListQuery) query() Query {

@@ -218,7 +218,7 @@ func TestGrants(t *testing.T) {
 // the addresses and filters of PostgREST, and patterns.
 var injections = []string{
 	`'; drop table kv.member; --`, `' or '1'='1`, `\'; select pg_sleep(20); --`, `$$; select pg_sleep(20); $$`, `") or true --`, `%`, `_`, `*`, `\`, `"`, `'`, `''`,
-	`{"a","b"}`, `{}`, `{`, `}`, `,`, `a),or(key.neq.x`, `eq.x`, `key=eq.x&select=*`, `not.is.null`, `../kv_store`, `/rpc/kv_delete?p_key=x`, `%27%20or%201=1--`, `%00`, `null`, `NULL`, `true`,
+	`{"a","b"}`, `{}`, `{`, `}`, `,`, `a),or(key.neq.x`, `eq.x`, `key=eq.x&select=*`, `not.is.null`, `../pg_class`, `/rpc/kv_delete?p_key=x`, `%27%20or%201=1--`, `%00`, `null`, `NULL`, `true`,
 	`1 union (table pg_authid)`, `(select current_user)`, `${PATH}`, `$HOME`, `{{env}}`, `%s%n`, `:p_key`, `$1`, `E'\x27'`, `U&'\0027'`, `a'||pg_sleep(20)||'b`,
 	`--`, `/*`, `*/`, `;`, "line\nbreak\r\nX-Evil: 1", "\u2028", `a & b | !c <-> d:*`, `'a':*`, `lax $.a`, `$.**`, `<script>alert(1)</script>`, `=cmd|' /C calc'!A0`,
 }
