@@ -38,8 +38,8 @@ func TestPrint(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("port 1 is taken")
 	var b bytes.Buffer
-	Print(&b, fmt.Errorf("start: %w", Try(cause, "PORT_BASE=%d", 20000)))
-	require.Equal(t, "Error: start: port 1 is taken\nTry:   PORT_BASE=20000\n", b.String())
+	Print(&b, fmt.Errorf("start: %w", Try(cause, "KV_LOCAL_PORT_BASE=%d", 20000)))
+	require.Equal(t, "Error: start: port 1 is taken\nTry:   KV_LOCAL_PORT_BASE=20000\n", b.String())
 	require.ErrorIs(t, Try(cause, "x"), cause)
 	b.Reset()
 	Print(&b, cause)
