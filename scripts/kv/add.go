@@ -16,12 +16,12 @@ import (
 	"netlify-supabase-kv/scripts/kv/internal/add"
 )
 
-// siteFlags are those of the commands that change a site's files.
+// siteFlags are the flags of the commands that change a site's files.
 type siteFlags struct{ dryRun, asJSON bool }
 
 func (f *siteFlags) add(c *cobra.Command) {
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show what would change, and write nothing")
-	c.Flags().BoolVar(&f.asJSON, "json", false, "say what was done as one JSON document")
+	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON document")
 }
 
 func addCommand() *cobra.Command {
@@ -29,13 +29,13 @@ func addCommand() *cobra.Command {
 	var o add.Options
 	c := &cobra.Command{
 		Use:   "add <folder of a site>",
-		Short: "Bring the functions into a Netlify site that exists, or up to date",
-		Long: `Brings the functions into a Netlify site that exists: their Go sources into its functions directory, the short
-addresses in front of its redirects, the Go version into netlify.toml, and the schema into supabase/migrations.
-Given again, it brings all that up to date. kv remove takes it back.
+		Short: "Add the functions to an existing Netlify site, or update them",
+		Long: `Adds the functions to an existing Netlify site: their Go sources to its functions directory, the short addresses in
+front of its redirects, the Go version to netlify.toml, and the schema to supabase/migrations. Run again, it updates
+all of that. kv remove takes it back.
 
-Nothing of the site's own is changed but netlify.toml and _redirects, to which marked lines are added. What stands in
-the way is said, with what to do about it, and then nothing is written.`,
+Of the site's own files, only netlify.toml and _redirects change: they get marked lines. If anything is in the way,
+the command prints what it is and what to do about it, and writes nothing.`,
 		Example: `  make kv ARGS='add ../my-site --dry-run'
   make kv ARGS='add ../my-site'
   make kv ARGS='add ../my-site --prebuilt'          # the site's build needs no Go
@@ -45,7 +45,7 @@ the way is said, with what to do about it, and then nothing is written.`,
 			o.Site = args[0]
 			if o.Checkout == "" {
 				if o.Checkout, err = checkout(); err != nil {
-					return cli.Advise(err, "run it inside the checkout, or name the checkout with --checkout")
+					return cli.Advise(err, "run the command inside a checkout, or name one with --checkout")
 				}
 			}
 			plan, err := add.Add(c.Context(), o)
@@ -53,11 +53,11 @@ the way is said, with what to do about it, and then nothing is written.`,
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVar(&o.Prebuilt, "prebuilt", false, "bring programs for Netlify's machines in place of sources: 8 MB a function, for a site whose build has no Go")
-	c.Flags().StringVar(&o.Functions, "functions", "", "the functions directory, if Netlify's settings name it and netlify.toml does not")
-	c.Flags().StringVar(&o.Publish, "publish", "", "the publish folder, if Netlify's settings name it and netlify.toml does not")
-	c.Flags().StringVar(&o.Redirects, "redirects", "", "the file that the site's build publishes as _redirects, if there are several of that name")
-	c.Flags().StringVar(&o.Checkout, "checkout", "", "this project, if the command is not run inside of it")
+	c.Flags().BoolVar(&o.Prebuilt, "prebuilt", false, "add compiled programs instead of sources, for a site whose build has no Go: 8 MB for each function")
+	c.Flags().StringVar(&o.Functions, "functions", "", "the functions directory, if only Netlify's settings name it")
+	c.Flags().StringVar(&o.Publish, "publish", "", "the publish folder, if only Netlify's settings name it")
+	c.Flags().StringVar(&o.Redirects, "redirects", "", "the file that the site's build publishes as _redirects, if several files have that name")
+	c.Flags().StringVar(&o.Checkout, "checkout", "", "a checkout of this project, if the command does not run inside one")
 	return c
 }
 
@@ -65,9 +65,9 @@ func removeCommand() *cobra.Command {
 	var f siteFlags
 	c := &cobra.Command{
 		Use:   "remove <folder of a site>",
-		Short: "Take back what kv add brought into a site",
-		Long: `Takes back what kv add brought into a site. The site's own files are then what they were, to the byte. What was
-changed since kv add wrote it is said, and then nothing is written. The database is left as it is.`,
+		Short: "Remove what kv add added to a site",
+		Long: `Removes what kv add added to a site, and restores the site's own files byte for byte. If a file was changed since kv add
+wrote it, the command names the file and writes nothing. The database stays as it is.`,
 		Example: `  make kv ARGS='remove ../my-site --dry-run'
   make kv ARGS='remove ../my-site'`,
 		Args: folderArg,
@@ -84,10 +84,10 @@ func folderArg(c *cobra.Command, args []string) error {
 	if len(args) == 1 {
 		return nil
 	}
-	return cli.Advise(fmt.Errorf("%s takes one folder, that of the site; got %d", c.CommandPath(), len(args)), c.CommandPath()+" ../my-site")
+	return cli.Advise(fmt.Errorf("%s takes one argument, the site's folder; got %d", c.CommandPath(), len(args)), c.CommandPath()+" ../my-site")
 }
 
-// checkout is the one around the folder that this is run in, or around this program.
+// checkout finds the checkout that contains the working directory or, failing that, this program.
 func checkout() (string, error) {
 	dir, err := add.FindCheckout(".")
 	if program, failed := os.Executable(); err != nil && failed == nil {
@@ -98,7 +98,7 @@ func checkout() (string, error) {
 	return dir, err
 }
 
-// carryOut shows the plan, carries it out unless it is only to be shown, and says what was done.
+// carryOut prints the plan, applies it unless this is a dry run, and prints what was done.
 func (f siteFlags) carryOut(ctx context.Context, out io.Writer, plan *add.Plan, err error) error {
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (f siteFlags) carryOut(ctx context.Context, out io.Writer, plan *add.Plan, 
 	written := !f.dryRun && !found && len(plan.Changes) > 0
 	if written {
 		if err := plan.Apply(ctx); err != nil {
-			return cli.Advise(err, "the same command again; it goes on where it was")
+			return cli.Advise(err, "the same command again; it continues where it stopped")
 		}
 	}
 	switch {
@@ -159,7 +159,7 @@ func showDone(out io.Writer, plan *add.Plan, dryRun bool) {
 	}
 	note := ""
 	if dryRun {
-		note = "; nothing is written with --dry-run"
+		note = "; --dry-run writes nothing"
 	}
 	fmt.Fprintf(out, "%d %s, %d %s, %d %s%s\n", count["added"], verb["added"], count["changed"], verb["changed"], count["removed"], verb["removed"], note)
 	if len(plan.ByHand) == 0 {
@@ -171,12 +171,12 @@ func showDone(out io.Writer, plan *add.Plan, dryRun bool) {
 	}
 }
 
-// report is the document of --json.
+// report is the document that --json prints.
 type report struct {
 	Site      string        `json:"site"`
-	Functions string        `json:"functions,omitempty"` // its functions directory
+	Functions string        `json:"functions,omitempty"` // the functions directory
 	Written   bool          `json:"written"`
-	Changes   []add.Change  `json:"changes"` // planned; done if written
+	Changes   []add.Change  `json:"changes"` // planned; applied if Written
 	Found     []add.Finding `json:"found"`
 	ByHand    []string      `json:"byHand"`
 }

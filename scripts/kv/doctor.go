@@ -30,15 +30,15 @@ func doctorCommand() *cobra.Command {
 	var f doctorFlags
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Look for what would fail: in the site's files, variables and database, and on the deployed site",
-		Long: `Looks for what would fail, and says of each thing what mends it. Before a deploy it looks at netlify.toml and the functions in the
-folder, at the functions' variables, the Supabase project behind them and Netlify Blobs; with --site also at the deployed site.
+		Short: "Find problems in the site's files, variables and database, and on the deployed site",
+		Long: `Finds problems and prints how to fix each. Before a deploy it checks netlify.toml and the functions in the folder, the
+functions' variables, the Supabase project and Netlify Blobs. With --site it also checks the deployed site.
 
-The variables are taken from the environment, or from a file: one that "netlify env:list --json" printed, or one of KEY=value lines.
-With DATABASE_URL set, what the project's API cannot tell is asked of the database itself. Nothing is changed, but for entries under
-kv-doctor/ on the site, which are removed again; --read-only does without them.
+The variables come from the environment or from a file: the output of "netlify env:list --json", or KEY=value lines. With
+DATABASE_URL set, it asks the database what the project's API cannot tell. It changes nothing, except that it writes
+entries under kv-doctor/ on the site and removes them again; with --read-only it writes none.
 
-Exit status: 0, nothing fails (warnings do not count); 1, something does; 2, it could not run or not end.`,
+Exit status: 0, nothing fails (warnings do not count); 1, something fails; 2, it could not run or finish.`,
 		Example: `  make kv ARGS='doctor --dir ../my-site'
   (cd ../my-site && npx netlify env:list --json --context production > production.json)
   make kv ARGS='doctor --dir ../my-site --env-file ../my-site/production.json'
@@ -47,13 +47,13 @@ Exit status: 0, nothing fails (warnings do not count); 1, something does; 2, it 
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), c.OutOrStdout()) },
 	}
 	s := c.Flags()
-	s.StringVar(&f.dir, "dir", ".", "the folder of the site, where netlify.toml is")
+	s.StringVar(&f.dir, "dir", ".", "the site's folder, which holds netlify.toml")
 	s.StringVar(&f.site, "site", "", "the address of the deployed site, as in https://your-site.netlify.app")
-	s.StringVar(&f.envFile, "env-file", "", "the functions' variables, instead of those of the environment")
+	s.StringVar(&f.envFile, "env-file", "", "a file with the functions' variables, which replaces the environment")
 	s.BoolVar(&f.readOnly, "read-only", false, "write nothing on the site")
 	s.BoolVar(&f.asJSON, "json", false, "print one JSON document")
-	s.StringSliceVar(&f.only, "only", nil, "run these `checks` alone, with commas between them")
-	s.BoolVar(&f.list, "list", false, "say what is looked at, and look at nothing")
+	s.StringSliceVar(&f.only, "only", nil, "run only these `checks`, separated by commas")
+	s.BoolVar(&f.list, "list", false, "list the checks without running any")
 	return c
 }
 
@@ -93,7 +93,7 @@ func (f *doctorFlags) run(ctx context.Context, stdout io.Writer) error {
 	return err
 }
 
-// checks are those that are asked for.
+// checks returns the checks that --only names, or all.
 func (f *doctorFlags) checks() ([]doctor.Check, error) {
 	if len(f.only) == 0 {
 		return doctor.Checks, nil
@@ -102,14 +102,14 @@ func (f *doctorFlags) checks() ([]doctor.Check, error) {
 	for _, id := range f.only {
 		at := slices.IndexFunc(doctor.Checks, func(check doctor.Check) bool { return check.ID == id })
 		if at < 0 {
-			return nil, cli.Advise(fmt.Errorf("--only: there is no check %q", id), "kv doctor --list")
+			return nil, cli.Advise(fmt.Errorf("--only names %q, which is not a check", id), "kv doctor --list")
 		}
 		chosen = append(chosen, doctor.Checks[at])
 	}
 	return chosen, nil
 }
 
-// input brings the functions' variables into this process's environment, where their own code reads them.
+// input puts the functions' variables into this process's environment, where the functions' own code reads them.
 func (f *doctorFlags) input() (*doctor.Input, error) {
 	if info, err := os.Stat(f.dir); err != nil || !info.IsDir() {
 		return nil, cli.Advise(fmt.Errorf("--dir %s is not a folder", f.dir), "kv doctor --dir <folder of the site>")

@@ -17,14 +17,14 @@ import (
 	supabase "netlify-supabase-kv/supabase"
 )
 
-// supabaseDefaults is what a Supabase project grants before any migration runs: everything, to everyone.
+// supabaseDefaults is what a Supabase project grants before any migration runs: everything to everyone.
 const supabaseDefaults = `
 	grant usage on schema public to anon, authenticated, service_role;
 	alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
 	alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
 	alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;`
 
-// migrations are the files, as one text for each.
+// migrations returns the names of the files, and the text of each.
 func migrations(t *testing.T) (names []string, texts map[string]string) {
 	t.Helper()
 	files, err := fs.Glob(supabase.Migrations, "migrations/*.sql")
@@ -40,7 +40,7 @@ func migrations(t *testing.T) (names []string, texts map[string]string) {
 	return names, texts
 }
 
-// upTo gives the migrations before a version.
+// upTo returns the text of the migrations before a version.
 func upTo(t *testing.T, version string) string {
 	names, texts := migrations(t)
 	var all strings.Builder
@@ -52,7 +52,7 @@ func upTo(t *testing.T, version string) string {
 	return all.String()
 }
 
-// template is a database with every migration applied, made once.
+// template is a database with every migration applied. It is made once.
 var template struct {
 	sync.Mutex
 	name string
@@ -82,7 +82,8 @@ func dropTemplate() {
 	}
 }
 
-// newDatabase makes a database for the test, runs a statement in it as a superuser, and gives its address for the schema's owner.
+// newDatabase makes a database for the test, runs a statement in it as a superuser, and returns its address for the
+// schema's owner.
 func newDatabase(t *testing.T, from, sql string) string {
 	t.Helper()
 	name := "kv_doctor_" + strings.ToLower(rand.Text())
@@ -96,7 +97,7 @@ func newDatabase(t *testing.T, from, sql string) string {
 	return of(t, os.Getenv("DATABASE_URL"), name)
 }
 
-// createDatabase copies a database, and runs what the schema's owner runs in a new one.
+// createDatabase copies a database, and runs sql in the copy as the schema's owner.
 func createDatabase(t *testing.T, name, from, sql string) {
 	t.Helper()
 	execute(t, os.Getenv("DATABASE_ADMIN_URL"), "create database "+name+" owner postgres template "+from)
@@ -105,7 +106,7 @@ func createDatabase(t *testing.T, name, from, sql string) {
 	}
 }
 
-// of is the address of another database of the same server.
+// of returns the address of another database on the same server.
 func of(t *testing.T, address, database string) string {
 	u, err := url.Parse(address)
 	require.NoError(t, err)

@@ -179,7 +179,8 @@ func TestDoctorFindsNothingWhereAllIsWell(t *testing.T) {
 	require.NotContains(t, levels(report), "blobs")
 }
 
-// TestDoctorUsesTheTokensOfASite: everything is as well behind tokens as without. The proxy asks for them as the functions do.
+// TestDoctorUsesTheTokensOfASite: everything is as well behind tokens as without. The proxy asks for them as the
+// functions do.
 func TestDoctorUsesTheTokensOfASite(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)
@@ -442,7 +443,8 @@ var variableFaults = map[string]fault{
 		"variables-size", "", "the deploy fails", "FIREBASE_KEY (4012)", nil},
 }
 
-// file gives the variables in a file, as the Netlify CLI prints it, with these in it too; those of the environment do not count then.
+// file gives the variables in a file, as the Netlify CLI prints it, with these in it too; those of the environment do
+// not count then.
 func (p *patient) file(more map[string]string) {
 	variables := map[string]string{}
 	for name, value := range p.env {
@@ -466,8 +468,8 @@ func signed(claims jwt.MapClaims) string {
 	return token
 }
 
-// through puts a proxy in front of an address. ask changes a request on its way, and answer an answer; a handler that is returned
-// answers in its place.
+// through puts a proxy in front of an address. ask changes a request on its way, and answer an answer; a handler that
+// is returned answers in its place.
 func through(t *testing.T, address string, ask func(r *http.Request) http.HandlerFunc, answer func(*http.Response) error) string {
 	target, err := url.Parse(address)
 	require.NoError(t, err)
@@ -500,8 +502,8 @@ func says(status int, contentType, body string) http.HandlerFunc {
 	}
 }
 
-// projectFaults are those that show in how the project answers. What PostgREST answers is its own: the requests are changed, so that they
-// meet what the fault would make of them. What a gateway answers is imitated.
+// projectFaults are those that show in how the project answers. What PostgREST answers is its own: the requests are
+// changed, so that they meet what the fault would make of them. What a gateway answers is imitated.
 func projectFaults() map[string]fault {
 	faults := map[string]fault{
 		"KeyOfNobody": {func(p *patient) {
@@ -600,7 +602,8 @@ type readCloser struct{ *bytes.Reader }
 
 func (readCloser) Close() error { return nil }
 
-// inDatabase is a fault of a database, which is a copy of a healthy one: made by a statement, and looked for over DATABASE_URL.
+// inDatabase is a fault of a database, which is a copy of a healthy one: made by a statement, and looked for over
+// DATABASE_URL.
 func inDatabase(sql string) func(p *patient) {
 	return func(p *patient) {
 		p.blobsFirst()

@@ -21,19 +21,20 @@ import (
 	"netlify-supabase-kv/scripts/kv/internal/export"
 )
 
-// adviseExport says what to do about an export that could not begin.
+// adviseExport adds what to do about an export that could not begin.
 func adviseExport(err error) error {
 	var refused *export.Refused
 	switch {
 	case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized:
 		return &cli.Advised{Err: err, Try: "--token, or KV_READ_TOKEN in the environment"}
 	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
-		return &cli.Advised{Err: err, Try: "--url with the address of a site that has kv-query"}
+		return &cli.Advised{Err: err, Try: "--url with the address of a site that serves kv-query"}
 	}
 	return &cli.Advised{Err: err, Try: "kv export --help"}
 }
 
-// unfinished is an export that ended after it had begun; --resume goes on after the entries that are kept.
+// unfinished is the error of an export that began and did not finish; --resume continues after the entries kept so
+// far.
 func unfinished(err error, kept int) error {
 	var advised *cli.Advised
 	left := &cli.Left{Err: err, Try: "the same command again"}
@@ -41,7 +42,7 @@ func unfinished(err error, kept int) error {
 		left.Try = advised.Try
 	}
 	if kept > 0 {
-		left.Try = fmt.Sprintf("the same command with --resume, which goes on after the %d entries that are written", kept)
+		left.Try = fmt.Sprintf("the same command with --resume, which continues after the %d entries written so far", kept)
 	}
 	return left
 }
@@ -59,14 +60,14 @@ type exportFlags struct {
 func exportCommand() *cobra.Command {
 	var f exportFlags
 	var variables config.Programs
-	_ = config.Read(&variables, os.Getenv) // any text is one
+	_ = config.Read(&variables, os.Getenv) // any text is valid
 	c := &cobra.Command{
 		Use:   "export",
-		Short: "Write everything that a query finds into one file",
-		Long: `Walks the pages of kv-query and writes them as one file: CSV, NDJSON (one JSON object a line) or one JSON array.
+		Short: "Write every entry that a query finds to one file",
+		Long: `Reads the pages of kv-query and writes one file: CSV, NDJSON (one JSON object a line) or one JSON array.
 
-The file appears under its name when it is whole; until then it is <file>.partial. What an export that failed or was interrupted
-leaves there, --resume goes on with.`,
+The file gets its name when it is complete; until then it is <file>.partial. After a failure or Ctrl-C, --resume
+continues with that file.`,
 		Example: `  kv export --prefix docs/ --out docs.ndjson
   kv export --index type:order --select key,value.total,createdAt --out orders.csv
   kv export --query '{"search":"tea"}' --format csv > tea.csv`,
@@ -74,24 +75,24 @@ leaves there, --resume goes on with.`,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr()) },
 	}
 	s := c.Flags()
-	s.StringVar(&f.url, "url", variables.BaseURL, "where the functions answer [KV_BASE_URL]")
+	s.StringVar(&f.url, "url", variables.BaseURL, "the address of the functions [KV_BASE_URL]")
 	s.StringVar(&f.token, "token", "", "bearer token, if the site has one [KV_READ_TOKEN, KV_API_TOKEN]")
 	s.StringVarP(&f.out, "out", "o", "-", "the file to write; - is standard output")
-	s.StringVar(&f.format, "format", "", "csv, ndjson or json (default: by the ending of --out, else ndjson)")
-	s.StringVar(&f.query, "query", "", "body of kv-query as JSON, or @file; the flags below add to it")
+	s.StringVar(&f.format, "format", "", "csv, ndjson or json (default: the extension of --out, else ndjson)")
+	s.StringVar(&f.query, "query", "", "body of a kv-query request as JSON, or @file; the flags below add to it")
 	s.StringVar(&f.prefix, "prefix", "", "keys that begin with this")
-	s.StringArrayVar(&f.indexes, "index", nil, "entries of this <key>:<member>; repeat it, and all must match")
+	s.StringArrayVar(&f.indexes, "index", nil, "entries with this <key>:<member>; if repeated, all must match")
 	s.StringVar(&f.search, "search", "", "words, \"a phrase\", or, -not")
 	s.StringVar(&f.where, "where", "", `conditions as JSON: [{"path":"score","op":"gte","value":10}]`)
 	s.StringVar(&f.sort, "sort", "", "path, or path:desc (default: key)")
-	s.StringVar(&f.pick, "select", "", "fields, with commas between: key,value.title,createdAt (default: all)")
+	s.StringVar(&f.pick, "select", "", "fields separated by commas: key,value.title,createdAt (default: all)")
 	s.IntVar(&f.page, "page", 5000, fmt.Sprintf("entries per request, 1 to %d", export.MaxPage))
-	s.BoolVar(&f.bom, "bom", false, "begin with a byte order mark, for Excel (default for a .csv file)")
-	s.BoolVar(&f.noBOM, "no-bom", false, "begin without one")
-	s.DurationVar(&f.stall, "stall", export.DefaultStall, "ask again after so long without a byte; two minutes later the export ends")
-	s.BoolVar(&f.resume, "resume", false, "go on with the <file>.partial that an export with the same flags left")
-	s.BoolVar(&f.force, "force", false, "write over a file that exists")
-	f.output.Flags(s) // what was done is said on standard error: standard output may be the file
+	s.BoolVar(&f.bom, "bom", false, "begin the file with a byte order mark, for Excel (default for a .csv file)")
+	s.BoolVar(&f.noBOM, "no-bom", false, "begin the file without a byte order mark")
+	s.DurationVar(&f.stall, "stall", export.DefaultStall, "retry a request after this long without a byte; the export fails after two minutes of retries")
+	s.BoolVar(&f.resume, "resume", false, "continue the <file>.partial that an export with the same flags left")
+	s.BoolVar(&f.force, "force", false, "overwrite an existing file")
+	f.output.Flags(s) // the result goes to standard error: standard output may be the file
 	c.MarkFlagsMutuallyExclusive("bom", "no-bom")
 	return c
 }
@@ -117,7 +118,7 @@ func (f *exportFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if bar.Shows() {
 		total, err := export.Count(ctx, o)
 		if err != nil || total == 0 {
-			total = -1 // unknown: the export itself will say what is wrong
+			total = -1 // unknown: the export itself reports the error
 		}
 		bar.Stage("exporting", total)
 	}
@@ -140,7 +141,7 @@ func (f *exportFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 	})
 }
 
-// exported is what an export did.
+// exported is the result of an export.
 type exported struct {
 	Entries int     `json:"entries"`
 	Bytes   int64   `json:"bytes"`
@@ -148,12 +149,12 @@ type exported struct {
 	Out     string  `json:"out"`
 }
 
-// options reads the flags into what to export.
+// options makes the export's options from the flags.
 func (f *exportFlags) options() (export.Options, error) {
 	o := export.Options{URL: f.url, Token: f.token, Format: f.format, Page: f.page, Stall: f.stall, Query: map[string]json.RawMessage{}}
 	if o.Token == "" {
 		var tokens config.Access
-		_ = config.Read(&tokens, os.Getenv) // any text is one
+		_ = config.Read(&tokens, os.Getenv) // any text is valid
 		if all := append(tokens.Read, tokens.API...); len(all) > 0 {
 			o.Token = all[0]
 		}
@@ -162,7 +163,7 @@ func (f *exportFlags) options() (export.Options, error) {
 		return o, fmt.Errorf("--url must be an address like https://your-site.netlify.app, got %q", o.URL)
 	}
 	if f.stall <= 0 {
-		return o, fmt.Errorf("--stall must be a time above 0, as in %s, got %s", export.DefaultStall, f.stall)
+		return o, fmt.Errorf("--stall must be a duration above 0, as in %s, got %s", export.DefaultStall, f.stall)
 	}
 	if ending := strings.TrimPrefix(filepath.Ext(f.out), "."); o.Format == "" && slices.Contains(export.Formats, ending) {
 		o.Format = ending
@@ -209,7 +210,7 @@ func (f *exportFlags) addQuery(query map[string]json.RawMessage) error {
 	}
 	for name, value := range added {
 		if query[name] != nil {
-			return fmt.Errorf("%s is in --query already", name)
+			return fmt.Errorf("%s is already in --query", name)
 		}
 		raw, err := json.Marshal(value)
 		if err != nil {

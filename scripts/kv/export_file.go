@@ -12,34 +12,34 @@ import (
 	"netlify-supabase-kv/scripts/kv/internal/export"
 )
 
-// exportTarget is where an export goes. A file has its name only once it is whole; until then it is <file>.partial, and <file>.partial.json
-// says how far it is.
+// exportTarget is where an export goes. A file gets its name when it is complete; until then it is <file>.partial, and
+// <file>.partial.json holds the progress.
 type exportTarget struct {
 	io.Writer
 	size    int64
 	partial *os.File // nil: standard output
 	name    string
-	saved   *exportProgress // what <file>.partial.json says; nil: nothing
+	saved   *exportProgress // the content of <file>.partial.json; nil if there is none
 	export  json.RawMessage
 }
 
 // exportProgress is the content of <file>.partial.json.
 type exportProgress struct {
-	Export   json.RawMessage `json:"export"` // what was asked for: only the same can be gone on with
+	Export   json.RawMessage `json:"export"` // the options: only an export with the same ones can continue
 	Position export.Position `json:"position"`
-	Size     int64           `json:"size"` // of <file>.partial up to there, in bytes
+	Size     int64           `json:"size"` // of <file>.partial up to that position, in bytes
 }
 
-// open makes the target; with --resume it goes on with what an earlier export left.
+// open makes the target; with --resume it continues the file of an earlier export.
 func (f *exportFlags) open(stdout io.Writer, o export.Options) (*exportTarget, error) {
 	if f.out == "-" && f.resume {
-		return nil, errors.New("--resume needs --out: what was written to standard output cannot be looked at")
+		return nil, errors.New("--resume needs --out: standard output cannot be read back")
 	}
 	if f.out == "-" {
 		return &exportTarget{Writer: stdout}, nil
 	}
 	if _, err := os.Stat(f.out); err == nil && !f.force {
-		return nil, fmt.Errorf("%s exists: --force writes over it", f.out)
+		return nil, fmt.Errorf("%s exists: --force overwrites it", f.out)
 	}
 	asked, err := json.Marshal(map[string]any{"url": o.URL, "query": o.Query, "format": o.Format, "bom": o.BOM})
 	if err != nil {
@@ -64,7 +64,7 @@ func (f *exportFlags) open(stdout io.Writer, o export.Options) (*exportTarget, e
 	return t, nil
 }
 
-// load reads how far an earlier export came; nil where there is none.
+// load reads the progress of an earlier export; nil if there is none.
 func (t *exportTarget) load() (*exportProgress, error) {
 	text, err := os.ReadFile(t.name + ".partial.json")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,15 +72,15 @@ func (t *exportTarget) load() (*exportProgress, error) {
 	}
 	var p exportProgress
 	if err != nil || json.Unmarshal(text, &p) != nil {
-		return nil, fmt.Errorf("%s.partial.json cannot be read: begin anew, without --resume", t.name)
+		return nil, fmt.Errorf("%s.partial.json cannot be read: start over without --resume", t.name)
 	}
 	if !bytes.Equal(p.Export, t.export) {
-		return nil, fmt.Errorf("%s.partial is of another export: begin anew, without --resume", t.name)
+		return nil, fmt.Errorf("%s.partial is of another export: start over without --resume", t.name)
 	}
 	return &p, nil
 }
 
-// reopen goes to where everything is written, and forgets what was written after it.
+// reopen opens <file>.partial at the saved position and truncates what follows.
 func (t *exportTarget) reopen() (*os.File, error) {
 	file, err := os.OpenFile(t.name+".partial", os.O_RDWR, 0)
 	if err != nil {
@@ -88,7 +88,7 @@ func (t *exportTarget) reopen() (*os.File, error) {
 	}
 	info, err := file.Stat()
 	if err == nil && info.Size() < t.saved.Size {
-		err = fmt.Errorf("%s.partial is shorter than it was: begin anew, without --resume", t.name)
+		err = fmt.Errorf("%s.partial is shorter than it was: start over without --resume", t.name)
 	}
 	if err == nil {
 		err = file.Truncate(t.saved.Size)
@@ -102,7 +102,7 @@ func (t *exportTarget) reopen() (*os.File, error) {
 	return file, nil
 }
 
-// position is where to go on.
+// position is where the export continues.
 func (t *exportTarget) position() export.Position {
 	if t.saved == nil {
 		return export.Position{}
@@ -116,7 +116,7 @@ func (t *exportTarget) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// save notes that everything up to a position is written.
+// save records that everything up to a position is written.
 func (t *exportTarget) save(at export.Position) error {
 	if t.partial == nil {
 		return nil
@@ -128,16 +128,16 @@ func (t *exportTarget) save(at export.Position) error {
 	}
 	name := t.name + ".partial.json"
 	if err := os.WriteFile(name+".new", text, 0o600); err != nil {
-		return fmt.Errorf("write how far the export is: %w", err)
+		return fmt.Errorf("write the export's progress: %w", err)
 	}
 	if err := os.Rename(name+".new", name); err != nil {
-		return fmt.Errorf("write how far the export is: %w", err)
+		return fmt.Errorf("write the export's progress: %w", err)
 	}
 	t.saved = saved
 	return nil
 }
 
-// keep gives the file its name, once it is on the disk.
+// keep syncs the file to disk and gives it its name.
 func (t *exportTarget) keep() error {
 	if t.partial == nil {
 		return nil
@@ -156,7 +156,7 @@ func (t *exportTarget) keep() error {
 	return nil
 }
 
-// drop ends an export that is not whole: what can be gone on with stays.
+// drop closes the file of an unfinished export. A file that --resume can continue stays.
 func (t *exportTarget) drop() {
 	if t.partial == nil {
 		return

@@ -16,7 +16,8 @@ import (
 	"netlify-supabase-kv/scripts/internal/cli"
 )
 
-// exportSite stands in for kv-query that has six entries, two a page, and refuses what comes after a page while it is told to.
+// exportSite stands in for kv-query. It has six entries, two on each page; while refuses is set, it refuses every page
+// after the first.
 func exportSite(t *testing.T) (address string, refuses *atomic.Bool) {
 	refuses = new(atomic.Bool)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,7 +56,7 @@ func runExport(t *testing.T, args ...string) error {
 	return c.ExecuteContext(t.Context())
 }
 
-func TestAnExportThatFailedIsGoneOnWith(t *testing.T) {
+func TestResumeContinuesAFailedExport(t *testing.T) {
 	t.Parallel()
 	address, refuses := exportSite(t)
 	out := filepath.Join(t.TempDir(), "all.ndjson")
@@ -64,17 +65,17 @@ func TestAnExportThatFailedIsGoneOnWith(t *testing.T) {
 	err := runExport(t, args...)
 	var left *cli.Left
 	require.ErrorAs(t, err, &left)
-	require.Contains(t, left.Try, "--resume, which goes on after the 2 entries")
+	require.Contains(t, left.Try, "--resume, which continues after the 2 entries")
 	require.NoFileExists(t, out)
 
-	// What was written after the last whole page, as before a crash, is written anew.
+	// A crash may leave a part of a page after the last complete one. The part is written again.
 	file, err := os.OpenFile(out+".partial", os.O_APPEND|os.O_WRONLY, 0)
 	require.NoError(t, err)
 	_, err = file.WriteString("{\"n\":2}\n{\"n")
 	require.NoError(t, err)
 	require.NoError(t, file.Close())
 	require.ErrorAs(t, runExport(t, append(args, "--resume")...), &left)
-	require.Contains(t, left.Try, "after the 2 entries", "it failed again, and nothing is lost")
+	require.Contains(t, left.Try, "after the 2 entries", "a second failure loses nothing")
 
 	refuses.Store(false)
 	require.ErrorContains(t, runExport(t, "--url", address, "--out", out, "--page", "2", "--resume"), "is of another export")
@@ -87,7 +88,7 @@ func TestAnExportThatFailedIsGoneOnWith(t *testing.T) {
 	require.Empty(t, files)
 }
 
-func TestAnExportBeginsAnewUnlessToldToGoOn(t *testing.T) {
+func TestExportStartsOverWithoutResume(t *testing.T) {
 	t.Parallel()
 	address, refuses := exportSite(t)
 	out := filepath.Join(t.TempDir(), "all.ndjson")
@@ -98,7 +99,7 @@ func TestAnExportBeginsAnewUnlessToldToGoOn(t *testing.T) {
 	text, err := os.ReadFile(out)
 	require.NoError(t, err)
 	require.Equal(t, wholeFile, string(text))
-	require.NoError(t, runExport(t, "--url", address, "--out", out, "--force", "--resume"), "there is nothing to go on with")
+	require.NoError(t, runExport(t, "--url", address, "--out", out, "--force", "--resume"), "there is nothing to continue")
 	require.ErrorContains(t, runExport(t, "--url", address, "--resume"), "--resume needs --out")
-	require.ErrorContains(t, runExport(t, "--url", address, "--stall", "0s"), "--stall must be a time above 0")
+	require.ErrorContains(t, runExport(t, "--url", address, "--stall", "0s"), "--stall must be a duration above 0")
 }

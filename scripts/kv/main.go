@@ -1,4 +1,4 @@
-// Command kv is the one program that people run beside the functions: it brings them into a site that exists, looks for what would fail,
+// Command kv administers a site that uses the functions. It adds them to an existing site, checks for problems,
 // migrates, backs up and exports.
 package main
 
@@ -16,10 +16,10 @@ func main() { os.Exit(cli.Main(command())) }
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "kv",
-		Short: "What people run beside the functions",
-		Long: `What people run beside the functions. From a checkout: make kv ARGS='<command> …'.
+		Short: "Administer a site that uses the functions",
+		Long: `Administers a site that uses the functions. From a checkout: make kv ARGS='<command> …'.
 
-Exit status: 0, all is well; 1, it ran and something is found or left, which it says; 2, it could not run or not end.`,
+Exit status: 0, all is well; 1, it ran and found or left something, which it prints; 2, it could not run or finish.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(addCommand(), removeCommand(), doctorCommand(), migration.Command("migrate"), exportCommand())

@@ -13,7 +13,7 @@ import (
 	"netlify-supabase-kv/scripts/internal/cli"
 )
 
-// run gives a command and its exit status.
+// run runs a command and returns its output and exit status.
 func run(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -26,7 +26,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	return out.String(), errs.String(), status
 }
 
-// site is the smallest that functions can be added to.
+// site makes the smallest site to which functions can be added.
 func site(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -34,16 +34,16 @@ func site(t *testing.T) string {
 	return dir
 }
 
-func TestAddShowsWritesAndTakesBack(t *testing.T) {
+func TestAddShowsAndWritesAndRemoveRestores(t *testing.T) {
 	t.Parallel()
 	dir := site(t)
 	out, _, status := run(t, "add", dir, "--dry-run")
 	require.Equal(t, 0, status)
 	require.Contains(t, out, "netlify.toml\n+ # kv add: begin")
 	require.Contains(t, out, `+   GO_VERSION = "1.`)
-	require.NotContains(t, out, "publish", "what is the site's own is not shown")
+	require.NotContains(t, out, "publish", "the site's own lines are not shown")
 	require.Regexp(t, `(?m)^add +netlify/functions/kv-get/main.go +\d+ B$`, out)
-	require.Contains(t, out, "nothing is written with --dry-run")
+	require.Contains(t, out, "--dry-run writes nothing")
 	require.NoDirExists(t, filepath.Join(dir, "netlify"))
 
 	out, _, status = run(t, "add", dir)
@@ -65,13 +65,13 @@ func TestAddShowsWritesAndTakesBack(t *testing.T) {
 	require.Len(t, entries, 1)
 }
 
-func TestAddSaysWhatIsInTheWay(t *testing.T) {
+func TestAddReportsConflicts(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	out, _, status := run(t, "add", dir)
 	require.Equal(t, cli.ExitLeft, status)
 	require.Contains(t, out, "Found: netlify.toml names no publish folder")
-	require.Contains(t, out, "Try:   name it there as build.publish")
+	require.Contains(t, out, "Try:   set build.publish there")
 	require.Contains(t, out, "\nNothing was written.\n")
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -112,13 +112,13 @@ func TestJSONIsOneDocument(t *testing.T) {
 	require.Len(t, document.Found, 1)
 }
 
-func TestWhatCannotRunSaysWhy(t *testing.T) {
+func TestUsageErrors(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		args []string
 		want string
 	}{
-		{[]string{"add"}, "Error: kv add takes one folder, that of the site; got 0\nTry:   kv add ../my-site\n"},
+		{[]string{"add"}, "Error: kv add takes one argument, the site's folder; got 0\nTry:   kv add ../my-site\n"},
 		{[]string{"add", "/none/such"}, "Error: /none/such is not a folder\n"},
 		{[]string{"add", t.TempDir(), "--nothing"}, "Error: unknown flag: --nothing\nTry:   kv --help\n"},
 		{[]string{"remove", "/none/such"}, "Error: /none/such is not a folder\n"},

@@ -13,34 +13,34 @@ import (
 	"strings"
 )
 
-// Options say what is to be added where. Functions, Publish and Redirects are for what netlify.toml does not say, since Netlify's
-// settings or the site's build do; relative to where Netlify builds.
+// Options describe what to add and where. Functions, Publish and Redirects name what netlify.toml leaves to Netlify's
+// settings or to the site's build. They are relative to the folder in which Netlify builds.
 type Options struct {
 	Site      string // the folder of the site's repository
-	Checkout  string // of this project
-	Prebuilt  bool   // programs in place of sources, for a build without Go
+	Checkout  string // a checkout of this project
+	Prebuilt  bool   // compiled programs instead of sources, for a build without Go
 	Functions string // directory
 	Publish   string // folder
 	Redirects string // the file that becomes _redirects
 }
 
-// Plan is what is to be done to a site.
+// Plan is a set of changes to a site.
 type Plan struct {
-	Site      string    // its folder
-	Functions string    // its functions directory, relative to Site; "" when that could not be told
-	Changes   []Change  // by file
-	Found     []Finding // what is in the way; then nothing is written
-	ByHand    []string  // what is left to do for whoever runs this
+	Site      string    // the site's folder
+	Functions string    // the functions directory, relative to Site; "" if it is unknown
+	Changes   []Change  // sorted by file
+	Found     []Finding // what is in the way; if there is any, nothing is written
+	ByHand    []string  // the steps that remain for the user
 
 	tree     *tree
-	record   string // its name
+	record   string // the record's file name
 	old, new *record
 }
 
-// Add plans to bring the functions into a site, or up to date.
+// Add plans to add the functions to a site or to update them.
 func Add(ctx context.Context, o Options) (*Plan, error) {
-	if _, _, _, err := begin(o.Site); err != nil {
-		return nil, err // before the seconds that Go takes
+	if _, _, _, err := openSite(o.Site); err != nil {
+		return nil, err // reading the checkout takes Go some seconds, so check the site first
 	}
 	r, err := readRelease(ctx, o.Checkout)
 	if err == nil && o.Prebuilt {
@@ -53,18 +53,18 @@ func Add(ctx context.Context, o Options) (*Plan, error) {
 }
 
 func addRelease(ctx context.Context, r *release, o Options) (*Plan, error) {
-	p, base, tomlName, err := begin(o.Site)
+	p, base, tomlName, err := openSite(o.Site)
 	if err != nil || len(p.Found) > 0 {
-		return p, err // what was added and changed since would look like the site's own
+		return p, err // added files that were changed since would look like the site's own
 	}
-	s, found, err := survey(ctx, p.tree, base, tomlName, o)
+	s, found, err := readSite(ctx, p.tree, base, tomlName, o)
 	if err != nil {
 		return nil, err
 	}
 	p.Functions = s.functions
-	b := &bringing{site: s, release: r, record: p.new}
+	b := &addition{site: s, release: r, record: p.new}
 	if p.Found = found; len(found) == 0 {
-		p.Found, err = b.bring(ctx, o.Prebuilt)
+		p.Found, err = b.addAll(ctx, o.Prebuilt)
 	}
 	if err != nil {
 		return nil, err
@@ -78,21 +78,21 @@ func addRelease(ctx context.Context, r *release, o Options) (*Plan, error) {
 	return p, err
 }
 
-// Remove plans to take back what Add brought.
+// Remove plans to remove what Add added.
 func Remove(folder string) (*Plan, error) {
-	p, _, _, err := begin(folder)
+	p, _, _, err := openSite(folder)
 	if err != nil {
 		return nil, err
 	}
 	if !p.old.empty() {
-		p.ByHand = []string{"The database keeps its tables and functions; what is in them is yours to keep or to drop."}
+		p.ByHand = []string{"The database keeps its tables, functions and entries. Keep or drop them yourself."}
 	}
 	p.Changes, err = p.tree.changes()
 	return p, err
 }
 
-// begin opens a site, with what was added taken back already.
-func begin(folder string) (p *Plan, base, tomlName string, err error) {
+// openSite opens a site and removes from its tree everything that was added before.
+func openSite(folder string) (p *Plan, base, tomlName string, err error) {
 	if folder, err = filepath.Abs(folder); err != nil {
 		return nil, "", "", err
 	}
@@ -111,7 +111,7 @@ func begin(folder string) (p *Plan, base, tomlName string, err error) {
 	return p, base, tomlName, err
 }
 
-// madeFolders are those that this makes, and those that were made before and are still needed.
+// madeFolders returns the folders that this plan makes and those that an earlier one made and that are still needed.
 func (p *Plan) madeFolders() []string {
 	made, files := p.tree.missingFolders(), append(slices.Collect(maps.Keys(p.new.Files)), p.record)
 	for _, dir := range p.old.Folders {
@@ -123,10 +123,10 @@ func (p *Plan) madeFolders() []string {
 	return made
 }
 
-// Apply writes what is planned. It can be ended at any time: the same command then goes on. A plan with findings is refused.
+// Apply writes the changes. After an interruption, the same command continues. A plan with findings is refused.
 func (p *Plan) Apply(ctx context.Context) error {
 	if len(p.Found) > 0 {
-		return errors.New("there are findings")
+		return errors.New("a plan with findings cannot be applied")
 	}
 	if len(p.Changes) == 0 {
 		return nil
@@ -143,8 +143,8 @@ func (p *Plan) Apply(ctx context.Context) error {
 	return p.tree.apply(ctx, last, p.old.Folders)
 }
 
-// Diff shows what a text of the site gains and loses, and nothing else of it: what stands around may be a secret. It is empty for
-// files that are ours as a whole.
+// Diff returns the lines that a file of the site gains and loses. It omits the lines around them, which may hold
+// secrets. It is empty for files that belong to kv add as a whole.
 func (p *Plan) Diff(c Change) string {
 	var b strings.Builder
 	lines := func(sign string, texts, other []string) {
@@ -161,16 +161,16 @@ func (p *Plan) Diff(c Change) string {
 	return b.String()
 }
 
-// bringing is one release on its way into one site.
-type bringing struct {
+// addition is the addition of one release to one site.
+type addition struct {
 	site      *site
 	release   *release
 	record    *record
-	goVersion string // the one that the site names, and keeps
+	goVersion string // the version that the site already names; it stays
 }
 
-// bring puts everything into the tree and the record.
-func (b *bringing) bring(ctx context.Context, prebuilt bool) (found []Finding, err error) {
+// addAll adds everything to the tree and the record.
+func (b *addition) addAll(ctx context.Context, prebuilt bool) (found []Finding, err error) {
 	steps := []func() ([]Finding, error){b.checkNames, b.addRules, b.addMigrations, b.site.checkModules, b.addGoVersion}
 	functions := b.addSources
 	if prebuilt {
@@ -193,20 +193,20 @@ func (b *bringing) bring(ctx context.Context, prebuilt bool) (found []Finding, e
 	return append(found, b.site.checkIgnored(ctx, names)...), nil
 }
 
-func (b *bringing) checkNames() ([]Finding, error) { return b.site.checkNames(b.release.names()) }
+func (b *addition) checkNames() ([]Finding, error) { return b.site.checkNames(b.release.names()) }
 
-// add puts a file of ours into the tree. A file of the site is never written over.
-func (b *bringing) add(name string, content []byte, mode fs.FileMode) []Finding {
+// add adds a file to the tree. It never overwrites a file of the site.
+func (b *addition) add(name string, content []byte, mode fs.FileMode) []Finding {
 	if b.site.tree.exists(name) {
-		return []Finding{{name, "is there already, and is not of kv add", "move it away, then run the command again"}}
+		return []Finding{{name, "exists already, and kv add did not write it", "move it away, then run the command again"}}
 	}
 	b.site.tree.write(name, content, mode)
 	b.record.Files[name] = []string{hash(content)}
 	return nil
 }
 
-// insert puts text into a file of the site.
-func (b *bringing) insert(name, content string, i insertion) {
+// insert adds text to a file of the site.
+func (b *addition) insert(name, content string, i insertion) {
 	t := b.site.tree
 	if there, err := t.read(name); there == nil && err == nil {
 		b.record.Made = union(b.record.Made, []string{name})
@@ -215,7 +215,7 @@ func (b *bringing) insert(name, content string, i insertion) {
 	b.record.Texts[name] = append(b.record.Texts[name], i.text)
 }
 
-func (b *bringing) addSources() (found []Finding, err error) {
+func (b *addition) addSources() (found []Finding, err error) {
 	s := b.site
 	for name, content := range b.release.shared {
 		found = append(found, b.add(path.Join(s.base, Folder, name), content, 0o644)...)
@@ -236,14 +236,14 @@ func (b *bringing) addSources() (found []Finding, err error) {
 	return found, nil
 }
 
-func (b *bringing) addPrograms() (found []Finding, err error) {
+func (b *addition) addPrograms() (found []Finding, err error) {
 	for name, content := range b.release.programs {
 		found = append(found, b.add(path.Join(b.site.functions, name), content, 0o755)...)
 	}
 	return found, nil
 }
 
-func (b *bringing) addGoVersion() (found []Finding, err error) {
+func (b *addition) addGoVersion() (found []Finding, err error) {
 	s := b.site
 	if b.goVersion, found, err = s.goVersion(b.release.goVersion); err != nil || len(found) > 0 || b.goVersion != "" {
 		return found, err
@@ -255,7 +255,7 @@ func (b *bringing) addGoVersion() (found []Finding, err error) {
 	i, err := insertGoVersion(string(content), b.release.goVersion)
 	if errors.Is(err, errOtherForm) {
 		return []Finding{{s.tomlName, err.Error() + ": the build's environment",
-			fmt.Sprintf("put GO_VERSION = %q into it, then run the command again", b.release.goVersion)}}, nil
+			fmt.Sprintf("add GO_VERSION = %q to it, then run the command again", b.release.goVersion)}}, nil
 	} else if err != nil {
 		return nil, err
 	}
@@ -263,8 +263,8 @@ func (b *bringing) addGoVersion() (found []Finding, err error) {
 	return nil, nil
 }
 
-// addRules puts the rules that are missing in front of the site's own, in the file that Netlify reads first.
-func (b *bringing) addRules() ([]Finding, error) {
+// addRules puts the missing rules in front of the site's own, in the file that Netlify reads first.
+func (b *addition) addRules() ([]Finding, error) {
 	s := b.site
 	theirs, err := tomlRules(s.tomlName, s.config)
 	if err != nil {
@@ -298,9 +298,9 @@ func (b *bringing) addRules() ([]Finding, error) {
 	return nil, nil
 }
 
-// addMigrations adds the schema to the site's own migrations. The Supabase CLI knows a migration by the number that its name begins
-// with.
-func (b *bringing) addMigrations() (found []Finding, err error) {
+// addMigrations adds the schema to the site's own migrations. The Supabase CLI identifies a migration by the number at
+// the start of its name.
+func (b *addition) addMigrations() (found []Finding, err error) {
 	s := b.site
 	dir := path.Join(s.supabase(), "migrations")
 	theirs, err := s.migrations(dir)
@@ -312,10 +312,10 @@ func (b *bringing) addMigrations() (found []Finding, err error) {
 		switch there, err := s.tree.read(path.Join(dir, name)); {
 		case err != nil:
 			return nil, err
-		case there != nil && hash(there) == hash(content): // somebody copied it; it stays theirs
+		case there != nil && hash(there) == hash(content): // a copy that the site made; it stays the site's
 		case theirs[number] != "":
-			found = append(found, Finding{path.Join(dir, theirs[number]), "has the number of the migration " + name + ", which is to be added",
-				"give it another number, unless it is an older " + name + ": then delete it"})
+			found = append(found, Finding{path.Join(dir, theirs[number]), "has the number of the migration " + name + ", which kv add adds",
+				"give it another number; if it is an older " + name + ", delete it"})
 		default:
 			found = append(found, b.add(path.Join(dir, name), content, 0o644)...)
 		}
@@ -327,22 +327,22 @@ func (b *bringing) addMigrations() (found []Finding, err error) {
 	return found, nil
 }
 
-// byHand says what is left to do.
-func (b *bringing) byHand(prebuilt bool) []string {
+// byHand returns the steps that remain for the user.
+func (b *addition) byHand(prebuilt bool) []string {
 	s := b.site
 	steps := []string{
-		"Apply the schema to your Supabase project: README.md, \"Deploying to Netlify and Supabase\", step 1, in the folder that has " + s.supabase() + "/.",
+		"Apply the schema to your Supabase project: README.md, \"Deploying to Netlify and Supabase\", step 1, in the folder that contains " + s.supabase() + "/.",
 		"Set the functions' variables on Netlify: README.md, \"Variables\".",
 		"Commit what was added, deploy, and test the deploy: KV_BASE_URL=https://… make e2e.",
 	}
 	if s.redirects == "" && lookup(s.config, "build", "command") != nil {
-		steps = append(steps, "If the site's build writes a _redirects file, see that no catch-all in it takes "+shortPrefix+"/: it comes before netlify.toml.")
+		steps = append(steps, "If the site's build writes a _redirects file, make sure that no catch-all in it matches "+shortPrefix+"/: Netlify reads it before netlify.toml.")
 	}
 	switch {
 	case prebuilt:
-		steps = append(steps, "The programs are for Netlify's machines alone; netlify dev on another kind of machine does not run them.")
+		steps = append(steps, "The programs run only on Netlify's kind of machine (linux/amd64); netlify dev on another kind cannot run them.")
 	case b.goVersion != "":
-		steps = append(steps, fmt.Sprintf("The site keeps its Go %s, which fetches Go %s for these functions by itself.", b.goVersion, b.release.goVersion))
+		steps = append(steps, fmt.Sprintf("The site keeps its Go %s, which downloads Go %s for these functions by itself.", b.goVersion, b.release.goVersion))
 	}
 	return steps
 }

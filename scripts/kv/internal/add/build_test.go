@@ -13,9 +13,9 @@ import (
 	"netlify-supabase-kv/tests/buildbot"
 )
 
-// TestSitesBuildOnNetlify adds the functions to each kind of site and builds it as Netlify's machines do: all functions are there, the
-// site's and ours, every address of ours is routed to ours, and every address of the site's to where it was. One kind is enough for a
-// short run; LONG builds all.
+// TestSitesBuildOnNetlify adds the functions to each kind of site and builds it as Netlify's machines do. The build
+// has the site's functions and ours. Our addresses lead to our functions, and the site's lead where they did before. A
+// short run builds one kind; LONG builds all.
 func TestSitesBuildOnNetlify(t *testing.T) {
 	t.Parallel()
 	for i, k := range kinds {
@@ -24,7 +24,7 @@ func TestSitesBuildOnNetlify(t *testing.T) {
 		}
 		t.Run(k.name, func(t *testing.T) {
 			dir := k.ready(t)
-			bring(t, dir, k.options)
+			addTo(t, dir, k.options)
 			requireBuilt(t, k, dir)
 		})
 	}
@@ -49,11 +49,11 @@ func TestPrebuiltSiteBuildsWithoutGo(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { program.Close() })
 	require.Equal(t, elf.EM_X86_64, program.Machine)
-	require.Nil(t, program.Section(".interp"), "it needs nothing of the machine that it runs on")
+	require.Nil(t, program.Section(".interp"), "a static program needs no library of the machine")
 	requireBuilt(t, k, dir, withoutGo(t))
 }
 
-// withoutGo is a PATH on which Go fails.
+// withoutGo returns a PATH on which the go command fails.
 func withoutGo(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -73,12 +73,12 @@ func requireBuilt(t *testing.T, k kind, dir string, env ...string) {
 	for path := range k.routes {
 		paths = append(paths, path)
 	}
-	// Without the site's path in it, what is compiled for one site is in Go's cache for the next.
+	// Without the site's path in the result, Go's build cache serves the next site too.
 	built := buildbot.Build(t, buildbot.Site{Dir: dir, Env: append(env, "GOFLAGS=-trimpath"),
 		Settings: buildbot.Settings{Publish: k.options.Publish, Functions: k.options.Functions}}, paths...)
 	want := append(r.names(), k.functions...)
 	slices.Sort(want)
-	require.Equal(t, want, built.Names(), "the functions that Netlify would deploy\n%s", built.Log)
+	require.Equal(t, want, built.Names(), "Netlify deploys these functions\n%s", built.Log)
 	for i, path := range paths[:ours] {
 		require.NotNil(t, built.Routes[path], "no rule answers %s", path)
 		require.Equal(t, r.rules[i].from, built.Routes[path].From, path)

@@ -1,11 +1,10 @@
-// Package add brings the functions into a Netlify site that exists, brings them up to date, and takes them back.
+// Package add adds the functions to an existing Netlify site, updates them, and removes them again.
 //
-// What is brought in cannot meet what the site has of its own: each function is a Go module of its own in the site's functions
-// directory, and the packages that all of them share are one more, in the folder [Folder]. So a go.mod of the site stays as it is,
-// whatever it says, and no import is rewritten. Two texts of the site are added to, netlify.toml and perhaps _redirects, in marked
-// lines.
+// The added code cannot conflict with the site's own. Each function is a separate Go module in the site's functions
+// directory, and the packages that they share are one more module in [Folder]. The site's go.mod therefore stays as it
+// is, and no import is rewritten. Of the site's own files, netlify.toml and possibly _redirects get marked lines.
 //
-// [Add] and [Remove] only plan: nothing is written before [Plan.Apply]. A plan with findings cannot be applied. Everything that was
-// added is noted in [Folder], so that an update replaces exactly that, and the removal leaves each file of the site as it was, to
-// the byte.
+// [Add] and [Remove] only plan; [Plan.Apply] writes. A plan with findings cannot be applied. [Folder] records
+// everything that was added. An update replaces exactly that, and a removal restores each file of the site byte for
+// byte.
 package add

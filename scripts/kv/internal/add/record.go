@@ -12,31 +12,32 @@ import (
 	"strings"
 )
 
-// Folder is what is made beside the site's own files: the packages that the functions share, and the record of what was added.
+// Folder is the folder that kv add makes in a site. It holds the packages that the functions share, and the record of
+// what was added.
 const Folder = "netlify-supabase-kv"
 
 // recordName is the record's name in [Folder].
 const recordName = "added.json"
 
-// record says what was added, so that it can be replaced or taken back. While a change is under way it holds both what was and what
-// will be: after an interruption, the same command finds everything again.
+// record lists what was added, so that it can be replaced or removed. During a change it holds both the old and the
+// new state, so that the same command can continue after an interruption.
 type record struct {
 	Note    string              `json:"note"`
-	Files   map[string][]string `json:"files"`   // the whole file is ours; the hashes that its content may have
-	Texts   map[string][]string `json:"texts"`   // texts in files of the site
-	Made    []string            `json:"made"`    // of these files, those that were not there before
-	Seeds   []string            `json:"seeds"`   // of Files, those that are the site's once somebody changed them
-	Folders []string            `json:"folders"` // that were not there before, outermost first
+	Files   map[string][]string `json:"files"`   // files that are entirely ours, and the hashes that their content may have
+	Texts   map[string][]string `json:"texts"`   // texts inserted into files of the site
+	Made    []string            `json:"made"`    // those of the files in Texts that kv add created
+	Seeds   []string            `json:"seeds"`   // those of Files that become the site's own once they are changed
+	Folders []string            `json:"folders"` // folders that kv add made, outermost first
 }
 
 func newRecord() *record {
 	return &record{
-		Note:  "What kv add brought into this site. kv add and kv remove read it: keep it, and change none of the files it names.",
+		Note:  "What kv add added to this site. kv add and kv remove read this file: keep it, and do not change the files that it names.",
 		Files: map[string][]string{}, Texts: map[string][]string{},
 	}
 }
 
-// readRecord gives an empty record where nothing was added.
+// readRecord returns an empty record if nothing was added.
 func readRecord(t *tree, base string) (*record, error) {
 	name := path.Join(base, Folder, recordName)
 	content, err := t.read(name)
@@ -55,12 +56,12 @@ func (r *record) empty() bool { return len(r.Files) == 0 && len(r.Texts) == 0 }
 func (r *record) encode() []byte {
 	content, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
-		panic(err) // strings alone
+		panic(err) // the record holds only strings
 	}
 	return append(content, '\n')
 }
 
-// with is this record and another one's, for the time between the two.
+// with returns the union of two records, for the time between them.
 func (r *record) with(other *record) *record {
 	both := newRecord()
 	for _, part := range []*record{r, other} {
@@ -87,13 +88,13 @@ func union(a, b []string) []string {
 	return both
 }
 
-// hash is of a file whose line ends git may have rewritten.
+// hash ignores the form of line ends, which git may have rewritten.
 func hash(content []byte) string {
 	sum := sha256.Sum256(bytes.ReplaceAll(content, []byte("\r\n"), []byte("\n")))
 	return hex.EncodeToString(sum[:])
 }
 
-// takeBack removes from the tree everything that was added. What was changed since is found, and stays.
+// takeBack removes from the tree everything that was added. Whatever was changed since is a finding, and stays.
 func (r *record) takeBack(t *tree, base string) ([]Finding, error) {
 	var found []Finding
 	for _, name := range slices.Sorted(maps.Keys(r.Files)) {
@@ -121,8 +122,8 @@ func (r *record) takeBack(t *tree, base string) ([]Finding, error) {
 		rest := cut(string(content), r.Texts[name])
 		switch {
 		case strings.Contains(rest, mark):
-			found = append(found, Finding{name, "has lines of kv add that were changed since: those with the mark \"" + mark + "\"",
-				"delete these lines, and what stands between them, then run the command again"})
+			found = append(found, Finding{name, "has lines of kv add that were changed: those marked \"" + mark + "\"",
+				"delete these lines and everything between them, then run the command again"})
 		case rest == "" && slices.Contains(r.Made, name):
 			t.remove(name)
 		default:
@@ -133,7 +134,7 @@ func (r *record) takeBack(t *tree, base string) ([]Finding, error) {
 	return found, nil
 }
 
-// cut removes each text where it stands, whichever line ends git gave it.
+// cut removes each text from the content, whichever line ends git gave it.
 func cut(content string, texts []string) string {
 	for _, text := range texts {
 		content = strings.Replace(content, text, "", 1)

@@ -9,24 +9,24 @@ import (
 	"strings"
 )
 
-// rule is one redirect. Netlify takes the first that matches, those of _redirects before those of netlify.toml; of rules that are
-// equal to the last detail it keeps the last (@netlify/redirect-parser, merge).
+// rule is one redirect. Netlify takes the first that matches, those of _redirects before those of netlify.toml. Of
+// rules that are equal in every detail it keeps the last (@netlify/redirect-parser, merge).
 type rule struct {
 	from, to string
 	status   int
-	limited  bool // by query parameters, conditions or the like: it may match, or not
+	limited  bool // has query parameters, conditions or the like, so it may not match
 	file     string
 }
 
 func (r rule) String() string { return fmt.Sprintf("%s → %s in %s", r.from, r.to, r.file) }
 
-// same tells whether both send the same addresses to the same place.
+// same reports whether both rules send the same addresses to the same place.
 func (r rule) same(other rule) bool {
 	return strings.TrimSuffix(r.from, "/") == strings.TrimSuffix(other.from, "/") && r.to == other.to && r.status == other.status &&
 		!r.limited && !other.limited
 }
 
-// path is the part of from that is compared with a request's path.
+// path returns the part of from that Netlify compares with a request's path.
 func (r rule) path() string {
 	if u, err := url.Parse(r.from); err == nil && u.Host != "" {
 		return u.Path
@@ -34,13 +34,13 @@ func (r rule) path() string {
 	return r.from
 }
 
-// hosted tells whether the rule is about one host name alone.
+// hosted reports whether the rule applies to one host name only.
 func (r rule) hosted() bool { return r.path() != r.from }
 
-// segments of a path.
+// segments splits a path.
 func segments(path string) []string { return strings.Split(strings.Trim(path, "/"), "/") }
 
-// meets tells whether some address is matched by both. In each, * stands for any rest and :name for one segment.
+// meets reports whether both rules match some address. In a rule, * stands for any rest and :name for one segment.
 func (r rule) meets(other rule) bool {
 	a, b := segments(r.path()), segments(other.path())
 	for i := 0; ; i++ {
@@ -55,17 +55,17 @@ func (r rule) meets(other rule) bool {
 	}
 }
 
-// within tells whether the rule is about addresses under prefix alone, so that it is no catch-all.
+// within reports whether the rule matches only addresses under prefix, so that it is not a catch-all.
 func (r rule) within(prefix string) bool {
 	a, p := segments(r.path()), segments(prefix)
 	return len(a) >= len(p) && slices.Equal(a[:len(p)], p)
 }
 
-// shortPrefix is what all of our short addresses begin with.
+// shortPrefix begins every short address of the functions.
 const shortPrefix = "/api/kv"
 
-// missing gives those of ours that the site does not have, and what of the site's stands in their way. theirs are in the order of
-// matching.
+// missing returns our rules that the site lacks, and findings for the site's rules that conflict with ours. theirs are
+// in the order in which Netlify tries them.
 func missing(ours, theirs []rule) (add []rule, found []Finding) {
 	for _, our := range ours {
 		at := slices.IndexFunc(theirs, our.same)
@@ -78,9 +78,9 @@ func missing(ours, theirs []rule) (add []rule, found []Finding) {
 		for _, their := range before {
 			switch {
 			case their.hosted() || !their.meets(our):
-			case slices.ContainsFunc(ours, their.same): // one of ours, which is as special as another one
+			case slices.ContainsFunc(ours, their.same): // one of our own rules is never in the way of another
 			case their.within(shortPrefix):
-				found = append(found, Finding{their.file, fmt.Sprintf("has the rule %s → %s, which takes addresses that are the functions'", their.from, their.to),
+				found = append(found, Finding{their.file, fmt.Sprintf("has the rule %s → %s, which matches addresses of the functions", their.from, their.to),
 					"remove the rule, or give it another address"})
 			case at >= 0:
 				found = append(found, Finding{our.file, fmt.Sprintf("has the rule %s behind %s, which answers first", our.from, their),
@@ -101,7 +101,8 @@ func dedupe(found []Finding) []Finding {
 	return kept
 }
 
-// fileRules reads the rules of a _redirects file (@netlify/redirect-parser, line_parser): from [query] [to] [status[!]] [conditions].
+// fileRules reads the rules of a _redirects file (@netlify/redirect-parser, line_parser): from [query] [to]
+// [status[!]] [conditions].
 func fileRules(name string, content []byte) (rules []rule) {
 	for line := range strings.Lines(string(content)) {
 		fields := strings.Fields(line)
@@ -130,12 +131,12 @@ func fileRules(name string, content []byte) (rules []rule) {
 	return rules
 }
 
-// defaultStatus is that of a rule without one.
+// defaultStatus is the status of a rule that names none.
 const defaultStatus = 301
 
 var number = regexp.MustCompile(`^\d+`)
 
-// leadingNumber reads a status as in 200!.
+// leadingNumber reads a status, as in 200!.
 func leadingNumber(text string) (int, bool) {
 	n, err := strconv.Atoi(number.FindString(text))
 	return n, err == nil

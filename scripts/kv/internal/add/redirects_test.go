@@ -41,8 +41,8 @@ func TestFileRules(t *testing.T) {
 	}, fileRules("f", []byte("# comment\n\n/a /b\n/c\t/d 200! # why\r\n/e x=:x https://example.com/:x 302\n/g/* /h 301 Country=de\n/i/* 200\n/lonely\n")))
 }
 
-// FuzzInsertionsAreTakenBack: whatever a netlify.toml says, what is put into it says what it should, and is cut out again to the byte.
-// Where that cannot be, the text is refused.
+// FuzzInsertionsAreTakenBack checks that an insertion into any netlify.toml has the intended meaning and is removed
+// again byte for byte. A text for which that is impossible is refused.
 func FuzzInsertionsAreTakenBack(f *testing.F) {
 	for _, seed := range []string{
 		"", "[build]\npublish = \"x\"", "[build.environment]", "[build.environment]\nA=\"1\"\n", "build.environment.A = '1'\n", "[build]\nenvironment = {}\n",

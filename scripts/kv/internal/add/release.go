@@ -17,20 +17,20 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// release is what a checkout of this project brings into a site.
+// release is what a checkout of this project adds to a site.
 type release struct {
 	root       string
 	goVersion  string                       // as GO_VERSION names it: 1.26.10
-	rules      []rule                       // the short addresses
-	functions  map[string]map[string][]byte // by name, the Go files of each
+	rules      []rule                       // of the short addresses
+	functions  map[string]map[string][]byte // the Go files of each function, by the function's name
 	shared     map[string][]byte            // the packages that the functions share, with go.mod, go.sum and the licence
-	modules    []module.Version             // that the functions and what they share are made of
+	modules    []module.Version             // that the functions and the shared packages need
 	migrations map[string][]byte            // by name
 	supabase   []byte                       // supabase/config.toml
-	programs   map[string][]byte            // by name, compiled for Netlify's machines; nil until prebuild
+	programs   map[string][]byte            // compiled for Netlify's machines, by name; nil until prebuild
 }
 
-// FindCheckout looks for a checkout of this project around dir.
+// FindCheckout finds the checkout of this project that contains dir.
 func FindCheckout(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -46,10 +46,10 @@ func FindCheckout(dir string) (string, error) {
 	}
 }
 
-// modulePath is this project's module, and stays the name of the shared packages in a site.
+// modulePath is this project's module, and also the name of the module with the shared packages in a site.
 const modulePath = "netlify-supabase-kv"
 
-// goPackage is what `go list -json` says of one.
+// goPackage is one package in the output of `go list -json`.
 type goPackage struct {
 	ImportPath, Name                           string
 	Dir                                        string
@@ -58,7 +58,7 @@ type goPackage struct {
 	Module                                     *struct{ Path, Version string }
 }
 
-// platforms are what a site's functions are compiled for: Netlify's machines, and those of people who run netlify dev.
+// platforms are those that a site's functions are compiled for: Netlify's machines, and machines that run netlify dev.
 var platforms = []string{"linux/amd64", "darwin/arm64", "windows/amd64"}
 
 // readRelease reads the checkout.
@@ -124,7 +124,8 @@ func (r *release) addPackage(p goPackage) error {
 	return nil
 }
 
-// readModule makes go.mod and go.sum of the shared packages: those of the checkout, less what the functions do not need.
+// readModule makes go.mod and go.sum of the shared packages from those of the checkout, without what the functions do
+// not need.
 func (r *release) readModule() error {
 	content, err := os.ReadFile(filepath.Join(r.root, "go.mod"))
 	if err != nil {
@@ -135,7 +136,7 @@ func (r *release) readModule() error {
 		return err
 	}
 	if mod.Toolchain == nil || len(mod.Replace) != 0 {
-		return errors.New("go.mod must name a toolchain, and replace nothing")
+		return errors.New("go.mod must have a toolchain line and no replace line")
 	}
 	r.goVersion = strings.TrimPrefix(mod.Toolchain.Name, "go")
 	if r.shared["go.mod"], err = r.goMod(modulePath, mod, ""); err != nil {
@@ -145,7 +146,7 @@ func (r *release) readModule() error {
 		return err
 	}
 	for name, files := range r.functions {
-		// The way from <functions directory>/<name> to the shared packages is known when there is a site.
+		// The path from <functions directory>/<name> to the shared packages depends on the site.
 		if files["go.mod"], err = r.goMod(modulePath+"/functions/"+name, mod, sharedPlaceholder); err != nil {
 			return err
 		}
@@ -154,10 +155,11 @@ func (r *release) readModule() error {
 	return nil
 }
 
-// sharedPlaceholder stands for the way to the shared packages in a function's go.mod.
+// sharedPlaceholder stands for the path to the shared packages in a function's go.mod.
 const sharedPlaceholder = "./SHARED"
 
-// goMod is a go.mod with the checkout's versions. With shared, it needs the shared packages too, which lie there.
+// goMod makes a go.mod with the checkout's versions. If shared is not empty, it also requires the shared packages,
+// which are at that path.
 func (r *release) goMod(name string, checkout *modfile.File, shared string) ([]byte, error) {
 	var mod modfile.File
 	err := errors.Join(mod.AddModuleStmt(name), mod.AddGoStmt(checkout.Go.Version), mod.AddToolchainStmt(checkout.Toolchain.Name))
@@ -177,7 +179,7 @@ func (r *release) goMod(name string, checkout *modfile.File, shared string) ([]b
 	return mod.Format()
 }
 
-// goSum keeps the lines of the modules that the functions are made of.
+// goSum returns the lines of go.sum for the modules that the functions need.
 func (r *release) goSum() ([]byte, error) {
 	content, err := os.ReadFile(filepath.Join(r.root, "go.sum"))
 	if err != nil {
@@ -234,11 +236,11 @@ func (r *release) names() []string {
 	return names
 }
 
-// buildTags is what Netlify's bundler builds with (@netlify/zip-it-and-ship-it, runtimes/go/builder).
+// buildTags are the tags that Netlify's bundler builds with (@netlify/zip-it-and-ship-it, runtimes/go/builder).
 const buildTags = "lambda.norpc"
 
-// prebuild compiles the functions for Netlify's machines with the bundler's flags, and without the paths of this machine, so that
-// the same source gives the same bytes.
+// prebuild compiles the functions for Netlify's machines with the bundler's flags. It leaves out the paths of this
+// machine, so that the same source gives the same bytes.
 func (r *release) prebuild(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "kv-add-")
 	if err != nil {
@@ -258,7 +260,7 @@ func (r *release) prebuild(ctx context.Context) error {
 	return nil
 }
 
-// runGo runs the Go command, without flags that the environment would add. Its error has what the command said.
+// runGo runs the Go command without flags from the environment. Its error includes the command's standard error.
 func runGo(ctx context.Context, dir string, env []string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir

@@ -16,27 +16,27 @@ import (
 	"strings"
 )
 
-// Finding is something in the site that the functions cannot be added beside.
+// Finding is something in the site that keeps the functions from being added.
 type Finding struct {
 	Where string `json:"where"` // file or folder
-	What  string `json:"what"`  // continues Where to a sentence
+	What  string `json:"what"`  // the rest of a sentence that begins with Where
 	Do    string `json:"do"`    // what to do about it
 }
 
-// site is a site without what was added. Names are relative to the folder that was given, with slashes.
+// site is a site without what kv add added. Names are relative to the folder given by the user, with slashes.
 type site struct {
 	tree      *tree
 	base      string         // where Netlify builds; "." for the folder itself
 	tomlName  string         // netlify.toml, which may not exist
-	toml      string         // its text
-	config    map[string]any // what it says
+	toml      string         // the text of netlify.toml
+	config    map[string]any // the values of netlify.toml
 	functions string         // directory
-	publish   string         // "": nobody said
-	redirects string         // the _redirects file; "": there is none
+	publish   string         // folder; "" if it is unknown
+	redirects string         // the _redirects file; "" if there is none
 }
 
-// findBase tells where Netlify builds a site whose repository is the folder: build.base of the folder's netlify.toml. If a
-// netlify.toml lies there, it counts alone (@netlify/config, base).
+// findBase returns the folder in which Netlify builds the site: build.base of the netlify.toml in the repository's
+// root. A netlify.toml in that folder replaces the one in the root (@netlify/config, base).
 func findBase(t *tree) (base, tomlName string, err error) {
 	base, tomlName = ".", "netlify.toml"
 	content, err := t.read(tomlName)
@@ -44,8 +44,8 @@ func findBase(t *tree) (base, tomlName string, err error) {
 		return "", "", err
 	}
 	if outer := outerConfig(t.root); content == nil && outer != "" {
-		// A netlify.toml in the folder that Netlify builds in would take its place.
-		return "", "", fmt.Errorf("%s is within a repository whose netlify.toml is in %s: name that folder, and the one that Netlify builds in there as build.base", t.root, outer)
+		// A netlify.toml written here would replace the outer one.
+		return "", "", fmt.Errorf("%s is within a repository whose netlify.toml is in %s: name that folder instead, and set build.base in its netlify.toml", t.root, outer)
 	}
 	config, err := parseTOML(content)
 	if err != nil {
@@ -62,7 +62,7 @@ func findBase(t *tree) (base, tomlName string, err error) {
 	return base, tomlName, nil
 }
 
-// outerConfig finds the netlify.toml of the repository that a folder is in: the folder that has it, or "".
+// outerConfig returns the outermost folder with a netlify.toml in the repository around dir, or "".
 func outerConfig(dir string) (found string) {
 	for at := dir; ; at = filepath.Dir(at) {
 		if _, err := os.Stat(filepath.Join(at, "netlify.toml")); err == nil {
@@ -77,17 +77,18 @@ func outerConfig(dir string) (found string) {
 	}
 }
 
-// below resolves a path of netlify.toml: a slash at its beginning means nothing, and it stays within the repository.
+// below resolves a path of netlify.toml. A leading slash is ignored, and the path must stay within the repository.
 func below(base, named string) (string, error) {
 	name := path.Join(base, strings.TrimLeft(filepath.ToSlash(named), "/"))
 	if name == ".." || strings.HasPrefix(name, "../") {
-		return "", fmt.Errorf("%q is outside of the folder", named)
+		return "", fmt.Errorf("%q is outside the folder", named)
 	}
 	return name, nil
 }
 
-// survey finds out where things are in a site. What it cannot tell is a finding.
-func survey(ctx context.Context, t *tree, base, tomlName string, o Options) (*site, []Finding, error) {
+// readSite reads where a site has its functions, published files and redirects. Whatever it cannot determine is a
+// finding.
+func readSite(ctx context.Context, t *tree, base, tomlName string, o Options) (*site, []Finding, error) {
 	s := &site{tree: t, base: base, tomlName: tomlName}
 	content, err := t.read(tomlName)
 	if err != nil {
@@ -108,27 +109,27 @@ func survey(ctx context.Context, t *tree, base, tomlName string, o Options) (*si
 	return s, found, nil
 }
 
-// defaultFunctions is where Netlify looks if nothing else is said (@netlify/config, files).
+// defaultFunctions is Netlify's default functions directory (@netlify/config, files).
 const defaultFunctions = "netlify/functions"
 
-// findFunctions takes the directory that netlify.toml names, or the one that was given, or Netlify's default.
+// findFunctions takes the directory from netlify.toml, from the options, or Netlify's default.
 func (s *site) findFunctions(_ context.Context, o Options) (found []Finding, err error) {
 	named := functionsOf(s.config)
 	for _, context := range sortedTables(s.config, "context") {
 		if other := functionsOf(context.table); other != "" && other != named {
 			found = append(found, Finding{s.tomlName, fmt.Sprintf("names another functions directory, %s, for context.%s", other, context.name),
-				"name one directory for all contexts: the functions can be in one alone"})
+				"name the same directory for all contexts: the functions can be in one directory only"})
 		}
 	}
 	switch {
 	case named != "" && o.Functions != "" && path.Clean(filepath.ToSlash(o.Functions)) != path.Clean(named):
-		return nil, fmt.Errorf("--functions is %s, but %s names %s, which counts", o.Functions, s.tomlName, named)
+		return nil, fmt.Errorf("--functions is %s, but %s names %s, which takes precedence", o.Functions, s.tomlName, named)
 	case named == "" && o.Functions != "":
 		named = o.Functions
 	case named == "" && !s.tree.exists(path.Join(s.base, defaultFunctions)):
 		if s.tree.exists(path.Join(s.base, "functions")) {
 			return append(found, Finding{path.Join(s.base, "functions"), "is a folder that Netlify's settings may name as the functions directory; " + s.tomlName + " names none",
-				"say which it is: --functions functions if they name it, --functions " + defaultFunctions + " if they do not"}), nil
+				"use --functions functions if the settings name it, and --functions " + defaultFunctions + " if they do not"}), nil
 		}
 		named = defaultFunctions
 	case named == "":
@@ -138,7 +139,7 @@ func (s *site) findFunctions(_ context.Context, o Options) (found []Finding, err
 	return found, err
 }
 
-// functionsOf reads the functions directory in its newer and its older form, of which the newer counts.
+// functionsOf reads the functions directory in its newer and its older form. The newer takes precedence.
 func functionsOf(config map[string]any) string {
 	for _, names := range [][]string{{"functions", "directory"}, {"functions", "*", "directory"}, {"build", "functions"}, {"functions"}} {
 		if named := lookupString(config, names...); named != "" {
@@ -153,7 +154,7 @@ type namedTable struct {
 	table map[string]any
 }
 
-// sortedTables lists the tables within a table by name.
+// sortedTables returns the tables within a table, sorted by name.
 func sortedTables(config map[string]any, name string) (tables []namedTable) {
 	within, _ := lookup(config, name).(map[string]any)
 	for _, name := range slices.Sorted(maps.Keys(within)) {
@@ -164,18 +165,18 @@ func sortedTables(config map[string]any, name string) (tables []namedTable) {
 	return tables
 }
 
-// findPublish takes the folder that netlify.toml names, or the one that was given. Without either, Netlify publishes everything, or
-// what its settings name.
+// findPublish takes the folder from netlify.toml or from the options. Without either, Netlify publishes the whole site
+// or the folder that its settings name.
 func (s *site) findPublish(_ context.Context, o Options) (found []Finding, err error) {
 	named := lookupString(s.config, "build", "publish")
 	switch {
 	case named != "" && o.Publish != "" && path.Clean(filepath.ToSlash(o.Publish)) != path.Clean(named):
-		return nil, fmt.Errorf("--publish is %s, but %s names %s, which counts", o.Publish, s.tomlName, named)
+		return nil, fmt.Errorf("--publish is %s, but %s names %s, which takes precedence", o.Publish, s.tomlName, named)
 	case named == "" && o.Publish != "":
 		named = o.Publish
 	case named == "":
 		return []Finding{{s.tomlName, "names no publish folder: Netlify publishes the whole site, sources of functions included, unless its settings name one",
-			"name it there as build.publish, or with --publish if Netlify's settings do"}}, nil
+			"set build.publish there, or give --publish if Netlify's settings name the folder"}}, nil
 	}
 	if s.publish, err = below(s.base, named); err != nil {
 		return nil, err
@@ -193,8 +194,8 @@ func (s *site) findPublish(_ context.Context, o Options) (found []Finding, err e
 	for _, folder := range slices.Sorted(maps.Keys(published)) {
 		for _, ours := range []string{path.Join(s.base, Folder), s.functions, path.Join(s.supabase(), "migrations")} {
 			if folder == "." || ours == folder || strings.HasPrefix(ours, folder+"/") {
-				found = append(found, Finding{s.tomlName, fmt.Sprintf("has %s = %q: what is in %s would be on the site for all to read", published[folder], folder, ours),
-					"move what visitors are to see into a folder of its own, for example public, and name that as build.publish"})
+				found = append(found, Finding{s.tomlName, fmt.Sprintf("has %s = %q: everyone could read the files in %s on the site", published[folder], folder, ours),
+					"move the files for visitors into a separate folder, for example public, and set build.publish to it"})
 				break
 			}
 		}
@@ -202,7 +203,7 @@ func (s *site) findPublish(_ context.Context, o Options) (found []Finding, err e
 	return found, nil
 }
 
-// supabase is the folder of the Supabase CLI: the one that is there, or one beside netlify.toml.
+// supabase returns the folder of the Supabase CLI: an existing one, or one in the repository's root.
 func (s *site) supabase() string {
 	if inner := path.Join(s.base, "supabase"); s.tree.exists(inner) {
 		return inner
@@ -210,13 +211,13 @@ func (s *site) supabase() string {
 	return "supabase"
 }
 
-// findRedirects looks for the file that becomes _redirects in the publish folder. Often it lies elsewhere, and the site's build
-// copies it there.
+// findRedirects finds the file that becomes _redirects in the publish folder. It is often in another folder, and the
+// site's build copies it.
 func (s *site) findRedirects(ctx context.Context, o Options) ([]Finding, error) {
 	if o.Redirects != "" {
 		name, err := below(s.base, o.Redirects)
 		if err == nil && !s.tree.exists(name) {
-			err = fmt.Errorf("--redirects %s: there is no such file in the site", o.Redirects)
+			err = fmt.Errorf("--redirects %s: the site has no such file", o.Redirects)
 		}
 		s.redirects = name
 		return nil, err
@@ -238,7 +239,7 @@ func (s *site) findRedirects(ctx context.Context, o Options) ([]Finding, error) 
 	return nil, nil
 }
 
-// list finds the files of that name that belong to the site: git knows which, if it is used.
+// list finds the site's files of that name: with git those that git lists, without git all.
 func (s *site) list(ctx context.Context, name string) (found []string, err error) {
 	start := s.tree.disk(s.base)
 	cmd := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", name, "**/"+name)
@@ -268,7 +269,8 @@ func (s *site) list(ctx context.Context, name string) (found []string, err error
 	return found, err
 }
 
-// checkNames finds functions of the site that have a name of ours. Netlify would deploy one of the two, and not say which.
+// checkNames finds functions of the site with the name of one of ours. Netlify would deploy one of the two without a
+// warning.
 func (s *site) checkNames(names []string) (found []Finding, err error) {
 	entries, err := os.ReadDir(s.tree.disk(s.functions))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -278,19 +280,19 @@ func (s *site) checkNames(names []string) (found []Finding, err error) {
 		file := path.Join(s.functions, e.Name())
 		name := strings.TrimSuffix(e.Name(), path.Ext(e.Name()))
 		if slices.Contains(names, name) && s.tree.exists(file) {
-			found = append(found, Finding{file, "has the name of a function that is to be added; Netlify deploys one of the two, without a word",
-				"remove it: with USE_SUPABASE_KV=false, the function that is added answers from the same blobs"})
+			found = append(found, Finding{file, "has the name of a function that kv add adds; Netlify deploys one of the two without a warning",
+				"remove it: with USE_SUPABASE_KV=false, the added function serves the same blobs"})
 		}
 	}
 	return found, nil
 }
 
-// minimalGo is the first Go that fetches a newer one by itself if a module needs it.
+// minimalGo is the first Go release that downloads a newer one if a module needs it.
 const minimalGo = 21
 
 var exactGo = regexp.MustCompile(`^1\.(\d+)\.\d+$`)
 
-// goVersion gives what is to become of GO_VERSION: named "", it is to be set; otherwise it stays.
+// goVersion returns the Go version that the site names. If it is "", GO_VERSION must be added.
 func (s *site) goVersion(ours string) (named string, found []Finding, err error) {
 	// .go-version comes before GO_VERSION on Netlify (build-image, install_go).
 	file := path.Join(s.base, ".go-version")
@@ -318,8 +320,8 @@ func (s *site) goVersion(ours string) (named string, found []Finding, err error)
 		}
 		m := exactGo.FindStringSubmatch(strings.TrimPrefix(version, "go"))
 		if m == nil || version != m[0] {
-			found = append(found, Finding{where, fmt.Sprintf("has the Go version %s, which names no file on go.dev: Netlify goes on with an old Go", version),
-				"write it to the last number, as in " + ours})
+			found = append(found, Finding{where, fmt.Sprintf("has the Go version %s, which names no file on go.dev: Netlify would use an old Go", version),
+				"write the full version, as in " + ours})
 		} else if minor, _ := strconv.Atoi(m[1]); minor < minimalGo {
 			found = append(found, Finding{where, fmt.Sprintf("has the Go version %s; the functions need 1.%d.0 or newer", version, minimalGo), "write " + ours})
 		}
@@ -327,37 +329,37 @@ func (s *site) goVersion(ours string) (named string, found []Finding, err error)
 	return named, found, nil
 }
 
-// checkModules finds what would keep Go from building modules in the functions directory.
+// checkModules finds settings that would keep Go from building modules in the functions directory.
 func (s *site) checkModules() (found []Finding, err error) {
 	for dir := s.functions; ; dir = path.Dir(dir) {
 		if work := path.Join(dir, "go.work"); s.tree.exists(work) {
-			found = append(found, Finding{work, "makes Go build the modules alone that it lists", "add the functions with --prebuilt"})
+			found = append(found, Finding{work, "makes Go build only the modules that it lists", "add the functions with --prebuilt"})
 		}
 		if dir == "." {
 			break
 		}
 	}
 	if flags := fmt.Sprint(lookup(s.config, "build", "environment", "GOFLAGS")); strings.Contains(flags, "-mod=") {
-		found = append(found, Finding{s.tomlName, "has GOFLAGS with -mod, which is for the site's own module alone", "add the functions with --prebuilt"})
+		found = append(found, Finding{s.tomlName, "has GOFLAGS with -mod, which only suits the site's own module", "add the functions with --prebuilt"})
 	}
 	return found, nil
 }
 
-// checkIgnored finds what git would leave out, and with it a deploy from git.
+// checkIgnored finds files that git would ignore, so that a deploy from git would lack them.
 func (s *site) checkIgnored(ctx context.Context, names []string) []Finding {
 	cmd := exec.CommandContext(ctx, "git", "check-ignore", "--no-index", "-z", "--stdin")
 	cmd.Dir = s.tree.root
 	cmd.Stdin = strings.NewReader(strings.Join(names, "\x00"))
-	out, err := cmd.Output() // fails where nothing is ignored, and where there is no git
+	out, err := cmd.Output() // fails if nothing is ignored, and without git
 	if err != nil || len(out) == 0 {
 		return nil
 	}
 	ignored := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
-	return []Finding{{ignored[0], fmt.Sprintf("would be ignored by git, as would %d of the files in all: a deploy from git would lack them", len(ignored)),
-		"take the pattern out of .gitignore that `git check-ignore -v " + ignored[0] + "` names"}}
+	return []Finding{{ignored[0], fmt.Sprintf("would be ignored by git (%d files in all): a deploy from git would lack them", len(ignored)),
+		"remove the pattern in .gitignore that `git check-ignore -v " + ignored[0] + "` names"}}
 }
 
-// migrations lists the site's migrations by their numbers.
+// migrations returns the site's migrations by number.
 func (s *site) migrations(dir string) (map[string]string, error) {
 	entries, err := os.ReadDir(s.tree.disk(dir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -18,15 +18,15 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-// kind is one kind of site that exists: a file in testdata/sites.
+// kind is one kind of existing site: a file in testdata/sites.
 type kind struct {
 	name      string
 	options   Options
-	byHand    func(t *testing.T, dir string) // what the site needs first, as a finding says
+	byHand    func(t *testing.T, dir string) // the change that a finding asks for first
 	functions []string                       // of its own
-	routes    map[string]string              // of its own, by path: the rule that answers before and after
-	redirects string                         // the file that our rules belong to
-	keepsGo   bool                           // the site names a Go version, which stays
+	routes    map[string]string              // the site's own, by path: the rule that applies before and after
+	redirects string                         // the file that gets our rules
+	keepsGo   bool                           // the site names a Go version, which must stay
 }
 
 var kinds = []kind{
@@ -43,14 +43,14 @@ var kinds = []kind{
 	{name: "settings", functions: []string{"hello"}, redirects: "netlify.toml", options: Options{Functions: "functions", Publish: "site"}},
 }
 
-// publishAFolder does what is to be done about publish = ".".
+// publishAFolder fixes publish = "." as the finding says.
 func publishAFolder(t *testing.T, dir string) {
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "public"), 0o755))
 	require.NoError(t, os.Rename(filepath.Join(dir, "index.html"), filepath.Join(dir, "public", "index.html")))
 	write(t, dir, "netlify.toml", "[build]\n  publish = \"public\"\n")
 }
 
-// lay makes the folder of a site of a kind, less what is to be done by hand.
+// lay makes the folder of a site of this kind, without the change by hand.
 func (k kind) lay(t *testing.T) string {
 	t.Helper()
 	archive, err := txtar.ParseFile(filepath.Join("testdata", "sites", k.name+".txtar"))
@@ -66,7 +66,7 @@ func (k kind) lay(t *testing.T) string {
 	return dir
 }
 
-// ready is lay with that done.
+// ready makes the folder with the change by hand.
 func (k kind) ready(t *testing.T) string {
 	t.Helper()
 	dir := k.lay(t)
@@ -90,7 +90,7 @@ func read(t *testing.T, dir, name string) string {
 	return string(content)
 }
 
-// snapshot is everything in a folder: files with their modes, and folders.
+// snapshot returns everything in a folder: files with their modes, and folders.
 func snapshot(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -114,13 +114,13 @@ func snapshot(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// requireSame names the files that differ, not all that are in them.
+// requireSame prints only the files that differ.
 func requireSame(t *testing.T, want, got map[string]string, message ...any) {
 	t.Helper()
 	var differ []string
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if want[name] != got[name] {
-			differ = append(differ, fmt.Sprintf("%s was\n%s\nand is\n%s", name, want[name], got[name]))
+			differ = append(differ, fmt.Sprintf("%s changed from\n%s\nto\n%s", name, want[name], got[name]))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(got)) {
@@ -131,7 +131,7 @@ func requireSame(t *testing.T, want, got map[string]string, message ...any) {
 	require.Empty(t, differ, message...)
 }
 
-// thisRelease is what this checkout brings, read once.
+// thisRelease is the release of this checkout, read once.
 var thisRelease = sync.OnceValues(func() (*release, error) {
 	root, err := FindCheckout(".")
 	if err != nil {
@@ -150,8 +150,8 @@ func plan(t *testing.T, dir string, o Options) *Plan {
 	return p
 }
 
-// bring adds the functions to a site in which nothing is in the way.
-func bring(t *testing.T, dir string, o Options) *Plan {
+// addTo adds the functions to a site without conflicts.
+func addTo(t *testing.T, dir string, o Options) *Plan {
 	t.Helper()
 	p := plan(t, dir, o)
 	require.Empty(t, p.Found)
@@ -168,7 +168,7 @@ func takeBack(t *testing.T, dir string) *Plan {
 	return p
 }
 
-func TestAddKeepsWhatIsTheSites(t *testing.T) {
+func TestAddKeepsTheSitesOwnFiles(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
@@ -178,7 +178,7 @@ func TestAddKeepsWhatIsTheSites(t *testing.T) {
 			p := plan(t, dir, k.options)
 			requireSame(t, before, snapshot(t, dir), "a plan writes nothing")
 
-			bring(t, dir, k.options)
+			addTo(t, dir, k.options)
 			after := snapshot(t, dir)
 			for name, content := range before {
 				if content == after[name] {
@@ -191,9 +191,9 @@ func TestAddKeepsWhatIsTheSites(t *testing.T) {
 			require.Equal(t, !k.keepsGo, strings.Contains(after["netlify.toml"], mark+" (") || strings.Contains(after["netlify.toml"], "[build.environment]\n  GO_VERSION"))
 			require.True(t, slices.ContainsFunc(p.Changes, func(c Change) bool { return c.File == p.Functions+"/kv-get/main.go" }))
 
-			require.Empty(t, plan(t, dir, k.options).Changes, "given again, it finds nothing to do")
+			require.Empty(t, plan(t, dir, k.options).Changes, "a second run changes nothing")
 			takeBack(t, dir)
-			requireSame(t, before, snapshot(t, dir), "taken back, the site is what it was")
+			requireSame(t, before, snapshot(t, dir), "a removal restores the site")
 			p, err := Remove(dir)
 			require.NoError(t, err)
 			require.Empty(t, p.Changes)
@@ -201,7 +201,7 @@ func TestAddKeepsWhatIsTheSites(t *testing.T) {
 	}
 }
 
-// isSubsequence tells whether all lines of part are in whole, in their order.
+// isSubsequence reports whether whole contains all lines of part in their order.
 func isSubsequence(part, whole string) bool {
 	lines := strings.Split(whole, "\n")
 	for _, line := range strings.Split(part, "\n") {
@@ -224,11 +224,11 @@ func TestAddKeepsLineEnds(t *testing.T) {
 			}
 		}
 		before := snapshot(t, dir)
-		bring(t, dir, k.options)
+		addTo(t, dir, k.options)
 		if k.name != "settings" {
 			require.NotRegexp(t, `[^\r]\n`, read(t, dir, "netlify.toml"))
 		}
-		// A clone on another machine has other line ends, in our files too.
+		// A clone on another machine has other line ends, also in our files.
 		for name := range snapshot(t, dir) {
 			if !strings.HasSuffix(name, "/") && filepath.Base(name) != "added.json" {
 				write(t, dir, name, strings.ReplaceAll(read(t, dir, name), "\r\n", "\n"))
@@ -244,9 +244,9 @@ func TestAddKeepsLineEnds(t *testing.T) {
 	}
 }
 
-// TestInterruptedAddGoesOn ends the writing after each number of files, as Ctrl-C does, and then gives the command again or takes it
-// back.
-func TestInterruptedAddGoesOn(t *testing.T) {
+// TestInterruptedAddContinues interrupts the writing after each number of files, as Ctrl-C does. Then it runs the
+// command again or removes the functions.
+func TestInterruptedAddContinues(t *testing.T) {
 	t.Parallel()
 	k := kinds[2]
 	dir := k.ready(t)
@@ -257,7 +257,7 @@ func TestInterruptedAddGoesOn(t *testing.T) {
 		require.Empty(t, p.Found)
 		require.ErrorIs(t, p.Apply(&endingContext{Context: t.Context(), after: after}), context.Canceled)
 		if after%2 == 0 {
-			bring(t, dir, k.options)
+			addTo(t, dir, k.options)
 			require.Empty(t, plan(t, dir, k.options).Changes)
 		}
 		takeBack(t, dir)
@@ -265,7 +265,7 @@ func TestInterruptedAddGoesOn(t *testing.T) {
 	}
 }
 
-// endingContext is ended after it was asked so many times.
+// endingContext is canceled after a number of calls of Err.
 type endingContext struct {
 	context.Context
 	after int
@@ -295,11 +295,11 @@ func TestUpdateReplacesWhatWasAdded(t *testing.T) {
 	require.NoError(t, p.Apply(t.Context()))
 	require.Contains(t, read(t, dir, "netlify.toml"), "/api/kv/gone")
 
-	bring(t, dir, k.options)
+	addTo(t, dir, k.options)
 	fresh := k.ready(t)
-	bring(t, fresh, k.options)
-	requireSame(t, snapshot(t, fresh), snapshot(t, dir), "an update is what a first addition is")
-	// An update from sources to programs and back: a folder gives way to a file of its name.
+	addTo(t, fresh, k.options)
+	requireSame(t, snapshot(t, fresh), snapshot(t, dir), "an update gives the same files as a first addition")
+	// Update from sources to programs and back: a file replaces a folder of the same name.
 	r := *newer
 	r.programs = map[string][]byte{"kv-get": []byte("ELF")}
 	p, err = addRelease(t.Context(), &r, Options{Site: dir, Prebuilt: true})
@@ -308,21 +308,21 @@ func TestUpdateReplacesWhatWasAdded(t *testing.T) {
 	require.NoError(t, p.Apply(t.Context()))
 	require.Equal(t, "ELF", read(t, dir, "netlify/functions/kv-get"))
 	require.NotContains(t, read(t, dir, "netlify.toml"), "GO_VERSION")
-	bring(t, dir, k.options)
+	addTo(t, dir, k.options)
 	requireSame(t, snapshot(t, fresh), snapshot(t, dir))
 	takeBack(t, dir)
 	requireSame(t, before, snapshot(t, dir))
-	// And from programs, the first that is added, to sources.
+	// Update from programs, as a first addition, to sources.
 	p, err = addRelease(t.Context(), &r, Options{Site: dir, Prebuilt: true})
 	require.NoError(t, err)
 	require.NoError(t, p.Apply(t.Context()))
-	bring(t, dir, k.options)
+	addTo(t, dir, k.options)
 	takeBack(t, dir)
 	requireSame(t, before, snapshot(t, dir))
 }
 
-// TestWhatIsInTheWayIsSaid: each row spoils a site in one way.
-func TestWhatIsInTheWayIsSaid(t *testing.T) {
+// TestConflictsAreFindings: each row gives a site one conflict.
+func TestConflictsAreFindings(t *testing.T) {
 	t.Parallel()
 	append := func(name, text string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
@@ -340,14 +340,14 @@ func TestWhatIsInTheWayIsSaid(t *testing.T) {
 	for name, row := range map[string]struct {
 		kind  string
 		spoil func(t *testing.T, dir string)
-		want  string // what and where
+		want  string // part of "<where> <what>"
 		do    string
 	}{
 		"JavaScriptFunctionOfOurName": {"javascript", append("netlify/functions/kv-get.mjs", "export default 1"),
 			"netlify/functions/kv-get.mjs has the name of a function", "USE_SUPABASE_KV=false"},
 		"FolderOfOurName":     {"javascript", append("netlify/functions/kv-list/index.js", "x"), "netlify/functions/kv-list has the name", "remove it"},
 		"PublishShowsSources": {"plain", nil, `netlify.toml has build.publish = "."`, "build.publish"},
-		"PublishShowsFunctions": {"javascript", replace("netlify.toml", `"dist"`, `"netlify"`), "what is in netlify/functions would be on the site",
+		"PublishShowsFunctions": {"javascript", replace("netlify.toml", `"dist"`, `"netlify"`), "everyone could read the files in netlify/functions on the site",
 			"build.publish"},
 		"ContextPublishShowsSources": {"javascript", append("netlify.toml", "\n[context.staging]\npublish = \"/\"\n"), "context.staging.publish", "build.publish"},
 		"PublishUnknown":             {"settings", nil, "netlify.toml names no publish folder", "--publish"},
@@ -358,9 +358,9 @@ func TestWhatIsInTheWayIsSaid(t *testing.T) {
 		"OldGoInFile":                {"go", append(".go-version", "1.20.1\n"), ".go-version has the Go version 1.20.1", "write 1."},
 		"OldGoInContext": {"go", append("netlify.toml", "\n[context.staging.environment]\nGO_VERSION = \"1.18\"\n"),
 			"netlify.toml, context.staging has the Go version 1.18", "1.26."},
-		"Workspace":       {"go", append("go.work", "go 1.22\nuse .\n"), "go.work makes Go build the modules alone", "--prebuilt"},
-		"ModFlag":         {"go", append("netlify.toml", "\n[build.environment]\nGOFLAGS = \"-mod=vendor\"\n"), "GOFLAGS with -mod", "--prebuilt"},
-		"RuleOnOurAddres": {"javascript", append("netlify.toml", "\n[[redirects]]\nfrom = \"/api/kv/*\"\nto = \"/.netlify/functions/store\"\n"), "has the rule /api/kv/* →", "remove the rule"},
+		"Workspace":        {"go", append("go.work", "go 1.22\nuse .\n"), "go.work makes Go build only the modules", "--prebuilt"},
+		"ModFlag":          {"go", append("netlify.toml", "\n[build.environment]\nGOFLAGS = \"-mod=vendor\"\n"), "GOFLAGS with -mod", "--prebuilt"},
+		"RuleOnOurAddress": {"javascript", append("netlify.toml", "\n[[redirects]]\nfrom = \"/api/kv/*\"\nto = \"/.netlify/functions/store\"\n"), "has the rule /api/kv/* →", "remove the rule"},
 		"OurRuleBehindTheCatchAll": {"catchall-file", append("public/_redirects", "\n/api/kv/get/* /.netlify/functions/kv-get/:splat 200\n"),
 			"has the rule /api/kv/get/* behind /* → /index.html", "remove the rule"},
 		"OurRuleBehindTheCatchAllOfTheOtherFile": {"catchall-file", append("netlify.toml", tomlBlock([]rule{{from: "/api/kv/query", to: "/.netlify/functions/kv-query", status: 200}})),
@@ -370,7 +370,7 @@ func TestWhatIsInTheWayIsSaid(t *testing.T) {
 		"InlineRedirects":   {"javascript", replace("netlify.toml", "[build]", "redirects = [{ from = \"/a\", to = \"/b\" }]\n[build]"), "cannot add to: its redirects", "[[redirects]]"},
 		"SeveralRedirectFiles": {"catchall-file", append("other/_redirects", "/a /b\n"), "several files that may be the site's redirects: other/_redirects, public/_redirects",
 			"--redirects other/_redirects"},
-		"FileOfOurFolder": {"javascript", append("netlify-supabase-kv/go.mod", "module x\n"), "netlify-supabase-kv/go.mod is there already", "move it away"},
+		"FileOfOurFolder": {"javascript", append("netlify-supabase-kv/go.mod", "module x\n"), "netlify-supabase-kv/go.mod exists already", "move it away"},
 		"MigrationOfOurNumber": {"supabase", append("supabase/migrations/20261201000000_mine.sql", "select 1;"),
 			"supabase/migrations/20261201000000_mine.sql has the number of the migration", "another number"},
 		"IgnoredByGit": {"javascript", func(t *testing.T, dir string) {
@@ -400,8 +400,8 @@ func TestWhatIsInTheWayIsSaid(t *testing.T) {
 	}
 }
 
-// TestWhatWasChangedSinceIsNotLost: neither an update nor the removal takes what somebody wrote.
-func TestWhatWasChangedSinceIsNotLost(t *testing.T) {
+// TestChangedFilesAreKept: neither an update nor a removal loses what somebody wrote.
+func TestChangedFilesAreKept(t *testing.T) {
 	t.Parallel()
 	k := kinds[1]
 	for name, row := range map[string]struct{ file, old, new, want string }{
@@ -412,7 +412,7 @@ func TestWhatWasChangedSinceIsNotLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := k.ready(t)
-			bring(t, dir, k.options)
+			addTo(t, dir, k.options)
 			content := read(t, dir, row.file)
 			require.Contains(t, content, row.old)
 			write(t, dir, row.file, strings.Replace(content, row.old, row.new, 1))
@@ -428,41 +428,41 @@ func TestWhatWasChangedSinceIsNotLost(t *testing.T) {
 			}
 		})
 	}
-	t.Run("SupabaseConfigIsTheSitesOnceChanged", func(t *testing.T) {
+	t.Run("ChangedSupabaseConfigStays", func(t *testing.T) {
 		t.Parallel()
 		dir := k.ready(t)
-		bring(t, dir, k.options)
+		addTo(t, dir, k.options)
 		write(t, dir, "supabase/config.toml", "project_id = \"mine\"\n")
-		bring(t, dir, k.options)
+		addTo(t, dir, k.options)
 		takeBack(t, dir)
 		require.Equal(t, "project_id = \"mine\"\n", read(t, dir, "supabase/config.toml"))
 	})
-	t.Run("AroundIsTheSites", func(t *testing.T) {
+	t.Run("LinesAroundStay", func(t *testing.T) {
 		t.Parallel()
 		dir := k.ready(t)
-		bring(t, dir, k.options)
+		addTo(t, dir, k.options)
 		write(t, dir, "netlify.toml", "# mine\n"+read(t, dir, "netlify.toml")+"\n[dev]\nport = 1\n")
 		takeBack(t, dir)
 		require.Equal(t, "# mine\n"+read(t, k.ready(t), "netlify.toml")+"\n[dev]\nport = 1\n", read(t, dir, "netlify.toml"))
 	})
 }
 
-// TestRulesThatAreThereAreNotAddedAgain is a site to which somebody copied the rules by hand, some into each file.
-func TestRulesThatAreThereAreNotAddedAgain(t *testing.T) {
+// TestExistingRulesAreNotAddedAgain adds to a site to which somebody copied the rules by hand, some into each file.
+func TestExistingRulesAreNotAddedAgain(t *testing.T) {
 	t.Parallel()
 	r, err := thisRelease()
 	require.NoError(t, err)
 	k := kinds[2]
 	dir := k.ready(t)
 	write(t, dir, "public/_redirects", fileBlock(r.rules[:2])+read(t, dir, "public/_redirects"))
-	bring(t, dir, k.options)
+	addTo(t, dir, k.options)
 	content := read(t, dir, "public/_redirects")
 	for _, rule := range r.rules {
 		require.Equal(t, 1, strings.Count(content, rule.from+" "), "%s in\n%s", rule.from, content)
 	}
 }
 
-func TestAddRefusesWhatIsNoSite(t *testing.T) {
+func TestAddRefusesWrongFolders(t *testing.T) {
 	t.Parallel()
 	_, err := Add(t.Context(), Options{Site: filepath.Join(t.TempDir(), "none")})
 	require.ErrorContains(t, err, "is not a folder")
@@ -480,12 +480,12 @@ func TestAddRefusesWhatIsNoSite(t *testing.T) {
 	require.ErrorContains(t, err, "netlify.toml: ")
 }
 
-// TestSourcesNameEverySum: with nothing in Go's module cache, a build takes the modules that go.mod names, and checks each against
-// go.sum. What the checkout has downloaded serves as the proxy.
+// TestSourcesNameEverySum builds with an empty module cache, so that Go downloads the modules of go.mod and checks
+// each against go.sum. The modules that the checkout has downloaded serve as the proxy.
 func TestSourcesNameEverySum(t *testing.T) {
 	t.Parallel()
 	dir := kinds[0].ready(t)
-	bring(t, dir, kinds[0].options)
+	addTo(t, dir, kinds[0].options)
 	cache, err := runGo(t.Context(), ".", nil, "env", "GOMODCACHE")
 	require.NoError(t, err)
 	env := []string{"GOMODCACHE=" + t.TempDir(), "GOPROXY=file://" + strings.TrimSpace(string(cache)) + "/cache/download", "GOFLAGS=-modcacherw", "GOTOOLCHAIN=local"}

@@ -11,21 +11,21 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// mark is in each line that begins, ends or is an addition to a text of the site.
+// mark is in each line that begins, ends or is an insertion into a file of the site.
 const mark = "kv add:"
 
-// marked puts an addition between two marked lines.
+// marked puts an inserted text between two marked lines.
 func marked(text string) string {
 	return "# " + mark + " begin (kv remove takes this back)\n" + text + "# " + mark + " end\n"
 }
 
-// insertion is a text to put into a file of the site, with "\n" for its line ends.
+// insertion is a text to insert into a file of the site. Its lines end with "\n".
 type insertion struct {
 	at   int
 	text string
 }
 
-// into gives the content with the text in it, in the content's own line ends.
+// into returns the content with the text inserted, with the content's own line ends.
 func (i insertion) into(content string) string {
 	text := i.text
 	if strings.Contains(content, "\r\n") {
@@ -34,7 +34,7 @@ func (i insertion) into(content string) string {
 	return content[:i.at] + text + content[i.at:]
 }
 
-// atEnd puts a text behind everything, after an empty line.
+// atEnd inserts a text at the end, after an empty line.
 func atEnd(content, text string) insertion {
 	switch {
 	case content == "":
@@ -51,7 +51,8 @@ func parseTOML(content []byte) (map[string]any, error) {
 	return config, toml.Unmarshal(content, &config)
 }
 
-// lookup finds the value at a path of names. Of build's names, Netlify takes Build and the like as well (@netlify/config, case).
+// lookup finds the value at a path of names. Netlify also accepts names with a capital letter, such as Build
+// (@netlify/config, case).
 func lookup(config map[string]any, names ...string) any {
 	var at any = config
 	for _, name := range names {
@@ -71,8 +72,8 @@ func lookupString(config map[string]any, names ...string) string {
 	return text
 }
 
-// header finds the first line that opens a table, or an item of an array of tables, of that name: where the line begins and where it
-// ends. -1: there is none.
+// header finds the first line that opens a table, or an item of an array of tables, of that name. It returns where the
+// line begins and ends; -1 if there is none.
 func header(content string, kind unstable.Kind, name ...string) (begin, end int) {
 	var p unstable.Parser
 	p.Reset([]byte(content))
@@ -100,15 +101,15 @@ func header(content string, kind unstable.Kind, name ...string) (begin, end int)
 	return -1, -1
 }
 
-// errOtherForm is that of a netlify.toml that an insertion would break, or change the meaning of.
-var errOtherForm = errors.New("is written in a way that kv add cannot add to")
+// errOtherForm is the error for a netlify.toml that an insertion would break or change in meaning.
+var errOtherForm = errors.New("has a form that kv add cannot add to")
 
-// insertGoVersion names the Go version in the build's environment.
+// insertGoVersion adds the Go version to the build's environment.
 func insertGoVersion(content, version string) (insertion, error) {
 	if config, err := parseTOML([]byte(content)); err != nil {
 		return insertion{}, err
 	} else if config["Build"] != nil || lookup(config, "build", "Environment") != nil {
-		return insertion{}, errOtherForm // with build beside it, Netlify would no longer read it
+		return insertion{}, errOtherForm // Netlify ignores Build where build exists too
 	}
 	line := fmt.Sprintf("GO_VERSION = %q", version)
 	i := atEnd(content, marked("[build.environment]\n  "+line+"\n"))
@@ -133,7 +134,7 @@ func insertGoVersion(content, version string) (insertion, error) {
 	})
 }
 
-// insertRules puts the rules before the site's first.
+// insertRules puts the rules in front of the site's first rule.
 func insertRules(content string, rules []rule) (insertion, error) {
 	block := marked(tomlBlock(rules))
 	i := atEnd(content, block)
@@ -151,7 +152,7 @@ func insertRules(content string, rules []rule) (insertion, error) {
 	})
 }
 
-// aboveComments goes up over the lines of comment that belong to the one at begin.
+// aboveComments returns the start of the comment lines directly above the line at begin.
 func aboveComments(content string, begin int) int {
 	for begin > 0 {
 		up := strings.LastIndexByte(content[:begin-1], '\n') + 1
@@ -163,7 +164,7 @@ func aboveComments(content string, begin int) int {
 	return begin
 }
 
-// verify parses the content with and without the insertion: once strip has taken out what was inserted, both must say the same.
+// verify parses the content with and without the insertion. After strip removes what was inserted, both must be equal.
 func verify(content string, i insertion, strip func(before, after map[string]any)) error {
 	before, err := parseTOML([]byte(content))
 	if err != nil {

@@ -16,10 +16,10 @@ import (
 	"syscall"
 )
 
-// tree is a folder with changes that are not written yet. Names are relative to it, with slashes.
+// tree is a folder with pending changes. Names are relative to it, with slashes.
 type tree struct {
 	root    string
-	changed map[string]*file // nil: gone
+	changed map[string]*file // nil for a removed file
 }
 
 type file struct {
@@ -31,7 +31,7 @@ func newTree(root string) *tree { return &tree{root: root, changed: map[string]*
 
 func (t *tree) disk(name string) string { return filepath.Join(t.root, filepath.FromSlash(name)) }
 
-// read gives the content as it will be, or as it is on disk; nil where there is no such file.
+// read returns a file's content with pending changes; nil if there is no such file.
 func (t *tree) read(name string) ([]byte, error) {
 	if f, ok := t.changed[name]; ok {
 		if f == nil {
@@ -60,7 +60,7 @@ func (t *tree) write(name string, content []byte, mode fs.FileMode) {
 
 func (t *tree) remove(name string) { t.changed[name] = nil }
 
-// exists tells whether a file or a folder will be there.
+// exists reports whether a file or folder will exist after the changes.
 func (t *tree) exists(name string) bool {
 	for changed, f := range t.changed {
 		if f != nil && (changed == name || strings.HasPrefix(changed, name+"/")) {
@@ -78,7 +78,7 @@ func (t *tree) exists(name string) bool {
 	return t.holdsMore(name)
 }
 
-// holdsMore tells whether a folder on disk holds anything that is not going, or nothing at all from the start.
+// holdsMore reports whether a folder on disk keeps any content after the changes, or was empty before them.
 func (t *tree) holdsMore(name string) bool {
 	entries, err := os.ReadDir(t.disk(name))
 	if err != nil || len(entries) == 0 {
@@ -87,15 +87,15 @@ func (t *tree) holdsMore(name string) bool {
 	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return t.exists(path.Join(name, e.Name())) })
 }
 
-// Change is one file that differs from what is on disk.
+// Change is one file that differs from the disk.
 type Change struct {
 	File   string `json:"file"`
-	Action string `json:"action"` // added, changed, removed
-	Bytes  int    `json:"bytes"`  // of the new content
+	Action string `json:"action"` // added, changed or removed
+	Bytes  int    `json:"bytes"`  // size of the new content
 	new    *file
 }
 
-// changes lists what differs from the disk, by name.
+// changes returns the files that differ from the disk, sorted by name.
 func (t *tree) changes() ([]Change, error) {
 	var found []Change
 	for _, name := range slices.Sorted(maps.Keys(t.changed)) {
@@ -119,7 +119,7 @@ func (t *tree) changes() ([]Change, error) {
 	return found, nil
 }
 
-// missingFolders lists the folders that will have to be made, outermost first.
+// missingFolders returns the folders to make, outermost first.
 func (t *tree) missingFolders() []string {
 	found := map[string]bool{}
 	for name, f := range t.changed {
@@ -139,7 +139,8 @@ func outermostFirst(a, b string) int {
 	return cmp.Or(cmp.Compare(strings.Count(a, "/"), strings.Count(b, "/")), cmp.Compare(a, b))
 }
 
-// apply writes the changes. Removals come first: a folder may give way to a file of its name. folders are removed when they are empty.
+// apply writes the changes. Removals come first, because a file may replace a folder of the same name. Of folders, the
+// empty ones are removed.
 func (t *tree) apply(ctx context.Context, changes []Change, folders []string) error {
 	for _, c := range changes {
 		if c.new == nil {
@@ -168,7 +169,7 @@ func (t *tree) apply(ctx context.Context, changes []Change, folders []string) er
 	return nil
 }
 
-// replace writes a file whole or not at all. Behind a symbolic link, it is the file that the link names.
+// replace writes a file atomically. It follows a symbolic link and replaces the file that the link names.
 func (t *tree) replace(name string, f *file) error {
 	to, mode := t.disk(name), f.mode
 	if real, err := filepath.EvalSymlinks(to); err == nil {
