@@ -39,18 +39,18 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// patient is a site with everything that kv doctor looks at: a folder, variables, an address.
-type patient struct {
+// testSite is a site with everything that kv doctor checks: a folder, variables and an address.
+type testSite struct {
 	t    *testing.T
 	dir  string
 	env  map[string]string
 	args []string
 }
 
-// healthy is the local platform as a site, with the files of this repository.
-func healthy(t *testing.T) *patient {
+// healthy makes a site of the local platform and the files of this repository.
+func healthy(t *testing.T) *testSite {
 	t.Helper()
-	p := &patient{t: t, dir: t.TempDir(), env: map[string]string{"USE_SUPABASE_KV": "true"}}
+	p := &testSite{t: t, dir: t.TempDir(), env: map[string]string{"USE_SUPABASE_KV": "true"}}
 	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL", "KV_API_TOKEN", "KV_READ_TOKEN",
 		"NETLIFY_SITE_ID", "NETLIFY_BLOBS_TOKEN", "NETLIFY_BLOBS_API_URL"} {
 		p.env[name] = os.Getenv(name)
@@ -73,15 +73,15 @@ func healthy(t *testing.T) *patient {
 	return p
 }
 
-func (p *patient) write(name, text string) {
+func (p *testSite) write(name, text string) {
 	p.t.Helper()
 	file := filepath.Join(p.dir, filepath.FromSlash(name))
 	require.NoError(p.t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(p.t, os.WriteFile(file, []byte(text), 0o644))
 }
 
-// edit changes a file of the site, which must hold what is replaced.
-func (p *patient) edit(name, old, with string) {
+// edit replaces a text in a file of the site, which must contain it.
+func (p *testSite) edit(name, old, with string) {
 	p.t.Helper()
 	text, err := os.ReadFile(filepath.Join(p.dir, filepath.FromSlash(name)))
 	require.NoError(p.t, err)
@@ -89,14 +89,14 @@ func (p *patient) edit(name, old, with string) {
 	p.write(name, strings.Replace(string(text), old, with, 1))
 }
 
-// blobsFirst lets Netlify Blobs answer, without a Supabase project.
-func (p *patient) blobsFirst() {
+// blobsFirst makes Netlify Blobs the primary, without a Supabase project.
+func (p *testSite) blobsFirst() {
 	p.env["USE_SUPABASE_KV"] = "false"
 	p.env["SUPABASE_URL"], p.env["SUPABASE_SERVICE_ROLE_KEY"] = "", ""
 	p.args = nil
 }
 
-func (p *patient) command(args ...string) *exec.Cmd {
+func (p *testSite) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(p.t.Context(), os.Args[0], append([]string{"doctor", "--dir", p.dir}, args...)...)
 	cmd.Env = []string{"KV_TEST_AS_KV=1", "GORACE=atexit_sleep_ms=0", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	for name, value := range p.env {
@@ -106,7 +106,7 @@ func (p *patient) command(args ...string) *exec.Cmd {
 }
 
 // run runs kv doctor.
-func (p *patient) run(args ...string) (status int, stdout, stderr string) {
+func (p *testSite) run(args ...string) (status int, stdout, stderr string) {
 	p.t.Helper()
 	cmd := p.command(args...)
 	var out, errs bytes.Buffer
@@ -114,18 +114,18 @@ func (p *patient) run(args ...string) (status int, stdout, stderr string) {
 	_ = cmd.Run()
 	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "KV_API_TOKEN", "KV_READ_TOKEN", "NETLIFY_BLOBS_TOKEN", "DATABASE_URL"} {
 		if secret := p.env[name]; len(secret) > 8 {
-			require.NotContains(p.t, out.String()+errs.String(), secret, "the output tells %s", name)
+			require.NotContains(p.t, out.String()+errs.String(), secret, "the output shows %s", name)
 		}
 	}
 	if u, err := url.Parse(p.env["DATABASE_URL"]); err == nil && u.User != nil {
 		password, _ := u.User.Password()
-		require.NotContains(p.t, out.String()+errs.String(), password, "the output tells the database's password")
+		require.NotContains(p.t, out.String()+errs.String(), password, "the output shows the database's password")
 	}
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-// report runs kv doctor and reads what it says.
-func (p *patient) report() (int, doctor.Report) {
+// report runs kv doctor and decodes its report.
+func (p *testSite) report() (int, doctor.Report) {
 	p.t.Helper()
 	status, stdout, stderr := p.run(append(p.args, "--json")...)
 	var report doctor.Report
@@ -134,22 +134,22 @@ func (p *patient) report() (int, doctor.Report) {
 	return status, report
 }
 
-// levels are those of the checks that are not ok.
+// levels returns the levels of the checks that are not ok.
 func levels(report doctor.Report) map[string]doctor.Level {
 	found := map[string]doctor.Level{}
 	for _, check := range report.Checks {
-		if check.Level != doctor.OK && check.ID != "site-distance" { // which is how fast this machine is
+		if check.Level != doctor.OK && check.ID != "site-distance" { // it depends on the speed of this machine
 			found[check.ID] = check.Level
 		}
 	}
 	return found
 }
 
-func TestDoctorFindsNothingWhereAllIsWell(t *testing.T) {
+func TestDoctorOfAHealthySite(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)
 	status, report := p.report()
-	// The platform that tests run on has no token, and Supabase answers there alone.
+	// The test platform has no token, and only Supabase answers.
 	require.Equal(t, map[string]doctor.Level{"tokens": doctor.Warn, "site-tokens": doctor.Warn, "blobs": doctor.Skip, "blobs-rate": doctor.Skip}, levels(report), "%+v", report)
 	require.Equal(t, 0, status)
 	require.Len(t, report.Checks, len(doctor.Checks))
@@ -169,7 +169,7 @@ func TestDoctorFindsNothingWhereAllIsWell(t *testing.T) {
 	require.Equal(t, 0, status, "%+v", report)
 	require.NotContains(t, levels(report), "blobs")
 
-	// A folder that is linked to a site says which it is; a deployed function knows.
+	// A folder linked with netlify link knows its site's ID; a deployed function always does.
 	site := p.env["NETLIFY_SITE_ID"]
 	p.env["NETLIFY_SITE_ID"] = ""
 	_, report = p.report()
@@ -179,8 +179,7 @@ func TestDoctorFindsNothingWhereAllIsWell(t *testing.T) {
 	require.NotContains(t, levels(report), "blobs")
 }
 
-// TestDoctorUsesTheTokensOfASite: everything is as well behind tokens as without. The proxy asks for them as the
-// functions do.
+// TestDoctorUsesTheTokensOfASite: a healthy site with tokens passes. The proxy demands them as the functions do.
 func TestDoctorUsesTheTokensOfASite(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)
@@ -202,7 +201,7 @@ func TestDoctorUsesTheTokensOfASite(t *testing.T) {
 	require.Equal(t, map[string]doctor.Level{"blobs": doctor.Skip, "blobs-rate": doctor.Skip}, levels(report), "%+v", report)
 	require.Equal(t, 0, status)
 
-	// Where the tokens cannot be known, what needs them is not looked at, and that is said.
+	// Checks that need unknown tokens are skipped.
 	p.file(map[string]string{"KV_API_TOKEN": "****************cdef", "KV_READ_TOKEN": "****************read"})
 	p.args = append([]string{"--only", "tokens,site-functions,site-tokens,site-write,site-distance"}, p.args...)
 	status, report = p.report()
@@ -210,8 +209,8 @@ func TestDoctorUsesTheTokensOfASite(t *testing.T) {
 	require.Equal(t, map[string]doctor.Level{"tokens": doctor.Skip, "site-tokens": doctor.Skip, "site-write": doctor.Skip}, levels(report), "%+v", report)
 }
 
-// TestDoctorWithoutVariablesSaysSo: it takes nothing for a fault that it cannot know.
-func TestDoctorWithoutVariablesSaysSo(t *testing.T) {
+// TestDoctorWithoutVariablesSkips: unknown settings are not faults.
+func TestDoctorWithoutVariablesSkips(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)
 	p.env = map[string]string{}
@@ -224,7 +223,7 @@ func TestDoctorWithoutVariablesSaysSo(t *testing.T) {
 	require.NotContains(t, levels(report), "site-functions")
 }
 
-// TestDoctorOfASiteOnNetlifyBlobs: there is no kv-query there, which is a fault only where Supabase is to answer.
+// TestDoctorOfASiteOnNetlifyBlobs: kv-query is unavailable there, which is a fault only if Supabase is the primary.
 func TestDoctorOfASiteOnNetlifyBlobs(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)
@@ -243,12 +242,12 @@ func TestDoctorOfASiteOnNetlifyBlobs(t *testing.T) {
 	require.Equal(t, map[string]doctor.Level{"site-functions": doctor.Fail, "site-write": doctor.Fail}, levels(report), "%+v", report)
 }
 
-func TestDoctorWritesNothingWhenItIsNotTo(t *testing.T) {
+func TestReadOnlyDoctorWritesNothing(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)
 	writes := make(chan string, 100)
 	p.site("site-functions,site-tokens,site-write,site-staleness,site-headers,site-distance", func(r *http.Request) http.HandlerFunc {
-		if r.Method != http.MethodGet && r.ContentLength != 2 { // all but {}
+		if r.Method != http.MethodGet && r.ContentLength != 2 { // a body other than {}
 			writes <- r.URL.Path
 		}
 		return nil
@@ -260,8 +259,8 @@ func TestDoctorWritesNothingWhenItIsNotTo(t *testing.T) {
 	require.Empty(t, writes)
 }
 
-// TestDoctorLeavesNothingBehind: also where it is interrupted in the middle.
-func TestDoctorLeavesNothingBehind(t *testing.T) {
+// TestInterruptedDoctorRemovesItsEntry interrupts a check after its write.
+func TestInterruptedDoctorRemovesItsEntry(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)
 	written, removed := make(chan string, 10), make(chan string, 10)
@@ -274,7 +273,7 @@ func TestDoctorLeavesNothingBehind(t *testing.T) {
 		}
 		return nil
 	}, nil)
-	cmd := p.command("--site", site, "--only", "site-staleness") // which waits longer than a second after its write
+	cmd := p.command("--site", site, "--only", "site-staleness") // it waits longer than a second after its write
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	require.NoError(t, cmd.Start())
@@ -287,7 +286,7 @@ func TestDoctorLeavesNothingBehind(t *testing.T) {
 	require.Len(t, removed, 1, "the entry was removed")
 }
 
-func TestDoctorSaysWhyItCannotRun(t *testing.T) {
+func TestDoctorUsageErrors(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		args []string
@@ -296,7 +295,7 @@ func TestDoctorSaysWhyItCannotRun(t *testing.T) {
 		"NoFolder":        {[]string{"--dir", "nowhere"}, "--dir nowhere is not a folder"},
 		"NoAddress":       {[]string{"--site", "your-site.netlify.app"}, "--site must be an address that begins with https://"},
 		"NoFile":          {[]string{"--env-file", "nowhere.json"}, "nowhere.json"},
-		"NoSuchCheck":     {[]string{"--only", "nothing"}, `there is no check "nothing"`},
+		"NoSuchCheck":     {[]string{"--only", "nothing"}, `"nothing", which is not a check`},
 		"NoSuchFlag":      {[]string{"--nothing"}, "unknown flag"},
 		"AnArgument":      {[]string{"site"}, "unknown command"},
 		"FileOfSomething": {[]string{"--env-file", "doctor_test.go"}, "is not KEY=value"},
@@ -315,7 +314,7 @@ func TestDoctorSaysWhyItCannotRun(t *testing.T) {
 	require.Equal(t, len(doctor.Checks), strings.Count(stdout, "\n"))
 }
 
-// TestDoctorsJSONIsStable: others read it.
+// TestDoctorsJSONIsStable: other programs read it.
 func TestDoctorsJSONIsStable(t *testing.T) {
 	t.Parallel()
 	p := healthy(t)
@@ -324,19 +323,19 @@ func TestDoctorsJSONIsStable(t *testing.T) {
 	require.Equal(t, cli.ExitLeft, status)
 	require.JSONEq(t, `{"release":"`+kv.Release+`","counts":{"ok":1,"skip":0,"warn":0,"fail":1},"checks":[
 		{"id":"go-version","level":"fail","findings":[{"level":"fail",
-			"text":"the Go version is \"1.26\" (netlify.toml): Netlify installs exact versions alone, as in 1.26.10, and goes on with the Go of its image",
+			"text":"the Go version is \"1.26\" (netlify.toml): Netlify installs only exact versions, as in 1.26.10, and otherwise uses the Go in its image",
 			"mend":"set GO_VERSION = \"1.26.10\" under [build.environment] in netlify.toml"}]},
-		{"id":"row-cap","level":"ok","findings":[{"level":"ok","text":"an answer of one row comes through, and every answer is one row"}]}]}`, stdout)
+		{"id":"row-cap","level":"ok","findings":[{"level":"ok","text":"the API returns one row, and every response of the functions is one row"}]}]}`, stdout)
 }
 
-// fault is one planted fault, and what is said of it.
+// fault is one planted fault and the expected finding.
 type fault struct {
-	plant func(p *patient)
+	plant func(p *testSite)
 	check string
 	level doctor.Level // Fail if empty
 	says  string       // a part of the finding
 	mend  string       // a part of what to do
-	also  []string     // other checks that fail of it
+	also  []string     // other checks that the fault makes fail
 }
 
 func TestDoctorNamesEachPlantedFault(t *testing.T) {
@@ -369,58 +368,58 @@ func TestDoctorNamesEachPlantedFault(t *testing.T) {
 }
 
 var fileFaults = map[string]fault{
-	"GoVersionThatIsNotExact": {func(p *patient) { p.noSite(); p.setGoVersion("1.26") }, "go-version", "", `the Go version is "1.26"`, `GO_VERSION = "1.26.`, nil},
-	"NoGoVersion": {func(p *patient) {
+	"GoVersionThatIsNotExact": {func(p *testSite) { p.noSite(); p.setGoVersion("1.26") }, "go-version", "", `the Go version is "1.26"`, `GO_VERSION = "1.26.`, nil},
+	"NoGoVersion": {func(p *testSite) {
 		p.noSite()
 		p.edit("netlify.toml", "GO_VERSION", "OTHER")
 	}, "go-version", "", "no Go version is set", "[build.environment]", nil},
-	"GoVersionInAFile":        {func(p *patient) { p.noSite(); p.write(".go-version", "go1.26\n") }, "go-version", "", `"go1.26" (.go-version)`, "write 1.26.10 into .go-version", nil},
-	"GoTooOldForGoMod":        {func(p *patient) { p.noSite(); p.setGoVersion("1.19.13") }, "go-version", "", "cannot read go.mod", "set GO_VERSION", nil},
-	"GoOlderThanGoMod":        {func(p *patient) { p.noSite(); p.setGoVersion("1.22.1") }, "go-version", doctor.Warn, "downloads the newer one", "set GO_VERSION", nil},
-	"TOMLThatCannotBeRead":    {func(p *patient) { p.noSite(); p.write("netlify.toml", "[build\n") }, "go-version", "", "netlify.toml, line 1", "mend netlify.toml", nil},
-	"FunctionsSomewhereElse":  {func(p *patient) { p.noSite(); p.edit("netlify.toml", "directory = \"functions\"", "") }, "functions-directory", "", "in netlify/functions, and there is no kv-upsert", "they are in functions: move them to netlify/functions", nil},
-	"AFunctionIsMissing":      {func(p *patient) { p.noSite(); _ = os.RemoveAll(filepath.Join(p.dir, "functions/kv-query")) }, "functions-directory", "", "there is no kv-query", "kv add", nil},
-	"JavaScriptOfTheSameName": {func(p *patient) { p.noSite(); p.write("functions/kv-get.mjs", "") }, "functions-directory", doctor.Warn, "functions/kv-get.mjs have one name", "remove functions/kv-get.mjs", nil},
-	"CatchAllInFront": {func(p *patient) {
+	"GoVersionInAFile":        {func(p *testSite) { p.noSite(); p.write(".go-version", "go1.26\n") }, "go-version", "", `"go1.26" (.go-version)`, "write 1.26.10 into .go-version", nil},
+	"GoTooOldForGoMod":        {func(p *testSite) { p.noSite(); p.setGoVersion("1.19.13") }, "go-version", "", "cannot read go.mod", "set GO_VERSION", nil},
+	"GoOlderThanGoMod":        {func(p *testSite) { p.noSite(); p.setGoVersion("1.22.1") }, "go-version", doctor.Warn, "downloads the newer one", "set GO_VERSION", nil},
+	"TOMLThatCannotBeRead":    {func(p *testSite) { p.noSite(); p.write("netlify.toml", "[build\n") }, "go-version", "", "netlify.toml, line 1", "fix netlify.toml", nil},
+	"FunctionsSomewhereElse":  {func(p *testSite) { p.noSite(); p.edit("netlify.toml", "directory = \"functions\"", "") }, "functions-directory", "", "in netlify/functions, which lacks kv-upsert", "the functions are in functions: move them to netlify/functions", nil},
+	"AFunctionIsMissing":      {func(p *testSite) { p.noSite(); _ = os.RemoveAll(filepath.Join(p.dir, "functions/kv-query")) }, "functions-directory", "", "in functions, which lacks kv-query", "kv add", nil},
+	"JavaScriptOfTheSameName": {func(p *testSite) { p.noSite(); p.write("functions/kv-get.mjs", "") }, "functions-directory", doctor.Warn, "functions/kv-get.mjs have the same name", "remove functions/kv-get.mjs", nil},
+	"CatchAllInFront": {func(p *testSite) {
 		p.noSite()
 		p.write("public/_redirects", "# an app of one page\n/*  /index.html  200\n")
 	},
 		"redirects", "", "/* → /index.html (_redirects, line 2) comes first, and does not lead to the functions from /api/kv/delete, /api/kv/get, ", "in front of it in _redirects", nil},
-	"CatchAllForSome": {func(p *patient) { p.noSite(); p.write("public/_redirects", "/*  /de/:splat  200  Language=de\n") },
+	"CatchAllForSome": {func(p *testSite) { p.noSite(); p.write("public/_redirects", "/*  /de/:splat  200  Language=de\n") },
 		"redirects", doctor.Warn, "comes first for some requests", "in front of it", nil},
-	"RedirectWithoutStatus": {func(p *patient) {
+	"RedirectWithoutStatus": {func(p *testSite) {
 		p.noSite()
 		p.edit("netlify.toml", "to = \"/.netlify/functions/kv-upsert\"\n  status = 200", "to = \"/.netlify/functions/kv-upsert\"")
 	}, "redirects", "", "has status 301", "status 200", nil},
-	"NoRedirect": {func(p *patient) { p.noSite(); p.edit("netlify.toml", `from = "/api/kv/query"`, `from = "/api/q"`) },
+	"NoRedirect": {func(p *testSite) { p.noSite(); p.edit("netlify.toml", `from = "/api/kv/query"`, `from = "/api/q"`) },
 		"redirects", "", "no rule leads to the functions from /api/kv/query", "kv add", nil},
-	"RedirectLineThatCannotBeRead": {func(p *patient) { p.noSite(); p.write("public/_redirects", "/a b\n") }, "redirects", "", "_redirects, line 1", "mend the line", nil},
+	"RedirectLineThatCannotBeRead": {func(p *testSite) { p.noSite(); p.write("public/_redirects", "/a b\n") }, "redirects", "", "_redirects, line 1", "fix the line", nil},
 }
 
-// noSite looks at the files and variables alone.
-func (p *patient) noSite() {
+// noSite restricts the checks to files and variables.
+func (p *testSite) noSite() {
 	p.args = []string{"--only", "go-version,functions-directory,redirects,variables,variables-size,tokens,supabase-url,supabase-key"}
 }
 
-func (p *patient) setGoVersion(version string) {
+func (p *testSite) setGoVersion(version string) {
 	text, err := os.ReadFile(filepath.Join(p.dir, "netlify.toml"))
 	require.NoError(p.t, err)
 	p.write("netlify.toml", regexp.MustCompile(`GO_VERSION = ".*"`).ReplaceAllString(string(text), `GO_VERSION = "`+version+`"`))
 }
 
-// set is a fault of one variable.
-func set(name, value string) func(*patient) {
-	return func(p *patient) { p.noSite(); p.env[name] = value }
+// set plants a fault in one variable.
+func set(name, value string) func(*testSite) {
+	return func(p *testSite) { p.noSite(); p.env[name] = value }
 }
 
 var variableFaults = map[string]fault{
-	"AddressOfAnotherAPI":   {set("SUPABASE_URL", "https://abc.supabase.co/auth/v1/"), "supabase-url", "", "/auth/v1/ is too much", "https://<project>.supabase.co", nil},
-	"AddressInHalfAPair":    {set("SUPABASE_URL", `"https://abc.supabase.co`), "supabase-url", "", "has a quotation mark at one end", "https://<project>.supabase.co", nil},
-	"AddressWithASpace":     {set("SUPABASE_URL", "https://abc .supabase.co"), "supabase-url", "", "holds a space", "https://<project>.supabase.co", nil},
+	"AddressOfAnotherAPI":   {set("SUPABASE_URL", "https://abc.supabase.co/auth/v1/"), "supabase-url", "", "remove /auth/v1/", "https://<project>.supabase.co", nil},
+	"AddressWithOneQuote":   {set("SUPABASE_URL", `"https://abc.supabase.co`), "supabase-url", "", "has a quotation mark at one end", "https://<project>.supabase.co", nil},
+	"AddressWithASpace":     {set("SUPABASE_URL", "https://abc .supabase.co"), "supabase-url", "", "contains a space", "https://<project>.supabase.co", nil},
 	"AddressOfTheDashboard": {set("SUPABASE_URL", "https://supabase.com/dashboard/project/abc"), "supabase-url", "", "of the dashboard", "https://<project>.supabase.co", nil},
 	"AddressOfTheDatabase":  {set("SUPABASE_URL", "postgresql://db.abc.supabase.co:5432/postgres"), "supabase-url", "", "begins with https://", "https://<project>.supabase.co", nil},
 	"NoAddress":             {set("SUPABASE_URL", ""), "supabase-url", "", "is not set, and Supabase answers", "https://<project>.supabase.co", nil},
-	"KeyOfBrowsers": {func(p *patient) { p.noSite(); p.env["SUPABASE_SERVICE_ROLE_KEY"] = os.Getenv("SUPABASE_ANON_KEY") },
+	"KeyOfBrowsers": {func(p *testSite) { p.noSite(); p.env["SUPABASE_SERVICE_ROLE_KEY"] = os.Getenv("SUPABASE_ANON_KEY") },
 		"supabase-key", "", `the role "anon"`, "secret key (sb_secret_…)", nil},
 	"PublishableKey": {set("SUPABASE_SERVICE_ROLE_KEY", "sb_publishable_abc"), "supabase-key", "", "publishable key", "secret key (sb_secret_…)", nil},
 	"TokenOfTheCLI":  {set("SUPABASE_SERVICE_ROLE_KEY", "sbp_0123456789abcdef"), "supabase-key", "", "personal access token", "secret key", nil},
@@ -428,24 +427,24 @@ var variableFaults = map[string]fault{
 	"KeyInTwoQuotes": {set("SUPABASE_SERVICE_ROLE_KEY", "''sb_secret_0123456789''"), "supabase-key", "", "has a quotation mark at one end", "secret key", nil},
 	"NoKey":          {set("SUPABASE_SERVICE_ROLE_KEY", ""), "supabase-key", "", "is not set", "secret key", nil},
 	"KeyThatExpired": {set("SUPABASE_SERVICE_ROLE_KEY", signed(jwt.MapClaims{"role": "service_role", "exp": 1_700_000_000})), "supabase-key", "", "expired on 2023-11-14", "secret key", nil},
-	"KeyOfAnotherProject": {func(p *patient) {
+	"KeyOfAnotherProject": {func(p *testSite) {
 		p.noSite()
 		p.env["SUPABASE_URL"], p.env["SUPABASE_SERVICE_ROLE_KEY"] = "https://abc.supabase.co", signed(jwt.MapClaims{"role": "service_role", "ref": "xyz"})
-	}, "supabase-key", "", "of the project xyz, and SUPABASE_URL of abc", "those of one project", nil},
-	"VariableNotUnderstood": {set("USE_SUPABASE_KV", "perhaps"), "variables", "", "USE_SUPABASE_KV must be true or false", "until then the functions answer 503", nil},
-	"RateNotUnderstood":     {set("KV_BLOBS_RATE", "many"), "variables", "", "KV_BLOBS_RATE must be a whole number of requests a minute", "set it so", nil},
-	"TimeNotUnderstood":     {set("KV_QUERY_TIMEOUT", "soon"), "variables", "", "KV_QUERY_TIMEOUT must be a time", "set it so", nil},
-	"TokenWithoutContent":   {set("KV_API_TOKEN", " , "), "tokens", "", "holds no token", "openssl rand -hex 32", nil},
-	"TokenInHalfAPair":      {set("KV_READ_TOKEN", `0123456789abcdef0123"`), "tokens", "", "KV_READ_TOKEN has a quotation mark at one end", "paste it again", nil},
-	"TokenThatIsShort":      {set("KV_API_TOKEN", "secret"), "tokens", doctor.Warn, "has 6 characters", "openssl rand -hex 32", nil},
-	"TokenThatIsEmpty":      {func(p *patient) { p.noSite(); p.file(map[string]string{"KV_API_TOKEN": ""}) }, "tokens", "", "KV_API_TOKEN is set and empty", "openssl rand -hex 32", nil},
-	"VariablesTooLarge": {func(p *patient) { p.noSite(); p.file(map[string]string{"FIREBASE_KEY": strings.Repeat("x", 4000)}) },
+	}, "supabase-key", "", "to the project xyz, and SUPABASE_URL to abc", "the same project", nil},
+	"InvalidBoolean":      {set("USE_SUPABASE_KV", "perhaps"), "variables", "", "USE_SUPABASE_KV must be true or false", "until then the functions answer 503", nil},
+	"InvalidRate":         {set("KV_BLOBS_RATE", "many"), "variables", "", "KV_BLOBS_RATE must be a whole number of requests a minute", "correct it", nil},
+	"InvalidTime":         {set("KV_QUERY_TIMEOUT", "soon"), "variables", "", "KV_QUERY_TIMEOUT must be a time", "correct it", nil},
+	"TokenWithoutContent": {set("KV_API_TOKEN", " , "), "tokens", "", "holds no token", "openssl rand -hex 32", nil},
+	"TokenWithOneQuote":   {set("KV_READ_TOKEN", `0123456789abcdef0123"`), "tokens", "", "KV_READ_TOKEN has a quotation mark at one end", "enter it again", nil},
+	"TokenThatIsShort":    {set("KV_API_TOKEN", "secret"), "tokens", doctor.Warn, "has 6 characters", "openssl rand -hex 32", nil},
+	"TokenThatIsEmpty":    {func(p *testSite) { p.noSite(); p.file(map[string]string{"KV_API_TOKEN": ""}) }, "tokens", "", "KV_API_TOKEN is set but empty", "openssl rand -hex 32", nil},
+	"VariablesTooLarge": {func(p *testSite) { p.noSite(); p.file(map[string]string{"FIREBASE_KEY": strings.Repeat("x", 4000)}) },
 		"variables-size", "", "the deploy fails", "FIREBASE_KEY (4012)", nil},
 }
 
-// file gives the variables in a file, as the Netlify CLI prints it, with these in it too; those of the environment do
-// not count then.
-func (p *patient) file(more map[string]string) {
+// file passes the variables, and more, in a file as the Netlify CLI prints it. The file replaces the environment's
+// variables.
+func (p *testSite) file(more map[string]string) {
 	variables := map[string]string{}
 	for name, value := range p.env {
 		if value != "" {
@@ -468,8 +467,8 @@ func signed(claims jwt.MapClaims) string {
 	return token
 }
 
-// through puts a proxy in front of an address. ask changes a request on its way, and answer an answer; a handler that
-// is returned answers in its place.
+// through puts a proxy in front of an address. ask may change a request, or return a handler that answers it; answer
+// may change a response.
 func through(t *testing.T, address string, ask func(r *http.Request) http.HandlerFunc, answer func(*http.Response) error) string {
 	target, err := url.Parse(address)
 	require.NoError(t, err)
@@ -487,13 +486,13 @@ func through(t *testing.T, address string, ask func(r *http.Request) http.Handle
 	return server.URL
 }
 
-// project puts such a proxy in front of the Supabase project.
-func (p *patient) project(ask func(r *http.Request) http.HandlerFunc, answer func(*http.Response) error) {
+// project puts a proxy in front of the Supabase project.
+func (p *testSite) project(ask func(r *http.Request) http.HandlerFunc, answer func(*http.Response) error) {
 	p.args, p.env["DATABASE_URL"] = nil, ""
 	p.env["SUPABASE_URL"] = through(p.t, p.env["SUPABASE_URL"], ask, answer)
 }
 
-// says is an answer of a status and a body.
+// says answers with a status and a body.
 func says(status int, contentType, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
@@ -502,51 +501,53 @@ func says(status int, contentType, body string) http.HandlerFunc {
 	}
 }
 
-// projectFaults are those that show in how the project answers. What PostgREST answers is its own: the requests are
-// changed, so that they meet what the fault would make of them. What a gateway answers is imitated.
+// projectFaults are faults in how the project answers. Faults behind PostgREST change the request, so that PostgREST
+// itself answers as it would with the fault. Responses of a gateway are imitated.
 func projectFaults() map[string]fault {
 	faults := map[string]fault{
-		"KeyOfNobody": {func(p *patient) {
+		"KeyOfNobody": {func(p *testSite) {
 			p.args, p.env["DATABASE_URL"], p.env["SUPABASE_SERVICE_ROLE_KEY"] = nil, "", signed(jwt.MapClaims{"role": "service_role"})
 		}, "project", "", "refuses the key", "secret key", nil},
-		"NobodyListens": {func(p *patient) { p.args, p.env["DATABASE_URL"], p.env["SUPABASE_URL"] = nil, "", "http://127.0.0.1:1" },
-			"project", "", "no connection: connection refused", "look whether SUPABASE_URL is right", nil},
-		"PublicNotExposed": {func(p *patient) {
+		"NobodyListens": {func(p *testSite) {
+			p.args, p.env["DATABASE_URL"], p.env["SUPABASE_URL"] = nil, "", "http://127.0.0.1:1"
+		},
+			"project", "", "no connection: connection refused", "check SUPABASE_URL", nil},
+		"PublicNotExposed": {func(p *testSite) {
 			p.project(func(r *http.Request) http.HandlerFunc {
 				r.Header.Set("Content-Profile", "hidden") // a schema that is not exposed
 				return nil
 			}, nil)
 		}, "exposed-schema", "", "does not expose the schema public", "add public to the exposed schemas", nil},
-		"MigrationsNotApplied": {func(p *patient) {
+		"MigrationsNotApplied": {func(p *testSite) {
 			p.project(func(r *http.Request) http.HandlerFunc {
 				r.URL.Path = strings.NewReplacer("kv_health", "kv_nothing", "kv_store", "kv_nothing").Replace(r.URL.Path)
 				return nil
 			}, nil)
-		}, "migrations", "", "there is no kv_health", "apply supabase/migrations", nil},
-		"TableOfSomebodyElse": {func(p *patient) {
+		}, "migrations", "", "the function kv_health is missing", "apply supabase/migrations", nil},
+		"TableOfSomebodyElse": {func(p *testSite) {
 			p.project(func(r *http.Request) http.HandlerFunc {
 				r.URL.Path = strings.Replace(r.URL.Path, "kv_health", "kv_nothing", 1)
-				r.URL.RawQuery = strings.Replace(r.URL.RawQuery, "index_pairs", "index_pears", 1) // which no table has
+				r.URL.RawQuery = strings.Replace(r.URL.RawQuery, "index_pairs", "index_pears", 1) // no table has this column
 				return nil
 			}, nil)
 		}, "kv-store", "", "that is not ours", "set schema before", []string{"migrations"}},
-		"NoRowGetsThrough": {func(p *patient) {
+		"NoRowGetsThrough": {func(p *testSite) {
 			p.project(func(r *http.Request) http.HandlerFunc {
-				r.URL.RawQuery = "limit=0" // which does to one request what Max rows does to all
+				r.URL.RawQuery = "limit=0" // does to one request what Max rows does to all
 				return nil
 			}, nil)
-		}, "row-cap", "", "lets no row through", "Max rows", nil},
-		"RoleThatMayNotCall": {func(p *patient) {
+		}, "row-cap", "", "returns no rows", "Max rows", nil},
+		"RoleThatMayNotCall": {func(p *testSite) {
 			p.project(func(r *http.Request) http.HandlerFunc {
-				r.Header.Set("Authorization", "Bearer "+os.Getenv("SUPABASE_ANON_KEY")) // another role than the key says
+				r.Header.Set("Authorization", "Bearer "+os.Getenv("SUPABASE_ANON_KEY")) // a role other than the key's
 				return nil
 			}, nil)
 		}, "grants", "", "may not call kv_health", "grant usage on schema public", nil},
-		"ClockOfTheDatabase": {func(p *patient) { p.project(nil, replaceInBody(`"now" ?: ?"[^"]*"`, `"now":"2026-01-01T00:00:00Z"`)) },
+		"ClockOfTheDatabase": {func(p *testSite) { p.project(nil, replaceInBody(`"now" ?: ?"[^"]*"`, `"now":"2026-01-01T00:00:00Z"`)) },
 			"clock", "", "the database's clock", "restart", nil},
-		"DatabaseURLOfAnother": {func(p *patient) { p.args = nil; p.env["DATABASE_URL"] = newDatabase(p.t, migrated(p.t), "") },
-			"database-url", "", "another database", "those of one project", nil},
-		"DatabaseURLOfNothing": {func(p *patient) {
+		"DatabaseURLOfAnother": {func(p *testSite) { p.args = nil; p.env["DATABASE_URL"] = newDatabase(p.t, migrated(p.t), "") },
+			"database-url", "", "another database", "the same project", nil},
+		"DatabaseURLOfNothing": {func(p *testSite) {
 			p.args = nil
 			p.env["DATABASE_URL"] = "postgresql://postgres:wrong-password@127.0.0.1:1/postgres"
 		},
@@ -560,17 +561,17 @@ func projectFaults() map[string]fault {
 	}{
 		"Restricted":         {402, `{"message":"exceeded"}`, "restricted", "Usage and Billing"},
 		"Blocked":            {403, page, "blocked before it reached the project", "another network"},
-		"NotAnAPI":           {404, page, "no API of Supabase", "https://<project>.supabase.co"},
+		"NotAnAPI":           {404, page, "no Supabase API", "https://<project>.supabase.co"},
 		"Elsewhere":          {200, page, "not a Supabase project", "https://<project>.supabase.co"},
 		"OriginUnreachable":  {522, page, "does not answer its gateway", "status.supabase.com"},
 		"OriginWithoutName":  {530, page, "does not answer its gateway", "status.supabase.com"},
 		"Paused":             {540, page, "the project is paused", "Resume project"},
 		"GatewayTimeout":     {544, `{"message":"timeout"}`, "does not answer its gateway", "status.supabase.com"},
-		"NoConnectionFree":   {504, `{"code":"PGRST003","message":"Timed out acquiring connection"}`, "does not", "home page"},
-		"DatabaseIsStarting": {503, `{"code":"PGRST002","message":"Could not query the database for the schema cache"}`, "does not reach its database", "home page"},
+		"NoConnectionFree":   {504, `{"code":"PGRST003","message":"Timed out acquiring connection"}`, "does not answer its gateway", "home page"},
+		"DatabaseIsStarting": {503, `{"code":"PGRST002","message":"Could not query the database for the schema cache"}`, "cannot reach its database", "home page"},
 		"DiskFull":           {500, `{"code":"53100","message":"could not extend file"}`, "disk is full", "Compute and Disk"},
 	} {
-		faults[name] = fault{func(p *patient) {
+		faults[name] = fault{func(p *testSite) {
 			p.project(func(*http.Request) http.HandlerFunc {
 				contentType := "application/json"
 				if g.body == page {
@@ -583,7 +584,7 @@ func projectFaults() map[string]fault {
 	return faults
 }
 
-// replaceInBody changes an answer's body.
+// replaceInBody changes a response's body.
 func replaceInBody(pattern, with string) func(*http.Response) error {
 	expression := regexp.MustCompile(pattern)
 	return func(response *http.Response) error {
@@ -602,31 +603,30 @@ type readCloser struct{ *bytes.Reader }
 
 func (readCloser) Close() error { return nil }
 
-// inDatabase is a fault of a database, which is a copy of a healthy one: made by a statement, and looked for over
-// DATABASE_URL.
-func inDatabase(sql string) func(p *patient) {
-	return func(p *patient) {
+// inDatabase plants a fault with a statement in a copy of a healthy database, which DATABASE_URL names.
+func inDatabase(sql string) func(p *testSite) {
+	return func(p *testSite) {
 		p.blobsFirst()
 		p.env["DATABASE_URL"] = newDatabase(p.t, migrated(p.t), sql)
 	}
 }
 
 var databaseFaults = map[string]fault{
-	"NoMigration": {func(p *patient) { p.blobsFirst(); p.env["DATABASE_URL"] = newDatabase(p.t, "template0", "") }, "migrations", "", "no migration is applied", "apply supabase/migrations", nil},
-	"OwnTable": {func(p *patient) {
+	"NoMigration": {func(p *testSite) { p.blobsFirst(); p.env["DATABASE_URL"] = newDatabase(p.t, "template0", "") }, "migrations", "", "no migration is applied", "apply supabase/migrations", nil},
+	"OwnTable": {func(p *testSite) {
 		p.blobsFirst()
 		p.env["DATABASE_URL"] = newDatabase(p.t, "template0", `create table public.kv_store (id uuid primary key default gen_random_uuid(),
 			key text unique, value jsonb, indexes text[], created_at timestamptz, updated_at timestamptz); alter table public.kv_store enable row level security`)
 	}, "kv-store", "", "a table kv_store that is not ours", "alter table public.kv_store set schema before", []string{"migrations"}},
-	"LastMigrationsMissing": {func(p *patient) {
+	"LastMigrationsMissing": {func(p *testSite) {
 		p.blobsFirst()
 		p.env["DATABASE_URL"] = newDatabase(p.t, "template0", upTo(p.t, "20261201100000"))
-	}, "migrations", "", "not applied, or only in part: 202612011", "apply supabase/migrations", nil},
+	}, "migrations", "", "not applied, or only partly: 202612011", "apply supabase/migrations", nil},
 	"HalfAMigration":    {inDatabase("drop function public.kv_migration_status()"), "migrations", "", "function public.kv_migration_status", "apply supabase/migrations", nil},
 	"TriggerDisabled":   {inDatabase("alter table public.kv_store disable trigger kv_store_log"), "migrations", "", "trigger public.kv_store.kv_store_log", "apply supabase/migrations", nil},
 	"IndexMissing":      {inDatabase("drop index kv.log_transaction_id"), "migrations", "", "index kv.log_transaction_id", "apply supabase/migrations", nil},
 	"ColumnMissing":     {inDatabase("alter table kv.log drop column missed"), "migrations", "", "column kv.log.missed", "apply supabase/migrations", nil},
-	"FunctionChanged":   {inDatabase("create or replace function kv.schema_version() returns text language sql immutable as $$ select '20261130000000' /* mine */ $$"), "migrations", "", "not as any migration makes it: function kv.schema_version", "bring back its text", nil},
+	"FunctionChanged":   {inDatabase("create or replace function kv.schema_version() returns text language sql immutable as $$ select '20261130000000' /* mine */ $$"), "migrations", "", "not as any migration defines it: function kv.schema_version", "restore the definition", nil},
 	"NewerRelease":      {inDatabase("create or replace function kv.schema_version() returns text language sql immutable as $$ select '20991231000000' $$"), "migrations", "", "of a newer release", "deploy the functions of that release", nil},
 	"FunctionOfNobody":  {inDatabase("create function public.kv_mine() returns int language sql as 'select 1'; revoke all on function public.kv_mine() from public, anon, authenticated"), "migrations", doctor.Warn, "function public.kv_mine", "keep it if it is yours", nil},
 	"ServiceRoleMayNot": {inDatabase("revoke insert on public.kv_store from service_role; revoke execute on function public.kv_get(text) from service_role"), "grants", "", "service_role may not execute public.kv_get, insert public.kv_store", "grant it", nil},
@@ -639,30 +639,30 @@ var databaseFaults = map[string]fault{
 }
 
 var blobsFaults = map[string]fault{
-	"NoTokenForBlobs":   {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "" }, "blobs", "", "NETLIFY_BLOBS_TOKEN is not set", "personal access token", nil},
-	"SpaceInTheToken":   {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] += "\nx" }, "blobs", "", "NETLIFY_BLOBS_TOKEN holds a space, a line break", "personal access token", []string{"variables"}},
-	"WrongTokenOfBlobs": {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "nfp_not-a-token-of-anybody" }, "blobs", "", "refuses the token", "personal access token", nil},
-	"WrongSiteOfBlobs":  {func(p *patient) { p.blobsFirst(); p.env["NETLIFY_SITE_ID"] = "00000000-0000-0000-0000-000000000000" }, "blobs", "", "no such site", "Project ID", nil},
-	"RateUsedUp": {func(p *patient) {
+	"NoTokenForBlobs":   {func(p *testSite) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "" }, "blobs", "", "NETLIFY_BLOBS_TOKEN is not set", "personal access token", nil},
+	"SpaceInTheToken":   {func(p *testSite) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] += "\nx" }, "blobs", "", "NETLIFY_BLOBS_TOKEN contains a space, a line break", "personal access token", []string{"variables"}},
+	"WrongTokenOfBlobs": {func(p *testSite) { p.blobsFirst(); p.env["NETLIFY_BLOBS_TOKEN"] = "nfp_not-a-token-of-anybody" }, "blobs", "", "refuses the token", "personal access token", nil},
+	"WrongSiteOfBlobs":  {func(p *testSite) { p.blobsFirst(); p.env["NETLIFY_SITE_ID"] = "00000000-0000-0000-0000-000000000000" }, "blobs", "", "no such site", "Project ID", nil},
+	"RateUsedUp": {func(p *testSite) {
 		p.blobsFirst()
 		p.env["NETLIFY_BLOBS_API_URL"] = through(p.t, p.env["NETLIFY_BLOBS_API_URL"], func(*http.Request) http.HandlerFunc { return says(429, "application/json", "{}") }, nil)
-	}, "blobs-rate", "", "nothing is left", "a token of its own", nil},
-	"RateNearlyUsedUp": {func(p *patient) {
+	}, "blobs-rate", "", "no requests are left", "a separate token", nil},
+	"RateNearlyUsedUp": {func(p *testSite) {
 		p.blobsFirst()
 		p.env["NETLIFY_BLOBS_API_URL"] = through(p.t, p.env["NETLIFY_BLOBS_API_URL"], nil, func(r *http.Response) error {
 			r.Header.Set("X-RateLimit-Limit", "500")
 			r.Header.Set("X-RateLimit-Remaining", "37")
 			return nil
 		})
-	}, "blobs-rate", doctor.Warn, "37 of 500", "a token of its own", nil},
+	}, "blobs-rate", doctor.Warn, "37 of 500", "a separate token", nil},
 }
 
 // site puts a proxy in front of the site.
-func (p *patient) site(only string, ask func(r *http.Request) http.HandlerFunc, answer func(*http.Response) error) {
+func (p *testSite) site(only string, ask func(r *http.Request) http.HandlerFunc, answer func(*http.Response) error) {
 	p.args = []string{"--site", through(p.t, os.Getenv("KV_BASE_URL"), ask, answer), "--only", only}
 }
 
-// at answers in place of one function, at all of its addresses.
+// at answers in place of one function at each of its addresses.
 func at(function string, instead http.HandlerFunc) func(r *http.Request) http.HandlerFunc {
 	return func(r *http.Request) http.HandlerFunc {
 		if strings.HasSuffix(r.URL.Path, "/"+function) || strings.HasSuffix(r.URL.Path, "/kv/"+strings.TrimPrefix(function, "kv-")) {
@@ -672,7 +672,7 @@ func at(function string, instead http.HandlerFunc) func(r *http.Request) http.Ha
 	}
 }
 
-// header changes one header of every answer; "" takes it away.
+// header changes one header of every response; "" removes it.
 func header(name, value string) func(*http.Response) error {
 	return func(r *http.Response) error {
 		r.Header.Del(name)
@@ -686,8 +686,8 @@ func header(name, value string) func(*http.Response) error {
 var index = says(200, "text/html; charset=utf-8", "<!doctype html><title>An app</title>")
 
 var siteFaults = map[string]fault{
-	"FunctionNotDeployed": {func(p *patient) { p.site("site-functions", at("kv-query", index), nil) }, "site-functions", "", "/.netlify/functions/kv-query answers with a page", "functions-directory", nil},
-	"ShortAddressShadowed": {func(p *patient) {
+	"FunctionNotDeployed": {func(p *testSite) { p.site("site-functions", at("kv-query", index), nil) }, "site-functions", "", "/.netlify/functions/kv-query answers with a page", "functions-directory", nil},
+	"ShortAddressShadowed": {func(p *testSite) {
 		p.site("site-functions", func(r *http.Request) http.HandlerFunc {
 			if strings.HasPrefix(r.URL.Path, "/api/") {
 				return index
@@ -695,40 +695,40 @@ var siteFaults = map[string]fault{
 			return nil
 		}, nil)
 	}, "site-functions", "", "/api/kv/delete answers with a page", "redirects", nil},
-	"JavaScriptAnswers":   {func(p *patient) { p.site("site-functions", nil, header("X-KV-Release", "")) }, "site-functions", "", "kv-list is not answered by a function of this project", "deploy this release", nil},
-	"OlderReleaseAnswers": {func(p *patient) { p.site("site-functions", nil, header("X-KV-Release", "0.9.0")) }, "site-functions", "", "is of release 0.9.0", "deploy this release", nil},
-	"FunctionNotConfigured": {func(p *patient) {
+	"JavaScriptAnswers":   {func(p *testSite) { p.site("site-functions", nil, header("X-KV-Release", "")) }, "site-functions", "", "kv-list is not served by a function of this project", "deploy this release", nil},
+	"OlderReleaseAnswers": {func(p *testSite) { p.site("site-functions", nil, header("X-KV-Release", "0.9.0")) }, "site-functions", "", "is of release 0.9.0", "deploy this release", nil},
+	"FunctionNotConfigured": {func(p *testSite) {
 		p.site("site-functions", at("kv-get", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-KV-Release", kv.Release)
 			says(503, "application/json", `{"error":"SUPABASE_URL is not set","code":"not_configured"}`)(w, r)
 		}), nil)
-	}, "site-functions", "", "status 503: SUPABASE_URL is not set", "do what the sentence says", nil},
-	"SiteDown": {func(p *patient) { p.args = []string{"--only", "site-functions", "--site", "http://127.0.0.1:1"} }, "site-functions", "", "the site does not answer", "look whether the address is right", nil},
-	"SiteIsOpen": {func(p *patient) {
+	}, "site-functions", "", "status 503: SUPABASE_URL is not set", "do what the message says", nil},
+	"SiteDown": {func(p *testSite) { p.args = []string{"--only", "site-functions", "--site", "http://127.0.0.1:1"} }, "site-functions", "", "the site does not answer", "check the address", nil},
+	"SiteIsOpen": {func(p *testSite) {
 		p.site("site-tokens", nil, nil)
 		p.env["KV_API_TOKEN"] = "0123456789abcdef,another-good-token"
-	}, "site-tokens", "", "a write without a token is let in", "set the tokens on the site too", nil},
-	"OtherTokens": {func(p *patient) {
+	}, "site-tokens", "", "a write without a token is allowed", "set the tokens on the site too", nil},
+	"OtherTokens": {func(p *testSite) {
 		p.site("site-tokens", func(r *http.Request) http.HandlerFunc {
-			return says(401, "application/json", `{"error":"wrong token, `+r.Header.Get("Authorization")+`","code":"unauthorized"}`) // and tells it
+			return says(401, "application/json", `{"error":"wrong token, `+r.Header.Get("Authorization")+`","code":"unauthorized"}`) // the message quotes the token
 		}, nil)
 		p.env["KV_API_TOKEN"] = "0123456789abcdef"
-	}, "site-tokens", "", "a read with token 1 of KV_API_TOKEN is refused: wrong token", "the same tokens as here", nil},
-	"WritesAreLost": {func(p *patient) {
+	}, "site-tokens", "", "a read with token 1 of KV_API_TOKEN is refused: wrong token", "the same tokens on the site", nil},
+	"WritesAreLost": {func(p *testSite) {
 		p.site("site-write", at("kv-upsert", says(200, "application/json", `{"ok":true}`)), nil)
-	}, "site-write", "", "what was written is not read back", "the same variables", nil},
-	"ACDNKeepsAnswers": {func(p *patient) { p.site("site-staleness", keeping(p.t, os.Getenv("KV_BASE_URL")), nil) }, "site-staleness", "", "(X-KV-After) does not see it", "CDN", nil},
-	"ETagIsLost":       {func(p *patient) { p.site("site-headers", nil, header("ETag", "")) }, "site-headers", "", "the header ETag of a read does not arrive", "_headers", nil},
-	"VersionIsLost":    {func(p *patient) { p.site("site-headers", nil, header("X-KV-Version", "")) }, "site-headers", "", "the header X-KV-Version of a write", "_headers", nil},
-	"CacheControlOfTheSite": {func(p *patient) { p.site("site-headers", nil, header("Cache-Control", "public, max-age=600")) },
+	}, "site-write", "", "the written entry is not read back", "the same variables", nil},
+	"CDNCachesResponses": {func(p *testSite) { p.site("site-staleness", keeping(p.t, os.Getenv("KV_BASE_URL")), nil) }, "site-staleness", "", "(X-KV-After) does not see the write", "CDN", nil},
+	"ETagIsLost":         {func(p *testSite) { p.site("site-headers", nil, header("ETag", "")) }, "site-headers", "", "the header ETag of a read does not arrive", "_headers", nil},
+	"VersionIsLost":      {func(p *testSite) { p.site("site-headers", nil, header("X-KV-Version", "")) }, "site-headers", "", "the header X-KV-Version of a write", "_headers", nil},
+	"CacheControlOfTheSite": {func(p *testSite) { p.site("site-headers", nil, header("Cache-Control", "public, max-age=600")) },
 		"site-headers", "", `Cache-Control: "public, max-age=600"`, "_headers", nil},
-	"DatabaseFarAway": {func(p *patient) {
+	"DatabaseFarAway": {func(p *testSite) {
 		p.site("site-distance", nil, header("Server-Timing", "cache;desc=bypass, db;dur=87.500, total;dur=88"))
 	},
 		"site-distance", doctor.Warn, "wait 87.5ms", "us-east-2", nil},
 }
 
-// keeping answers each read of kv-get as it was answered first, as a CDN does that was told to keep everything.
+// keeping repeats the first response to each read of kv-get, like a CDN that caches everything.
 func keeping(t *testing.T, site string) func(r *http.Request) http.HandlerFunc {
 	kept := make(chan map[string][]byte, 1)
 	kept <- map[string][]byte{}

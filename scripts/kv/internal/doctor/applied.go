@@ -13,14 +13,14 @@ import (
 
 const (
 	applyMigrations = "apply supabase/migrations: README.md, Deploying to Netlify and Supabase"
-	// oursAlone are columns that a kv_store of ours has had since its first migration, and no other is likely to.
-	oursAlone = "revision and index_pairs"
+	// ownColumns identify our kv_store: its first migration creates them, and another table is unlikely to have them.
+	ownColumns = "revision and index_pairs"
 )
 
 func checkTable(_ context.Context, in *Input) []Finding {
 	d := in.database()
-	foreign := fail("the database has a table kv_store that is not ours: it lacks the columns "+oursAlone,
-		"move it out of the way (create schema before; alter table public.kv_store set schema before), apply the migrations, and bring its rows over: docs/MIGRATION.md")
+	foreign := fail("the database has a table kv_store that is not ours: it lacks the columns "+ownColumns,
+		"move it out of the way (create schema before; alter table public.kv_store set schema before), apply the migrations, and migrate its rows: docs/MIGRATION.md")
 	if h := d.best(); h != nil {
 		for _, t := range h.Tables {
 			if strings.HasSuffix(t.Name, ".kv_store") && !(slices.Contains(t.Columns, "revision") && slices.Contains(t.Columns, "index_pairs")) {
@@ -29,7 +29,7 @@ func checkTable(_ context.Context, in *Input) []Finding {
 				return ok("%s is ours", t.Name)
 			}
 		}
-		return ok("there is none yet")
+		return ok("the table does not exist yet")
 	}
 	switch {
 	case d.table == nil:
@@ -39,9 +39,9 @@ func checkTable(_ context.Context, in *Input) []Finding {
 	case d.table.code() == "42703":
 		return foreign
 	case d.table.code() == "42P01" || d.table.code() == "PGRST205":
-		return ok("there is none yet")
+		return ok("the table does not exist yet")
 	}
-	return skip("not looked at: PostgREST did not say which columns it has (%s)", d.table.code())
+	return skip("not checked: PostgREST did not report its columns (%s)", d.table.code())
 }
 
 func checkMigrations(_ context.Context, in *Input) (findings []Finding) {
@@ -53,28 +53,28 @@ func checkMigrations(_ context.Context, in *Input) (findings []Finding) {
 	h := d.best()
 	switch {
 	case h == nil && d.lacksHealth():
-		return fail(fmt.Sprintf("the migrations are not applied, or not up to %s: there is no kv_health", path.Base(needed.files[len(needed.files)-1])), applyMigrations)
+		return fail(fmt.Sprintf("the migrations are not applied, or not up to %s: the function kv_health is missing", path.Base(needed.files[len(needed.files)-1])), applyMigrations)
 	case h == nil:
 		return d.unknown()
 	case h.Revision > needed.revision:
-		return fail(fmt.Sprintf("the database is of a newer release: its newest migration is %s, and this release's %s", h.Revision, needed.revision),
-			"deploy the functions of that release, and ask its kv doctor")
+		return fail(fmt.Sprintf("the database is of a newer release: its newest migration is %s, and this release's is %s", h.Revision, needed.revision),
+			"deploy the functions of that release, and run its kv doctor")
 	}
 	diff := needed.compare(h)
 	switch {
 	case diff.none:
 		return fail("no migration is applied", applyMigrations)
 	case len(diff.files) > 0:
-		findings = append(findings, Finding{Fail, fmt.Sprintf("not applied, or only in part: %s (it lacks %s)", list(diff.files), list(slices.Concat(diff.missing, diff.older))), applyMigrations})
+		findings = append(findings, Finding{Fail, fmt.Sprintf("not applied, or only partly: %s (the database lacks %s)", list(diff.files), list(slices.Concat(diff.missing, diff.older))), applyMigrations})
 	}
 	if d.lacksHealth() && len(diff.files) == 0 {
-		findings = append(findings, Finding{Fail, "PostgREST does not know the functions that the database has", "run: notify pgrst, 'reload schema'"})
+		findings = append(findings, Finding{Fail, "PostgREST does not know the functions in the database", "run: notify pgrst, 'reload schema'"})
 	}
 	if len(diff.other) > 0 {
-		findings = append(findings, Finding{Fail, "not as any migration makes it: " + list(diff.other), "bring back its text from supabase/migrations, or take the database that this release is for"})
+		findings = append(findings, Finding{Fail, "not as any migration defines it: " + list(diff.other), "restore the definition in supabase/migrations, or use the database that belongs to this release"})
 	}
 	if len(diff.extra) > 0 {
-		findings = append(findings, Finding{Warn, "not of this release: " + list(diff.extra), "keep it if it is yours; drop it if an older release left it"})
+		findings = append(findings, Finding{Warn, "not part of this release: " + list(diff.extra), "keep it if it is yours; drop it if an older release left it"})
 	}
 	if len(findings) == 0 {
 		return ok("%d files, up to %s", len(needed.files), needed.revision)
@@ -82,7 +82,7 @@ func checkMigrations(_ context.Context, in *Input) (findings []Finding) {
 	return findings
 }
 
-// list names a few of many.
+// list joins names, and abbreviates a long list.
 func list(names []string) string {
 	const few = 4
 	if len(names) > few {
@@ -94,7 +94,7 @@ func list(names []string) string {
 func checkGrants(ctx context.Context, in *Input) (findings []Finding) {
 	d := in.database()
 	if d.reached != nil && d.reached.code() == "42501" {
-		findings = append(findings, Finding{Fail, "the role of the key may not call kv_health", "run the grants in supabase/migrations again; and: grant usage on schema public to service_role"})
+		findings = append(findings, Finding{Fail, "the key's role may not call kv_health", "run the grants in supabase/migrations again, and: grant usage on schema public to service_role"})
 	}
 	h := d.best()
 	switch {
@@ -103,18 +103,18 @@ func checkGrants(ctx context.Context, in *Input) (findings []Finding) {
 	case h == nil:
 		return d.unknown()
 	case level(checkTable(ctx, in)) == Fail:
-		return skip("not looked at: kv_store is not ours")
+		return skip("not checked: kv_store is not ours")
 	}
 	if d.health != nil && h.Role != serviceRole {
-		findings = append(findings, Finding{Fail, fmt.Sprintf("the key is of the role %s, not of %s", h.Role, serviceRole), rightKey})
+		findings = append(findings, Finding{Fail, fmt.Sprintf("the key has the role %s instead of %s", h.Role, serviceRole), rightKey})
 	}
 	if !h.Bypass {
-		findings = append(findings, Finding{Fail, "service_role is not past row security: it finds no entry", "run: alter role service_role bypassrls"})
+		findings = append(findings, Finding{Fail, "service_role does not bypass row security, so it finds no entry", "run: alter role service_role bypassrls"})
 	}
 	return slices.Concat(findings, lackingGrants(h), openGrants(h))
 }
 
-// lackingGrants are those that the functions need.
+// lackingGrants reports privileges that the functions need and service_role lacks.
 func lackingGrants(h *health) []Finding {
 	needed, err := readSchema(supabase.Migrations, "migrations")
 	if err != nil {
@@ -125,7 +125,7 @@ func lackingGrants(h *health) []Finding {
 	for line := range needed.granted {
 		name := line[strings.LastIndex(line, " ")+1:]
 		_, table := has["table "+name]
-		if _, function := has["function "+name]; (table || function) && !slices.Contains(h.Access, line) { // what is not there is the business of checkMigrations
+		if _, function := has["function "+name]; (table || function) && !slices.Contains(h.Access, line) { // checkMigrations reports missing objects
 			lacking = append(lacking, strings.TrimPrefix(line, serviceRole+" "))
 		}
 	}
@@ -133,10 +133,10 @@ func lackingGrants(h *health) []Finding {
 		return nil
 	}
 	slices.Sort(lacking)
-	return fail("service_role may not "+list(lacking), "grant it: the statements are in supabase/migrations")
+	return fail("service_role may not "+list(lacking), "grant it with the statements in supabase/migrations")
 }
 
-// openGrants are those that nobody but service_role should have.
+// openGrants reports privileges of roles other than service_role.
 func openGrants(h *health) (findings []Finding) {
 	var open, unguarded, policies []string
 	for _, line := range h.Access {
@@ -153,13 +153,13 @@ func openGrants(h *health) (findings []Finding) {
 		}
 	}
 	if len(open) > 0 {
-		findings = append(findings, Finding{Fail, "open to the keys that browsers have: " + list(open), "revoke it from public, anon and authenticated: the statements are in supabase/migrations"})
+		findings = append(findings, Finding{Fail, "open to keys that browsers have: " + list(open), "revoke it from public, anon and authenticated with the statements in supabase/migrations"})
 	}
 	if len(unguarded) > 0 {
 		findings = append(findings, Finding{Fail, "without row security: " + list(unguarded), "run for each: alter table <table> enable row level security"})
 	}
 	if len(policies) > 0 {
-		findings = append(findings, Finding{Warn, "row security has a policy: " + list(policies), "drop it, unless you want those whom it names to read or write past the functions"})
+		findings = append(findings, Finding{Warn, "row security has a policy: " + list(policies), "drop it, unless the roles that it names should read or write without the functions"})
 	}
 	return findings
 }
@@ -168,9 +168,9 @@ func checkRowCap(_ context.Context, in *Input) []Finding {
 	d := in.database()
 	switch {
 	case d.health != nil:
-		return ok("an answer of one row comes through, and every answer is one row")
+		return ok("the API returns one row, and every response of the functions is one row")
 	case d.reached != nil && d.reached.status == 200 && !d.reached.isPage() && len(strings.TrimSpace(string(d.reached.body))) <= len("null"):
-		return fail("the project's API lets no row through", "set Max rows to 1000 (Supabase: Integrations, Data API)")
+		return fail("the project's API returns no rows", "set Max rows to 1000 (Supabase: Integrations, Data API)")
 	}
 	return d.unknown()
 }
@@ -181,7 +181,7 @@ func checkPublications(_ context.Context, in *Input) []Finding {
 		return in.database().unknown()
 	}
 	if len(h.Publications) == 0 {
-		return ok("no publication is in the way")
+		return ok("no publication makes updates or deletes fail")
 	}
 	var tables []string
 	for _, p := range h.Publications {
@@ -191,7 +191,7 @@ func checkPublications(_ context.Context, in *Input) []Finding {
 		"run for each table: alter table <table> replica identity full; or take the kv tables out of the publication")
 }
 
-// Clocks that differ by less are said to agree: an answer may take that long.
+// clockTolerance is the largest difference between clocks that still counts as equal: a response may take that long.
 const clockTolerance = 5 * time.Second
 
 func checkClock(_ context.Context, in *Input) []Finding {
@@ -202,11 +202,11 @@ func checkClock(_ context.Context, in *Input) []Finding {
 	off := func(skew time.Duration) bool { return skew.Abs() > clockTolerance+d.apart }
 	switch {
 	case !off(d.skew):
-		return ok("within %s of this machine's", max(d.skew.Abs(), d.apart, time.Millisecond).Round(time.Millisecond))
+		return ok("within %s of this machine's clock", max(d.skew.Abs(), d.apart, time.Millisecond).Round(time.Millisecond))
 	case off(d.date):
-		return warn(fmt.Sprintf("this machine's clock differs from the database's by %s, and from the gateway's too", d.skew.Round(time.Second)),
-			"set this machine's clock: what it signs or dates is refused or wrong")
+		return warn(fmt.Sprintf("this machine's clock differs from the database's by %s, and from the gateway's as well", d.skew.Round(time.Second)),
+			"set this machine's clock: servers may refuse what it signs, and its dates are wrong")
 	}
 	return fail(fmt.Sprintf("the database's clock is %s ahead of the gateway's and of this machine's", d.skew.Round(time.Second)),
-		"restart the project's database (Supabase: Settings, General); if that does not help, write to Supabase's support")
+		"restart the project's database (Supabase: Settings, General); if that does not help, contact Supabase's support")
 }

@@ -19,23 +19,23 @@ import (
 	supabase "netlify-supabase-kv/supabase"
 )
 
-// database is what is known of the database, asked once: through PostgREST with the service key, as the functions ask, and where that
-// cannot say, over DATABASE_URL.
+// database is what is known about the database. It is read once through PostgREST with the service key, as the
+// functions do, and also over DATABASE_URL if that is set.
 type database struct {
-	unasked string        // why PostgREST was not asked, "" if it was
-	reached *answer       // what it answered; nil if nothing did
-	err     error         // why nothing did
-	table   *answer       // what it answers about the columns of kv_store, where kv_health is not there
-	health  *health       // nil if it could not be learned
-	skew    time.Duration // the database's clock, ahead of this machine's
-	apart   time.Duration // how exactly that is known
-	date    time.Duration // the gateway's clock, likewise; only with reached
+	skipped string        // why no request was made to PostgREST; "" if one was
+	reached *response     // PostgREST's response to kv_health; nil if there was none
+	err     error         // why there was no response
+	table   *response     // PostgREST's response about the columns of kv_store, if kv_health is missing
+	health  *health       // from PostgREST; nil if it is unknown
+	skew    time.Duration // how far the database's clock is ahead of this machine's
+	apart   time.Duration // the uncertainty of skew
+	date    time.Duration // how far the gateway's clock is ahead; only with reached
 
-	direct    *health // over DATABASE_URL
+	direct    *health // from DATABASE_URL
 	directErr error
 }
 
-// best is what was learned, from either side.
+// best returns the health from PostgREST or, failing that, from DATABASE_URL.
 func (d *database) best() *health {
 	if d.health != nil {
 		return d.health
@@ -43,19 +43,19 @@ func (d *database) best() *health {
 	return d.direct
 }
 
-// unknown says why nothing was learned.
+// unknown reports why there is no health.
 func (d *database) unknown() []Finding {
 	switch {
-	case d.unasked != "":
-		return skip("not looked at: %s", d.unasked)
+	case d.skipped != "":
+		return skip("not checked: %s", d.skipped)
 	case d.lacksHealth():
-		return skip("not looked at: the database has no kv_health, which the migrations bring; DATABASE_URL would do")
+		return skip("not checked: the database lacks kv_health, which the migrations create; with DATABASE_URL set, this check does not need it")
 	}
-	return skip("not looked at: the project did not answer")
+	return skip("not checked: the project did not answer")
 }
 
 func (in *Input) askDatabase(ctx context.Context) *database {
-	ctx, cancel := context.WithTimeout(ctx, patience-time.Second)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout-time.Second)
 	defer cancel()
 	d := &database{}
 	in.throughPostgREST(ctx, d)
@@ -68,10 +68,10 @@ func (in *Input) askDatabase(ctx context.Context) *database {
 func (in *Input) throughPostgREST(ctx context.Context, d *database) {
 	switch {
 	case level(checkSupabaseURL(ctx, in)) != OK:
-		d.unasked = "see supabase-url"
+		d.skipped = "see supabase-url"
 		return
 	case level(checkSupabaseKey(ctx, in)) != OK:
-		d.unasked = "see supabase-key"
+		d.skipped = "see supabase-key"
 		return
 	}
 	before := in.Now()
@@ -82,7 +82,7 @@ func (in *Input) throughPostgREST(ctx context.Context, d *database) {
 	after := in.Now()
 	middle := before.Add(after.Sub(before) / 2)
 	if date, err := http.ParseTime(d.reached.header.Get("Date")); err == nil {
-		d.date = date.Add(500 * time.Millisecond).Sub(middle) // a whole second, cut
+		d.date = date.Add(500 * time.Millisecond).Sub(middle) // Date is cut to a whole second
 	}
 	if d.lacksHealth() {
 		d.table, _ = in.postgrest(ctx, http.MethodGet, "kv_store?select=key,revision,index_pairs&limit=0", "")
@@ -98,46 +98,46 @@ func (in *Input) throughPostgREST(ctx context.Context, d *database) {
 	}
 }
 
-// lacksHealth tells whether PostgREST answered that there is no kv_health.
+// lacksHealth reports whether PostgREST found no function kv_health.
 func (d *database) lacksHealth() bool { return d.reached != nil && d.reached.code() == "PGRST202" }
 
-// answer is one of a server's.
-type answer struct {
+// response is a server's response.
+type response struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// code is the SQLSTATE or PGRST… of an error of PostgREST.
-func (a *answer) code() string {
+// code returns the SQLSTATE or PGRST… code of a PostgREST error.
+func (r *response) code() string {
 	var fields struct{ Code string }
-	_ = json.Unmarshal(a.body, &fields) // a page has none
+	_ = json.Unmarshal(r.body, &fields) // an HTML page has no code
 	return fields.Code
 }
 
-// isPage tells whether it is for people.
-func (a *answer) isPage() bool {
-	return strings.Contains(a.header.Get("Content-Type"), "html") || strings.HasPrefix(strings.TrimSpace(string(a.body)), "<")
+// isPage reports whether the response is an HTML page.
+func (r *response) isPage() bool {
+	return strings.Contains(r.header.Get("Content-Type"), "html") || strings.HasPrefix(strings.TrimSpace(string(r.body)), "<")
 }
 
-// maxAnswerBytes bounds what is read of an answer; none of those asked for is near it.
-const maxAnswerBytes = 8 << 20
+// maxResponseBytes bounds how much of a response is read. No expected response comes near it.
+const maxResponseBytes = 8 << 20
 
-func (in *Input) do(r *http.Request) (*answer, error) {
-	response, err := in.HTTP.Do(r)
+func (in *Input) do(r *http.Request) (*response, error) {
+	got, err := in.HTTP.Do(r)
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
-	return &answer{response.StatusCode, response.Header, body}, err
+	defer got.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(got.Body, maxResponseBytes))
+	return &response{got.StatusCode, got.Header, body}, err
 }
 
-// postgrest asks as the functions do. A secret key goes into apikey alone: it is no JWT.
-func (in *Input) postgrest(ctx context.Context, method, path, body string) (*answer, error) {
+// postgrest sends a request as the functions do. A secret key goes only into apikey: it is not a JWT.
+func (in *Input) postgrest(ctx context.Context, method, path, body string) (*response, error) {
 	project, ok := kv.ProjectAddress(in.Getenv("SUPABASE_URL"))
 	if !ok {
-		return nil, errors.New("SUPABASE_URL is not the address of a project")
+		return nil, errors.New("SUPABASE_URL is not a project's address")
 	}
 	r, err := http.NewRequestWithContext(ctx, method, project.String()+"/rest/v1/"+path, strings.NewReader(body))
 	if err != nil {
@@ -158,7 +158,7 @@ func (in *Input) postgrest(ctx context.Context, method, path, body string) (*ans
 // healthSource finds the text of kv_health in the migrations.
 var healthSource = regexp.MustCompile(`(?s)function public\.kv_health\(\).*?as \$\$(.*?)\$\$`)
 
-// directly runs the text of kv_health, which may not be there as a function, and changes nothing.
+// directly runs the body of kv_health in a read-only transaction: the function itself may not exist.
 func directly(ctx context.Context, address string) (*health, error) {
 	var source string
 	files, err := fs.Glob(supabase.Migrations, "migrations/*.sql")
@@ -176,9 +176,9 @@ func directly(ctx context.Context, address string) (*health, error) {
 	}
 	config, err := pgx.ParseConfig(address)
 	if err != nil {
-		return nil, errors.New("it is not the address of a Postgres") // pgx' own message quotes it
+		return nil, errors.New("it is not the address of a Postgres database") // pgx's own message would quote the address
 	}
-	config.DefaultQueryExecMode = pgx.QueryExecModeExec // nothing is prepared: a pooler may be between
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec // no prepared statements: a pooler may be in between
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
@@ -203,70 +203,70 @@ func directly(ctx context.Context, address string) (*health, error) {
 func checkProject(_ context.Context, in *Input) []Finding {
 	d := in.database()
 	switch {
-	case d.unasked != "":
-		return skip("not looked at: %s", d.unasked)
+	case d.skipped != "":
+		return skip("not checked: %s", d.skipped)
 	case d.err != nil:
-		text, mend := explainSilence(d.err)
+		text, mend := connectionFailure(d.err)
 		return fail(text, mend)
 	case d.health != nil || d.lacksHealth() || d.reached.code() == "PGRST106" || d.reached.code() == "42501":
 		return ok("PostgREST answers there")
 	case d.reached.status == http.StatusOK && !d.reached.isPage():
-		return ok("PostgREST answers there") // what it does not say is the business of checkRowCap
+		return ok("PostgREST answers there") // checkRowCap reports a missing row
 	}
-	text, mend := explainAnswer(d.reached)
+	text, mend := responseFailure(d.reached)
 	return fail(text, mend)
 }
 
-// explainSilence says why nothing answered.
-func explainSilence(err error) (text, mend string) {
+// connectionFailure describes a request without a response, and what to do.
+func connectionFailure(err error) (text, mend string) {
 	var name *net.DNSError
 	var timeout net.Error
 	switch {
 	case errors.As(err, &name) && name.IsNotFound:
-		return "there is no such host: " + name.Name, "look whether SUPABASE_URL is right; a project that was deleted has no address any more"
+		return "there is no such host: " + name.Name, "check SUPABASE_URL; a deleted project no longer has an address"
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return "nothing answered in time", "look whether the project is paused or being restarted (Supabase: the project's home page), and whether this network lets requests out"
+		return "nothing answered in time", "check whether the project is paused or restarting (Supabase: the project's home page), and whether this network allows outgoing requests"
 	case strings.Contains(err.Error(), "certificate"):
-		return "the certificate of the address is not good", "look whether SUPABASE_URL is right, and whether a proxy stands between"
+		return "the address has no valid certificate", "check SUPABASE_URL, and whether a proxy is in between"
 	}
-	return "no connection: " + lastWord(err), "look whether SUPABASE_URL is right, and whether this network lets requests out"
+	return "no connection: " + rootCause(err), "check SUPABASE_URL, and whether this network allows outgoing requests"
 }
 
-// lastWord is the innermost error: the outer ones repeat the address.
-func lastWord(err error) string {
+// rootCause returns the text of the innermost error: the outer ones repeat the address.
+func rootCause(err error) string {
 	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
 		err = inner
 	}
 	return err.Error()
 }
 
-// explainAnswer says what an answer means that is none of a healthy project's. The statuses above 500 are Cloudflare's and Supabase's
-// own ("HTTP status codes" in Supabase's troubleshooting guide).
-func explainAnswer(a *answer) (text, mend string) {
-	said := fmt.Sprintf(" (status %d %s)", a.status, a.code())
-	switch code := a.code(); {
-	case strings.HasPrefix(code, "PGRST30"), a.status == http.StatusUnauthorized:
+// responseFailure describes a response that a healthy project does not give, and what to do. The statuses from 520 are
+// Cloudflare's and Supabase's own ("HTTP status codes" in Supabase's troubleshooting guide).
+func responseFailure(r *response) (text, mend string) {
+	said := fmt.Sprintf(" (status %d %s)", r.status, r.code())
+	switch code := r.code(); {
+	case strings.HasPrefix(code, "PGRST30"), r.status == http.StatusUnauthorized:
 		return "the project refuses the key" + said, rightKey
-	case a.status == http.StatusPaymentRequired:
-		return "the project is restricted: its organisation is over a quota or has not paid" + said, "look at Supabase: Organization, Usage and Billing"
-	case a.status == http.StatusForbidden && a.isPage():
-		return "the request was blocked before it reached the project" + said, "ask from another network; if the functions are blocked too, write to Supabase's support"
-	case a.status == 540:
+	case r.status == http.StatusPaymentRequired:
+		return "the project is restricted: its organization is over a quota or has not paid" + said, "see Supabase: Organization, Usage and Billing"
+	case r.status == http.StatusForbidden && r.isPage():
+		return "the request was blocked before it reached the project" + said, "try another network; if the functions are blocked too, contact Supabase's support"
+	case r.status == 540:
 		return "the project is paused" + said, "Supabase: the project's home page, Resume project"
-	case a.status >= 520 && a.status <= 530, a.status == 544, a.status == http.StatusBadGateway, a.status == http.StatusGatewayTimeout:
-		return "the project does not answer its gateway" + said, "look at the project's home page and status.supabase.com; it may be starting, overloaded or paused"
-	case strings.HasPrefix(code, "PGRST00"), strings.HasPrefix(code, "08"), a.status == http.StatusServiceUnavailable:
-		return "PostgREST does not reach its database" + said, "look at the project's home page: the database may be starting, or have no connection free"
+	case r.status >= 520 && r.status <= 530, r.status == 544, r.status == http.StatusBadGateway, r.status == http.StatusGatewayTimeout:
+		return "the project does not answer its gateway" + said, "see the project's home page and status.supabase.com; the project may be starting, overloaded or paused"
+	case strings.HasPrefix(code, "PGRST00"), strings.HasPrefix(code, "08"), r.status == http.StatusServiceUnavailable:
+		return "PostgREST cannot reach its database" + said, "see the project's home page: the database may be starting, or have no free connection"
 	case code == "53100":
 		return "the database's disk is full" + said, "Supabase: Settings, Compute and Disk"
 	case code == "57014":
-		return "the database took too long to answer" + said, "look at its load (Supabase: Reports, Database)"
-	case a.status == http.StatusNotFound:
-		return "there is no API of Supabase at that address" + said, rightURL
+		return "the database took too long to answer" + said, "see its load (Supabase: Reports, Database)"
+	case r.status == http.StatusNotFound:
+		return "there is no Supabase API at that address" + said, rightURL
 	case code == "":
-		return "what answers there is not a Supabase project" + said, rightURL
+		return "the server at that address is not a Supabase project" + said, rightURL
 	}
-	return "the database failed to answer" + said, "look at its log (Supabase: Logs, Postgres)"
+	return "the database failed to answer" + said, "see its log (Supabase: Logs, Postgres)"
 }
 
 func checkExposed(_ context.Context, in *Input) []Finding {
@@ -275,7 +275,7 @@ func checkExposed(_ context.Context, in *Input) []Finding {
 	case d.reached == nil:
 		return d.unknown()
 	case d.reached.code() == "PGRST106":
-		return fail("the project's API does not expose the schema public", "add public to the exposed schemas (Supabase: Integrations, Data API), and: alter role authenticator reset pgrst.db_schemas, if it was set there")
+		return fail("the project's API does not expose the schema public", "add public to the exposed schemas (Supabase: Integrations, Data API); if the setting is on the role, run: alter role authenticator reset pgrst.db_schemas")
 	case d.health == nil && !d.lacksHealth() && d.reached.code() != "42501":
 		return d.unknown()
 	}
@@ -284,16 +284,16 @@ func checkExposed(_ context.Context, in *Input) []Finding {
 
 func checkDatabaseURL(_ context.Context, in *Input) []Finding {
 	if in.DatabaseURL == "" {
-		return skip("DATABASE_URL is not set; without it, what kv_health tells has to do")
+		return skip("DATABASE_URL is not set; the checks of the database use the project's API")
 	}
 	d := in.database()
 	switch {
 	case d.directErr != nil:
-		return fail("DATABASE_URL leads to no database: "+lastWord(d.directErr), "copy it from Supabase: Connect, Session pooler, with the database's password in it")
+		return fail("DATABASE_URL leads to no database: "+rootCause(d.directErr), "copy it from Supabase: Connect, Session pooler, and insert the database's password")
 	case d.health != nil && d.health.Database != d.direct.Database:
-		return fail("DATABASE_URL leads to another database than SUPABASE_URL", "set both to those of one project")
+		return fail("DATABASE_URL leads to another database than SUPABASE_URL", "set both to the same project")
 	case d.health == nil:
-		return ok("it answers; whether it is the project's cannot be told")
+		return ok("the database answers; whether it belongs to the project is unknown")
 	}
-	return ok("it is the project's database")
+	return ok("it leads to the project's database")
 }

@@ -1,7 +1,7 @@
-// Package doctor looks for what would fail on a site with the kv functions: before it is deployed, in the site's files, variables and
-// database; and after, at its address.
+// Package doctor finds problems of a site with the kv functions. Before a deploy it checks the site's files, variables
+// and database; after a deploy it also checks the site at its address.
 //
-// A check is a row of [Checks]: add one there, and a fault that it finds to the tests.
+// A check is a row of [Checks]. To add one, add a row, and to the tests a fault that it finds.
 package doctor
 
 import (
@@ -15,19 +15,19 @@ import (
 // Level is how much a finding matters.
 type Level string
 
-// The levels. A check has that of its gravest finding, in this order.
+// The levels. A check has the level of its most severe finding: Fail, then Warn, then Skip.
 const (
 	OK   Level = "ok"
-	Skip Level = "skip" // not looked at; the text says why
-	Warn Level = "warn" // works, and is perhaps not what is wanted
+	Skip Level = "skip" // not checked; the text says why
+	Warn Level = "warn" // works, but may not be intended
 	Fail Level = "fail"
 )
 
-// Finding is one thing that a check has to say.
+// Finding is one result of a check.
 type Finding struct {
 	Level Level  `json:"level"`
-	Text  string `json:"text"`           // what is so
-	Mend  string `json:"mend,omitempty"` // what to do, of Warn and Fail
+	Text  string `json:"text"`           // what was found
+	Mend  string `json:"mend,omitempty"` // what to do; only with Warn and Fail
 }
 
 func ok(format string, args ...any) []Finding {
@@ -45,66 +45,67 @@ func warn(text, mend string) []Finding { return []Finding{{Level: Warn, Text: te
 // Check looks at one thing.
 type Check struct {
 	ID    string                                         // stable: never renamed once released
-	About string                                         // what is so if all is well
-	After bool                                           // it asks the deployed site, and so wants its address
-	Run   func(ctx context.Context, in *Input) []Finding // nothing found is OK
+	About string                                         // what is true if the check is OK
+	After bool                                           // needs the address of the deployed site
+	Run   func(ctx context.Context, in *Input) []Finding // no finding means OK
 }
 
-// Checks are all of them, in the order in which they are told.
+// Checks are all checks, in the order of their results.
 var Checks = []Check{
-	{"go-version", "Netlify can install the Go that is asked for, and it builds go.mod", false, checkGoVersion},
-	{"functions-directory", "the functions are where Netlify looks, and no JavaScript function has the name of one", false, checkFunctionsDirectory},
+	{"go-version", "Netlify can install the Go version, and that version can read go.mod", false, checkGoVersion},
+	{"functions-directory", "Netlify finds the functions, and no JavaScript function has the same name", false, checkFunctionsDirectory},
 	{"redirects", "each short address leads to its function, in front of any catch-all", false, checkRedirects},
-	{"variables", "the functions understand their variables", false, checkVariables},
+	{"variables", "the functions can read their variables", false, checkVariables},
 	{"variables-size", "the variables fit into the 4 KB that a function may have", false, checkVariablesSize},
-	{"tokens", "KV_API_TOKEN and KV_READ_TOKEN are set and hold tokens", false, checkTokens},
-	{"supabase-url", "SUPABASE_URL is the address of a project", false, checkSupabaseURL},
+	{"tokens", "KV_API_TOKEN and KV_READ_TOKEN hold tokens that cannot be guessed", false, checkTokens},
+	{"supabase-url", "SUPABASE_URL is a project's address", false, checkSupabaseURL},
 	{"supabase-key", "SUPABASE_SERVICE_ROLE_KEY is a service_role or secret key of that project", false, checkSupabaseKey},
-	{"project", "the project answers at that address and takes the key", false, checkProject},
+	{"project", "the project answers at that address and accepts the key", false, checkProject},
 	{"exposed-schema", "the project's API exposes the schema public", false, checkExposed},
 	{"database-url", "DATABASE_URL, where it is set, leads to the same database", false, checkDatabaseURL},
-	{"kv-store", "the table kv_store, where there is one, is ours", false, checkTable},
-	{"migrations", "every migration is applied, none half, and none of a newer release", false, checkMigrations},
-	{"grants", "service_role may do what the functions do, and nobody else anything", false, checkGrants},
-	{"row-cap", "the API's limit of rows lets an answer through", false, checkRowCap},
+	{"kv-store", "the table kv_store, if there is one, is ours", false, checkTable},
+	{"migrations", "every migration is fully applied, and none is of a newer release", false, checkMigrations},
+	{"grants", "service_role has the privileges that the functions need, and no other role has any", false, checkGrants},
+	{"row-cap", "the API's row limit lets a response through", false, checkRowCap},
 	{"publication", "no publication makes deletes fail", false, checkPublications},
 	{"clock", "the database's clock is right", false, checkClock},
-	{"blobs", "the token and the site for Netlify Blobs are good, where Blobs is used", false, checkBlobs},
-	{"blobs-rate", "enough is left of the rate at which Blobs may be asked", false, checkBlobsRate},
-	{"site-functions", "every function answers JSON, at both of its addresses, and is of this release", true, checkSiteFunctions},
-	{"site-tokens", "tokens open what they should, and nothing else does", true, checkSiteTokens},
-	{"site-write", "what is written is read back, listed, found and deleted", true, checkSiteWrite},
-	{"site-staleness", "no read is older than the functions promise", true, checkSiteStaleness},
-	{"site-headers", "the answers' headers arrive", true, checkSiteHeaders},
+	{"blobs", "the token and the site for Netlify Blobs are valid, if Blobs is used", false, checkBlobs},
+	{"blobs-rate", "enough of the request limit for Netlify Blobs remains", false, checkBlobsRate},
+	{"site-functions", "every function answers with JSON at each of its addresses, and is of this release", true, checkSiteFunctions},
+	{"site-tokens", "each token allows what it should, and a missing or wrong token allows nothing", true, checkSiteTokens},
+	{"site-write", "an entry can be written, read back, listed, found and deleted", true, checkSiteWrite},
+	{"site-staleness", "no read is staler than KV_CACHE_MAX_STALE allows", true, checkSiteStaleness},
+	{"site-headers", "the response headers arrive", true, checkSiteHeaders},
 	{"site-distance", "the database is near the functions", true, checkSiteDistance},
 }
 
-// Input is what the checks look at.
+// Input is what the checks examine.
 type Input struct {
-	Dir         string                   // the folder of the site
-	Site        string                   // its address, "" if it is not to be asked
-	ReadOnly    bool                     // nothing is to be written through the site
+	Dir         string                   // the site's folder
+	Site        string                   // the site's address; "" skips the checks of the deployed site
+	ReadOnly    bool                     // write nothing to the site
 	Getenv      func(name string) string // the functions' variables
-	Names       []string                 // all variables of the site, where a file gave them; else nil
-	Problems    func() []error           // what the functions say of the variables
-	MaxStale    func() time.Duration     // how old their answers may be
-	DatabaseURL string                   // a connection to the database, "" for none
+	Names       []string                 // all variables of the site if a file gave them; otherwise nil
+	Problems    func() []error           // the functions' own errors about the variables
+	MaxStale    func() time.Duration     // the allowed staleness of a read
+	DatabaseURL string                   // a connection to the database; "" for none
 	HTTP        *http.Client
 	Now         func() time.Time
 
-	files    func() *siteFiles // these three are found out once, by whichever check asks first
+	files    func() *siteFiles // each of these three runs once, for the first check that needs it
 	database func() *database
-	blobs    func() *blobsAnswer
+	blobs    func() *blobsResult
 }
 
-// patience is how long one check may take.
-const patience = 30 * time.Second
+// checkTimeout bounds one check.
+const checkTimeout = 30 * time.Second
 
-// Run runs the checks side by side and tells each result in the order of [Checks], as soon as it and all before it are there.
-func Run(ctx context.Context, in *Input, checks []Check, tell func(Check, []Finding)) error {
+// Run runs the checks concurrently and passes each result to show in the order of checks, as early as that order
+// allows.
+func Run(ctx context.Context, in *Input, checks []Check, show func(Check, []Finding)) error {
 	in.files = sync.OnceValue(in.readFiles)
 	in.database = sync.OnceValue(func() *database { return in.askDatabase(ctx) })
-	in.blobs = sync.OnceValue(func() *blobsAnswer { return in.askBlobs(ctx) })
+	in.blobs = sync.OnceValue(func() *blobsResult { return in.askBlobs(ctx) })
 	results := make([]chan []Finding, len(checks))
 	for i, check := range checks {
 		results[i] = make(chan []Finding, 1)
@@ -113,18 +114,18 @@ func Run(ctx context.Context, in *Input, checks []Check, tell func(Check, []Find
 	for i, check := range checks {
 		findings := <-results[i]
 		if ctx.Err() != nil {
-			continue // what a check says then is of the interruption
+			continue // an interrupted check reports only the interruption
 		}
-		tell(check, findings)
+		show(check, findings)
 	}
 	return ctx.Err()
 }
 
 func run(ctx context.Context, in *Input, check Check) []Finding {
 	if check.After && in.Site == "" {
-		return skip("the site is asked with --site https://…")
+		return skip("not checked: give the site's address with --site https://…")
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if findings := check.Run(ctx, in); len(findings) > 0 {
 		return findings
@@ -132,7 +133,7 @@ func run(ctx context.Context, in *Input, check Check) []Finding {
 	return ok("%s", check.About)
 }
 
-// level is that of the gravest finding.
+// level returns the level of the most severe finding.
 func level(findings []Finding) Level {
 	for _, level := range []Level{Fail, Warn, Skip} {
 		for _, finding := range findings {

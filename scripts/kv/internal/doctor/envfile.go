@@ -10,8 +10,9 @@ import (
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// ReadVariables reads a file of variables: a JSON object of strings, as `netlify env:list --json` prints it, or KEY=value lines, as
-// .env files and `netlify env:list --plain` have them. A value in quotes is taken without, as a shell does. No error quotes a value.
+// ReadVariables reads a file of variables: a JSON object of strings, as `netlify env:list --json` prints it, or
+// KEY=value lines, as in .env files and `netlify env:list --plain`. Quotes around a value are removed, as a shell
+// does. No error quotes a value.
 func ReadVariables(file string) (map[string]string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -40,7 +41,7 @@ func ReadVariables(file string) (map[string]string, error) {
 	return variables, nil
 }
 
-// unquote takes a value out of the quotes around all of it.
+// unquote removes the quotes around a value.
 func unquote(value string) string {
 	for _, quote := range []string{"'", `"`} {
 		if len(value) >= 2 && strings.HasPrefix(value, quote) && strings.HasSuffix(value, quote) {

@@ -17,19 +17,19 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// siteFiles is what the files of a site say.
+// siteFiles holds what the doctor reads from a site's files.
 type siteFiles struct {
-	err       error // netlify.toml cannot be understood
+	err       error // of parsing netlify.toml
 	base      string
 	directory string // of the functions
 	publish   string
 	goVersion string
-	versionAt string // where that stands
+	versionAt string // where goVersion is set
 	redirects []redirect
-	problem   error // of _redirects
+	problem   error // of parsing _redirects
 }
 
-// netlifyTOML is what is used of netlify.toml. What a context changes is read for production alone.
+// netlifyTOML is the part of netlify.toml that the doctor uses. Of the contexts, only production counts.
 type netlifyTOML struct {
 	Build     buildTable
 	Functions map[string]any
@@ -49,7 +49,7 @@ func (in *Input) readFiles() *siteFiles {
 	config, err := readTOML(filepath.Join(in.Dir, "netlify.toml"))
 	if base := cmp.Or(config.Context["production"].Base, config.Build.Base); err == nil && base != "" {
 		s.base = filepath.Join(in.Dir, filepath.FromSlash(base))
-		if isFile(filepath.Join(s.base, "netlify.toml")) { // which counts alone then (@netlify/config)
+		if isFile(filepath.Join(s.base, "netlify.toml")) { // it replaces the outer file (@netlify/config)
 			config, err = readTOML(filepath.Join(s.base, "netlify.toml"))
 		}
 	}
@@ -71,7 +71,7 @@ func (in *Input) readFiles() *siteFiles {
 	return s
 }
 
-// readTOML reads a netlify.toml. Without one, everything is as Netlify does it by itself.
+// readTOML reads a netlify.toml. If there is none, Netlify's defaults apply.
 func readTOML(name string) (config netlifyTOML, err error) {
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -90,15 +90,15 @@ func readTOML(name string) (config netlifyTOML, err error) {
 	return config, nil
 }
 
-// functionsDirectory is [functions] directory, or [build] functions as it was once, or Netlify's own default.
+// functionsDirectory returns [functions] directory, its older form [build] functions, or Netlify's default.
 func functionsDirectory(config netlifyTOML) string {
 	directory, _ := config.Functions["directory"].(string)
 	older, _ := config.Build.Functions.(string)
 	return cmp.Or(directory, older, "netlify/functions")
 }
 
-// goVersion finds what Netlify goes by: .go-version comes before GO_VERSION (build-image, run-build-functions.sh), and the variables of
-// netlify.toml come before those of the site.
+// goVersion finds the version that Netlify installs. .go-version comes before GO_VERSION (build-image,
+// run-build-functions.sh), and the variables in netlify.toml come before those of the site.
 func (in *Input) goVersion(config netlifyTOML, base string) (version, place string) {
 	for _, dir := range []string{base, in.Dir} {
 		if text, err := os.ReadFile(filepath.Join(dir, ".go-version")); err == nil {
@@ -116,7 +116,7 @@ func (in *Input) goVersion(config netlifyTOML, base string) (version, place stri
 	return "", ""
 }
 
-// goMod finds the go.mod of our functions: in their folder, or in one around it, within the site. It is nil if there is none.
+// goMod finds the go.mod of our functions in their folder or in a parent within the site. It is nil if there is none.
 func (in *Input) goMod(files *siteFiles) (*modfile.File, error) {
 	within := filepath.Join(filepath.FromSlash(files.directory), "kv-upsert")
 	for dir := filepath.Join(files.base, within); ; dir = filepath.Dir(dir) {
@@ -132,13 +132,13 @@ func (in *Input) goMod(files *siteFiles) (*modfile.File, error) {
 	}
 }
 
-// exactVersion is one that go.dev has a file for: since 1.21 there are always three numbers.
+// exactVersion matches versions that go.dev has a file for: since 1.21 they always have three numbers.
 var exactVersion = regexp.MustCompile(`^1\.[0-9]+\.[0-9]+$`)
 
 func checkGoVersion(_ context.Context, in *Input) []Finding {
 	files := in.files()
 	if files.err != nil {
-		return fail(files.err.Error(), "mend netlify.toml: Netlify cannot read it either, and the build ends")
+		return fail(files.err.Error(), "fix netlify.toml: Netlify cannot read it either, and the build fails")
 	}
 	if in.allPrebuilt(files) {
 		return ok("the functions are prebuilt: no Go is needed")
@@ -146,9 +146,9 @@ func checkGoVersion(_ context.Context, in *Input) []Finding {
 	mod, err := in.goMod(files)
 	switch {
 	case err != nil:
-		return fail(err.Error(), "mend go.mod")
+		return fail(err.Error(), "fix go.mod")
 	case mod == nil || mod.Go == nil:
-		return fail("there is no go.mod with a go line", "run it in the site's folder, or name that with --dir; kv add brings go.mod")
+		return fail("there is no go.mod with a go line", "run kv doctor in the site's folder, or name the folder with --dir; kv add adds go.mod")
 	}
 	needs := mod.Go.Version
 	if mod.Toolchain != nil {
@@ -161,18 +161,18 @@ func checkGoVersion(_ context.Context, in *Input) []Finding {
 	version := strings.TrimPrefix(files.goVersion, "go")
 	switch {
 	case version == "":
-		return fail("no Go version is set: Netlify builds with the Go of its image, which may be too old to read go.mod", set)
+		return fail("no Go version is set: Netlify builds with the Go in its image, which may be too old to read go.mod", set)
 	case !exactVersion.MatchString(version):
-		return fail(fmt.Sprintf("the Go version is %q (%s): Netlify installs exact versions alone, as in %s, and goes on with the Go of its image", files.goVersion, files.versionAt, needs), set)
+		return fail(fmt.Sprintf("the Go version is %q (%s): Netlify installs only exact versions, as in %s, and otherwise uses the Go in its image", files.goVersion, files.versionAt, needs), set)
 	case semver.Compare("v"+version, "v1.21.0") < 0:
-		return fail(fmt.Sprintf("Go %s (%s) cannot read go.mod, which is of Go %s", version, files.versionAt, mod.Go.Version), set)
+		return fail(fmt.Sprintf("Go %s (%s) cannot read go.mod, which needs Go %s", version, files.versionAt, mod.Go.Version), set)
 	case semver.Compare("v"+version, "v"+mod.Go.Version) < 0:
 		return warn(fmt.Sprintf("Go %s (%s) is older than go.mod's %s: each build downloads the newer one first", version, files.versionAt, needs), set)
 	}
 	return ok("Go %s (%s)", version, files.versionAt)
 }
 
-// kind is what stands under a function's name in the folder of the functions.
+// kind is the form in which a function is in the functions directory.
 type kind int
 
 const (
@@ -181,7 +181,7 @@ const (
 	prebuilt
 )
 
-// goFunction looks for a function as Netlify's bundler does: a folder with main.go or <name>.go, or a program.
+// goFunction finds a function as Netlify's bundler does: a folder with main.go or <name>.go, or a compiled program.
 func goFunction(directory, name string) kind {
 	for _, file := range []string{"main.go", name + ".go"} {
 		if isFile(filepath.Join(directory, name, file)) {
@@ -201,7 +201,7 @@ func isFile(name string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// isProgram tells whether the file begins as a Linux program does.
+// isProgram reports whether the file begins like a Linux program (ELF).
 func isProgram(name string) bool {
 	file, err := os.Open(name)
 	if err != nil {
@@ -213,7 +213,7 @@ func isProgram(name string) bool {
 	return string(head[:n]) == "\x7fELF"
 }
 
-// script finds a JavaScript or TypeScript function of that name; "" if there is none.
+// script returns the file of a JavaScript or TypeScript function of that name; "" if there is none.
 func script(directory, name string) string {
 	for _, ending := range []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"} {
 		for _, file := range []string{name + ending, filepath.Join(name, name+ending), filepath.Join(name, "index"+ending)} {
@@ -241,7 +241,7 @@ func (in *Input) allPrebuilt(files *siteFiles) bool {
 func checkFunctionsDirectory(_ context.Context, in *Input) (findings []Finding) {
 	files := in.files()
 	if files.err != nil {
-		return skip("netlify.toml cannot be read")
+		return skip("not checked: netlify.toml cannot be read")
 	}
 	directory := filepath.Join(files.base, filepath.FromSlash(files.directory))
 	var missing, found []string
@@ -250,7 +250,7 @@ func checkFunctionsDirectory(_ context.Context, in *Input) (findings []Finding) 
 		js := script(directory, f.name)
 		switch {
 		case there && js != "":
-			findings = append(findings, Finding{Warn, fmt.Sprintf("%s and %s have one name: Netlify takes the Go function, and says nothing of the other", f.name, filepath.Join(files.directory, js)),
+			findings = append(findings, Finding{Warn, fmt.Sprintf("%s and %s have the same name: Netlify deploys the Go function, without a warning about the other", f.name, filepath.Join(files.directory, js)),
 				"remove " + filepath.Join(files.directory, js) + ", or the Go function"})
 		case there:
 			found = append(found, f.name)
@@ -259,7 +259,7 @@ func checkFunctionsDirectory(_ context.Context, in *Input) (findings []Finding) 
 		}
 	}
 	if len(missing) > 0 {
-		findings = append(findings, Finding{Fail, fmt.Sprintf("Netlify looks for functions in %s, and there is no %s", files.directory, strings.Join(missing, ", ")), in.whereFunctionsAre(files, missing[0])})
+		findings = append(findings, Finding{Fail, fmt.Sprintf("Netlify looks for functions in %s, which lacks %s", files.directory, strings.Join(missing, ", ")), in.whereFunctionsAre(files, missing[0])})
 	}
 	if len(findings) == 0 {
 		return ok("%d functions in %s", len(found), files.directory)
@@ -267,25 +267,25 @@ func checkFunctionsDirectory(_ context.Context, in *Input) (findings []Finding) 
 	return findings
 }
 
-// whereFunctionsAre says what to do about a function that is not in the folder.
+// whereFunctionsAre returns what to do about a function that is not in the functions directory.
 func (in *Input) whereFunctionsAre(files *siteFiles, name string) string {
 	for _, other := range []string{"functions", "netlify/functions"} {
 		if other != files.directory && goFunction(filepath.Join(files.base, other), name) != absent {
-			return fmt.Sprintf("they are in %s: move them to %s, where the site's other functions are (kv add does)", other, files.directory)
+			return fmt.Sprintf("the functions are in %s: move them to %s, the site's functions directory (kv add does)", other, files.directory)
 		}
 	}
-	return "bring them with kv add"
+	return "add the functions with kv add"
 }
 
 func checkRedirects(_ context.Context, in *Input) []Finding {
 	files := in.files()
 	switch {
 	case files.err != nil:
-		return skip("netlify.toml cannot be read")
+		return skip("not checked: netlify.toml cannot be read")
 	case files.problem != nil:
-		return fail(files.problem.Error(), "mend the line: Netlify leaves it out")
+		return fail(files.problem.Error(), "fix the line: Netlify ignores it")
 	}
-	addresses, wrong := 0, map[misled][]string{}
+	addresses, wrong := 0, map[misrouting][]string{}
 	for _, f := range functions {
 		if f.path == "" {
 			continue
@@ -296,7 +296,7 @@ func checkRedirects(_ context.Context, in *Input) []Finding {
 		}
 		for from, path := range paths {
 			addresses++
-			for _, why := range files.mislead(f, path) {
+			for _, why := range files.misroutings(f, path) {
 				wrong[why] = append(wrong[why], from)
 			}
 		}
@@ -313,40 +313,41 @@ func checkRedirects(_ context.Context, in *Input) []Finding {
 	return findings
 }
 
-// misled is why an address does not lead to its function: no rule does, another one comes first, or it is no rewrite.
-type misled struct {
-	rule  redirect // of no place if there is none
-	right bool     // it leads there, with a status that sends the browser on
+// misrouting is why an address does not lead to its function: no rule matches, another rule comes first, or the rule
+// is not a rewrite.
+type misrouting struct {
+	rule  redirect // without a Place if no rule matches
+	right bool     // the rule leads to the function, but redirects the browser
 }
 
-// mislead finds what is wrong with the way from a path to a function.
-func (files *siteFiles) mislead(f function, path string) (why []misled) {
+// misroutings finds the problems on the way from a path to a function.
+func (files *siteFiles) misroutings(f function, path string) (why []misrouting) {
 	for _, r := range files.redirects {
 		if !r.match(path) {
 			continue
 		}
 		right := r.To == f.direct() || strings.HasPrefix(r.To, f.direct()+"/")
 		if !right || r.Status != 200 {
-			why = append(why, misled{r, right})
+			why = append(why, misrouting{r, right})
 		}
 		if !r.Conditional {
 			return why
 		}
 	}
-	return append(why, misled{})
+	return append(why, misrouting{})
 }
 
-func (m misled) finding(addresses string) Finding {
+func (m misrouting) finding(addresses string) Finding {
 	switch inFile := strings.HasPrefix(m.rule.Place, "_redirects"); {
 	case m.rule.Place == "":
-		return Finding{Fail, "no rule leads to the functions from " + addresses, "kv add, or copy the [[redirects]] of this project's netlify.toml, in front of any catch-all"}
+		return Finding{Fail, "no rule leads to the functions from " + addresses, "run kv add, or copy the [[redirects]] of this project's netlify.toml in front of any catch-all"}
 	case m.right:
-		return Finding{Fail, fmt.Sprintf("%s has status %d: a browser is sent on, and what it posted is lost", m.rule, m.rule.Status), "give it status 200"}
+		return Finding{Fail, fmt.Sprintf("%s has status %d: it redirects the browser, and a request body is lost", m.rule, m.rule.Status), "give it status 200"}
 	case m.rule.Conditional:
-		return Finding{Warn, fmt.Sprintf("%s comes first for some requests, which do not get to the functions from %s", m.rule, addresses), "put the rules for /api/kv in front of it"}
+		return Finding{Warn, fmt.Sprintf("%s comes first for some requests, which do not reach the functions from %s", m.rule, addresses), "put the rules for /api/kv in front of it"}
 	case inFile:
 		return Finding{Fail, fmt.Sprintf("%s comes first, and does not lead to the functions from %s", m.rule, addresses),
-			"kv add, or put the rules for /api/kv in front of it in _redirects, which Netlify reads before netlify.toml, as in: /api/kv/list /.netlify/functions/kv-list 200"}
+			"run kv add, or put the rules for /api/kv in front of it in _redirects, which Netlify reads before netlify.toml, as in: /api/kv/list /.netlify/functions/kv-list 200"}
 	}
-	return Finding{Fail, fmt.Sprintf("%s comes first, and does not lead to the functions from %s", m.rule, addresses), "kv add, or put the rules for /api/kv in front of it"}
+	return Finding{Fail, fmt.Sprintf("%s comes first, and does not lead to the functions from %s", m.rule, addresses), "run kv add, or put the rules for /api/kv in front of it"}
 }

@@ -17,14 +17,15 @@ type redirect struct {
 	From        string
 	To          string
 	Status      int
-	Conditional bool // it is not for every request: it has a query, a country, a language, a role, a host
+	Conditional bool // applies only to some requests: has a query, a country, a language, a role or a host
 	Place       string
 }
 
-// String is the rule as a person finds it.
+// String describes the rule and its place for people.
 func (r redirect) String() string { return fmt.Sprintf("%s → %s (%s)", r.From, r.To, r.Place) }
 
-// match tells whether the rule is for the path: :name is any segment, and a * at the end anything, also nothing.
+// match reports whether the rule matches the path. :name matches any segment, and * at the end any rest, also an empty
+// one.
 func (r redirect) match(path string) bool {
 	pattern, segments := strings.Split(strings.Trim(r.From, "/"), "/"), strings.Split(strings.Trim(path, "/"), "/")
 	for i, part := range pattern {
@@ -40,7 +41,7 @@ func (r redirect) match(path string) bool {
 	return len(pattern) == len(segments)
 }
 
-// inForce gives the rules in the order in which Netlify tries them. Those of _redirects come first; of two that are equal in everything,
+// inForce returns the rules in the order in which Netlify tries them. Those of _redirects come first. Of equal rules,
 // the last stays (mergeRedirects in @netlify/redirect-parser).
 func inForce(file, config []redirect) []redirect {
 	type content struct {
@@ -62,8 +63,8 @@ func inForce(file, config []redirect) []redirect {
 	return rules
 }
 
-// readRedirectsFile reads a _redirects file; one that is not there has no rules. Lines that Netlify would not understand are an error.
-// The format is `from [query] [to] [status[!]] [conditions]` (line_parser in @netlify/redirect-parser).
+// readRedirectsFile reads a _redirects file. A missing file has no rules. A line that Netlify cannot parse is an
+// error. The format is `from [query] [to] [status[!]] [conditions]` (line_parser in @netlify/redirect-parser).
 func readRedirectsFile(name string) ([]redirect, error) {
 	file, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -95,25 +96,25 @@ func readRedirectsFile(name string) ([]redirect, error) {
 func parseRedirectLine(parts []string) (redirect, error) {
 	from, rest := parts[0], parts[1:]
 	target := slices.IndexFunc(rest, func(part string) bool { return strings.HasPrefix(part, "/") || isAddress(part) })
-	if target < 0 && len(rest) > 0 { // a forward rule: a status alone
+	if target < 0 && len(rest) > 0 { // a rule without a target: only a status
 		if _, _, err := parseStatus(rest[0]); err == nil {
 			return redirect{From: from}.with(rest)
 		}
 	}
 	if target < 0 {
-		return redirect{}, errors.New("a rule has a path or an address to lead to")
+		return redirect{}, errors.New("a rule needs a target, a path or an address")
 	}
 	rule := redirect{From: from, To: rest[target], Conditional: target > 0 || isAddress(from)}
 	return rule.with(rest[target+1:])
 }
 
-// with adds status and conditions.
+// with adds the status and the conditions.
 func (r redirect) with(rest []string) (redirect, error) {
 	r.Status = 301
 	if len(rest) > 0 {
 		status, _, err := parseStatus(rest[0])
 		if err != nil {
-			return r, fmt.Errorf("%q is no status", rest[0])
+			return r, fmt.Errorf("%q is not a status", rest[0])
 		}
 		r.Status = status
 		r.Conditional = r.Conditional || len(rest) > 1
@@ -131,7 +132,8 @@ func isAddress(text string) bool {
 	return strings.HasPrefix(text, "http://") || strings.HasPrefix(text, "https://")
 }
 
-// configRedirect is one [[redirects]] of netlify.toml, with the other names that Netlify takes (normalize in @netlify/redirect-parser).
+// configRedirect is one [[redirects]] of netlify.toml, including the alternative names that Netlify accepts (normalize
+// in @netlify/redirect-parser).
 type configRedirect struct {
 	From, Origin      string
 	To, Destination   string

@@ -29,7 +29,7 @@ func TestRedirectsMatchAsNetlifyMatches(t *testing.T) {
 	}
 }
 
-// Of equal rules Netlify keeps the last, which may then be behind the catch-all that it was in front of.
+// Netlify keeps the last of equal rules, which may then come after a catch-all that it was meant to precede.
 func TestOfEqualRedirectsTheLastIsInForce(t *testing.T) {
 	t.Parallel()
 	ours, app := redirect{From: "/a", To: "/b", Status: 200}, redirect{From: "/*", To: "/index.html", Status: 200}

@@ -10,14 +10,14 @@ import (
 	"netlify-supabase-kv/pkg/config"
 )
 
-// Result is one check with what it found. Its JSON is stable: fields are only ever added.
+// Result is one check with its findings. Its JSON is stable: fields are only ever added.
 type Result struct {
 	ID       string    `json:"id"`
 	Level    Level     `json:"level"`
 	Findings []Finding `json:"findings"`
 }
 
-// Report is what a run found. Its JSON is stable: fields are only ever added.
+// Report is the result of a run. Its JSON is stable: fields are only ever added.
 type Report struct {
 	Release string        `json:"release"`
 	Site    string        `json:"site,omitempty"`
@@ -25,7 +25,7 @@ type Report struct {
 	Checks  []Result      `json:"checks"`
 }
 
-// Add takes in what a check found, and returns it as it may be shown.
+// Add adds a check's findings and returns them with secrets masked.
 func (r *Report) Add(check Check, findings []Finding, mask *strings.Replacer) Result {
 	shown := Result{ID: check.ID, Level: level(findings), Findings: make([]Finding, len(findings))}
 	for i, f := range findings {
@@ -39,7 +39,7 @@ func (r *Report) Add(check Check, findings []Finding, mask *strings.Replacer) Re
 	return shown
 }
 
-// Write writes the result for people: a line for each finding, and below it what to do.
+// Write writes the result for people: a line for each finding, and what to do below it.
 func (r Result) Write(w io.Writer) error {
 	var text strings.Builder
 	for _, f := range r.Findings {
@@ -66,11 +66,11 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return encoder.Encode(r)
 }
 
-// Mask replaces the secrets of the input by a mark, wherever a message of somebody else's quotes one.
+// Mask replaces secrets in the input's variables with ***, in case a message from elsewhere quotes one.
 func (in *Input) Mask() *strings.Replacer {
 	var pairs []string
 	hide := func(secret string) {
-		if secret = strings.TrimSpace(secret); len(secret) >= 4 { // a shorter one protects nothing, and is part of ordinary words
+		if secret = strings.TrimSpace(secret); len(secret) >= 4 { // a shorter one protects nothing, and may be part of ordinary words
 			pairs = append(pairs, secret, "***")
 		}
 	}

@@ -11,21 +11,21 @@ import (
 	"strings"
 )
 
-// schema is what the migrations make of an empty database. It is read from their text, so that nothing has to be kept in step with
-// them; a test compares it with what Postgres made of the same text.
+// schema is what the migrations create in an empty database. It is parsed from their text, so that nothing has to be
+// kept in step with them. A test compares it with what Postgres creates from the same text.
 type schema struct {
 	revision string              // version of the newest file
 	files    []string            // in the order they are applied
 	objects  map[string]object   // by "function public.kv_get", "table …", "column …", "trigger …", "index …"
-	older    map[string][]string // files that a digest of a function stood in before it was replaced, by "<function> <digest>"
+	older    map[string][]string // files with an earlier definition of a function, by "<function> <digest>"
 	granted  map[string]bool     // "service_role execute public.kv_get"
-	defaults map[string]string   // what service_role may do with what is made in a schema: "all", by "kv tables"
+	defaults map[string]string   // default privileges of service_role, such as "all", by "<schema> <kind of object>"
 }
 
-// object is one thing that must be there.
+// object is one object that the database must have.
 type object struct {
-	file   string // the file that made it, or made it what it is
-	digest string // of a function: md5 of its source
+	file   string // the file with its current definition
+	digest string // md5 of a function's source
 }
 
 const identifier = `(?:public|kv)\.\w+`
@@ -70,7 +70,7 @@ func readSchema(migrations fs.FS, dir string) (*schema, error) {
 	return s, nil
 }
 
-// read applies one file: each statement that makes or removes something begins a line.
+// read applies one file. Each statement that creates or removes something begins a line.
 func (s *schema) read(file, text string) {
 	s.files = append(s.files, file)
 	for at := 0; ; {
@@ -83,8 +83,8 @@ func (s *schema) read(file, text string) {
 	}
 }
 
-// statement applies the statement that text begins with. It returns where the body of a function ends, so that no line of it counts as a
-// statement, and 0 for all others.
+// statement applies the statement at the start of text. For a function it returns where the body ends, so that no line
+// of the body counts as a statement; for all others 0.
 func (s *schema) statement(file, text string) (end int) {
 	if m := createFunction.FindStringSubmatchIndex(text); m != nil {
 		name, quote := "function "+text[m[2]:m[3]], text[m[4]:m[5]]
@@ -152,7 +152,7 @@ func (s *schema) drop(kind, names string) {
 	}
 }
 
-// all is what "grant all" means for what the functions do.
+// all lists the privileges in "grant all" that the functions need.
 var all = map[string][]string{
 	"": {"select", "insert", "update", "delete"}, "table": {"select", "insert", "update", "delete"}, "sequence": {"usage"}, "function": {"execute"},
 }
@@ -173,7 +173,7 @@ func (s *schema) grant(privileges, kind, names string) {
 	}
 }
 
-// grantDefaults grants what the default privileges of its schema give to what has just been made.
+// grantDefaults grants the default privileges of the schema on a new object.
 func (s *schema) grantDefaults(kind, name string) {
 	schema, _, _ := strings.Cut(name, ".")
 	privileges, ok := s.defaults[schema+" "+kind]
@@ -187,7 +187,7 @@ func (s *schema) grantDefaults(kind, name string) {
 
 const serviceRole = "service_role"
 
-// health is the answer of kv_health.
+// health is the result of kv_health.
 type health struct {
 	Revision  string
 	Role      string
@@ -206,7 +206,8 @@ type health struct {
 	Publications [][2]string
 }
 
-// objects are the things the database has, as schema names them. Functions of one name have several digests.
+// objects returns the objects in the database with their digests, by the names that schema uses. An overloaded
+// function has several digests.
 func (h *health) objects() map[string][]string {
 	has := map[string][]string{}
 	for _, f := range h.Functions {
@@ -229,14 +230,14 @@ func (h *health) objects() map[string][]string {
 	return has
 }
 
-// difference is what a database has less, other or more than the release.
+// difference is how a database differs from the release.
 type difference struct {
 	missing []string // objects
-	older   []string // functions as an earlier migration made them
-	other   []string // functions as no migration made them
-	extra   []string // functions that the release does not know
-	files   []string // the migrations that are not applied, or not wholly, in order
-	none    bool     // nothing of the schema is there
+	older   []string // functions as an earlier migration defined them
+	other   []string // functions as no migration defined them
+	extra   []string // functions that the release does not have
+	files   []string // migrations that are not or only partly applied, in order
+	none    bool     // the database has nothing of the schema
 }
 
 func (s *schema) compare(h *health) (d difference) {

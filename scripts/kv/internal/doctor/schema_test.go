@@ -12,7 +12,7 @@ import (
 	supabase "netlify-supabase-kv/supabase"
 )
 
-// TestMigrationsAreReadAsPostgresReadsThem: what kv doctor expects of a database is what the migrations make of an empty one.
+// TestMigrationsAreReadAsPostgresReadsThem: kv doctor expects exactly what the migrations create in an empty database.
 func TestMigrationsAreReadAsPostgresReadsThem(t *testing.T) {
 	t.Parallel()
 	address := os.Getenv("DATABASE_URL")
@@ -22,10 +22,10 @@ func TestMigrationsAreReadAsPostgresReadsThem(t *testing.T) {
 	h, err := directly(t.Context(), address)
 	require.NoError(t, err)
 
-	require.Equal(t, difference{}, needed.compare(h), "a migration is written in a way that readSchema does not understand, or the platform's database is older than the files")
+	require.Equal(t, difference{}, needed.compare(h), "readSchema cannot parse a migration, or the platform's database is older than the files")
 	for name := range h.objects() {
-		if _, known := needed.objects[name]; !known && !strings.HasPrefix(name, "index ") { // constraints bring indexes, and so does kv_index_path
-			require.Fail(t, "the database has what readSchema does not find in the migrations: "+name)
+		if _, known := needed.objects[name]; !known && !strings.HasPrefix(name, "index ") { // constraints create indexes, and so does kv_index_path
+			require.Fail(t, "readSchema does not find in the migrations: "+name)
 		}
 	}
 	require.Equal(t, needed.revision, h.Revision, "the newest migration must redefine kv.schema_version() with its own version")
@@ -90,7 +90,7 @@ drop index public.kv_t_n;
 	}, s.granted)
 }
 
-// TestFunctionsAreThoseOfTheProject holds the list of functions to the folder and to netlify.toml.
+// TestFunctionsAreThoseOfTheProject compares the list of functions with the folder and with netlify.toml.
 func TestFunctionsAreThoseOfTheProject(t *testing.T) {
 	t.Parallel()
 	entries, err := os.ReadDir("../../../../functions")
@@ -121,7 +121,7 @@ func TestFunctionsAreThoseOfTheProject(t *testing.T) {
 	require.ElementsMatch(t, expected, rules)
 }
 
-func TestChecksHaveNamesAndWords(t *testing.T) {
+func TestChecksAreDocumented(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../../../docs/DOCTOR.md")
 	require.NoError(t, err)

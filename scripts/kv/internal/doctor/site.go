@@ -24,7 +24,7 @@ type call struct {
 	header             map[string]string
 }
 
-func (in *Input) ask(ctx context.Context, c call) (*answer, error) {
+func (in *Input) ask(ctx context.Context, c call) (*response, error) {
 	r, err := http.NewRequestWithContext(ctx, c.method, in.Site+c.path, strings.NewReader(c.body))
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (in *Input) ask(ctx context.Context, c call) (*answer, error) {
 	return in.do(r)
 }
 
-// apiToken is one that is good for everything, readToken one for reading; "" where the site has none that is known.
+// apiToken returns a token for everything, readToken one that suffices for reading; "" if none is known.
 func (in *Input) apiToken() string { return first(in.Getenv("KV_API_TOKEN")) }
 
 func (in *Input) readToken() string {
@@ -58,25 +58,26 @@ func first(variable string) string {
 	return ""
 }
 
-// said is the sentence of one of our functions' errors; "" of any other answer.
-func (a *answer) said() string {
+// message returns the error message of one of our functions; "" for any other response.
+func (r *response) message() string {
 	var fields struct{ Error string }
-	_ = json.Unmarshal(a.body, &fields)
+	_ = json.Unmarshal(r.body, &fields)
 	return fields.Error
 }
 
 const (
-	deployAgain = "deploy this release to the site; run kv doctor without --site for what stands in the way"
-	giveToken   = "set KV_API_TOKEN, as the site has it, where kv doctor runs"
+	deployAgain = "deploy this release to the site; kv doctor without --site shows what is in the way"
+	sameDeploy  = "check whether all functions have the same variables and are of one deploy"
+	giveToken   = "set KV_API_TOKEN to the site's value where kv doctor runs"
 )
 
-// closed is the finding for a site that wants a token which is not known here.
-func closed(a *answer) []Finding {
-	return skip("not looked at: the site answers %d (%s); %s", a.status, a.said(), giveToken)
+// tokenNeeded is the finding for a site that needs a token that is unknown here.
+func tokenNeeded(r *response) []Finding {
+	return skip("not checked: the site answers %d (%s); %s", r.status, r.message(), giveToken)
 }
 
 func unreachable(err error) []Finding {
-	return fail("the site does not answer: "+lastWord(err), "look whether the address is right, and whether the site is up (Netlify: Deploys)")
+	return fail("the site does not answer: "+rootCause(err), "check the address, and whether the site is up (Netlify: Deploys)")
 }
 
 func checkSiteFunctions(ctx context.Context, in *Input) (findings []Finding) {
@@ -107,43 +108,44 @@ func checkSiteFunctions(ctx context.Context, in *Input) (findings []Finding) {
 	return findings
 }
 
-// releaseHeader is where the functions say what they are.
+// releaseHeader holds the release of the function that answers.
 const releaseHeader = "X-Kv-Release"
 
-// onlyBlobs tells whether kv-query was asked where Netlify Blobs answers, which has no queries. It is no fault where that is meant.
-func (in *Input) onlyBlobs(got *answer) bool {
-	return !in.supabaseFirst() && got.status == http.StatusServiceUnavailable && strings.Contains(got.said(), "kv-query needs Supabase")
+// onlyBlobs reports whether kv-query answered that Netlify Blobs, which has no queries, is the primary. If the
+// variables name Blobs as the primary, that is correct.
+func (in *Input) onlyBlobs(got *response) bool {
+	return !in.supabaseFirst() && got.status == http.StatusServiceUnavailable && strings.Contains(got.message(), "kv-query needs Supabase")
 }
 
-func (in *Input) judgeFunction(f function, address string, got *answer) []Finding {
+func (in *Input) judgeFunction(f function, address string, got *response) []Finding {
 	release := got.header.Get(releaseHeader)
 	switch {
 	case got.isPage() || !strings.HasPrefix(got.header.Get("Content-Type"), "application/json"):
-		return fail(fmt.Sprintf("%s answers with a page (status %d), not with JSON", address, got.status), "look at the checks functions-directory and redirects: the function is not deployed, or another rule comes first")
+		return fail(fmt.Sprintf("%s answers with a page (status %d), not with JSON", address, got.status), "see the checks functions-directory and redirects: the function is not deployed, or another rule comes first")
 	case release == "":
-		return fail(fmt.Sprintf("%s is not answered by a function of this project, or by one before its first release", address), "remove the other function of that name, and "+deployAgain)
+		return fail(fmt.Sprintf("%s is not served by a function of this project, or by one from before the first release", address), "remove the other function of that name, and "+deployAgain)
 	case release != kv.Release:
-		return fail(fmt.Sprintf("%s is of release %s, and this is the kv doctor of %s", address, release, kv.Release), deployAgain+"; or ask the kv doctor of that release")
-	case got.status == http.StatusUnauthorized: // the business of checkSiteTokens
+		return fail(fmt.Sprintf("%s is of release %s, but this kv doctor is of %s", address, release, kv.Release), deployAgain+"; or run the kv doctor of that release")
+	case got.status == http.StatusUnauthorized: // checkSiteTokens reports that
 		return nil
-	case got.status == http.StatusServiceUnavailable && f.optional: // no way to Blobs, on a site that does not use it
+	case got.status == http.StatusServiceUnavailable && f.optional: // a site that does not use Blobs cannot reach it
 		return nil
 	case in.onlyBlobs(got):
 		return nil
 	case got.status != f.status:
-		return fail(fmt.Sprintf("%s answers with status %d: %s", address, got.status, got.said()), "do what the sentence says; the function's log has more (Netlify: Logs & Metrics, Functions)")
+		return fail(fmt.Sprintf("%s answers with status %d: %s", address, got.status, got.message()), "do what the message says; details are in the function's log (Netlify: Logs & Metrics, Functions)")
 	}
 	return nil
 }
 
 func checkSiteTokens(ctx context.Context, in *Input) (findings []Finding) {
 	type expectation struct {
-		token, says string
+		token, with string
 		reads, open bool
 	}
 	api, read := tokens(in.Getenv("KV_API_TOKEN")), tokens(in.Getenv("KV_READ_TOKEN"))
 	if isHidden(in.Getenv("KV_API_TOKEN")) || isHidden(in.Getenv("KV_READ_TOKEN")) {
-		return skip("not looked at: the tokens are hidden in the file; %s", giveToken)
+		return skip("not checked: the tokens are hidden in the file; %s", giveToken)
 	}
 	if in.knowsNothing() {
 		return in.guessTokens(ctx)
@@ -154,28 +156,28 @@ func checkSiteTokens(ctx context.Context, in *Input) (findings []Finding) {
 		{"wrong-" + rand.Text(), "with a wrong token", true, !restricted}, {"wrong-" + rand.Text(), "with a wrong token", false, !restricted},
 	}
 	for i, token := range api {
-		says := fmt.Sprintf("with token %d of KV_API_TOKEN", i+1)
-		expect = append(expect, expectation{token, says, true, true}, expectation{token, says, false, true})
+		with := fmt.Sprintf("with token %d of KV_API_TOKEN", i+1)
+		expect = append(expect, expectation{token, with, true, true}, expectation{token, with, false, true})
 	}
 	for i, token := range read {
-		says := fmt.Sprintf("with token %d of KV_READ_TOKEN", i+1)
-		expect = append(expect, expectation{token, says, true, true}, expectation{token, says, false, slices.Contains(api, token)})
+		with := fmt.Sprintf("with token %d of KV_READ_TOKEN", i+1)
+		expect = append(expect, expectation{token, with, true, true}, expectation{token, with, false, slices.Contains(api, token)})
 	}
 	for _, e := range expect {
-		f, does := named("kv-upsert"), "a write"
+		f, does := functionNamed("kv-upsert"), "a write"
 		if e.reads {
-			f, does = named("kv-list"), "a read"
+			f, does = functionNamed("kv-list"), "a read"
 		}
 		got, err := in.ask(ctx, call{method: f.method, path: f.direct() + f.query, body: f.body, token: e.token})
 		switch refused := got != nil && got.status == http.StatusUnauthorized; {
 		case err != nil:
 			return unreachable(err)
 		case got.status != f.status && !refused:
-			return skip("not looked at: %s answers with status %d", f.name, got.status)
+			return skip("not checked: %s answers with status %d", f.name, got.status)
 		case refused && e.open:
-			findings = append(findings, Finding{Fail, fmt.Sprintf("%s %s is refused: %s", does, e.says, got.said()), "give the site the same tokens as here (" + inNetlify + ")"})
+			findings = append(findings, Finding{Fail, fmt.Sprintf("%s %s is refused: %s", does, e.with, got.message()), "set the same tokens on the site as here (" + inNetlify + ")"})
 		case !refused && !e.open:
-			findings = append(findings, Finding{Fail, fmt.Sprintf("%s %s is let in", does, e.says), "set the tokens on the site too, in the scope Functions and for this deploy context (" + inNetlify + ")"})
+			findings = append(findings, Finding{Fail, fmt.Sprintf("%s %s is allowed", does, e.with), "set the tokens on the site too, in the scope Functions and for this deploy context (" + inNetlify + ")"})
 		}
 	}
 	switch {
@@ -184,15 +186,15 @@ func checkSiteTokens(ctx context.Context, in *Input) (findings []Finding) {
 	case !restricted:
 		return siteIsOpen
 	}
-	return ok("%d tokens open what they should, and nothing else does", len(api)+len(read))
+	return ok("%d tokens allow what they should, and a missing or wrong token allows nothing", len(api)+len(read))
 }
 
-// siteIsOpen is for a site that wants no token.
-var siteIsOpen = warn("the site has no token: everybody may read, write and delete", "set KV_API_TOKEN to the output of: openssl rand -hex 32 ("+inNetlify+")")
+// siteIsOpen is the finding for a site that needs no token.
+var siteIsOpen = warn("the site has no token: everyone can read, write and delete", "set KV_API_TOKEN to the output of: openssl rand -hex 32 ("+inNetlify+")")
 
-// guessTokens looks at a site whose variables are not known.
+// guessTokens checks a site whose variables are unknown.
 func (in *Input) guessTokens(ctx context.Context) []Finding {
-	f := named("kv-upsert")
+	f := functionNamed("kv-upsert")
 	got, err := in.ask(ctx, call{method: f.method, path: f.direct(), body: f.body})
 	switch {
 	case err != nil:
@@ -200,31 +202,31 @@ func (in *Input) guessTokens(ctx context.Context) []Finding {
 	case got.status == f.status:
 		return siteIsOpen
 	case got.status == http.StatusUnauthorized:
-		return skip("the site wants a token; which are good is not known here (--env-file)")
+		return skip("not checked: the site needs a token, and its tokens are unknown here (--env-file)")
 	}
-	return skip("not looked at: %s answers with status %d", f.name, got.status)
+	return skip("not checked: %s answers with status %d", f.name, got.status)
 }
 
-// probe is an entry of ours on the site, which is removed again.
+// probe is an entry that a check writes to the site and removes again.
 type probe struct {
 	in  *Input
 	key string
 }
 
-// withProbe runs look with an entry that is written anew, and removes it whatever happens.
-func (in *Input) withProbe(ctx context.Context, look func(ctx context.Context, p probe, written *answer) []Finding) (findings []Finding) {
+// withProbe writes an entry, runs look, and removes the entry whatever happens.
+func (in *Input) withProbe(ctx context.Context, look func(ctx context.Context, p probe, written *response) []Finding) (findings []Finding) {
 	if in.ReadOnly {
-		return skip("not looked at: it writes an entry, and --read-only is given")
+		return skip("not checked: --read-only is given, and this check writes an entry")
 	}
 	p := probe{in, "kv-doctor/" + rand.Text()}
 	written, err := p.write(ctx, 1)
 	switch {
 	case err == nil && written.status == http.StatusUnauthorized:
-		return closed(written)
+		return tokenNeeded(written)
 	case err == nil && written.status < http.StatusInternalServerError && written.status != http.StatusOK:
 		return writeFails(written)
 	}
-	defer func() { findings = append(findings, p.cleanUp(ctx)...) }() // it may have been written in all other cases
+	defer func() { findings = append(findings, p.cleanUp(ctx)...) }() // in all other cases the entry may have been written
 	switch {
 	case err != nil:
 		return unreachable(err)
@@ -234,11 +236,11 @@ func (in *Input) withProbe(ctx context.Context, look func(ctx context.Context, p
 	return look(ctx, p, written)
 }
 
-func writeFails(a *answer) []Finding {
-	return fail(fmt.Sprintf("a write fails with status %d: %s", a.status, a.said()), "do what the sentence says; the function's log has more (Netlify: Logs & Metrics, Functions)")
+func writeFails(r *response) []Finding {
+	return fail(fmt.Sprintf("a write fails with status %d: %s", r.status, r.message()), "do what the message says; details are in the function's log (Netlify: Logs & Metrics, Functions)")
 }
 
-// cleanUp removes the entry, also when the time is over or somebody interrupts.
+// cleanUp removes the entry, also after a timeout or an interruption.
 func (p probe) cleanUp(ctx context.Context) []Finding {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
@@ -248,27 +250,27 @@ func (p probe) cleanUp(ctx context.Context) []Finding {
 	return nil
 }
 
-func (p probe) write(ctx context.Context, n int) (*answer, error) {
+func (p probe) write(ctx context.Context, n int) (*response, error) {
 	return p.in.ask(ctx, call{method: http.MethodPost, path: functionsPrefix + "kv-upsert", body: fmt.Sprintf(`{"key":%q,"value":%s}`, p.key, value(n)), token: p.in.apiToken()})
 }
 
-func (p probe) remove(ctx context.Context) (*answer, error) {
+func (p probe) remove(ctx context.Context) (*response, error) {
 	return p.in.ask(ctx, call{method: http.MethodPost, path: functionsPrefix + "kv-delete", body: fmt.Sprintf(`{"key":%q}`, p.key), token: p.in.apiToken()})
 }
 
-// get reads the entry; header may say how new it must be.
-func (p probe) get(ctx context.Context, header map[string]string) (*answer, error) {
+// get reads the entry; header may bound its staleness.
+func (p probe) get(ctx context.Context, header map[string]string) (*response, error) {
 	return p.in.ask(ctx, call{method: http.MethodGet, path: functionsPrefix + "kv-get?key=" + url.QueryEscape(p.key), token: p.in.readToken(), header: header})
 }
 
-// value is what write wrote.
+// value returns the value that write writes.
 func value(n int) string { return fmt.Sprintf(`{"n":%d,"exact":1.0}`, n) }
 
-// newest asks for an answer that memory has no part in.
+// newest asks for a response that bypasses the cache.
 var newest = map[string]string{"Cache-Control": "no-cache"}
 
 func checkSiteWrite(ctx context.Context, in *Input) []Finding {
-	return in.withProbe(ctx, func(ctx context.Context, p probe, _ *answer) []Finding {
+	return in.withProbe(ctx, func(ctx context.Context, p probe, _ *response) []Finding {
 		done := "written, read back, listed, found and deleted"
 		for _, read := range []struct{ does, path string }{
 			{"read back", functionsPrefix + "kv-get?key=" + url.QueryEscape(p.key)},
@@ -280,38 +282,38 @@ func checkSiteWrite(ctx context.Context, in *Input) []Finding {
 			case err != nil:
 				return unreachable(err)
 			case in.onlyBlobs(got):
-				done = "written, read back, listed and deleted; Netlify Blobs answers, which has no queries"
+				done = "written, read back, listed and deleted; the primary is Netlify Blobs, which has no queries"
 				continue
 			case got.status != http.StatusOK:
-				return fail(fmt.Sprintf("what was written is not %s: status %d, %s", read.does, got.status, got.said()), "look whether all functions have the same variables and are of one deploy")
+				return fail(fmt.Sprintf("the written entry is not %s: status %d, %s", read.does, got.status, got.message()), sameDeploy)
 			case !strings.Contains(string(got.body), value(1)):
-				return fail("what was written is not "+read.does+", byte for byte", "look whether all functions have the same variables and are of one deploy")
+				return fail("the written entry is not "+read.does+" byte for byte", sameDeploy)
 			}
 		}
 		if got, err := p.remove(ctx); err != nil {
 			return unreachable(err)
 		} else if !strings.Contains(string(got.body), `"deleted":true`) {
-			return fail(fmt.Sprintf("what was written is not deleted: status %d, %s", got.status, got.said()), "look at the log of kv-delete (Netlify: Logs & Metrics, Functions)")
+			return fail(fmt.Sprintf("the written entry is not deleted: status %d, %s", got.status, got.message()), "see the log of kv-delete (Netlify: Logs & Metrics, Functions)")
 		}
 		if got, err := p.get(ctx, newest); err != nil {
 			return unreachable(err)
 		} else if got.status != http.StatusNotFound {
-			return fail(fmt.Sprintf("what was deleted is read with status %d", got.status), "look whether all functions have the same variables and are of one deploy")
+			return fail(fmt.Sprintf("the deleted entry is read with status %d", got.status), sameDeploy)
 		}
 		return ok("%s", done)
 	})
 }
 
-// versionHeader is part of every write's answer where Supabase answers.
+// versionHeader is in the response of every write to Supabase.
 const versionHeader = "X-Kv-Version"
 
-// rounds is how often staleness is looked for: a site has several instances, each with a memory of its own.
+// rounds is how often a staleness check reads: a site has several instances, each with a separate cache.
 const rounds = 8
 
 func checkSiteStaleness(ctx context.Context, in *Input) []Finding {
 	bound := in.MaxStale()
-	return in.withProbe(ctx, func(ctx context.Context, p probe, _ *answer) []Finding {
-		for range rounds { // into the memory of as many instances as come
+	return in.withProbe(ctx, func(ctx context.Context, p probe, _ *response) []Finding {
+		for range rounds { // fill the caches of several instances
 			if _, err := p.get(ctx, nil); err != nil {
 				return unreachable(err)
 			}
@@ -326,7 +328,7 @@ func checkSiteStaleness(ctx context.Context, in *Input) []Finding {
 			case err != nil:
 				return unreachable(err)
 			case !strings.Contains(string(got.body), value(2)):
-				return fail("a read that names the version of a write (X-KV-After) does not see it", "look whether a proxy or the CDN keeps answers or drops the header X-KV-After")
+				return fail("a read that names a write's version (X-KV-After) does not see the write", "check whether a proxy or the CDN caches responses or drops the header X-KV-After")
 			}
 		}
 		select {
@@ -340,24 +342,24 @@ func checkSiteStaleness(ctx context.Context, in *Input) []Finding {
 			case err != nil:
 				return unreachable(err)
 			case !strings.Contains(string(got.body), value(2)):
-				return fail(fmt.Sprintf("a read is older than %s (X-KV-Cache: %s, Age: %s)", bound, got.header.Get("X-Kv-Cache"), got.header.Get("Age")),
-					"look whether a proxy or the CDN keeps answers: they say Cache-Control: no-cache; and whether KV_CACHE_MAX_STALE is the same here and there")
+				return fail(fmt.Sprintf("a read is staler than %s (X-KV-Cache: %s, Age: %s)", bound, got.header.Get("X-Kv-Cache"), got.header.Get("Age")),
+					"check whether a proxy or the CDN caches responses in spite of Cache-Control: no-cache, and whether KV_CACHE_MAX_STALE is the same here and on the site")
 			}
 		}
-		return ok("no read was older than %s, and none older than a write whose version it named", bound)
+		return ok("no read was staler than %s, and a read that named a write's version saw that write", bound)
 	})
 }
 
 func checkSiteHeaders(ctx context.Context, in *Input) []Finding {
-	return in.withProbe(ctx, func(ctx context.Context, p probe, written *answer) (findings []Finding) {
+	return in.withProbe(ctx, func(ctx context.Context, p probe, written *response) (findings []Finding) {
 		read, err := p.get(ctx, nil)
 		if err != nil {
 			return unreachable(err)
 		}
-		lost := func(of string, a *answer, names ...string) {
+		lost := func(of string, r *response, names ...string) {
 			for _, name := range names {
-				if a.header.Get(name) == "" {
-					findings = append(findings, Finding{Fail, fmt.Sprintf("the header %s of a %s does not arrive", name, of), "look at what stands between: [[headers]] and _headers of the site, an edge function, a proxy or a CDN"})
+				if r.header.Get(name) == "" {
+					findings = append(findings, Finding{Fail, fmt.Sprintf("the header %s of a %s does not arrive", name, of), "check what is in between: [[headers]] and _headers of the site, an edge function, a proxy or a CDN"})
 				}
 			}
 		}
@@ -372,27 +374,27 @@ func checkSiteHeaders(ctx context.Context, in *Input) []Finding {
 			case err != nil:
 				return unreachable(err)
 			case again.status != http.StatusNotModified:
-				findings = append(findings, Finding{Fail, fmt.Sprintf("a read with the ETag of the one before is answered with status %d, not 304", again.status), "look whether a proxy changes ETag or If-None-Match: browsers load everything anew"})
+				findings = append(findings, Finding{Fail, fmt.Sprintf("a read with the ETag of the previous one has status %d, not 304", again.status), "check whether a proxy changes ETag or If-None-Match: browsers load everything again"})
 			}
 		}
 		if !strings.Contains(read.header.Get("Cache-Control"), "no-cache") {
-			findings = append(findings, Finding{Fail, fmt.Sprintf("a read says Cache-Control: %q, and the functions said no-cache", read.header.Get("Cache-Control")), "take the header out of [[headers]] and _headers of the site: browsers keep what is old"})
+			findings = append(findings, Finding{Fail, fmt.Sprintf("a read has Cache-Control: %q, but the functions sent no-cache", read.header.Get("Cache-Control")), "remove the header from [[headers]] and _headers of the site: browsers keep stale responses"})
 		}
 		if len(findings) == 0 {
-			return ok("ETag, X-KV-*, Server-Timing and those for browsers arrive, and 304 works")
+			return ok("ETag, X-KV-*, Server-Timing and the headers for browsers arrive, and 304 works")
 		}
 		return findings
 	})
 }
 
-// supabaseAnswers tells whether the site answers from Supabase: only then does a write's answer have a version. Where that is lost, a
-// read still says whether there is a cache, which Netlify Blobs has not.
-func (in *Input) supabaseAnswers(written, read *answer) bool {
+// supabaseAnswers reports whether the site answers from Supabase: only then does a write's response have a version. If
+// that header is lost, a read still shows whether there is a cache, which only Supabase has.
+func (in *Input) supabaseAnswers(written, read *response) bool {
 	return written.header.Get(versionHeader) != "" || read.header.Get("X-Kv-Cache-Stats") != ""
 }
 
-// near is how long the database may take if it is in the functions' region.
-const near = 30 * time.Millisecond
+// maxNear is the longest wait for a database in the functions' region.
+const maxNear = 30 * time.Millisecond
 
 var databaseTime = regexp.MustCompile(`\bdb;dur=([0-9.]+)`)
 
@@ -400,14 +402,14 @@ func checkSiteDistance(ctx context.Context, in *Input) []Finding {
 	const tries = 5
 	shortest := time.Duration(-1)
 	for range tries {
-		got, err := in.ask(ctx, call{method: http.MethodGet, path: functionsPrefix + "kv-get?key=" + nowhere, token: in.readToken(), header: newest})
+		got, err := in.ask(ctx, call{method: http.MethodGet, path: functionsPrefix + "kv-get?key=" + absentKey, token: in.readToken(), header: newest})
 		switch {
 		case err != nil:
 			return unreachable(err)
 		case got.status == http.StatusUnauthorized:
-			return closed(got)
+			return tokenNeeded(got)
 		case got.status != http.StatusNotFound:
-			return skip("not looked at: kv-get answers with status %d", got.status)
+			return skip("not checked: kv-get answers with status %d", got.status)
 		}
 		if took, err := serverTime(got); err == nil && (shortest < 0 || took < shortest) {
 			shortest = took
@@ -415,17 +417,17 @@ func checkSiteDistance(ctx context.Context, in *Input) []Finding {
 	}
 	switch {
 	case shortest < 0:
-		return skip("the answers do not say (Server-Timing)")
-	case shortest > near:
+		return skip("not checked: the responses have no Server-Timing")
+	case shortest > maxNear:
 		return warn(fmt.Sprintf("the functions wait %s for the store: it is in another region", shortest.Round(100*time.Microsecond)),
-			"make the Supabase project where the functions run, which is us-east-2 (Ohio) unless the plan says otherwise (Netlify: Cloud compute, Functions, Region)")
+			"create the Supabase project in the functions' region, which is us-east-2 (Ohio) unless you chose another (Netlify: Cloud compute, Functions, Region)")
 	}
 	return ok("the functions wait %s for the store", shortest.Round(100*time.Microsecond))
 }
 
-// serverTime is how long the function waited for its store.
-func serverTime(a *answer) (time.Duration, error) {
-	found := databaseTime.FindStringSubmatch(a.header.Get("Server-Timing"))
+// serverTime returns how long the function waited for its store.
+func serverTime(r *response) (time.Duration, error) {
+	found := databaseTime.FindStringSubmatch(r.header.Get("Server-Timing"))
 	if found == nil {
 		return 0, errors.New("no db in Server-Timing")
 	}

@@ -17,61 +17,61 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Refused is an answer of kv-query that is none to go on from.
+// Refused is a response of kv-query that ends the export.
 type Refused struct {
 	Status  int
-	Code    string // what the function said, for programs
-	Message string // and for people
+	Code    string // the function's error code
+	Message string // the function's error message
 }
 
 func (r *Refused) Error() string {
 	return fmt.Sprintf("kv-query answered %d: %s", r.Status, r.Message)
 }
 
-// tooMuch tells whether fewer entries at once may go through.
-func tooMuch(err error) bool {
+// needsSmallerPage reports whether a request for fewer entries may succeed.
+func needsSmallerPage(err error) bool {
 	var refused *Refused
 	return errors.As(err, &refused) && (refused.Status == http.StatusRequestEntityTooLarge || refused.Status == http.StatusGatewayTimeout)
 }
 
-// passing are statuses after which the same request may go through soon.
-var passing = []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable}
+// transient are the statuses after which the same request may soon succeed.
+var transient = []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable}
 
-// notConfigured is the code of a 503 that stays until somebody sets what it names.
+// notConfigured is the code of a 503 that stays until somebody sets a variable.
 const notConfigured = "not_configured"
 
-// Silent is a server that stopped sending.
-type Silent struct {
-	For   time.Duration // how long it had sent nothing
-	After int           // bytes of the answer
+// Stalled is the error for a server that stopped sending.
+type Stalled struct {
+	For   time.Duration // time without a byte
+	After int           // bytes of the response until then
 }
 
-func (s *Silent) Error() string {
+func (s *Stalled) Error() string {
 	if s.After == 0 {
 		return fmt.Sprintf("kv-query sent nothing for %s", s.For)
 	}
-	return fmt.Sprintf("kv-query sent nothing for %s, after %d bytes of an answer", s.For, s.After)
+	return fmt.Sprintf("kv-query sent nothing for %s after %d bytes of a response", s.For, s.After)
 }
 
-// DefaultStall is longer than Netlify lets a function think before the first byte of its answer: 60 s.
+// DefaultStall is longer than the 60 s that Netlify gives a function until the first byte of its response.
 const DefaultStall = 75 * time.Second
 
-// defaultPatience is how long a request is repeated.
-const defaultPatience = 2 * time.Minute
+// defaultRetryTime is how long a request is retried.
+const defaultRetryTime = 2 * time.Minute
 
 type client struct {
 	http       *http.Client
 	url, token string
 	stall      time.Duration
-	patience   time.Duration
+	retryTime  time.Duration
 	warn       func(string)
 }
 
-func newClient(o Options, patience time.Duration) *client {
+func newClient(o Options, retryTime time.Duration) *client {
 	c := &client{http: o.Client, url: strings.TrimRight(o.URL, "/") + "/.netlify/functions/kv-query", token: o.Token,
-		stall: cmp.Or(o.Stall, DefaultStall), patience: patience, warn: o.Warn}
+		stall: cmp.Or(o.Stall, DefaultStall), retryTime: retryTime, warn: o.Warn}
 	if c.http == nil {
-		// A connection of HTTP/2 whose other side is gone would be used for the next attempt as well.
+		// Pings detect a dead HTTP/2 connection, which the next attempt would otherwise use again.
 		c.http = &http.Client{Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: time.Minute,
 			HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
@@ -80,16 +80,16 @@ func newClient(o Options, patience time.Duration) *client {
 	return c
 }
 
-// page is one answer.
+// page is one response.
 type page struct {
 	body    []byte
 	count   int
 	hasMore bool
 	cursor  string
-	notices []string // their codes
+	notices []string // codes
 }
 
-// ask sends a query, again while what went wrong may pass.
+// ask sends a query, and retries transient failures.
 func (c *client) ask(ctx context.Context, query map[string]json.RawMessage) (page, error) {
 	body, err := json.Marshal(query)
 	if err != nil {
@@ -99,12 +99,12 @@ func (c *client) ask(ctx context.Context, query map[string]json.RawMessage) (pag
 	a, err := backoff.Retry(ctx, func() (page, error) {
 		a, err := c.once(ctx, body)
 		last = err
-		var silent *Silent
-		if errors.As(err, &silent) && c.warn != nil {
-			c.warn(err.Error() + ": asking again")
+		var stalled *Stalled
+		if errors.As(err, &stalled) && c.warn != nil {
+			c.warn(err.Error() + ": retrying")
 		}
 		var refused *Refused
-		if errors.As(err, &refused) && (!slices.Contains(passing, refused.Status) || refused.Code == notConfigured) {
+		if errors.As(err, &refused) && (!slices.Contains(transient, refused.Status) || refused.Code == notConfigured) {
 			return a, backoff.Permanent(err)
 		}
 		var wait *backoff.RetryAfterError
@@ -112,7 +112,7 @@ func (c *client) ask(ctx context.Context, query map[string]json.RawMessage) (pag
 			last = fmt.Errorf("kv-query answered 429: too many requests")
 		}
 		return a, err
-	}, backoff.WithMaxElapsedTime(c.patience))
+	}, backoff.WithMaxElapsedTime(c.retryTime))
 	if err != nil && ctx.Err() == nil && last != nil {
 		err = last
 	}
@@ -120,8 +120,8 @@ func (c *client) ask(ctx context.Context, query map[string]json.RawMessage) (pag
 }
 
 func (c *client) once(ctx context.Context, body []byte) (page, error) {
-	ctx, heard := listen(ctx, c.stall)
-	defer heard.stop()
+	ctx, watch := watchStall(ctx, c.stall)
+	defer watch.stop()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(body))
 	if err != nil {
 		return page{}, backoff.Permanent(err)
@@ -132,16 +132,16 @@ func (c *client) once(ctx context.Context, body []byte) (page, error) {
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return page{}, heard.explain(ctx, err)
+		return page{}, watch.cause(ctx, err)
 	}
 	defer response.Body.Close()
-	heard.again()
-	text, err := io.ReadAll(io.TeeReader(response.Body, heard))
+	watch.reset()
+	text, err := io.ReadAll(io.TeeReader(response.Body, watch))
 	if err != nil {
-		return page{}, heard.explain(ctx, fmt.Errorf("the answer broke off after %d bytes: %w", len(text), err))
+		return page{}, watch.cause(ctx, fmt.Errorf("the response ended early, after %d bytes: %w", len(text), err))
 	}
 	if response.StatusCode != http.StatusOK {
-		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && slices.Contains(passing, response.StatusCode) {
+		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && slices.Contains(transient, response.StatusCode) {
 			return page{}, backoff.RetryAfter(seconds)
 		}
 		return page{}, refused(response.StatusCode, text)
@@ -149,53 +149,53 @@ func (c *client) once(ctx context.Context, body []byte) (page, error) {
 	a := page{body: text, hasMore: response.Header.Get("X-KV-Has-More") == "true", cursor: response.Header.Get("X-KV-Next-Cursor"),
 		notices: strings.Split(response.Header.Get("X-KV-Notice"), ", ")}
 	if a.count, err = strconv.Atoi(response.Header.Get("X-KV-Count")); err != nil && response.Header.Get("Content-Disposition") != "" {
-		return page{}, &Refused{response.StatusCode, "", "without X-KV-Count: something between here and the function drops its headers"}
+		return page{}, &Refused{response.StatusCode, "", "no X-KV-Count: something between here and the function drops its headers"}
 	}
 	return a, nil
 }
 
-// listener ends a request's context when nothing was heard for too long. What is written to it was heard.
-type listener struct {
+// stallWatch cancels a request's context after too long without a byte. The response's bytes are written to it.
+type stallWatch struct {
 	stall  time.Duration
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
 	bytes  int
 }
 
-var errSilent = errors.New("nothing was heard")
+var errStalled = errors.New("the server stopped sending")
 
-func listen(ctx context.Context, stall time.Duration) (context.Context, *listener) {
+func watchStall(ctx context.Context, stall time.Duration) (context.Context, *stallWatch) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	l := &listener{stall: stall, cancel: cancel}
-	l.timer = time.AfterFunc(stall, func() { cancel(errSilent) })
-	return ctx, l
+	w := &stallWatch{stall: stall, cancel: cancel}
+	w.timer = time.AfterFunc(stall, func() { cancel(errStalled) })
+	return ctx, w
 }
 
-func (l *listener) again() { l.timer.Reset(l.stall) }
+func (w *stallWatch) reset() { w.timer.Reset(w.stall) }
 
-func (l *listener) Write(p []byte) (int, error) {
-	l.bytes += len(p)
-	l.again()
+func (w *stallWatch) Write(p []byte) (int, error) {
+	w.bytes += len(p)
+	w.reset()
 	return len(p), nil
 }
 
-// explain is what ended a request: its error, or silence.
-func (l *listener) explain(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), errSilent) {
-		return &Silent{l.stall, l.bytes}
+// cause returns why a request ended: a stall, or else err.
+func (w *stallWatch) cause(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errStalled) {
+		return &Stalled{w.stall, w.bytes}
 	}
 	return err
 }
 
-func (l *listener) stop() {
-	l.timer.Stop()
-	l.cancel(nil)
+func (w *stallWatch) stop() {
+	w.timer.Stop()
+	w.cancel(nil)
 }
 
 func refused(status int, body []byte) *Refused {
 	var e struct{ Error, Code string }
 	if json.Unmarshal(body, &e) != nil || e.Error == "" {
-		e.Error = http.StatusText(status) + ", and not in words of kv-query: is this the address of the site?"
+		e.Error = http.StatusText(status) + ", without an error message of kv-query: is this the site's address?"
 	}
 	return &Refused{status, e.Code, e.Error}
 }

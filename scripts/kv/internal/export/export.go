@@ -1,5 +1,5 @@
-// Package export writes everything that a query of kv-query finds, however much it is: it walks the cursor, page by page,
-// and puts the pages together to one whole.
+// Package export writes every entry that a query of kv-query finds, however many there are. It follows the cursor page
+// by page and joins the pages.
 package export
 
 import (
@@ -17,57 +17,59 @@ import (
 	"time"
 )
 
-// Formats are what can be written: CSV as RFC 4180 has it, one JSON object a line, or one JSON array.
+// Formats are the output formats: CSV (RFC 4180), one JSON object a line, or one JSON array.
 var Formats = []string{"csv", "ndjson", "json"}
 
-// MaxPage is the most entries that kv-query gives in one answer.
+// MaxPage is the largest number of entries that kv-query returns in one response.
 const MaxPage = 10_000
 
-// Options say what to export.
+// Options describe an export.
 type Options struct {
-	// URL is where the functions answer, as in https://your-site.netlify.app; Token is the bearer token, if there is one.
+	// URL is the address of the functions, as in https://your-site.netlify.app. Token is the bearer token, if there is
+	// one.
 	URL, Token string
-	// Query is a body of kv-query, without limit, cursor, offset and format.
+	// Query is the body of a kv-query request without limit, cursor, offset and format.
 	Query map[string]json.RawMessage
 	// Format is one of [Formats].
 	Format string
-	// Page is how many entries to ask for at once, 1 to [MaxPage]. It is halved where an answer comes too late or is too large.
+	// Page is the number of entries in one request, 1 to [MaxPage]. It is halved if a response is too late or too
+	// large.
 	Page int
-	// BOM begins a CSV with a byte order mark, which tells Excel that it is UTF-8.
+	// BOM begins a CSV file with a byte order mark, by which Excel recognizes UTF-8.
 	BOM bool
-	// Stall is how long a server may send nothing before it is asked again; 0: [DefaultStall].
-	Stall    time.Duration
-	patience time.Duration // 0: defaultPatience
-	// From is where an earlier export of the same query stopped; what it wrote is in front of what this one writes.
+	// Stall is how long a server may send nothing before a request is retried; 0 means [DefaultStall].
+	Stall     time.Duration
+	retryTime time.Duration // 0 means defaultRetryTime
+	// From is where an earlier export of the same query stopped. Its output precedes the output of this one.
 	From Position
-	// Saved is told, if it is there, each position up to which everything is written.
+	// Saved, if set, receives each position up to which everything is written.
 	Saved func(Position) error
-	// Client is one of our own where it is nil.
+	// Client defaults to one that detects dead connections.
 	Client *http.Client
-	// Progress is told how many entries are written. Warn is told what the reader should know.
+	// Progress receives the number of entries written so far. Warn receives messages for the user.
 	Progress func(written int)
 	Warn     func(message string)
 }
 
-// Position is between two pages of an export. The zero value is before the first.
+// Position is a point between two pages of an export. The zero value is before the first page.
 type Position struct {
-	Entries int    `json:"entries"`          // that are written
-	Cursor  string `json:"cursor,omitempty"` // of kv-query; "" where the order has none, and Entries is the offset
+	Entries int    `json:"entries"`          // written so far
+	Cursor  string `json:"cursor,omitempty"` // of kv-query; "" if the order has no cursor: then Entries is the offset
 }
 
-// paging are the fields of a query that the walk sets itself.
+// paging are the fields of a query that the export sets itself.
 var paging = []string{"limit", "cursor", "offset", "format", "bom"}
 
-// Validate checks what can be checked without asking.
+// Validate checks the options without a request.
 func (o Options) Validate() error {
 	for _, name := range paging {
 		if o.Query[name] != nil {
-			return fmt.Errorf("the query must not have %s: the export walks all pages by itself", name)
+			return fmt.Errorf("the query must not have %s: the export sets it for each page", name)
 		}
 	}
 	switch {
 	case o.Query["aggregate"] != nil:
-		return errors.New("the query must not have aggregate: kv-query answers one in one answer (format=csv)")
+		return errors.New("the query must not have aggregate: kv-query returns aggregates in one response (format=csv)")
 	case !slices.Contains(Formats, o.Format):
 		return fmt.Errorf("format must be one of %v, got %q", Formats, o.Format)
 	case o.Page < 1 || o.Page > MaxPage:
@@ -76,13 +78,13 @@ func (o Options) Validate() error {
 	return nil
 }
 
-// Count asks how many entries there are to export.
+// Count asks kv-query for the number of entries to export.
 func Count(ctx context.Context, o Options) (int, error) {
 	query := maps.Clone(o.Query)
 	delete(query, "select")
 	delete(query, "sort")
 	query["aggregate"] = json.RawMessage(`[{"op":"count"}]`)
-	a, err := newClient(o, 1).ask(ctx, query) // once: it is for a progress bar
+	a, err := newClient(o, 1).ask(ctx, query) // without retries: the count is only for a progress bar
 	if err != nil {
 		return 0, err
 	}
@@ -93,8 +95,8 @@ func Count(ctx context.Context, o Options) (int, error) {
 	return counted.Aggregates[0].Value, nil
 }
 
-// Run writes all entries to w and returns how many there are, those before o.From included. What was written before an error is not
-// whole, and can be gone on with from the last position that o.Saved was told.
+// Run writes all entries to w and returns their number, including those before o.From. After an error the output is
+// incomplete, and another export can continue from the last position that o.Saved received.
 func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 	if err := o.Validate(); err != nil {
 		return 0, err
@@ -114,8 +116,8 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 	if o.Format == "csv" {
 		query["format"] = json.RawMessage(`"csv"`)
 	}
-	client, page, warned := newClient(o, cmp.Or(o.patience, defaultPatience)), o.Page, false
-	var told []string // notices
+	client, page, warned := newClient(o, cmp.Or(o.retryTime, defaultRetryTime)), o.Page, false
+	var shown []string // notices
 	if o.From.Cursor != "" {
 		query["cursor"] = quote(o.From.Cursor)
 	} else if written > 0 {
@@ -124,7 +126,7 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 	for {
 		query["limit"] = json.RawMessage(fmt.Sprint(page))
 		a, err := client.ask(ctx, query)
-		if tooMuch(err) && page > 1 {
+		if needsSmallerPage(err) && page > 1 {
 			page = max(page/2, 1)
 			continue
 		}
@@ -132,21 +134,21 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 			return written, err
 		}
 		if a.count == 0 && a.hasMore {
-			return written, errors.New("kv-query says that there is more, but gave nothing: it is not the kv-query of this project")
+			return written, errors.New("kv-query returned no entries but announced more: it is not the kv-query of this project")
 		}
 		n, err := out.page(a.body)
 		written += n
 		if err == nil && n != a.count {
-			err = fmt.Errorf("kv-query gave %d entries and says that it gave %d: something between here and the function changes its answers", n, a.count)
+			err = fmt.Errorf("kv-query returned %d entries but announced %d: something between here and the function changes its responses", n, a.count)
 		}
 		if err != nil {
 			return written, err
 		}
 		o.Progress(written)
 		for _, code := range a.notices {
-			if message := notices[code]; message != "" && !slices.Contains(told, code) {
+			if message := notices[code]; message != "" && !slices.Contains(shown, code) {
 				o.Warn(message)
-				told = append(told, code)
+				shown = append(shown, code)
 			}
 		}
 		switch {
@@ -156,7 +158,7 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 			query["cursor"] = quote(a.cursor)
 		default:
 			if !warned {
-				o.Warn("this order has no cursor, so the pages go by offset: entries that come or go meanwhile shift them")
+				o.Warn("this order has no cursor, so the export pages by offset: entries written or deleted meanwhile shift the pages")
 				warned = true
 			}
 			query["offset"] = json.RawMessage(fmt.Sprint(written))
@@ -169,25 +171,25 @@ func Run(ctx context.Context, w io.Writer, o Options) (written int, err error) {
 	}
 }
 
-// notices are those of kv-query that an export passes on: what the file has is not all that somebody may expect in it.
+// notices are the notices of kv-query that an export passes on: the file may lack entries that the user expects.
 var notices = map[string]string{
-	"not_searched": "some entries were not searched, and are not in the file: their values are over 200 kB; kv-query says how many",
-	"replaced":     "the query looks at something that the database cannot hold, such as U+0000, and sees something else in its place; kv-query says in how many entries",
+	"not_searched": "some entries were not searched and are not in the file, because their values are over 200 kB; kv-query reports how many",
+	"replaced":     "some values contain something that the database cannot hold, such as U+0000, and the query sees a replacement for it; kv-query reports in how many entries",
 }
 
 func quote(text string) json.RawMessage {
-	quoted, _ := json.Marshal(text) // a string always can be
+	quoted, _ := json.Marshal(text) // a string always has a JSON form
 	return quoted
 }
 
-// joiner puts pages together.
+// joiner joins pages.
 type joiner struct {
 	w      io.Writer
 	format string
-	rows   bool // some were written
+	rows   bool // rows have been written
 }
 
-// page writes a page, and counts its entries.
+// page writes a page and returns its number of entries.
 func (j *joiner) page(body []byte) (entries int, err error) {
 	switch j.format {
 	case "csv":
@@ -201,7 +203,7 @@ func (j *joiner) page(body []byte) (entries int, err error) {
 			if _, err := rows.Read(); errors.Is(err, io.EOF) {
 				break
 			} else if err != nil {
-				return 0, fmt.Errorf("kv-query answered with what is no CSV: %w", err)
+				return 0, fmt.Errorf("kv-query answered with invalid CSV: %w", err)
 			}
 		}
 		if j.rows { // every page has the header row
@@ -217,7 +219,7 @@ func (j *joiner) page(body []byte) (entries int, err error) {
 	return entries, err
 }
 
-// elements makes lines the elements of an array, and counts them.
+// elements writes lines as elements of an array and returns their number.
 func (j *joiner) elements(lines []byte) (n int, err error) {
 	for line := range bytes.Lines(lines) {
 		separator := ",\n"

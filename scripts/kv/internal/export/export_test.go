@@ -18,12 +18,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// site stands in for kv-query where it pages, refuses and breaks on demand: it holds n entries and answers in the format asked for.
+// site stands in for kv-query. It pages n entries in the requested format, and refuses or breaks on demand.
 type site struct {
 	n        int
 	cursors  bool                                                               // the order has cursors
-	notice   string                                                             // in every answer
-	trouble  func(request int, limit int, w http.ResponseWriter) (handled bool) // what goes wrong
+	notice   string                                                             // in every response
+	trouble  func(request int, limit int, w http.ResponseWriter) (handled bool) // plants a failure
 	requests int
 }
 
@@ -73,7 +73,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body.Bytes())
 }
 
-// whole is what an export of n entries must be.
+// whole returns the expected export of n entries.
 func whole(n int, format string) string {
 	var b strings.Builder
 	for i := range n {
@@ -112,7 +112,7 @@ func run(t *testing.T, s *site, format string, page int) (text string, warnings 
 	return b.String(), warnings, err
 }
 
-func TestWhatWasNotSeenIsSaidOnce(t *testing.T) {
+func TestNoticesAreShownOnce(t *testing.T) {
 	t.Parallel()
 	_, warnings, err := run(t, &site{n: 30, cursors: true, notice: "not_searched, something_new, replaced"}, "csv", 7)
 	require.NoError(t, err)
@@ -120,7 +120,7 @@ func TestWhatWasNotSeenIsSaidOnce(t *testing.T) {
 	require.Contains(t, warnings[0], "not searched")
 }
 
-func TestPagesBecomeOneWhole(t *testing.T) {
+func TestPagesAreJoined(t *testing.T) {
 	t.Parallel()
 	for _, format := range Formats {
 		for _, n := range []int{0, 1, 6, 7, 20} {
@@ -128,13 +128,13 @@ func TestPagesBecomeOneWhole(t *testing.T) {
 				text, warnings, err := run(t, &site{n: n, cursors: cursors}, format, 7)
 				require.NoError(t, err)
 				require.Equal(t, whole(n, format), text, "%d entries as %s", n, format)
-				require.Equal(t, !cursors && n > 7, len(warnings) == 1, "offsets are warned of, once: %v", warnings)
+				require.Equal(t, !cursors && n > 7, len(warnings) == 1, "one warning about offsets: %v", warnings)
 			}
 		}
 	}
 }
 
-func TestAMarkBeginsAFileForExcel(t *testing.T) {
+func TestByteOrderMarkIsOnlyForCSV(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(&site{n: 1})
 	t.Cleanup(server.Close)
@@ -146,7 +146,7 @@ func TestAMarkBeginsAFileForExcel(t *testing.T) {
 	}
 }
 
-func TestWhatPassesIsRepeatedAndWhatIsTooMuchIsHalved(t *testing.T) {
+func TestTransientFailuresAreRetriedAndPagesAreHalved(t *testing.T) {
 	t.Parallel()
 	fail := func(status int, headers ...string) func(http.ResponseWriter) {
 		return func(w http.ResponseWriter) {
@@ -187,7 +187,7 @@ func TestWhatPassesIsRepeatedAndWhatIsTooMuchIsHalved(t *testing.T) {
 	}
 }
 
-func TestEntriesAreCountedAsTheyAreWritten(t *testing.T) {
+func TestCountMustMatchTheEntries(t *testing.T) {
 	t.Parallel()
 	for _, format := range Formats {
 		s := &site{n: 3, trouble: func(_, _ int, w http.ResponseWriter) bool {
@@ -199,11 +199,11 @@ func TestEntriesAreCountedAsTheyAreWritten(t *testing.T) {
 			return true
 		}}
 		_, _, err := run(t, s, format, 7)
-		require.ErrorContains(t, err, "gave 3 entries and says that it gave 4", format)
+		require.ErrorContains(t, err, "returned 3 entries but announced 4", format)
 	}
 }
 
-// stuck is a server that sends the beginning of an answer, or nothing, and then no more.
+// stuck is a server that sends the beginning of a response, or nothing, and then stalls.
 func stuck(beginning string) func(*http.Request, http.ResponseWriter) {
 	return func(r *http.Request, w http.ResponseWriter) {
 		if beginning != "" {
@@ -215,17 +215,17 @@ func stuck(beginning string) func(*http.Request, http.ResponseWriter) {
 	}
 }
 
-func TestAServerThatStopsSendingIsAskedAgain(t *testing.T) {
+func TestAStalledRequestIsRetried(t *testing.T) {
 	t.Parallel()
-	for name, silence := range map[string]func(*http.Request, http.ResponseWriter){"AtOnce": stuck(""), "InTheMiddle": stuck("half")} {
+	for name, stall := range map[string]func(*http.Request, http.ResponseWriter){"AtOnce": stuck(""), "InTheMiddle": stuck("half")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := &site{n: 20, cursors: true}
 			var requests atomic.Int64
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if requests.Add(1) == 2 {
-					_, _ = io.Copy(io.Discard, r.Body) // else nobody looks whether the caller has gone
-					silence(r, w)
+					_, _ = io.Copy(io.Discard, r.Body) // the server notices a closed connection only after it has read the body
+					stall(r, w)
 					return
 				}
 				s.ServeHTTP(w, r)
@@ -243,7 +243,7 @@ func TestAServerThatStopsSendingIsAskedAgain(t *testing.T) {
 	}
 }
 
-func TestAServerThatSendsNoMoreEndsTheExportAndThePagesBeforeStay(t *testing.T) {
+func TestAStallEndsTheExportAndEarlierPagesStay(t *testing.T) {
 	t.Parallel()
 	for _, format := range Formats {
 		for _, cursors := range []bool{true, false} {
@@ -261,16 +261,16 @@ func TestAServerThatSendsNoMoreEndsTheExportAndThePagesBeforeStay(t *testing.T) 
 				t.Cleanup(server.Close)
 				var b bytes.Buffer
 				var at Position
-				o := Options{URL: server.URL, Format: format, Page: 7, Stall: time.Second, patience: time.Nanosecond, BOM: true, Progress: func(int) {}, Warn: func(string) {},
+				o := Options{URL: server.URL, Format: format, Page: 7, Stall: time.Second, retryTime: time.Nanosecond, BOM: true, Progress: func(int) {}, Warn: func(string) {},
 					Saved: func(p Position) error { at = p; return nil }}
 				_, err := Run(t.Context(), &b, o)
-				var silent *Silent
-				require.ErrorAs(t, err, &silent)
-				require.EqualError(t, err, "kv-query sent nothing for 1s, after 4 bytes of an answer")
+				var stalled *Stalled
+				require.ErrorAs(t, err, &stalled)
+				require.EqualError(t, err, "kv-query sent nothing for 1s after 4 bytes of a response")
 				require.Equal(t, 14, at.Entries)
 
 				well.Store(true)
-				o.From, o.Stall, o.patience = at, 0, 0
+				o.From, o.Stall, o.retryTime = at, 0, 0
 				written, err := Run(t.Context(), &b, o)
 				require.NoError(t, err)
 				require.Equal(t, 20, written)
@@ -280,7 +280,7 @@ func TestAServerThatSendsNoMoreEndsTheExportAndThePagesBeforeStay(t *testing.T) 
 	}
 }
 
-func TestARefusalEndsTheExportInItsWords(t *testing.T) {
+func TestARefusalEndsTheExportWithItsMessage(t *testing.T) {
 	t.Parallel()
 	for status, body := range map[int]string{400: `{"error":"where[0] is wrong"}`, 401: `{"error":"missing token"}`, 404: "<html>", 413: `{"error":"too large"}`,
 		503: `{"error":"USE_SUPABASE_KV is not true","code":"not_configured"}`} {
@@ -293,11 +293,11 @@ func TestARefusalEndsTheExportInItsWords(t *testing.T) {
 		var refused *Refused
 		require.ErrorAs(t, err, &refused)
 		require.Equal(t, status, refused.Status)
-		require.Equal(t, 1, s.requests, "%d is not asked again", status)
+		require.Equal(t, 1, s.requests, "%d is not retried", status)
 	}
 }
 
-func TestAQueryThatPagesItselfIsRefused(t *testing.T) {
+func TestPagingFieldsInTheQueryAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"limit", "cursor", "offset", "format", "aggregate"} {
 		err := Options{Format: "csv", Page: 1, Query: map[string]json.RawMessage{name: json.RawMessage("1")}}.Validate()
@@ -307,8 +307,8 @@ func TestAQueryThatPagesItselfIsRefused(t *testing.T) {
 	require.ErrorContains(t, Options{Format: "csv", Page: 10_001}.Validate(), "page")
 }
 
-// TestTheRealFunctionIsExportedWhole is the only one that needs the platform.
-func TestTheRealFunctionIsExportedWhole(t *testing.T) {
+// TestExportFromThePlatform is the only test here that needs the platform.
+func TestExportFromThePlatform(t *testing.T) {
 	base := os.Getenv("KV_HOST_URL")
 	if base == "" {
 		t.Skip("KV_HOST_URL is not set: this test is for the local platform (make test, or make up)")
