@@ -1,5 +1,5 @@
-// Package cli is what the commands that people run have in common: exit statuses, how results, errors and progress are shown, and where
-// settings come from.
+// Package cli holds what the command-line programs share: exit statuses, the output of results, errors and progress,
+// and the source of settings.
 package cli
 
 import (
@@ -19,16 +19,16 @@ import (
 	"netlify-supabase-kv/pkg/config"
 )
 
-// The exit statuses: 1 when it ran and something is found or left, 2 when it could not run or not end.
+// The exit statuses. ExitLeft: the command ran and found or left something. ExitFailed: it could not run or finish.
 const (
 	ExitLeft   = 1
 	ExitFailed = 2
 )
 
-// ErrFound ends a command that ran to its end and found something. The command has said what by then.
-var ErrFound = errors.New("something is found")
+// ErrFound ends a command that ran to its end and found problems. The command has already printed them.
+var ErrFound = errors.New("problems were found")
 
-// Left is what a command that ran to its end could not bring in order, and what to try.
+// Left is the error of a command that ran to its end and left something undone, with what to try.
 type Left struct {
 	Err error
 	Try string // a sentence, or a command to type
@@ -37,7 +37,7 @@ type Left struct {
 func (e *Left) Error() string { return e.Err.Error() }
 func (e *Left) Unwrap() error { return e.Err }
 
-// Advised is an error that knows the way out.
+// Advised is an error with what to try.
 type Advised struct {
 	Err error
 	Try string // a sentence, or a command to type
@@ -46,7 +46,7 @@ type Advised struct {
 func (e *Advised) Error() string { return e.Err.Error() }
 func (e *Advised) Unwrap() error { return e.Err }
 
-// Advise adds to an error what to try.
+// Advise adds what to try to an error.
 func Advise(err error, try string) error { return &Advised{err, try} }
 
 // Main runs a program and returns its exit status. Ctrl-C ends it.
@@ -58,7 +58,7 @@ func Main(program *cobra.Command) int {
 	return ExitStatus(program.Name(), err, interrupted, os.Stderr)
 }
 
-// ExitStatus says what went wrong and what to do.
+// ExitStatus prints what went wrong and what to try, and returns the exit status.
 func ExitStatus(program string, err error, interrupted bool, stderr io.Writer) int {
 	var left *Left
 	var advised *Advised
@@ -70,7 +70,7 @@ func ExitStatus(program string, err error, interrupted bool, stderr io.Writer) i
 		fmt.Fprintln(stderr, "Try:  ", left.Try)
 		return ExitLeft
 	case interrupted:
-		fmt.Fprintln(stderr, "Interrupted. Give the same command again.")
+		fmt.Fprintln(stderr, "Interrupted. Run the same command again.")
 		return ExitFailed
 	case errors.Is(err, ErrFound):
 		return ExitLeft
@@ -84,16 +84,16 @@ func ExitStatus(program string, err error, interrupted bool, stderr io.Writer) i
 	return ExitFailed
 }
 
-// Output says how a command shows what it does.
+// Output is how a command prints its progress and result.
 type Output struct{ Quiet, JSON bool }
 
-// Flags adds the flags of an output.
+// Flags adds the flags --quiet and --json.
 func (o *Output) Flags(f *pflag.FlagSet) {
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no progress, no summary")
 	f.BoolVar(&o.JSON, "json", false, "print the result as JSON")
 }
 
-// Print writes a result: as JSON, in words, or not at all.
+// Print writes a result as JSON, as text, or not at all.
 func Print[R any](out io.Writer, o Output, result R, words func(io.Writer, R)) error {
 	switch {
 	case o.JSON:
@@ -106,7 +106,7 @@ func Print[R any](out io.Writer, o Output, result R, words func(io.Writer, R)) e
 	return nil
 }
 
-// Setting is a flag's value, or else a variable's.
+// Setting returns a flag's value or, if that is empty, a variable's.
 func Setting[T ~string](flag string, variable T) string {
 	return cmp.Or(config.Clean(flag), string(variable))
 }

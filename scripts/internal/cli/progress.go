@@ -10,16 +10,16 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// Bar shows stages on a terminal: done and total, rate, time left, failures. Where nobody looks it shows nothing.
+// Bar shows the progress of stages on a terminal: done and total, rate, time left and failures.
 type Bar struct {
 	mu     sync.Mutex
-	out    io.Writer // nil: nobody looks
+	out    io.Writer // nil without a terminal: then the bar shows nothing
 	bar    *progressbar.ProgressBar
 	name   string
 	failed int
 }
 
-// Progress returns a bar for a command; without a terminal, or with an output that is quiet, it shows nothing.
+// Progress returns a command's bar. It shows nothing without a terminal or with --quiet.
 func (o Output) Progress(stderr io.Writer) *Bar {
 	file, ok := stderr.(*os.File)
 	if !ok || o.Quiet {
@@ -31,10 +31,10 @@ func (o Output) Progress(stderr io.Writer) *Bar {
 	return &Bar{out: file}
 }
 
-// Shows tells whether anybody looks.
+// Shows reports whether the bar is visible.
 func (b *Bar) Shows() bool { return b.out != nil }
 
-// Stage begins with a name and how many things there are to do; -1: nobody knows.
+// Stage begins a stage with a name and a total; -1 if the total is unknown.
 func (b *Bar) Stage(name string, total int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -50,7 +50,7 @@ func (b *Bar) Stage(name string, total int) {
 		progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionFullWidth())
 }
 
-// Done says that so many more are done, and how many of these failed.
+// Done adds n to the number of things done, of which some failed.
 func (b *Bar) Done(n, failed int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -71,7 +71,7 @@ func (b *Bar) end() {
 	}
 }
 
-// Close takes the bar away.
+// Close removes the bar.
 func (b *Bar) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

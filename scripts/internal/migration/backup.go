@@ -18,14 +18,13 @@ func backupCommand(s *stores) *cobra.Command {
 	var o migrate.BackupOptions
 	c := &cobra.Command{
 		Use:   "backup",
-		Short: "Write every entry of a store into one file",
-		Long: `Write every entry of a store into one compressed file of JSON lines, each with the SHA-256 of its value, and a manifest at its
-end. The file gets its name when it is whole; until then it is <file>.partial.
+		Short: "Write every entry of a store to one file",
+		Long: `Write every entry of a store to one compressed file of JSON lines, each with the SHA-256 of its value, and a manifest at the
+end. The file gets its name when it is complete; until then it is <file>.partial. The next backup overwrites the
+<file>.partial of one that was killed.
 
-What a backup that was killed has left there, the next one writes over.
-
-It can run while the site is used: each entry is as it was when it was read. --check reads a file and says whether it is
-whole.`,
+A backup can run while the site is in use: each entry has the value that it had when it was read. --check reads a file
+and reports whether it is complete.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if check != "" {
@@ -36,8 +35,8 @@ whole.`,
 	}
 	c.Flags().StringVarP(&out, "out", "o", "kv-backup-"+time.Now().Format(time.DateOnly)+".ndjson.gz", "the file to write")
 	c.Flags().StringVar(&from, "from", "blobs", "the store: blobs or supabase")
-	c.Flags().BoolVar(&o.Force, "force", false, "write over a file that exists")
-	c.Flags().StringVar(&check, "check", "", "read this backup instead, and say whether it is whole")
+	c.Flags().BoolVar(&o.Force, "force", false, "overwrite an existing file")
+	c.Flags().StringVar(&check, "check", "", "check whether this backup is complete, and write none")
 	return c
 }
 
@@ -69,7 +68,7 @@ func (s *stores) backup(c *cobra.Command, from, out string, o migrate.BackupOpti
 		return printErr
 	}
 	if err != nil {
-		return &cli.Left{Err: err, Try: "the same command again with another --out; the file has all the others"}
+		return &cli.Left{Err: err, Try: "the same command again with another --out; the file has all other entries"}
 	}
 	return nil
 }
@@ -98,17 +97,17 @@ func restoreCommand(s *stores) *cobra.Command {
 	o := migrate.RestoreOptions{Parallel: migrate.DefaultRestoreParallel}
 	c := &cobra.Command{
 		Use:   "restore <file>",
-		Short: "Bring the entries of a backup into a store",
-		Long: `Bring the entries of a backup into a store, whichever it was made of. Nothing is written unless the whole file is in order.
+		Short: "Write the entries of a backup to a store",
+		Long: `Write the entries of a backup to a store, whichever store the backup is of. Nothing is written unless the whole file is valid.
 
-Entries that are missing are written. Those that are there and differ are left and listed, unless --overwrite. Nothing is
-deleted, and what is written meanwhile stays. It can be ended and given again.`,
+The command writes missing entries. It lists entries that differ, and overwrites them only with --overwrite. It deletes
+nothing, and keeps what others write meanwhile. It can be interrupted and run again.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return s.restore(c, args[0], to, rules, o) },
 	}
 	c.Flags().StringVar(&to, "to", "", "the store: blobs or supabase (required)")
-	c.Flags().BoolVar(&o.Overwrite, "overwrite", false, "also entries that are there and differ")
-	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would be done; nothing is written")
+	c.Flags().BoolVar(&o.Overwrite, "overwrite", false, "also overwrite entries that differ")
+	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "show what would be done, and write nothing")
 	transformFlags(c, &o.Options)
 	rulesFlag(c, &rules)
 	return c

@@ -1,5 +1,5 @@
-// Package migration is `kv migrate`: it brings the entries of Netlify Blobs into Supabase, backs up, plans, verifies and reports; it repairs
-// what mirrored writes left unconfirmed; and it says whether to switch.
+// Package migration is the command `kv migrate`. It migrates the entries of Netlify Blobs to Supabase, backs up,
+// plans, verifies and reports. It also repairs unconfirmed mirrored writes, and reports whether to switch.
 package migration
 
 import (
@@ -12,13 +12,13 @@ import (
 // gcPercent keeps the memory of a large migration well under 200 MB.
 const gcPercent = 50
 
-// Command returns all of it, under the name by which it is called.
+// Command returns the command with its subcommands, under the name by which it is called.
 func Command(name string) *cobra.Command {
 	var s stores
 	root := &cobra.Command{
 		Use:   name,
-		Short: "Bring the entries of Netlify Blobs into Supabase",
-		Long: `Bring the entries of Netlify Blobs into Supabase. docs/MIGRATION.md is the way through it:
+		Short: "Migrate the entries of Netlify Blobs to Supabase",
+		Long: `Migrate the entries of Netlify Blobs to Supabase. docs/MIGRATION.md describes the steps:
 
   kv migrate backup --out kv-backup.ndjson.gz
   kv migrate plan
@@ -26,10 +26,10 @@ func Command(name string) *cobra.Command {
   kv migrate verify
   kv migrate ready
 
-Nothing here ever deletes a blob. Every command can be ended at any time and given again, from any machine: plan, verify and
-backup begin anew, the others go on where they were.
+No command deletes a blob. Every command can be interrupted and run again, from any machine: plan, verify and backup
+start over, the others continue where they stopped.
 
-Exit status: 0, all is well; 1, it ran and something is left, which it says; 2, it could not run or not end.`,
+Exit status: 0, all is well; 1, it ran and left something, which it prints; 2, it could not run or finish.`,
 		Example:      "  make kv ARGS='migrate plan'",
 		SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRun: func(*cobra.Command, []string) {

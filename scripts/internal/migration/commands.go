@@ -23,11 +23,11 @@ func planCommand(s *stores) *cobra.Command {
 	var o migrate.PlanOptions
 	c := &cobra.Command{
 		Use:   "plan",
-		Short: "Read everything and say what a run would do; neither store is touched",
-		Long: `Read every blob, make its entry, and say what a run would do. Neither store is touched.
+		Short: "Read everything and show what a run would do; neither store is changed",
+		Long: `Read every blob, make its entry, and show what a run would do. Neither store is changed.
 
-It also finds which rules fit the members of the index entries, and writes these into ` + migrate.RulesFile + ` in --dir. With a
-Supabase project it looks whether its database is ready.`,
+It also finds rules that fit the members of the index entries, and writes them to ` + migrate.RulesFile + ` in --dir. With a
+Supabase project it also checks whether the database is ready.`,
 		Args: cobra.NoArgs,
 	}
 	transformFlags(c, &o.Options)
@@ -73,15 +73,15 @@ func runCommand(s *stores) *cobra.Command {
 	var rules string
 	c := &cobra.Command{
 		Use:   "run",
-		Short: "Bring the entries into Supabase; again, what changed since",
-		Long: `Bring the entries into Supabase: those that the database does not remember, or whose blobs or rules have changed since.
+		Short: "Migrate the entries to Supabase; a further run migrates what changed",
+		Long: `Migrate the entries to Supabase: those that no earlier run migrated, and those whose blobs or rules have changed since.
 
-It can run while the site is used, with KV_MIRROR_WRITES=true, and be killed at any moment: the next run goes on, also from another
-machine. What others wrote to Supabase is left alone, and what callers deleted stays deleted. The migration stays open for
-further runs until "close".
+A run can take place while the site is in use, with KV_MIRROR_WRITES=true, and can be killed at any moment: the next run
+continues, also from another machine. It does not touch what others wrote to Supabase, and what callers deleted stays
+deleted. The migration stays open for further runs until "close".
 
-Which entry a member of an index names is said by rules: those of --rules, or else of ` + migrate.RulesFile + ` in --dir, or else of the last
-run.`,
+Rules determine which entry a member of an index names: those of --rules, or else of ` + migrate.RulesFile + ` in --dir, or
+else of the last run.`,
 		Args: cobra.NoArgs,
 	}
 	transformFlags(c, &o.Options)
@@ -89,7 +89,7 @@ run.`,
 	s.sourceFlags(c.Flags())
 	dirFlag(c, &o.Dir)
 	c.Flags().IntVar(&o.BatchSize, "batch-size", migrate.DefaultBatchSize, fmt.Sprintf("entries of one transaction, 1 to %d", migrate.MaxBatchSize))
-	c.Flags().BoolVar(&o.Anew, "anew", false, "begin another migration where one was closed")
+	c.Flags().BoolVar(&o.Anew, "anew", false, "begin another migration after one was closed")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "the same as plan")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if dryRun {
@@ -101,7 +101,7 @@ run.`,
 }
 
 func (s *stores) run(c *cobra.Command, o migrate.RunOptions, rules string) error {
-	if err := o.Validate(); err != nil { // before the database is asked for rules
+	if err := o.Validate(); err != nil { // before the rules are read from the database
 		return err
 	}
 	source, closeSource, target, err := s.both(c.Context())
@@ -116,7 +116,7 @@ func (s *stores) run(c *cobra.Command, o migrate.RunOptions, rules string) error
 	o.Progress = bar
 	result, err := migrate.Run(c.Context(), source, target, o)
 	bar.Close()
-	if err != nil && result.Source == "" { // it did not begin
+	if err != nil && result.Source == "" { // the run did not begin
 		return advise(err)
 	}
 	if printErr := report(s, c, o.Dir, result, printRun); printErr != nil {
@@ -126,12 +126,12 @@ func (s *stores) run(c *cobra.Command, o migrate.RunOptions, rules string) error
 		return advise(err)
 	}
 	if result.Failed > 0 {
-		return &cli.Left{Err: fmt.Errorf("%d blobs are not migrated", result.Failed), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; a further run tries them again"}
+		return &cli.Left{Err: fmt.Errorf("%d blobs are not migrated", result.Failed), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; a further run retries them"}
 	}
 	return nil
 }
 
-// takeRules finds the rules to use and, where options is not nil, the options of the migration that is open.
+// takeRules finds the rules to use and, if options is not nil, the options of the open migration.
 func takeRules(ctx context.Context, target migrate.Target, file, dir string, rules *migrate.Rules, from *string, options *migrate.Options) error {
 	m, err := target.Supabase.Migration(ctx)
 	if err != nil {
@@ -151,30 +151,30 @@ func verifyCommand(s *stores) *cobra.Command {
 	var primary, rules string
 	c := &cobra.Command{
 		Use:   "verify",
-		Short: "Compare both stores anew, by SHA-256",
-		Long: `Read every blob and compare its SHA-256 with the one that the database makes of its entry; compare keys, indexes and the
-members of index entries. It looks at nothing that a run remembers. What differs is looked at several times, since writes may
-be on their way.
+		Short: "Compare both stores by SHA-256",
+		Long: `Read every blob and compare its SHA-256 with the one that the database computes of the entry; compare keys, indexes and the
+members of index entries. It uses nothing that a run recorded. It compares differences several times, since writes may
+be in progress.
 
-Without flags for it, entries are made of blobs as the runs of the migration made them, with the rules of the last one.`,
+Unless flags say otherwise, blobs become entries as in the migration's runs, with the rules of the last run.`,
 		Args: cobra.NoArgs,
 	}
 	transformFlags(c, &o.Options)
 	rulesFlag(c, &rules)
 	s.sourceFlags(c.Flags())
 	dirFlag(c, &o.Dir)
-	c.Flags().BoolVar(&o.Repair, "repair", false, "make Supabase what Blobs is where they differ; with --primary blobs")
-	c.Flags().StringVar(&primary, "primary", "", "the store that answers now; --repair is for blobs alone")
+	c.Flags().BoolVar(&o.Repair, "repair", false, "copy differences from Blobs to Supabase; needs --primary blobs")
+	c.Flags().StringVar(&primary, "primary", "", "the store that answers now; --repair needs blobs")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		var variables config.Stores
 		if err := config.Read(&variables, os.Getenv); err != nil {
 			return err
 		}
 		if o.Repair && s.fromTable != "" {
-			return errors.New("--repair is for Blobs: after a change of the table, kv migrate run brings it")
+			return errors.New("--repair is for Blobs: after a change of the table, use kv migrate run")
 		}
 		if o.Repair && (primary != "blobs" || variables.UseSupabase) {
-			return errors.New("--repair makes Supabase what Blobs is, so it is only for while Blobs answers: say so with --primary blobs. While Supabase answers (USE_SUPABASE_KV=true) its entries are the newer ones, and this would undo them")
+			return errors.New("--repair copies from Blobs to Supabase, so it is only for while Blobs answers: say so with --primary blobs. While Supabase answers (USE_SUPABASE_KV=true) its entries are newer, and a repair would undo them")
 		}
 		return s.verify(c, o, rules)
 	}
@@ -207,7 +207,7 @@ func (s *stores) verify(c *cobra.Command, o migrate.VerifyOptions, rules string)
 		return err
 	}
 	if !v.Same() {
-		return &cli.Left{Err: errors.New("the stores are not identical"), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; run again, then verify; while Blobs answers, verify --repair --primary blobs mends what is left"}
+		return &cli.Left{Err: errors.New("the stores are not identical"), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; run again, then verify; while Blobs answers, verify --repair --primary blobs repairs the rest"}
 	}
 	return nil
 }
@@ -215,7 +215,7 @@ func (s *stores) verify(c *cobra.Command, o migrate.VerifyOptions, rules string)
 func statusCommand(s *stores) *cobra.Command {
 	var dir string
 	c := &cobra.Command{
-		Use: "status", Short: "Say where the migration is; nothing is changed", Args: cobra.NoArgs,
+		Use: "status", Short: "Show the state of the migration; nothing is changed", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var target *migrate.Target
 			if s.hasTarget() {
@@ -260,9 +260,8 @@ func closeCommand(s *stores) *cobra.Command {
 	return &cobra.Command{
 		Use:   "close",
 		Short: "End the migration: the database forgets what it kept for further runs",
-		Long: `End the migration, when no further run is to come: the database forgets which rows were imported and which keys were
-deleted meanwhile, and deletes leave no marks any more. Entries are not touched. A later run must say --anew, and leaves alone
-all that is there.`,
+		Long: `End the migration after the last run. The database forgets which rows were imported and which keys were deleted meanwhile,
+and no longer marks deletes. Entries are not changed. A later run needs --anew, and does not touch existing entries.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			target, err := s.target(c.Context())
@@ -284,27 +283,27 @@ all that is there.`,
 	}
 }
 
-// advise says what to do about an error.
+// advise adds what to do to an error.
 func advise(err error) error {
 	var held *kv.MigrationHeld
 	var closed *kv.MigrationClosed
-	var silent *silentError
+	var unreachable *unreachableError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &silent):
-		return &cli.Advised{Err: err, Try: "look whether SUPABASE_URL (or --supabase-url) is the project's address, as in https://<project>.supabase.co; if it is, the same command again when it answers"}
+	case errors.As(err, &unreachable):
+		return &cli.Advised{Err: err, Try: "check that SUPABASE_URL (or --supabase-url) is the project's address, as in https://<project>.supabase.co; if it is, run the same command again when the project answers"}
 	case errors.As(err, &held), errors.Is(err, kv.ErrImportAtWork):
 		return &cli.Advised{Err: err, Try: "kv migrate status"}
 	case errors.As(err, &closed):
 		return &cli.Advised{Err: err, Try: "kv migrate run --anew, if that is what you want"}
 	case kv.CodeOf(err) == kv.CodeDatabaseUnreachable:
-		return &cli.Advised{Err: err, Try: "the same command again when the database answers; it goes on where it was"}
+		return &cli.Advised{Err: err, Try: "the same command again when the database answers; it continues where it stopped"}
 	}
 	return &cli.Advised{Err: err, Try: "kv migrate --help, and docs/MIGRATION.md"}
 }
 
-// report prints a result and brings the report in the directory up to date.
+// report prints a result and updates the report in the directory.
 func report[R any](s *stores, c *cobra.Command, dir string, result R, words func(io.Writer, R)) error {
 	if _, err := migrate.WriteReport(dir); err != nil {
 		return fmt.Errorf("write the report: %w", err)
@@ -319,7 +318,7 @@ func printPlan(out io.Writer, p migrate.Planned) {
 	printContents(out, p.Source, p.Target, p.Contents)
 	fmt.Fprintf(out, "would migrate %s, skip %s, fail %s; %s gone meanwhile\n", count(p.Migratable), count(p.Skipped), count(p.Failed), count(p.Absent))
 	if p.Unanswerable > 0 {
-		fmt.Fprintf(out, "too large     %s: more than the 6 MB of an answer, so that the functions cannot give them out; the largest are in the report\n", count(p.Unanswerable))
+		fmt.Fprintf(out, "too large     %s: over the 6 MB of a response, so the functions cannot return them; the largest are in the report\n", count(p.Unanswerable))
 	}
 	entries, members, active := 0, 0, 0
 	for _, index := range p.Indexes {
@@ -332,7 +331,7 @@ func printPlan(out io.Writer, p migrate.Planned) {
 	}
 	fmt.Fprintf(out, "indexes       %s with %s members; %s rules fit all members of their index\n", count(entries), count(members), count(active))
 	if p.RulesFile != "" {
-		fmt.Fprintf(out, "rules         %s: look through it before the first run\n", p.RulesFile)
+		fmt.Fprintf(out, "rules         %s: review it before the first run\n", p.RulesFile)
 	}
 	printRequests(out, p.Requests)
 	fmt.Fprintf(out, "a run and a verification may take %s\n", duration(p.EstimatedSeconds))
@@ -358,14 +357,14 @@ func printRun(out io.Writer, r migrate.Result) {
 	}
 }
 
-// states says what became of the source's entries.
+// states describes the outcome for the source's entries.
 func states(n map[kv.ImportState]int) string {
 	return fmt.Sprintf("%s migrated, %s left to newer writes, %s deleted meanwhile, %s skipped, %s failed, %s gone, %s still to do",
 		count(n[kv.ImportImported]), count(n[kv.ImportForeign]), count(n[kv.ImportDeleted]), count(n[kv.ImportSkipped]), count(n[kv.ImportFailed]),
 		count(n[kv.ImportRemoved]+n[kv.ImportAbsent]), count(n["pending"]+n[kv.ImportLost]))
 }
 
-// printRequests prints nothing of a source that asks Netlify nothing.
+// printRequests prints nothing for a source that makes no requests to Netlify.
 func printRequests(out io.Writer, n int) {
 	if n > 0 {
 		fmt.Fprintf(out, "asked         %s requests to Netlify's API\n", count(n))

@@ -21,7 +21,7 @@ import (
 	"netlify-supabase-kv/scripts/internal/cli"
 )
 
-// program is the command beside a site and an empty database.
+// program runs the command with a Blobs server and an empty database.
 type program struct {
 	t        *testing.T
 	client   *blobs.Client
@@ -43,7 +43,7 @@ func newProgram(t *testing.T) *program {
 	return p
 }
 
-// flags name the stores; what is given later counts.
+// flags name the stores; a flag given later overrides them.
 func (p *program) flags() []string {
 	return []string{
 		"--site", p.access.SiteID, "--token", p.access.APIToken, "--api-url", p.access.APIURL,
@@ -51,7 +51,7 @@ func (p *program) flags() []string {
 	}
 }
 
-// environment names them, too.
+// environment names the stores in variables.
 func (p *program) environment() []string {
 	return []string{
 		"NETLIFY_SITE_ID=" + p.access.SiteID, "NETLIFY_BLOBS_TOKEN=" + p.access.APIToken, "NETLIFY_BLOBS_API_URL=" + p.access.APIURL,
@@ -73,7 +73,7 @@ func (p *program) set(key, value string) {
 	require.NoError(p.t, err)
 }
 
-// do wants an exit status and returns what was printed.
+// do runs the command, requires an exit status and returns the output.
 func (p *program) do(status int, args ...string) string {
 	p.t.Helper()
 	out, err := run(p.t, append(p.flags(), args...)...)
@@ -85,7 +85,7 @@ func (p *program) do(status int, args ...string) string {
 	return out + stderr.String()
 }
 
-func TestTheWayThroughAMigration(t *testing.T) {
+func TestMigrationFromBlobs(t *testing.T) {
 	t.Parallel()
 	p := newProgram(t)
 	for i := range 120 {
@@ -143,7 +143,7 @@ func TestTheWayThroughAMigration(t *testing.T) {
 	_, err = p.database.SQL.Exec(t.Context(), "delete from public.kv_store where key in ('session:001', 'session:002')")
 	require.NoError(t, err)
 	require.Contains(t, p.do(0, "restore", backup, "--to", "supabase", "--rules", rules, "--wrap-non-json"), "restored      2")
-	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--rules", rules, "--wrap-non-json"), "identical     123", "a closed migration tells no options")
+	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--rules", rules, "--wrap-non-json"), "identical     123", "a closed migration provides no options")
 	require.Contains(t, p.do(2, "run", "--dir", p.dir), "run --anew")
 	require.NoError(t, p.client.Delete(t.Context(), "session:003"))
 	p.set("session:004", `{"newer":true}`)
@@ -153,7 +153,7 @@ func TestTheWayThroughAMigration(t *testing.T) {
 	require.Contains(t, p.do(0, "backup", "--from", "supabase", "--out", backup+"2"), "entries       123")
 }
 
-func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
+func TestBadInputIsRefusedBeforeAnythingIsDone(t *testing.T) {
 	t.Parallel()
 	p := newProgram(t)
 	for want, args := range map[string][]string{
@@ -177,7 +177,7 @@ func TestBadInputIsSaidBeforeAnythingIsDone(t *testing.T) {
 	require.Zero(t, status.Entries)
 }
 
-func TestAWrongAddressIsToldAtOnce(t *testing.T) {
+func TestAWrongAddressIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	p := newProgram(t)
 	for command, address := range map[string]string{"plan": "http://127.0.0.1:1", "close": p.database.URL + "/functions"} {
@@ -191,7 +191,7 @@ func TestARepairIsRefusedWhileSupabaseAnswers(t *testing.T) {
 	require.ErrorContains(t, err, "would undo them")
 }
 
-func TestExitStatusesSayWhatToDo(t *testing.T) {
+func TestExitStatusesAndAdvice(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		err         error
@@ -201,11 +201,11 @@ func TestExitStatusesSayWhatToDo(t *testing.T) {
 	}{
 		{nil, false, 0, ""},
 		{&cli.Left{Err: errors.New("some are left"), Try: "again"}, false, 1, "Left:  some are left\nTry:   again\n"},
-		{errors.New("x"), true, 2, "Interrupted. Give the same command again.\n"},
+		{errors.New("x"), true, 2, "Interrupted. Run the same command again.\n"},
 		{&kv.MigrationHeld{}, false, 2, "kv migrate status"},
 		{&kv.MigrationClosed{}, false, 2, "run --anew"},
 		{&kv.Error{Code: kv.CodeDatabaseUnreachable}, false, 2, "when the database answers"},
-		{&silentError{"https://x.example", &kv.Error{Code: kv.CodeDatabaseUnreachable}}, false, 2, "look whether SUPABASE_URL"},
+		{&unreachableError{"https://x.example", &kv.Error{Code: kv.CodeDatabaseUnreachable}}, false, 2, "check that SUPABASE_URL"},
 		{errors.New("x"), false, 2, "--help"},
 	} {
 		var stderr bytes.Buffer
@@ -214,9 +214,9 @@ func TestExitStatusesSayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestTheWayFromATable(t *testing.T) {
+func TestMigrationFromATable(t *testing.T) {
 	p := newProgram(t)
-	t.Setenv("DATABASE_URL", "") // which has no flag
+	t.Setenv("DATABASE_URL", "") // it has no flag
 	from := []string{"--dir", p.dir, "--from-table", "before.kv_store"}
 	with := func(command string, more ...string) []string {
 		return append(append([]string{command}, from...), more...)
@@ -233,6 +233,6 @@ func TestTheWayFromATable(t *testing.T) {
 	require.Contains(t, p.do(0, with("run")...), "31 migrated")
 	require.Contains(t, p.do(0, with("verify")...), "identical     31")
 	require.Contains(t, p.do(2, with("verify", "--repair", "--primary", "blobs")...), "--repair is for Blobs")
-	require.Contains(t, p.do(2, "verify", "--dir", p.dir), "is another one", "the migration is that of the table")
+	require.Contains(t, p.do(2, "verify", "--dir", p.dir), "is another one", "the open migration is from the table")
 	require.Contains(t, p.do(0, "close"), "The migration is closed.")
 }

@@ -12,7 +12,7 @@ import (
 	"netlify-supabase-kv/pkg/migrate"
 )
 
-// TestEveryOptionHasAFlag: an option of a migration is set by a flag of its name, and the runbook says what it is for.
+// TestEveryOptionHasAFlag: each option of a migration has a flag of the same name, which the runbook explains.
 func TestEveryOptionHasAFlag(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../../docs/MIGRATION.md")

@@ -18,16 +18,16 @@ func readyCommand(s *stores) *cobra.Command {
 	bar := migrate.Bar{Require: migrate.DefaultRequired, For: migrate.DefaultFor}
 	c := &cobra.Command{
 		Use:   "ready",
-		Short: "Say whether to switch to Supabase, or back, with the evidence",
-		Long: `Say whether to switch to Supabase, with the evidence: the last verification, what compared reads (KV_COMPARE_READS) found hour by
-hour, and the writes that wait in the outbox. After the switch it says whether going back is still safe.
+		Short: "Report whether it is safe to switch to Supabase, or back, with the evidence",
+		Long: `Report whether it is safe to switch to Supabase. The evidence is the last verification, the compared reads (KV_COMPARE_READS)
+hour by hour, and the writes that wait in the outbox. After the switch it reports whether going back is still safe.
 
-Which store answers is told by the last compared reads, or by USE_SUPABASE_KV, if that is set here.
+The primary is the one of the last compared reads, or the one that USE_SUPABASE_KV selects, if that is set here.
 
-Exit status: 0, it is; 1, it is not, and what is missing; 2, it could not be found out.`,
+Exit status: 0, it is safe; 1, it is not, and the output shows what is missing; 2, it could not be determined.`,
 		Args: cobra.NoArgs,
 	}
-	c.Flags().IntVar(&bar.Require, "require", bar.Require, "reads that must have been compared")
+	c.Flags().IntVar(&bar.Require, "require", bar.Require, "how many reads must have been compared")
 	c.Flags().DurationVar(&bar.For, "for", bar.For, "how long reads must have been compared without a difference")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		var variables config.Stores
@@ -49,7 +49,7 @@ Exit status: 0, it is; 1, it is not, and what is missing; 2, it could not be fou
 			return err
 		}
 		if !r.Ready {
-			return &cli.Left{Err: errors.New(r.Verdict()), Try: "mend what has a \"no\" in front of it, and ask again; docs/MIGRATION.md, 7. Switch"}
+			return &cli.Left{Err: errors.New(r.Verdict()), Try: "fix every line that begins with \"no\", and run the command again; docs/MIGRATION.md, 7. Switch"}
 		}
 		return nil
 	}

@@ -15,10 +15,11 @@ func repairCommand(s *stores) *cobra.Command {
 	var primary string
 	c := &cobra.Command{
 		Use:   "repair",
-		Short: "Copy what mirrored writes could not",
-		Long: `Copy what mirrored writes could not, and remove their entries in kv_outbox.
+		Short: "Copy the entries that mirrored writes could not",
+		Long: `Copy the entries that mirrored writes could not, and remove their outbox entries.
 
-Each key that has an entry there is made in the other store what it is in the primary. It can run while the site is used, and again.`,
+For each key with an outbox entry, the other store gets what the primary has. The command can run while the site is in
+use, and again.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return s.repair(c, mirror.Primary(primary)) },
 	}
@@ -49,7 +50,7 @@ func (s *stores) repair(c *cobra.Command, primary mirror.Primary) error {
 		return printErr
 	}
 	if err != nil {
-		return &cli.Left{Err: fmt.Errorf("%d of the %d outbox entries found are left: %w", result.OtherPrimary+result.Failed, result.Found, err), Try: "the same command again; what is repaired stays repaired"}
+		return &cli.Left{Err: fmt.Errorf("%d of the %d outbox entries found are left: %w", result.OtherPrimary+result.Failed, result.Found, err), Try: "the same command again; repaired entries stay repaired"}
 	}
 	return nil
 }

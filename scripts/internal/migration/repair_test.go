@@ -17,8 +17,8 @@ func run(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// What is repaired is tested in pkg/mirror.
-func TestRepairSaysWhatItNeeds(t *testing.T) {
+// TestRepairNeedsThePrimaryAndBothStores tests the flags; pkg/mirror tests the repair.
+func TestRepairNeedsThePrimaryAndBothStores(t *testing.T) {
 	for _, first := range []string{"", "both"} {
 		_, err := run(t, "repair", "--primary", first)
 		require.ErrorContains(t, err, "--primary must be blobs or supabase")

@@ -25,7 +25,8 @@ import (
 
 const programVariable = "KV_MIGRATE_PROGRAM"
 
-// TestMain is the program itself, where the environment says so: what a process takes shows only in one of its own.
+// TestMain runs the program itself if the environment asks for it: the program's memory is measured in a separate
+// process.
 func TestMain(m *testing.M) {
 	if os.Getenv(programVariable) != "" {
 		os.Args[0] = "migrate-kv-store"
@@ -34,8 +35,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestManyEntriesMigrateInBoundedMemory migrates MIGRATE_TEST_ENTRIES entries of 1 kB, each in MIGRATE_TEST_INDEXES of 20 indexes, and
-// says how long it took (`make migrate-scale`).
+// TestManyEntriesMigrateInBoundedMemory migrates MIGRATE_TEST_ENTRIES entries of 1 kB, each in MIGRATE_TEST_INDEXES of
+// 20 indexes, and logs the time (`make migrate-scale`).
 func TestManyEntriesMigrateInBoundedMemory(t *testing.T) {
 	t.Parallel()
 	entries, indexes := migratetest.Share(t, "MIGRATE_TEST_ENTRIES", 300), migratetest.Share(t, "MIGRATE_TEST_INDEXES", 2)
@@ -51,7 +52,7 @@ func TestManyEntriesMigrateInBoundedMemory(t *testing.T) {
 	require.Equal(t, entries+20, v.Identical)
 	t.Logf("%d entries, %d members: run %.1f s, %d MB; verify %.1f s, %d MB; together %.0f entries a second",
 		v.Identical, v.Members, run.Seconds, runKB>>10, v.Seconds, verifyKB>>10, float64(v.Identical)/(run.Seconds+v.Seconds))
-	if entries >= 100_000 { // and without the race detector, which takes several times as much
+	if entries >= 100_000 { // not under the race detector, which needs several times the memory
 		require.Less(t, max(runKB, verifyKB)>>10, int64(200), "MB at most")
 	}
 }
@@ -80,7 +81,7 @@ func (p *program) seed(entries, indexes int) {
 	}
 }
 
-// process runs the program, reads what it printed, and returns the most memory that it had, in KiB.
+// process runs the program, decodes its output, and returns its peak memory in KiB.
 func (p *program) process(into any, args ...string) (kib int64) {
 	p.t.Helper()
 	binary, err := filepath.Abs(os.Args[0])
@@ -93,7 +94,7 @@ func (p *program) process(into any, args ...string) (kib int64) {
 	require.NoError(p.t, err, stderr.String())
 	require.NoError(p.t, json.Unmarshal(out, into))
 	most := int64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)
-	if runtime.GOOS == "darwin" { // getrusage(2): there it is in bytes
+	if runtime.GOOS == "darwin" { // Maxrss is in bytes there: getrusage(2)
 		most >>= 10
 	}
 	return most

@@ -17,7 +17,7 @@ import (
 	"netlify-supabase-kv/scripts/internal/cli"
 )
 
-// stores are the flags that name the two stores. No flag has a secret as its default: help would print it.
+// stores holds the flags for the two stores. No flag has a secret as its default, because help would print it.
 type stores struct {
 	site, token, apiURL, store string
 	supabaseURL, supabaseKey   string
@@ -29,14 +29,14 @@ type stores struct {
 
 func (s *stores) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.site, "site", "", "id of the Netlify site [NETLIFY_SITE_ID]")
-	f.StringVar(&s.token, "token", "", "personal access token of Netlify; better in the environment [NETLIFY_BLOBS_TOKEN]")
-	f.StringVar(&s.apiURL, "api-url", "", "where the token is good; for a local Blobs server [NETLIFY_BLOBS_API_URL] (default "+blobs.DefaultAPIURL+")")
+	f.StringVar(&s.token, "token", "", "Netlify personal access token; better set in the environment [NETLIFY_BLOBS_TOKEN]")
+	f.StringVar(&s.apiURL, "api-url", "", "the API that accepts the token; for a local Blobs server [NETLIFY_BLOBS_API_URL] (default "+blobs.DefaultAPIURL+")")
 	f.StringVar(&s.store, "store", "kv", "the store in Blobs")
 	f.StringVar(&s.supabaseURL, "supabase-url", "", "address of the Supabase project [SUPABASE_URL]")
-	f.StringVar(&s.supabaseKey, "supabase-key", "", "its service_role or secret key; better in the environment [SUPABASE_SERVICE_ROLE_KEY]")
+	f.StringVar(&s.supabaseKey, "supabase-key", "", "its service_role or secret key; better set in the environment [SUPABASE_SERVICE_ROLE_KEY]")
 	f.IntVar(&s.parallel, "parallel", 16, "blobs read at once, 1 to 64")
-	f.IntVar(&s.rate, "rate", 0, fmt.Sprintf("requests a minute to Netlify's API, which allows 500 with one token; the functions need their share (default %d; without bound for a local server)", blobs.DefaultBackgroundRate))
-	f.BoolVar(&s.decodeKeys, "decode-keys", false, "listed keys are percent-encoded, as the local server of @netlify/blobs gives them")
+	f.IntVar(&s.rate, "rate", 0, fmt.Sprintf("requests a minute to Netlify's API, which allows 500 for a token; leave some to the functions (default %d; unlimited for a local server)", blobs.DefaultBackgroundRate))
+	f.BoolVar(&s.decodeKeys, "decode-keys", false, "listed keys are percent-encoded, as by the local server of @netlify/blobs")
 	s.output.Flags(f)
 }
 
@@ -61,7 +61,7 @@ func (s *stores) access() (blobs.Access, error) {
 	return a, nil
 }
 
-// perMinute is how many requests to Netlify's API are made in a minute at most; 0: any number.
+// perMinute returns the limit of requests to Netlify's API in a minute; 0 means none.
 func (s *stores) perMinute(a blobs.Access) int {
 	if s.rate == 0 && a.Limited() {
 		return blobs.DefaultBackgroundRate
@@ -69,12 +69,12 @@ func (s *stores) perMinute(a blobs.Access) int {
 	return s.rate
 }
 
-// sourceFlags are those that name another source than Blobs.
+// sourceFlags adds the flags that name a source other than Blobs.
 func (s *stores) sourceFlags(f *pflag.FlagSet) {
-	f.StringVar(&s.fromTable, "from-table", "", "take the entries from this table of the database DATABASE_URL instead of from Blobs, as in public.kv_store_old")
+	f.StringVar(&s.fromTable, "from-table", "", "migrate from this table of the database at DATABASE_URL instead of from Blobs, as in public.kv_store_old")
 }
 
-// source is where entries come from. close ends its connections.
+// source returns the source of the entries. close ends its connections.
 func (s *stores) source(ctx context.Context) (source migrate.Source, close func(), err error) {
 	if s.fromTable == "" {
 		source, err := s.blobsSource()
@@ -104,23 +104,23 @@ func (s *stores) blobsSource() (*migrate.BlobsSource, error) {
 	return source, nil
 }
 
-// hasTarget tells whether a Supabase project is named.
+// hasTarget reports whether a Supabase project is named.
 func (s *stores) hasTarget() bool {
 	url, _ := s.project()
 	return url != ""
 }
 
-// project is the address and the key of the Supabase project.
+// project returns the address and the key of the Supabase project.
 func (s *stores) project() (url, key string) {
 	var c config.Supabase
-	_ = config.Read(&c, os.Getenv) // any text is one
+	_ = config.Read(&c, os.Getenv) // any text is valid
 	return cli.Setting(s.supabaseURL, c.URL), cli.Setting(s.supabaseKey, c.Key)
 }
 
-// firstPatience is how long the first question is repeated.
-const firstPatience = 5 * time.Second
+// firstRetryTime is how long the first request is retried.
+const firstRetryTime = 5 * time.Second
 
-// target is the Supabase project, which answers. From then on, one that restarts is waited for.
+// target returns the Supabase project after a first request. Later requests wait while the project restarts.
 func (s *stores) target(ctx context.Context) (migrate.Target, error) {
 	url, key := s.project()
 	switch {
@@ -134,24 +134,25 @@ func (s *stores) target(ctx context.Context) (migrate.Target, error) {
 		return migrate.Target{}, err
 	}
 	url = supabase.URL()
-	if _, err := supabase.WithBackgroundRetries(firstPatience).Migration(ctx); kv.CodeOf(err) == kv.CodeDatabaseUnreachable {
-		return migrate.Target{}, advise(&silentError{url, err})
+	if _, err := supabase.WithBackgroundRetries(firstRetryTime).Migration(ctx); kv.CodeOf(err) == kv.CodeDatabaseUnreachable {
+		return migrate.Target{}, advise(&unreachableError{url, err})
 	} else if err != nil {
 		return migrate.Target{}, fmt.Errorf("ask %s: %w", url, err)
 	}
 	return migrate.NewTarget(url, supabase), nil
 }
 
-// silentError is a project that does not answer the first question, or not as one does: its address may be wrong.
-type silentError struct {
+// unreachableError is the error for a project that does not answer the first request, or not as a project does. Its
+// address may be wrong.
+type unreachableError struct {
 	url string
 	err error
 }
 
-func (e *silentError) Error() string {
+func (e *unreachableError) Error() string {
 	return fmt.Sprintf("%s does not answer as a Supabase project: %v", e.url, e.err)
 }
-func (e *silentError) Unwrap() error { return e.err }
+func (e *unreachableError) Unwrap() error { return e.err }
 
 // both returns source and target.
 func (s *stores) both(ctx context.Context) (source migrate.Source, close func(), target migrate.Target, err error) {
@@ -164,19 +165,19 @@ func (s *stores) both(ctx context.Context) (source migrate.Source, close func(),
 	return source, close, target, err
 }
 
-// transformFlags are those that say how entries are made of blobs.
+// transformFlags adds the flags for how blobs become entries.
 func transformFlags(c *cobra.Command, o *migrate.Options) {
 	f := c.Flags()
-	f.StringVar(&o.IndexPrefix, "index-prefix", migrate.DefaultIndexPrefix, "what the keys of index entries begin with")
+	f.StringVar(&o.IndexPrefix, "index-prefix", migrate.DefaultIndexPrefix, "the prefix of the keys of index entries")
 	f.BoolVar(&o.WrapNonJSON, "wrap-non-json", false, `store blobs that are not JSON as {"$blob":<base64>,"contentType":…}`)
-	f.BoolVar(&o.SkipNonJSON, "skip-non-json", false, "leave out blobs that are not JSON, and do not call it a failure")
+	f.BoolVar(&o.SkipNonJSON, "skip-non-json", false, "skip blobs that are not JSON, without a failure")
 	c.MarkFlagsMutuallyExclusive("wrap-non-json", "skip-non-json")
 }
 
 func dirFlag(c *cobra.Command, dir *string) {
-	c.Flags().StringVar(dir, "dir", "kv-migration", "where the reports and "+migrate.RulesFile+" are")
+	c.Flags().StringVar(dir, "dir", "kv-migration", "the folder of the reports and of "+migrate.RulesFile)
 }
 
 func rulesFlag(c *cobra.Command, file *string) {
-	c.Flags().StringVar(file, "rules", "", "file of rules that say which entry a member of an index names, one a line, as in index:sessions=session:{member}")
+	c.Flags().StringVar(file, "rules", "", "file of rules, one a line, for which entry a member of an index names, as in index:sessions=session:{member}")
 }
