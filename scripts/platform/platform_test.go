@@ -343,7 +343,7 @@ func TestInterruptedUpLeavesNothing(t *testing.T) {
 	require.Eventually(t, func() bool { // as soon as Postgres runs
 		content, err := os.ReadFile(p.home.State())
 		return err == nil && json.Unmarshal(content, &started) == nil && started.Processes["postgres"].PID != 0
-	}, time.Minute, time.Millisecond)
+	}, 10*time.Minute, time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	require.Equal(t, exitFailed, exitOf(t, cmd.Wait()))
 	require.Contains(t, progress.String(), "Error: interrupted; what had been started is stopped\n")
