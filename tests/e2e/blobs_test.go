@@ -12,8 +12,8 @@ const (
 	listBlobPath   = "/.netlify/functions/kv-list-blob"
 )
 
-// TestTheFunctionsForTheWayBackAlwaysUseBlobs, whatever store the others use.
-func TestTheFunctionsForTheWayBackAlwaysUseBlobs(t *testing.T) {
+// TestBlobFunctionsAlwaysUseBlobs: kv-list-blob and kv-upsert-blob use Blobs, whichever store is the primary.
+func TestBlobFunctionsAlwaysUseBlobs(t *testing.T) {
 	needsHost(t)
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -30,7 +30,7 @@ func TestTheFunctionsForTheWayBackAlwaysUseBlobs(t *testing.T) {
 	}
 }
 
-// TestWritesAreMirrored: what one store was told, the other has when the write is answered.
+// TestWritesAreMirrored: after a write's response, both stores have the entry.
 func TestWritesAreMirrored(t *testing.T) {
 	needsHost(t)
 	if !site.writesBlobs {
@@ -38,7 +38,7 @@ func TestWritesAreMirrored(t *testing.T) {
 	}
 	t.Parallel()
 	prefix := newPrefix(t)
-	blobs := func() *answer {
+	blobs := func() *response {
 		return call(t, http.MethodGet, listBlobPath+params("prefix", prefix, "includeValues", "true"))
 	}
 	upsert(t, prefix+"k", `{"n":1}`, index{prefix + "i", "m"})
@@ -52,7 +52,7 @@ func TestWritesAreMirrored(t *testing.T) {
 	require.Contains(t, []string{"", "match", "skipped"}, get(t, prefix+"k").header.Get("X-KV-Compare"))
 }
 
-// TestQueriesNeedSupabase: Blobs say so.
+// TestQueriesNeedSupabase: with Netlify Blobs as the primary, the error says so.
 func TestQueriesNeedSupabase(t *testing.T) {
 	t.Parallel()
 	if !site.blobs {

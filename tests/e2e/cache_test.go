@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// allowedStaleness is what the functions under test were given.
+// allowedStaleness returns KV_CACHE_MAX_STALE of the functions under test.
 func allowedStaleness(t *testing.T, otherwise time.Duration) time.Duration {
 	t.Helper()
 	if !site.caches {
@@ -32,7 +32,7 @@ func allowedStaleness(t *testing.T, otherwise time.Duration) time.Duration {
 	return stale
 }
 
-// reads asks each reading function for an entry with {"n":N}, and gives N.
+// reads returns a request for each reading function that reads N of an entry {"n":N}.
 var reads = []struct {
 	name      string
 	staleness time.Duration
@@ -56,7 +56,7 @@ func readCount(t *testing.T, address string, options ...option) int {
 	return n
 }
 
-// TestAnUpdateIsSeenByEveryInstanceInTime: two instances of each function have the old value in memory.
+// TestAnUpdateIsSeenByEveryInstanceInTime: two instances of each function have cached the old value.
 func TestAnUpdateIsSeenByEveryInstanceInTime(t *testing.T) {
 	needsHost(t)
 	db, prefix := database(t), newPrefix(t)
@@ -72,7 +72,7 @@ func TestAnUpdateIsSeenByEveryInstanceInTime(t *testing.T) {
 			address := read.address(key)
 			upsert(t, key, `{"n":0}`)
 			for n := 1; n <= 3; n++ {
-				for range 4 { // every instance has the old value
+				for range 4 { // every instance caches the old value
 					readCount(t, address)
 				}
 				write(key, n)
@@ -92,13 +92,13 @@ func TestAnUpdateIsSeenByEveryInstanceInTime(t *testing.T) {
 	}
 }
 
-// TestACallerSeesItsOwnWritesAtOnce whichever instance answers: with the version of the write, or by asking for no cache.
+// TestACallerSeesItsOwnWritesAtOnce, whichever instance answers: with the write's version, or with no-cache.
 func TestACallerSeesItsOwnWritesAtOnce(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	for _, read := range reads {
 		if read.name == "kv-query" && site.blobs {
-			continue // Blobs cannot answer it
+			continue // Netlify Blobs does not support it
 		}
 		key := prefix + read.name
 		address := read.address(key)
@@ -112,12 +112,12 @@ func TestACallerSeesItsOwnWritesAtOnce(t *testing.T) {
 	}
 }
 
-func TestAnUnchangedAnswerIsNotSentAgain(t *testing.T) {
+func TestUnchangedResponsesAreNotSentAgain(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	for _, read := range reads {
 		if read.name == "kv-query" && site.blobs {
-			continue // Blobs cannot answer it
+			continue // Netlify Blobs does not support it
 		}
 		key := prefix + read.name
 		address := read.address(key)
@@ -140,7 +140,7 @@ func TestAnUnchangedAnswerIsNotSentAgain(t *testing.T) {
 	}
 }
 
-func TestReadsSayHowTheyWereAnswered(t *testing.T) {
+func TestReadsReportTheirCache(t *testing.T) {
 	needsHost(t)
 	prefix := newPrefix(t)
 	upsert(t, prefix+"k", `{"n":1}`)
@@ -161,9 +161,9 @@ func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 			require.Equal(t, "off", source)
 		case !known[instance]:
 			require.Equal(t, "miss", source)
-		case allowedStaleness(t, time.Second) == 0: // a small answer is then not kept
+		case allowedStaleness(t, time.Second) == 0: // then small responses are not cached
 			require.Equal(t, "miss", source)
-		default: // a miss where the instance looked at the feed before the upsert, and again since
+		default: // a miss if the instance has read the feed since the upsert
 			require.Contains(t, []string{"hit", "revalidated", "miss"}, source)
 		}
 		known[instance] = true
@@ -175,8 +175,8 @@ func TestReadsSayHowTheyWereAnswered(t *testing.T) {
 	require.Equal(t, map[bool]string{true: "bypass", false: "off"}[site.caches], a.header.Get("X-KV-Cache"))
 }
 
-// TestTimestampsAreThoseOfTheAnswer: not of what was kept.
-func TestTimestampsAreThoseOfTheAnswer(t *testing.T) {
+// TestTimestampsAreThoseOfTheResponse, not of the cached entry.
+func TestTimestampsAreThoseOfTheResponse(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	upsert(t, prefix+"k", `{}`)
@@ -190,14 +190,14 @@ func TestTimestampsAreThoseOfTheAnswer(t *testing.T) {
 	}
 }
 
-// TestANewInstanceKnowsWhatItWasToldToWarm: run where KV_WARM_KEYS holds "e2e/warm/*".
-func TestANewInstanceKnowsWhatItWasToldToWarm(t *testing.T) {
+// TestANewInstanceWarmsItsKeys needs KV_WARM_KEYS with "e2e/warm/*".
+func TestANewInstanceWarmsItsKeys(t *testing.T) {
 	needsHost(t)
 	if !strings.Contains(os.Getenv("KV_WARM_KEYS"), "e2e/warm/*") || !site.caches {
-		t.Skip("KV_WARM_KEYS does not hold e2e/warm/*")
+		t.Skip("KV_WARM_KEYS does not contain e2e/warm/*")
 	}
 	prefix := newPrefixUnder(t, "e2e/warm/")
-	large := `["` + strings.Repeat("x", 100_000) + `"]` // what is large is kept until it changes
+	large := `["` + strings.Repeat("x", 100_000) + `"]` // large values stay cached until they change
 	upsert(t, prefix+"k", large)
 	for _, read := range []struct{ function, address, other string }{
 		{"kv-get", getPath + params("key", prefix+"k"), getPath + params("key", "e2e/none")},
@@ -206,7 +206,7 @@ func TestANewInstanceKnowsWhatItWasToldToWarm(t *testing.T) {
 		_, err := control(http.MethodPost, "restart?function="+read.function)
 		require.NoError(t, err)
 		warm := map[string]bool{}
-		require.Eventually(t, func() bool { // until every new instance has something in memory, asking for something else
+		require.Eventually(t, func() bool { // request another entry until every new instance has a cache
 			a := call(t, http.MethodGet, read.other)
 			if !strings.Contains(a.header.Get("X-KV-Cache-Stats"), "entries=0") {
 				warm[a.header.Get("X-KV-Instance")] = true
@@ -215,15 +215,15 @@ func TestANewInstanceKnowsWhatItWasToldToWarm(t *testing.T) {
 		}, 10*time.Second, 10*time.Millisecond, "instances of %s that warmed up", read.function)
 		for range warm {
 			a := call(t, http.MethodGet, read.address)
-			require.Contains(t, []string{"hit", "revalidated"}, a.header.Get("X-KV-Cache"), "the first answer of %s", read.function)
+			require.Contains(t, []string{"hit", "revalidated"}, a.header.Get("X-KV-Cache"), "the first response of %s", read.function)
 			require.Contains(t, string(a.body), large)
 		}
 	}
 }
 
-// TestAnEntryIsFoundAtOnceWhereThereWasNone: a program looks whether there is an entry, writes it, and looks again, without a word to the
-// cache. So nothing that was not found is remembered, unless the site asked for a staleness itself.
-func TestAnEntryIsFoundAtOnceWhereThereWasNone(t *testing.T) {
+// TestANewEntryIsFoundAtOnce: a program that finds no entry, writes it and reads again must find it, even
+// without X-KV-After. The cache therefore keeps no misses, unless the site sets a staleness.
+func TestANewEntryIsFoundAtOnce(t *testing.T) {
 	if os.Getenv("KV_CACHE_MAX_STALE") != "" {
 		t.Skip("KV_CACHE_MAX_STALE is set")
 	}
@@ -231,14 +231,14 @@ func TestAnEntryIsFoundAtOnceWhereThereWasNone(t *testing.T) {
 	prefix := newPrefix(t)
 	for i := range 10 {
 		key := fmt.Sprint(prefix, i)
-		for range 4 { // each of two instances
+		for range 4 { // reach both instances
 			require.Equal(t, http.StatusNotFound, call(t, http.MethodGet, getPath+params("key", key)).status)
 			if site.caches {
 				require.Contains(t, string(call(t, http.MethodGet, queryPath+params("prefix", key)).body), `"results":[]`)
 			}
 		}
 		upsert(t, key, `{"n":1}`)
-		for range 4 { // each of two instances
+		for range 4 { // reach both instances
 			call(t, http.MethodGet, getPath+params("key", key)).is(t, http.StatusOK, `{"key":`+quote(key)+`,"value":{"n":1},"exists":true,"timestamp":"now"}`)
 			if site.caches {
 				require.Equal(t, 1, readCount(t, queryPath+params("prefix", key, "select", "value.n")))

@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Where the functions answer. The rewrites of netlify.toml lead to the same places.
+// Addresses of the functions. The rewrites in netlify.toml lead to the same functions.
 const (
 	upsertPath = "/.netlify/functions/kv-upsert"
 	listPath   = "/.netlify/functions/kv-list"
@@ -33,7 +33,7 @@ const (
 	deletePath = "/.netlify/functions/kv-delete"
 )
 
-// client keeps enough idle connections for the busiest test.
+// client keeps enough idle connections for the most concurrent test.
 var client = &http.Client{
 	Timeout: time.Minute,
 	Transport: &http.Transport{
@@ -45,15 +45,15 @@ var client = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// answer is one whole response.
-type answer struct {
+// response is a response with its body.
+type response struct {
 	request string
 	status  int
 	header  http.Header
 	body    []byte
 }
 
-func (a *answer) String() string {
+func (a *response) String() string {
 	body := a.body
 	if len(body) > 1000 {
 		body = append(slices.Clone(body[:1000]), "…"...)
@@ -75,22 +75,22 @@ func header(name, value string) option {
 	return func(r *http.Request) { r.Header.Set(name, value) }
 }
 
-// noToken sends the request without the token of the environment.
+// noToken sends a request without the environment's token.
 func noToken(r *http.Request) { r.Header.Del("Authorization") }
 
-// fresh asks for an answer straight from the database.
+// fresh bypasses the cache.
 var fresh = header("Cache-Control", "no-cache")
 
-// exchange is roundTrip for tests: it refuses when the run was stopped, so that they end.
-func exchange(method, path string, options ...option) (*answer, error) {
+// exchange is roundTrip for tests: once the run is stopped it refuses, so that the tests end.
+func exchange(method, path string, options ...option) (*response, error) {
 	if run.stop.reason() != "" {
 		return nil, errStopped
 	}
 	return roundTrip(method, path, options...)
 }
 
-// roundTrip sends one request and reads the whole answer. The path goes out exactly as it is written, odd escapes included.
-func roundTrip(method, path string, options ...option) (*answer, error) {
+// roundTrip sends a request and reads the response. The path is sent exactly as given, including odd escapes.
+func roundTrip(method, path string, options ...option) (*response, error) {
 	req, err := http.NewRequest(method, site.baseURL, nil)
 	if err != nil {
 		return nil, err
@@ -112,13 +112,13 @@ func roundTrip(method, path string, options ...option) (*answer, error) {
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	if err != nil {
-		return nil, fmt.Errorf("%s %.300s: the answer broke off after %d bytes: %w", method, path, len(text), err)
+		return nil, fmt.Errorf("%s %.300s: the response ended early, after %d bytes: %w", method, path, len(text), err)
 	}
-	return &answer{request: method + " " + path, status: res.StatusCode, header: res.Header, body: text}, nil
+	return &response{request: method + " " + path, status: res.StatusCode, header: res.Header, body: text}, nil
 }
 
-// send is exchange for goroutines: it also says when the answer breaks a promise that every answer has to keep.
-func send(method, path string, options ...option) (*answer, error) {
+// send is exchange for goroutines: it also returns an error if the response breaks a promise that holds for all.
+func send(method, path string, options ...option) (*response, error) {
 	a, err := exchange(method, path, options...)
 	if err != nil {
 		return nil, err
@@ -126,8 +126,8 @@ func send(method, path string, options ...option) (*answer, error) {
 	return a, a.keepsPromises()
 }
 
-// call is send for the test itself, which ends when a promise is broken.
-func call(t testing.TB, method, path string, options ...option) *answer {
+// call is send for the test itself, which fails if a promise is broken.
+func call(t testing.TB, method, path string, options ...option) *response {
 	t.Helper()
 	skipIfStopped(t)
 	a, err := send(method, path, options...)
@@ -143,14 +143,14 @@ var codes = map[int][]string{
 
 var (
 	timestampForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
-	// variables are named where one is missing, and nowhere else.
+	// variables matches names of variables, which only an error about a missing one may contain.
 	variables = regexp.MustCompile(`SUPABASE_|KV_API_TOKEN|KV_READ_TOKEN|NETLIFY_`)
-	// leaks matches what an error must never tell a caller.
+	// leaks matches what an error must never contain.
 	leaks = regexp.MustCompile(`(?i)goroutine |panic|\.go:\d|PGRST|SQLSTATE|\bservice_role\b|127\.0\.0\.1|localhost|/rest/v1|\bselect .+ from\b|kv_store`)
 )
 
-// keepsPromises checks what holds for every response of every function, errors included.
-func (a *answer) keepsPromises() error {
+// keepsPromises checks what must hold for every response of every function, including errors.
+func (a *response) keepsPromises() error {
 	var problems []string
 	wrong := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 
@@ -163,7 +163,7 @@ func (a *answer) keepsPromises() error {
 	preflight, head := strings.HasPrefix(a.request, http.MethodOptions), strings.HasPrefix(a.request, http.MethodHead)
 	exposed := strings.ToLower(strings.Join(a.header.Values("Access-Control-Expose-Headers"), ","))
 	for name := range a.header {
-		own := name == "Etag" && !preflight || strings.HasPrefix(name, "X-Kv-") && name != "X-Kv-Instance" // that one is the local host's
+		own := name == "Etag" && !preflight || strings.HasPrefix(name, "X-Kv-") && name != "X-Kv-Instance" // the local host adds that one
 		if own && !slices.Contains(regexp.MustCompile(`\s*,\s*`).Split(exposed, -1), strings.ToLower(name)) {
 			wrong("Access-Control-Expose-Headers must name %s, got %q", name, exposed)
 		}
@@ -173,7 +173,7 @@ func (a *answer) keepsPromises() error {
 		if len(a.body) != 0 {
 			wrong("the body must be empty")
 		}
-	case a.status == http.StatusOK && strings.HasPrefix(a.header.Get("Content-Disposition"), "attachment"): // an export is no JSON
+	case a.status == http.StatusOK && strings.HasPrefix(a.header.Get("Content-Disposition"), "attachment"): // an export is not JSON
 	default:
 		if got, _, _ := strings.Cut(a.header.Get("Content-Type"), ";"); got != "application/json" {
 			wrong("Content-Type must be application/json, got %q", got)
@@ -185,17 +185,17 @@ func (a *answer) keepsPromises() error {
 			problems = append(problems, a.errorProblems()...)
 		}
 	}
-	for _, name := range a.tells() {
-		wrong("an answer must not hold what %s says", name)
+	for _, name := range a.leakedSecrets() {
+		wrong("a response must not contain the value of %s", name)
 	}
 	if problems == nil {
 		return nil
 	}
-	return fmt.Errorf("%v\nwhich breaks what every answer promises:\n- %s", a, strings.Join(problems, "\n- "))
+	return fmt.Errorf("%v\nwhich breaks a promise that holds for every response:\n- %s", a, strings.Join(problems, "\n- "))
 }
 
-// secrets are what the environment of the functions and of their database holds and no answer may: text by name. Short ones,
-// as tokens of tests are, could be part of any text.
+// secrets returns the secrets of the functions and of their database by name. No response may contain one. Short ones,
+// such as tokens of tests, are left out: they could be part of any text.
 var secrets = func() map[string]string {
 	found := map[string]string{}
 	keep := func(name, text string) {
@@ -221,10 +221,10 @@ var secrets = func() map[string]string {
 	return found
 }()
 
-// tells names the secrets that an answer holds.
-func (a *answer) tells() (told []string) {
+// leakedSecrets returns the names of the secrets that a response contains.
+func (a *response) leakedSecrets() (told []string) {
 	var text bytes.Buffer
-	_ = a.header.Write(&text) // to memory
+	_ = a.header.Write(&text) // a buffer never fails
 	text.Write(a.body)
 	for name, secret := range secrets {
 		if bytes.Contains(text.Bytes(), []byte(secret)) {
@@ -234,13 +234,13 @@ func (a *answer) tells() (told []string) {
 	return told
 }
 
-func (a *answer) errorProblems() (problems []string) {
+func (a *response) errorProblems() (problems []string) {
 	var e struct{ Error, Code, Timestamp string }
 	if err := json.Unmarshal(a.body, &e); err != nil {
 		return []string{"an error must be an object with error, code and timestamp: " + err.Error()}
 	}
 	if e.Error == "" {
-		problems = append(problems, "an error must say what was wrong in `error`")
+		problems = append(problems, "an error must have a message in `error`")
 	}
 	if !slices.Contains(codes[a.status], e.Code) {
 		problems = append(problems, fmt.Sprintf("the code of a %d must be one of %q, got %q", a.status, codes[a.status], e.Code))
@@ -257,7 +257,7 @@ func (a *answer) errorProblems() (problems []string) {
 	return problems
 }
 
-// checkTimestamp wants the form of toISOString, and a time near this machine's.
+// checkTimestamp requires the form of toISOString and a time near this machine's clock.
 func checkTimestamp(text string) error {
 	if !timestampForm.MatchString(text) {
 		return fmt.Errorf("a timestamp must look like 2026-11-23T07:00:00.000Z, got %q", text)
@@ -272,23 +272,23 @@ func checkTimestamp(text string) error {
 	return nil
 }
 
-// fields splits the answer's object into its fields, each value as the bytes that were sent.
-func (a *answer) fields(t testing.TB) map[string]json.RawMessage {
+// fields returns the fields of the response's object, each value with the bytes that were sent.
+func (a *response) fields(t testing.TB) map[string]json.RawMessage {
 	t.Helper()
 	var fields map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal(a.body, &fields), "%v", a)
 	return fields
 }
 
-// is wants the whole answer: the status, and a body with exactly the fields of want. "value" and what is in "data" are
-// compared as bytes, everything else as JSON. "timestamp":"now" stands for a well-formed current time.
-func (a *answer) is(t testing.TB, status int, want string) {
+// is requires the status, and a body with exactly the fields of want. It compares "value" and the values in "data" as
+// bytes, everything else as JSON. "timestamp":"now" stands for a well-formed current time.
+func (a *response) is(t testing.TB, status int, want string) {
 	t.Helper()
 	require.Equal(t, status, a.status, "%v", a)
 	var wanted map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal([]byte(want), &wanted), "the expectation of this test is not JSON: %.300s", want)
 	got := a.fields(t)
-	require.ElementsMatch(t, names(wanted), names(got), "fields of the answer\n%v", a)
+	require.ElementsMatch(t, names(wanted), names(got), "fields of the response\n%v", a)
 	for name, wantField := range wanted {
 		switch gotField := got[name]; name {
 		case "value":
@@ -311,8 +311,8 @@ func (a *answer) is(t testing.TB, status int, want string) {
 	}
 }
 
-// isError wants an error of this status whose sentence holds every one of words.
-func (a *answer) isError(t testing.TB, status int, words ...string) {
+// isError requires an error of this status whose message contains each of words.
+func (a *response) isError(t testing.TB, status int, words ...string) {
 	t.Helper()
 	require.Equal(t, status, a.status, "%v", a)
 	require.NoError(t, a.keepsPromises())
@@ -321,21 +321,21 @@ func (a *answer) isError(t testing.TB, status int, words ...string) {
 	}
 }
 
-// isExactError wants the exact text of an error that shipped clients know.
-func (a *answer) isExactError(t testing.TB, status int, text string) {
+// isExactError requires the exact message of an error that existing clients depend on.
+func (a *response) isExactError(t testing.TB, status int, text string) {
 	t.Helper()
 	a.isError(t, status)
 	require.Equal(t, text, a.errorText(t))
 }
 
-func (a *answer) errorText(t testing.TB) string {
+func (a *response) errorText(t testing.TB) string {
 	t.Helper()
 	var text string
 	require.NoError(t, json.Unmarshal(a.fields(t)["error"], &text), "%v", a)
 	return text
 }
 
-// names lists the keys of a map, never nil.
+// names returns the keys of a map, never nil.
 func names[V any](m map[string]V) []string {
 	list := make([]string, 0, len(m))
 	for name := range m {
@@ -345,7 +345,7 @@ func names[V any](m map[string]V) []string {
 	return list
 }
 
-// sameBytes compares long texts without printing megabytes.
+// sameBytes compares texts without printing megabytes.
 func sameBytes(t testing.TB, want, got []byte, what string) {
 	t.Helper()
 	if bytes.Equal(want, got) {
@@ -360,7 +360,7 @@ func sameBytes(t testing.TB, want, got []byte, what string) {
 		what, len(got), len(want), at, near(want), near(got))
 }
 
-// sameJSON compares JSON texts, numbers by their spelling.
+// sameJSON compares JSON texts, and numbers as they are written.
 func sameJSON(t testing.TB, want, got string, message string, args ...any) {
 	t.Helper()
 	decode := func(text string) (v any) {
@@ -372,7 +372,7 @@ func sameJSON(t testing.TB, want, got string, message string, args ...any) {
 	require.Equal(t, decode(want), decode(got), append([]any{message}, args...)...)
 }
 
-// quote spells a string as JSON, with nothing escaped that need not be.
+// quote writes a string as JSON with as few escapes as possible.
 func quote(text string) string {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
@@ -391,15 +391,15 @@ func quoteAll(texts []string) string {
 	return "[" + strings.Join(quoted, ",") + "]"
 }
 
-// index is one element of the indexes of an upsert. A member that is a number is made by numeric.
+// index is one element of an upsert's indexes. numeric makes a member that is a number.
 type index struct{ key, member string }
 
-// numeric is a member that is a number: its spelling behind a character that no member can have.
-func numeric(spelling string) string { return "\x00" + spelling }
+// numeric makes a member that is a number: its text after a character that no member can contain.
+func numeric(text string) string { return "\x00" + text }
 
 func (x index) String() string { return x.key + ":" + strings.TrimPrefix(x.member, "\x00") }
 
-// memberJSON is a member as it is sent, and as its index entry has it.
+// memberJSON returns a member as it is sent, and as its index entry has it.
 func memberJSON(member string) string {
 	if spelling, ok := strings.CutPrefix(member, "\x00"); ok {
 		return spelling
@@ -427,31 +427,31 @@ func tryUpsert(key, value string, indexes ...index) error {
 	return err
 }
 
-// upsert writes an entry. Without indexes its indexes stay as they are.
-func upsert(t testing.TB, key, value string, indexes ...index) *answer {
+// upsert writes an entry. Without indexes, the entry keeps those that it has.
+func upsert(t testing.TB, key, value string, indexes ...index) *response {
 	t.Helper()
 	a := call(t, http.MethodPost, upsertPath, body(upsertBody(key, value, indexes...)))
 	if !keepable(key) || slices.ContainsFunc(indexes, func(ix index) bool { return !keepable(ix.key) }) {
 		a.isError(t, http.StatusBadRequest, "Netlify Blobs")
-		t.Skip("Netlify Blobs cannot keep a key of this test, which is refused")
+		t.Skip("Netlify Blobs refuses a key of this test")
 	}
 	a.is(t, http.StatusOK, `{"ok":true,"key":`+quote(key)+`,"timestamp":"now"}`)
 	return a
 }
 
-// get reads a key straight from the database.
-func get(t testing.TB, key string) *answer {
+// get reads a key from the database, not from the cache.
+func get(t testing.TB, key string) *response {
 	t.Helper()
 	return call(t, http.MethodGet, getPath+"?key="+url.QueryEscape(key), fresh)
 }
 
-// holds wants key to have exactly this value, as bytes.
+// holds requires that the key has exactly this value, as bytes.
 func holds(t testing.TB, key, value string) {
 	t.Helper()
 	get(t, key).is(t, http.StatusOK, `{"key":`+quote(key)+`,"value":`+value+`,"exists":true,"timestamp":"now"}`)
 }
 
-// holdsJSON wants key to have this value, however it is spaced.
+// holdsJSON requires that the key has this value, whatever its spacing.
 func holdsJSON(t testing.TB, key, value string) {
 	t.Helper()
 	a := get(t, key)
@@ -459,7 +459,7 @@ func holdsJSON(t testing.TB, key, value string) {
 	sameJSON(t, value, string(a.fields(t)["value"]), "value of %q", key)
 }
 
-// absent wants key to hold nothing.
+// absent requires that the key has no entry.
 func absent(t testing.TB, key string) {
 	t.Helper()
 	a := get(t, key)
@@ -469,14 +469,14 @@ func absent(t testing.TB, key string) {
 	require.Equal(t, "false", string(fields["exists"]), "%v", a)
 }
 
-// remove deletes a key and wants the answer to say whether it was there.
+// remove deletes a key and requires that the response reports whether it existed.
 func remove(t testing.TB, key string, wasThere bool) {
 	t.Helper()
 	call(t, http.MethodDelete, deletePath+"?key="+url.QueryEscape(key)).
 		is(t, http.StatusOK, fmt.Sprintf(`{"ok":true,"key":%s,"deleted":%t,"timestamp":"now"}`, quote(key), wasThere))
 }
 
-// params spells query parameters given as name, value, name, value, ….
+// params encodes query parameters given as name, value, name, value, ….
 func params(pairs ...string) string {
 	var b strings.Builder
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -486,12 +486,12 @@ func params(pairs ...string) string {
 	return b.String()
 }
 
-func list(t testing.TB, pairs ...string) *answer {
+func list(t testing.TB, pairs ...string) *response {
 	t.Helper()
 	return call(t, http.MethodGet, listPath+params(pairs...))
 }
 
-// page is what a list answered.
+// page is a list's response.
 type page struct {
 	Keys       []string
 	Count      int
@@ -503,13 +503,14 @@ type page struct {
 	}
 }
 
-// page wants a well-formed list: a count that fits, keys even when there are none, and a cursor exactly when more follows.
-func (a *answer) page(t testing.TB) page {
+// page requires a well-formed list: a correct count, a list of keys even if it is empty, and a cursor exactly if more
+// keys follow.
+func (a *response) page(t testing.TB) page {
 	t.Helper()
 	p, err := a.decodePage()
 	require.NoError(t, err)
 	require.NotNil(t, p.Keys, "keys must be an array even when it is empty: %v", a)
-	require.Len(t, p.Keys, p.Count, "count must be the number of keys in the answer")
+	require.Len(t, p.Keys, p.Count, "count must be the number of keys in the response")
 	if p.Pagination != nil {
 		require.Equal(t, p.Pagination.HasMore, p.Pagination.NextCursor != nil, "nextCursor must be null exactly when nothing follows: %v", a)
 		require.NotNil(t, p.Pagination.Offset, "pagination must name the offset: %v", a)
@@ -517,7 +518,7 @@ func (a *answer) page(t testing.TB) page {
 	return p
 }
 
-func (a *answer) decodePage() (p page, err error) {
+func (a *response) decodePage() (p page, err error) {
 	if a.status != http.StatusOK {
 		return p, errors.New(a.String())
 	}
@@ -533,29 +534,30 @@ func keys(t testing.TB, pairs ...string) []string {
 	return list(t, pairs...).page(t).Keys
 }
 
-// walk follows the cursor to the end and returns every key in the order it came. Each page is shown to visit, if given.
+// walk follows the cursor to the end and returns all keys in their order. It passes each page to visit, if that is
+// given.
 func walk(t testing.TB, visit func(page), pairs ...string) []string {
 	t.Helper()
 	all := []string{}
 	cursor := ""
 	for pages := 0; ; pages++ {
-		require.Less(t, pages, 10_000, "the cursor does not come to an end")
+		require.Less(t, pages, 10_000, "the cursor never ends")
 		p := list(t, append(slices.Clone(pairs), "cursor", cursor)...).page(t)
 		all = append(all, p.Keys...)
 		if visit != nil {
 			visit(p)
 		}
-		require.NotNil(t, p.Pagination, "a paged answer must have pagination")
+		require.NotNil(t, p.Pagination, "a paged response must have pagination")
 		if !p.Pagination.HasMore {
 			return all
 		}
-		require.NotEmpty(t, p.Keys, "a page that is not the last must hold something, or a caller walks for ever")
+		require.NotEmpty(t, p.Keys, "only the last page may be empty, or callers never end")
 		require.NotEqual(t, cursor, *p.Pagination.NextCursor, "the cursor does not move")
 		cursor = *p.Pagination.NextCursor
 	}
 }
 
-// prefixed puts the prefix before each of keys that can be stored and sorts them by their UTF-8 bytes.
+// prefixed adds the prefix to each of the keys that can be stored, and sorts them by their UTF-8 bytes.
 func prefixed(prefix string, keys ...string) []string {
 	all := make([]string, 0, len(keys))
 	for _, key := range keys {
@@ -573,7 +575,7 @@ func random() string {
 	return hex.EncodeToString(b)
 }
 
-// inParallel runs do for 0 … n-1 in so many goroutines and returns the first error.
+// inParallel runs do for 0 … n-1 in a number of goroutines and returns the first error.
 func inParallel(workers, n int, do func(i int) error) error {
 	var (
 		wg    sync.WaitGroup
@@ -602,7 +604,7 @@ func inParallel(workers, n int, do func(i int) error) error {
 	return first
 }
 
-// cleanupContext outlives the test's own context, which has ended by the time of its cleanups.
+// cleanupContext outlives the test's own context, which ends before the cleanups run.
 func cleanupContext(t testing.TB) context.Context {
 	return context.WithoutCancel(t.Context())
 }

@@ -23,7 +23,7 @@ func TestFiftyUpsertsToOneKey(t *testing.T) {
 	require.Equal(t, []string{key, prefix + "i"}[:1], keys(t, "prefix", key))
 	var value struct{ N, Again *int }
 	require.NoError(t, json.Unmarshal(get(t, key).fields(t)["value"], &value))
-	require.Equal(t, value.N, value.Again, "the value is that of one of them, whole")
+	require.Equal(t, value.N, value.Again, "the value is from one upsert")
 
 	var members []string
 	require.NoError(t, json.Unmarshal(get(t, prefix+"i").fields(t)["value"], &members))
@@ -40,7 +40,7 @@ func TestFiftyMembersToOneIndex(t *testing.T) {
 	for round := range 3 {
 		prefix := newPrefix(t)
 		if round == 1 {
-			upsert(t, prefix+"i", `["before"]`) // a plain entry that all of them find
+			upsert(t, prefix+"i", `["before"]`) // a plain entry that exists before all upserts
 		}
 		require.NoError(t, inParallel(50, 50, func(i int) error {
 			return tryUpsert(fmt.Sprintf("%sk%02d", prefix, i), `[]`, index{prefix + "i", fmt.Sprintf("m%02d", i)})
@@ -48,7 +48,7 @@ func TestFiftyMembersToOneIndex(t *testing.T) {
 		var members, want []string
 		require.NoError(t, json.Unmarshal(get(t, prefix+"i").fields(t)["value"], &members))
 		if round == 1 {
-			require.Equal(t, "before", members[0], "the array that was there comes first")
+			require.Equal(t, "before", members[0], "the existing array comes first")
 			members = members[1:]
 		}
 		slices.Sort(members)
@@ -60,8 +60,8 @@ func TestFiftyMembersToOneIndex(t *testing.T) {
 	}
 }
 
-// TestUpsertsThatCrossEachOther: entries that are each other's indexes, named in every order, deadlock nobody.
-func TestUpsertsThatCrossEachOther(t *testing.T) {
+// TestCrossingUpsertsDoNotDeadlock writes entries that are each other's indexes, named in every order.
+func TestCrossingUpsertsDoNotDeadlock(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	names := []string{"a", "b", "c", "d"}
@@ -83,7 +83,7 @@ func TestUpsertsThatCrossEachOther(t *testing.T) {
 	}))
 }
 
-// TestCreateAndDeleteAtOnce: whatever the order was, what is left is whole.
+// TestCreateAndDeleteAtOnce: in any order, an entry and its indexes stay consistent.
 func TestCreateAndDeleteAtOnce(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -112,7 +112,7 @@ func TestThousandMixedOperations(t *testing.T) {
 	require.NoError(t, inParallel(workers, n, func(i int) error {
 		key := fmt.Sprintf("%s%02d", prefix, i*31%40)
 		var (
-			a      *answer
+			a      *response
 			err    error
 			wanted = []int{http.StatusOK}
 		)
@@ -139,7 +139,7 @@ func TestThousandMixedOperations(t *testing.T) {
 	took := time.Since(start)
 	t.Logf("%d mixed operations by %d callers took %s", n, workers, took.Round(time.Millisecond))
 	if site.hostURL != "" {
-		require.Less(t, took, time.Minute, "the promise is 10 s, which make bench measures; what takes this long is stuck")
+		require.Less(t, took, time.Minute, "make bench measures the promised 10 s; more than a minute means that something is stuck")
 	}
 	for i := range 40 {
 		key := fmt.Sprintf("%s%02d", prefix, i)

@@ -10,26 +10,26 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// relations lists what the schema made of one kind: tables, or tables with a certain column.
+// relations returns the tables that a query of the catalog finds.
 func relations(t *testing.T, db *pgx.Conn, query string) []string {
 	t.Helper()
 	rows, err := db.Query(t.Context(), query)
 	require.NoError(t, err)
 	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)
-	require.NotEmpty(t, found, "the schema has changed: this test finds nothing to look at")
+	require.NotEmpty(t, found, "the schema has changed: this test finds no tables")
 	return found
 }
 
 const (
 	tablesQuery = `select format('%I.%I', schemaname, tablename) from pg_tables where schemaname = 'kv' or schemaname = 'public' and tablename like 'kv\_%' order by 1`
-	// Those that get a member when an entry gets an index.
+	// The tables that get a member when an entry gets an index.
 	memberTablesQuery = `select format('%I.%I', table_schema, table_name) from information_schema.columns
 		where table_schema = 'kv' and column_name = 'member' order by 1`
 )
 
-// TestFailureInTheMiddleLeavesNothing makes the database fail at one member, when the entry and other indexes are written
-// already, and looks for traces of the upsert everywhere.
+// TestFailureInTheMiddleLeavesNothing makes the database fail at one member, after the entry and other indexes are
+// written. No table may then have anything of the upsert.
 func TestFailureInTheMiddleLeavesNothing(t *testing.T) {
 	db := database(t)
 	tables := relations(t, db, tablesQuery)
@@ -54,7 +54,7 @@ func TestFailureInTheMiddleLeavesNothing(t *testing.T) {
 				a := post(t, upsertPath, upsertBody(key, `{"new":true}`,
 					index{prefix + "a", "m"}, index{prefix + "z", "m"}, index{prefix + "i", name}, index{prefix + "i", "zz"}))
 				require.GreaterOrEqual(t, a.status, 500, "%v", a)
-				require.NotContains(t, string(a.body), "no room for this member", "what the database says is not for callers")
+				require.NotContains(t, string(a.body), "no room for this member", "callers must not see the database's message")
 			}
 
 			t.Run("Create", func(t *testing.T) {
@@ -86,7 +86,8 @@ func TestFailureInTheMiddleLeavesNothing(t *testing.T) {
 	}
 }
 
-// heavy is where the tests below put what would take too long over HTTP. What an aborted run left there goes first.
+// heavy returns a connection and a prefix for entries that would take too long to write over HTTP. It first removes
+// entries of an aborted run.
 func heavy(t *testing.T) (db *pgx.Conn, prefix string) {
 	t.Helper()
 	db = database(t)
@@ -99,13 +100,14 @@ func heavy(t *testing.T) (db *pgx.Conn, prefix string) {
 	return db, "e2e-heavy/" + random() + "/"
 }
 
-// TestManyLargeValues: a list that cannot be sent is refused at once, not when memory runs out. E2E_MEGABYTES says how many values
-// of 1 MB there are.
+// TestManyLargeValues: a list that cannot be sent is refused at once, not when memory runs out. E2E_MEGABYTES sets the
+// number of values of 1 MB.
 func TestManyLargeValues(t *testing.T) {
 	db, prefix := heavy(t)
 	n := setting(t, "E2E_MEGABYTES", 40)
 	start := time.Now()
-	// Noise, since a text that Postgres can compress takes it longer to write; and \u0000, which keeps it out of jsonb.
+	// Random text, because Postgres writes compressible text more slowly, and \u0000, which keeps the value out of
+	// jsonb.
 	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
 		select $1 || lpad(i::text, 4, '0'), ('["\u0000' || t.noise || i || '"]')::json
 		from (select string_agg(translate(encode(sha512(random()::text::bytea), 'base64'), E'\n', ''), '') as noise
@@ -135,7 +137,7 @@ func TestManyLargeValues(t *testing.T) {
 			start := time.Now()
 			p := list(t, append(query, "prefix", prefix, "includeValues", "true")...).page(t)
 			require.True(t, p.Pagination.HasMore)
-			require.Greater(t, p.Count, 1, "a page holds as much as fits")
+			require.Greater(t, p.Count, 1, "a page has as many entries as fit")
 			require.Less(t, p.Count, 7)
 			require.Len(t, p.Data, p.Count)
 			require.Less(t, time.Since(start), 15*time.Second)
@@ -153,7 +155,7 @@ func TestManyLargeValues(t *testing.T) {
 	})
 }
 
-// TestKeysOfTenMegabytes: keys alone can be too many for one answer.
+// TestKeysOfTenMegabytes: keys alone can be too many for one response.
 func TestKeysOfTenMegabytes(t *testing.T) {
 	db, prefix := heavy(t)
 	const n = 9000
@@ -182,7 +184,7 @@ func TestKeysOfTenMegabytes(t *testing.T) {
 	}
 }
 
-// TestValuesThatCannotBeSent: rows written with SQL may be larger than any answer.
+// TestValuesThatCannotBeSent: rows written with SQL may be larger than any response.
 func TestValuesThatCannotBeSent(t *testing.T) {
 	db, prefix := heavy(t)
 	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
@@ -193,14 +195,14 @@ func TestValuesThatCannotBeSent(t *testing.T) {
 	list(t, "prefix", prefix, "includeValues", "true").isError(t, http.StatusRequestEntityTooLarge)
 	list(t, "prefix", prefix+"b", "includeValues", "true", "limit", "1").isError(t, http.StatusRequestEntityTooLarge)
 	p := list(t, "prefix", prefix, "includeValues", "true", "limit", "3").page(t)
-	require.Equal(t, []string{prefix + "a"}, p.Keys, "the page ends before what does not fit")
+	require.Equal(t, []string{prefix + "a"}, p.Keys, "the page ends before the entry that does not fit")
 	require.True(t, p.Pagination.HasMore)
-	require.Equal(t, prefixed(prefix, "a", "b", "c"), keys(t, "prefix", prefix), "keys can be listed all the same")
+	require.Equal(t, prefixed(prefix, "a", "b", "c"), keys(t, "prefix", prefix), "the keys can still be listed")
 	remove(t, prefix+"b", true)
 }
 
-// TestEscapingCounts: the platform's 6 MB are counted after the answer was escaped as a JSON string, which doubles quotes and
-// backslashes. An answer is whole, or it is refused; the platform never has to cut in.
+// TestEscapingCounts: the platform's limit of 6 MB applies after the response is escaped as a JSON string, which
+// doubles quotes and backslashes. The function refuses a response over the limit, so that the platform never has to.
 func TestEscapingCounts(t *testing.T) {
 	needsHost(t)
 	db, prefix := heavy(t)
@@ -208,7 +210,7 @@ func TestEscapingCounts(t *testing.T) {
 		select $1 || lpad(i::text, 3, '0'), ('["' || repeat('\"', 24000) || '"]')::json from generate_series(1, 200) as i`, prefix)
 	require.NoError(t, err)
 	for _, n := range []int{60, 90, 95, 100, 130} {
-		// Lists of growing size, each under a prefix of its own, cross every limit there may be.
+		// Lists of growing size, each under a separate prefix, cross every possible limit.
 		_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
 			select $1 || 'n' || $2::text || '/' || i::text, ('["' || repeat('\"', 24000) || '"]')::json from generate_series(1, $2::int) as i`, prefix, n)
 		require.NoError(t, err)
@@ -224,8 +226,8 @@ func TestEscapingCounts(t *testing.T) {
 	require.Len(t, walk(t, nil, "prefix", prefix+"1", "includeValues", "true", "limit", "1000"), 100)
 }
 
-// TestIndexesOfNewEntriesAreFast: entries that came after the database last took statistics look like none to its planner.
-// Finding them by index must not cost their number squared.
+// TestIndexesOfNewEntriesAreFast: Postgres' planner expects no entries where all are newer than its statistics.
+// Finding them by index must not take quadratic time.
 func TestIndexesOfNewEntriesAreFast(t *testing.T) {
 	needsHost(t)
 	db, prefix := heavy(t)

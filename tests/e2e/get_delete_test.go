@@ -14,9 +14,9 @@ func TestGetForms(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	for _, row := range []struct {
-		name, key string // the key that is stored …
-		path      string // … and how a caller asks for it; PREFIX stands for the prefix, ESCAPED for it with its slashes escaped
-		localOnly bool   // a proxy on the way may tidy such a path
+		name, key string // the stored key
+		path      string // the path that requests it; PREFIX stands for the prefix, ESCAPED for the prefix with escaped slashes
+		localOnly bool   // a proxy may normalize such a path
 	}{
 		{"Query", "plain", getPath + "?key=PREFIXplain", false},
 		{"QueryEscaped", "a/b c", getPath + "?key=ESCAPEDa%2Fb%20c", false},
@@ -110,7 +110,7 @@ func TestGetRefuses(t *testing.T) {
 		for _, path := range []string{getPath + "/%zz", getPath + "/100%", getPath + "/%2", getPath + "?key=%zz", getPath + "?key=100%", "/api/kv/get/%zz"} {
 			a, err := exchange(http.MethodGet, path)
 			require.NoError(t, err)
-			// A server on the way may refuse such a path before any function sees it.
+			// A server in between may refuse such a path before it reaches a function.
 			require.Less(t, a.status, 500, "%v", a)
 			require.NotEqual(t, http.StatusOK, a.status, "%v", a)
 			if a.header.Get("Access-Control-Allow-Origin") != "" {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endpoints are the functions, each with the methods that it takes.
+// endpoints are the functions, each with its methods.
 var endpoints = []struct {
 	name, path, methods string
 	reads               bool
@@ -42,12 +42,12 @@ func TestPreflight(t *testing.T) {
 			require.Equal(t, e.methods, a.header.Get("Access-Control-Allow-Methods"))
 			allowed := regexp.MustCompile(`\s*,\s*`).Split(strings.ToLower(a.header.Get("Access-Control-Allow-Headers")), -1)
 			require.Contains(t, allowed, "content-type")
-			require.Contains(t, allowed, "authorization", "the function understands a bearer token")
-			require.Subset(t, allowed, []string{"traceparent", "tracestate", "baggage", "sentry-trace"}, "tracing adds these to requests by itself")
+			require.Contains(t, allowed, "authorization", "functions accept a bearer token")
+			require.Subset(t, allowed, []string{"traceparent", "tracestate", "baggage", "sentry-trace"}, "tracing libraries add these to requests")
 			require.Equal(t, "7200", a.header.Get("Access-Control-Max-Age"), "browsers need not ask before every request")
 			if e.reads {
-				require.Contains(t, allowed, "x-kv-after", "reads understand X-KV-After")
-				require.Contains(t, allowed, "cache-control", "reads understand Cache-Control: no-cache")
+				require.Contains(t, allowed, "x-kv-after", "reads accept X-KV-After")
+				require.Contains(t, allowed, "cache-control", "reads accept Cache-Control: no-cache")
 			}
 		})
 	}
@@ -69,7 +69,7 @@ func TestOtherMethods(t *testing.T) {
 	}
 }
 
-// TestHEADIsGETWithoutTheBody, for monitors and for whoever only wants to know whether something is there or has changed.
+// TestHEADIsGETWithoutTheBody: monitors use HEAD, and callers that only ask whether an entry exists or has changed.
 func TestHEADIsGETWithoutTheBody(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -101,7 +101,7 @@ func TestHEADIsGETWithoutTheBody(t *testing.T) {
 			for _, name := range []string{"Content-Type", "ETag", "Cache-Control", "X-KV-Cache", "X-KV-Has-More", "Allow"} {
 				require.Equal(t, get.header.Get(name), head.header.Get(name), name)
 			}
-			if site.hostURL != "" { // a server on the way may say nothing
+			if site.hostURL != "" { // a server in between may drop the header
 				require.Equal(t, fmt.Sprint(len(get.body)), head.header.Get("Content-Length"))
 			}
 			if row.status == http.StatusOK {
@@ -113,8 +113,8 @@ func TestHEADIsGETWithoutTheBody(t *testing.T) {
 	holds(t, prefix+"k", `{"text":"é"}`)
 }
 
-// TestAnswersOfThePlatformCanBeRead: a page of another site sees also why it did not reach a function.
-func TestAnswersOfThePlatformCanBeRead(t *testing.T) {
+// TestBrowsersCanReadThePlatformsErrors: a page of another site can also read an error that the platform itself sends.
+func TestBrowsersCanReadThePlatformsErrors(t *testing.T) {
 	needsHost(t)
 	t.Parallel()
 	for path, status := range map[string]int{"/.netlify/functions/kv-none": http.StatusNotFound, "/api/kv/none": http.StatusNotFound} {
@@ -125,7 +125,7 @@ func TestAnswersOfThePlatformCanBeRead(t *testing.T) {
 	}
 }
 
-// TestHeaders looks at the headers of answers that went well; call checks those which every answer must have.
+// TestHeaders checks the headers of successful responses; call checks those that every response must have.
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	key := newPrefix(t) + "k"
@@ -146,7 +146,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// TestReadYourWrites: a reader that sends back what an upsert answered sees that write, whichever instance it meets.
+// TestReadYourWrites: a read with the version of an upsert sees that write, whichever instance answers.
 func TestReadYourWrites(t *testing.T) {
 	t.Parallel()
 	key := newPrefix(t) + "k"
@@ -169,18 +169,18 @@ func TestReadYourWrites(t *testing.T) {
 
 func TestToken(t *testing.T) {
 	t.Parallel()
-	requests := map[string]func(testing.TB, ...option) *answer{
-		"Upsert": func(t testing.TB, o ...option) *answer {
+	requests := map[string]func(testing.TB, ...option) *response{
+		"Upsert": func(t testing.TB, o ...option) *response {
 			return call(t, http.MethodPost, upsertPath, append(o, body(`{}`))...)
 		},
-		"List": func(t testing.TB, o ...option) *answer {
+		"List": func(t testing.TB, o ...option) *response {
 			return call(t, http.MethodGet, listPath+params("prefix", "e2e/none/", "limit", "1"), o...)
 		},
-		"Get": func(t testing.TB, o ...option) *answer { return call(t, http.MethodGet, getPath, o...) },
-		"Delete": func(t testing.TB, o ...option) *answer {
+		"Get": func(t testing.TB, o ...option) *response { return call(t, http.MethodGet, getPath, o...) },
+		"Delete": func(t testing.TB, o ...option) *response {
 			return call(t, http.MethodPost, deletePath, append(o, body(`{}`))...)
 		},
-		"Query": func(t testing.TB, o ...option) *answer {
+		"Query": func(t testing.TB, o ...option) *response {
 			return call(t, http.MethodPost, queryPath, append(o, body(`{"prefix":"e2e/none/"}`))...)
 		},
 	}
@@ -203,12 +203,12 @@ func TestToken(t *testing.T) {
 			for _, almost := range []string{site.apiToken, "Basic " + site.apiToken, "Bearer", "Bearer ", "Bearer " + site.apiToken + "x"} {
 				request(t, header("Authorization", almost)).isError(t, http.StatusUnauthorized)
 			}
-			require.NotEqual(t, http.StatusUnauthorized, request(t).status, "the token of KV_API_TOKEN must be let in")
+			require.NotEqual(t, http.StatusUnauthorized, request(t).status, "the token of KV_API_TOKEN must be accepted")
 		})
 	}
 }
 
-// TestReadToken: KV_READ_TOKEN is good for the reads alone.
+// TestReadToken: KV_READ_TOKEN allows only reads.
 func TestReadToken(t *testing.T) {
 	t.Parallel()
 	token := firstOf(os.Getenv("KV_READ_TOKEN"))

@@ -53,7 +53,7 @@ func TestIndexEntry(t *testing.T) {
 		}
 	})
 	t.Run("IndexesOfIndexEntries", func(t *testing.T) {
-		// An index entry is an entry: it may have indexes itself.
+		// An index entry is an entry, and may itself have indexes.
 		upsert(t, prefix+"meta", `["x"]`, index{prefix + "metameta", "m"})
 		upsert(t, prefix+"d", `[]`, index{prefix + "meta", "y"})
 		holdsJSON(t, prefix+"meta", `["x","y"]`)
@@ -61,12 +61,12 @@ func TestIndexEntry(t *testing.T) {
 	})
 }
 
-// TestNumbersAreMembers: as with the old function, a member may be a number, and the index entry lists it as one.
+// TestNumbersAreMembers: as with the old function, a member may be a number, and the index entry lists it as a number.
 func TestNumbersAreMembers(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	ri := quote(prefix + "ri")
-	put := func(key, indexes string) *answer {
+	put := func(key, indexes string) *response {
 		return call(t, http.MethodPost, upsertPath, body(`{"key":`+quote(prefix+key)+`,"value":{},"indexes":[`+indexes+`]}`))
 	}
 	require.Equal(t, http.StatusOK, put("a", `{"key":`+ri+`,"member":5}`).status)
@@ -95,7 +95,7 @@ func TestNumbersAreMembers(t *testing.T) {
 	require.Contains(t, string(a.body), `{"group":"5","aggregates":[{"op":"count","value":1}]}`)
 }
 
-// TestIndexKeyThatHoldsAnEntry: what a member is added to when a plain entry sits at the index's key.
+// TestIndexKeyThatHoldsAnEntry adds a member to an index whose key has a plain entry.
 func TestIndexKeyThatHoldsAnEntry(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ name, plain, want string }{
@@ -128,12 +128,12 @@ func TestIndexKeyThatHoldsAnEntry(t *testing.T) {
 			upsert(t, prefix+"k2", `[]`, index{prefix + "i", "n"}, index{prefix + "i", "m"})
 			holdsJSON(t, prefix+"i", strings.TrimSuffix(row.want, "]")+`,"n"]`)
 			data := list(t, "prefix", prefix+"i", "includeValues", "true").page(t).Data
-			sameJSON(t, strings.TrimSuffix(row.want, "]")+`,"n"]`, string(data[prefix+"i"]), "as kv-list has it")
+			sameJSON(t, strings.TrimSuffix(row.want, "]")+`,"n"]`, string(data[prefix+"i"]), "kv-list has the same value")
 		})
 	}
 }
 
-// TestReplaceIndexEntry: an index key that is upserted directly holds what was written, and members are added to that.
+// TestReplaceIndexEntry: an upsert of an index key stores its value, and later members are added to that.
 func TestReplaceIndexEntry(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ name, value, then string }{
@@ -170,12 +170,12 @@ func TestDeleteIndexEntry(t *testing.T) {
 	holds(t, prefix+"k", `[1]`)
 }
 
-// TestIndexesOfAnEntry: absent, they stay; present, they become the entry's set.
+// TestIndexesOfAnEntry: an upsert without indexes keeps them; one with indexes replaces them.
 func TestIndexesOfAnEntry(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name, indexes string // I stands for the prefix of the index keys
-		want          string // which of a b c find the entry afterwards; it had a and b before
+		want          string // which of a b c find the entry afterwards; before, it has a and b
 	}{
 		{"AbsentStay", ``, "ab"},
 		{"NullStay", `,"indexes":null`, "ab"},
@@ -229,7 +229,7 @@ func TestIndexesOfAnEntry(t *testing.T) {
 	})
 }
 
-// TestIndexesColumn: for people and tools, the table spells each index once as "<key>:<member>".
+// TestIndexesColumn: for people and tools, the table has each index once as "<key>:<member>".
 func TestIndexesColumn(t *testing.T) {
 	db := database(t)
 	t.Parallel()
@@ -251,7 +251,7 @@ func TestIndexesColumn(t *testing.T) {
 func TestListByIndex(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
-	p := prefix + "x/" // of the entries; the index keys are p + ab, type, …
+	p := prefix + "x/" // prefix of the entries; the index keys are p + ab, type, …
 	upsert(t, p+"1", `[]`, index{prefix + "a:b", "c"}, index{prefix + "type", "doc"}, index{prefix + "state", "open"})
 	upsert(t, p+"2", `[]`, index{prefix + "a", "b:c"}, index{prefix + "type", "doc"})
 	upsert(t, p+"3", `[]`, index{prefix + "a", "b"}, index{prefix + "type", "note"}, index{prefix + "state", "open"})
@@ -308,7 +308,7 @@ func TestListByIndex(t *testing.T) {
 			for _, limit := range []string{"1", "2"} {
 				require.Equal(t, want, append([]string{}, walk(t, nil, append(query, "limit", limit)...)...), "by cursor, %s a page", limit)
 			}
-			require.Equal(t, want, append([]string{}, walk(t, nil, append(query, "limit", "1", "sortBy", "created")...)...), "by time of creation, which is the same order here")
+			require.Equal(t, want, append([]string{}, walk(t, nil, append(query, "limit", "1", "sortBy", "created")...)...), "by creation time, which here gives the same order")
 			slices.Reverse(want)
 			require.Equal(t, want, append([]string{}, walk(t, nil, append(query, "limit", "2", "sortOrder", "desc")...)...), "backwards")
 		})

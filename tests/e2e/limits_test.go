@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pad makes text n bytes long.
+// pad returns text padded to n bytes.
 func pad(text, with string, n int) string {
 	for len(text)+len(with) <= n {
 		text += with
@@ -187,7 +187,7 @@ func TestListParameterLimits(t *testing.T) {
 		{"ErrLimitSpace", "limit=+5", "limit"},
 		{"ErrLimitSpaceBehind", "limit=5%20", "limit"},
 		{"ErrLimitNewline", "limit=5%0A", "limit"},
-		{"ErrLimitOtherDigits", "limit=%D9%A3", "limit"}, // an Arabic three
+		{"ErrLimitOtherDigits", "limit=%D9%A3", "limit"}, // the Arabic digit three
 		{"ErrLimitNull", "limit=5%00", "limit"},
 		{"ErrLimitHuge", "limit=99999999999999999999", "limit"},
 		{"ErrLimitUnderscore", "limit=1_000", "limit"},
@@ -247,7 +247,7 @@ func TestListParameterLimits(t *testing.T) {
 	})
 }
 
-// TestFilterLimit: a filter is as long as an index can be, and no longer.
+// TestFilterLimit: a filter may be as long as an index, but not longer.
 func TestFilterLimit(t *testing.T) {
 	t.Parallel()
 	for _, parameter := range []string{"index", "indexKey"} {

@@ -20,7 +20,7 @@ func TestListIsEmpty(t *testing.T) {
 		is(t, http.StatusOK, `{"keys":[],"count":0,"pagination":{"limit":5,"offset":0,"hasMore":false,"nextCursor":null}}`)
 }
 
-// TestListIncludeValues: only the exact string true counts.
+// TestListIncludeValues: only the exact string true includes values.
 func TestListIncludeValues(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -49,7 +49,7 @@ func TestListIncludeValues(t *testing.T) {
 	}
 }
 
-// TestPrefixIsLiteral: nothing in a prefix has a special meaning.
+// TestPrefixIsLiteral: no character of a prefix has a special meaning.
 func TestPrefixIsLiteral(t *testing.T) {
 	t.Parallel()
 	p := newPrefix(t)
@@ -103,7 +103,7 @@ func TestListWithoutPrefix(t *testing.T) {
 	upsert(t, key, `[1]`)
 	a := list(t)
 	if a.status == http.StatusRequestEntityTooLarge && site.databaseURL == "" {
-		t.Skip("this site holds too many keys to list them all in one answer")
+		t.Skip("this site has too many keys to list them all in one response")
 	}
 	require.Contains(t, a.page(t).Keys, key)
 	require.Contains(t, keys(t, "prefix", "", "index", ""), key, "an empty prefix matches every key")
@@ -112,7 +112,7 @@ func TestListWithoutPrefix(t *testing.T) {
 func TestSort(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
-	// Created as c a e b d; updated last as e b d c a.
+	// Created in the order c a e b d; last updated in the order e b d c a.
 	for _, name := range []string{"c", "a", "e", "b", "d"} {
 		upsert(t, prefix+name, `[1]`)
 	}
@@ -157,7 +157,8 @@ func TestSort(t *testing.T) {
 	}
 }
 
-// TestSortTies: entries of one moment are ordered by key, in the same direction. One SQL statement gives them one moment.
+// TestSortTies: entries with the same time are ordered by key, in the same direction. One SQL statement gives them the
+// same time.
 func TestSortTies(t *testing.T) {
 	db := database(t)
 	t.Parallel()
@@ -176,7 +177,7 @@ func TestSortTies(t *testing.T) {
 	}
 }
 
-// TestCursorSurvives: a cursor stands for a place in the order, not for an entry or a number of entries.
+// TestCursorSurvives: a cursor is a place in the order, not an entry or a number of entries.
 func TestCursorSurvives(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -225,11 +226,11 @@ func TestCursorAfterOddKeys(t *testing.T) {
 	require.Equal(t, reverse, walk(t, nil, "prefix", prefix, "limit", "1", "sortOrder", "desc"))
 }
 
-// TestTwoThousandFiveHundredKeys: more than PostgREST gives at once.
+// TestTwoThousandFiveHundredKeys: more keys than PostgREST returns rows.
 func TestTwoThousandFiveHundredKeys(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
-	indexKey := newPrefix(t) + "parity" // which is not among the keys that are listed
+	indexKey := newPrefix(t) + "parity" // not among the listed keys
 	const n = 2500
 	all := make([]string, n)
 	for i := range all {
@@ -293,7 +294,7 @@ func TestTwoThousandFiveHundredKeys(t *testing.T) {
 					return
 				default:
 				}
-				// Half of them land before the page that is being read, half behind it.
+				// Half of the new keys come before the current page, half after it.
 				if err := tryUpsert(fmt.Sprintf("%s%04d-between", prefix, i*997%n), `[]`); err != nil {
 					done <- err
 					return
@@ -303,6 +304,6 @@ func TestTwoThousandFiveHundredKeys(t *testing.T) {
 		got := slices.DeleteFunc(walk(t, nil, "prefix", prefix, "limit", "50"), func(key string) bool { return strings.HasSuffix(key, "-between") })
 		close(stop)
 		require.NoError(t, <-done)
-		require.Equal(t, all, got, "every entry that was there all the time comes exactly once")
+		require.Equal(t, all, got, "every entry that exists throughout comes exactly once")
 	})
 }

@@ -1,24 +1,25 @@
-// Package e2e tests kv-upsert, kv-list, kv-get, kv-query and kv-delete from outside, over HTTP alone: against the local platform,
-// a deploy preview or a live site. It knows the HTTP contract and nothing of the code behind it.
+// Package e2e tests kv-upsert, kv-list, kv-get, kv-query and kv-delete only over HTTP: against the local platform, a
+// deploy preview or a live site. It knows the HTTP contract, but not the code behind it.
 //
 // Environment:
 //
 //	KV_BASE_URL                the site under test, required
 //	KV_API_TOKEN               sent as a bearer token when set; of several, the first
-//	DATABASE_URL               lets tests look into Postgres, and fill it with what would take too long over HTTP
-//	KV_HOST_URL                the local function host: lets tests restart instances, and holds them to times
+//	DATABASE_URL               lets tests read Postgres, and write what would take too long over HTTP
+//	KV_HOST_URL                the local function host: lets tests restart instances, and enforces time limits
 //	KV_CACHE_MAX_STALE, KV_WARM_KEYS
-//	                           as the functions of the local host have them, so that tests of the cache know what to expect
+//	                           the values of the functions on the local host, which tests of the cache need
 //	SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY, SUPABASE_JWT_SECRET
-//	                           let tests knock at PostgREST; no answer may hold a secret of these
-//	E2E_SMOKE=1                (or -short) only the tests named TestSmoke…: small values and few requests, for `netlify dev`
+//	                           let tests send requests to PostgREST; no response may contain a secret of these
+//	E2E_SMOKE=1                (or -short) only the tests named TestSmoke…: few requests, for `netlify dev`
 //	E2E_QUERIES, E2E_MEGABYTES how many random queries and large values; E2E_SEED repeats the queries of a run
 //	E2E_ONLY                   token, cache or store: only the tests that depend on it (modes_test.go)
-//	E2E_RUN                    the name of the run, as in 20261129T133740-a1; without it one is made up
+//	E2E_RUN                    the name of the run, as in 20261129T133740-a1; the default is a new one
 //
-// Which store answers, whether Netlify Blobs is written, and which requests need a token, the suite asks the site (site_test.go).
-// A test that needs what a site does not offer is skipped and says so. Every test works under a key prefix of its own, within one of
-// the run, and deletes what it wrote; run_test.go removes the rest, however the run ends.
+// The suite finds out from the site which store is the primary, whether Netlify Blobs is written, and which requests
+// need a token (site_test.go). A test is skipped with a reason if the site lacks what it needs. Every test uses a
+// separate key prefix below that of the run and deletes its entries. run_test.go removes the rest, however the run
+// ends.
 package e2e
 
 import (
@@ -35,15 +36,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// site is the deployment under test: what the environment says about it, and what it says itself (discover).
+// site is the deployment under test: settings from the environment, and what discover finds.
 var site = struct {
 	baseURL, apiToken                string
 	databaseURL, hostURL             string
 	supabaseURL, anonKey, serviceKey string
 
-	blobs                           bool // Netlify Blobs answers, else Supabase
-	writesBlobs                     bool // Netlify Blobs is written: because it answers, or is mirrored to
-	caches                          bool // answers are kept in memory
+	blobs                           bool // Netlify Blobs is the primary, otherwise Supabase
+	writesBlobs                     bool // Netlify Blobs is written, as the primary or as the mirror
+	caches                          bool // the functions cache
 	readsNeedToken, writesNeedToken bool
 }{
 	baseURL:     strings.TrimRight(os.Getenv("KV_BASE_URL"), "/"),
@@ -55,7 +56,7 @@ var site = struct {
 	serviceKey:  os.Getenv("SUPABASE_SERVICE_ROLE_KEY"),
 }
 
-// firstOf takes the first of tokens with commas between them.
+// firstOf returns the first of tokens separated by commas.
 func firstOf(tokens string) string {
 	first, _, _ := strings.Cut(tokens, ",")
 	return strings.TrimSpace(first)
@@ -75,7 +76,7 @@ func TestMain(m *testing.M) {
 	os.Exit(runAll(m))
 }
 
-// prepare looks at the site, and chooses which tests are run and how many at a time.
+// prepare discovers the site, and chooses the tests and how many run at a time.
 func prepare() error {
 	if err := discover(); err != nil {
 		return fmt.Errorf("%s cannot be tested: %w", site.baseURL, err)
@@ -93,7 +94,7 @@ func prepare() error {
 	return nil
 }
 
-// setDefault sets a flag that was not given.
+// setDefault sets a flag unless it was given.
 func setDefault(name, value string) error {
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
@@ -115,15 +116,15 @@ func setting(t testing.TB, name string, otherwise int) int {
 	return n
 }
 
-// needsSupabase skips the test where Netlify Blobs answers.
+// needsSupabase skips the test if Netlify Blobs is the primary.
 func needsSupabase(t testing.TB) {
 	t.Helper()
 	if site.blobs {
-		t.Skip("Netlify Blobs answers: this test is about what only Supabase can do")
+		t.Skip("Netlify Blobs is the primary: this test needs Supabase")
 	}
 }
 
-// keepable tells whether a key can be stored: while Netlify Blobs is written, its clients' rules hold too.
+// keepable reports whether a key can be stored: if Netlify Blobs is written, its rules apply too.
 func keepable(key string) bool {
 	if !site.writesBlobs {
 		return true
@@ -135,12 +136,12 @@ func keepable(key string) bool {
 
 var escape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
-// database connects to Postgres, and skips the test where there is no way to it.
+// database connects to Postgres, or skips the test without DATABASE_URL.
 func database(t *testing.T) *pgx.Conn {
 	t.Helper()
 	needsSupabase(t)
 	if site.databaseURL == "" {
-		t.Skip("DATABASE_URL is not set: this test looks into Postgres")
+		t.Skip("DATABASE_URL is not set: this test reads Postgres")
 	}
 	conn, err := pgx.Connect(t.Context(), site.databaseURL)
 	if err != nil {

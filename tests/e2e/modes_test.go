@@ -11,38 +11,38 @@ import (
 	"testing"
 )
 
-// marked are the tests whose outcome depends on how the functions are set, by what they depend on. In each mode, a short run repeats
-// these alone (E2E_ONLY); a long one repeats all, and so finds a test that should be marked.
+// marked are the tests whose outcome depends on the functions' settings, by setting. In each mode, a short run repeats
+// only these (E2E_ONLY). A long one repeats all tests, and so finds those that should be marked.
 var marked = map[string][]func(*testing.T){
-	"token": {TestToken, TestReadToken, TestPreflight, TestTheSiteIsWhatItsEnvironmentSays, TestSmoke},
+	"token": {TestToken, TestReadToken, TestPreflight, TestDiscoveryMatchesTheEnvironment, TestSmoke},
 	"cache": {
-		TestANewInstanceKnowsWhatItWasToldToWarm, TestAnUpdateIsSeenByEveryInstanceInTime, TestReadsSayHowTheyWereAnswered,
-		TestACallerSeesItsOwnWritesAtOnce, TestAnUnchangedAnswerIsNotSentAgain, TestTimestampsAreThoseOfTheAnswer, TestReadYourWrites,
-		TestTheSiteIsWhatItsEnvironmentSays, TestSmoke,
+		TestANewInstanceWarmsItsKeys, TestAnUpdateIsSeenByEveryInstanceInTime, TestReadsReportTheirCache,
+		TestACallerSeesItsOwnWritesAtOnce, TestUnchangedResponsesAreNotSentAgain, TestTimestampsAreThoseOfTheResponse, TestReadYourWrites,
+		TestDiscoveryMatchesTheEnvironment, TestSmoke,
 	},
 	"store": {
-		// What the other store says or refuses.
-		TestTheFunctionsForTheWayBackAlwaysUseBlobs, TestWritesAreMirrored, TestQueriesNeedSupabase, TestReadsSayHowTheyWereAnswered,
-		TestAnUnchangedAnswerIsNotSentAgain, TestACallerSeesItsOwnWritesAtOnce, TestReadYourWrites, TestTheSiteIsWhatItsEnvironmentSays,
+		// What the other store returns or refuses.
+		TestBlobFunctionsAlwaysUseBlobs, TestWritesAreMirrored, TestQueriesNeedSupabase, TestReadsReportTheirCache,
+		TestUnchangedResponsesAreNotSentAgain, TestACallerSeesItsOwnWritesAtOnce, TestReadYourWrites, TestDiscoveryMatchesTheEnvironment,
 		TestSmoke,
-		// What each store must do in the same way, with code of its own.
+		// What each store must do in the same way, with separate code.
 		TestUpsertCreatesAndUpdates, TestUpsertBody, TestValuesComeBackAsWritten, TestKeys, TestKeyLimit, TestMemberLimit, TestIndexesLimit,
 		TestGetForms, TestDelete, TestIndexEntry, TestIndexKeyThatHoldsAnEntry, TestReplaceIndexEntry, TestDeleteIndexEntry,
 		TestIndexesOfAnEntry, TestListByIndex, TestListIsEmpty, TestListIncludeValues, TestPrefixIsLiteral, TestSort, TestCursorSurvives,
-		TestACursorGoesOnWithItsOwnQuestion,
+		TestCursorsBelongToTheirQuery,
 		// Races.
-		TestFiftyUpsertsToOneKey, TestFiftyMembersToOneIndex, TestUpsertsThatCrossEachOther, TestCreateAndDeleteAtOnce,
+		TestFiftyUpsertsToOneKey, TestFiftyMembersToOneIndex, TestCrossingUpsertsDoNotDeadlock, TestCreateAndDeleteAtOnce,
 	},
 }
 
-// choose restricts the run to what E2E_ONLY or E2E_SMOKE asks for, unless -run names tests.
+// choose restricts the run to the tests of E2E_ONLY or E2E_SMOKE, unless -run names tests.
 func choose() error {
 	only := os.Getenv("E2E_ONLY")
 	switch {
 	case testing.Short() || os.Getenv("E2E_SMOKE") == "1":
 		return setDefault("test.run", "^TestSmoke")
 	case site.hostURL == "" && site.writesBlobs:
-		fmt.Fprintln(os.Stderr, "Netlify Blobs takes 500 requests a minute, and the suite makes some ten thousand: only the smoke tests are run")
+		fmt.Fprintln(os.Stderr, "Netlify Blobs allows 500 requests a minute, and the suite makes some ten thousand: only the smoke tests run")
 		return setDefault("test.run", "^TestSmoke")
 	case only == "":
 		return nil

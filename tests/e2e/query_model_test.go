@@ -19,18 +19,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a query means, said a second time and as plainly as possible: a list of entries in memory, walked from end to end.
+// The model: a second, plain implementation of queries, which scans a list of entries in memory.
 
-// modelEntry is an entry. An index entry has no document, and neither where nor search look into it.
+// modelEntry is an entry. An index entry has no document: where and search do not read it.
 type modelEntry struct {
 	key      string
-	text     string // the value as it was written
+	text     string // the value as written
 	document any    // decoded with json.Number
 	isIndex  bool
 	indexes  []index
 }
 
-// absentValue is what is at a path that leads nowhere.
+// absentValue is the value at a path that does not exist.
 type absentValue struct{}
 
 func decode(text string) (value any) {
@@ -42,8 +42,8 @@ func decode(text string) (value any) {
 	return readable(value)
 }
 
-// readable is what queries see of a value: U+FFFD for U+0000 (and for half a pair, as Go reads it), and text for a number that the
-// database cannot hold.
+// readable returns a value as queries see it: U+FFFD instead of U+0000 and of lone surrogates, and text instead of a
+// number that the database cannot hold.
 func readable(value any) any {
 	switch value := value.(type) {
 	case string:
@@ -134,7 +134,7 @@ func equalJSON(a, b any) bool {
 	return a == b
 }
 
-// holds is jsonb's containment: of objects by field, of arrays by element, at every level.
+// holdsInside is jsonb's containment: of objects by field, of arrays by element, at every level.
 func holdsInside(whole, part any) bool {
 	switch part := part.(type) {
 	case map[string]any:
@@ -185,7 +185,7 @@ func (e modelEntry) meets(path, op string, value any) bool {
 		if part, ok := value.(string); ok && isText && strings.Contains(text, part) {
 			return true
 		}
-		if list, ok := here.([]any); ok { // an array holds a single value, too
+		if list, ok := here.([]any); ok { // an array also contains a single value
 			switch value.(type) {
 			case []any, map[string]any:
 			default:
@@ -209,14 +209,15 @@ func (e modelEntry) meets(path, op string, value any) bool {
 	return map[string]bool{"gt": order > 0, "gte": order >= 0, "lt": order < 0, "lte": order <= 0}[op]
 }
 
-// gap stands between words that are not in a row: letters that are words by themselves, and something between them.
+// gap separates words that are not adjacent: single-letter words with something between them.
 const gap = "\x1e"
 
 var folded = strings.NewReplacer("ς", "σ", "ß", "ss", "\u00ad", "", "\u200d", "")
 
-// words folds a text and divides it at what is no letter, mark or number. A Han or Kana letter is a word.
+// words folds a text and splits it at characters other than letters, marks and numbers. A Han or Kana letter is a
+// word.
 func words(text string) (found []string) {
-	alone, divided, single := false, true, false // about the word before
+	alone, divided, single := false, true, false // of the previous letter
 	for _, r := range folded.Replace(strings.ToLower(text)) {
 		if !unicode.In(r, unicode.L, unicode.M, unicode.N) {
 			divided = true
@@ -251,7 +252,7 @@ func stringsIn(value any, each func(string)) {
 	}
 }
 
-// says tells whether a string of the entry has the words in a row, the last of them perhaps going on.
+// says reports whether a string of the entry contains the phrase; if goesOn, the last word may be a prefix.
 func (e modelEntry) says(phrase string, goesOn bool) (found bool) {
 	want := words(phrase)
 	stringsIn(e.document, func(text string) {
@@ -265,7 +266,7 @@ func (e modelEntry) says(phrase string, goesOn bool) (found bool) {
 	return found
 }
 
-// searchTerm is a part of a search that was put together from such parts.
+// searchTerm is one term of a search.
 type searchTerm struct {
 	text             string
 	not, goesOn, alt bool
@@ -314,7 +315,8 @@ func membersJSON(members []string) string {
 	return "[" + strings.Join(texts, ",") + "]"
 }
 
-// indexed evaluates a group of index filters. A leaf is a spelled pair, an exact one, or with keysOnly the key of an index.
+// indexed evaluates a group of index filters. A leaf is "<key>:<member>", an exact pair, or with keysOnly an index's
+// key.
 func (e modelEntry) indexed(group map[string]any, keysOnly bool) bool {
 	holds := func(element any) bool {
 		switch element := element.(type) {
@@ -342,7 +344,7 @@ func (e modelEntry) indexed(group map[string]any, keysOnly bool) bool {
 	return !ok || slices.ContainsFunc(some, holds)
 }
 
-// sortClass puts numbers first, then text, then the rest, and what is absent last.
+// sortClass orders numbers first, then text, then other values, then absent ones.
 func sortClass(value any) int {
 	switch value.(type) {
 	case json.Number:
@@ -382,11 +384,11 @@ func compareBy(path string, descending bool) func(a, b modelEntry) int {
 	}
 }
 
-// randomQueries makes queries out of what the entries hold, so that most of them find something.
+// randomQueries makes queries from the entries' content, so that most of them find something.
 type randomQueries struct {
 	*rand.Rand
 	prefix    string
-	indexKeys []string // the last of them no entry has
+	indexKeys []string // no entry has the last one
 }
 
 var (
@@ -403,7 +405,7 @@ var (
 
 func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 
-// value is the JSON text of a small value.
+// value returns the JSON text of a small value.
 func (q randomQueries) value(depth int) string {
 	switch q.IntN(9) {
 	case 0, 1, 2:
@@ -519,7 +521,7 @@ func (q randomQueries) search() (terms []searchTerm) {
 	return terms
 }
 
-// filters puts some filters into a query and returns what they mean.
+// filters adds some filters to a query and returns their meaning.
 func (q randomQueries) filters(body map[string]any) func(modelEntry) bool {
 	meanings := []func(modelEntry) bool{}
 	prefix := q.prefix + pick(q.Rand, []string{"", "", "a", "A/0", "b/1"})
@@ -554,7 +556,7 @@ func (q randomQueries) filters(body map[string]any) func(modelEntry) bool {
 	}
 }
 
-// order puts a sort into a query and returns what it means.
+// order adds a sort to a query and returns its meaning.
 func (q randomQueries) order(body map[string]any) func(a, b modelEntry) int {
 	var keys []any
 	var compare []func(a, b modelEntry) int
@@ -569,7 +571,7 @@ func (q randomQueries) order(body map[string]any) func(a, b modelEntry) int {
 		body["sort"] = keys
 	}
 	for i, key := range keys {
-		if key.(map[string]any)["path"] == "key" { // what follows a key sorts nothing, and its direction is the last one
+		if key.(map[string]any)["path"] == "key" { // fields after key have no effect, and the direction of key is the last one
 			descending = key.(map[string]any)["order"] == "desc"
 			compare = compare[:i]
 			break
@@ -586,7 +588,7 @@ func (q randomQueries) order(body map[string]any) func(a, b modelEntry) int {
 	}
 }
 
-func sendQuery(t testing.TB, body map[string]any) *answer {
+func sendQuery(t testing.TB, body map[string]any) *response {
 	t.Helper()
 	needsSupabase(t)
 	text, err := json.Marshal(body)
@@ -608,7 +610,7 @@ type queryPage struct {
 	Notices []struct{ Code string }
 }
 
-// queryAll pages through a query, by cursor where there is one, else by offset.
+// queryAll pages through a query by cursor if there is one, otherwise by offset.
 func queryAll(t testing.TB, body map[string]any) (keys, values []string) {
 	t.Helper()
 	for {
@@ -623,7 +625,7 @@ func queryAll(t testing.TB, body map[string]any) (keys, values []string) {
 		case !p.Pagination.HasMore:
 			return keys, values
 		case p.Pagination.NextCursor != nil:
-			delete(body, "offset") // the first page may be one that was kept from before the path became fast
+			delete(body, "offset") // the first page may be cached from before the path had an index
 			body["cursor"] = *p.Pagination.NextCursor
 		default:
 			require.Contains(t, p.Notices, struct{ Code string }{"no_cursor"})
@@ -634,9 +636,9 @@ func queryAll(t testing.TB, body map[string]any) (keys, values []string) {
 	}
 }
 
-// TestQueriesMeanWhatTheModelSays compares random queries with the model. E2E_SEED repeats a run, E2E_QUERIES
-// sets how many there are.
-func TestQueriesMeanWhatTheModelSays(t *testing.T) {
+// TestQueriesMatchTheModel compares random queries with the model. E2E_SEED repeats a run, and E2E_QUERIES sets the
+// number of queries.
+func TestQueriesMatchTheModel(t *testing.T) {
 	needsSupabase(t)
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -661,7 +663,7 @@ func TestQueriesMeanWhatTheModelSays(t *testing.T) {
 	}
 }
 
-// writeEntries writes n random entries and returns them, with the index entries that they make.
+// writeEntries writes n random entries and returns them with their index entries.
 func (q randomQueries) writeEntries(t *testing.T, n int) (entries []modelEntry) {
 	members := map[string][]string{}
 	var rest []modelEntry
@@ -675,7 +677,7 @@ func (q randomQueries) writeEntries(t *testing.T, n int) (entries []modelEntry) 
 				first = true
 			}
 		}
-		if first { // in order, which is that of the members
+		if first { // in the order of the members
 			upsert(t, e.key, e.text, e.indexes...)
 		} else {
 			rest = append(rest, e)
@@ -688,7 +690,7 @@ func (q randomQueries) writeEntries(t *testing.T, n int) (entries []modelEntry) 
 	return entries
 }
 
-// compare asks n random queries and compares the answers with the model's.
+// compare sends n random queries and compares the results with the model's.
 func (q randomQueries) compare(t *testing.T, entries []modelEntry, n int, message string) {
 	for i := range n {
 		request := map[string]any{"limit": []int{1 + q.IntN(20), 1000}[q.IntN(2)]}
@@ -715,7 +717,7 @@ func (q randomQueries) compare(t *testing.T, entries []modelEntry, n int, messag
 	}
 }
 
-// compareAggregates asks for aggregates over the matches, and for groups of them.
+// compareAggregates requests aggregates of the matches, and of groups of them.
 func (q randomQueries) compareAggregates(t *testing.T, request map[string]any, matches []modelEntry, message string) {
 	for _, name := range []string{"limit", "cursor", "offset", "sort"} {
 		delete(request, name)

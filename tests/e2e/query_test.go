@@ -16,24 +16,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What queries find is compared with a model in query_model_test.go, and every form and refusal of a query is in a table in
-// pkg/netlify. Here is what only shows from end to end.
+// query_model_test.go compares results of queries with a model, and pkg/netlify tests every form and refusal of a
+// query. The tests here need the whole system.
 
-// query asks the database: what the cache may answer is the matter of cache_test.go.
-func query(t testing.TB, pairs ...string) *answer {
+// query bypasses the cache, which cache_test.go tests.
+func query(t testing.TB, pairs ...string) *response {
 	t.Helper()
 	needsSupabase(t)
 	return call(t, http.MethodGet, queryPath+params(pairs...), fresh)
 }
 
-func postQuery(t testing.TB, text string) *answer {
+func postQuery(t testing.TB, text string) *response {
 	t.Helper()
 	needsSupabase(t)
 	return call(t, http.MethodPost, queryPath, body(text), fresh)
 }
 
-// found are the keys of a result, without the prefix.
-func (a *answer) found(t testing.TB, prefix string) []string {
+// found returns the keys of a result without the prefix.
+func (a *response) found(t testing.TB, prefix string) []string {
 	t.Helper()
 	require.Equal(t, http.StatusOK, a.status, "%v", a)
 	var p queryPage
@@ -76,7 +76,7 @@ func TestQueryTimesAreTheEntrys(t *testing.T) {
 	require.True(t, p.Results[0].CreatedAt.After(before) && !p.Results[0].UpdatedAt.Before(p.Results[0].CreatedAt), "%v", p)
 }
 
-// TestQueryOfHostileTexts: whatever a filter holds is data. The entry that holds the same text is found, and only it.
+// TestQueryOfHostileTexts: a filter's text is data. It finds only the entry with the same text.
 func TestQueryOfHostileTexts(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -147,7 +147,7 @@ func TestQueryRefusesTooMuch(t *testing.T) {
 		`"search":"`+strings.Repeat("word ", 100)+`"}`).is(t, http.StatusOK, emptyPage(100))
 }
 
-// TestQueryOfHugeNumbers: beyond a double, and as they are.
+// TestQueryOfHugeNumbers: numbers beyond a double keep their text.
 func TestQueryOfHugeNumbers(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -167,7 +167,8 @@ func TestQueryOfHugeNumbers(t *testing.T) {
 	}
 }
 
-// TestQueryOfValuesThatJsonbCannotHold: they come back as they are, and what the database cannot hold of them hides nothing else.
+// TestQueryOfValuesThatJsonbCannotHold: values come back as written, and a part that jsonb cannot hold does not hide
+// others.
 func TestQueryOfValuesThatJsonbCannotHold(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -183,14 +184,14 @@ func TestQueryOfValuesThatJsonbCannotHold(t *testing.T) {
 		require.Equal(t, everyone, a.found(t, prefix), "%s", filter)
 		require.Empty(t, notices(t, a), "%s", filter)
 		for _, value := range values {
-			require.Contains(t, string(a.body), value, "the value comes back as it was written")
+			require.Contains(t, string(a.body), value, "the value comes back as written")
 		}
 	}
 	query(t, "prefix", prefix+"n", "select", "value.word,value.a").is(t, http.StatusOK,
 		`{"results":[{"value.word":"apple","value.a":"x\u0000y"},{"value.word":"apple","value.a":1e400000}],"count":2,`+
 			`"pagination":{"limit":100,"offset":0,"hasMore":false,"nextCursor":null},"timestamp":"now"}`)
 
-	// Where a query looks at what was replaced, it says so.
+	// A query that reads a replaced part reports that.
 	a := postQuery(t, `{"prefix":`+quote(prefix)+`,"where":[{"path":"a","op":"ne","value":2}]}`)
 	require.Equal(t, everyone, a.found(t, prefix))
 	require.Equal(t, []string{"replaced"}, notices(t, a))
@@ -199,7 +200,7 @@ func TestQueryOfValuesThatJsonbCannotHold(t *testing.T) {
 	require.Equal(t, "replaced", query(t, "prefix", prefix, "sort", "a", "format", "csv").header.Get("X-KV-Notice"))
 }
 
-// TestQuerySearchesWhatPeopleType: text as phones and word processors write it, in any script.
+// TestQuerySearchesWhatPeopleType: phones and word processors write typographic characters, in any script.
 func TestQuerySearchesWhatPeopleType(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -215,8 +216,8 @@ func TestQuerySearchesWhatPeopleType(t *testing.T) {
 	query(t, "q", "…").isError(t, http.StatusBadRequest, "search has no word in it")
 }
 
-// TestQueryOfTheEntrysOwnFields: they are meant in where as they are in sort and select.
-func TestQueryOfTheEntrysOwnFields(t *testing.T) {
+// TestQueryByTheEntrysOwnFields: where, sort and select name the same fields.
+func TestQueryByTheEntrysOwnFields(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	for _, name := range []string{"a", "b", "c"} {
@@ -236,12 +237,12 @@ func TestQueryOfTheEntrysOwnFields(t *testing.T) {
 	var p struct{ Results []struct{ CreatedAt string } }
 	require.NoError(t, json.Unmarshal(query(t, "prefix", prefix, "select", "createdAt", "sort", "createdAt").body, &p))
 	first := p.Results[0].CreatedAt
-	require.Contains(t, where(`{"path":"createdAt","op":"eq","value":"`+first+`"}`), "a", "the time that an answer shows is the time that is compared")
+	require.Contains(t, where(`{"path":"createdAt","op":"eq","value":"`+first+`"}`), "a", "a comparison uses the time that a response shows")
 	require.Equal(t, []string{"a", "b", "c"}, where(`{"path":"createdAt","op":"gte","value":"`+first+`"},{"path":"updatedAt","op":"gte","value":"`+first+`"}`))
 	require.Contains(t, string(query(t, "prefix", prefix, "aggregate", "min:createdAt").body), `"value":"`+first+`","excluded":0`)
 }
 
-// TestQueryIgnoresNothing: what is not known is refused, with the nearest that is.
+// TestQueryIgnoresNothing: an unknown name is refused, and the error suggests the nearest known one.
 func TestQueryIgnoresNothing(t *testing.T) {
 	t.Parallel()
 	for given, want := range map[string]string{"key": "prefix", "keys": "prefix", "filter": "where", "orderBy": "sort", "order": "sort", "limt": "limit"} {
@@ -250,15 +251,15 @@ func TestQueryIgnoresNothing(t *testing.T) {
 	}
 }
 
-// TestACursorGoesOnWithItsOwnQuestion: with another prefix, filter or order it would leave out what nobody asked to leave out.
-func TestACursorGoesOnWithItsOwnQuestion(t *testing.T) {
+// TestCursorsBelongToTheirQuery: with another prefix, filter or order, a cursor would skip entries.
+func TestCursorsBelongToTheirQuery(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	for _, name := range []string{"a/1", "a/2", "a/3", "b/1"} {
 		upsert(t, prefix+name, `{"n":1}`, index{prefix + "i", "m"})
 	}
 	for _, path := range []string{listPath, queryPath} {
-		ask := func(pairs ...string) *answer {
+		ask := func(pairs ...string) *response {
 			if path == queryPath {
 				return query(t, pairs...)
 			}
@@ -270,7 +271,7 @@ func TestACursorGoesOnWithItsOwnQuestion(t *testing.T) {
 		cursor := *p.Pagination.NextCursor
 		a := ask("prefix", prefix+"a/", "index", prefix+"i:m", "limit", "7", "cursor", cursor)
 		require.Equal(t, http.StatusOK, a.status, "%v", a)
-		require.Contains(t, string(a.body), quote(prefix+"a/3"), "the same question, with another limit")
+		require.Contains(t, string(a.body), quote(prefix+"a/3"), "the same query with another limit")
 		for _, other := range [][]string{
 			{"prefix", prefix, "index", prefix + "i:m"}, {"prefix", prefix + "a/"}, {"prefix", prefix + "a/", "index", prefix + "i:n"}, {"prefix", prefix + "a/", "indexKey", prefix + "i"},
 			{"index", prefix + "i:m"},
@@ -285,8 +286,8 @@ func TestACursorGoesOnWithItsOwnQuestion(t *testing.T) {
 	}
 }
 
-// TestIndexSpellingsAreBounded: every colon may end an index's key, and each reading is looked up.
-func TestIndexSpellingsAreBounded(t *testing.T) {
+// TestReadingsOfAnIndexAreBounded: every colon may end an index's key, and the query looks up each reading.
+func TestReadingsOfAnIndexAreBounded(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	var pairs []string
@@ -311,7 +312,8 @@ func TestQueryFindsIndexEntriesByKeyAlone(t *testing.T) {
 	require.Empty(t, query(t, "prefix", prefix, "where", `[{"path":"0","op":"exists"}]`).found(t, prefix))
 }
 
-// TestQueryOfLongText: a value that is too long to be searched is stored and listed, and an answer without it says so.
+// TestQueryOfLongText: a value that is too long to search is stored and listed, and a search reports that it was not
+// searched.
 func TestQueryOfLongText(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -337,15 +339,16 @@ func TestQueryByRelevance(t *testing.T) {
 		`"notices":[{"code":"no_cursor","message":"this order has no cursor: go on with offset 4"}],"timestamp":"now"}`)
 }
 
-// TestQueryBoundsAreSaid: beyond 10,000 matches the ranking stops, beyond 10,000 groups the groups do, and both are said.
-func TestQueryBoundsAreSaid(t *testing.T) {
+// TestQueryBoundsAreReported: ranking stops at 10,000 matches and grouping at 10,000 groups, and the response reports
+// both.
+func TestQueryBoundsAreReported(t *testing.T) {
 	db := database(t)
 	prefix := newPrefix(t)
 	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
 		select $1 || lpad(i::text, 5, '0'), json_build_object('text', 'apple', 'n', i) from generate_series(1, 10001) as i`, prefix)
 	require.NoError(t, err)
 	ranked := query(t, "prefix", prefix, "q", "apple", "sort", "relevance")
-	for try := 0; ranked.status == http.StatusGatewayTimeout && try < 5; try++ { // ten seconds may not do on a machine that is busy
+	for try := 0; ranked.status == http.StatusGatewayTimeout && try < 5; try++ { // ten seconds may not suffice on a busy machine
 		t.Logf("asked again: %v", ranked)
 		ranked = query(t, "prefix", prefix, "q", "apple", "sort", "relevance")
 	}
@@ -354,11 +357,11 @@ func TestQueryBoundsAreSaid(t *testing.T) {
 	a := query(t, "prefix", prefix, "aggregate", "count", "groupBy", "n")
 	require.Equal(t, []string{"groups_cut"}, notices(t, a))
 	require.Equal(t, 10_000, strings.Count(string(a.body), `"group":`))
-	require.True(t, strings.HasPrefix(string(a.body), `{"aggregates":[{"op":"count","value":10001}]`), "the aggregates are of everything")
+	require.True(t, strings.HasPrefix(string(a.body), `{"aggregates":[{"op":"count","value":10001}]`), "aggregates cover all matches")
 }
 
-// notices are the codes of an answer's notices.
-func notices(t *testing.T, a *answer) (codes []string) {
+// notices returns the codes of a response's notices.
+func notices(t *testing.T, a *response) (codes []string) {
 	t.Helper()
 	require.Equal(t, http.StatusOK, a.status, "%v", a)
 	var p queryPage
@@ -393,12 +396,12 @@ func TestQueryPagesStayWhileEntriesCome(t *testing.T) {
 				upsert(t, fmt.Sprintf("%s%02d", prefix, page*6+1), `{"new":true}`)
 			}
 			old := slices.DeleteFunc(got, func(key string) bool { n, _ := strconv.Atoi(key); return n%2 == 1 })
-			require.Equal(t, want, old, "every entry that was there comes once, in order")
+			require.Equal(t, want, old, "every existing entry comes once, in order")
 		})
 	}
 }
 
-func TestQueryPageEndsEarlyWhereItWouldNotFit(t *testing.T) {
+func TestQueryPageEndsBeforeItIsTooLarge(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
 	big := megabyte()
@@ -428,7 +431,7 @@ func TestQueryPageEndsEarlyWhereItWouldNotFit(t *testing.T) {
 	}
 }
 
-// TestQueryExportsLoseNothing walks the cursor of both formats and compares every value with what was written.
+// TestQueryExportsLoseNothing follows the cursor in both formats and compares every value with what was written.
 func TestQueryExportsLoseNothing(t *testing.T) {
 	t.Parallel()
 	prefix := newPrefix(t)
@@ -467,7 +470,7 @@ func TestQueryExportsLoseNothing(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(lines[i]), &line))
 		require.Equal(t, text, line.Text)
 		require.Equal(t, fmt.Sprintf("%d.50", i), string(line.N))
-		// Go's reader takes \r\n within a cell for \n.
+		// Go's CSV reader turns \r\n within a cell into \n.
 		guarded := map[string]string{`=1+1`: `'=1+1`, `'=x`: `''=x`, "-5": "'-5", "@x": "'@x", "\ttab": "'\ttab"}
 		want := text
 		if g, ok := guarded[text]; ok {
@@ -477,7 +480,7 @@ func TestQueryExportsLoseNothing(t *testing.T) {
 	}
 }
 
-// TestQueryByAFastPath: an index made with kv_index_path is used, keeps the order, and gives it a cursor.
+// TestQueryByAFastPath: an index made with kv_index_path serves an order and gives it a cursor.
 func TestQueryByAFastPath(t *testing.T) {
 	db := database(t)
 	prefix := newPrefix(t)
@@ -508,22 +511,22 @@ func TestQueryByAFastPath(t *testing.T) {
 	_, err := db.Exec(t.Context(), `select public.kv_index_path($1)`, path)
 	require.NoError(t, err)
 	t.Cleanup(func() { _, _ = db.Exec(cleanupContext(t), `select public.kv_unindex_path($1)`, path) })
-	require.NotNil(t, page().Pagination.NextCursor, "with one it has")
+	require.NotNil(t, page().Pagination.NextCursor, "with an index the order has a cursor")
 	for sort, want := range slow {
 		require.Equal(t, want, walk(sort), "sorted by %s", sort)
 	}
 	require.Len(t, query(t, "prefix", prefix, "range", path+":2..5", "sort", path).found(t, prefix), len(query(t, "prefix", prefix, "range", path+":2..5").found(t, prefix)))
 
 	digits := []byte("1")
-	for range 6000 { // at random, since an index keeps what compresses
+	for range 6000 { // random digits, since a compressible value would fit into the index
 		digits = append(digits, '0'+byte(rand.IntN(10)))
 	}
 	post(t, upsertPath, upsertBody(prefix+"long", `{"`+path+`":`+string(digits)+`}`)).isError(t, http.StatusUnprocessableEntity, "the database cannot store the value")
 	upsert(t, prefix+"long", `{"other":`+string(digits)+`}`)
 }
 
-// TestQueryEndsAfterTenSeconds: whatever keeps a query. Here it waits for locks on two tables, one after the other, since a session
-// of a hosted project waits at most 8 s for one. It is not parallel, because the tables are everybody's.
+// TestQueryEndsAfterTenSeconds makes a query wait for locks on two tables, one after the other, since a session of a
+// hosted project waits at most 8 s for one. It is not parallel, because all tests use the tables.
 func TestQueryEndsAfterTenSeconds(t *testing.T) {
 	needsHost(t)
 	watch := database(t)
@@ -538,11 +541,11 @@ func TestQueryEndsAfterTenSeconds(t *testing.T) {
 		locks[table] = lock
 	}
 	start := time.Now()
-	answered := make(chan *answer, 1)
+	answered := make(chan *response, 1)
 	go func() {
 		a, err := send(http.MethodPost, queryPath, body(`{"indexes":{"all":[{"key":"e2e/none","member":"m"}]}}`), fresh)
 		if err != nil {
-			a = &answer{request: err.Error()}
+			a = &response{request: err.Error()}
 		}
 		answered <- a
 	}()
@@ -550,15 +553,15 @@ func TestQueryEndsAfterTenSeconds(t *testing.T) {
 	require.Eventually(t, func() bool {
 		err := watch.QueryRow(t.Context(), `select relation::regclass::text from pg_locks where not granted and relation = any ($1::regclass[])`, tables).Scan(&waiting)
 		return err == nil
-	}, 30*time.Second, 10*time.Millisecond, "the query waits for a lock")
-	time.Sleep(5 * time.Second) // less than a session waits; the rest of the ten seconds, it waits for the other table
+	}, 30*time.Second, 10*time.Millisecond, "the query must wait for a lock")
+	time.Sleep(5 * time.Second) // less than a session may wait; then the query waits for the other table
 	require.NoError(t, locks[waiting].Rollback(t.Context()))
 	(<-answered).isError(t, http.StatusGatewayTimeout, "kv_index_path")
 	require.Greater(t, time.Since(start), 9*time.Second)
 }
 
-// TestTextThatIsCutSaysSo: min and max of text are bounded, and never look whole where they are not.
-func TestTextThatIsCutSaysSo(t *testing.T) {
+// TestTruncatedTextIsReported: min and max of text are bounded, and a truncated text is marked.
+func TestTruncatedTextIsReported(t *testing.T) {
 	needsSupabase(t)
 	t.Parallel()
 	prefix := newPrefix(t)

@@ -22,7 +22,7 @@ type instance struct {
 	PID        int
 }
 
-// control asks the local host's control routes.
+// control calls the local host's control routes.
 func control(method, path string) ([]instance, error) {
 	req, err := http.NewRequest(method, site.hostURL+"/_platform/"+path, nil)
 	if err != nil {
@@ -58,14 +58,14 @@ func TestInstancesTakeTurns(t *testing.T) {
 	seen := map[string]bool{}
 	for range perFunction["kv-get"] * 3 {
 		a := call(t, http.MethodGet, getPath+"?key=e2e/none")
-		require.NotEmpty(t, a.header.Get("X-KV-Instance"), "the host says which instance answered")
+		require.NotEmpty(t, a.header.Get("X-KV-Instance"), "the host names the instance that answered")
 		seen[a.header.Get("X-KV-Instance")] = true
 	}
 	require.Len(t, seen, perFunction["kv-get"], "every instance gets its turn")
 }
 
-// TestRestartsLoseNothing restarts every instance again and again in the middle of traffic. An answer may fail then, but
-// what was answered with 200 is in the store. It is not parallel: other tests do not count on restarts.
+// TestRestartsLoseNothing restarts every instance repeatedly during traffic. Requests may fail then, but a write with
+// status 200 is in the store. It is not parallel, because other tests do not expect restarts.
 func TestRestartsLoseNothing(t *testing.T) {
 	needsHost(t)
 	prefix := newPrefix(t)
@@ -148,10 +148,10 @@ func TestRestartsLoseNothing(t *testing.T) {
 			renewed++
 		}
 	}
-	require.NotZero(t, renewed, "the instances that answer now are other processes")
+	require.NotZero(t, renewed, "new processes answer now")
 }
 
-// TestRequestsOverTheLimit: the platform takes 6 MB; more never reaches a function.
+// TestRequestsOverTheLimit: the platform refuses a request over 6 MB before it reaches a function.
 func TestRequestsOverTheLimit(t *testing.T) {
 	needsHost(t)
 	t.Parallel()

@@ -20,24 +20,24 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// run is this run of the suite. Everything that it writes over HTTP is under e2e/<id>/ or e2e/warm/<id>/, and is gone when it
-// ends: also after Ctrl-C, at its time limit, and when a test fails. What a run that was killed left, the next one removes.
+// run is this run of the suite. All its entries written over HTTP are under e2e/<id>/ or e2e/warm/<id>/. They are
+// removed at the end, also after Ctrl-C, a timeout or a failed test. The next run removes those of a killed run.
 var run = struct {
 	id       string
 	prefixes atomic.Int64
 	stop     stopper
 }{id: newRunID()}
 
-// parents are what keys of runs begin with. The second is for KV_WARM_KEYS.
+// parents are the prefixes of all runs. The second is for KV_WARM_KEYS.
 var parents = []string{"e2e/", "e2e/warm/"}
 
 const (
 	runTime = "20060102T150405"
-	// tooOld is when a run that left something cannot be going on any more.
+	// tooOld is the age at which a run that left entries must have ended.
 	tooOld = 3 * time.Hour
 )
 
-// newRunID names the run by its time, so that a later one knows how old it is. E2E_RUN names it from outside.
+// newRunID names the run by its time, so that a later run knows its age. E2E_RUN sets another name.
 func newRunID() string {
 	if id := os.Getenv("E2E_RUN"); id != "" {
 		return id
@@ -47,7 +47,7 @@ func newRunID() string {
 
 var runID = regexp.MustCompile(`^(\d{8}T\d{6})-[0-9A-Za-z-]{1,40}$`)
 
-// stopper ends a run early: from then on every request of a test is refused, so that the tests end by themselves and tidy up.
+// stopper ends a run early. It refuses every further request of a test, so that the tests end and clean up.
 type stopper struct {
 	why atomic.Pointer[string]
 }
@@ -56,7 +56,7 @@ var errStopped = errors.New("the run was stopped")
 
 func (s *stopper) now(why string) { s.why.CompareAndSwap(nil, &why) }
 
-// reason is "" while the run goes on.
+// reason returns why the run was stopped; "" while it continues.
 func (s *stopper) reason() string {
 	if why := s.why.Load(); why != nil {
 		return *why
@@ -64,7 +64,7 @@ func (s *stopper) reason() string {
 	return ""
 }
 
-// skipIfStopped ends a test that has not failed and need not go on.
+// skipIfStopped skips the rest of a test after the run was stopped, unless the test has failed.
 func skipIfStopped(t testing.TB) {
 	t.Helper()
 	if why := run.stop.reason(); why != "" {
@@ -72,15 +72,15 @@ func skipIfStopped(t testing.TB) {
 	}
 }
 
-// watch stops the run at the first signal, and before Go's own limit (-timeout), which ends the process on the spot. A second
-// signal does that, too.
+// watch stops the run at the first signal, and before Go's own time limit (-timeout), which ends the process at once.
+// A second signal also ends the process.
 func watch() (end func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	done := make(chan struct{})
 	var timeUp <-chan time.Time
 	limit := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration)
-	if limit > 0 { // half a minute will do to remove what a minute wrote, and two what the whole suite has at any time
+	if limit > 0 { // half a minute suffices to remove what a minute wrote, and two minutes for the whole suite
 		timeUp = time.After(limit - min(limit/2, max(limit/5, 30*time.Second), 2*time.Minute))
 	}
 	var watching sync.WaitGroup
@@ -111,7 +111,7 @@ func watch() (end func()) {
 
 func under(id string) string { return parents[0] + id + "/" }
 
-// runAll runs the tests and removes what they left. The status is what the process ends with.
+// runAll runs the tests and removes their entries. It returns the exit status.
 func runAll(m *testing.M) (status int) {
 	end := watch()
 	status = m.Run()
@@ -132,7 +132,7 @@ func runAll(m *testing.M) (status int) {
 	return status
 }
 
-// removeRun deletes what a run wrote and tells how many entries it found. It tries more than once, since a later run is hours away.
+// removeRun deletes a run's entries and returns their number. It retries, because a later run may be hours away.
 func removeRun(id string) (removed int, err error) {
 	for attempt := range 3 {
 		time.Sleep(time.Duration(attempt) * 2 * time.Second)
@@ -149,7 +149,7 @@ func removeRun(id string) (removed int, err error) {
 	return removed, err
 }
 
-// removeOldRuns removes what runs left that were killed.
+// removeOldRuns removes the entries of killed runs.
 func removeOldRuns() error {
 	old := map[string]bool{}
 	err := eachKey(parents[0], func(key string) {
@@ -163,19 +163,19 @@ func removeOldRuns() error {
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("look for what earlier runs left: %w", err)
+		return fmt.Errorf("find entries of earlier runs: %w", err)
 	}
 	for id := range old {
 		n, err := removeRun(id)
 		fmt.Fprintf(os.Stderr, "%d entries that an earlier run had left under %s were removed\n", n, under(id))
 		if err != nil {
-			return fmt.Errorf("remove what an earlier run left under %s: %w", under(id), err)
+			return fmt.Errorf("remove the entries of an earlier run under %s: %w", under(id), err)
 		}
 	}
 	return nil
 }
 
-// newPrefix is a part of the key space for this test alone. What is under it is deleted when the test ends.
+// newPrefix returns a prefix for this test only. Its entries are deleted when the test ends.
 func newPrefix(t testing.TB) string {
 	t.Helper()
 	return newPrefixUnder(t, parents[0])
@@ -192,7 +192,7 @@ func newPrefixUnder(t testing.TB, parent string) string {
 	return prefix
 }
 
-// deleteAll clears a prefix and tells how many entries it found there. It works after the run was stopped, too.
+// deleteAll deletes the entries under a prefix and returns their number. It also works after the run was stopped.
 func deleteAll(ctx context.Context, prefix string) (removed int, err error) {
 	if site.databaseURL != "" && !site.writesBlobs { // one statement instead of a request per key
 		db, err := pgx.Connect(ctx, site.databaseURL)
@@ -203,7 +203,7 @@ func deleteAll(ctx context.Context, prefix string) (removed int, err error) {
 		tag, err := db.Exec(ctx, `delete from public.kv_store where starts_with(key, $1)`, prefix)
 		return int(tag.RowsAffected()), err
 	}
-	// Pass by pass, since a write that was under way may come behind a pass.
+	// In several passes, because a write in progress may land after a pass.
 	for range 10 {
 		var found []string
 		if err := eachKey(prefix, func(key string) { found = append(found, key) }); err != nil || len(found) == 0 {
@@ -221,10 +221,10 @@ func deleteAll(ctx context.Context, prefix string) (removed int, err error) {
 		}
 		removed += len(found)
 	}
-	return removed, fmt.Errorf("there is always something new under %s", prefix)
+	return removed, fmt.Errorf("new entries keep appearing under %s", prefix)
 }
 
-// eachKey gives every key with the prefix.
+// eachKey passes every key with the prefix to give.
 func eachKey(prefix string, give func(string)) error {
 	for cursor := ""; ; {
 		a, err := roundTrip(http.MethodGet, listPath+params("prefix", prefix, "limit", "1000", "cursor", cursor), fresh)

@@ -17,11 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// outsider is somebody who knocks at PostgREST: with the project's public key and a token of their own, or without.
+// outsider is somebody who sends requests to PostgREST with the project's public key, another token, or neither.
 type outsider struct{ key, token string }
 
-// knock sends a request to PostgREST.
-func knock(t *testing.T, by outsider, method, path, text string) *answer {
+// knock sends a request to PostgREST as an outsider.
+func knock(t *testing.T, by outsider, method, path, text string) *response {
 	t.Helper()
 	skipIfStopped(t)
 	req, err := http.NewRequestWithContext(t.Context(), method, site.supabaseURL+"/rest/v1"+path, bytes.NewReader([]byte(text)))
@@ -39,23 +39,23 @@ func knock(t *testing.T, by outsider, method, path, text string) *answer {
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
-	return &answer{request: method + " " + path, status: res.StatusCode, header: res.Header, body: body}
+	return &response{request: method + " " + path, status: res.StatusCode, header: res.Header, body: body}
 }
 
-// TestOutsidersGetNothing: with the public key of a project, a signed-in user's token, a token that nobody signed, or nothing,
-// PostgREST gives no way to an entry.
+// TestOutsidersGetNothing: PostgREST gives no access to entries with the project's public key, a signed-in user's
+// token, an unsigned token, or no token.
 func TestOutsidersGetNothing(t *testing.T) {
 	db := database(t)
 	secret := os.Getenv("SUPABASE_JWT_SECRET")
 	if site.supabaseURL == "" || site.anonKey == "" || site.serviceKey == "" || secret == "" {
-		t.Skip("SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY and SUPABASE_JWT_SECRET are not all set: this test knocks at PostgREST")
+		t.Skip("SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY and SUPABASE_JWT_SECRET are not all set: this test sends requests to PostgREST")
 	}
 	t.Parallel()
 	prefix := newPrefix(t)
 	key := prefix + "k"
 	upsert(t, key, `{"secret":"top"}`, index{prefix + "i", "member-of-i"})
 
-	// What there is to knock at, as the database tells it: overloads too, and what PostgREST's own description leaves out.
+	// All tables and functions in the database, including overloads and those that PostgREST's description leaves out.
 	type function struct {
 		Name    string
 		Names   []string
@@ -98,7 +98,7 @@ func TestOutsidersGetNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		by       outsider
 		statuses []int
-		code     string // of Postgres, where it is asked at all: the role may not
+		code     string // SQLSTATE if the request reaches Postgres: insufficient privilege
 	}{
 		"Anon":            {outsider{site.anonKey, site.anonKey}, anybody, "42501"},
 		"AnonKeyAlone":    {outsider{site.anonKey, ""}, anybody, "42501"},
@@ -111,7 +111,7 @@ func TestOutsidersGetNothing(t *testing.T) {
 		"Expired":         {outsider{site.anonKey, sign(jwt.SigningMethodHS256, []byte(secret), in(-3600))}, anybody, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			refused := func(a *answer) {
+			refused := func(a *response) {
 				t.Helper()
 				require.NotContains(t, string(a.body), "top", "%v", a)
 				require.NotContains(t, string(a.body), "member-of-i", "%v", a)
@@ -130,7 +130,7 @@ func TestOutsidersGetNothing(t *testing.T) {
 				text, err := json.Marshal(arguments)
 				require.NoError(t, err)
 				a := knock(t, c.by, http.MethodPost, "/rpc/"+f.Name, string(text))
-				if f.Trigger && c.code != "" { // which PostgREST does not know
+				if f.Trigger && c.code != "" { // PostgREST does not expose trigger functions
 					require.Equal(t, http.StatusNotFound, a.status, "%v", a)
 					continue
 				}
@@ -152,7 +152,7 @@ func TestOutsidersGetNothing(t *testing.T) {
 			if c.code == "" {
 				return
 			}
-			// What the schema kv has, the catalog and Postgres' own functions have no address.
+			// The schema kv, the catalog and Postgres' own functions have no address.
 			for _, path := range append(internal, "/pg_class", "/pg_roles", "/rpc/nextval", "/rpc/setval", "/rpc/pg_read_file", "/rpc/set_config", "/rpc/query_to_xml") {
 				require.Equal(t, http.StatusNotFound, knock(t, c.by, http.MethodGet, path, "").status, path)
 			}
@@ -162,7 +162,7 @@ func TestOutsidersGetNothing(t *testing.T) {
 	require.Equal(t, prefixed(prefix, "i", "k"), keys(t, "prefix", prefix), "nothing was written or deleted")
 }
 
-// argument makes up a value for a parameter of a type.
+// argument returns some value for a parameter of a type.
 func argument(key, kind string) any {
 	switch {
 	case strings.HasSuffix(kind, "[]"):
@@ -183,7 +183,7 @@ func argument(key, kind string) any {
 	return key
 }
 
-// TestGrants: the same as the database has it, for both roles that the public can have.
+// TestGrants checks the same in the database, for both roles that the public can have.
 func TestGrants(t *testing.T) {
 	db := database(t)
 	t.Parallel()
@@ -209,13 +209,13 @@ func TestGrants(t *testing.T) {
 			require.NoError(t, err)
 			found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 			require.NoError(t, err)
-			require.Empty(t, found, "there must be none")
+			require.Empty(t, found, "the public must have no privileges")
 		})
 	}
 }
 
-// injections are texts that mean something to one of the layers below: SQL, its quoting, the arrays and documents of Postgres,
-// the addresses and filters of PostgREST, and patterns.
+// injections are texts with a meaning in one of the layers below: SQL and its quoting, Postgres' arrays and documents,
+// PostgREST's addresses and filters, and patterns.
 var injections = []string{
 	`'; drop table kv.member; --`, `' or '1'='1`, `\'; select pg_sleep(20); --`, `$$; select pg_sleep(20); $$`, `") or true --`, `%`, `_`, `*`, `\`, `"`, `'`, `''`,
 	`{"a","b"}`, `{}`, `{`, `}`, `,`, `a),or(key.neq.x`, `eq.x`, `key=eq.x&select=*`, `not.is.null`, `../pg_class`, `/rpc/kv_delete?p_key=x`, `%27%20or%201=1--`, `%00`, `null`, `NULL`, `true`,
@@ -223,8 +223,8 @@ var injections = []string{
 	`--`, `/*`, `*/`, `;`, "line\nbreak\r\nX-Evil: 1", "\u2028", `a & b | !c <-> d:*`, `'a':*`, `lax $.a`, `$.**`, `<script>alert(1)</script>`, `=cmd|' /C calc'!A0`,
 }
 
-// TestNoTextReachesSQL puts each of them into every part of every request. Each is taken literally or refused, nothing waits for a
-// pg_sleep, and no answer shows what the request has no right to or did not ask for.
+// TestNoTextReachesSQL puts each injection into every part of every request. Each is taken literally or refused, no
+// request runs pg_sleep, and no response contains what the request may not see or did not ask for.
 func TestNoTextReachesSQL(t *testing.T) {
 	needsSupabase(t)
 	t.Parallel()
@@ -233,12 +233,12 @@ func TestNoTextReachesSQL(t *testing.T) {
 	upsert(t, canary, `{"canary":"sings"}`, index{prefix + "index", "canary"})
 	texts := injections
 	if site.hostURL == "" || site.writesBlobs || os.Getenv("KV_CACHE_MAX_STALE") != "" {
-		texts = texts[:4] // 60 requests each: not to a site that others use, and once is enough where the SQL is the same
+		texts = texts[:4] // 60 requests for each text: too many for a site that others use
 	}
 	for _, text := range texts {
 		t.Run(text, func(t *testing.T) {
 			t.Parallel()
-			ask := func(method, path string, options ...option) *answer {
+			ask := func(method, path string, options ...option) *response {
 				t.Helper()
 				start := time.Now()
 				a := call(t, method, path, append(options, fresh)...)
@@ -251,7 +251,7 @@ func TestNoTextReachesSQL(t *testing.T) {
 				return a
 			}
 
-			// A key, a member and a value are what they are.
+			// A key, a member and a value are taken literally.
 			key, value := prefix+"keys/"+text, `{"text":`+quote(text)+`,`+quote(text)+`:[`+quote(text)+`]}`
 			if keepable(key) {
 				upsert(t, key, value, index{prefix + "index/" + text, text})
@@ -267,7 +267,7 @@ func TestNoTextReachesSQL(t *testing.T) {
 				require.Equal(t, 1, found.Count, "%v", a)
 			}
 
-			// Everywhere else it finds nothing, or is refused.
+			// Everywhere else the text finds nothing or is refused.
 			require.NotContains(t, keys(t, "prefix", text), canary)
 			for _, name := range []string{"prefix", "index", "indexKey", "sortBy", "sortOrder", "limit", "offset", "cursor", "includeValues"} {
 				ask(http.MethodGet, listPath+params("prefix", prefix+"none/", name, text))

@@ -13,14 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// discover asks the site what it is: whoever runs the suite against a deploy need not know how that was configured.
+// discover finds out how the site is configured, so that the suite can run against any deploy.
 func discover() error {
 	var err error
 	none := params("prefix", under(run.id), "limit", "1")
-	if site.readsNeedToken, err = closed(http.MethodGet, listPath+none); err != nil {
+	if site.readsNeedToken, err = needsToken(http.MethodGet, listPath+none); err != nil {
 		return err
 	}
-	if site.writesNeedToken, err = closed(http.MethodPost, upsertPath, body(`{}`)); err != nil {
+	if site.writesNeedToken, err = needsToken(http.MethodPost, upsertPath, body(`{}`)); err != nil {
 		return err
 	}
 	a, err := ask(http.MethodGet, queryPath+none)
@@ -39,7 +39,7 @@ func discover() error {
 	return discoverKeys()
 }
 
-// discoverKeys finds out whether Netlify Blobs is written, which then refuses a key that its client would cut.
+// discoverKeys finds out whether Netlify Blobs is written: then a key that its client would truncate is refused.
 func discoverKeys() error {
 	key := under(run.id) + "probe?"
 	a, err := ask(http.MethodPost, upsertPath, body(upsertBody(key, `[]`)))
@@ -56,8 +56,8 @@ func discoverKeys() error {
 	return err
 }
 
-// closed tells whether a request without a token is refused, and wants one with the token of the environment not to be.
-func closed(method, path string, options ...option) (bool, error) {
+// needsToken reports whether a request without a token is refused. It fails if the environment's token is refused too.
+func needsToken(method, path string, options ...option) (bool, error) {
 	a, err := ask(method, path, append(options, noToken)...)
 	if err != nil {
 		return false, err
@@ -66,16 +66,16 @@ func closed(method, path string, options ...option) (bool, error) {
 		return false, nil
 	}
 	if site.apiToken == "" {
-		return true, errors.New("the site wants a token\nTry: KV_API_TOKEN=<one that may read and write> make e2e")
+		return true, errors.New("the site needs a token\nTry: KV_API_TOKEN=<a token for reads and writes> make e2e")
 	}
 	if a, err = ask(method, path, options...); err == nil && a.status == http.StatusUnauthorized {
-		err = fmt.Errorf("the site refuses the token of KV_API_TOKEN:\n%v", a)
+		err = fmt.Errorf("the site refuses the token in KV_API_TOKEN:\n%v", a)
 	}
 	return true, err
 }
 
-// ask is roundTrip for a site that may still be waking up, or be another one.
-func ask(method, path string, options ...option) (a *answer, err error) {
+// ask is roundTrip for a site that may still be starting, or may not be the right site.
+func ask(method, path string, options ...option) (a *response, err error) {
 	for attempt := range 4 {
 		time.Sleep(time.Duration(attempt) * time.Second)
 		a, err = roundTrip(method, path, options...)
@@ -87,12 +87,12 @@ func ask(method, path string, options ...option) (a *answer, err error) {
 		return nil, err
 	}
 	if kind, _, _ := strings.Cut(a.header.Get("Content-Type"), ";"); kind != "application/json" {
-		return nil, fmt.Errorf("the functions are not there:\n%v", a)
+		return nil, fmt.Errorf("the site does not have the functions:\n%v", a)
 	}
 	return a, nil
 }
 
-// describe says in a line what discover found.
+// describe returns in one line what discover found.
 func describe() string {
 	store := "Supabase answers"
 	switch {
@@ -114,15 +114,15 @@ func needs(token bool) string {
 	return "need no token"
 }
 
-// TestTheSiteIsWhatItsEnvironmentSays: on the local platform the environment tells how the functions were configured, so that
-// what the suite finds out by itself can be compared.
-func TestTheSiteIsWhatItsEnvironmentSays(t *testing.T) {
+// TestDiscoveryMatchesTheEnvironment: on the local platform, the functions' settings are in the environment and must
+// match what discover finds.
+func TestDiscoveryMatchesTheEnvironment(t *testing.T) {
 	needsHost(t)
 	t.Parallel()
 	blobs, mirrored := os.Getenv("USE_SUPABASE_KV") == "false", os.Getenv("KV_MIRROR_WRITES") == "true"
-	require.Equal(t, blobs, site.blobs, "Netlify Blobs answers")
+	require.Equal(t, blobs, site.blobs, "Netlify Blobs is the primary")
 	require.Equal(t, blobs || mirrored, site.writesBlobs, "Netlify Blobs is written")
-	require.Equal(t, !blobs && os.Getenv("KV_CACHE") != "off", site.caches, "answers are kept in memory")
+	require.Equal(t, !blobs && os.Getenv("KV_CACHE") != "off", site.caches, "the functions cache")
 	require.Equal(t, os.Getenv("KV_API_TOKEN")+os.Getenv("KV_READ_TOKEN") != "", site.readsNeedToken, "reads need a token")
 	require.Equal(t, os.Getenv("KV_API_TOKEN")+os.Getenv("KV_READ_TOKEN") != "", site.writesNeedToken, "writes need a token")
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSmoke is what every way of running the site has to do: `netlify dev` too, which starts a process for every request,
-// passes it the request as a command line argument, and has quirks of its own that these requests stay clear of (%25 in a
-// rewritten path, a POST without a Content-Type).
+// TestSmoke tests what must work in every way of running the site. That includes `netlify dev`, which starts a process
+// for every request and passes the request as an argument. The requests avoid its quirks: %25 in a rewritten path, and
+// a POST without a Content-Type.
 func TestSmoke(t *testing.T) {
 	for _, via := range []struct{ name, upsert, list, get, query, delete string }{
 		{"Functions", upsertPath, listPath, getPath, queryPath, deletePath},

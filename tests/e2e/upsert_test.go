@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func post(t testing.TB, path, text string, options ...option) *answer {
+func post(t testing.TB, path, text string, options ...option) *response {
 	t.Helper()
 	return call(t, http.MethodPost, path, append([]option{body(text)}, options...)...)
 }
@@ -27,12 +27,12 @@ func TestUpsertCreatesAndUpdates(t *testing.T) {
 	require.Equal(t, []string{key}, keys(t, "prefix", key), "an update adds no second entry")
 }
 
-// TestUpsertBody: which bodies are an entry. In every one, KEY stands for the test's key.
+// TestUpsertBody: bodies that are accepted. KEY stands for the test's key.
 func TestUpsertBody(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name, body string
-		value      string // what is there afterwards
+		value      string // stored afterwards
 	}{
 		{"OK", `{"key":"KEY","value":{"a":1}}`, `{"a":1}`},
 		{"ValueFirst", `{"value":[1],"key":"KEY"}`, `[1]`},
@@ -76,7 +76,7 @@ func TestUpsertContentTypes(t *testing.T) {
 	}
 }
 
-// TestUpsertRefuses: nothing is written, and the text is the one shipped clients know.
+// TestUpsertRefuses: nothing is written, and the message is the one that existing clients depend on.
 func TestUpsertRefuses(t *testing.T) {
 	t.Parallel()
 	const legacy = "key and JSON value required"
@@ -158,8 +158,8 @@ func TestUpsertRefuses(t *testing.T) {
 	}
 }
 
-// TestBodiesThatAreNotText sends bytes that are no UTF-8. As application/octet-stream they arrive base64 encoded and are
-// seen; elsewhere the platform repairs them first.
+// TestBodiesThatAreNotText sends bytes that are not UTF-8. As application/octet-stream they arrive in base64 and are
+// refused; with other types the platform repairs them first.
 func TestBodiesThatAreNotText(t *testing.T) {
 	t.Parallel()
 	octets := header("Content-Type", "application/octet-stream")
@@ -211,7 +211,7 @@ func TestBodiesThatAreNotText(t *testing.T) {
 	})
 }
 
-// TestKeys: a key may be anything that is text, and comes back as it was.
+// TestKeys: a key may be any text, and comes back unchanged.
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ name, key string }{
@@ -263,7 +263,7 @@ func TestKeys(t *testing.T) {
 	}
 	t.Run("NoPrefixBeforePrototype", func(t *testing.T) {
 		if site.databaseURL == "" {
-			t.Skip("DATABASE_URL is not set: this test writes the key __proto__ itself, on a site of its own only")
+			t.Skip("DATABASE_URL is not set: this test writes the key __proto__, so it needs a local site")
 		}
 		upsert(t, "__proto__", `{"__proto__":1}`)
 		t.Cleanup(func() { _, _ = deleteAll(cleanupContext(t), "__proto__") })

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestValuesComeBackAsWritten writes texts that a JSON parser would change, or refuse, and reads them back through kv-get
-// and kv-list, byte for byte.
+// TestValuesComeBackAsWritten writes values that a JSON parser would change or refuse. kv-get and kv-list must return
+// them byte for byte.
 func TestValuesComeBackAsWritten(t *testing.T) {
 	t.Parallel()
 	digits := strings.Repeat("1234567890", 40)
@@ -62,7 +62,7 @@ func TestValuesComeBackAsWritten(t *testing.T) {
 			list(t, "prefix", key, "includeValues", "true").
 				is(t, http.StatusOK, `{"keys":[`+quote(key)+`],"count":1,"data":{`+quote(key)+`:`+row.value+`}}`)
 
-			// Over a value that was there, it is the same.
+			// Overwriting an existing value gives the same.
 			upsert(t, key, `{"other":[true,false]}`)
 			upsert(t, key, row.value)
 			holds(t, key, row.value)
@@ -82,7 +82,7 @@ func manyKeys(n int) string {
 	return b.String() + "}"
 }
 
-// megabyte is a document of a little over 1 MB with words, numbers and escapes.
+// megabyte returns a document of a little over 1 MB with words, numbers and escapes.
 func megabyte() string {
 	var b strings.Builder
 	random := rand.New(rand.NewPCG(1, 2))
@@ -94,7 +94,7 @@ func megabyte() string {
 	return strings.ReplaceAll(b.String(), "\n", `\n`) + `]}`
 }
 
-// TestWhitespaceAroundValue: what stands around the value is not the value.
+// TestWhitespaceAroundValue: whitespace around the value is not part of it.
 func TestWhitespaceAroundValue(t *testing.T) {
 	t.Parallel()
 	key := newPrefix(t) + "k"
@@ -104,7 +104,7 @@ func TestWhitespaceAroundValue(t *testing.T) {
 	a.is(t, http.StatusOK, `{"key":`+quote(key)+`,"value":[ 1 ],"exists":true,"timestamp":"now"}`)
 }
 
-// TestDeepValues: the 2,001st level is refused whatever it is made of, and however deep the rest goes.
+// TestDeepValues: the 2,001st level is refused, whatever it consists of and however deep the value is.
 func TestDeepValues(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ name, value string }{
@@ -140,8 +140,8 @@ func TestDeepValues(t *testing.T) {
 	})
 }
 
-// TestValuesThatGrowInTransit: the platform counts 6 MB after JSON escaping. Whatever could be written can be read, or the
-// answer says that it is too large; it is never cut, and never a failure of the platform.
+// TestValuesThatGrowInTransit: the platform's limit of 6 MB applies after JSON escaping. A stored value can be read,
+// or the function reports that it is too large; it is never truncated, and the platform never fails.
 func TestValuesThatGrowInTransit(t *testing.T) {
 	needsHost(t)
 	t.Parallel()
