@@ -1,5 +1,5 @@
-// Package docs runs the examples of the documentation as they are written: every command of a console block in
-// README.md and docs/*.md must print what stands below it. Times and version tokens aside.
+// Package docs checks the documentation. Every command in a console block of README.md and docs/*.md must print the output
+// below it, except for times.
 package docs
 
 import (
@@ -16,17 +16,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// example is one command and what it prints.
+// example is a command and its expected output.
 type example struct{ command, output string }
 
-// The examples speak of a fresh store; they tidy up what they leave behind through these keys.
+// leftovers are the keys that the examples write. They are deleted before and after, since examples expect an empty store.
 var leftovers = []string{"sessions/abc", "index:sessions", "docs/1", "index:docs", "status",
 	"shop/tea", "shop/mug", "shop/pot", "shop/jam", "shop/note", "kind", "state", "notes/1", "notes/2", "tag"}
 
-func TestExamplesPrintWhatTheDocumentationSays(t *testing.T) {
+func TestExamplesPrintTheDocumentedOutput(t *testing.T) {
 	base := os.Getenv("KV_HOST_URL")
 	if base == "" {
-		t.Skip("KV_HOST_URL is not set: the examples are for the local platform (make test, or make up)")
+		t.Skip("KV_HOST_URL is not set: the examples need the local platform (make test, or make up)")
 	}
 	for _, tool := range []string{"bash", "curl"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -88,11 +88,11 @@ func normal(output string) string {
 
 var bodyInTable = regexp.MustCompile("`(\\{[^`]*\\})`")
 
-// TestBodiesInTablesAreUnderstood sends every body of a query that stands in a table.
-func TestBodiesInTablesAreUnderstood(t *testing.T) {
+// TestBodiesInTablesAreAccepted sends every query body in a table.
+func TestBodiesInTablesAreAccepted(t *testing.T) {
 	base := os.Getenv("KV_HOST_URL")
 	if base == "" {
-		t.Skip("KV_HOST_URL is not set: the examples are for the local platform (make test, or make up)")
+		t.Skip("KV_HOST_URL is not set: the examples need the local platform (make test, or make up)")
 	}
 	for _, file := range []string{"FROM-SQL.md", "FROM-JAVASCRIPT.md"} {
 		text, err := os.ReadFile("../../docs/" + file)
@@ -106,10 +106,10 @@ func TestBodiesInTablesAreUnderstood(t *testing.T) {
 				found++
 				response, err := http.Post(base+"/api/kv/query", "application/json", strings.NewReader(body[1]))
 				require.NoError(t, err)
-				answer, err := io.ReadAll(response.Body)
+				text, err := io.ReadAll(response.Body)
 				require.NoError(t, err)
 				require.NoError(t, response.Body.Close())
-				require.Equal(t, http.StatusOK, response.StatusCode, "%s: %s\n%s", file, body[1], answer)
+				require.Equal(t, http.StatusOK, response.StatusCode, "%s: %s\n%s", file, body[1], text)
 			}
 		}
 		require.Greater(t, found, 15, "bodies in %s", file)

@@ -18,7 +18,7 @@ var (
 	codeBlock   = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
 )
 
-// TestLinksLeadSomewhere follows every link from one page of the repository to another file of it, and to the heading it names.
+// TestLinksLeadSomewhere checks every link from a page of the repository to another of its files, and to a heading.
 func TestLinksLeadSomewhere(t *testing.T) {
 	pages, err := filepath.Glob("../../*.md")
 	require.NoError(t, err)
@@ -39,15 +39,15 @@ func TestLinksLeadSomewhere(t *testing.T) {
 				target = filepath.Join(filepath.Dir(page), file)
 			}
 			if _, err := os.Stat(target); err != nil {
-				t.Errorf("%s: %s is not there", page, found[1])
+				t.Errorf("%s: %s does not exist", page, found[1])
 			} else if hasAnchor && !slices.Contains(anchors(read(t, target)), anchor) {
-				t.Errorf("%s: %s names no heading", page, found[1])
+				t.Errorf("%s: %s names a heading that does not exist", page, found[1])
 			}
 		}
 	}
 }
 
-// read returns a page without its code blocks, whose lines are neither links nor headings.
+// read returns a page without its code blocks, which contain neither links nor headings.
 func read(t *testing.T, page string) string {
 	t.Helper()
 	text, err := os.ReadFile(page)
@@ -55,7 +55,7 @@ func read(t *testing.T, page string) string {
 	return codeBlock.ReplaceAllString(string(text), "")
 }
 
-// anchors are the names that GitHub gives to headings.
+// anchors returns the names that GitHub gives to the headings of a page.
 func anchors(page string) (names []string) {
 	for _, found := range heading.FindAllStringSubmatch(page, -1) {
 		name := notInAnchor.ReplaceAllString(strings.ToLower(found[1]), "")

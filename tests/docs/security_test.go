@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPromisesNameTests: a promise of SECURITY.md is worth what its tests are.
+// TestPromisesNameTests: every promise in SECURITY.md names the tests that keep it.
 func TestPromisesNameTests(t *testing.T) {
 	text, err := os.ReadFile("../../docs/SECURITY.md")
 	require.NoError(t, err)
@@ -26,7 +26,7 @@ func TestPromisesNameTests(t *testing.T) {
 
 var named = regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
 
-// TestNamedTestsExist holds every page that names tests, SECURITY.md and CONTRIBUTING.md above all, to the tests there are.
+// TestNamedTestsExist checks that every test that a page names exists. SECURITY.md and CONTRIBUTING.md name most.
 func TestNamedTestsExist(t *testing.T) {
 	exists := map[string]bool{}
 	for _, dir := range []string{"../../pkg", "../../scripts", "../../tests"} {
@@ -47,7 +47,7 @@ func TestNamedTestsExist(t *testing.T) {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
 		for _, found := range named.FindAllStringSubmatch(string(text), -1) {
-			require.True(t, exists[found[1]], "%s: there is no test %s", page, found[1])
+			require.True(t, exists[found[1]], "%s: the test %s does not exist", page, found[1])
 		}
 	}
 }
