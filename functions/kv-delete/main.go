@@ -1,4 +1,4 @@
-// Command kv-delete answers DELETE and POST /.netlify/functions/kv-delete: removes an entry.
+// Command kv-delete answers DELETE and POST /.netlify/functions/kv-delete: it removes an entry.
 package main
 
 import (

@@ -1,4 +1,5 @@
-// Command kv-list-blob answers GET /.netlify/functions/kv-list-blob: the keys under a prefix in Netlify Blobs, whatever store kv-list reads.
+// Command kv-list-blob answers GET /.netlify/functions/kv-list-blob: the keys under a prefix in Netlify Blobs, whichever
+// store kv-list reads.
 package main
 
 import (

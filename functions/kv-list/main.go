@@ -1,4 +1,5 @@
-// Command kv-list answers GET /.netlify/functions/kv-list: the keys under a prefix, in byte order, with their values if asked for.
+// Command kv-list answers GET /.netlify/functions/kv-list: the keys under a prefix in byte order, on request with their
+// values.
 package main
 
 import (

@@ -1,4 +1,5 @@
-// Command kv-upsert-blob answers POST /.netlify/functions/kv-upsert-blob: it writes one entry to Netlify Blobs, whatever store kv-upsert writes to.
+// Command kv-upsert-blob answers POST /.netlify/functions/kv-upsert-blob: it writes an entry to Netlify Blobs, whichever
+// store kv-upsert writes.
 package main
 
 import (

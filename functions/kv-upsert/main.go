@@ -1,4 +1,4 @@
-// Command kv-upsert answers POST /.netlify/functions/kv-upsert: creates or replaces an entry.
+// Command kv-upsert answers POST /.netlify/functions/kv-upsert: it creates or replaces an entry.
 package main
 
 import (
