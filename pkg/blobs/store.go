@@ -225,8 +225,11 @@ func (s *Store) Get(ctx context.Context, key string) (string, error) {
 	return string(blob.Value), nil
 }
 
-// Query implements [kv.Store].
-func (s *Store) Query(context.Context, kv.Query) (string, error) {
+// Query implements [kv.Store]. It answers no query, but says what is wrong with one.
+func (s *Store) Query(_ context.Context, q kv.Query) (string, error) {
+	if err := q.Validate(); err != nil {
+		return "", err
+	}
 	return "", &kv.Error{Code: kv.CodeNotConfigured, Op: "blobs.Query",
 		Message: "kv-query needs Supabase, and Netlify Blobs answers here: set USE_SUPABASE_KV=true once the entries are migrated"}
 }
