@@ -182,7 +182,7 @@ test-e2e:
 .PHONY: test-coverage
 test-coverage:
 	@go tool covdata textfmt -i=$(COVERAGE)/functions -o=$(COVERAGE)/functions.txt
-	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest -skip pkg/migrate/migratetest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
+	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest -skip pkg/migrate/migratetest -skip pkg/migrate/sources/sourcetest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
 
 .PHONY: test-fuzz
 test-fuzz:

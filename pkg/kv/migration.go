@@ -1,10 +1,15 @@
 package kv
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -348,6 +353,29 @@ type Digest struct {
 	Unposted int    `json:"unposted"` // missing postings, because of which queries by index miss the entry
 	Document bool   `json:"document"` // queries see the present value
 	Search   bool   `json:"search"`   // full text finds it
+}
+
+// DigestOf is what [Digest] says of the value and of the indexes of an entry.
+func DigestOf(s State) Digest {
+	value := sha256.Sum256([]byte(s.Value))
+	return Digest{Key: s.Key, Value: hex.EncodeToString(value[:]), Indexes: DigestPairs(s.Indexes)}
+}
+
+// DigestPairs is kv.digest_pairs: SHA-256 of the distinct pairs in order.
+func DigestPairs(pairs [][2]string) string {
+	sorted := slices.Clone(pairs)
+	slices.SortFunc(sorted, func(a, b [2]string) int {
+		return cmp.Or(strings.Compare(a[0], b[0]), strings.Compare(a[1], b[1]))
+	})
+	sum := sha256.New()
+	for _, p := range slices.Compact(sorted) {
+		for _, text := range p {
+			sum.Write(strconv.AppendInt(nil, int64(len(text)), 10))
+			sum.Write([]byte{':'})
+			sum.Write([]byte(text))
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil))
 }
 
 // Digests returns those of up to limit entries after a key, in the order of their keys.

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"iter"
 	"path/filepath"
@@ -15,12 +16,15 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/backup"
+	"netlify-supabase-kv/pkg/migrate/entries"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/pkg/stream"
 )
 
 // unruly is a source in which some blobs cannot be read, and others go after they were listed.
 type unruly struct {
-	*BlobsSource
+	*sources.Blobs
 	unreadable, gone []string
 }
 
@@ -31,7 +35,7 @@ func (s *unruly) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
 				return
 			}
 		}
-		for l, err := range s.BlobsSource.List(ctx) {
+		for l, err := range s.Blobs.List(ctx) {
 			if !yield(l, err) {
 				return
 			}
@@ -39,15 +43,19 @@ func (s *unruly) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
 	}
 }
 
-func (s *unruly) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
-	return stream.Ordered(ctx, 4, list, func(blobs.Listed) int64 { return 0 }, func(ctx context.Context, listed blobs.Listed) Item {
+func (s *unruly) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[sources.Item, error] {
+	return stream.Ordered(ctx, 4, list, func(blobs.Listed) int64 { return 0 }, func(ctx context.Context, listed blobs.Listed) sources.Item {
 		switch {
 		case slices.Contains(s.gone, listed.Key):
-			return Item{Listed: listed, Missing: true}
+			return sources.Item{Listed: listed, Missing: true}
 		case slices.Contains(s.unreadable, listed.Key):
-			return Item{Listed: listed, Err: errors.New("status 500")}
+			return sources.Item{Listed: listed, Err: errors.New("status 500")}
 		}
-		return s.read(ctx, listed)
+		item, err := sources.ReadOne(ctx, s.Blobs, listed)
+		if err != nil {
+			return sources.Item{Listed: listed, Err: err}
+		}
+		return item
 	})
 }
 
@@ -64,7 +72,7 @@ func (s *unruly) keys(t *testing.T) (keys []string) {
 // entries are the keys that the database has.
 func (m *migration) entries() []string {
 	m.t.Helper()
-	rows, err := m.sql.Query(m.t.Context(), "select key from public.kv_store")
+	rows, err := m.SQL.Query(m.t.Context(), "select key from public.kv_store")
 	require.NoError(m.t, err)
 	keys, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(m.t, err)
@@ -105,13 +113,13 @@ func TestEveryCountAddsUp(t *testing.T) {
 		"text": "hello", "empty": "", "nul": `{"a":"\u0000"}`, "left/by": `{}`, "x:twin": `{}`, "y:twin": `{}`, "index:number": `{"a":1}`,
 		"index:odd": `["nobody","twin","","\ud800","nul","nul","left/by"]`,
 	} {
-		m.set(key, value)
+		m.Set(key, value)
 	}
-	source := &unruly{m.source(), []string{"cannot/1", "cannot/2"}, []string{"gone/1", "gone/2", "gone/3"}}
+	source := &unruly{m.Source(), []string{"cannot/1", "cannot/2"}, []string{"gone/1", "gone/2", "gone/3"}}
 	listed := source.keys(t)
 	require.Len(t, listed, 30+5+8+5)
 
-	plan, err := Plan(ctx, source, nil, PlanOptions{Options: m.o, Progress: noProgress{}})
+	plan, err := Plan(ctx, source, nil, PlanOptions{Options: m.o, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	require.Equal(t, len(listed), plan.Blobs)
 	require.Equal(t, []int{41, 0, 4, 3}, []int{plan.Migratable, plan.Skipped, plan.Failed, plan.Absent})
@@ -122,11 +130,11 @@ func TestEveryCountAddsUp(t *testing.T) {
 	require.Equal(t, 2*30+6, members, "one that an index has twice is one")
 
 	// A run that is ended in the middle has blobs that it did not come to.
-	run := func(ctx context.Context, progress Progress) Result {
+	run := func(ctx context.Context, progress sources.Progress) Result {
 		t.Helper()
 		result, err := Run(ctx, source, m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 5, Progress: progress})
 		require.Equal(t, result.Finished, err == nil, err)
-		known, err := m.supabase.ImportPage(t.Context(), "", 1000)
+		known, err := m.Supabase.ImportPage(t.Context(), "", 1000)
 		require.NoError(t, err)
 		var remembered []string
 		for _, k := range known {
@@ -142,30 +150,30 @@ func TestEveryCountAddsUp(t *testing.T) {
 	first := run(cut, &cancelAfter{n: 10, cancel: cancel})
 	require.False(t, first.Finished)
 	require.Positive(t, first.States[statePending], first.States)
-	second := run(ctx, noProgress{})
+	second := run(ctx, sources.NoProgress{})
 	require.Equal(t, map[kv.ImportState]int{kv.ImportImported: 41, kv.ImportFailed: 4, kv.ImportAbsent: 3}, second.States)
 	require.Len(t, m.entries(), 41)
 
 	// Callers write, delete and leave an index; blobs go, come and change; then the database is damaged.
 	for key, indexes := range map[string][]kv.Index{"live": nil, "sessions/00003": {}, "left/by": {}} {
-		_, err := m.supabase.Upsert(ctx, kv.Entry{Key: key, Value: `{"live":1}`, Indexes: indexes})
+		_, err := m.Supabase.Upsert(ctx, kv.Entry{Key: key, Value: `{"live":1}`, Indexes: indexes})
 		require.NoError(t, err)
 	}
 	for _, key := range []string{"sessions/00004", "never was"} {
-		_, err := m.supabase.Delete(ctx, key)
+		_, err := m.Supabase.Delete(ctx, key)
 		require.NoError(t, err)
 	}
-	m.remove("sessions/00005")
-	m.set("sessions/00006", `{"changed":1}`)
-	m.set("never was", `{}`)
-	third := run(ctx, noProgress{})
+	m.Remove("sessions/00005")
+	m.Set("sessions/00006", `{"changed":1}`)
+	m.Set("never was", `{}`)
+	third := run(ctx, sources.NoProgress{})
 	require.Equal(t, []int{1, 1}, []int{third.Written, third.Removed})
 	require.Equal(t, map[kv.ImportState]int{
 		kv.ImportImported: 37, kv.ImportRemoved: 1, kv.ImportForeign: 2, kv.ImportDeleted: 2, kv.ImportFailed: 4, kv.ImportAbsent: 3,
 	}, third.States)
 
 	for _, key := range []string{"p%41", "q?x"} { // which Blobs cannot keep
-		_, err := m.supabase.Upsert(ctx, kv.Entry{Key: key, Value: `{}`})
+		_, err := m.Supabase.Upsert(ctx, kv.Entry{Key: key, Value: `{}`})
 		require.NoError(t, err)
 	}
 	m.exec("delete from public.kv_store where key in ('sessions/00010', 'sessions/00011')")
@@ -177,7 +185,7 @@ func TestEveryCountAddsUp(t *testing.T) {
 		t.Helper()
 		before := distinct(source.keys(t), m.entries())
 		entries := len(m.entries())
-		v, err := Verify(ctx, source, m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Repair: repair, Progress: noProgress{}, rechecks: []time.Duration{0}})
+		v, err := Verify(ctx, source, m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Repair: repair, Progress: sources.NoProgress{}, rechecks: []time.Duration{0}})
 		require.NoError(t, err)
 		require.Equal(t, []int{len(source.keys(t)), entries, before}, []int{v.Blobs, v.Entries, v.Keys})
 		require.Equal(t, v.Keys, v.sum(), "each key is one of these: %+v", v)
@@ -194,9 +202,10 @@ func TestEveryCountAddsUp(t *testing.T) {
 	require.NotZero(t, repaired.Repaired)
 	members = 0
 	for _, key := range m.entries() {
-		if states, err := m.supabase.States(ctx, []string{key}); strings.HasPrefix(key, DefaultIndexPrefix) {
+		if states, err := m.Supabase.States(ctx, []string{key}); strings.HasPrefix(key, entries.DefaultIndexPrefix) {
 			require.NoError(t, err)
-			elements, _ := readElements(states[0].Value)
+			var elements []json.RawMessage
+			_ = json.Unmarshal([]byte(states[0].Value), &elements) // fails where it is no array
 			members += len(elements)
 		}
 	}
@@ -206,7 +215,7 @@ func TestEveryCountAddsUp(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, m.entries(), status.Database.Entries)
 	var deleted int
-	require.NoError(t, m.sql.QueryRow(ctx, "select count(*) from kv.import where deleted").Scan(&deleted))
+	require.NoError(t, m.SQL.QueryRow(ctx, "select count(*) from kv.import where deleted").Scan(&deleted))
 	require.Equal(t, deleted, status.Database.Deleted)
 
 	m.requireBackupsAddUp(source)
@@ -215,26 +224,26 @@ func TestEveryCountAddsUp(t *testing.T) {
 func ptr[T any](v T) *T { return &v }
 
 // identical counts the blobs whose entries have their value, their indexes and all postings.
-func (m *migration) identical(source Source) (n int) {
+func (m *migration) identical(source sources.Source) (n int) {
 	m.t.Helper()
-	l, err := list(m.t.Context(), source, "", noProgress{})
+	l, err := sources.List(m.t.Context(), source, "", sources.NoProgress{})
 	require.NoError(m.t, err)
-	d, err := derive(m.t.Context(), source, l, m.o, m.rules, "", noProgress{})
+	d, err := entries.Derive(m.t.Context(), source, l, m.o, m.rules, "", sources.NoProgress{})
 	require.NoError(m.t, err)
-	for s, err := range walk(l.all(), d.all(), stream.None, stream.None, d.unnamed) {
+	for s, err := range walk(l.All(), d.All(), stream.None, stream.None, d.Unnamed) {
 		require.NoError(m.t, err)
-		item, err := readOne(m.t.Context(), source, *s.listed)
+		item, err := sources.ReadOne(m.t.Context(), source, *s.listed)
 		require.NoError(m.t, err)
-		states, err := m.supabase.States(m.t.Context(), []string{s.key})
+		states, err := m.Supabase.States(m.t.Context(), []string{s.key})
 		require.NoError(m.t, err)
-		digests, err := m.supabase.DigestsOf(m.t.Context(), []string{s.key})
+		digests, err := m.Supabase.DigestsOf(m.t.Context(), []string{s.key})
 		require.NoError(m.t, err)
 		pairs := item.Indexes
 		if pairs == nil {
 			pairs = s.pairs
 		}
 		if item.Err == nil && !item.Missing && len(digests) == 1 && states[0].Value == string(item.Blob.Value) &&
-			digestPairs(states[0].Indexes) == digestPairs(pairs) && digests[0].Unposted == 0 {
+			kv.DigestPairs(states[0].Indexes) == kv.DigestPairs(pairs) && digests[0].Unposted == 0 {
 			n++
 		}
 	}
@@ -247,39 +256,38 @@ func (m *migration) requireBackupsAddUp(source *unruly) {
 	source.unreadable = append(source.unreadable, "\xfe", "\xff") // in reports, both are U+FFFD
 	listed := len(source.keys(t))
 	file := filepath.Join(t.TempDir(), "blobs.gz")
-	b, err := Backup(ctx, source, file, BackupOptions{})
-	require.ErrorIs(t, err, ErrRemaining)
+	b, err := backup.Blobs(ctx, source, file, backup.Options{})
+	require.ErrorIs(t, err, backup.ErrRemaining)
 	require.Equal(t, []int{listed, 4, 3}, []int{b.Entries + len(b.Unreadable) + b.Gone, len(b.Unreadable), b.Gone})
-	checked, err := CheckBackup(ctx, file)
+	checked, err := backup.Check(ctx, file)
 	require.NoError(t, err)
 	require.Equal(t, b, checked)
 	for _, overwrite := range []bool{false, true} {
-		o := restoreOptions
-		o.Overwrite, o.Rules = overwrite, m.rules
-		into, err := RestoreSupabase(ctx, file, m.target(), o)
-		require.ErrorIs(t, err, ErrRemaining)
+		o := backup.RestoreOptions{Options: m.o, Rules: m.rules, Overwrite: overwrite, Parallel: 4}
+		into, err := backup.RestoreSupabase(ctx, file, m.target(), o)
+		require.ErrorIs(t, err, backup.ErrRemaining)
 		require.Equal(t, b.Entries, into.Written+into.Same+into.Different+into.Failed+into.Skipped, "%+v", into)
 		require.Len(t, into.Differing, into.Different)
 		require.Len(t, into.Failures, into.Failed)
 	}
 
 	file = filepath.Join(t.TempDir(), "supabase.gz")
-	b, err = BackupSupabase(ctx, m.target(), file, BackupOptions{})
+	b, err = backup.Supabase(ctx, m.target(), file, backup.Options{})
 	require.NoError(t, err)
 	require.Equal(t, []int{len(m.entries()), 0, 0}, []int{b.Entries, len(b.Unreadable), b.Gone})
-	into, err := RestoreBlobs(ctx, file, m.source(), restoreOptions)
-	require.ErrorIs(t, err, ErrRemaining)
+	into, err := backup.RestoreBlobs(ctx, file, m.Source(), backup.RestoreOptions{Options: m.o, Parallel: 4})
+	require.ErrorIs(t, err, backup.ErrRemaining)
 	require.Equal(t, b.Entries, into.Written+into.Same+into.Different+into.Failed+into.Skipped, "%+v", into)
 	require.Equal(t, 2, into.Failed, "keys that Blobs cannot keep")
 }
 
 func TestIdenticalKeysAreCountedBesideThoseThatBlobsCannotKeep(t *testing.T) {
 	m := newMigration(t)
-	m.set("a", `{}`)
-	m.set("b", `{}`)
+	m.Set("a", `{}`)
+	m.Set("b", `{}`)
 	m.run()
 	for _, key := range []string{"p%41", "q?x"} {
-		_, err := m.supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: `{}`})
+		_, err := m.Supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: `{}`})
 		require.NoError(t, err)
 	}
 	v := m.look(false)

@@ -18,7 +18,10 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/entries"
 	"netlify-supabase-kv/pkg/migrate/migratetest"
+	"netlify-supabase-kv/pkg/migrate/sources"
+	"netlify-supabase-kv/pkg/migrate/sources/sourcetest"
 )
 
 // crashChild is what the process that is killed has to know.
@@ -45,8 +48,8 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	fmt.Println("running")
-	_, err = Run(context.Background(), NewBlobsSource(c.Access, "kv", "kv-indexes", 16, unlimited()), NewTarget("test", supabase),
-		RunOptions{Options: defaults, Rules: seedRules, lease: testLease, Dir: c.Dir, BatchSize: 10, Progress: noProgress{}})
+	_, err = Run(context.Background(), sources.NewBlobs(c.Access, "kv", "kv-indexes", 16, sourcetest.Unlimited()), entries.NewTarget("test", supabase),
+		RunOptions{Options: defaults, Rules: seedRules, lease: testLease, Dir: c.Dir, BatchSize: 10, Progress: sources.NoProgress{}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -66,7 +69,7 @@ func TestARunThatIsKilledAtAnyMomentGoesOn(t *testing.T) {
 		for range 30 {
 			m.change(random)
 		}
-		child, err := json.Marshal(crashChild{m.access, m.url(), m.key, t.TempDir()})
+		child, err := json.Marshal(crashChild{m.Access, m.url(), m.Key, t.TempDir()})
 		require.NoError(t, err)
 		revive := func() {}
 		if killed%2 == 1 {
@@ -107,7 +110,7 @@ func (m *migration) killDatabase(every time.Duration) (revive func()) {
 	var killing sync.WaitGroup
 	killing.Go(func() {
 		for sleep(ctx, every) == nil {
-			_, _ = admin.Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and usename <> $2", m.sql.Config().Database, m.sql.Config().User)
+			_, _ = admin.Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and usename <> $2", m.SQL.Config().Database, m.SQL.Config().User)
 		}
 	})
 	return sync.OnceFunc(func() {
@@ -118,18 +121,18 @@ func (m *migration) killDatabase(every time.Duration) (revive func()) {
 }
 
 // url is that of the database; site has one of its own.
-func (m *migration) url() string { return m.database.url }
+func (m *migration) url() string { return m.database.URL }
 
 // change writes, adds or removes a blob.
 func (m *migration) change(random *rand.Rand) {
 	key := fmt.Sprintf("sessions/%05d", random.IntN(400))
 	switch random.IntN(10) {
 	case 0:
-		m.remove(key)
+		m.Remove(key)
 	case 1:
-		m.set(fmt.Sprintf("index:by%d", random.IntN(5)), fmt.Sprintf(`["%05d","%05d","new %d"]`, random.IntN(200), 200+random.IntN(200), random.IntN(1000)))
+		m.Set(fmt.Sprintf("index:by%d", random.IntN(5)), fmt.Sprintf(`["%05d","%05d","new %d"]`, random.IntN(200), 200+random.IntN(200), random.IntN(1000)))
 	default:
-		m.set(key, fmt.Sprintf(`{"changed":%d}`, random.Uint64()))
+		m.Set(key, fmt.Sprintf(`{"changed":%d}`, random.Uint64()))
 	}
 }
 

@@ -9,34 +9,37 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/backup"
+	"netlify-supabase-kv/pkg/migrate/entries"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/pkg/mirror"
 )
 
 // operations are all that can be asked of this package, each with the error alone.
 func (m *migration) operations(blobsBackup, supabaseBackup string) map[string]func() error {
 	ctx := m.t.Context()
-	restore := RestoreOptions{Options: m.o, Rules: m.rules, Overwrite: true, Parallel: 2}
-	target := Target{"test", m.supabase} // which repeats what fails for fifteen seconds, not for minutes
+	restore := backup.RestoreOptions{Options: m.o, Rules: m.rules, Overwrite: true, Parallel: 2}
+	target := entries.Target{Name: "test", Supabase: m.Supabase} // which repeats what fails for fifteen seconds, not for minutes
 	return map[string]func() error{
 		"plan": func() error {
-			_, err := Plan(ctx, m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
+			_, err := Plan(ctx, m.Source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: sources.NoProgress{}})
 			return err
 		},
 		"run": func() error {
-			_, err := Run(ctx, m.source(), target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
+			_, err := Run(ctx, m.Source(), target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: sources.NoProgress{}})
 			return err
 		},
 		"verify": func() error {
-			_, err := Verify(ctx, m.source(), target, VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Repair: true, Progress: noProgress{}, rechecks: usualRechecks[:1]})
+			_, err := Verify(ctx, m.Source(), target, VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Repair: true, Progress: sources.NoProgress{}, rechecks: usualRechecks[:1]})
 			return err
 		},
 		"status": func() error { _, err := ReadStatus(ctx, m.dir, &target); return err },
 		"backup of Supabase": func() error {
-			_, err := BackupSupabase(ctx, target, filepath.Join(m.t.TempDir(), "b.gz"), BackupOptions{})
+			_, err := backup.Supabase(ctx, target, filepath.Join(m.t.TempDir(), "b.gz"), backup.Options{})
 			return err
 		},
-		"restore of Blobs":    func() error { _, err := RestoreSupabase(ctx, blobsBackup, target, restore); return err },
-		"restore of Supabase": func() error { _, err := RestoreSupabase(ctx, supabaseBackup, target, restore); return err },
+		"restore of Blobs":    func() error { _, err := backup.RestoreSupabase(ctx, blobsBackup, target, restore); return err },
+		"restore of Supabase": func() error { _, err := backup.RestoreSupabase(ctx, supabaseBackup, target, restore); return err },
 	}
 }
 
@@ -47,9 +50,9 @@ func TestWhateverTheDatabaseRefusesIsSaid(t *testing.T) {
 	m.run()
 	dir := t.TempDir()
 	blobsBackup, supabaseBackup := filepath.Join(dir, "blobs.gz"), filepath.Join(dir, "supabase.gz")
-	_, err := Backup(t.Context(), m.source(), blobsBackup, BackupOptions{})
+	_, err := backup.Blobs(t.Context(), m.Source(), blobsBackup, backup.Options{})
 	require.NoError(t, err)
-	_, err = BackupSupabase(t.Context(), m.target(), supabaseBackup, BackupOptions{})
+	_, err = backup.Supabase(t.Context(), m.target(), supabaseBackup, backup.Options{})
 	require.NoError(t, err)
 	operations := m.operations(blobsBackup, supabaseBackup)
 	for function, needed := range map[string][]string{
@@ -68,14 +71,14 @@ func TestWhateverTheDatabaseRefusesIsSaid(t *testing.T) {
 		"kv_mirror_copy":      {"verify", "restore of Supabase"},
 		"kv_restore":          {"restore of Supabase"},
 	} {
-		m.set("sessions/00001", `{"changed":"`+function+`"}`) // there is something to do for each
+		m.Set("sessions/00001", `{"changed":"`+function+`"}`) // there is something to do for each
 		m.exec("update public.kv_store set value = $1::text::json where key = 'sessions/00002'", `{"damaged":"`+function+`"}`)
-		_, err := m.sql.Exec(t.Context(), "revoke execute on function public."+function+" from service_role")
+		_, err := m.SQL.Exec(t.Context(), "revoke execute on function public."+function+" from service_role")
 		require.NoError(t, err)
 		for _, name := range needed {
 			require.ErrorContains(t, operations[name](), "Supabase refused the key", "%s without %s", name, function)
 		}
-		_, err = m.sql.Exec(t.Context(), "grant execute on function public."+function+" to service_role")
+		_, err = m.SQL.Exec(t.Context(), "grant execute on function public."+function+" to service_role")
 		require.NoError(t, err)
 	}
 	for _, name := range []string{"run", "verify", "status", "backup of Supabase"} {
@@ -88,9 +91,9 @@ func TestBadOptionsAreSaidBeforeAnythingIsDone(t *testing.T) {
 	m := newMigration(t)
 	m.seed(3)
 	file := filepath.Join(t.TempDir(), "b.gz")
-	_, err := Backup(t.Context(), m.source(), file, BackupOptions{})
+	_, err := backup.Blobs(t.Context(), m.Source(), file, backup.Options{})
 	require.NoError(t, err)
-	for want, o := range map[string]Options{
+	for want, o := range map[string]entries.Options{
 		"the index prefix must not be empty": {},
 		"not both":                           {IndexPrefix: "index:", WrapNonJSON: true, SkipNonJSON: true},
 	} {
@@ -100,7 +103,7 @@ func TestBadOptionsAreSaidBeforeAnythingIsDone(t *testing.T) {
 			require.ErrorContains(t, operations[name](), want, name)
 		}
 	}
-	migration, err := m.supabase.Migration(t.Context())
+	migration, err := m.Supabase.Migration(t.Context())
 	require.NoError(t, err)
 	require.Nil(t, migration)
 }
@@ -133,16 +136,16 @@ func TestTheStatusSaysWhatIsKnown(t *testing.T) {
 	require.ErrorIs(t, err, ErrNoReport)
 
 	m.seed(3)
-	m.set("text", "hello")
+	m.Set("text", "hello")
 	m.run()
-	_, err = Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Progress: noProgress{}})
+	_, err = Verify(t.Context(), m.Source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	target := m.target()
 	status, err = ReadStatus(t.Context(), m.dir, &target)
 	require.NoError(t, err)
 	require.True(t, status.Database.Open)
 	require.False(t, status.Database.Migration.AtWork)
-	require.Equal(t, m.source().Name(), status.Database.Migration.Source)
+	require.Equal(t, m.Source().Name(), status.Database.Migration.Source)
 	require.Equal(t, 8, *status.Database.Migration.Listed)
 	require.Equal(t, map[kv.ImportState]int{kv.ImportImported: 7, kv.ImportFailed: 1}, status.Database.States)
 	require.True(t, status.Results.Run.Finished)
@@ -170,7 +173,7 @@ func TestARunThatLostTheMigrationStops(t *testing.T) {
 	m := newMigration(t)
 	m.seed(300)
 	taken := &takeOver{m: m}
-	_, err := Run(t.Context(), m.source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 5, Progress: taken})
+	_, err := Run(t.Context(), m.Source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 5, Progress: taken})
 	require.ErrorIs(t, err, kv.ErrImportTaken)
 	m.run()
 	m.requireIdentical()
@@ -194,7 +197,7 @@ func TestARepairOfEntriesThatOthersKeepChangingEnds(t *testing.T) {
 	m := newMigration(t)
 	m.seed(3)
 	m.run()
-	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.Supabase, Blobs: m.Store(), Log: discard})
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -219,9 +222,9 @@ func TestAResultThatCannotBeKeptIsToldFirst(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	dir := filepath.Join(file, "kv-migration") // no directory can be made in a file, whoever tries
-	_, err := Plan(t.Context(), unread{}, nil, PlanOptions{Options: restoreOptions.Options, Dir: dir, Progress: noProgress{}})
+	_, err := Plan(t.Context(), unread{}, nil, PlanOptions{Options: defaults, Dir: dir, Progress: sources.NoProgress{}})
 	require.ErrorContains(t, err, "write the result")
-	_, err = Verify(t.Context(), unread{}, Target{}, VerifyOptions{Options: restoreOptions.Options, Dir: dir, Progress: noProgress{}})
+	_, err = Verify(t.Context(), unread{}, entries.Target{}, VerifyOptions{Options: defaults, Dir: dir, Progress: sources.NoProgress{}})
 	require.ErrorContains(t, err, "write the result")
 
 	dir = filepath.Join(t.TempDir(), "a", "b")
@@ -230,6 +233,6 @@ func TestAResultThatCannotBeKeptIsToldFirst(t *testing.T) {
 }
 
 // unread is a source that must not be read.
-type unread struct{ Source }
+type unread struct{ sources.Source }
 
 func (unread) Name() string { return "unread" }

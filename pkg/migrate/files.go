@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 )
 
-// writeFile puts a whole file in place of what was there, or leaves that.
+// writeFile puts a whole file in place of what was there, or leaves that. It makes its directory if need be.
 func writeFile(name string, content []byte) (err error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
 	temporary, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.partial")
 	if err != nil {
 		return err
@@ -27,20 +29,21 @@ func writeFile(name string, content []byte) (err error) {
 	return os.Rename(temporary.Name(), name)
 }
 
-// writeJSON writes a result, and makes its directory if need be.
+// writeJSON writes a result.
 func writeJSON(name string, v any) error {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return err
-	}
 	return writeFile(name, append(text, '\n'))
 }
 
-// canWrite finds out whether a directory, or what it would be made in, can be written to, before hours are spent on what goes there.
+// canWrite finds out whether a directory, or what it would be made in, can be written to, before hours are spent on
+// what goes there; "" is none.
 func canWrite(dir string) error {
+	if dir == "" {
+		return nil
+	}
 	for _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && filepath.Dir(dir) != dir; _, err = os.Stat(dir) {
 		dir = filepath.Dir(dir)
 	}
@@ -64,24 +67,4 @@ func readJSON(name string, v any) (bool, error) {
 		return false, fmt.Errorf("read %s: %w", name, err)
 	}
 	return true, nil
-}
-
-// syncDir makes names in a directory last. Windows has no such thing, and needs none.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// tempDir is where sorting takes its room: the directory if it is there already, else that of the system.
-func tempDir(dir string) string {
-	if info, err := os.Stat(dir); dir != "" && err == nil && info.IsDir() {
-		return dir
-	}
-	return ""
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/pkg/mirror"
 )
 
@@ -39,19 +40,7 @@ type javaScriptIndex struct {
 
 func newJavaScriptSite(t *testing.T) *javaScriptSite {
 	t.Helper()
-	modules := os.Getenv("BLOBS_JS_DIR")
-	if modules == "" {
-		root, err := filepath.Abs("../..")
-		require.NoError(t, err)
-		modules = filepath.Join(root, ".local", "npm", "platform", "node_modules")
-	}
-	if _, err := os.Stat(filepath.Join(modules, "@netlify", "blobs")); err != nil {
-		t.Skip("@netlify/blobs is not installed: run make up, or set BLOBS_JS_DIR to a node_modules that has it")
-	}
-	if _, err := exec.LookPath("node"); err != nil {
-		t.Skip("node is not installed")
-	}
-	return &javaScriptSite{migration: newMigration(t), modules: modules}
+	return &javaScriptSite{migration: newMigration(t), modules: findModules(t)}
 }
 
 // start begins the writes, and returns a function that waits for them: which were answered, what was logged, and whether the process ended
@@ -59,7 +48,7 @@ func newJavaScriptSite(t *testing.T) *javaScriptSite {
 func (s *javaScriptSite) start(writes []javaScriptWrite) (wait func() (answered map[int]string, log string, err error)) {
 	s.t.Helper()
 	store, err := json.Marshal(map[string]string{
-		"siteID": s.edge.SiteID, "token": s.edge.EdgeToken, "edgeURL": s.edge.EdgeURL, "uncachedEdgeURL": s.edge.EdgeURL,
+		"siteID": s.Edge.SiteID, "token": s.Edge.EdgeToken, "edgeURL": s.Edge.EdgeURL, "uncachedEdgeURL": s.Edge.EdgeURL,
 	})
 	require.NoError(s.t, err)
 	var input, output, log bytes.Buffer
@@ -67,7 +56,7 @@ func (s *javaScriptSite) start(writes []javaScriptWrite) (wait func() (answered 
 		require.NoError(s.t, json.NewEncoder(&input).Encode(write))
 	}
 	cmd := exec.CommandContext(s.t.Context(), "node", filepath.Join("testdata", "forward.mjs"), s.modules)
-	cmd.Env = append(os.Environ(), "NETLIFY_BLOBS_CONTEXT=", "STORE="+string(store), "SUPABASE_URL="+s.database.url, "SUPABASE_SERVICE_ROLE_KEY="+s.key)
+	cmd.Env = append(os.Environ(), "NETLIFY_BLOBS_CONTEXT=", "STORE="+string(store), "SUPABASE_URL="+s.database.URL, "SUPABASE_SERVICE_ROLE_KEY="+s.Key)
 	cmd.Env = append(cmd.Env, s.env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = &input, &output, &log
 	require.NoError(s.t, cmd.Start())
@@ -96,13 +85,13 @@ func (s *javaScriptSite) requireAllDone(writes []javaScriptWrite, answered map[i
 
 func (s *javaScriptSite) outbox() (n int) {
 	s.t.Helper()
-	require.NoError(s.t, s.sql.QueryRow(s.t.Context(), "select count(*) from kv.outbox").Scan(&n))
+	require.NoError(s.t, s.SQL.QueryRow(s.t.Context(), "select count(*) from kv.outbox").Scan(&n))
 	return n
 }
 
 func (s *javaScriptSite) repair() {
 	s.t.Helper()
-	pair := &mirror.Pair{Supabase: s.supabase, Blobs: s.store(), Log: discard}
+	pair := &mirror.Pair{Supabase: s.Supabase, Blobs: s.Store(), Log: discard}
 	result, err := pair.Repair(s.t.Context(), mirror.PrimaryBlobs)
 	require.NoError(s.t, err)
 	require.Equal(s.t, result.Found, result.Repaired)
@@ -111,7 +100,7 @@ func (s *javaScriptSite) repair() {
 // verifyOnce does not look again at what differs.
 func (s *javaScriptSite) verifyOnce() Verification {
 	s.t.Helper()
-	v, err := Verify(s.t.Context(), s.source(), s.target(), VerifyOptions{Options: s.o, Rules: s.rules, Progress: noProgress{}, rechecks: usualRechecks[:1]})
+	v, err := Verify(s.t.Context(), s.Source(), s.target(), VerifyOptions{Options: s.o, Rules: s.rules, Progress: sources.NoProgress{}, rechecks: usualRechecks[:1]})
 	require.NoError(s.t, err)
 	return v
 }
@@ -150,7 +139,7 @@ func TestWritesOfJavaScriptFunctionsArePassedOn(t *testing.T) {
 	s.requireIdentical()
 	for i := range 8 {
 		key := fmt.Sprintf("sessions/%05d", i)
-		blob, err := s.client.Get(t.Context(), key)
+		blob, err := s.Client.Get(t.Context(), key)
 		if err != nil {
 			require.ErrorIs(t, err, blobs.ErrNotFound)
 		}
@@ -162,7 +151,7 @@ func TestWritesOfJavaScriptFunctionsArePassedOn(t *testing.T) {
 
 func TestAFunctionThatIsEndedInBetweenLeavesATrace(t *testing.T) {
 	s := newJavaScriptSite(t)
-	s.set("sessions/00001", `{"n":0}`)
+	s.Set("sessions/00001", `{"n":0}`)
 	s.env = []string{"PATIENT=true"}
 	_, _, err := s.start([]javaScriptWrite{{Op: "killed", Key: "sessions/00001", Value: `{"n":1}`, Indexes: []javaScriptIndex{{Key: "index:live", Member: "m"}}}})()
 	require.Error(t, err)
@@ -195,7 +184,7 @@ func TestWithoutSupabaseTheFunctionsAnswerAsBefore(t *testing.T) {
 			require.Contains(t, log, `"msg":"mirror failed"`)
 			require.Contains(t, log, tt.log)
 			require.NotContains(t, log, "the-secret-key")
-			blob, err := s.client.Get(t.Context(), "sessions/the-secret-key")
+			blob, err := s.Client.Get(t.Context(), "sessions/the-secret-key")
 			require.NoError(t, err)
 			require.Equal(t, `{"n":1}`, string(blob.Value))
 			require.Zero(t, s.outbox())

@@ -11,25 +11,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/migrate/sources"
+	"netlify-supabase-kv/pkg/migrate/sources/sourcetest"
 )
 
 // TestWhatTheJavaScriptClientWroteIsMigrated has the real client write to the real server that comes with it, and migrates that.
 func TestWhatTheJavaScriptClientWroteIsMigrated(t *testing.T) {
 	t.Parallel()
-	modules := os.Getenv("BLOBS_JS_DIR")
-	if modules == "" {
-		root, err := filepath.Abs("../..")
-		require.NoError(t, err)
-		modules = filepath.Join(root, ".local", "npm", "platform", "node_modules")
-	}
-	if _, err := os.Stat(filepath.Join(modules, "@netlify", "blobs")); err != nil {
-		t.Skip("@netlify/blobs is not installed: run make up, or set BLOBS_JS_DIR to a node_modules that has it")
-	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("node is not installed")
-	}
-	cmd := exec.Command(node, filepath.Join("..", "blobs", "testdata", "interop.cjs"), modules, t.TempDir())
+	modules := findModules(t)
+	cmd := exec.Command("node", filepath.Join("..", "blobs", "testdata", "interop.cjs"), modules, t.TempDir())
 	cmd.Env = append(os.Environ(), "NODE_ENV=test", "NETLIFY_BLOBS_CONTEXT=")
 	cmd.Stderr = os.Stderr
 	input, err := cmd.StdinPipe()
@@ -63,22 +53,40 @@ func TestWhatTheJavaScriptClientWroteIsMigrated(t *testing.T) {
 	}
 
 	d := newDatabase(t)
-	source := NewBlobsSource(blobs.Access{SiteID: server.SiteID, APIURL: server.Address, APIToken: server.Token}, "kv", "kv-indexes", 4, unlimited())
+	source := sources.NewBlobs(blobs.Access{SiteID: server.SiteID, APIURL: server.Address, APIToken: server.Token}, "kv", "kv-indexes", 4, sourcetest.Unlimited())
 	source.DecodeKeys = true
 	rules := rulesOf(t, "index:sessions=sessions/{member}")
-	o := RunOptions{Options: defaults, Rules: rules, lease: testLease, Dir: t.TempDir(), BatchSize: DefaultBatchSize, Progress: noProgress{}}
+	o := RunOptions{Options: defaults, Rules: rules, lease: testLease, Dir: t.TempDir(), BatchSize: DefaultBatchSize, Progress: sources.NoProgress{}}
 	result, err := Run(t.Context(), source, d.target(), o)
 	require.NoError(t, err)
 	require.Equal(t, len(values), result.Written)
 	require.Equal(t, 2, result.Named)
-	v, err := Verify(t.Context(), source, d.target(), VerifyOptions{Options: defaults, Rules: rules, Progress: noProgress{}})
+	v, err := Verify(t.Context(), source, d.target(), VerifyOptions{Options: defaults, Rules: rules, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	require.True(t, v.Same(), v.Found)
 	for key, value := range values {
-		states, err := d.supabase.States(t.Context(), []string{key})
+		states, err := d.Supabase.States(t.Context(), []string{key})
 		require.NoError(t, err)
 		require.Equal(t, value, states[0].Value, key)
 	}
 	_, err = Run(t.Context(), source, d.target(), o)
 	require.NoError(t, err, "without etags on reads, a second run reads all and writes nothing")
+}
+
+// findModules is a node_modules directory that has @netlify/blobs.
+func findModules(t *testing.T) string {
+	t.Helper()
+	modules := os.Getenv("BLOBS_JS_DIR")
+	if modules == "" {
+		root, err := filepath.Abs("../..")
+		require.NoError(t, err)
+		modules = filepath.Join(root, ".local", "npm", "platform", "node_modules")
+	}
+	if _, err := os.Stat(filepath.Join(modules, "@netlify", "blobs")); err != nil {
+		t.Skip("@netlify/blobs is not installed: run make up, or set BLOBS_JS_DIR to a node_modules that has it")
+	}
+	if _, err := exec.LookPath("node"); err != nil {
+		t.Skip("node is not installed")
+	}
+	return modules
 }

@@ -23,7 +23,7 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 	m := newMigration(t)
 	const keys, callers = 200, 4
 	m.seed(keys)
-	m.set("index:live", `["old 1","old 2"]`)
+	m.Set("index:live", `["old 1","old 2"]`)
 	cuts, seed := migratetest.Share(t, "MIGRATE_TEST_CUTS", 2), migratetest.Seed(t, "MIGRATE_TEST_SEED")
 
 	stop := make(chan struct{})
@@ -32,7 +32,7 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 	var group sync.WaitGroup
 	for number := range callers {
 		acknowledged[number] = map[string]string{}
-		store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard, Timeout: time.Minute})
+		store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.Supabase, Blobs: m.Store(), Log: discard, Timeout: time.Minute})
 		random := rand.New(rand.NewPCG(seed, uint64(number)))
 		group.Go(func() {
 			ctx := context.WithoutCancel(t.Context())
@@ -66,7 +66,7 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 	}
 	for i := range cuts {
 		ctx, cancel := context.WithCancel(t.Context())
-		_, _ = Run(ctx, m.source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 10, Progress: &cancelAfter{n: 25 * (1 + i), cancel: cancel}})
+		_, _ = Run(ctx, m.Source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 10, Progress: &cancelAfter{n: 25 * (1 + i), cancel: cancel}})
 		cancel()
 	}
 	m.run()
@@ -100,7 +100,7 @@ func TestLiveWritersDuringRuns(t *testing.T) {
 func TestAMemberWhoseEntryLeftNamesNoOther(t *testing.T) {
 	m := newMigration(t)
 	ctx := t.Context()
-	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.Supabase, Blobs: m.Store(), Log: discard})
 	upsert := func(key string, members ...string) {
 		indexes := []kv.Index{}
 		for _, member := range members {
@@ -110,10 +110,10 @@ func TestAMemberWhoseEntryLeftNamesNoOther(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for _, name := range []string{"ada", "bob", "cy", "dee"} {
-		m.set("profile/"+name, `{}`)
+		m.Set("profile/"+name, `{}`)
 	}
-	m.set("sessions/dee", `{}`)
-	m.set("index:sessions", `["cy","dee"]`)
+	m.Set("sessions/dee", `{}`)
+	m.Set("index:sessions", `["cy","dee"]`)
 	upsert("sessions/ada", "ada")
 	upsert("sessions/bob", "bob")
 	m.rules = rulesOf(t, "index:sessions=sessions/{member}")

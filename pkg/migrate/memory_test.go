@@ -14,7 +14,9 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/entries"
 	"netlify-supabase-kv/pkg/migrate/migratetest"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/pkg/stream"
 )
 
@@ -46,12 +48,12 @@ func (m *madeUp) List(context.Context) iter.Seq2[blobs.Listed, error] {
 	}
 }
 
-func (m *madeUp) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
-	return stream.Ordered(ctx, 4, list, func(l blobs.Listed) int64 { return l.Size }, func(_ context.Context, l blobs.Listed) Item {
+func (m *madeUp) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[sources.Item, error] {
+	return stream.Ordered(ctx, 4, list, func(l blobs.Listed) int64 { return l.Size }, func(_ context.Context, l blobs.Listed) sources.Item {
 		if m.looked.Add(1)%2000 == 0 {
 			m.look()
 		}
-		return Item{Listed: l, Blob: blobs.Blob{Value: m.value(l.Key), ETag: "e"}}
+		return sources.Item{Listed: l, Blob: blobs.Blob{Value: m.value(l.Key), ETag: "e"}}
 	})
 }
 
@@ -93,26 +95,26 @@ func (m *madeUp) value(key string) []byte {
 func TestMemoryDoesNotGrowWithTheNumberOfEntries(t *testing.T) {
 	few := migratetest.Share(t, "MIGRATE_TEST_MEMORY", 10_000)
 	peaks := map[int]uint64{}
-	for _, entries := range []int{few, 5 * few} {
+	for _, n := range []int{few, 5 * few} {
 		d := newDatabase(t)
-		source := &madeUp{entries: entries}
+		source := &madeUp{entries: n}
 		dir := t.TempDir()
-		p, err := Plan(t.Context(), source, ptr(d.target()), PlanOptions{Options: defaults, Dir: dir, Progress: noProgress{}})
+		p, err := Plan(t.Context(), source, ptr(d.target()), PlanOptions{Options: defaults, Dir: dir, Progress: sources.NoProgress{}})
 		require.NoError(t, err)
-		require.Equal(t, entries+madeUpIndexes, p.Migratable)
-		rules, err := ReadRules(filepath.Join(dir, RulesFile))
+		require.Equal(t, n+madeUpIndexes, p.Migratable)
+		rules, err := entries.ReadRules(filepath.Join(dir, entries.RulesFile))
 		require.NoError(t, err)
 		require.Len(t, rules, madeUpIndexes)
-		result, err := Run(t.Context(), source, d.target(), RunOptions{Options: defaults, Rules: rules, Dir: dir, BatchSize: 500, Progress: noProgress{}})
+		result, err := Run(t.Context(), source, d.target(), RunOptions{Options: defaults, Rules: rules, Dir: dir, BatchSize: 500, Progress: sources.NoProgress{}})
 		require.NoError(t, err)
-		require.Equal(t, []int{entries + madeUpIndexes, 2 * entries}, []int{result.States[kv.ImportImported], result.Named})
-		v, err := Verify(t.Context(), source, d.target(), VerifyOptions{Options: defaults, Rules: rules, Dir: dir, Progress: noProgress{}})
+		require.Equal(t, []int{n + madeUpIndexes, 2 * n}, []int{result.States[kv.ImportImported], result.Named})
+		v, err := Verify(t.Context(), source, d.target(), VerifyOptions{Options: defaults, Rules: rules, Dir: dir, Progress: sources.NoProgress{}})
 		require.NoError(t, err)
 		require.True(t, v.Same(), v.Found)
-		require.Equal(t, entries+madeUpIndexes, v.Identical)
-		peaks[entries] = source.peak.Load() >> 10
+		require.Equal(t, n+madeUpIndexes, v.Identical)
+		peaks[n] = source.peak.Load() >> 10
 		t.Logf("%d entries: at most %d KiB of heap, %d MB of memory; run %.1f s, verify %.1f s, together %.0f entries a second",
-			entries, peaks[entries], source.system.Load()>>20, result.Seconds, v.Seconds, float64(entries)/(result.Seconds+v.Seconds))
+			n, peaks[n], source.system.Load()>>20, result.Seconds, v.Seconds, float64(n)/(result.Seconds+v.Seconds))
 		require.Less(t, source.system.Load()>>20, uint64(200), "MB")
 	}
 	// What does grow is a single index entry: its array has to be read at once.

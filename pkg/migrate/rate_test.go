@@ -16,6 +16,8 @@ import (
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/blobs/blobstest"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/backup"
+	"netlify-supabase-kv/pkg/migrate/sources"
 )
 
 // TestAMigrationEndsAndNoReadFailsWithinOneLimit has a plan, a run and a verification go on beside two instances that read twice a
@@ -24,14 +26,14 @@ func TestAMigrationEndsAndNoReadFailsWithinOneLimit(t *testing.T) {
 	m := newMigration(t)
 	m.seed(200)
 	const minute = time.Second
-	m.faults(&blobstest.Faults{Limit: 500, WindowMS: int(minute.Milliseconds())})
-	source := NewBlobsSource(m.access, "kv", "kv-indexes", 16, blobs.NewBackgroundLimiter(blobs.DefaultBackgroundRate, minute))
+	m.Faults(&blobstest.Faults{Limit: 500, WindowMS: int(minute.Milliseconds())})
+	source := sources.NewBlobs(m.Access, "kv", "kv-indexes", 16, blobs.NewBackgroundLimiter(blobs.DefaultBackgroundRate, minute))
 
 	done := make(chan struct{})
 	var readers sync.WaitGroup
 	var reads, failed atomic.Int64
 	for range 2 {
-		client := blobs.NewClient("kv").WithDefault(m.access).WithLimiter(blobs.NewLimiter(blobs.DefaultRate, minute))
+		client := blobs.NewClient("kv").WithDefault(m.Access).WithLimiter(blobs.NewLimiter(blobs.DefaultRate, minute))
 		store := blobs.NewStore(client, client)
 		readers.Go(func() {
 			for tick := time.NewTicker(minute / 120); ; {
@@ -49,17 +51,17 @@ func TestAMigrationEndsAndNoReadFailsWithinOneLimit(t *testing.T) {
 		})
 	}
 	target := m.target()
-	_, err := Plan(t.Context(), source, &target, PlanOptions{Options: m.o, Progress: noProgress{}})
+	_, err := Plan(t.Context(), source, &target, PlanOptions{Options: m.o, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
-	result, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
+	result, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	require.True(t, result.Finished)
-	v, err := Verify(t.Context(), source, target, VerifyOptions{Options: m.o, Rules: m.rules, Progress: noProgress{}})
+	v, err := Verify(t.Context(), source, target, VerifyOptions{Options: m.o, Rules: m.rules, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	require.True(t, v.Same(), v.Found)
 	close(done)
 	readers.Wait()
-	counts := m.faults(nil)
+	counts := m.Faults(nil)
 	require.Zero(t, failed.Load(), "of %d reads", reads.Load())
 	require.NotZero(t, reads.Load())
 	require.Zero(t, counts["over_limit"], "of %d requests", counts["asked"])
@@ -67,10 +69,10 @@ func TestAMigrationEndsAndNoReadFailsWithinOneLimit(t *testing.T) {
 
 func TestBlobsThatNoFunctionCouldAnswerWithAreCounted(t *testing.T) {
 	m := newMigration(t)
-	m.set("large", `["`+strings.Repeat("x", kv.MaxResponseBytes)+`"]`)
-	m.set("small", `[]`)
+	m.Set("large", `["`+strings.Repeat("x", kv.MaxResponseBytes)+`"]`)
+	m.Set("small", `[]`)
 	target := m.target()
-	plan, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
+	plan, err := Plan(t.Context(), m.Source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	require.Equal(t, 1, plan.Unanswerable)
 	report, err := WriteReport(m.dir)
@@ -87,34 +89,34 @@ func TestTheRunbookSaysWhatAMigrationCosts(t *testing.T) {
 	m.seed(entries)
 	text, err := os.ReadFile("../../docs/MIGRATION.md")
 	require.NoError(t, err)
-	var source *BlobsSource
+	var source *sources.Blobs
 	target := m.target()
 	for _, phase := range []struct {
 		name string
 		do   func() error
 	}{
 		{"`plan`", func() error {
-			_, err := Plan(t.Context(), source, &target, PlanOptions{Options: m.o, Progress: noProgress{}})
+			_, err := Plan(t.Context(), source, &target, PlanOptions{Options: m.o, Progress: sources.NoProgress{}})
 			return err
 		}},
 		{"`backup`", func() error {
-			_, err := Backup(t.Context(), source, t.TempDir()+"/b.gz", BackupOptions{})
+			_, err := backup.Blobs(t.Context(), source, t.TempDir()+"/b.gz", backup.Options{})
 			return err
 		}},
 		{"`run`, the first", func() error {
-			_, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
+			_, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: sources.NoProgress{}})
 			return err
 		}},
 		{"`run`, again", func() error {
-			_, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
+			_, err := Run(t.Context(), source, target, RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: sources.NoProgress{}})
 			return err
 		}},
 		{"`verify`", func() error {
-			_, err := Verify(t.Context(), source, target, VerifyOptions{Options: m.o, Rules: m.rules, Progress: noProgress{}})
+			_, err := Verify(t.Context(), source, target, VerifyOptions{Options: m.o, Rules: m.rules, Progress: sources.NoProgress{}})
 			return err
 		}},
 	} {
-		source = m.source()
+		source = m.Source()
 		require.NoError(t, phase.do(), phase.name)
 		row := regexp.MustCompile(fmt.Sprintf(`(?m)^\| %s \| (\d+) \| (\d+) \| (\d+) \|`, regexp.QuoteMeta(phase.name))).FindStringSubmatch(string(text))
 		t.Log(phase.name, source.Requests())

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/entries"
 )
 
 const (
@@ -57,7 +58,7 @@ func (r Readiness) Verdict() string {
 }
 
 // Ready collects the evidence and holds it against the bar.
-func Ready(ctx context.Context, target Target, bar Bar) (r Readiness, err error) {
+func Ready(ctx context.Context, target entries.Target, bar Bar) (r Readiness, err error) {
 	if bar.Require < 0 || bar.For < 0 {
 		return r, fmt.Errorf("what is required must not be below 0, got %d reads for %s", bar.Require, bar.For)
 	}

@@ -32,8 +32,8 @@ func TestWhetherToSwitchIsSaidWithTheEvidence(t *testing.T) {
 	compared := func(c kv.ComparedReads) kv.ComparedReads {
 		t.Helper()
 		c.Request, c.Primary = uuid.New(), "blobs"
-		require.NoError(t, m.supabase.AddCompared(t.Context(), c))
-		require.NoError(t, m.supabase.AddCompared(t.Context(), c), "it counts once")
+		require.NoError(t, m.Supabase.AddCompared(t.Context(), c))
+		require.NoError(t, m.Supabase.AddCompared(t.Context(), c), "it counts once")
 		return c
 	}
 	_, missing := ready()
@@ -59,7 +59,7 @@ func TestWhetherToSwitchIsSaidWithTheEvidence(t *testing.T) {
 	_, missing = ready()
 	require.Equal(t, []string{"outbox", "direction"}, missing)
 	m.exec("delete from kv.outbox")
-	m.set("sessions/00001", `{"newer":true}`)
+	m.Set("sessions/00001", `{"newer":true}`)
 	m.run()
 	_, missing = ready()
 	require.Equal(t, []string{"verification"}, missing, "a run has changed something since")
@@ -99,9 +99,9 @@ func TestDifferencesAreBounded(t *testing.T) {
 		for n := range 200 {
 			c.Differences = append(c.Differences, kv.ReadDifference{At: time.Now(), Function: "kv-list", Kind: "missing", KeyHash: fmt.Sprint(i, n)})
 		}
-		require.NoError(t, d.supabase.AddCompared(t.Context(), c))
+		require.NoError(t, d.Supabase.AddCompared(t.Context(), c))
 	}
 	var n int
-	require.NoError(t, d.sql.QueryRow(t.Context(), "select count(*) from kv.difference").Scan(&n))
+	require.NoError(t, d.SQL.QueryRow(t.Context(), "select count(*) from kv.difference").Scan(&n))
 	require.Equal(t, 10_000, n)
 }

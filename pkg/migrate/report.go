@@ -13,6 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/entries"
 )
 
 // Report is what the last commands with a directory found.
@@ -80,7 +81,7 @@ type Status struct {
 }
 
 // ReadStatus looks at the directory and, where target is not nil, at the database. It changes neither.
-func ReadStatus(ctx context.Context, dir string, target *Target) (s Status, err error) {
+func ReadStatus(ctx context.Context, dir string, target *entries.Target) (s Status, err error) {
 	if target != nil {
 		status, err := target.Supabase.MigrationStatus(ctx)
 		if err != nil {
@@ -121,10 +122,10 @@ var reportPage = template.Must(template.New("report").Funcs(template.FuncMap{
 	},
 	"rate":        func(r *Result) string { return humanize.Comma(int64(r.Rate())) },
 	"code":        inCode,
-	"problems":    shown[Problem],
-	"members":     shown[Member],
+	"problems":    shown[entries.Problem],
+	"members":     shown[entries.Member],
 	"names":       shown[string],
-	"proposals":   shown[ProposedIndex],
+	"proposals":   shown[entries.ProposedIndex],
 	"differences": shown[Difference],
 	"cell":        cell,
 	"more": func(n int) string {

@@ -3,16 +3,11 @@ package migrate
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,37 +15,20 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/entries"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/pkg/stream"
 )
 
-// Progress is told how far a long piece of work is. Its methods may be called by several goroutines.
-type Progress interface {
-	// Stage begins with a name and how many things there are to do; -1: nobody knows.
-	Stage(name string, total int)
-	// Done says that so many more are done, and how many of these failed.
-	Done(n, failed int)
-}
-
-// Target is where entries go.
-type Target struct {
-	Name     string // its address, without a secret
-	Supabase *kv.Supabase
-}
-
-// NewTarget returns a target that waits for a database that restarts.
-func NewTarget(name string, supabase *kv.Supabase) Target {
-	return Target{Name: name, Supabase: supabase.WithBackgroundRetries(patience)}
-}
-
 // RunOptions say how to migrate.
 type RunOptions struct {
-	Options
-	Rules     Rules
-	RulesFrom string // which file these are of; see [FindRules]
+	entries.Options
+	Rules     entries.Rules
+	RulesFrom string // which file these are of; see [entries.FindRules]
 	Dir       string // for the report; "" keeps none
 	BatchSize int    // entries of one transaction
 	Anew      bool   // begin another migration where one was closed
-	Progress  Progress
+	Progress  sources.Progress
 
 	lease time.Duration // 0: usualLease
 }
@@ -72,40 +50,36 @@ const (
 	usualLease = 30 * time.Second
 	// drain is how long a run waits for mirrored writes that are under way.
 	drain = 15 * time.Second
-	// maxListed bounds what a result lists of a kind; the numbers count all.
-	maxListed = 10_000
 	// keepBlobs is how long the blobs are to be kept after a migration, for the way back.
 	keepBlobs = 7 * 24 * time.Hour
 )
-
-// ErrEmptySource: there is not one blob.
-var ErrEmptySource = errors.New("the source has no blobs at all: a wrong NETLIFY_SITE_ID or --store looks the same as an empty one. Nothing was changed")
 
 // statePending is that, in results alone, of a blob that no run has come to yet.
 const statePending kv.ImportState = "pending"
 
 // Result is what a migration has done by the end of a run.
 type Result struct {
-	Source   string    `json:"source"`
-	Target   string    `json:"target"`
-	At       time.Time `json:"at"` // of the run's beginning
-	Seconds  float64   `json:"seconds"`
-	Finished bool      `json:"finished"`
-	Stopped  string    `json:"stopped,omitempty"` // why it ended early
-	Options  Options   `json:"options"`
-	Rules    []string  `json:"rules"`
+	Source   string          `json:"source"`
+	Target   string          `json:"target"`
+	At       time.Time       `json:"at"` // of the run's beginning
+	Seconds  float64         `json:"seconds"`
+	Finished bool            `json:"finished"`
+	Stopped  string          `json:"stopped,omitempty"` // why it ended early
+	Options  entries.Options `json:"options"`
+	Rules    []string        `json:"rules"`
 	// RulesFrom is where these were found.
 	RulesFrom string `json:"rules_from"`
-	Contents
+	sources.Contents
 	// Of this run: blobs read, entries written and entries removed. A key that changes meanwhile counts each time.
 	Read    int `json:"read"`
 	Written int `json:"written"`
 	Removed int `json:"removed"`
 	// Requests is how many this run has made to Netlify's API.
 	Requests int `json:"requests"`
-	// States counts the keys by what became of them, in this run or an earlier one: each blob once, and each key whose blob is gone.
+	// States counts the keys by what became of them, in this run or an earlier one: each blob once, and each key
+	// whose blob is gone.
 	States map[kv.ImportState]int `json:"states"`
-	IndexCounts
+	entries.IndexCounts
 	Problems
 	KeepBlobsUntil time.Time `json:"keep_blobs_until,omitzero"`
 }
@@ -113,21 +87,20 @@ type Result struct {
 // Rate is how many blobs a second the run got through.
 func (r Result) Rate() float64 { return float64(r.Read) / max(r.Seconds, 0.001) }
 
-// Run brings what the source has and the database does not remember into it, until a list of the source has nothing new. It can be ended at
-// any moment, and run again, from anywhere. The result is also in the directory, as the report that [WriteReport] makes.
-func Run(ctx context.Context, source Source, target Target, o RunOptions) (result Result, err error) {
+// Run brings what the source has and the database does not remember into it, until a list of the source has nothing
+// new. It can be ended at any moment, and run again, from anywhere. The result is also in the directory, as the
+// report that [WriteReport] makes.
+func Run(ctx context.Context, source sources.Source, target entries.Target, o RunOptions) (result Result, err error) {
 	if err := o.Validate(); err != nil {
 		return result, err
 	}
 	if o.BatchSize < 1 || o.BatchSize > MaxBatchSize {
 		return result, fmt.Errorf("the batch size must be 1 to %d, got %d", MaxBatchSize, o.BatchSize)
 	}
-	if o.Dir != "" {
-		if err := canWrite(o.Dir); err != nil {
-			return result, err
-		}
+	if err := canWrite(o.Dir); err != nil {
+		return result, err
 	}
-	r := &run{source: source, target: target, o: o, lease: cmp.Or(o.lease, usualLease), askedBefore: requestsOf(source)}
+	r := &run{source: source, target: target, o: o, lease: cmp.Or(o.lease, usualLease), askedBefore: sources.Requests(source)}
 	r.result = Result{Source: source.Name(), Target: target.Name, At: time.Now().UTC(), Options: o.Options, Rules: o.Rules.Strings(), RulesFrom: o.RulesFrom,
 		States: map[kv.ImportState]int{}, Problems: newProblems()}
 	if err := r.open(ctx); err != nil {
@@ -148,8 +121,8 @@ func Run(ctx context.Context, source Source, target Target, o RunOptions) (resul
 
 // run is one run of a migration.
 type run struct {
-	source      Source
-	target      Target
+	source      sources.Source
+	target      entries.Target
 	o           RunOptions
 	lease       time.Duration
 	askedBefore int // requests that the source had made when the run began
@@ -163,7 +136,8 @@ type run struct {
 	session uuid.UUID // of the present pass: what an earlier one sent and is late is refused
 }
 
-// open makes deletes leave their marks from here on, and waits for the mirrored writes of before, whose deletes left none.
+// open makes deletes leave their marks from here on, and waits for the mirrored writes of before, whose deletes left
+// none.
 func (r *run) open(ctx context.Context) error {
 	err := r.begin(ctx)
 	var held *kv.MigrationHeld
@@ -268,36 +242,36 @@ func (r *run) passes(ctx context.Context) error {
 
 // pass brings what is new in a list of the source. retry: also what failed in an earlier run.
 func (r *run) pass(ctx context.Context, retry bool) error {
-	l, err := list(ctx, r.source, r.o.Dir, r.o.Progress)
+	l, err := sources.List(ctx, r.source, r.o.Dir, r.o.Progress)
 	if err != nil { // of an empty source, too: else all that earlier runs wrote would be taken for deleted
 		return err
 	}
-	defer l.close()
-	r.result.Contents = l.contents()
+	defer l.Close()
+	r.result.Contents = l.Contents
 	r.changed, r.result.Problems = 0, newProblems()
-	if _, err := r.target.Supabase.MigrationRenew(ctx, kv.Renewal{Session: r.session, Lease: r.lease, Listed: &l.blobs}); err != nil {
+	if _, err := r.target.Supabase.MigrationRenew(ctx, kv.Renewal{Session: r.session, Lease: r.lease, Listed: &l.Blobs}); err != nil {
 		return err
 	}
-	derived, err := derive(ctx, r.source, l, r.o.Options, r.o.Rules, r.o.Dir, r.o.Progress)
+	derived, err := entries.Derive(ctx, r.source, l, r.o.Options, r.o.Rules, r.o.Dir, r.o.Progress)
 	if err != nil {
 		return err
 	}
-	defer derived.close()
+	defer derived.Close()
 	err = r.move(ctx, l, derived, retry)
-	r.result.IndexCounts = derived.counts
+	r.result.IndexCounts = derived.Counts
 	if err != nil {
 		r.countStates(context.WithoutCancel(ctx), l)
 	}
 	return err
 }
 
-// countStates counts what is remembered of each key, and the blobs that nothing is, if the database tells in time. What was sent last may
-// still be on its way, so each key is looked at once.
-func (r *run) countStates(ctx context.Context, l *listing) {
+// countStates counts what is remembered of each key, and the blobs that nothing is, if the database tells in time.
+// What was sent last may still be on its way, so each key is looked at once.
+func (r *run) countStates(ctx context.Context, l *sources.Listing) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	states := map[kv.ImportState]int{}
-	for s, err := range walk(l.all(), stream.None, r.remembered(ctx), stream.None, nil) {
+	for s, err := range walk(l.All(), stream.None, r.remembered(ctx), stream.None, nil) {
 		switch {
 		case err != nil:
 			return
@@ -321,8 +295,8 @@ func (r *run) remembered(ctx context.Context) iter.Seq2[kv.Known, error] {
 }
 
 // move does the work: blobs are read in parallel, put together to batches, and these imported in parallel.
-func (r *run) move(ctx context.Context, l *listing, derived *derivation, retry bool) error {
-	r.o.Progress.Stage("migrating", l.blobs)
+func (r *run) move(ctx context.Context, l *sources.Listing, derived *entries.Derivation, retry bool) error {
+	r.o.Progress.Stage("migrating", l.Blobs)
 	group, ctx := errgroup.WithContext(ctx)
 	batches := make(chan []kv.ImportEntry)
 	group.Go(func() error {
@@ -342,13 +316,13 @@ func (r *run) move(ctx context.Context, l *listing, derived *derivation, retry b
 	return group.Wait()
 }
 
-// todo are the keys whose blob, or what rules give them, is not what is remembered; those whose rows were lost; and those that the source has no
-// more.
-func (r *run) todo(ctx context.Context, l *listing, derived *derivation, retry bool) iter.Seq2[step, error] {
+// todo are the keys whose blob, or what rules give them, is not what is remembered; those whose rows were lost; and
+// those that the source has no more.
+func (r *run) todo(ctx context.Context, l *sources.Listing, derived *entries.Derivation, retry bool) iter.Seq2[step, error] {
 	return func(yield func(step, error) bool) {
-		for s, err := range walk(l.all(), derived.all(), r.remembered(ctx), stream.None, derived.unnamed) {
+		for s, err := range walk(l.All(), derived.All(), r.remembered(ctx), stream.None, derived.Unnamed) {
 			if err == nil && s.listed != nil {
-				derived.counts.Named += len(s.pairs)
+				derived.Counts.Named += len(s.pairs)
 			}
 			if err == nil && !s.isNew(retry) {
 				if s.listed != nil {
@@ -381,7 +355,7 @@ func digestOf(pairs [][2]string) string {
 	if len(pairs) == 0 {
 		return ""
 	}
-	return digestPairs(pairs)[:16]
+	return kv.DigestPairs(pairs)[:16]
 }
 
 // batch makes entries of the blobs, and puts them together until there are enough, or enough bytes.
@@ -425,44 +399,45 @@ func (r *run) prepare(s seen) kv.ImportEntry {
 	if e.Revision == "" && s.listed != nil {
 		e.Revision = s.listed.ETag
 	}
-	made, problem := r.o.transform(s.item, s.pairs)
+	made, problem := r.o.Transform(s.item, s.pairs)
 	if problem != nil {
 		e.Key, e.Problem, e.Not = s.key, problem, kv.ImportFailed
-		if problem.Code == CodeSkipped {
+		if problem.Code == entries.CodeSkipped {
 			e.Not = kv.ImportSkipped
 		}
 		return e
 	}
 	e.State = made.State
-	if made.note != nil {
-		e.Problem = made.note
+	if made.Note != nil {
+		e.Problem = made.Note
 	}
 	return e
 }
 
-// write imports a batch and counts what became of it. What nothing can be kept of, since no key is like that, is counted alone.
+// write imports a batch and counts what became of it. What nothing can be kept of, since no key is like that, is
+// counted alone.
 func (r *run) write(ctx context.Context, batch []kv.ImportEntry) error {
-	var entries []kv.ImportEntry
+	var valid []kv.ImportEntry
 	for _, e := range batch {
 		if kv.ValidateKey(e.Key) == nil {
-			entries = append(entries, e)
+			valid = append(valid, e)
 			continue
 		}
-		if problem, ok := e.Problem.(*Problem); ok {
+		if problem, ok := e.Problem.(*entries.Problem); ok {
 			r.mu.Lock()
 			r.result.fail(*problem)
 			r.mu.Unlock()
 		}
 	}
-	done, err := r.importAll(ctx, entries)
+	done, err := r.importAll(ctx, valid)
 	if err != nil {
 		return err
 	}
-	failed := len(batch) - len(entries)
+	failed := len(batch) - len(valid)
 	r.mu.Lock()
 	r.result.Read += failed
 	for i, state := range done {
-		if entries[i].Revision != "" || entries[i].Value != "" || entries[i].Not != "" {
+		if valid[i].Revision != "" || valid[i].Value != "" || valid[i].Not != "" {
 			r.result.Read++
 		}
 		switch state {
@@ -481,58 +456,40 @@ func (r *run) write(ctx context.Context, batch []kv.ImportEntry) error {
 	return nil
 }
 
-// importAll imports the entries. Those that the database refuses are found by halving, and the others imported without them.
-func (r *run) importAll(ctx context.Context, entries []kv.ImportEntry) ([]kv.ImportState, error) {
-	if len(entries) == 0 {
+// importAll imports the entries. Those that the database refuses are found by halving, and the others imported
+// without them.
+func (r *run) importAll(ctx context.Context, batch []kv.ImportEntry) ([]kv.ImportState, error) {
+	if len(batch) == 0 {
 		return nil, nil
 	}
-	done, err := r.target.Supabase.Import(ctx, r.session, entries)
+	done, err := r.target.Supabase.Import(ctx, r.session, batch)
 	switch {
 	case err == nil:
 		return done, nil
-	case !entrysFault(ctx, err):
+	case !entries.IsEntryFault(ctx, err):
 		return nil, fmt.Errorf("import: %w", err)
-	case len(entries) == 1:
-		e := entries[0]
-		e.Problem, e.Not, e.Value = &Problem{Key: e.Key, Code: CodeRefused, Reason: reasonOf(err), Advice: "change the value in Blobs, and run again"}, kv.ImportFailed, ""
+	case len(batch) == 1:
+		e := batch[0]
+		e.Problem, e.Not, e.Value = &entries.Problem{Key: e.Key, Code: entries.CodeRefused, Reason: entries.ReasonOf(err), Advice: "change the value in Blobs, and run again"}, kv.ImportFailed, ""
 		if done, err = r.target.Supabase.Import(ctx, r.session, []kv.ImportEntry{e}); err != nil {
 			return nil, fmt.Errorf("import: %w", err)
 		}
 		return done, nil
 	}
-	half := len(entries) / 2
-	first, err := r.importAll(ctx, entries[:half])
+	half := len(batch) / 2
+	first, err := r.importAll(ctx, batch[:half])
 	if err != nil {
 		return nil, err
 	}
-	second, err := r.importAll(ctx, entries[half:])
+	second, err := r.importAll(ctx, batch[half:])
 	return append(first, second...), err
-}
-
-// entrysFault tells whether an error may be that of one entry, rather than of the database.
-func entrysFault(ctx context.Context, err error) bool {
-	switch kv.CodeOf(err) {
-	case kv.CodeInvalidInput, kv.CodeUnstorableValue, kv.CodeTooLarge:
-		return true
-	case kv.CodeDeadlineExceeded: // the statement's, where it is not our own
-		return ctx.Err() == nil
-	}
-	return false
-}
-
-func reasonOf(err error) string {
-	var known *kv.Error
-	if errors.As(err, &known) {
-		return known.Message
-	}
-	return err.Error()
 }
 
 // end takes together what the migration has done by now, lets others take over, and writes the result.
 func (r *run) end(ctx context.Context, runErr error) (err error) {
 	result := &r.result
 	result.Finished, result.Seconds = runErr == nil, time.Since(result.At).Seconds()
-	result.Requests = requestsOf(r.source) - r.askedBefore
+	result.Requests = sources.Requests(r.source) - r.askedBefore
 	if runErr != nil {
 		result.Stopped = runErr.Error()
 	} else {
@@ -568,21 +525,4 @@ func (r *run) end(ctx context.Context, runErr error) (err error) {
 		return fmt.Errorf("write the result: %w", err)
 	}
 	return nil
-}
-
-// digestPairs is kv.digest_pairs: SHA-256 of the distinct pairs in order.
-func digestPairs(pairs [][2]string) string {
-	sorted := slices.Clone(pairs)
-	slices.SortFunc(sorted, func(a, b [2]string) int {
-		return cmp.Or(strings.Compare(a[0], b[0]), strings.Compare(a[1], b[1]))
-	})
-	sum := sha256.New()
-	for _, p := range slices.Compact(sorted) {
-		for _, text := range p {
-			sum.Write(strconv.AppendInt(nil, int64(len(text)), 10))
-			sum.Write([]byte{':'})
-			sum.Write([]byte(text))
-		}
-	}
-	return hex.EncodeToString(sum.Sum(nil))
 }

@@ -19,6 +19,9 @@ import (
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/blobs/blobstest"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/entries"
+	"netlify-supabase-kv/pkg/migrate/sources"
+	"netlify-supabase-kv/pkg/migrate/sources/sourcetest"
 	"netlify-supabase-kv/pkg/mirror"
 )
 
@@ -51,7 +54,7 @@ func TestEveryEntryArrivesAsItIs(t *testing.T) {
 		"index:strange":              `["","\ud800","nobody"]`,
 	}
 	for key, value := range odd {
-		m.set(key, value)
+		m.Set(key, value)
 	}
 	m.rules = append(rulesOf(t, "index:odd={member}", "index:repeated={member}", "index:numbers=team/{member}", "index:teams=team/{member}", "index:strange={member}"), seedRules...)
 	result := m.run()
@@ -66,7 +69,7 @@ func TestEveryEntryArrivesAsItIs(t *testing.T) {
 	require.Equal(t, [][2]string{{"index:odd", "a"}}, m.indexesOf("a"))
 	require.Equal(t, [][2]string{{"index:repeated", "null"}}, m.indexesOf("null"))
 
-	found, err := m.supabase.List(t.Context(), kv.ListQuery{Indexes: []string{"index:by2:00007"}})
+	found, err := m.Supabase.List(t.Context(), kv.ListQuery{Indexes: []string{"index:by2:00007"}})
 	require.NoError(t, err)
 	require.Contains(t, found, `"keys":["sessions/00007"]`)
 	report, err := WriteReport(m.dir)
@@ -74,7 +77,7 @@ func TestEveryEntryArrivesAsItIs(t *testing.T) {
 	require.Equal(t, [][2]string{{"index:numbers", "\x011"}, {"index:teams", "1"}}, m.indexesOf("team/1"), "a number is a member, and another one than its text")
 	require.Equal(t, [][2]string{{"index:numbers", "\x012"}, {"index:teams", "\x012"}}, m.indexesOf("team/2"))
 	for _, spelled := range []string{"index:numbers:1", "index:teams:1"} {
-		found, err := m.supabase.List(t.Context(), kv.ListQuery{Indexes: []string{spelled}})
+		found, err := m.Supabase.List(t.Context(), kv.ListQuery{Indexes: []string{spelled}})
 		require.NoError(t, err)
 		require.Contains(t, found, `"keys":["team/1"]`, spelled)
 	}
@@ -93,10 +96,10 @@ func TestASecondRunPicksUpOnlyWhatChanged(t *testing.T) {
 	again := m.run()
 	require.Zero(t, again.Read, "nothing had changed")
 
-	m.set("sessions/00001", `{"changed":true}`)
-	m.set("sessions/new", `{"new":true}`)
-	m.remove("sessions/00002")
-	m.set("index:by0", `["00000","new"]`)
+	m.Set("sessions/00001", `{"changed":true}`)
+	m.Set("sessions/new", `{"new":true}`)
+	m.Remove("sessions/00002")
+	m.Set("index:by0", `["00000","new"]`)
 	second := m.run()
 	require.Less(t, second.Read, 60)
 	require.Equal(t, `{"changed":true}`, m.value("sessions/00001"))
@@ -119,35 +122,35 @@ func TestWhatTheTargetLostComesAgain(t *testing.T) {
 func TestANewerWriteIsLeftAlone(t *testing.T) {
 	m := newMigration(t)
 	m.seed(5)
-	m.set("index:live", `["00001","old"]`)
-	_, err := m.supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{"live":1}`, Indexes: []kv.Index{{Key: "index:live", Member: "first"}}})
+	m.Set("index:live", `["00001","old"]`)
+	_, err := m.Supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{"live":1}`, Indexes: []kv.Index{{Key: "index:live", Member: "first"}}})
 	require.NoError(t, err)
 	result := m.run()
 	require.Equal(t, 1, result.States[kv.ImportForeign])
 	require.Equal(t, `{"live":1}`, m.value("sessions/00001"))
 	require.Equal(t, `["00001","old","first"]`, m.value("index:live"), "imported members come before live ones")
 
-	_, err = m.supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00002", Value: `{"live":2}`, Indexes: []kv.Index{{Key: "index:live", Member: "second"}}})
+	_, err = m.Supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00002", Value: `{"live":2}`, Indexes: []kv.Index{{Key: "index:live", Member: "second"}}})
 	require.NoError(t, err)
-	m.set("sessions/00002", `{"blob":2}`)
-	m.set("index:live", `["old","00003"]`)
+	m.Set("sessions/00002", `{"blob":2}`)
+	m.Set("index:live", `["old","00003"]`)
 	m.run()
 	require.Equal(t, `{"live":2}`, m.value("sessions/00002"), "somebody wrote it after the import")
 	require.Equal(t, `["old","00003","first","second"]`, m.value("index:live"))
 
-	_, err = m.supabase.Upsert(t.Context(), kv.Entry{Key: "index:live", Value: `[]`})
+	_, err = m.Supabase.Upsert(t.Context(), kv.Entry{Key: "index:live", Value: `[]`})
 	require.NoError(t, err)
-	_, err = m.supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00002", Value: `{}`, Indexes: []kv.Index{{Key: "index:live", Member: "third"}}})
+	_, err = m.Supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00002", Value: `{}`, Indexes: []kv.Index{{Key: "index:live", Member: "third"}}})
 	require.NoError(t, err)
-	m.set("index:live", `["old","00004"]`)
+	m.Set("index:live", `["old","00004"]`)
 	m.run()
 	require.Equal(t, `["third"]`, m.value("index:live"), "somebody emptied the index entry itself")
 }
 
 func TestAnIndexEntryThatIsMadeMeanwhileGetsItsImportedMembers(t *testing.T) {
 	m := newMigration(t)
-	m.set("index:x", `["a","b"]`)
-	live, err := pgx.ConnectConfig(t.Context(), m.sql.Config())
+	m.Set("index:x", `["a","b"]`)
+	live, err := pgx.ConnectConfig(t.Context(), m.SQL.Config())
 	require.NoError(t, err)
 	defer live.Close(context.Background())
 	tx, err := live.Begin(t.Context())
@@ -157,7 +160,7 @@ func TestAnIndexEntryThatIsMadeMeanwhileGetsItsImportedMembers(t *testing.T) {
 	committed := make(chan error, 1)
 	go func() {
 		for waiting := 0; waiting == 0; time.Sleep(10 * time.Millisecond) { // for the import, which waits for this
-			if err := m.sql.QueryRow(t.Context(), "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'").Scan(&waiting); err != nil {
+			if err := m.SQL.QueryRow(t.Context(), "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'").Scan(&waiting); err != nil {
 				committed <- errors.Join(err, tx.Rollback(context.Background()))
 				return
 			}
@@ -173,10 +176,10 @@ func TestAnIndexEntryThatIsMadeMeanwhileGetsItsImportedMembers(t *testing.T) {
 
 func TestClosingAndDeletingDoNotWaitForEachOther(t *testing.T) {
 	m := newMigration(t)
-	m.set("a", `{}`)
+	m.Set("a", `{}`)
 	m.run()
 	connect := func() *pgx.Conn {
-		c, err := pgx.ConnectConfig(t.Context(), m.sql.Config())
+		c, err := pgx.ConnectConfig(t.Context(), m.SQL.Config())
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close(context.Background()) })
 		return c
@@ -218,7 +221,7 @@ func (m *migration) waitForLocks(n int, closed <-chan error) {
 	m.t.Helper()
 	for found := 0; found < n && len(closed) == 0; {
 		time.Sleep(5 * time.Millisecond)
-		require.NoError(m.t, m.sql.QueryRow(m.t.Context(), "select count(*) from pg_locks where not granted and relation = 'kv.migration'::regclass and database = (select oid from pg_database where datname = current_database())").Scan(&found))
+		require.NoError(m.t, m.SQL.QueryRow(m.t.Context(), "select count(*) from pg_locks where not granted and relation = 'kv.migration'::regclass and database = (select oid from pg_database where datname = current_database())").Scan(&found))
 	}
 }
 
@@ -227,37 +230,37 @@ func TestWhatCallersDeletedStaysDeleted(t *testing.T) {
 	m.seed(5)
 	m.run()
 	for _, key := range []string{"sessions/00001", "not there yet", "index:by1"} {
-		_, err := m.supabase.Delete(t.Context(), key)
+		_, err := m.Supabase.Delete(t.Context(), key)
 		require.NoError(t, err)
 	}
-	m.set("sessions/00001", `{"older":"than the delete, as far as anybody can tell"}`)
-	m.set("not there yet", `{}`)
-	m.set("index:by1", `["00000"]`)
+	m.Set("sessions/00001", `{"older":"than the delete, as far as anybody can tell"}`)
+	m.Set("not there yet", `{}`)
+	m.Set("index:by1", `["00000"]`)
 	result := m.run()
 	require.Equal(t, 3, result.States[kv.ImportDeleted])
 	for _, key := range []string{"sessions/00001", "not there yet", "index:by1"} {
 		require.Empty(t, m.value(key), key)
 	}
-	_, err := m.supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00003", Value: `{}`, Indexes: []kv.Index{{Key: "index:by1", Member: "anew"}}})
+	_, err := m.Supabase.Upsert(t.Context(), kv.Entry{Key: "sessions/00003", Value: `{}`, Indexes: []kv.Index{{Key: "index:by1", Member: "anew"}}})
 	require.NoError(t, err)
-	m.set("index:by1", `["00000","00002"]`)
+	m.Set("index:by1", `["00000","00002"]`)
 	m.run()
 	require.Equal(t, `["anew"]`, m.value("index:by1"), "the members from before the delete do not come back")
 
 	m.close()
 	var marks int
-	require.NoError(t, m.sql.QueryRow(t.Context(), "select count(*) from kv.import").Scan(&marks))
+	require.NoError(t, m.SQL.QueryRow(t.Context(), "select count(*) from kv.import").Scan(&marks))
 	require.Zero(t, marks)
-	_, err = m.supabase.Delete(t.Context(), "sessions/00003")
+	_, err = m.Supabase.Delete(t.Context(), "sessions/00003")
 	require.NoError(t, err)
-	require.NoError(t, m.sql.QueryRow(t.Context(), "select count(*) from kv.import").Scan(&marks))
+	require.NoError(t, m.SQL.QueryRow(t.Context(), "select count(*) from kv.import").Scan(&marks))
 	require.Zero(t, marks, "no migration is open")
 }
 
 func TestAnEntryThatWasWrittenMeanwhileGetsItsIndexes(t *testing.T) {
 	m := newMigration(t)
 	m.seed(5)
-	pair := &mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard}
+	pair := &mirror.Pair{Supabase: m.Supabase, Blobs: m.Store(), Log: discard}
 	store := mirror.NewBlobsPrimary(pair)
 	_, err := store.Upsert(t.Context(), kv.Entry{Key: "sessions/00001", Value: `{"hot":1}`}) // its indexes stay as they are
 	require.NoError(t, err)
@@ -272,14 +275,14 @@ func TestAnEntryThatWasWrittenMeanwhileGetsItsIndexes(t *testing.T) {
 
 // between is a source that does something after a blob was read, and before it is handed out.
 type between struct {
-	*BlobsSource
+	*sources.Blobs
 	key string
 	do  func() // once
 }
 
-func (s *between) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
-	return func(yield func(Item, error) bool) {
-		for item, err := range s.BlobsSource.Read(ctx, list) {
+func (s *between) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[sources.Item, error] {
+	return func(yield func(sources.Item, error) bool) {
+		for item, err := range s.Blobs.Read(ctx, list) {
 			if item.Key == s.key {
 				s.do()
 			}
@@ -294,15 +297,15 @@ func TestIndexesThatWereTakenAwayMeanwhileStayAway(t *testing.T) {
 	for name, first := range map[string]func(*mirror.Pair) kv.Store{"BlobsFirst": mirror.NewBlobsPrimary, "SupabaseFirst": mirror.NewSupabasePrimary} {
 		t.Run(name, func(t *testing.T) {
 			m := newMigration(t)
-			m.set("doc:1", `{"a":1}`)
-			m.set("index:active", `["1"]`)
+			m.Set("doc:1", `{"a":1}`)
+			m.Set("index:active", `["1"]`)
 			m.rules = rulesOf(t, "index:active=doc:{member}")
-			store := first(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
-			source := &between{m.source(), "doc:1", sync.OnceFunc(func() { // the same value, other indexes
+			store := first(&mirror.Pair{Supabase: m.Supabase, Blobs: m.Store(), Log: discard})
+			source := &between{m.Source(), "doc:1", sync.OnceFunc(func() { // the same value, other indexes
 				_, err := store.Upsert(t.Context(), kv.Entry{Key: "doc:1", Value: `{"a":1}`, Indexes: []kv.Index{{Key: "index:archived", Member: "1"}}})
 				require.NoError(t, err)
 			})}
-			_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: noProgress{}})
+			_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: DefaultBatchSize, Progress: sources.NoProgress{}})
 			require.NoError(t, err)
 			require.Equal(t, [][2]string{{"index:archived", "1"}}, m.indexesOf("doc:1"))
 			m.requireIdentical()
@@ -313,12 +316,12 @@ func TestIndexesThatWereTakenAwayMeanwhileStayAway(t *testing.T) {
 func TestABadEntryDoesNotHoldUpTheOthers(t *testing.T) {
 	m := newMigration(t)
 	m.seed(150)
-	m.set("deep", strings.Repeat("[", 9000)+strings.Repeat("]", 9000))
+	m.Set("deep", strings.Repeat("[", 9000)+strings.Repeat("]", 9000))
 	m.alter("alter table public.kv_store add constraint picky check (value::text not like '%\"n\":77,%')")
 	result := m.run()
 	require.Equal(t, 1, result.Failed, result.Failures)
 	require.Equal(t, "sessions/00077", result.Failures[0].Key)
-	require.Equal(t, CodeRefused, result.Failures[0].Code)
+	require.Equal(t, entries.CodeRefused, result.Failures[0].Code)
 	v := m.look(false)
 	require.Equal(t, 1, v.Missing)
 	require.Equal(t, v.Blobs-1, v.Identical)
@@ -330,13 +333,13 @@ func TestABadEntryDoesNotHoldUpTheOthers(t *testing.T) {
 
 func TestBlobsThatAreNotJSON(t *testing.T) {
 	m := newMigration(t)
-	m.set("json", `{}`)
-	m.set("empty", "")
-	m.set("text", "hello")
-	m.set("binary", "\xff\x00")
+	m.Set("json", `{}`)
+	m.Set("empty", "")
+	m.Set("text", "hello")
+	m.Set("binary", "\xff\x00")
 	result := m.run()
 	require.Equal(t, 3, result.Failed)
-	require.Equal(t, CodeNotJSON, result.Failures[0].Code)
+	require.Equal(t, entries.CodeNotJSON, result.Failures[0].Code)
 	v := m.verify()
 	require.Equal(t, 3, v.Unmigratable)
 	require.Len(t, v.Problems, 3)
@@ -354,11 +357,11 @@ func TestBlobsThatAreNotJSON(t *testing.T) {
 	require.Contains(t, m.value("empty"), `{"$blob":"",`)
 	m.requireIdentical()
 
-	m.empty(t)
-	m.o = Options{IndexPrefix: "index:", SkipNonJSON: true}
+	m.Empty(t)
+	m.o = entries.Options{IndexPrefix: "index:", SkipNonJSON: true}
 	result = m.run()
 	require.Zero(t, result.Failed)
-	require.Equal(t, 3, result.States[CodeSkipped])
+	require.Equal(t, 3, result.States[entries.CodeSkipped])
 	v = m.requireIdentical()
 	require.Equal(t, 3, v.Skipped)
 }
@@ -366,11 +369,11 @@ func TestBlobsThatAreNotJSON(t *testing.T) {
 func TestAFaultyNetworkOnlyTakesLonger(t *testing.T) {
 	m := newMigration(t)
 	m.seed(80)
-	m.faults(&blobstest.Faults{Seed: 1, ServerError: 0.05, CutOff: 0.05, LostAnswer: 0.05, ExpiredURL: 0.05, Delayed: 0.05, DelayMS: 50, RateLimited: 0.02, RetryAfterSeconds: 1})
+	m.Faults(&blobstest.Faults{Seed: 1, ServerError: 0.05, CutOff: 0.05, LostAnswer: 0.05, ExpiredURL: 0.05, Delayed: 0.05, DelayMS: 50, RateLimited: 0.02, RetryAfterSeconds: 1})
 	result := m.run()
 	require.Zero(t, result.Failed, result.Failures)
 	m.requireIdentical()
-	counts := m.faults(nil)
+	counts := m.Faults(nil)
 	for _, fault := range []string{"server_error", "cut_off", "lost_answer", "expired_url", "rate_limited"} {
 		require.NotZero(t, counts[fault], fault)
 	}
@@ -381,7 +384,7 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	m.seed(3)
 	m.run()
 	open := func(session, own uuid.UUID, lease time.Duration) error {
-		return m.supabase.MigrationOpen(t.Context(), kv.Opening{Source: m.source().Name(), Options: m.o, Session: session, Own: own, Holder: "another machine", Lease: lease})
+		return m.Supabase.MigrationOpen(t.Context(), kv.Opening{Source: m.Source().Name(), Options: m.o, Session: session, Own: own, Holder: "another machine", Lease: lease})
 	}
 	session := uuid.New()
 	require.NoError(t, open(session, uuid.Nil, 3*time.Second))
@@ -389,7 +392,7 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	var renewing sync.WaitGroup
 	renewing.Go(func() {
 		for alive.Err() == nil {
-			_, _ = m.supabase.MigrationRenew(alive, kv.Renewal{Session: session, Lease: 3 * time.Second})
+			_, _ = m.Supabase.MigrationRenew(alive, kv.Renewal{Session: session, Lease: 3 * time.Second})
 			time.Sleep(100 * time.Millisecond)
 		}
 	})
@@ -397,43 +400,43 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 	_, err := m.tryRun()
 	require.ErrorAs(t, err, &held, "a run from elsewhere")
 	require.Equal(t, "another machine", held.Holder)
-	_, err = m.supabase.MigrationClose(t.Context())
+	_, err = m.Supabase.MigrationClose(t.Context())
 	require.ErrorIs(t, err, kv.ErrImportAtWork)
 	stop()
 	renewing.Wait()
 
 	m.run() // waits until the lease is over, as of a run that was killed
-	_, err = m.supabase.Import(t.Context(), session, []kv.ImportEntry{{State: kv.State{Key: "late", Value: "{}"}}})
+	_, err = m.Supabase.Import(t.Context(), session, []kv.ImportEntry{{State: kv.State{Key: "late", Value: "{}"}}})
 	require.ErrorIs(t, err, kv.ErrImportTaken, "a batch of the run from before")
-	_, err = m.supabase.MigrationRenew(t.Context(), kv.Renewal{Session: session})
+	_, err = m.Supabase.MigrationRenew(t.Context(), kv.Renewal{Session: session})
 	require.ErrorIs(t, err, kv.ErrImportTaken)
 	require.NoError(t, open(session, uuid.Nil, time.Minute))
 	require.NoError(t, open(uuid.New(), session, 0), "the same run, in its next pass")
-	_, err = m.supabase.Import(t.Context(), session, []kv.ImportEntry{{State: kv.State{Key: "late", Value: "{}"}}})
+	_, err = m.Supabase.Import(t.Context(), session, []kv.ImportEntry{{State: kv.State{Key: "late", Value: "{}"}}})
 	require.ErrorIs(t, err, kv.ErrImportTaken, "a batch of the pass before")
 	m.requireIdentical()
 }
 
 func TestWhatAnEarlierPassSentIsRefusedWhenItIsLate(t *testing.T) {
 	m := newMigration(t)
-	m.set("a", `1`)
+	m.Set("a", `1`)
 	var sessions []uuid.UUID
-	source := &between{BlobsSource: m.source(), key: "a"}
+	source := &between{Blobs: m.Source(), key: "a"}
 	var reading func()
 	reading = func() {
 		var session uuid.UUID
-		require.NoError(t, m.sql.QueryRow(t.Context(), "select session from kv.migration").Scan(&session))
+		require.NoError(t, m.SQL.QueryRow(t.Context(), "select session from kv.migration").Scan(&session))
 		sessions = append(sessions, session)
 		if len(sessions) == 1 {
 			source.do = reading
-			m.set("a", `2`)
+			m.Set("a", `2`)
 			return
 		}
-		_, err := m.supabase.Import(t.Context(), sessions[0], []kv.ImportEntry{{State: kv.State{Key: "a", Value: `1`}}})
+		_, err := m.Supabase.Import(t.Context(), sessions[0], []kv.ImportEntry{{State: kv.State{Key: "a", Value: `1`}}})
 		require.ErrorIs(t, err, kv.ErrImportTaken)
 	}
 	source.do = reading
-	_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	_, err := Run(t.Context(), source, m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 1, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	require.Len(t, sessions, 2)
 	require.Equal(t, `2`, m.value("a"))
@@ -444,7 +447,7 @@ func TestAClosedMigrationIsNotGoneOnWith(t *testing.T) {
 	m.seed(3)
 	m.run()
 	m.close()
-	_, err := m.supabase.Delete(t.Context(), "sessions/00001")
+	_, err := m.Supabase.Delete(t.Context(), "sessions/00001")
 	require.NoError(t, err)
 	m.dir = t.TempDir()
 	_, err = m.tryRun()
@@ -460,10 +463,10 @@ func TestWhatIsAnotherMigrationIsSaid(t *testing.T) {
 	m := newMigration(t)
 	m.seed(3)
 	m.run()
-	other := newSite(t)
-	other.set("a", "{}")
-	_, err := Run(t.Context(), other.source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, BatchSize: 1, Progress: noProgress{}})
-	require.ErrorContains(t, err, "is another one: from "+m.source().Name())
+	other := sourcetest.NewSite(t)
+	other.Set("a", "{}")
+	_, err := Run(t.Context(), other.Source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, BatchSize: 1, Progress: sources.NoProgress{}})
+	require.ErrorContains(t, err, "is another one: from "+m.Source().Name())
 	m.o.SkipNonJSON = true
 	_, err = m.tryRun()
 	require.ErrorContains(t, err, `with the options {"index_prefix":"index:"}`)
@@ -475,7 +478,7 @@ func TestARowThatWasMadeAnewIsForeign(t *testing.T) {
 	m.run()
 	m.exec("create table public.kv_store_new (like public.kv_store including all); insert into public.kv_store_new select * from public.kv_store")
 	m.exec("update public.kv_store set revision = 0 where key = 'sessions/00001'") // as a restore would
-	m.set("sessions/00001", `{"n":"newer"}`)
+	m.Set("sessions/00001", `{"n":"newer"}`)
 	require.Equal(t, 1, m.run().States[kv.ImportForeign])
 }
 
@@ -489,7 +492,7 @@ func TestALaterRunWithARuleAddsWhatItSays(t *testing.T) {
 	m.requireIdentical()
 	require.Empty(t, m.indexesOf("sessions/00007"))
 	require.Contains(t, m.value("index:by2"), `"00007"`)
-	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.Supabase, Blobs: m.Store(), Log: discard})
 	_, err := store.Upsert(t.Context(), kv.Entry{Key: "sessions/00008", Value: `{"hot":1}`}) // foreign, and its indexes stay as they are
 	require.NoError(t, err)
 
@@ -500,7 +503,7 @@ func TestALaterRunWithARuleAddsWhatItSays(t *testing.T) {
 	require.Equal(t, [][2]string{{"index:by3", "00008"}, {"index:by4", "00008"}}, m.indexesOf("sessions/00008"))
 	m.requireIdentical()
 	require.Zero(t, m.run().Read)
-	migration, err := m.supabase.Migration(t.Context())
+	migration, err := m.Supabase.Migration(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, m.rules.Strings(), migration.Rules)
 
@@ -512,9 +515,9 @@ func TestALaterRunWithARuleAddsWhatItSays(t *testing.T) {
 func TestAnEmptySourceIsNoMigration(t *testing.T) {
 	m := newMigration(t)
 	_, err := m.tryRun()
-	require.ErrorIs(t, err, ErrEmptySource)
-	_, err = Plan(t.Context(), m.source(), nil, PlanOptions{Options: m.o, Progress: noProgress{}})
-	require.ErrorIs(t, err, ErrEmptySource)
+	require.ErrorIs(t, err, sources.ErrEmpty)
+	_, err = Plan(t.Context(), m.Source(), nil, PlanOptions{Options: m.o, Progress: sources.NoProgress{}})
+	require.ErrorIs(t, err, sources.ErrEmpty)
 }
 
 func TestAnEmptyStoreRemovesNothing(t *testing.T) {
@@ -522,33 +525,33 @@ func TestAnEmptyStoreRemovesNothing(t *testing.T) {
 	m.seed(20)
 	m.run()
 	entries := func() int {
-		status, err := m.supabase.MigrationStatus(t.Context())
+		status, err := m.Supabase.MigrationStatus(t.Context())
 		require.NoError(t, err)
 		return status.Entries
 	}
 	before := entries()
-	other := NewBlobsSource(m.access, "kvv", "kvv-indexes", 16, unlimited())
-	_, err := Run(t.Context(), other, m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 1, Progress: noProgress{}})
+	other := sources.NewBlobs(m.Access, "kvv", "kvv-indexes", 16, sourcetest.Unlimited())
+	_, err := Run(t.Context(), other, m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 1, Progress: sources.NoProgress{}})
 	require.ErrorContains(t, err, "is another one")
-	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Repair: true, Progress: noProgress{}})
+	_, err = Verify(t.Context(), other, m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Dir: m.dir, Repair: true, Progress: sources.NoProgress{}})
 	require.ErrorContains(t, err, "is another one")
 
-	l, err := list(t.Context(), m.source(), "", noProgress{})
+	l, err := sources.List(t.Context(), m.Source(), "", sources.NoProgress{})
 	require.NoError(t, err)
-	for blob := range l.all() { // the same store, as when the token has lost its access: the service answers 404
-		m.remove(blob.Key)
+	for blob := range l.All() { // the same store, as when the token has lost its access: the service answers 404
+		m.Remove(blob.Key)
 	}
 	_, err = m.tryRun()
-	require.ErrorIs(t, err, ErrEmptySource)
-	_, err = Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Repair: true, Progress: noProgress{}})
-	require.ErrorIs(t, err, ErrEmptySource)
+	require.ErrorIs(t, err, sources.ErrEmpty)
+	_, err = Verify(t.Context(), m.Source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Repair: true, Progress: sources.NoProgress{}})
+	require.ErrorIs(t, err, sources.ErrEmpty)
 	require.Equal(t, before, entries())
 }
 
 func TestAWrongTokenEndsAtOnce(t *testing.T) {
 	m := newMigration(t)
-	m.set("a", "{}")
-	m.access.APIToken = "wrong"
+	m.Set("a", "{}")
+	m.Access.APIToken = "wrong"
 	start := time.Now()
 	_, err := m.tryRun()
 	require.ErrorContains(t, err, "NETLIFY_BLOBS_TOKEN must be a personal access token with access to the site")
@@ -558,20 +561,20 @@ func TestAWrongTokenEndsAtOnce(t *testing.T) {
 
 func TestARunWaitsForMirroredWritesThatAreUnderWay(t *testing.T) {
 	m := newMigration(t)
-	m.set("a", "{}")
-	_, traces, err := m.supabase.DeleteMirrored(t.Context(), "a") // its copy, the removal of the blob, is not there yet
+	m.Set("a", "{}")
+	_, traces, err := m.Supabase.DeleteMirrored(t.Context(), "a") // its copy, the removal of the blob, is not there yet
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	go func() {
 		for asked := false; !asked; time.Sleep(5 * time.Millisecond) { // for it, which prolongs the run's hold
-			if err := m.sql.QueryRow(t.Context(), "select exists (select from kv.migration where lease_until > opened_at + interval '1.001 s')").Scan(&asked); err != nil {
+			if err := m.SQL.QueryRow(t.Context(), "select exists (select from kv.migration where lease_until > opened_at + interval '1.001 s')").Scan(&asked); err != nil {
 				done <- err
 				return
 			}
 		}
-		done <- errors.Join(m.client.Delete(context.Background(), "a"), m.supabase.RemoveOutboxEntries(context.Background(), traces))
+		done <- errors.Join(m.Client.Delete(context.Background(), "a"), m.Supabase.RemoveOutboxEntries(context.Background(), traces))
 	}()
-	m.set("b", "{}")
+	m.Set("b", "{}")
 	m.run()
 	require.NoError(t, <-done)
 	require.Empty(t, m.value("a"))
@@ -583,7 +586,7 @@ func TestAnInterruptedRunGoesOn(t *testing.T) {
 	m.seed(300)
 	ctx, cancel := context.WithCancel(t.Context())
 	progress := &cancelAfter{n: 60, cancel: cancel}
-	result, err := Run(ctx, m.source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 20, Progress: progress})
+	result, err := Run(ctx, m.Source(), m.target(), RunOptions{Options: m.o, Rules: m.rules, lease: testLease, Dir: m.dir, BatchSize: 20, Progress: progress})
 	require.ErrorIs(t, err, context.Canceled)
 	require.False(t, result.Finished)
 	require.Less(t, result.Read, 305)
@@ -611,21 +614,21 @@ func (c *cancelAfter) Done(n, _ int) {
 func TestAPlanTouchesNothing(t *testing.T) {
 	m := newMigration(t)
 	m.seed(50)
-	m.set("text", "hello")
+	m.Set("text", "hello")
 	target := m.target()
-	result, err := Plan(t.Context(), m.source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: noProgress{}})
+	result, err := Plan(t.Context(), m.Source(), &target, PlanOptions{Options: m.o, Dir: m.dir, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	require.Equal(t, []int{55, 1}, []int{result.Migratable, result.Failed})
 	require.Len(t, result.Indexes, 5)
-	status, err := m.supabase.MigrationStatus(t.Context())
+	status, err := m.Supabase.MigrationStatus(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, status.Entries)
 	require.Nil(t, status.Migration)
-	l, err := list(t.Context(), m.source(), "", noProgress{})
+	l, err := sources.List(t.Context(), m.Source(), "", sources.NoProgress{})
 	require.NoError(t, err)
-	require.Equal(t, 56, l.blobs)
-	for blob := range l.all() {
-		got, err := m.client.Get(t.Context(), blob.Key)
+	require.Equal(t, 56, l.Blobs)
+	for blob := range l.All() {
+		got, err := m.Client.Get(t.Context(), blob.Key)
 		require.NoError(t, err)
 		require.Empty(t, got.Metadata, blob.Key)
 	}
@@ -633,12 +636,12 @@ func TestAPlanTouchesNothing(t *testing.T) {
 
 func TestLiveEntriesOfTheSameNameChangeNobodysIndexes(t *testing.T) {
 	m := newMigration(t)
-	m.set("users/42", `{"name":"ada"}`)
-	m.set("user:6", `{"name":"bob"}`)
-	m.set("index:users", `["42"]`)
+	m.Set("users/42", `{"name":"ada"}`)
+	m.Set("user:6", `{"name":"bob"}`)
+	m.Set("index:users", `["42"]`)
 	m.rules = rulesOf(t, "index:users=users/{member}")
 	m.run()
-	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
+	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.Supabase, Blobs: m.Store(), Log: discard})
 	for _, entry := range []kv.Entry{
 		{Key: "orders/42", Value: `{}`, Indexes: []kv.Index{{Key: "index:orders", Member: "42"}}}, // ends as users/42 does
 		{Key: "session:78", Value: `{}`, Indexes: []kv.Index{{Key: "index:by", Member: "6"}}},     // a member that user:6 ends in

@@ -15,43 +15,45 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/entries"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/pkg/stream"
 )
 
 // Difference is a key that the two stores do not have alike.
 type Difference struct {
 	Key string `json:"key"`
-	// How: "missing" in Supabase, "extra" in Supabase, or what is "different": value, indexes, that queries by index miss it
-	// ("postings"), or a key that Blobs cannot have.
+	// How: "missing" in Supabase, "extra" in Supabase, or what is "different": value, indexes, that queries by index
+	// miss it ("postings"), or a key that Blobs cannot have.
 	How  string `json:"how"`
 	What string `json:"what,omitempty"`
 }
 
 // Verification is what [Verify] found.
 type Verification struct {
-	Source       string       `json:"source"`
-	Target       string       `json:"target"`
-	At           time.Time    `json:"at"`
-	Seconds      float64      `json:"seconds"`
-	Rules        []string     `json:"rules"`
-	Blobs        int          `json:"blobs"`
-	Entries      int          `json:"entries"`
-	Keys         int          `json:"keys"` // that either store had: the sum of identical, missing, extra, different, unmigratable, skipped and gone
-	Identical    int          `json:"identical"`
-	Members      int          `json:"members"` // of the index entries among the identical, which have them in the same order
-	Missing      int          `json:"missing"`
-	Extra        int          `json:"extra"`
-	Different    int          `json:"different"`
-	Unmigratable int          `json:"unmigratable"`   // blobs that no entry can be made of
-	Skipped      int          `json:"skipped"`        // blobs that no entry was to be made of
-	Gone         int          `json:"gone"`           // keys that neither store had any more when they were looked at
-	Repaired     int          `json:"repaired"`       // keys that differed until the repair wrote or removed their entries
-	Requests     int          `json:"requests"`       // to Netlify's API
-	Found        []Difference `json:"differences"`    // at most maxListed, as are Problems
-	Problems     []Problem    `json:"problems"`       // of the unmigratable and the skipped
-	Stray        int          `json:"stray_postings"` // see [kv.Supabase.StrayPostings]
-	Finished     bool         `json:"finished"`
-	Identity     bool         `json:"same"` // see Same
+	Source       string            `json:"source"`
+	Target       string            `json:"target"`
+	At           time.Time         `json:"at"`
+	Seconds      float64           `json:"seconds"`
+	Rules        []string          `json:"rules"`
+	Blobs        int               `json:"blobs"`
+	Entries      int               `json:"entries"`
+	Keys         int               `json:"keys"` // that either store had: the sum of identical, missing, extra, different, unmigratable, skipped and gone
+	Identical    int               `json:"identical"`
+	Members      int               `json:"members"` // of the index entries among the identical, which have them in the same order
+	Missing      int               `json:"missing"`
+	Extra        int               `json:"extra"`
+	Different    int               `json:"different"`
+	Unmigratable int               `json:"unmigratable"`   // blobs that no entry can be made of
+	Skipped      int               `json:"skipped"`        // blobs that no entry was to be made of
+	Gone         int               `json:"gone"`           // keys that neither store had any more when they were looked at
+	Repaired     int               `json:"repaired"`       // keys that differed until the repair wrote or removed their entries
+	Requests     int               `json:"requests"`       // to Netlify's API
+	Found        []Difference      `json:"differences"`    // at most entries.MaxListed, as are Problems
+	Problems     []entries.Problem `json:"problems"`       // of the unmigratable and the skipped
+	Stray        int               `json:"stray_postings"` // see [kv.Supabase.StrayPostings]
+	Finished     bool              `json:"finished"`
+	Identity     bool              `json:"same"` // see Same
 }
 
 // Same tells whether both stores have the same, apart from blobs that were said to be skipped.
@@ -67,37 +69,36 @@ var usualRechecks = []time.Duration{0, 250 * time.Millisecond, time.Second, 2 * 
 
 // VerifyOptions say how to compare.
 type VerifyOptions struct {
-	Options
-	Rules    Rules
+	entries.Options
+	Rules    entries.Rules
 	Dir      string // for the result; "" keeps none
 	Repair   bool   // make Supabase what Blobs is, where they differ
-	Progress Progress
+	Progress sources.Progress
 
 	rechecks []time.Duration // nil: the usual
 	page     int             // 0: digestPage
 }
 
-// Verify reads every blob, and compares its SHA-256 with the one that the database makes of its entry. It looks at nothing that a run
-// remembers. What differs is looked at again, since writes may be on their way. The database keeps the result, without keys.
-func Verify(ctx context.Context, source Source, target Target, o VerifyOptions) (Verification, error) {
-	c := &comparison{source: source, target: target, o: o, differing: map[string]differing{}, problems: map[string]Problem{}}
-	c.v = Verification{Source: source.Name(), Target: target.Name, At: time.Now().UTC(), Rules: o.Rules.Strings(), Found: []Difference{}, Problems: []Problem{}}
+// Verify reads every blob, and compares its SHA-256 with the one that the database makes of its entry. It looks at
+// nothing that a run remembers. What differs is looked at again, since writes may be on their way. The database keeps
+// the result, without keys.
+func Verify(ctx context.Context, source sources.Source, target entries.Target, o VerifyOptions) (Verification, error) {
+	c := &comparison{source: source, target: target, o: o, differing: map[string]differing{}, problems: map[string]entries.Problem{}}
+	c.v = Verification{Source: source.Name(), Target: target.Name, At: time.Now().UTC(), Rules: o.Rules.Strings(), Found: []Difference{}, Problems: []entries.Problem{}}
 	if err := o.Validate(); err != nil {
 		return c.v, err
 	}
-	if o.Dir != "" {
-		if err := canWrite(o.Dir); err != nil {
-			return c.v, err
-		}
+	if err := canWrite(o.Dir); err != nil {
+		return c.v, err
 	}
 	if err := c.checkSource(ctx); err != nil {
 		return c.v, err
 	}
-	before := requestsOf(source)
+	before := sources.Requests(source)
 	if err := c.compare(ctx); err != nil {
 		return c.v, err
 	}
-	c.v.Requests = requestsOf(source) - before
+	c.v.Requests = sources.Requests(source) - before
 	if err := c.keep(ctx); err != nil {
 		return c.v, fmt.Errorf("keep the result: %w", err)
 	}
@@ -106,14 +107,14 @@ func Verify(ctx context.Context, source Source, target Target, o VerifyOptions) 
 
 // comparison is one verification.
 type comparison struct {
-	source Source
-	target Target
+	source sources.Source
+	target entries.Target
 	o      VerifyOptions
 	v      Verification
 
 	mu        sync.Mutex
-	differing map[string]differing // at most maxListed; of more, only the number is known
-	problems  map[string]Problem   // likewise
+	differing map[string]differing       // at most entries.MaxListed; of more, only the number is known
+	problems  map[string]entries.Problem // likewise
 }
 
 // differing is a key that was found not to be alike, with what is needed to look again.
@@ -123,7 +124,8 @@ type differing struct {
 	pairs  [][2]string
 }
 
-// checkSource refuses another source than that of the migration that is open: above all, nothing is to be repaired from it.
+// checkSource refuses another source than that of the migration that is open: above all, nothing is to be repaired
+// from it.
 func (c *comparison) checkSource(ctx context.Context) error {
 	m, err := c.target.Supabase.Migration(ctx)
 	if err != nil {
@@ -144,7 +146,7 @@ func (c *comparison) compare(ctx context.Context) (err error) {
 		pauses = usualRechecks
 	}
 	for _, pause := range pauses {
-		if len(c.differing) == 0 || c.v.Missing+c.v.Extra+c.v.Different > maxListed {
+		if len(c.differing) == 0 || c.v.Missing+c.v.Extra+c.v.Different > entries.MaxListed {
 			break
 		}
 		if err := sleep(ctx, pause); err != nil {
@@ -186,18 +188,18 @@ func (c *comparison) keep(ctx context.Context) error {
 
 // all compares everything once, in key order.
 func (c *comparison) all(ctx context.Context) error {
-	l, err := list(ctx, c.source, c.o.Dir, c.o.Progress)
+	l, err := sources.List(ctx, c.source, c.o.Dir, c.o.Progress)
 	if err != nil { // of an empty source, too: else all that Supabase has would be extra, and a repair would remove it
 		return err
 	}
-	defer l.close()
-	derived, err := derive(ctx, c.source, l, c.o.Options, c.o.Rules, c.o.Dir, c.o.Progress)
+	defer l.Close()
+	derived, err := entries.Derive(ctx, c.source, l, c.o.Options, c.o.Rules, c.o.Dir, c.o.Progress)
 	if err != nil {
 		return err
 	}
-	defer derived.close()
-	c.v.Blobs, c.v.Keys = l.blobs, l.blobs
-	c.o.Progress.Stage("comparing", l.blobs)
+	defer derived.Close()
+	c.v.Blobs, c.v.Keys = l.Blobs, l.Blobs
+	c.o.Progress.Stage("comparing", l.Blobs)
 	for s, err := range readSteps(ctx, c.source, c.listed(ctx, l, derived)) {
 		if err != nil {
 			return err
@@ -212,7 +214,7 @@ func (c *comparison) all(ctx context.Context) error {
 func (c *comparison) page() int { return cmp.Or(c.o.page, digestPage) }
 
 // listed are the steps with a blob. Entries without one are extra.
-func (c *comparison) listed(ctx context.Context, l *listing, derived *derivation) iter.Seq2[step, error] {
+func (c *comparison) listed(ctx context.Context, l *sources.Listing, derived *entries.Derivation) iter.Seq2[step, error] {
 	digests := stream.Pages(ctx, c.page(), digestKey, func(ctx context.Context, after string) ([]kv.Digest, error) {
 		page, err := c.target.Supabase.Digests(ctx, after, c.page())
 		if err != nil {
@@ -221,7 +223,7 @@ func (c *comparison) listed(ctx context.Context, l *listing, derived *derivation
 		return page, nil
 	})
 	return func(yield func(step, error) bool) {
-		for s, err := range walk(l.all(), derived.all(), stream.None, digests, derived.unnamed) {
+		for s, err := range walk(l.All(), derived.All(), stream.None, digests, derived.Unnamed) {
 			if s.digest != nil {
 				c.v.Entries++
 			}
@@ -239,27 +241,22 @@ func (c *comparison) listed(ctx context.Context, l *listing, derived *derivation
 
 // expected is what a blob's entry is to be, without its value.
 type expected struct {
-	key            string
-	missing        bool     // there is no blob
-	problem        *Problem // why no entry can be made of it
-	value, indexes string   // as in [kv.Digest]
-	members        int      // of an index entry
+	key     string
+	missing bool             // there is no blob
+	problem *entries.Problem // why no entry can be made of it
+	digest  kv.Digest
+	members int // of an index entry
 }
 
-func (c *comparison) expect(item Item, ruled [][2]string) expected {
+func (c *comparison) expect(item sources.Item, ruled [][2]string) expected {
 	if item.Missing {
 		return expected{key: item.Key, missing: true}
 	}
-	e, problem := c.o.transform(item, ruled)
+	e, problem := c.o.Transform(item, ruled)
 	if problem != nil {
 		return expected{key: item.Key, problem: problem}
 	}
-	want := expected{key: item.Key, value: hexSHA256([]byte(e.Value)), indexes: digestPairs(e.Indexes)}
-	if e.IsIndex {
-		elements, _ := readElements(e.Value)
-		want.members = len(elements)
-	}
-	return want
+	return expected{key: item.Key, digest: kv.DigestOf(e.State), members: e.Members()}
 }
 
 // judge counts what a key is found to be.
@@ -270,7 +267,7 @@ func (c *comparison) judge(s step, want expected, digest *kv.Digest) {
 	switch {
 	case difference != nil:
 		c.count(difference.How, 1)
-		if len(c.differing) < maxListed {
+		if len(c.differing) < entries.MaxListed {
 			d := differing{Difference: *difference, pairs: s.pairs}
 			if s.listed != nil {
 				d.listed = *s.listed
@@ -279,12 +276,12 @@ func (c *comparison) judge(s step, want expected, digest *kv.Digest) {
 			c.differing[s.key] = d
 		}
 	case want.problem != nil:
-		if want.problem.Code == CodeSkipped {
+		if want.problem.Code == entries.CodeSkipped {
 			c.v.Skipped++
 		} else {
 			c.v.Unmigratable++
 		}
-		if len(c.problems) < maxListed {
+		if len(c.problems) < entries.MaxListed {
 			c.problems[want.key] = *want.problem
 		}
 	case want.missing:
@@ -311,7 +308,7 @@ func (want expected) differs(digest *kv.Digest) *Difference {
 	switch {
 	case want.missing && digest != nil:
 		return &Difference{Key: want.key, How: "extra"}
-	case want.problem != nil && want.problem.Code == CodeBadKey && digest != nil:
+	case want.problem != nil && want.problem.Code == entries.CodeBadKey && digest != nil:
 		return &Difference{Key: want.key, How: "different", What: "key, which Netlify Blobs cannot keep: store it under another"}
 	case want.problem != nil && digest != nil:
 		return &Difference{Key: want.key, How: "different", What: "value"}
@@ -321,10 +318,10 @@ func (want expected) differs(digest *kv.Digest) *Difference {
 		return &Difference{Key: want.key, How: "missing"}
 	}
 	var what []string
-	if want.value != digest.Value {
+	if want.digest.Value != digest.Value {
 		what = append(what, "value")
 	}
-	if want.indexes != digest.Indexes {
+	if want.digest.Indexes != digest.Indexes {
 		what = append(what, "indexes")
 	}
 	if digest.Unposted > 0 {
@@ -352,18 +349,14 @@ func (c *comparison) again(ctx context.Context) error {
 			}
 			wanted = append(wanted, c.expect(s.item, s.pairs))
 		}
-		digests, err := c.target.Supabase.DigestsOf(ctx, keys)
+		digests, err := c.target.Digests(ctx, keys)
 		if err != nil {
-			return fmt.Errorf("ask the database for its sums: %w", err)
-		}
-		entries := make(map[string]*kv.Digest, len(digests))
-		for i := range digests {
-			entries[digests[i].Key] = &digests[i]
+			return err
 		}
 		for i, s := range steps {
 			c.count(c.differing[s.key].How, -1)
 			delete(c.differing, s.key)
-			c.judge(s, wanted[i], entries[s.key])
+			c.judge(s, wanted[i], digests[s.key])
 		}
 		c.o.Progress.Done(len(keys), 0)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/sources"
 )
 
 // repair makes the entries that differ what the blobs are, and compares these once more.
@@ -40,22 +41,23 @@ func (c *comparison) repair(ctx context.Context) error {
 // errUnsettled is a key that others keep changing.
 var errUnsettled = errors.New("others keep changing the entry")
 
-// settle copies a key until the blob has not moved, as mirrored writes do: the entry's revision is read before the blob is, the copy is
-// a compare-and-set on it, and the blob is looked at again afterwards. wrote tells whether the entry was written or removed.
+// settle copies a key until the blob has not moved, as mirrored writes do: the entry's revision is read before the
+// blob is, the copy is a compare-and-set on it, and the blob is looked at again afterwards. wrote tells whether the
+// entry was written or removed.
 func (c *comparison) settle(ctx context.Context, d differing) (wrote bool, err error) {
 	const rounds = 20
 	for range rounds {
-		now, err := c.now(ctx, d.Key)
+		now, err := c.target.State(ctx, d.Key)
 		if err != nil {
 			return wrote, err
 		}
-		item, err := readOne(ctx, c.source, d.listed)
+		item, err := sources.ReadOne(ctx, c.source, d.listed)
 		if err != nil {
 			return wrote, err
 		}
 		state := kv.State{Key: d.Key}
 		if !item.Missing {
-			e, problem := c.o.transform(item, d.pairs)
+			e, problem := c.o.Transform(item, d.pairs)
 			if problem != nil {
 				return wrote, nil // it stays a difference
 			}
@@ -67,7 +69,7 @@ func (c *comparison) settle(ctx context.Context, d differing) (wrote bool, err e
 			if _, _, err := c.target.Supabase.Copy(ctx, bare, now.Revision, false); err != nil {
 				return wrote, fmt.Errorf("write the entry: %w", err)
 			}
-			if now, err = c.now(ctx, d.Key); err != nil {
+			if now, err = c.target.State(ctx, d.Key); err != nil {
 				return wrote, err
 			}
 		}
@@ -79,7 +81,7 @@ func (c *comparison) settle(ctx context.Context, d differing) (wrote bool, err e
 			continue
 		}
 		wrote = true
-		again, err := readOne(ctx, c.source, d.listed)
+		again, err := sources.ReadOne(ctx, c.source, d.listed)
 		if err != nil {
 			return wrote, err
 		}
@@ -88,12 +90,4 @@ func (c *comparison) settle(ctx context.Context, d differing) (wrote bool, err e
 		}
 	}
 	return wrote, errUnsettled
-}
-
-func (c *comparison) now(ctx context.Context, key string) (kv.State, error) {
-	states, err := c.target.Supabase.States(ctx, []string{key})
-	if err != nil {
-		return kv.State{}, fmt.Errorf("read the entry: %w", err)
-	}
-	return states[0], nil
 }

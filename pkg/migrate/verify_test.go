@@ -10,6 +10,7 @@ import (
 
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate/migratetest"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/pkg/mirror"
 )
 
@@ -17,7 +18,7 @@ import (
 func TestDamageIsFoundEveryTime(t *testing.T) {
 	m := newMigration(t)
 	m.seed(60)
-	m.set("deep/one:00001", `{"a":[1,2,3]}`) // in no index
+	m.Set("deep/one:00001", `{"a":[1,2,3]}`) // in no index
 	m.run()
 	m.requireIdentical()
 	rounds, random := migratetest.Share(t, "MIGRATE_TEST_DAMAGES", 1), rand.New(rand.NewPCG(migratetest.Seed(t, "MIGRATE_TEST_SEED"), 0))
@@ -83,7 +84,7 @@ func TestDamageIsFoundEveryTime(t *testing.T) {
 // look verifies where nobody writes: once more is enough.
 func (m *migration) look(repair bool) Verification {
 	m.t.Helper()
-	v, err := Verify(m.t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Repair: repair, Progress: noProgress{}, rechecks: []time.Duration{0}})
+	v, err := Verify(m.t.Context(), m.Source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Repair: repair, Progress: sources.NoProgress{}, rechecks: []time.Duration{0}})
 	require.NoError(m.t, err)
 	return v
 }
@@ -92,8 +93,8 @@ func TestVerifyWaitsForWritesThatAreUnderWay(t *testing.T) {
 	m := newMigration(t)
 	m.seed(20)
 	m.run()
-	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.supabase, Blobs: m.store(), Log: discard})
-	m.set("sessions/00001", `{"a":"copy that is late"}`)
+	store := mirror.NewBlobsPrimary(&mirror.Pair{Supabase: m.Supabase, Blobs: m.Store(), Log: discard})
+	m.Set("sessions/00001", `{"a":"copy that is late"}`)
 	looks := 0
 	late := stages(func(name string) {
 		if name != "looking again" {
@@ -104,7 +105,7 @@ func TestVerifyWaitsForWritesThatAreUnderWay(t *testing.T) {
 			require.NoError(t, err)
 		}
 	})
-	v, err := Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Progress: late})
+	v, err := Verify(t.Context(), m.Source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Progress: late})
 	require.NoError(t, err)
 	require.True(t, v.Same(), v.Found)
 	require.Equal(t, 2, looks)
@@ -122,7 +123,7 @@ func TestThePagesOfAVerificationMissNothing(t *testing.T) {
 	m.run()
 	verify := func(page int) Verification {
 		t.Helper()
-		v, err := Verify(t.Context(), m.source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Progress: noProgress{}, rechecks: []time.Duration{0}, page: page})
+		v, err := Verify(t.Context(), m.Source(), m.target(), VerifyOptions{Options: m.o, Rules: m.rules, Progress: sources.NoProgress{}, rechecks: []time.Duration{0}, page: page})
 		require.NoError(t, err)
 		return v
 	}
@@ -132,7 +133,7 @@ func TestThePagesOfAVerificationMissNothing(t *testing.T) {
 		require.Equal(t, 50, v.Entries)
 	}
 	m.exec("insert into public.kv_store (key, value) values ('~last', '{}'), ('!first', '{}')")
-	m.set("~~missing", "{}")
+	m.Set("~~missing", "{}")
 	for _, page := range []int{1, 26, 51, 52} {
 		v := verify(page)
 		require.Equal(t, []int{2, 1}, []int{v.Extra, v.Missing})
@@ -141,9 +142,9 @@ func TestThePagesOfAVerificationMissNothing(t *testing.T) {
 
 func TestAKeyThatBlobsCannotKeepIsCalledThat(t *testing.T) {
 	m := newMigration(t)
-	m.set("a", `{}`)
+	m.Set("a", `{}`)
 	m.run()
-	_, err := m.supabase.Upsert(t.Context(), kv.Entry{Key: "p%41", Value: `{}`})
+	_, err := m.Supabase.Upsert(t.Context(), kv.Entry{Key: "p%41", Value: `{}`})
 	require.NoError(t, err)
 	v := m.look(false)
 	require.Equal(t, []Difference{{Key: "p%41", How: "different", What: "key, which Netlify Blobs cannot keep: store it under another"}}, v.Found)

@@ -36,8 +36,13 @@ type Sorter struct {
 	runs   [][2]int64 // from and to, in the file
 }
 
-// NewSorter returns a sorter whose file, if it needs one, is made in the directory; "": in that of the system.
-func NewSorter(dir string) *Sorter { return &Sorter{dir: dir, memory: sortMemory} }
+// NewSorter returns a sorter whose file, if it needs one, is made in the directory if that is there already, else in that of the system.
+func NewSorter(dir string) *Sorter {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		dir = ""
+	}
+	return &Sorter{dir: dir, memory: sortMemory}
+}
 
 // Add takes a record.
 func (s *Sorter) Add(key, data string) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -47,9 +48,17 @@ func TestASorterGivesEverythingInOrder(t *testing.T) {
 			s.Close()
 		}
 	}
-	s := NewSorter("/none/such")
-	s.memory = 1
-	require.Error(t, s.Add("a", "b"))
+	gone := filepath.Join(t.TempDir(), "gone")
+	for _, there := range []bool{false, true} { // when the sorter is made
+		if there {
+			require.NoError(t, os.Mkdir(gone, 0o700))
+		}
+		s := NewSorter(gone)
+		require.NoError(t, os.RemoveAll(gone))
+		s.memory = 1
+		require.Equal(t, there, s.Add("a", "b") != nil, "without the directory it takes that of the system")
+		s.Close()
+	}
 }
 
 // TestWhatIsDoneSideBySideComesInOrder: ends early, with an error, and where the context does.

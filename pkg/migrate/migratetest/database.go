@@ -1,5 +1,6 @@
-// Package migratetest gives a test an empty database of its own, with a PostgREST before it: what works on whole stores cannot be
-// tested beside the entries of other packages' tests, which run at the same time on the same platform.
+// Package migratetest gives a test an empty database of its own, with a PostgREST before it: what works on whole
+// stores cannot be tested beside the entries of other packages' tests, which run at the same time on the same
+// platform.
 package migratetest
 
 import (
@@ -45,9 +46,9 @@ type Database struct {
 	OwnerURL string    // DATABASE_URL of it
 }
 
-// NewDatabase makes an empty database in the platform's Postgres, a copy of one to which the schema's owner applied the migrations, and
-// starts a PostgREST for it, which logs in as authenticator. What works on whole stores cannot be tested beside other tests' entries.
-// All of it goes when the test ends.
+// NewDatabase makes an empty database in the platform's Postgres, a copy of one to which the schema's owner applied
+// the migrations, and starts a PostgREST for it, which logs in as authenticator. What works on whole stores cannot be
+// tested beside other tests' entries. All of it goes when the test ends.
 func NewDatabase(t testing.TB) *Database {
 	t.Helper()
 	config, err := pgx.ParseConfig(variable(t, "DATABASE_ADMIN_URL"))
@@ -76,15 +77,25 @@ func NewDatabase(t testing.TB) *Database {
 	return d
 }
 
+// Empty removes everything, as if the database were new.
+func (d *Database) Empty(t testing.TB) {
+	t.Helper()
+	for _, table := range []string{"kv.migration", "kv.import", "public.kv_store", "kv.outbox"} { // members and postings follow their entries
+		_, err := d.SQL.Exec(t.Context(), "delete from "+table)
+		require.NoError(t, err)
+	}
+}
+
 const (
 	// templatePrefix begins the names of the databases that those of tests are copied from.
 	templatePrefix = "kv_template_"
-	// templateLock is the advisory lock of whoever looks for a template or copies it: packages are tested side by side.
+	// templateLock is the advisory lock of whoever looks for a template or copies it: packages are tested side by
+	// side.
 	templateLock = 0x6b765f74656d70
 )
 
-// copyTemplate makes a database like the template. There is one for each text of the migrations; the first test that needs it makes
-// it, and it stays until the migrations change.
+// copyTemplate makes a database like the template. There is one for each text of the migrations; the first test that
+// needs it makes it, and it stays until the migrations change.
 func copyTemplate(t testing.TB, server *pgx.Conn, owner *pgx.ConnConfig, name string) {
 	t.Helper()
 	ctx := t.Context()
@@ -190,8 +201,9 @@ func findPostgREST(t testing.TB) string {
 	return found
 }
 
-// startPostgREST gives the address and key of a stand-in for Supabase's gateway, with a PostgREST of its own behind it that uses
-// the database at the address. It listens on a socket in a directory: a port might be taken by the time it does.
+// startPostgREST gives the address and key of a stand-in for Supabase's gateway, with a PostgREST of its own behind
+// it that uses the database at the address. It listens on a socket in a directory: a port might be taken by the time
+// it does.
 func startPostgREST(t testing.TB, database string) (supabaseURL, key string) {
 	t.Helper()
 	if runtime.GOOS == "windows" {

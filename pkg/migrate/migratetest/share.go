@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Share is how much of something a test does: what the environment says, or else the share of the short run. `make test-long` sets
-// the variables to the whole; .env.example lists them.
+// Share is how much of something a test does: what the environment says, or else the share of the short run. `make
+// test-long` sets the variables to the whole; .env.example lists them.
 func Share(t testing.TB, variable string, short int) int {
 	t.Helper()
 	return int(number(t, variable, uint64(short)))

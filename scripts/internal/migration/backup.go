@@ -9,13 +9,14 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"netlify-supabase-kv/pkg/migrate"
+	"netlify-supabase-kv/pkg/migrate/backup"
+	"netlify-supabase-kv/pkg/migrate/entries"
 	"netlify-supabase-kv/scripts/internal/cli"
 )
 
 func backupCommand(s *stores) *cobra.Command {
 	var out, from, check string
-	var o migrate.BackupOptions
+	var o backup.Options
 	c := &cobra.Command{
 		Use:   "backup",
 		Short: "Write every entry of a store to one file",
@@ -40,28 +41,28 @@ and reports whether it is complete.`,
 	return c
 }
 
-func (s *stores) backup(c *cobra.Command, from, out string, o migrate.BackupOptions) (err error) {
+func (s *stores) backup(c *cobra.Command, from, out string, o backup.Options) (err error) {
 	bar := s.output.Progress(c.ErrOrStderr())
 	o.Progress = bar
-	var result migrate.BackupResult
+	var result backup.Result
 	switch from {
 	case "blobs":
 		source, sourceErr := s.blobsSource()
 		if sourceErr != nil {
 			return sourceErr
 		}
-		result, err = migrate.Backup(c.Context(), source, out, o)
+		result, err = backup.Blobs(c.Context(), source, out, o)
 	case "supabase":
 		target, targetErr := s.target(c.Context())
 		if targetErr != nil {
 			return targetErr
 		}
-		result, err = migrate.BackupSupabase(c.Context(), target, out, o)
+		result, err = backup.Supabase(c.Context(), target, out, o)
 	default:
 		return fmt.Errorf("--from must be blobs or supabase, got %q", from)
 	}
 	bar.Close()
-	if err != nil && !errors.Is(err, migrate.ErrRemaining) {
+	if err != nil && !errors.Is(err, backup.ErrRemaining) {
 		return advise(err)
 	}
 	if printErr := cli.Print(c.OutOrStdout(), s.output, result, printBackup); printErr != nil {
@@ -74,14 +75,14 @@ func (s *stores) backup(c *cobra.Command, from, out string, o migrate.BackupOpti
 }
 
 func (s *stores) checkBackup(c *cobra.Command, file string) error {
-	result, err := migrate.CheckBackup(c.Context(), file)
+	result, err := backup.Check(c.Context(), file)
 	if err != nil {
 		return err
 	}
 	return cli.Print(c.OutOrStdout(), s.output, result, printBackup)
 }
 
-func printBackup(out io.Writer, r migrate.BackupResult) {
+func printBackup(out io.Writer, r backup.Result) {
 	fmt.Fprintf(out, "backup        %s: %s\n", r.File, humanize.IBytes(uint64(r.Size)))
 	fmt.Fprintf(out, "of            %s, %s\n", r.Source, r.At.UTC().Format(time.RFC3339))
 	fmt.Fprintf(out, "entries       %s with %s, in %s\n", count(r.Entries), humanize.IBytes(uint64(r.Bytes)), duration(r.Seconds))
@@ -94,7 +95,7 @@ func printBackup(out io.Writer, r migrate.BackupResult) {
 
 func restoreCommand(s *stores) *cobra.Command {
 	var to, rules string
-	o := migrate.RestoreOptions{Parallel: migrate.DefaultRestoreParallel}
+	o := backup.RestoreOptions{Parallel: backup.DefaultRestoreParallel}
 	c := &cobra.Command{
 		Use:   "restore <file>",
 		Short: "Write the entries of a backup to a store",
@@ -113,33 +114,33 @@ nothing, and keeps what others write meanwhile. It can be interrupted and run ag
 	return c
 }
 
-func (s *stores) restore(c *cobra.Command, file, to, rules string, o migrate.RestoreOptions) (err error) {
+func (s *stores) restore(c *cobra.Command, file, to, rules string, o backup.RestoreOptions) (err error) {
 	if rules != "" {
-		if o.Rules, err = migrate.ReadRules(rules); err != nil {
+		if o.Rules, err = entries.ReadRules(rules); err != nil {
 			return err
 		}
 	}
 	bar := s.output.Progress(c.ErrOrStderr())
 	o.Progress = bar
-	var result migrate.RestoreResult
+	var result backup.RestoreResult
 	switch to {
 	case "blobs":
 		target, targetErr := s.blobsSource()
 		if targetErr != nil {
 			return targetErr
 		}
-		result, err = migrate.RestoreBlobs(c.Context(), file, target, o)
+		result, err = backup.RestoreBlobs(c.Context(), file, target, o)
 	case "supabase":
 		target, targetErr := s.target(c.Context())
 		if targetErr != nil {
 			return targetErr
 		}
-		result, err = migrate.RestoreSupabase(c.Context(), file, target, o)
+		result, err = backup.RestoreSupabase(c.Context(), file, target, o)
 	default:
 		return fmt.Errorf("--to must be blobs or supabase, got %q", to)
 	}
 	bar.Close()
-	if err != nil && !errors.Is(err, migrate.ErrRemaining) {
+	if err != nil && !errors.Is(err, backup.ErrRemaining) {
 		return advise(err)
 	}
 	if printErr := cli.Print(c.OutOrStdout(), s.output, result, printRestore); printErr != nil {
@@ -151,7 +152,7 @@ func (s *stores) restore(c *cobra.Command, file, to, rules string, o migrate.Res
 	return nil
 }
 
-func printRestore(out io.Writer, r migrate.RestoreResult) {
+func printRestore(out io.Writer, r backup.RestoreResult) {
 	verb := "restored"
 	if r.DryRun {
 		verb = "to restore"

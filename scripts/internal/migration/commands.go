@@ -16,6 +16,8 @@ import (
 	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate"
+	"netlify-supabase-kv/pkg/migrate/entries"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/scripts/internal/cli"
 )
 
@@ -26,7 +28,7 @@ func planCommand(s *stores) *cobra.Command {
 		Short: "Read everything and show what a run would do; neither store is changed",
 		Long: `Read every blob, make its entry, and show what a run would do. Neither store is changed.
 
-It also finds rules that fit the members of the index entries, and writes them to ` + migrate.RulesFile + ` in --dir. With a
+It also finds rules that fit the members of the index entries, and writes them to ` + entries.RulesFile + ` in --dir. With a
 Supabase project it also checks whether the database is ready.`,
 		Args: cobra.NoArgs,
 	}
@@ -43,7 +45,7 @@ func (s *stores) plan(c *cobra.Command, o migrate.PlanOptions) error {
 		return err
 	}
 	defer closeSource()
-	var target *migrate.Target
+	var target *entries.Target
 	if s.hasTarget() {
 		t, err := s.target(c.Context())
 		if err != nil {
@@ -80,7 +82,7 @@ A run can take place while the site is in use, with KV_MIRROR_WRITES=true, and c
 continues, also from another machine. It does not touch what others wrote to Supabase, and what callers deleted stays
 deleted. The migration stays open for further runs until "close".
 
-Rules determine which entry a member of an index names: those of --rules, or else of ` + migrate.RulesFile + ` in --dir, or
+Rules determine which entry a member of an index names: those of --rules, or else of ` + entries.RulesFile + ` in --dir, or
 else of the last run.`,
 		Args: cobra.NoArgs,
 	}
@@ -132,7 +134,7 @@ func (s *stores) run(c *cobra.Command, o migrate.RunOptions, rules string) error
 }
 
 // takeRules finds the rules to use and, if options is not nil, the options of the open migration.
-func takeRules(ctx context.Context, target migrate.Target, file, dir string, rules *migrate.Rules, from *string, options *migrate.Options) error {
+func takeRules(ctx context.Context, target entries.Target, file, dir string, rules *entries.Rules, from *string, options *entries.Options) error {
 	m, err := target.Supabase.Migration(ctx)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", target.Name, err)
@@ -142,7 +144,7 @@ func takeRules(ctx context.Context, target migrate.Target, file, dir string, rul
 			return fmt.Errorf("read the options of the migration: %w", err)
 		}
 	}
-	*rules, *from, err = migrate.FindRules(file, dir, m)
+	*rules, *from, err = entries.FindRules(file, dir, m)
 	return err
 }
 
@@ -217,7 +219,7 @@ func statusCommand(s *stores) *cobra.Command {
 	c := &cobra.Command{
 		Use: "status", Short: "Show the state of the migration; nothing is changed", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			var target *migrate.Target
+			var target *entries.Target
 			if s.hasTarget() {
 				t, err := s.target(c.Context())
 				if err != nil {
@@ -371,7 +373,7 @@ func printRequests(out io.Writer, n int) {
 	}
 }
 
-func printContents(out io.Writer, source, target string, c migrate.Contents) {
+func printContents(out io.Writer, source, target string, c sources.Contents) {
 	fmt.Fprintf(out, "source        %s: %s blobs, %s\n", source, count(c.Blobs), humanize.IBytes(uint64(c.Bytes)))
 	if target != "" {
 		fmt.Fprintf(out, "target        %s\n", target)

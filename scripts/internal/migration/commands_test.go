@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,40 +12,31 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"netlify-supabase-kv/pkg/blobs"
-	"netlify-supabase-kv/pkg/blobs/blobstest"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate"
+	"netlify-supabase-kv/pkg/migrate/entries"
 	"netlify-supabase-kv/pkg/migrate/migratetest"
+	"netlify-supabase-kv/pkg/migrate/sources/sourcetest"
 	"netlify-supabase-kv/scripts/internal/cli"
 )
 
 // program runs the command with a Blobs server and an empty database.
 type program struct {
+	*sourcetest.Site
 	t        *testing.T
-	client   *blobs.Client
-	access   blobs.Access
 	database *migratetest.Database
 	dir      string
 }
 
 func newProgram(t *testing.T) *program {
 	t.Helper()
-	server, err := blobstest.Open(t.TempDir(), blobstest.Options{})
-	require.NoError(t, err)
-	listening := httptest.NewServer(server)
-	t.Cleanup(listening.Close)
-	a := server.Access(listening.URL)
-	p := &program{t: t, database: migratetest.NewDatabase(t), dir: filepath.Join(t.TempDir(), "migration")}
-	p.access = blobs.Access{SiteID: a.SiteID, APIURL: a.APIURL, APIToken: a.APIToken}
-	p.client = blobs.NewClient("kv").WithDefault(p.access)
-	return p
+	return &program{Site: sourcetest.NewSite(t), t: t, database: migratetest.NewDatabase(t), dir: filepath.Join(t.TempDir(), "migration")}
 }
 
 // flags name the stores; a flag given later overrides them.
 func (p *program) flags() []string {
 	return []string{
-		"--site", p.access.SiteID, "--token", p.access.APIToken, "--api-url", p.access.APIURL,
+		"--site", p.Access.SiteID, "--token", p.Access.APIToken, "--api-url", p.Access.APIURL,
 		"--supabase-url", p.database.URL, "--supabase-key", p.database.Key,
 	}
 }
@@ -54,7 +44,7 @@ func (p *program) flags() []string {
 // environment names the stores in variables.
 func (p *program) environment() []string {
 	return []string{
-		"NETLIFY_SITE_ID=" + p.access.SiteID, "NETLIFY_BLOBS_TOKEN=" + p.access.APIToken, "NETLIFY_BLOBS_API_URL=" + p.access.APIURL,
+		"NETLIFY_SITE_ID=" + p.Access.SiteID, "NETLIFY_BLOBS_TOKEN=" + p.Access.APIToken, "NETLIFY_BLOBS_API_URL=" + p.Access.APIURL,
 		"SUPABASE_URL=" + p.database.URL, "SUPABASE_SERVICE_ROLE_KEY=" + p.database.Key,
 	}
 }
@@ -67,19 +57,13 @@ func (p *program) rules(lines ...string) (file string) {
 	return file
 }
 
-func (p *program) set(key, value string) {
-	p.t.Helper()
-	_, err := p.client.Set(p.t.Context(), key, []byte(value), blobs.SetOptions{})
-	require.NoError(p.t, err)
-}
-
 // do runs the command, requires an exit status and returns the output.
 func (p *program) do(status int, args ...string) string {
 	p.t.Helper()
 	out, err := run(p.t, append(p.flags(), args...)...)
 	var stderr bytes.Buffer
 	require.Equal(p.t, status, cli.ExitStatus("migrate-kv-store", err, false, &stderr), "%v: %s %s", args, out, &stderr)
-	for _, secret := range []string{p.access.APIToken, p.database.Key} {
+	for _, secret := range []string{p.Access.APIToken, p.database.Key} {
 		require.NotContains(p.t, out+stderr.String(), secret)
 	}
 	return out + stderr.String()
@@ -89,11 +73,11 @@ func TestMigrationFromBlobs(t *testing.T) {
 	t.Parallel()
 	p := newProgram(t)
 	for i := range 120 {
-		p.set(fmt.Sprintf("session:%03d", i), fmt.Sprintf(`{"n":%d}`, i))
+		p.Set(fmt.Sprintf("session:%03d", i), fmt.Sprintf(`{"n":%d}`, i))
 	}
-	p.set("index:sessions", `["001","002","gone"]`)
-	p.set("other/001", `{}`)
-	p.set("text", "hello")
+	p.Set("index:sessions", `["001","002","gone"]`)
+	p.Set("other/001", `{}`)
+	p.Set("text", "hello")
 	backup := filepath.Join(t.TempDir(), "backup.ndjson.gz")
 
 	require.Contains(t, p.do(0, "backup", "--out", backup), "entries       123 with")
@@ -105,7 +89,7 @@ func TestMigrationFromBlobs(t *testing.T) {
 	plan := p.do(1, "plan", "--dir", p.dir)
 	require.Contains(t, plan, "would migrate 122, skip 0, fail 1")
 	require.Contains(t, plan, "1 with 3 members; 0 rules fit all members of their index")
-	require.Contains(t, plan, filepath.Join(p.dir, migrate.RulesFile))
+	require.Contains(t, plan, filepath.Join(p.dir, entries.RulesFile))
 	require.Contains(t, p.do(0, "run", "--dry-run", "--dir", p.dir, "--wrap-non-json"), "would migrate 123")
 	require.Contains(t, p.do(0, "status"), "0 entries")
 
@@ -145,10 +129,10 @@ func TestMigrationFromBlobs(t *testing.T) {
 	require.Contains(t, p.do(0, "restore", backup, "--to", "supabase", "--rules", rules, "--wrap-non-json"), "restored      2")
 	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--rules", rules, "--wrap-non-json"), "identical     123", "a closed migration provides no options")
 	require.Contains(t, p.do(2, "run", "--dir", p.dir), "run --anew")
-	require.NoError(t, p.client.Delete(t.Context(), "session:003"))
-	p.set("session:004", `{"newer":true}`)
+	require.NoError(t, p.Client.Delete(t.Context(), "session:003"))
+	p.Set("session:004", `{"newer":true}`)
 	require.Contains(t, p.do(1, "restore", backup, "--to", "blobs"), `differs "session:004"`)
-	_, err = p.client.Get(t.Context(), "session:003")
+	_, err = p.Client.Get(t.Context(), "session:003")
 	require.NoError(t, err)
 	require.Contains(t, p.do(0, "backup", "--from", "supabase", "--out", backup+"2"), "entries       123")
 }

@@ -69,7 +69,7 @@ func (p *program) seed(entries, indexes int) {
 			members[(i+j)%20] = append(members[(i+j)%20], id)
 		}
 		group.Go(func() error {
-			_, err := p.client.Set(p.t.Context(), "sessions/"+id, fmt.Appendf(nil, `{"id":"%s","score":%d,"body":"%s"}`, id, i, body), blobs.SetOptions{})
+			_, err := p.Client.Set(p.t.Context(), "sessions/"+id, fmt.Appendf(nil, `{"id":"%s","score":%d,"body":"%s"}`, id, i, body), blobs.SetOptions{})
 			return err
 		})
 	}
@@ -77,7 +77,7 @@ func (p *program) seed(entries, indexes int) {
 	for i, m := range members {
 		text, err := json.Marshal(m)
 		require.NoError(p.t, err)
-		p.set(fmt.Sprintf("index:%02d", i), string(text))
+		p.Set(fmt.Sprintf("index:%02d", i), string(text))
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/config"
 	"netlify-supabase-kv/pkg/kv"
-	"netlify-supabase-kv/pkg/migrate"
+	"netlify-supabase-kv/pkg/migrate/entries"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/scripts/internal/cli"
 )
 
@@ -75,7 +76,7 @@ func (s *stores) sourceFlags(f *pflag.FlagSet) {
 }
 
 // source returns the source of the entries. close ends its connections.
-func (s *stores) source(ctx context.Context) (source migrate.Source, close func(), err error) {
+func (s *stores) source(ctx context.Context) (source sources.Source, close func(), err error) {
 	if s.fromTable == "" {
 		source, err := s.blobsSource()
 		return source, func() {}, err
@@ -87,19 +88,19 @@ func (s *stores) source(ctx context.Context) (source migrate.Source, close func(
 	if c.DatabaseURL == "" {
 		return nil, nil, errors.New("DATABASE_URL is not set: --from-table reads from it (Supabase: Connect, Session pooler)")
 	}
-	table, err := migrate.NewTableSource(ctx, c.DatabaseURL, s.fromTable)
+	table, err := sources.NewTable(ctx, c.DatabaseURL, s.fromTable)
 	if err != nil {
 		return nil, nil, err
 	}
 	return table, table.Close, nil
 }
 
-func (s *stores) blobsSource() (*migrate.BlobsSource, error) {
+func (s *stores) blobsSource() (*sources.Blobs, error) {
 	access, err := s.access()
 	if err != nil {
 		return nil, err
 	}
-	source := migrate.NewBlobsSource(access, s.store, s.store+"-indexes", s.parallel, blobs.NewBackgroundLimiter(s.perMinute(access), time.Minute))
+	source := sources.NewBlobs(access, s.store, s.store+"-indexes", s.parallel, blobs.NewBackgroundLimiter(s.perMinute(access), time.Minute))
 	source.DecodeKeys = s.decodeKeys
 	return source, nil
 }
@@ -121,25 +122,25 @@ func (s *stores) project() (url, key string) {
 const firstRetryTime = 5 * time.Second
 
 // target returns the Supabase project after a first request. Later requests wait while the project restarts.
-func (s *stores) target(ctx context.Context) (migrate.Target, error) {
+func (s *stores) target(ctx context.Context) (entries.Target, error) {
 	url, key := s.project()
 	switch {
 	case url == "":
-		return migrate.Target{}, errors.New("SUPABASE_URL is not set: set it, or --supabase-url, to the address of the Supabase project")
+		return entries.Target{}, errors.New("SUPABASE_URL is not set: set it, or --supabase-url, to the address of the Supabase project")
 	case key == "":
-		return migrate.Target{}, errors.New("SUPABASE_SERVICE_ROLE_KEY is not set: set it to the project's service_role or secret key")
+		return entries.Target{}, errors.New("SUPABASE_SERVICE_ROLE_KEY is not set: set it to the project's service_role or secret key")
 	}
 	supabase, err := kv.NewSupabase(url, key)
 	if err != nil {
-		return migrate.Target{}, err
+		return entries.Target{}, err
 	}
 	url = supabase.URL()
 	if _, err := supabase.WithBackgroundRetries(firstRetryTime).Migration(ctx); kv.CodeOf(err) == kv.CodeDatabaseUnreachable {
-		return migrate.Target{}, advise(&unreachableError{url, err})
+		return entries.Target{}, advise(&unreachableError{url, err})
 	} else if err != nil {
-		return migrate.Target{}, fmt.Errorf("ask %s: %w", url, err)
+		return entries.Target{}, fmt.Errorf("ask %s: %w", url, err)
 	}
-	return migrate.NewTarget(url, supabase), nil
+	return entries.NewTarget(url, supabase), nil
 }
 
 // unreachableError is the error for a project that does not answer the first request, or not as a project does. Its
@@ -155,7 +156,7 @@ func (e *unreachableError) Error() string {
 func (e *unreachableError) Unwrap() error { return e.err }
 
 // both returns source and target.
-func (s *stores) both(ctx context.Context) (source migrate.Source, close func(), target migrate.Target, err error) {
+func (s *stores) both(ctx context.Context) (source sources.Source, close func(), target entries.Target, err error) {
 	if source, close, err = s.source(ctx); err != nil {
 		return nil, nil, target, err
 	}
@@ -166,16 +167,16 @@ func (s *stores) both(ctx context.Context) (source migrate.Source, close func(),
 }
 
 // transformFlags adds the flags for how blobs become entries.
-func transformFlags(c *cobra.Command, o *migrate.Options) {
+func transformFlags(c *cobra.Command, o *entries.Options) {
 	f := c.Flags()
-	f.StringVar(&o.IndexPrefix, "index-prefix", migrate.DefaultIndexPrefix, "the prefix of the keys of index entries")
+	f.StringVar(&o.IndexPrefix, "index-prefix", entries.DefaultIndexPrefix, "the prefix of the keys of index entries")
 	f.BoolVar(&o.WrapNonJSON, "wrap-non-json", false, `store blobs that are not JSON as {"$blob":<base64>,"contentType":…}`)
 	f.BoolVar(&o.SkipNonJSON, "skip-non-json", false, "skip blobs that are not JSON, without a failure")
 	c.MarkFlagsMutuallyExclusive("wrap-non-json", "skip-non-json")
 }
 
 func dirFlag(c *cobra.Command, dir *string) {
-	c.Flags().StringVar(dir, "dir", "kv-migration", "the folder of the reports and of "+migrate.RulesFile)
+	c.Flags().StringVar(dir, "dir", "kv-migration", "the folder of the reports and of "+entries.RulesFile)
 }
 
 func rulesFlag(c *cobra.Command, file *string) {

@@ -1,6 +1,7 @@
-package migrate
+package entries
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -11,13 +12,14 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/sources"
 )
 
 // Options say how entries are made of blobs. They are the same for every run of a migration.
 type Options struct {
 	IndexPrefix string `json:"index_prefix"`
-	// WrapNonJSON stores a blob that is not JSON as {"$blob":<base64>,"contentType":…}; SkipNonJSON leaves it out and calls that
-	// no failure.
+	// WrapNonJSON stores a blob that is not JSON as {"$blob":<base64>,"contentType":…}; SkipNonJSON leaves it out and
+	// calls that no failure.
 	WrapNonJSON bool `json:"wrap_non_json,omitempty"`
 	SkipNonJSON bool `json:"skip_non_json,omitempty"`
 }
@@ -44,19 +46,28 @@ type Problem struct {
 // The codes of problems.
 const (
 	CodeNotJSON    = "not_json"
-	CodeBadKey     = "bad_key"
+	CodeBadKey     = "bad_key" // no store can keep it, or no client can read it
 	CodeUnreadable = "unreadable"
-	CodeRefused    = "refused"    // by the database
-	CodeSkipped    = "skipped"    // not JSON, and that was said to be fine
-	CodeWrapped    = "wrapped"    // not JSON, stored in base64
-	CodeNoQueries  = "no_queries" // comparisons and full text see a part of the value replaced
-	CodeNoFullText = "no_full_text"
+	CodeRefused    = "refused"      // by the database
+	CodeSkipped    = "skipped"      // not JSON, and that was said to be fine
+	CodeWrapped    = "wrapped"      // not JSON, stored in base64
+	CodeNoQueries  = "no_queries"   // comparisons and full text see a part of the value replaced
+	CodeNoFullText = "no_full_text" // full text does not find the value
 )
 
-// entry is what is imported of a blob.
-type entry struct {
+// Entry is what is stored of a blob.
+type Entry struct {
 	kv.State
-	note *Problem // nil, or what to know of it
+	Note *Problem // nil, or what to know of it
+}
+
+// Members is how many elements the array of an index entry has; 0 for any other.
+func (e Entry) Members() int {
+	if !e.IsIndex {
+		return 0
+	}
+	elements, _ := readElements(e.Value)
+	return len(elements)
 }
 
 // isIndex tells whether a blob is an index entry: its members were added to it.
@@ -68,9 +79,9 @@ func (o Options) isIndex(key string, value []byte) bool {
 	return ok
 }
 
-// transform makes the entry of a blob, with the indexes that rules give it if it does not say itself which it has; problem is why there is
-// none.
-func (o Options) transform(item Item, ruled [][2]string) (e entry, problem *Problem) {
+// Transform makes the entry of a blob, with the indexes that rules give it if it does not say itself which it has;
+// problem is why there is none.
+func (o Options) Transform(item sources.Item, ruled [][2]string) (e Entry, problem *Problem) {
 	if problem := checkItem(item); problem != nil {
 		return e, problem
 	}
@@ -79,7 +90,7 @@ func (o Options) transform(item Item, ruled [][2]string) (e entry, problem *Prob
 		Created: item.Created, Updated: item.Updated,
 	}
 	if !item.LastModified.IsZero() {
-		e.Created, e.Updated = firstOf(e.Created, item.LastModified.UnixMicro()), firstOf(e.Updated, item.LastModified.UnixMicro())
+		e.Created, e.Updated = cmp.Or(e.Created, item.LastModified.UnixMicro()), cmp.Or(e.Updated, item.LastModified.UnixMicro())
 	}
 	if e.Indexes == nil {
 		e.Indexes = [][2]string{}
@@ -91,7 +102,7 @@ func (o Options) transform(item Item, ruled [][2]string) (e entry, problem *Prob
 		switch {
 		case o.WrapNonJSON:
 			e.Value = wrap(item.Blob)
-			e.note = &Problem{Key: item.Key, Code: CodeWrapped, Reason: reason}
+			e.Note = &Problem{Key: item.Key, Code: CodeWrapped, Reason: reason}
 		case o.SkipNonJSON:
 			return e, &Problem{Key: item.Key, Code: CodeSkipped, Reason: reason}
 		default:
@@ -101,25 +112,18 @@ func (o Options) transform(item Item, ruled [][2]string) (e entry, problem *Prob
 		return e, nil
 	}
 	if !e.IsIndex {
-		e.note = note(item.Key, e.Value)
+		e.Note = note(item.Key, e.Value)
 	}
 	return e, nil
 }
 
-func firstOf(known, otherwise int64) int64 {
-	if known != 0 {
-		return known
-	}
-	return otherwise
-}
-
-func checkItem(item Item) *Problem {
+func checkItem(item sources.Item) *Problem {
 	if err := kv.ValidateKey(item.Key); err != nil {
 		return &Problem{Key: strings.ToValidUTF8(item.Key, "\uFFFD"), Code: CodeBadKey, Reason: err.Error(), Advice: "copy the blob to another key, and delete this one"}
 	}
-	var row *rowError
+	var row *sources.RowError
 	if errors.As(item.Err, &row) {
-		return &Problem{Key: item.Key, Code: CodeUnreadable, Reason: row.reason, Advice: "change the row, and run again"}
+		return &Problem{Key: item.Key, Code: CodeUnreadable, Reason: row.Error(), Advice: "change the row, and run again"}
 	}
 	if item.Err != nil {
 		if err := blobs.ValidateKey(item.Key); err != nil {
@@ -153,8 +157,8 @@ func wrap(blob blobs.Blob) string {
 	return string(append(kv.AppendString(out, strings.ToValidUTF8(blob.ContentType, "\uFFFD")), '}'))
 }
 
-// unwrap gives the blob that wrap has made this of; false where it has not.
-func unwrap(value string) ([]byte, bool) {
+// Unwrap gives the blob that wrap has made this of; false where it has not.
+func Unwrap(value string) ([]byte, bool) {
 	var wrapped struct {
 		Content     []byte `json:"$blob"`
 		ContentType string `json:"contentType"`

@@ -1,4 +1,5 @@
-package migrate
+// Package backup writes the entries of a store into one file, checks such a file, and restores it into either store.
+package backup
 
 import (
 	"context"
@@ -7,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -15,19 +17,21 @@ import (
 	"github.com/gofrs/flock"
 
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/entries"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/pkg/stream"
 )
 
-// BackupOptions say how to write a backup.
-type BackupOptions struct {
-	Force    bool     // write over a file that exists
-	Progress Progress // may be nil
+// Options say how to write a backup.
+type Options struct {
+	Force    bool             // write over a file that exists
+	Progress sources.Progress // may be nil
 }
 
-// BackupResult is what a backup has.
-type BackupResult struct {
+// Result is what a backup has.
+type Result struct {
 	File    string    `json:"file"`
-	Of      BackupOf  `json:"of"`
+	Of      Store     `json:"of"`
 	Source  string    `json:"source"` // the name of the store
 	At      time.Time `json:"at"`     // when it was begun
 	Seconds float64   `json:"seconds"`
@@ -36,56 +40,51 @@ type BackupResult struct {
 	Size    int64     `json:"size"`   // of the file, in bytes
 	SHA256  string    `json:"sha256"` // of the file's lines before its manifest
 	// Unreadable are blobs that were there and are not in the file.
-	Unreadable []Problem `json:"unreadable"`
-	Gone       int       `json:"gone"` // keys that were listed, and gone when they were read
+	Unreadable []entries.Problem `json:"unreadable"`
+	Gone       int               `json:"gone"` // keys that were listed, and gone when they were read
 }
 
 // Complete tells whether everything that was in the store is in the file.
-func (r BackupResult) Complete() bool { return len(r.Unreadable) == 0 }
+func (r Result) Complete() bool { return len(r.Unreadable) == 0 }
 
 // ErrRemaining: the work was done, and something is left that could not be. The result says what.
 var ErrRemaining = errors.New("not everything could be done")
 
-// noProgress drops progress reports.
-type noProgress struct{}
-
-func (noProgress) Stage(string, int) {}
-func (noProgress) Done(int, int)     {}
-
-func orNoProgress(p Progress) Progress {
+func orNoProgress(p sources.Progress) sources.Progress {
 	if p == nil {
-		return noProgress{}
+		return sources.NoProgress{}
 	}
 	return p
 }
 
-// Backup writes all entries of a source into one file, which gets its name once it is whole and on the disk. It may run beside
-// writes: each entry is as it was at the moment when it was read. Where blobs cannot be read, the file has all others, and the error
-// is [ErrRemaining]. With any other error there is no file, and one that was there is as it was.
-func Backup(ctx context.Context, source Source, file string, o BackupOptions) (BackupResult, error) {
-	b := &backup{o: o, header: backupHeader{Of: OfBlobs, Source: source.Name()}}
+// Blobs writes all entries of a source into one file, which gets its name once it is whole and on the disk. It may
+// run beside writes: each entry is as it was at the moment when it was read. Where blobs cannot be read, the file has
+// all others, and the error is [ErrRemaining]. With any other error there is no file, and one that was there is as it
+// was.
+func Blobs(ctx context.Context, source sources.Source, file string, o Options) (Result, error) {
+	b := &backup{o: o, header: header{Of: OfBlobs, Source: source.Name()}}
 	return b.write(ctx, file, func(ctx context.Context) error { return b.blobs(ctx, source) })
 }
 
-// BackupSupabase is [Backup] of a database. One without entries makes a backup without entries.
-func BackupSupabase(ctx context.Context, target Target, file string, o BackupOptions) (BackupResult, error) {
-	b := &backup{o: o, header: backupHeader{Of: OfSupabase, Source: target.Name}}
+// Supabase is [Blobs] of a database. One without entries makes a backup without entries.
+func Supabase(ctx context.Context, target entries.Target, file string, o Options) (Result, error) {
+	b := &backup{o: o, header: header{Of: OfSupabase, Source: target.Name}}
 	return b.write(ctx, file, func(ctx context.Context) error { return b.supabase(ctx, target.Supabase) })
 }
 
 // backup is one that is being written.
 type backup struct {
-	o          BackupOptions
+	o          Options
 	file       string
-	header     backupHeader
-	to         *backupWriter
-	unreadable []Problem
+	header     header
+	to         *writer
+	unreadable []entries.Problem
 	gone       int
 }
 
-func (b *backup) write(ctx context.Context, file string, fill func(context.Context) error) (result BackupResult, err error) {
+func (b *backup) write(ctx context.Context, file string, fill func(context.Context) error) (result Result, err error) {
 	b.o.Progress = orNoProgress(b.o.Progress)
-	b.file, b.header.Format, b.header.Version, b.header.At = file, backupFormat, backupVersion, time.Now().UTC()
+	b.file, b.header.Format, b.header.Version, b.header.At = file, format, version, time.Now().UTC()
 	partial, unlock, err := b.create(file)
 	if err != nil {
 		return result, err
@@ -97,8 +96,8 @@ func (b *backup) write(ctx context.Context, file string, fill func(context.Conte
 			_ = os.Remove(partial.Name())
 		}
 	}()
-	b.to = newBackupWriter(partial)
-	if err := b.to.header(b.header); err != nil {
+	b.to = newWriter(partial)
+	if err := b.to.write(b.header); err != nil {
 		return result, fmt.Errorf("write the backup: %w", err)
 	}
 	if err := fill(ctx); err != nil {
@@ -118,8 +117,8 @@ func (b *backup) write(ctx context.Context, file string, fill func(context.Conte
 	return b.result(file, manifest)
 }
 
-// create begins the file under another name. Only its owner may read it, since it has everything that is stored. What a backup that was
-// killed has left there is written over.
+// create begins the file under another name. Only its owner may read it, since it has everything that is stored. What
+// a backup that was killed has left there is written over.
 func (b *backup) create(file string) (partial *os.File, unlock func(), err error) {
 	if err := b.absent(file); err != nil {
 		return nil, nil, err
@@ -169,47 +168,47 @@ func (b *backup) keep(partial *os.File, file string) error {
 	return syncDir(filepath.Dir(file))
 }
 
-func (b *backup) problems() []Problem {
-	slices.SortStableFunc(b.unreadable, func(x, y Problem) int { return strings.Compare(x.Key, y.Key) })
+func (b *backup) problems() []entries.Problem {
+	slices.SortStableFunc(b.unreadable, func(x, y entries.Problem) int { return strings.Compare(x.Key, y.Key) })
 	return b.unreadable
 }
 
-func (b *backup) result(file string, m backupManifest) (BackupResult, error) {
-	r := newBackupResult(file, b.header, m)
+func (b *backup) result(file string, m manifest) (Result, error) {
+	r, err := newResult(file, b.header, m)
+	if err == nil && !r.Complete() {
+		err = fmt.Errorf("%w: %d blobs could not be read, and are not in %s", ErrRemaining, len(r.Unreadable), file)
+	}
+	return r, err
+}
+
+func newResult(file string, h header, m manifest) (Result, error) {
+	r := Result{
+		File: file, Of: h.Of, Source: h.Source, At: h.At, Seconds: m.Ended.Sub(h.At).Seconds(),
+		Entries: m.Entries, Bytes: m.Bytes, SHA256: m.SHA256, Unreadable: m.Unreadable, Gone: m.Gone,
+	}
+	if r.Unreadable == nil {
+		r.Unreadable = []entries.Problem{}
+	}
 	info, err := os.Stat(file)
 	if err != nil {
 		return r, fmt.Errorf("look at the backup: %w", err)
 	}
 	r.Size = info.Size()
-	if !r.Complete() {
-		return r, fmt.Errorf("%w: %d blobs could not be read, and are not in %s", ErrRemaining, len(r.Unreadable), file)
-	}
 	return r, nil
 }
 
-func newBackupResult(file string, h backupHeader, m backupManifest) BackupResult {
-	r := BackupResult{
-		File: file, Of: h.Of, Source: h.Source, At: h.At, Seconds: m.Ended.Sub(h.At).Seconds(),
-		Entries: m.Entries, Bytes: m.Bytes, SHA256: m.SHA256, Unreadable: m.Unreadable, Gone: m.Gone,
-	}
-	if r.Unreadable == nil {
-		r.Unreadable = []Problem{}
-	}
-	return r
-}
-
 // blobs writes what a source has. Blobs that go while it is read are left out.
-func (b *backup) blobs(ctx context.Context, source Source) error {
-	if _, ok := source.(*BackupSource); ok {
+func (b *backup) blobs(ctx context.Context, source sources.Source) error {
+	if _, ok := source.(*Source); ok {
 		return errors.New("a backup of a backup would not have all of it: copy the file")
 	}
-	l, err := list(ctx, source, filepath.Dir(b.file), b.o.Progress)
+	l, err := sources.List(ctx, source, filepath.Dir(b.file), b.o.Progress)
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	b.o.Progress.Stage("backing up", l.blobs)
-	for item, err := range source.Read(ctx, l.all()) {
+	defer l.Close()
+	b.o.Progress.Stage("backing up", l.Blobs)
+	for item, err := range source.Read(ctx, l.All()) {
 		failed := 0
 		switch {
 		case err != nil:
@@ -232,11 +231,11 @@ func (b *backup) blobs(ctx context.Context, source Source) error {
 // errUnkept: the problem is noted.
 var errUnkept = errors.New("the blob is not in the backup")
 
-func (b *backup) item(item Item) error {
+func (b *backup) item(item sources.Item) error {
 	if problem := unkeepable(item); problem != nil {
 		return b.leave(*problem)
 	}
-	l := &backupLine{
+	l := &entryLine{
 		Key: item.Key, ETag: strings.ToValidUTF8(item.Blob.ETag, "\uFFFD"), ContentType: strings.ToValidUTF8(item.Blob.ContentType, "\uFFFD"),
 		Metadata: item.Blob.Metadata, LastModified: item.LastModified.UTC(), Indexes: item.Indexes, Created: item.Created, Updated: item.Updated,
 	}
@@ -244,10 +243,10 @@ func (b *backup) item(item Item) error {
 	return b.entry(l)
 }
 
-func (b *backup) entry(l *backupLine) error {
+func (b *backup) entry(l *entryLine) error {
 	err := b.to.entry(l)
 	if errors.Is(err, errTooLarge) {
-		return b.leave(Problem{Key: l.Key, Code: CodeUnreadable, Reason: err.Error(), Advice: "copy the blob by other means"})
+		return b.leave(entries.Problem{Key: l.Key, Code: entries.CodeUnreadable, Reason: err.Error(), Advice: "copy the blob by other means"})
 	}
 	if err != nil {
 		return fmt.Errorf("write the backup: %w", err)
@@ -255,32 +254,32 @@ func (b *backup) entry(l *backupLine) error {
 	return nil
 }
 
-func (b *backup) leave(problem Problem) error {
+func (b *backup) leave(problem entries.Problem) error {
 	b.unreadable = append(b.unreadable, problem)
 	return errUnkept
 }
 
 // unkeepable says why a backup cannot have a blob.
-func unkeepable(item Item) *Problem {
+func unkeepable(item sources.Item) *entries.Problem {
 	key := strings.ToValidUTF8(item.Key, "\uFFFD")
 	switch {
 	case item.Err != nil:
-		return &Problem{Key: key, Code: CodeUnreadable, Reason: item.Err.Error(), Advice: "back up again; if it stays, read the blob with the Netlify CLI"}
+		return &entries.Problem{Key: key, Code: entries.CodeUnreadable, Reason: item.Err.Error(), Advice: "back up again; if it stays, read the blob with the Netlify CLI"}
 	case key != item.Key || key == "":
-		return &Problem{Key: key, Code: CodeBadKey, Reason: "its key is not text in UTF-8", Advice: "copy the blob to another key, and delete this one"}
+		return &entries.Problem{Key: key, Code: entries.CodeBadKey, Reason: "its key is not text in UTF-8", Advice: "copy the blob to another key, and delete this one"}
 	case !utf8.ValidString(item.Blob.Metadata):
-		return &Problem{Key: key, Code: CodeUnreadable, Reason: "its metadata is not text in UTF-8", Advice: "write the blob again without it"}
+		return &entries.Problem{Key: key, Code: entries.CodeUnreadable, Reason: "its metadata is not text in UTF-8", Advice: "write the blob again without it"}
 	}
 	return nil
 }
 
 const (
-	// backupPage is how many keys one call lists.
-	backupPage = 200
-	// backupChunk is how many entries one call reads: 20 of the largest that the functions take are 120 MB.
-	backupChunk = 20
-	// backupReaders is how many such calls are under way at once.
-	backupReaders = 2
+	// keysPage is how many keys one call lists.
+	keysPage = 200
+	// readChunk is how many entries one call reads: 20 of the largest that the functions take are 120 MB.
+	readChunk = 20
+	// readers is how many such calls are under way at once.
+	readers = 2
 )
 
 // supabase writes what a database has.
@@ -290,14 +289,14 @@ func (b *backup) supabase(ctx context.Context, from *kv.Supabase) error {
 		return fmt.Errorf("ask the database: %w", err)
 	}
 	b.o.Progress.Stage("backing up", status.Entries)
-	digests := stream.Pages(ctx, backupPage, digestKey, func(ctx context.Context, after string) ([]kv.Digest, error) {
-		return from.Digests(ctx, after, backupPage)
+	digests := stream.Pages(ctx, keysPage, func(d kv.Digest) string { return d.Key }, func(ctx context.Context, after string) ([]kv.Digest, error) {
+		return from.Digests(ctx, after, keysPage)
 	})
 	type chunk struct {
 		states []kv.State
 		err    error
 	}
-	for c, err := range stream.Ordered(ctx, backupReaders, chunksOfKeys(digests), func([]string) int64 { return 0 }, func(ctx context.Context, keys []string) chunk {
+	for c, err := range stream.Ordered(ctx, readers, chunksOfKeys(digests), func([]string) int64 { return 0 }, func(ctx context.Context, keys []string) chunk {
 		states, err := readStates(ctx, from, keys)
 		return chunk{states, err}
 	}) {
@@ -325,7 +324,7 @@ func chunksOfKeys(digests iter.Seq2[kv.Digest, error]) iter.Seq2[[]string, error
 				yield(nil, err)
 				return
 			}
-			if keys = append(keys, d.Key); len(keys) == backupChunk {
+			if keys = append(keys, d.Key); len(keys) == readChunk {
 				if !yield(keys, nil) {
 					return
 				}
@@ -341,7 +340,7 @@ func chunksOfKeys(digests iter.Seq2[kv.Digest, error]) iter.Seq2[[]string, error
 // readStates reads entries. Those that are too much for one answer are asked for in halves.
 func readStates(ctx context.Context, from *kv.Supabase, keys []string) ([]kv.State, error) {
 	states, err := from.States(ctx, keys)
-	if err == nil || len(keys) == 1 || !entrysFault(ctx, err) {
+	if err == nil || len(keys) == 1 || !entries.IsEntryFault(ctx, err) {
 		return states, err
 	}
 	first, err := readStates(ctx, from, keys[:len(keys)/2])
@@ -357,7 +356,7 @@ func (b *backup) state(s kv.State) error {
 		b.gone++
 		return nil
 	}
-	l := &backupLine{Key: s.Key, Revision: s.Revision, Indexes: s.Indexes, IsIndex: s.IsIndex, Created: s.Created, Updated: s.Updated}
+	l := &entryLine{Key: s.Key, Revision: s.Revision, Indexes: s.Indexes, IsIndex: s.IsIndex, Created: s.Created, Updated: s.Updated}
 	if l.Indexes == nil {
 		l.Indexes = [][2]string{}
 	}
@@ -365,27 +364,29 @@ func (b *backup) state(s kv.State) error {
 	return b.entry(l)
 }
 
-// CheckBackup reads the whole file, and everything in it is held against its sums. The error says which line is damaged, or that
-// the file is not whole. A result with Unreadable is of a file that is whole, and of a store that had more.
-func CheckBackup(ctx context.Context, file string) (BackupResult, error) {
-	return checkBackup(ctx, file, nil)
-}
-
-func checkBackup(ctx context.Context, file string, each func(*backupLine) error) (BackupResult, error) {
+// Check reads the whole file, and everything in it is held against its sums. The error says which line is damaged, or
+// that the file is not whole. A result with Unreadable is of a file that is whole, and of a store that had more.
+func Check(ctx context.Context, file string) (Result, error) {
 	opened, err := os.Open(file)
 	if err != nil {
-		return BackupResult{}, fmt.Errorf("open the backup: %w", err)
+		return Result{}, fmt.Errorf("open the backup: %w", err)
 	}
 	defer opened.Close()
-	r, err := readBackup(ctx, opened, maxBackupLine, each)
+	r, err := read(ctx, opened, maxLine, func(*entryLine) error { return nil })
 	if err != nil {
-		return BackupResult{}, fmt.Errorf("the backup %s cannot be used: %w", file, err)
+		return Result{}, fmt.Errorf("the backup %s cannot be used: %w", file, err)
 	}
-	result := newBackupResult(file, *r.header, *r.manifest)
-	info, err := opened.Stat()
+	return newResult(file, *r.header, *r.manifest)
+}
+
+// syncDir makes names in a directory last. Windows has no such thing, and needs none.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(dir)
 	if err != nil {
-		return BackupResult{}, fmt.Errorf("look at the backup: %w", err)
+		return err
 	}
-	result.Size = info.Size()
-	return result, nil
+	return errors.Join(d.Sync(), d.Close())
 }

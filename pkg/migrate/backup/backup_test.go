@@ -1,4 +1,4 @@
-package migrate
+package backup
 
 import (
 	"bytes"
@@ -7,11 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,20 +21,35 @@ import (
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/blobs/blobstest"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate"
+	"netlify-supabase-kv/pkg/migrate/entries"
 	"netlify-supabase-kv/pkg/migrate/migratetest"
+	"netlify-supabase-kv/pkg/migrate/sources"
+	"netlify-supabase-kv/pkg/migrate/sources/sourcetest"
 	"netlify-supabase-kv/pkg/stream"
 )
 
+// database is a test's own.
+type database struct{ *migratetest.Database }
+
+func newDatabase(t testing.TB) *database {
+	t.Helper()
+	return &database{migratetest.NewDatabase(t)}
+}
+
+// target is the database as the functions of this package take it.
+func (d *database) target() entries.Target { return entries.NewTarget("test", d.Supabase) }
+
 // blobsStore is the entries of a site as a source and as a place to restore to.
 type blobsStore struct {
-	*BlobsSource
-	site *site
+	*sources.Blobs
+	site *sourcetest.Site
 }
 
 func newBlobsStore(t testing.TB) *blobsStore {
 	t.Helper()
-	s := newSite(t)
-	return &blobsStore{s.source(), s}
+	s := sourcetest.NewSite(t)
+	return &blobsStore{s.Source(), s}
 }
 
 func (s *blobsStore) set(t testing.TB, key, value, metadata string) {
@@ -112,18 +124,18 @@ func (s *blobsStore) others(t testing.TB) {
 	s.set(t, "other/text", "no JSON\nat all", "")
 }
 
-func backUp(t testing.TB, s Source) string {
+func backUp(t testing.TB, s sources.Source) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
-	result, err := Backup(t.Context(), s, file, BackupOptions{})
+	result, err := Blobs(t.Context(), s, file, Options{})
 	require.NoError(t, err)
-	checked, err := CheckBackup(t.Context(), file)
+	checked, err := Check(t.Context(), file)
 	require.NoError(t, err)
 	require.Equal(t, result, checked)
 	return file
 }
 
-var restoreOptions = RestoreOptions{Options: Options{IndexPrefix: DefaultIndexPrefix}, Parallel: 4}
+var restoreOptions = RestoreOptions{Options: entries.Options{IndexPrefix: entries.DefaultIndexPrefix}, Parallel: 4}
 
 func TestABackupOfBlobsBringsEveryByteBack(t *testing.T) {
 	t.Parallel()
@@ -136,12 +148,12 @@ func TestABackupOfBlobsBringsEveryByteBack(t *testing.T) {
 
 	dry := restoreOptions
 	dry.DryRun = true
-	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, dry)
+	result, err := RestoreBlobs(t.Context(), file, to.Blobs, dry)
 	require.NoError(t, err)
 	require.Equal(t, [3]int{len(want), 0, 0}, [3]int{result.Written, result.Same, result.Different})
 	require.Empty(t, to.everything(t))
 
-	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	result, err = RestoreBlobs(t.Context(), file, to.Blobs, restoreOptions)
 	require.NoError(t, err)
 	require.Equal(t, [3]int{len(want), 0, 0}, [3]int{result.Written, result.Same, result.Different})
 	require.Equal(t, want, to.everything(t))
@@ -151,7 +163,7 @@ func TestABackupOfBlobsBringsEveryByteBack(t *testing.T) {
 	require.NoError(t, err, "the blob that holds its indexes is there too")
 	require.Len(t, state.Indexes, 100)
 
-	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	result, err = RestoreBlobs(t.Context(), file, to.Blobs, restoreOptions)
 	require.NoError(t, err)
 	require.Equal(t, [3]int{0, len(want), 0}, [3]int{result.Written, result.Same, result.Different}, "again")
 }
@@ -164,7 +176,7 @@ func TestABackupOfBlobsBecomesEntriesInSupabase(t *testing.T) {
 	result, err := RestoreSupabase(t.Context(), file, d.target(), restoreOptions)
 	require.NoError(t, err)
 	require.Equal(t, len(from.everything(t)), result.Written)
-	v, err := Verify(t.Context(), from, d.target(), VerifyOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Progress: noProgress{}})
+	v, err := migrate.Verify(t.Context(), from, d.target(), migrate.VerifyOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	require.True(t, v.Same(), "%+v", v.Found)
 	require.Equal(t, result.Written, v.Identical)
@@ -179,22 +191,22 @@ func TestABackupIsASource(t *testing.T) {
 	t.Parallel()
 	from, d := newBlobsStore(t), newDatabase(t)
 	from.entries(t)
-	source, err := NewBackupSource(t.Context(), backUp(t, from))
+	source, err := NewSource(t.Context(), backUp(t, from))
 	require.NoError(t, err)
 	target, dir := d.target(), t.TempDir()
-	plan, err := Plan(t.Context(), source, &target, PlanOptions{Options: restoreOptions.Options, Progress: noProgress{}})
+	plan, err := migrate.Plan(t.Context(), source, &target, migrate.PlanOptions{Options: restoreOptions.Options, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
-	result, err := Run(t.Context(), source, target, RunOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Dir: dir, BatchSize: 10, Progress: noProgress{}})
+	result, err := migrate.Run(t.Context(), source, target, migrate.RunOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Dir: dir, BatchSize: 10, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	require.Equal(t, plan.Migratable, result.States[kv.ImportImported])
-	for _, of := range []Source{source, from} {
-		v, err := Verify(t.Context(), of, target, VerifyOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Progress: noProgress{}})
+	for _, of := range []sources.Source{source, from} {
+		v, err := migrate.Verify(t.Context(), of, target, migrate.VerifyOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Progress: sources.NoProgress{}})
 		require.NoError(t, err)
 		require.True(t, v.Same(), "%+v", v.Found)
-		_, err = d.supabase.MigrationClose(t.Context()) // it is of the file
+		_, err = d.Supabase.MigrationClose(t.Context()) // it is of the file
 		require.NoError(t, err)
 	}
-	var got []Item
+	var got []sources.Item
 	for item, err := range source.Read(t.Context(), stream.Of([]blobs.Listed{{Key: "a was not"}, {Key: "own"}, {Key: "~ never was"}})) {
 		require.NoError(t, err)
 		got = append(got, item)
@@ -211,7 +223,7 @@ func TestABackupIsASource(t *testing.T) {
 
 func (d *database) digests(t testing.TB) []kv.Digest {
 	t.Helper()
-	digests, err := d.supabase.Digests(t.Context(), "", 10_000)
+	digests, err := d.Supabase.Digests(t.Context(), "", 10_000)
 	require.NoError(t, err)
 	return digests
 }
@@ -221,13 +233,13 @@ func (d *database) entries(t testing.TB) {
 	t.Helper()
 	upsert := func(key, value string, indexes ...kv.Index) {
 		t.Helper()
-		_, err := d.supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: value, Indexes: indexes})
+		_, err := d.Supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: value, Indexes: indexes})
 		require.NoError(t, err)
 	}
 	for key, value := range odd {
 		upsert(key, value, kv.Index{Key: "of any name", Member: kv.TextMember(key[:5])})
 	}
-	for i := range backupPage + 10 { // more than a page
+	for i := range keysPage + 10 { // more than a page
 		upsert(fmt.Sprintf("e%03d", i), fmt.Sprintf(`{"n":%d}`, i), kv.Index{Key: "index:e", Member: []kv.Member{kv.TextMember(fmt.Sprint(i % 7)), kv.NumberMember(fmt.Sprint(i % 7))}[i%2]})
 	}
 	upsert("large", large)
@@ -242,37 +254,37 @@ func TestABackupOfSupabaseBringsItBack(t *testing.T) {
 	before := d.digests(t)
 	times := d.times(t)
 	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
-	backup, err := BackupSupabase(t.Context(), d.target(), file, BackupOptions{})
+	backup, err := Supabase(t.Context(), d.target(), file, Options{})
 	require.NoError(t, err)
 	require.Equal(t, len(before), backup.Entries)
 
-	d.empty(t)
+	d.Empty(t)
 	result, err := RestoreSupabase(t.Context(), file, d.target(), RestoreOptions{Parallel: 4})
 	require.NoError(t, err)
 	require.Equal(t, len(before), result.Written)
 	require.Equal(t, before, d.digests(t))
 	require.Equal(t, times, d.times(t))
-	stray, err := d.supabase.StrayPostings(t.Context())
+	stray, err := d.Supabase.StrayPostings(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, stray)
-	_, err = d.supabase.Upsert(t.Context(), kv.Entry{Key: "new", Value: `{}`, Indexes: []kv.Index{{Key: "of any name", Member: "new"}}})
+	_, err = d.Supabase.Upsert(t.Context(), kv.Entry{Key: "new", Value: `{}`, Indexes: []kv.Index{{Key: "of any name", Member: "new"}}})
 	require.NoError(t, err)
-	value, err := d.supabase.Get(t.Context(), "of any name")
+	value, err := d.Supabase.Get(t.Context(), "of any name")
 	require.NoError(t, err)
 	require.Regexp(t, `^\["odd/.*,"new"\]$|^\["long/.*,"new"\]$`, value, "members go on where they were")
-	require.NoError(t, d.sql.QueryRow(t.Context(), "delete from public.kv_store where key = 'new' returning 'done'").Scan(&value))
+	require.NoError(t, d.SQL.QueryRow(t.Context(), "delete from public.kv_store where key = 'new' returning 'done'").Scan(&value))
 
 	// Into Blobs, and from there back: what differs is the member that was added.
 	to := newBlobsStore(t)
-	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	result, err = RestoreBlobs(t.Context(), file, to.Blobs, restoreOptions)
 	require.NoError(t, err)
 	require.Equal(t, len(before), result.Written)
-	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	result, err = RestoreBlobs(t.Context(), file, to.Blobs, restoreOptions)
 	require.NoError(t, err)
 	require.Equal(t, len(before), result.Same)
-	v, err := Verify(t.Context(), to, d.target(), VerifyOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Progress: noProgress{}, rechecks: []time.Duration{0}})
+	v, err := migrate.Verify(t.Context(), to, d.target(), migrate.VerifyOptions{Options: restoreOptions.Options, Rules: restoreOptions.Rules, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
-	require.Equal(t, []Difference{{Key: "of any name", How: "different", What: "value"}}, v.Found)
+	require.Equal(t, []migrate.Difference{{Key: "of any name", How: "different", What: "value"}}, v.Found)
 }
 
 // TestABlobThatWasWrappedGoesBackAsItWas: the way back from Supabase alone (docs/MIGRATION.md) leaves the original where it is, and
@@ -281,21 +293,26 @@ func TestABlobThatWasWrappedGoesBackAsItWas(t *testing.T) {
 	t.Parallel()
 	d, to := newDatabase(t), newBlobsStore(t)
 	text := []byte("hello, not json")
+	wrap := func(blob blobs.Blob) string {
+		e, problem := entries.Options{IndexPrefix: entries.DefaultIndexPrefix, WrapNonJSON: true}.Transform(sources.Item{Listed: blobs.Listed{Key: "a"}, Blob: blob}, nil)
+		require.Nil(t, problem)
+		return e.Value
+	}
 	for key, value := range map[string]string{
 		"there": wrap(blobs.Blob{Value: text, ContentType: "text/plain"}),
 		"gone":  wrap(blobs.Blob{Value: []byte("\xff\x00")}),
 		"own":   `{"$blob":"e30=","contentType":null}`, // of {}, which no run wraps
 	} {
-		_, err := d.supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: value})
+		_, err := d.Supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: value})
 		require.NoError(t, err)
 	}
 	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
-	_, err := BackupSupabase(t.Context(), d.target(), file, BackupOptions{})
+	_, err := Supabase(t.Context(), d.target(), file, Options{})
 	require.NoError(t, err)
 	to.set(t, "there", string(text), "")
 	o := restoreOptions
 	o.Overwrite = true
-	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, o)
+	result, err := RestoreBlobs(t.Context(), file, to.Blobs, o)
 	require.NoError(t, err)
 	require.Equal(t, []int{1, 2}, []int{result.Same, result.Written}, "what is there is left alone")
 	for key, want := range map[string]string{"there": string(text), "gone": "\xff\x00", "own": `{"$blob":"e30=","contentType":null}`} {
@@ -308,7 +325,7 @@ func TestABlobThatWasWrappedGoesBackAsItWas(t *testing.T) {
 // times are those of creation and update.
 func (d *database) times(t testing.TB) (text string) {
 	t.Helper()
-	require.NoError(t, d.sql.QueryRow(t.Context(), "select string_agg(concat_ws(' ', key, created_at, updated_at), ',' order by key) from public.kv_store").Scan(&text))
+	require.NoError(t, d.SQL.QueryRow(t.Context(), "select string_agg(concat_ws(' ', key, created_at, updated_at), ',' order by key) from public.kv_store").Scan(&text))
 	return text
 }
 
@@ -316,7 +333,7 @@ func TestABackupOfAnEmptyDatabase(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
-	_, err := BackupSupabase(t.Context(), d.target(), file, BackupOptions{})
+	_, err := Supabase(t.Context(), d.target(), file, Options{})
 	require.NoError(t, err)
 	result, err := RestoreSupabase(t.Context(), file, d.target(), RestoreOptions{Parallel: 1})
 	require.NoError(t, err)
@@ -332,7 +349,7 @@ func TestRestoringIntoSupabaseLeavesWhatDiffers(t *testing.T) {
 	from.others(t)
 	file := backUp(t, from)
 	for key, value := range map[string]string{"a": `{"a":1}`, "b": `{"b":2}`, "d": `{}`} {
-		_, err := d.supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: value})
+		_, err := d.Supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: value})
 		require.NoError(t, err)
 	}
 	result, err := RestoreSupabase(t.Context(), file, d.target(), restoreOptions)
@@ -341,7 +358,7 @@ func TestRestoringIntoSupabaseLeavesWhatDiffers(t *testing.T) {
 	require.Equal(t, []string{"b"}, result.Differing)
 	require.Equal(t, 3, result.Failed, "%+v", result.Failures)
 	for _, problem := range result.Failures {
-		require.Equal(t, CodeNotJSON, problem.Code)
+		require.Equal(t, entries.CodeNotJSON, problem.Code)
 	}
 	overwrite := restoreOptions
 	overwrite.Overwrite, overwrite.SkipNonJSON = true, true
@@ -349,26 +366,26 @@ func TestRestoringIntoSupabaseLeavesWhatDiffers(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, [4]int{1, 2, 0, 3}, [4]int{result.Written, result.Same, result.Different, result.Skipped})
 	for key, want := range map[string]string{"a": `{"a":1}`, "b": `{"b":1}`, "c": `{"c":1}`, "d": `{}`} {
-		value, err := d.supabase.Get(t.Context(), key)
+		value, err := d.Supabase.Get(t.Context(), key)
 		require.NoError(t, err)
 		require.Equal(t, want, value)
 	}
 
 	// A write that comes after the comparison stays, although everything is to be written over.
 	r := &supabaseRestore{restore: &restore{o: overwrite}, target: d.target()}
-	r.o.Progress = noProgress{}
-	digests, err := d.supabase.DigestsOf(t.Context(), []string{"a"})
+	r.o.Progress = sources.NoProgress{}
+	digests, err := d.Supabase.DigestsOf(t.Context(), []string{"a"})
 	require.NoError(t, err)
-	_, err = d.supabase.Upsert(t.Context(), kv.Entry{Key: "a", Value: `{"newer":1}`})
+	_, err = d.Supabase.Upsert(t.Context(), kv.Entry{Key: "a", Value: `{"newer":1}`})
 	require.NoError(t, err)
 	old, newer := kv.State{Key: "a", Value: `{"old":1}`, Indexes: [][2]string{}}, kv.State{Key: "a", Value: `{"newer":1}`, Indexes: [][2]string{}}
-	_, write, err := r.choose(t.Context(), old, digests[0], true)
+	_, write, err := r.choose(t.Context(), old, &digests[0])
 	require.NoError(t, err)
 	require.False(t, write)
 	require.NoError(t, r.copy(t.Context(), []kv.CopyOver{{State: old}}))
 	require.NoError(t, r.copy(t.Context(), []kv.CopyOver{{State: newer}}))
 	require.Equal(t, [3]int{0, 1, 2}, [3]int{r.result.Written, r.result.Same, r.result.Different})
-	value, err := d.supabase.Get(t.Context(), "a")
+	value, err := d.Supabase.Get(t.Context(), "a")
 	require.NoError(t, err)
 	require.Equal(t, `{"newer":1}`, value)
 }
@@ -385,13 +402,13 @@ func TestRestoringIntoBlobsLeavesWhatDiffers(t *testing.T) {
 	to.set(t, "b", `{"b":2}`, "")
 	to.set(t, "c", `{"c":1}`, `{"m":2}`)
 	to.set(t, "e", `{}`, "")
-	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	result, err := RestoreBlobs(t.Context(), file, to.Blobs, restoreOptions)
 	require.ErrorIs(t, err, ErrRemaining)
 	require.Equal(t, [3]int{1, 1, 2}, [3]int{result.Written, result.Same, result.Different})
 	require.Equal(t, []string{"b", "c"}, result.Differing)
 	overwrite := restoreOptions
 	overwrite.Overwrite = true
-	result, err = RestoreBlobs(t.Context(), file, to.BlobsSource, overwrite)
+	result, err = RestoreBlobs(t.Context(), file, to.Blobs, overwrite)
 	require.NoError(t, err)
 	require.Equal(t, [3]int{2, 2, 0}, [3]int{result.Written, result.Same, result.Different})
 	want := from.everything(t)
@@ -399,13 +416,13 @@ func TestRestoringIntoBlobsLeavesWhatDiffers(t *testing.T) {
 	require.Equal(t, want, to.everything(t), "nothing is deleted")
 
 	// Written after the list, and after the comparison.
-	r := &blobsRestore{restore: &restore{o: overwrite}, target: to.BlobsSource, of: OfBlobs}
-	r.o.Progress = noProgress{}
+	r := &blobsRestore{restore: &restore{o: overwrite}, target: to.Blobs, of: OfBlobs}
+	r.o.Progress = sources.NoProgress{}
 	before, err := to.Client.Get(t.Context(), "b")
 	require.NoError(t, err)
 	to.set(t, "b", `{"newer":1}`, "")
-	line := &backupLine{Key: "b", value: []byte(`{"old":1}`)}
-	require.NoError(t, r.one(t.Context(), restored{backupLine: line}))
+	line := &entryLine{Key: "b", value: []byte(`{"old":1}`)}
+	require.NoError(t, r.one(t.Context(), restored{entryLine: line}))
 	require.NoError(t, r.put(t.Context(), line, before.ETag))
 	require.NoError(t, to.Client.Delete(t.Context(), "b"))
 	require.NoError(t, r.put(t.Context(), line, before.ETag))
@@ -419,115 +436,69 @@ func TestKeysThatBlobsCannotKeepAreReported(t *testing.T) {
 	d, to := newDatabase(t), newBlobsStore(t)
 	bad := []string{"/lead", "a?b", "a#b", `a\b`, "a%41b", "a/../b", strings.Repeat("k", 601)}
 	for _, key := range append([]string{"good"}, bad...) {
-		_, err := d.supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: `{}`})
+		_, err := d.Supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: `{}`})
 		require.NoError(t, err)
 	}
 	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
-	_, err := BackupSupabase(t.Context(), d.target(), file, BackupOptions{})
+	_, err := Supabase(t.Context(), d.target(), file, Options{})
 	require.NoError(t, err)
-	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	result, err := RestoreBlobs(t.Context(), file, to.Blobs, restoreOptions)
 	require.ErrorIs(t, err, ErrRemaining)
 	require.Equal(t, [2]int{1, len(bad)}, [2]int{result.Written, result.Failed})
 	for _, problem := range result.Failures {
-		require.Equal(t, CodeBadKey, problem.Code)
+		require.Equal(t, entries.CodeBadKey, problem.Code)
 		require.Contains(t, bad, problem.Key)
 	}
-}
-
-// fake is a source whose blobs are in memory.
-type fake struct {
-	items []Item
-	each  func(n int) error // before each item
-}
-
-func (f *fake) Name() string { return "fake" }
-
-func (f *fake) List(context.Context) iter.Seq2[blobs.Listed, error] {
-	return func(yield func(blobs.Listed, error) bool) {
-		for _, item := range f.items {
-			if !yield(item.Listed, nil) {
-				return
-			}
-		}
-	}
-}
-
-func (f *fake) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
-	return func(yield func(Item, error) bool) {
-		n := 0
-		for listed, err := range list {
-			item := Item{Listed: listed, Missing: true}
-			if at := slices.IndexFunc(f.items, func(item Item) bool { return item.Key == listed.Key }); at >= 0 {
-				item = f.items[at]
-			}
-			if err == nil && f.each != nil {
-				err = f.each(n)
-			}
-			if err == nil {
-				err = ctx.Err()
-			}
-			if !yield(item, err) || err != nil {
-				return
-			}
-			n++
-		}
-	}
-}
-
-func sortedKeysOf[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-func fakeItem(key, value string) Item {
-	return Item{Listed: blobs.Listed{Key: key, Size: int64(len(value))}, Blob: blobs.Blob{Value: []byte(value), ETag: "e"}}
 }
 
 func TestABackupThatEndsEarlyLeavesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "backup")
-	source := &fake{items: []Item{fakeItem("a", "{}"), fakeItem("b", "{}")}}
+	source := &sourcetest.Memory{Items: []sources.Item{sourcetest.Item("a", "{}"), sourcetest.Item("b", "{}")}}
 	ctx, cancel := context.WithCancel(t.Context())
-	source.each = func(n int) error {
+	source.Each = func(n int) error {
 		if n == 1 {
 			require.FileExists(t, file+".partial")
 			cancel()
 		}
 		return nil
 	}
-	_, err := Backup(ctx, source, file, BackupOptions{})
+	_, err := Blobs(ctx, source, file, Options{})
 	require.ErrorIs(t, err, context.Canceled)
 	failure := errors.New("the source fails")
-	source.each = func(int) error { return failure }
-	_, err = Backup(t.Context(), source, file, BackupOptions{})
+	source.Each = func(int) error { return failure }
+	_, err = Blobs(t.Context(), source, file, Options{})
 	require.ErrorIs(t, err, failure)
-	_, err = Backup(t.Context(), &fake{}, file, BackupOptions{})
-	require.ErrorIs(t, err, ErrEmptySource)
+	_, err = Blobs(t.Context(), &sourcetest.Memory{}, file, Options{})
+	require.ErrorIs(t, err, sources.ErrEmpty)
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, left)
 
 	// A file that is there stays as it is, whatever happens.
 	require.NoError(t, os.WriteFile(file, []byte("mine"), 0o600))
-	_, err = Backup(t.Context(), source, file, BackupOptions{Force: true})
+	_, err = Blobs(t.Context(), source, file, Options{Force: true})
 	require.ErrorIs(t, err, failure)
-	source.each = nil
-	_, err = Backup(t.Context(), source, file, BackupOptions{})
+	source.Each = nil
+	_, err = Blobs(t.Context(), source, file, Options{})
 	require.ErrorContains(t, err, "exists")
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Equal(t, "mine", string(text))
-	source.each = func(int) error { return nil }
-	_, err = Backup(t.Context(), source, file, BackupOptions{Force: true})
+	source.Each = func(int) error { return nil }
+	_, err = Blobs(t.Context(), source, file, Options{Force: true})
 	require.NoError(t, err)
-	_, err = CheckBackup(t.Context(), file)
+	_, err = Check(t.Context(), file)
 	require.NoError(t, err)
 
 	// It comes while the backup is written.
 	late := filepath.Join(dir, "late")
-	source.each = func(int) error { return os.WriteFile(late, []byte("mine"), 0o600) }
-	_, err = Backup(t.Context(), source, late, BackupOptions{})
+	source.Each = func(int) error { return os.WriteFile(late, []byte("mine"), 0o600) }
+	_, err = Blobs(t.Context(), source, late, Options{})
 	require.ErrorContains(t, err, "exists")
 	require.NoFileExists(t, late+".partial")
-	_, err = Backup(t.Context(), source, dir, BackupOptions{Force: true})
+	_, err = Blobs(t.Context(), source, dir, Options{Force: true})
 	require.ErrorContains(t, err, "not a file")
 
 	// What a backup that was killed has left is written over, and what another one is writing is not.
@@ -537,32 +508,32 @@ func TestABackupThatEndsEarlyLeavesNothing(t *testing.T) {
 	locked, err := lock.TryLock()
 	require.NoError(t, err)
 	require.True(t, locked)
-	source.each = nil
-	_, err = Backup(t.Context(), source, other, BackupOptions{})
+	source.Each = nil
+	_, err = Blobs(t.Context(), source, other, Options{})
 	require.ErrorContains(t, err, "being written by another backup")
 	require.NoError(t, lock.Close())
-	_, err = Backup(t.Context(), source, other, BackupOptions{})
+	_, err = Blobs(t.Context(), source, other, Options{})
 	require.NoError(t, err)
-	_, err = CheckBackup(t.Context(), other)
+	_, err = Check(t.Context(), other)
 	require.NoError(t, err)
 	require.NoFileExists(t, other+".partial")
 }
 
 func TestWhatCannotBeReadIsReportedInTheFile(t *testing.T) {
 	t.Parallel()
-	unreadable := fakeItem("b", "")
+	unreadable := sourcetest.Item("b", "")
 	unreadable.Err = errors.New("status 500")
-	strange := fakeItem("c", "{}")
+	strange := sourcetest.Item("c", "{}")
 	strange.Blob.Metadata = "\"\xff\""
-	gone := fakeItem("d", "")
+	gone := sourcetest.Item("d", "")
 	gone.Missing = true
 	file := filepath.Join(t.TempDir(), "backup")
-	source := &fake{items: []Item{fakeItem("a", "{}"), unreadable, strange, gone, fakeItem("\xff", "{}")}}
-	result, err := Backup(t.Context(), source, file, BackupOptions{})
+	source := &sourcetest.Memory{Items: []sources.Item{sourcetest.Item("a", "{}"), unreadable, strange, gone, sourcetest.Item("\xff", "{}")}}
+	result, err := Blobs(t.Context(), source, file, Options{})
 	require.ErrorIs(t, err, ErrRemaining)
 	require.Equal(t, 1, result.Entries)
 	require.False(t, result.Complete())
-	checked, err := CheckBackup(t.Context(), file)
+	checked, err := Check(t.Context(), file)
 	require.NoError(t, err)
 	require.Equal(t, result, checked)
 	var keys []string
@@ -576,11 +547,11 @@ func TestABackupEndsWhereBlobsStayAway(t *testing.T) {
 	t.Parallel()
 	from := newBlobsStore(t)
 	from.set(t, "a", "{}", "")
-	from.site.faults(&blobstest.Faults{ServerError: 1})
+	from.site.Faults(&blobstest.Faults{ServerError: 1})
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	file := filepath.Join(t.TempDir(), "backup")
-	_, err := Backup(ctx, from, file, BackupOptions{})
+	_, err := Blobs(ctx, from, file, Options{})
 	require.Error(t, err)
 	require.NoFileExists(t, file)
 	require.NoFileExists(t, file+".partial")
@@ -589,10 +560,10 @@ func TestABackupEndsWhereBlobsStayAway(t *testing.T) {
 // small is a backup of a few entries, and what is in it.
 func small(t testing.TB) (zipped []byte, text string) {
 	t.Helper()
-	binary := fakeItem("k/2", "\x00\xff")
+	binary := sourcetest.Item("k/2", "\x00\xff")
 	binary.Blob.Metadata, binary.Blob.ContentType, binary.Indexes = `{"m":1}`, "application/octet-stream", [][2]string{{"i", "m"}}
 	file := filepath.Join(t.TempDir(), "backup")
-	_, err := Backup(t.Context(), &fake{items: []Item{fakeItem("k/1", `{"a":"é"}`), binary, fakeItem("k/3", "")}}, file, BackupOptions{})
+	_, err := Blobs(t.Context(), &sourcetest.Memory{Items: []sources.Item{sourcetest.Item("k/1", `{"a":"é"}`), binary, sourcetest.Item("k/3", "")}}, file, Options{})
 	require.NoError(t, err)
 	zipped, err = os.ReadFile(file)
 	require.NoError(t, err)
@@ -624,7 +595,7 @@ func zip(text string) []byte {
 // contentOf is everything that a reader hands out, apart from when the backup ended: only gzip's own sum is over that.
 func contentOf(ctx context.Context, zipped []byte, limit int) (string, error) {
 	var out strings.Builder
-	r, err := readBackup(ctx, bytes.NewReader(zipped), limit, func(l *backupLine) error {
+	r, err := read(ctx, bytes.NewReader(zipped), limit, func(l *entryLine) error {
 		item := l.item()
 		fmt.Fprintf(&out, "%q %q %v %v %v %v\n", item.Blob, l.Revision, item.Listed, item.Indexes, item.Created, item.Updated)
 		return nil
@@ -642,20 +613,20 @@ func TestDamageAnywhereIsFound(t *testing.T) {
 	zipped, text := small(t)
 	stride := max(1, migratetest.Share(t, "MIGRATE_TEST_STRIDE", 5))
 	begin := int(migratetest.Seed(t, "MIGRATE_TEST_SEED") % uint64(stride))
-	want, err := contentOf(t.Context(), zipped, maxBackupLine)
+	want, err := contentOf(t.Context(), zipped, maxLine)
 	require.NoError(t, err)
 	harmless := 0
 	for i := begin; i < len(zipped); i += stride {
 		for _, flip := range []byte{0x01, 0x20, 0x80, 0xff} {
 			damaged := bytes.Clone(zipped)
 			damaged[i] ^= flip
-			got, err := contentOf(t.Context(), damaged, maxBackupLine)
+			got, err := contentOf(t.Context(), damaged, maxLine)
 			if err == nil {
 				harmless++
 				require.Equal(t, want, got, "byte %d", i)
 			}
 		}
-		_, err := contentOf(t.Context(), zipped[:i], maxBackupLine)
+		_, err := contentOf(t.Context(), zipped[:i], maxLine)
 		require.Error(t, err, "cut off after %d bytes", i)
 	}
 	require.Less(t, harmless, 4*10, "of gzip's header alone")
@@ -665,12 +636,12 @@ func TestDamageAnywhereIsFound(t *testing.T) {
 		for _, flip := range []byte{0x01, 0x02, 0x20} {
 			damaged := []byte(text)
 			damaged[i] ^= flip
-			got, err := contentOf(t.Context(), zip(string(damaged)), maxBackupLine)
+			got, err := contentOf(t.Context(), zip(string(damaged)), maxLine)
 			if err == nil {
 				require.Equal(t, want, got, "byte %d", i)
 			}
 		}
-		_, err := contentOf(t.Context(), zip(text[:i]), maxBackupLine)
+		_, err := contentOf(t.Context(), zip(text[:i]), maxLine)
 		require.Error(t, err, "cut off after %d bytes", i)
 	}
 }
@@ -689,7 +660,7 @@ func TestDamageIsNamed(t *testing.T) {
 		"Empty":            {"", "it is empty"},
 		"NoManifest":       {strings.Join(lines[:4], ""), "it has no manifest"},
 		"TornLine":         {text[:len(text)-10], "line 5: it ends in the middle"},
-		"OtherFormat":      {replace(backupFormat, "x"), `line 1: it is no backup: its format is "x"`},
+		"OtherFormat":      {replace(format, "x"), `line 1: it is no backup: its format is "x"`},
 		"OtherVersion":     {replace(`"version":1`, `"version":2,"new":1`), "line 1: its version is 2"},
 		"OtherStore":       {replace(`"of":"blobs"`, `"of":"x"`), "line 1: it is of"},
 		"HeaderNoJSON":     {"x" + text, "line 1: it is no header"},
@@ -723,7 +694,7 @@ func TestDamageIsNamed(t *testing.T) {
 
 // stopper ends a restore once so many entries are done.
 type stopper struct {
-	noProgress
+	sources.NoProgress
 	left atomic.Int64
 	stop context.CancelFunc
 }
@@ -745,12 +716,12 @@ func TestARestoreThatWasEndedGoesOn(t *testing.T) {
 	s := &stopper{stop: cancel}
 	s.left.Store(20)
 	o.Progress = s
-	_, err := RestoreBlobs(ctx, file, to.BlobsSource, o)
+	_, err := RestoreBlobs(ctx, file, to.Blobs, o)
 	require.ErrorIs(t, err, context.Canceled)
 	some := len(to.everything(t))
 	require.GreaterOrEqual(t, some, 20)
 	require.Less(t, some, len(from.everything(t)))
-	result, err := RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	result, err := RestoreBlobs(t.Context(), file, to.Blobs, restoreOptions)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, result.Same, some, "a write that was under way may have come later")
 	require.Equal(t, from.everything(t), to.everything(t))
@@ -762,20 +733,20 @@ func TestNothingIsRestoredOfADamagedFile(t *testing.T) {
 	zipped, _ := small(t)
 	file := filepath.Join(t.TempDir(), "backup")
 	require.NoError(t, os.WriteFile(file, zipped[:len(zipped)-1], 0o600))
-	_, err := RestoreBlobs(t.Context(), file, to.BlobsSource, restoreOptions)
+	_, err := RestoreBlobs(t.Context(), file, to.Blobs, restoreOptions)
 	require.ErrorContains(t, err, "cut off")
 	require.Empty(t, to.everything(t))
 	require.NoError(t, os.WriteFile(file, zipped, 0o600))
-	source, err := NewBackupSource(t.Context(), file)
+	source, err := NewSource(t.Context(), file)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, zip("another"), 0o600))
-	_, err = readOne(t.Context(), source, blobs.Listed{Key: "k/1"})
+	_, err = sources.ReadOne(t.Context(), source, blobs.Listed{Key: "k/1"})
 	require.ErrorContains(t, err, "was changed after it was checked")
-	_, err = Backup(t.Context(), source, file+"2", BackupOptions{})
+	_, err = Blobs(t.Context(), source, file+"2", Options{})
 	require.ErrorContains(t, err, "copy the file")
 	bad := restoreOptions
 	bad.Parallel = 0
 	require.NoError(t, os.WriteFile(file, zipped, 0o600))
-	_, err = RestoreBlobs(t.Context(), file, to.BlobsSource, bad)
+	_, err = RestoreBlobs(t.Context(), file, to.Blobs, bad)
 	require.ErrorContains(t, err, "must be 1 to 64, got 0")
 }

@@ -1,4 +1,4 @@
-package migrate
+package backup
 
 import (
 	"context"
@@ -13,18 +13,21 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/entries"
+	"netlify-supabase-kv/pkg/migrate/sources"
 	"netlify-supabase-kv/pkg/stream"
 )
 
 // RestoreOptions say how to restore.
 type RestoreOptions struct {
-	// Options say how entries of Supabase are made of blobs. They count only where a backup of Blobs goes into Supabase.
-	Options
-	Rules     Rules    // likewise
-	Overwrite bool     // also entries that are there and differ
-	DryRun    bool     // only count what would be done
-	Parallel  int      // entries under way at once: 1 to [MaxRestoreParallel]
-	Progress  Progress // may be nil
+	// Options say how entries of Supabase are made of blobs. They count only where a backup of Blobs goes into
+	// Supabase.
+	entries.Options
+	Rules     entries.Rules    // likewise
+	Overwrite bool             // also entries that are there and differ
+	DryRun    bool             // only count what would be done
+	Parallel  int              // entries under way at once: 1 to [MaxRestoreParallel]
+	Progress  sources.Progress // may be nil
 }
 
 const (
@@ -34,7 +37,7 @@ const (
 	MaxRestoreParallel = 64
 )
 
-func (o RestoreOptions) validate(of BackupOf) error {
+func (o RestoreOptions) validate(of Store) error {
 	if o.Parallel < 1 || o.Parallel > MaxRestoreParallel {
 		return fmt.Errorf("the entries under way at once must be 1 to %d, got %d", MaxRestoreParallel, o.Parallel)
 	}
@@ -46,46 +49,50 @@ func (o RestoreOptions) validate(of BackupOf) error {
 
 // RestoreResult is what a restore did; of a dry run, what it would have done.
 type RestoreResult struct {
-	Backup  BackupResult `json:"backup"`
-	Target  string       `json:"target"`
-	DryRun  bool         `json:"dry_run,omitempty"`
-	Written int          `json:"written"` // entries that were missing, and with Overwrite those that differed
-	Same    int          `json:"same"`    // entries that were there already, with the same value and indexes or metadata
-	// Differing are keys whose entries differ and were left as they are: at most maxListed of them, in order. The number is of all.
+	Backup  Result `json:"backup"`
+	Target  string `json:"target"`
+	DryRun  bool   `json:"dry_run,omitempty"`
+	Written int    `json:"written"` // entries that were missing, and with Overwrite those that differed
+	Same    int    `json:"same"`    // entries that were there already, with the same value and indexes or metadata
+	// Differing are keys whose entries differ and were left as they are: at most [entries.MaxListed] of them, in
+	// order. The number is of all.
 	Different int      `json:"different"`
 	Differing []string `json:"differing"`
-	// Failures are entries that the store cannot keep; at most maxListed of them. Failed counts all.
-	Failed   int       `json:"failed"`
-	Failures []Problem `json:"failures"`
-	Skipped  int       `json:"skipped"` // not JSON, and that was said to be fine
+	// Failures are entries that the store cannot keep; at most [entries.MaxListed] of them. Failed counts all.
+	Failed   int               `json:"failed"`
+	Failures []entries.Problem `json:"failures"`
+	Skipped  int               `json:"skipped"` // not JSON, and that was said to be fine
 }
 
-// RestoreBlobs brings the entries of a backup into Netlify Blobs: of a backup of Blobs the bytes and the metadata of each blob, of
-// one of Supabase what mirrored writes would have made of its entries. Content types are not restored: the service sets its own.
+// RestoreBlobs brings the entries of a backup into Netlify Blobs: of a backup of Blobs the bytes and the metadata of
+// each blob, of one of Supabase what mirrored writes would have made of its entries. Content types are not restored:
+// the service sets its own.
 //
-// Nothing is written unless the whole file is in order. Missing entries are written; those that differ are left and listed, unless
-// o.Overwrite. Every write is conditional on what was seen before, so that one that comes meanwhile stays. Nothing is deleted. It can
-// be ended and run again. The error is [ErrRemaining] where entries differ or cannot be kept.
-func RestoreBlobs(ctx context.Context, file string, target *BlobsSource, o RestoreOptions) (RestoreResult, error) {
+// Nothing is written unless the whole file is in order. Missing entries are written; those that differ are left and
+// listed, unless o.Overwrite. Every write is conditional on what was seen before, so that one that comes meanwhile
+// stays. Nothing is deleted. It can be ended and run again. The error is [ErrRemaining] where entries differ or
+// cannot be kept.
+func RestoreBlobs(ctx context.Context, file string, target *sources.Blobs, o RestoreOptions) (RestoreResult, error) {
 	source, r, err := openRestore(ctx, file, target.Name(), o)
 	if err != nil {
 		return RestoreResult{}, err
 	}
-	l, err := list(ctx, target, "", r.o.Progress)
-	if errors.Is(err, ErrEmptySource) {
-		l, err = &listing{sorted: stream.NewSorter("")}, nil
-	}
-	if err != nil {
+	there := iter.Seq2[blobs.Listed, error](stream.None[blobs.Listed])
+	l, err := sources.List(ctx, target, "", r.o.Progress)
+	switch {
+	case err == nil:
+		defer l.Close()
+		there = l.All()
+	case !errors.Is(err, sources.ErrEmpty):
 		return r.result, err
 	}
-	defer l.close()
 	to := &blobsRestore{restore: r, target: target, of: source.Result.Of}
-	return r.run(ctx, source, l.all(), stream.None, 1, to.write)
+	return r.run(ctx, source, there, stream.None, 1, to.write)
 }
 
-// RestoreSupabase is [RestoreBlobs] into Supabase. Entries are made of a backup of Blobs as [Run] makes them, with the indexes that the
-// backup's index entries say they have; those of a backup of Supabase are what they were.
-func RestoreSupabase(ctx context.Context, file string, target Target, o RestoreOptions) (RestoreResult, error) {
+// RestoreSupabase is [RestoreBlobs] into Supabase. Entries are made of a backup of Blobs as a run makes them, with
+// the indexes that the rules find in the backup's index entries; those of a backup of Supabase are what they were.
+func RestoreSupabase(ctx context.Context, file string, target entries.Target, o RestoreOptions) (RestoreResult, error) {
 	source, r, err := openRestore(ctx, file, target.Name, o)
 	if err != nil {
 		return RestoreResult{}, err
@@ -93,27 +100,27 @@ func RestoreSupabase(ctx context.Context, file string, target Target, o RestoreO
 	if _, err := target.Supabase.Migration(ctx); err != nil {
 		return r.result, fmt.Errorf("ask the target: %w", err)
 	}
-	to, derived := &supabaseRestore{restore: r, target: target}, iter.Seq2[derivedPairs, error](stream.None[derivedPairs])
+	to, derived := &supabaseRestore{restore: r, target: target}, iter.Seq2[entries.Derived, error](stream.None[entries.Derived])
 	if source.Result.Of == OfBlobs {
-		l, err := list(ctx, source, "", r.o.Progress)
+		l, err := sources.List(ctx, source, "", r.o.Progress)
 		if err != nil {
 			return r.result, err
 		}
-		defer l.close()
-		d, err := derive(ctx, source, l, o.Options, o.Rules, "", r.o.Progress)
+		defer l.Close()
+		d, err := entries.Derive(ctx, source, l, o.Options, o.Rules, "", r.o.Progress)
 		if err != nil {
 			return r.result, err
 		}
-		defer d.close()
-		derived = d.all()
+		defer d.Close()
+		derived = d.All()
 	}
 	return r.run(ctx, source, stream.None, derived, restoreChunk, to.write)
 }
 
-func openRestore(ctx context.Context, file, target string, o RestoreOptions) (*BackupSource, *restore, error) {
+func openRestore(ctx context.Context, file, target string, o RestoreOptions) (*Source, *restore, error) {
 	o.Progress = orNoProgress(o.Progress)
 	o.Progress.Stage("checking the backup", -1)
-	source, err := NewBackupSource(ctx, file)
+	source, err := NewSource(ctx, file)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,7 +128,7 @@ func openRestore(ctx context.Context, file, target string, o RestoreOptions) (*B
 		return nil, nil, err
 	}
 	return source, &restore{o: o, result: RestoreResult{
-		Backup: source.Result, Target: target, DryRun: o.DryRun, Differing: []string{}, Failures: []Problem{},
+		Backup: source.Result, Target: target, DryRun: o.DryRun, Differing: []string{}, Failures: []entries.Problem{},
 	}}, nil
 }
 
@@ -143,13 +150,13 @@ const (
 
 // restored is a line of the backup beside what else is known of its key.
 type restored struct {
-	*backupLine
+	*entryLine
 	there bool        // the target listed the key
 	pairs [][2]string // that rules give the entry
 }
 
 // run reads the file, and has its entries written in chunks, several at a time.
-func (r *restore) run(ctx context.Context, source *BackupSource, there iter.Seq2[blobs.Listed, error], derived iter.Seq2[derivedPairs, error], chunk int,
+func (r *restore) run(ctx context.Context, source *Source, there iter.Seq2[blobs.Listed, error], derived iter.Seq2[entries.Derived, error], chunk int,
 	write func(context.Context, []restored) error) (RestoreResult, error) {
 	r.o.Progress.Stage("restoring", source.Result.Entries)
 	err := r.chunks(ctx, lines(ctx, source, there, derived), chunk, write)
@@ -161,9 +168,9 @@ func (r *restore) run(ctx context.Context, source *BackupSource, there iter.Seq2
 }
 
 // lines merges the backup with what is known of its keys.
-func lines(ctx context.Context, source *BackupSource, there iter.Seq2[blobs.Listed, error], derived iter.Seq2[derivedPairs, error]) iter.Seq2[restored, error] {
+func lines(ctx context.Context, source *Source, there iter.Seq2[blobs.Listed, error], derived iter.Seq2[entries.Derived, error]) iter.Seq2[restored, error] {
 	return func(yield func(restored, error) bool) {
-		t, d := stream.NewCursor(there, listedKey), stream.NewCursor(derived, derivedKey)
+		t, d := stream.NewCursor(there, func(b blobs.Listed) string { return b.Key }), stream.NewCursor(derived, func(d entries.Derived) string { return d.Key })
 		defer t.Stop()
 		defer d.Stop()
 		err := errors.Join(t.Advance(), d.Advance())
@@ -178,7 +185,7 @@ func lines(ctx context.Context, source *BackupSource, there iter.Seq2[blobs.List
 			_, listed := t.At(l.Key)
 			var ruled [][2]string
 			if p, ok := d.At(l.Key); ok {
-				ruled = p.pairs
+				ruled = p.Pairs
 			}
 			if !yield(restored{l, listed, ruled}, nil) {
 				return
@@ -249,22 +256,22 @@ func (r *restore) differs(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.result.Different++
-	if len(r.result.Differing) < maxListed {
+	if len(r.result.Differing) < entries.MaxListed {
 		r.result.Differing = append(r.result.Differing, key)
 	}
 	r.o.Progress.Done(1, 0)
 }
 
-func (r *restore) failed(p Problem) {
+func (r *restore) failed(p entries.Problem) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p.Code == CodeSkipped {
+	if p.Code == entries.CodeSkipped {
 		r.result.Skipped++
 		r.o.Progress.Done(1, 0)
 		return
 	}
 	r.result.Failed++
-	if len(r.result.Failures) < maxListed {
+	if len(r.result.Failures) < entries.MaxListed {
 		r.result.Failures = append(r.result.Failures, p)
 	}
 	r.o.Progress.Done(1, 1)
@@ -275,20 +282,20 @@ func (r *restore) tooMany() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.inARow++
-	return r.inARow > maxFailuresInARow
+	return r.inARow > sources.MaxFailuresInARow
 }
 
 // supabaseRestore writes into Supabase.
 type supabaseRestore struct {
 	*restore
-	target Target
+	target entries.Target
 }
 
 func (r *supabaseRestore) write(ctx context.Context, lines []restored) error {
 	var states []kv.State
 	var keys []string
 	for _, l := range lines {
-		e, problem := r.o.transform(l.item(), l.pairs)
+		e, problem := r.o.Transform(l.item(), l.pairs)
 		if problem != nil {
 			r.failed(*problem)
 			continue
@@ -298,18 +305,13 @@ func (r *supabaseRestore) write(ctx context.Context, lines []restored) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	digests, err := r.target.Supabase.DigestsOf(ctx, keys)
+	there, err := r.target.Digests(ctx, keys)
 	if err != nil {
-		return fmt.Errorf("ask the database for its sums: %w", err)
-	}
-	there := make(map[string]kv.Digest, len(digests))
-	for _, d := range digests {
-		there[d.Key] = d
+		return err
 	}
 	var copies []kv.CopyOver
 	for _, state := range states {
-		digest, exists := there[state.Key]
-		over, write, err := r.choose(ctx, state, digest, exists)
+		over, write, err := r.choose(ctx, state, there[state.Key])
 		if err != nil {
 			return err
 		}
@@ -320,10 +322,10 @@ func (r *supabaseRestore) write(ctx context.Context, lines []restored) error {
 	return r.copy(ctx, copies)
 }
 
-// choose says whether an entry that was seen to be missing, the same, or different is to be written, and over what.
-func (r *supabaseRestore) choose(ctx context.Context, state kv.State, digest kv.Digest, exists bool) (over kv.RowRevision, write bool, err error) {
+// choose says whether an entry is to be written, and over what. digest is of the one that was there; nil: none was.
+func (r *supabaseRestore) choose(ctx context.Context, state kv.State, digest *kv.Digest) (over kv.RowRevision, write bool, err error) {
 	switch {
-	case !exists:
+	case digest == nil:
 		return over, true, nil
 	case isOf(state, digest):
 		r.same()
@@ -332,7 +334,7 @@ func (r *supabaseRestore) choose(ctx context.Context, state kv.State, digest kv.
 		r.differs(state.Key)
 		return over, false, nil
 	}
-	now, err := r.now(ctx, state.Key)
+	now, err := r.target.State(ctx, state.Key)
 	if err == nil && !now.Revision.IsZero() && !isOf(now, digest) {
 		r.settle(now, state) // it is not what was compared
 		return over, false, nil
@@ -341,20 +343,13 @@ func (r *supabaseRestore) choose(ctx context.Context, state kv.State, digest kv.
 }
 
 // isOf tells whether the digest is that of the entry.
-func isOf(state kv.State, digest kv.Digest) bool {
-	return hexSHA256([]byte(state.Value)) == digest.Value && digestPairs(state.Indexes) == digest.Indexes
+func isOf(state kv.State, digest *kv.Digest) bool {
+	of := kv.DigestOf(state)
+	return of.Value == digest.Value && of.Indexes == digest.Indexes
 }
 
-func (r *supabaseRestore) now(ctx context.Context, key string) (kv.State, error) {
-	states, err := r.target.Supabase.States(ctx, []string{key})
-	if err != nil {
-		return kv.State{}, fmt.Errorf("read an entry: %w", err)
-	}
-	return states[0], nil
-}
-
-// copy writes entries in one transaction, each over the revision that was seen. Where another write has come meanwhile, that one stays. Those that
-// the database refuses are found by halving.
+// copy writes entries in one transaction, each over the revision that was seen. Where another write has come
+// meanwhile, that one stays. Those that the database refuses are found by halving.
 func (r *supabaseRestore) copy(ctx context.Context, copies []kv.CopyOver) error {
 	if len(copies) == 0 || r.o.DryRun {
 		for range copies {
@@ -370,14 +365,14 @@ func (r *supabaseRestore) copy(ctx context.Context, copies []kv.CopyOver) error 
 				r.written()
 				continue
 			}
-			now, err := r.now(ctx, copies[i].Key)
+			now, err := r.target.State(ctx, copies[i].Key)
 			if err != nil {
 				return err
 			}
 			r.settle(now, copies[i].State)
 		}
 		return nil
-	case !entrysFault(ctx, err):
+	case !entries.IsEntryFault(ctx, err):
 		return fmt.Errorf("write the entries: %w", err)
 	case len(copies) > 1:
 		half := len(copies) / 2
@@ -388,13 +383,13 @@ func (r *supabaseRestore) copy(ctx context.Context, copies []kv.CopyOver) error 
 	case r.tooMany():
 		return fmt.Errorf("the database refuses one entry after the other: %w", err)
 	}
-	r.failed(Problem{Key: copies[0].Key, Code: CodeRefused, Reason: reasonOf(err), Advice: "it stays in the backup"})
+	r.failed(entries.Problem{Key: copies[0].Key, Code: entries.CodeRefused, Reason: entries.ReasonOf(err), Advice: "it stays in the backup"})
 	return nil
 }
 
 // settle counts what another has written meanwhile.
 func (r *supabaseRestore) settle(now, state kv.State) {
-	if !now.Revision.IsZero() && now.Value == state.Value && digestPairs(now.Indexes) == digestPairs(state.Indexes) {
+	if !now.Revision.IsZero() && now.Value == state.Value && kv.DigestPairs(now.Indexes) == kv.DigestPairs(state.Indexes) {
 		r.same()
 		return
 	}
@@ -404,8 +399,8 @@ func (r *supabaseRestore) settle(now, state kv.State) {
 // blobsRestore writes into Blobs.
 type blobsRestore struct {
 	*restore
-	target *BlobsSource
-	of     BackupOf
+	target *sources.Blobs
+	of     Store
 }
 
 func (r *blobsRestore) write(ctx context.Context, lines []restored) error {
@@ -416,10 +411,10 @@ func (r *blobsRestore) write(ctx context.Context, lines []restored) error {
 			continue
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case refused(err) || r.tooMany():
-			return fmt.Errorf("write the blobs: %w", adviseAccess(err))
+		case sources.Refused(err) || r.tooMany():
+			return fmt.Errorf("write the blobs: %w", sources.AdviseAccess(err))
 		}
-		r.failed(Problem{Key: l.Key, Code: CodeRefused, Reason: err.Error(), Advice: "restore again; it stays in the backup"})
+		r.failed(entries.Problem{Key: l.Key, Code: entries.CodeRefused, Reason: err.Error(), Advice: "restore again; it stays in the backup"})
 	}
 	return nil
 }
@@ -427,31 +422,26 @@ func (r *blobsRestore) write(ctx context.Context, lines []restored) error {
 // one restores a blob. An error is that of this blob, or of the service.
 func (r *blobsRestore) one(ctx context.Context, l restored) error {
 	if err := blobs.ValidateKey(l.Key); err != nil {
-		r.failed(Problem{Key: l.Key, Code: CodeBadKey, Reason: err.Error() + ": Netlify Blobs cannot keep it", Advice: "it stays in the backup; restore it into Supabase"})
+		r.failed(entries.Problem{Key: l.Key, Code: entries.CodeBadKey, Reason: err.Error() + ": Netlify Blobs cannot keep it", Advice: "it stays in the backup; restore it into Supabase"})
 		return nil
 	}
-	if original, wrapped := unwrap(string(l.value)); wrapped && r.of == OfSupabase {
+	if original, wrapped := entries.Unwrap(string(l.value)); wrapped && r.of == OfSupabase {
 		l.value = original // what a run has made JSON of goes back as it was
 	}
 	if !l.there {
-		return r.put(ctx, l.backupLine, "")
+		return r.put(ctx, l.entryLine, "")
 	}
-	return r.compare(ctx, l.backupLine)
+	return r.compare(ctx, l.entryLine)
 }
 
 // compare looks at the blob that is there, and writes over it if that is wanted.
-func (r *blobsRestore) compare(ctx context.Context, l *backupLine) error {
-	blob, err := r.target.Client.Get(ctx, l.Key)
-	if errors.Is(err, blobs.ErrNotFound) {
-		return r.put(ctx, l, "")
-	}
-	if err != nil {
-		return err
-	}
-	same, err := r.alike(ctx, l, blob)
+func (r *blobsRestore) compare(ctx context.Context, l *entryLine) error {
+	there, same, err := r.look(ctx, l)
 	switch {
 	case err != nil:
 		return err
+	case there == nil:
+		return r.put(ctx, l, "")
 	case same:
 		r.same()
 		return nil
@@ -459,11 +449,23 @@ func (r *blobsRestore) compare(ctx context.Context, l *backupLine) error {
 		r.differs(l.Key)
 		return nil
 	}
-	return r.put(ctx, l, blobs.ETagOf(blob))
+	return r.put(ctx, l, blobs.ETagOf(*there))
+}
+
+// look reads the blob that is there, nil where there is none, and compares it.
+func (r *blobsRestore) look(ctx context.Context, l *entryLine) (there *blobs.Blob, same bool, err error) {
+	blob, err := r.target.Client.Get(ctx, l.Key)
+	if errors.Is(err, blobs.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err == nil {
+		same, err = r.alike(ctx, l, blob)
+	}
+	return &blob, same, err
 }
 
 // alike compares what is restored: the metadata of a blob, but of an entry of Supabase the indexes alone.
-func (r *blobsRestore) alike(ctx context.Context, l *backupLine, blob blobs.Blob) (bool, error) {
+func (r *blobsRestore) alike(ctx context.Context, l *entryLine, blob blobs.Blob) (bool, error) {
 	if string(blob.Value) != string(l.value) {
 		return false, nil
 	}
@@ -471,11 +473,12 @@ func (r *blobsRestore) alike(ctx context.Context, l *backupLine, blob blobs.Blob
 		return blobs.SameMetadata(blob.Metadata, l.Metadata), nil
 	}
 	state, err := r.target.Store.State(ctx, l.Key, blob)
-	return err == nil && digestPairs(state.Indexes) == digestPairs(l.Indexes), err
+	return err == nil && kv.DigestPairs(state.Indexes) == kv.DigestPairs(l.Indexes), err
 }
 
-// put writes over the blob with the etag; "" where there was none. Where another write has come meanwhile, that one stays.
-func (r *blobsRestore) put(ctx context.Context, l *backupLine, over string) error {
+// put writes over the blob with the etag; "" where there was none. Where another write has come meanwhile, that one
+// stays.
+func (r *blobsRestore) put(ctx context.Context, l *entryLine, over string) error {
 	if r.o.DryRun {
 		r.written()
 		return nil
@@ -494,20 +497,12 @@ func (r *blobsRestore) put(ctx context.Context, l *backupLine, over string) erro
 		r.written()
 		return nil
 	}
-	return r.lost(ctx, l)
+	return r.settle(ctx, l)
 }
 
-// lost looks at what another has written meanwhile; what it removed stays removed.
-func (r *blobsRestore) lost(ctx context.Context, l *backupLine) error {
-	blob, err := r.target.Client.Get(ctx, l.Key)
-	if errors.Is(err, blobs.ErrNotFound) {
-		r.differs(l.Key)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	same, err := r.alike(ctx, l, blob)
+// settle counts what another has written meanwhile; what it removed stays removed.
+func (r *blobsRestore) settle(ctx context.Context, l *entryLine) error {
+	_, same, err := r.look(ctx, l)
 	switch {
 	case err != nil:
 		return err

@@ -1,8 +1,9 @@
-package migrate
+package sources
 
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,12 +19,12 @@ import (
 	"netlify-supabase-kv/pkg/stream"
 )
 
-// TableSource is a table of somebody else's key-value store as a [Source]: a row an entry, with the columns key and value, and, where it
-// has them, indexes ("<key>:<member>" strings), created_at and updated_at. Nothing is written to it.
+// Table is a table of somebody else's key-value store as a [Source]: a row an entry, with the columns key and value,
+// and, where it has them, indexes ("<key>:<member>" strings), created_at and updated_at. Nothing is written to it.
 //
-// An index has no row of its own there, as a rule. Here it is an entry whose value is the array of its members, so the source has one for
-// each index that has no row, in the order in which its members came.
-type TableSource struct {
+// An index has no row of its own there, as a rule. Here it is an entry whose value is the array of its members, so
+// the source has one for each index that has no row, in the order in which its members came.
+type Table struct {
 	name    string // schema.table
 	quoted  string // for SQL
 	pool    *pgxpool.Pool
@@ -33,9 +34,9 @@ type TableSource struct {
 	made map[string][]byte // by key, the index entries that have no row
 }
 
-// NewTableSource returns the table, named as in "public.kv_store_old", of the database at the address, as in DATABASE_URL. It fails where
-// there is no such table, or one that cannot be read as entries. Close it.
-func NewTableSource(ctx context.Context, address, table string) (*TableSource, error) {
+// NewTable returns the table, named as in "public.kv_store_old", of the database at the address, as in DATABASE_URL.
+// It fails where there is no such table, or one that cannot be read as entries. Close it.
+func NewTable(ctx context.Context, address, table string) (*Table, error) {
 	schema, name, found := strings.Cut(table, ".")
 	if !found || schema == "" || name == "" {
 		return nil, fmt.Errorf("a table is named with its schema, as in public.kv_store_old, got %q", table)
@@ -50,7 +51,7 @@ func NewTableSource(ctx context.Context, address, table string) (*TableSource, e
 	if err != nil {
 		return nil, fmt.Errorf("connect to DATABASE_URL: %w", err)
 	}
-	s := &TableSource{name: table, quoted: pgx.Identifier{schema, name}.Sanitize(), pool: pool}
+	s := &Table{name: table, quoted: pgx.Identifier{schema, name}.Sanitize(), pool: pool}
 	if err := s.check(ctx, schema, name); err != nil {
 		pool.Close()
 		return nil, err
@@ -59,7 +60,7 @@ func NewTableSource(ctx context.Context, address, table string) (*TableSource, e
 }
 
 // Close ends the connections.
-func (s *TableSource) Close() { s.pool.Close() }
+func (s *Table) Close() { s.pool.Close() }
 
 // tableColumns are what a table may have, and the types that they may be of.
 var tableColumns = map[string][]string{
@@ -67,7 +68,7 @@ var tableColumns = map[string][]string{
 	"created_at": {"timestamp with time zone", "timestamp without time zone"}, "updated_at": {"timestamp with time zone", "timestamp without time zone"},
 }
 
-func (s *TableSource) check(ctx context.Context, schema, name string) error {
+func (s *Table) check(ctx context.Context, schema, name string) error {
 	rows, err := s.pool.Query(ctx, `
 		select attname::text, format_type(atttypid, null) from pg_attribute
 		where attrelid = (select c.oid from pg_class as c join pg_namespace as n on n.oid = relnamespace
@@ -106,13 +107,13 @@ func (s *TableSource) check(ctx context.Context, schema, name string) error {
 }
 
 // Name implements [Source].
-func (s *TableSource) Name() string {
+func (s *Table) Name() string {
 	c := s.pool.Config().ConnConfig
 	return fmt.Sprintf("table %s of %s/%s", s.name, c.Host, c.Database)
 }
 
 // List implements [Source]. A row's revision is the transaction that wrote it.
-func (s *TableSource) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
+func (s *Table) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
 	return func(yield func(blobs.Listed, error) bool) {
 		made, err := s.makeIndexes(ctx)
 		if err != nil {
@@ -123,28 +124,32 @@ func (s *TableSource) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
 		s.made = made
 		s.mu.Unlock()
 		for key, value := range made {
-			if !yield(blobs.Listed{Key: key, ETag: hexSHA256(value)[:16], Size: int64(len(value))}, nil) {
+			if !yield(blobs.Listed{Key: key, ETag: revisionOf(value), Size: int64(len(value))}, nil) {
 				return
 			}
 		}
-		rows, err := s.pool.Query(ctx, "select key, xmin::text, coalesce(octet_length(value::text), 0)::bigint from "+s.quoted)
-		var l blobs.Listed
-		if err == nil {
-			_, err = pgx.ForEachRow(rows, []any{&l.Key, &l.ETag, &l.Size}, func() error {
-				if !yield(l, nil) {
-					return errEnough
-				}
-				return nil
-			})
+		rows, _ := s.pool.Query(ctx, "select key, xmin::text, coalesce(octet_length(value::text), 0)::bigint from "+s.quoted) // rows has the error
+		defer rows.Close()
+		for rows.Next() {
+			var l blobs.Listed
+			if err = rows.Scan(&l.Key, &l.ETag, &l.Size); err != nil {
+				break
+			}
+			if !yield(l, nil) {
+				return
+			}
 		}
-		if err != nil && !errors.Is(err, errEnough) {
+		if err = errors.Join(err, rows.Err()); err != nil {
 			yield(blobs.Listed{}, fmt.Errorf("list %s: %w", s.name, err))
 		}
 	}
 }
 
+// revisionOf is the revision of an index entry that has no row.
+func revisionOf(value []byte) string { return fmt.Sprintf("%.8x", sha256.Sum256(value)) }
+
 // makeIndexes makes the entries of the indexes that have no row: their members in the order in which they came.
-func (s *TableSource) makeIndexes(ctx context.Context) (map[string][]byte, error) {
+func (s *Table) makeIndexes(ctx context.Context) (map[string][]byte, error) {
 	made := map[string][]byte{}
 	if s.columns["indexes"] == "" {
 		return made, nil
@@ -180,7 +185,7 @@ func (s *TableSource) makeIndexes(ctx context.Context) (map[string][]byte, error
 const rowsAtOnce = 500
 
 // Read implements [Source].
-func (s *TableSource) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
+func (s *Table) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		var chunk []blobs.Listed
 		bytes := int64(0)
@@ -214,15 +219,15 @@ func (s *TableSource) Read(ctx context.Context, list iter.Seq2[blobs.Listed, err
 	}
 }
 
-func (s *TableSource) read(ctx context.Context, list []blobs.Listed) (items []Item, err error) {
+func (s *Table) read(ctx context.Context, list []blobs.Listed) (items []Item, err error) {
 	keys := make([]string, len(list))
 	for i, listed := range list {
 		keys[i] = listed.Key
 	}
 	rows, err := s.pool.Query(ctx, fmt.Sprintf("select key, xmin::text, value::text, %s, %s, %s from %s where key = any ($1)",
 		s.column("indexes", "indexes::text[]", "null::text[]"),
-		s.column("created_at", "(extract(epoch from created_at) * 1000000)::bigint", "null::bigint"),
-		s.column("updated_at", "(extract(epoch from updated_at) * 1000000)::bigint", "null::bigint"), s.quoted), keys)
+		s.column("created_at", "coalesce((extract(epoch from created_at) * 1000000)::bigint, 0)", "0::bigint"),
+		s.column("updated_at", "coalesce((extract(epoch from updated_at) * 1000000)::bigint, 0)", "0::bigint"), s.quoted), keys)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", s.name, err)
 	}
@@ -230,11 +235,11 @@ func (s *TableSource) read(ctx context.Context, list []blobs.Listed) (items []It
 	var key, revision string
 	var value *string
 	var indexes []*string
-	var created, updated *int64
+	var created, updated int64 // 0: nobody knows
 	if _, err := pgx.ForEachRow(rows, []any{&key, &revision, &value, &indexes, &created, &updated}, func() error {
-		item := Item{Blob: blobs.Blob{ETag: revision}, Created: valueOf(created), Updated: valueOf(updated)}
+		item := Item{Blob: blobs.Blob{ETag: revision}, Created: created, Updated: updated}
 		if value == nil {
-			item.Err = &rowError{"its value is NULL"}
+			item.Err = &RowError{"its value is NULL"}
 		} else {
 			item.Blob.Value = []byte(*value)
 		}
@@ -261,36 +266,31 @@ func (s *TableSource) read(ctx context.Context, list []blobs.Listed) (items []It
 }
 
 // index is an index entry that has no row.
-func (s *TableSource) index(key string) Item {
+func (s *Table) index(key string) Item {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	value, found := s.made[key]
 	if !found {
 		return Item{Missing: true}
 	}
-	return Item{Blob: blobs.Blob{Value: value, ETag: hexSHA256(value)[:16]}, Indexes: [][2]string{}, IsIndex: true}
+	return Item{Blob: blobs.Blob{Value: value, ETag: revisionOf(value)}, Indexes: [][2]string{}, IsIndex: true}
 }
 
-func (s *TableSource) column(name, expression, otherwise string) string {
+func (s *Table) column(name, expression, otherwise string) string {
 	if s.columns[name] == "" {
 		return otherwise
 	}
 	return expression
 }
 
-func valueOf(n *int64) int64 {
-	if n == nil {
-		return 0
-	}
-	return *n
-}
+// RowError is what keeps an entry from being made of a row of a [Table].
+type RowError struct{ reason string }
 
-// rowError is what keeps an entry from being made of a row.
-type rowError struct{ reason string }
+// Error says what is wrong with the row.
+func (e *RowError) Error() string { return e.reason }
 
-func (e *rowError) Error() string { return e.reason }
-
-// tablePairs splits "<key>:<member>" strings at their last colon, as kv_store does with those that are written by hand.
+// tablePairs splits "<key>:<member>" strings at their last colon, as kv_store does with those that are written by
+// hand.
 func tablePairs(indexes []*string) ([][2]string, error) {
 	pairs := [][2]string{}
 	for _, text := range indexes {
@@ -299,7 +299,7 @@ func tablePairs(indexes []*string) ([][2]string, error) {
 			at = strings.LastIndexByte(*text, ':')
 		}
 		if at <= 0 || at == len(*text)-1 {
-			return pairs, &rowError{`an element of its indexes is not "<key>:<member>": ` + nameOf(text)}
+			return pairs, &RowError{`an element of its indexes is not "<key>:<member>": ` + nameOf(text)}
 		}
 		if pair := [2]string{(*text)[:at], (*text)[at+1:]}; !slices.Contains(pairs, pair) {
 			pairs = append(pairs, pair)

@@ -1,4 +1,4 @@
-package migrate
+package entries
 
 import (
 	"cmp"
@@ -29,12 +29,13 @@ const (
 // separators end the part of a key before a name.
 const separators = ":/"
 
-// ruleFinder finds which patterns the members of indexes fit. It is told of all entries, and compares in the end.
-type ruleFinder struct {
+// RuleFinder finds which patterns the members of indexes fit. It is told of all entries, and compares in the end.
+// Close it.
+type RuleFinder struct {
 	siblings map[string]int // indexes by family
 	units    map[string]*unit
 	sorted   *stream.Sorter // by name: how a member is spelled, or what an entry's key ends in
-	left     int            // indexes for which there was no room
+	Left     int            // indexes for which there was no room
 }
 
 // unit is an index, or a family of indexes, and what was found of its members.
@@ -52,8 +53,10 @@ type unit struct {
 // family is how the keys of an index and of its siblings begin.
 func family(index string) string { return index[:strings.LastIndexAny(index, separators)+1] + "*" }
 
-func newRuleFinder(dir string, indexes iter.Seq2[blobs.Listed, error]) (*ruleFinder, error) {
-	f := &ruleFinder{siblings: map[string]int{}, units: map[string]*unit{}, sorted: stream.NewSorter(tempDir(dir))}
+// NewRuleFinder returns a finder for the listed index entries. dir is where names are sorted, if they are many: see
+// [stream.NewSorter].
+func NewRuleFinder(dir string, indexes iter.Seq2[blobs.Listed, error]) (*RuleFinder, error) {
+	f := &RuleFinder{siblings: map[string]int{}, units: map[string]*unit{}, sorted: stream.NewSorter(dir)}
 	for blob, err := range indexes {
 		if err != nil {
 			return nil, err
@@ -65,9 +68,10 @@ func newRuleFinder(dir string, indexes iter.Seq2[blobs.Listed, error]) (*ruleFin
 	return f, nil
 }
 
-func (f *ruleFinder) close() { f.sorted.Close() }
+// Close gives back the room that sorting took.
+func (f *RuleFinder) Close() { f.sorted.Close() }
 
-func (f *ruleFinder) unit(index string) *unit {
+func (f *RuleFinder) unit(index string) *unit {
 	name := index
 	if f.siblings[family(index)] > maxSiblings {
 		name = family(index)
@@ -90,8 +94,8 @@ const (
 	nameOfMember = "c" // likewise
 )
 
-// entry takes one that is no index entry.
-func (f *ruleFinder) entry(key string, own [][2]string) error {
+// Entry takes one that is no index entry.
+func (f *RuleFinder) Entry(key string, own [][2]string) error {
 	for _, pair := range own {
 		if err := f.sorted.Add(kv.Member(pair[1]).Text(), nameOfOwn+pair[0]+"\x00"+pair[1]); err != nil {
 			return err
@@ -114,14 +118,15 @@ func (f *ruleFinder) entry(key string, own [][2]string) error {
 	}
 }
 
-// index takes an index entry.
-func (f *ruleFinder) index(key string, elements []element) error {
+// Index takes an index entry.
+func (f *RuleFinder) Index(key, value string) error {
 	u := f.unit(key)
 	if u == nil {
-		f.left++
+		f.Left++
 		return nil
 	}
 	u.indexes++
+	elements, _ := readElements(value)
 	return eachMember(elements, func(e element) error {
 		u.members++
 		if e.problem != "" {
@@ -132,8 +137,8 @@ func (f *ruleFinder) index(key string, elements []element) error {
 	})
 }
 
-// compare holds members against the entries.
-func (f *ruleFinder) compare() error {
+// Compare holds members against the entries.
+func (f *RuleFinder) Compare() error {
 	var patterns []string
 	own, name := map[string]bool{}, ""
 	for r, err := range f.sorted.All() {
@@ -151,7 +156,7 @@ func (f *ruleFinder) compare() error {
 				patterns = append(patterns, what)
 			}
 		case nameOfOwn:
-			if len(own) < maxListed {
+			if len(own) < MaxListed {
 				own[what] = true
 			}
 		default:
@@ -203,8 +208,8 @@ type ProposedIndex struct {
 // maxProposed is how many rules are written down for one index.
 const maxProposed = 10
 
-// proposals are what was found, by index.
-func (f *ruleFinder) proposals() []ProposedIndex {
+// Proposals are what was found, by index.
+func (f *RuleFinder) Proposals() []ProposedIndex {
 	found := []ProposedIndex{}
 	for _, name := range slices.Sorted(maps.Keys(f.units)) {
 		found = append(found, f.units[name].proposal())
@@ -250,8 +255,9 @@ func isLine(rule, index string) bool {
 	return err == nil && len(rules) == 1 && rules[0].Index == index && rules[0].String() == rule
 }
 
-// writeRules writes the proposals into [RulesFile], or, where somebody has changed that, into another file beside it. It returns the file.
-func writeRules(dir string, found []ProposedIndex) (string, error) {
+// ProposedRules is the text of the proposals, and the file that it is for: [RulesFile] in the directory, or, where
+// somebody has changed that, another beside it.
+func ProposedRules(dir string, found []ProposedIndex) (file string, text []byte) {
 	var out strings.Builder
 	for _, p := range found {
 		fmt.Fprintf(&out, "\n# %s: %d index entries with %d members. %d name nothing, the keys of %d end several entries, %d are of entries that say so themselves.\n",
@@ -267,15 +273,11 @@ func writeRules(dir string, found []ProposedIndex) (string, error) {
 			fmt.Fprintf(&out, "#%s\n#    ^ %s\n", strings.ReplaceAll(r.Rule, "\n", `\n`), r.Against)
 		}
 	}
-	text := out.String()
-	file := filepath.Join(dir, RulesFile)
+	file = filepath.Join(dir, RulesFile)
 	if before, err := os.ReadFile(file); err == nil && !isGenerated(string(before)) {
 		file = filepath.Join(dir, "index-rules.new.txt")
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
-	}
-	return file, writeFile(file, []byte(rulesHead+checkSum(text)+"\n"+text))
+	return file, []byte(rulesHead + checkSum(out.String()) + "\n" + out.String())
 }
 
 // rulesHead begins the file, and the sum of the rest, by which a change is seen.

@@ -1,4 +1,4 @@
-package migrate
+package backup
 
 import (
 	"bufio"
@@ -31,7 +31,7 @@ func FuzzReadBackup(f *testing.F) {
 		}
 		const limit = 1 << 16
 		values := map[string]string{}
-		r, err := readBackup(t.Context(), bytes.NewReader(input), limit, func(l *backupLine) error {
+		r, err := read(t.Context(), bytes.NewReader(input), limit, func(l *entryLine) error {
 			require.Equal(t, hexSHA256(l.value), l.SHA256)
 			require.Equal(t, int64(len(l.value)), l.Size)
 			require.NotContains(t, values, l.Key)
@@ -49,7 +49,7 @@ func FuzzReadBackup(f *testing.F) {
 }
 
 // requireManifest reads the lines anew.
-func requireManifest(t *testing.T, unzipped io.Reader, values map[string]string, m *backupManifest) {
+func requireManifest(t *testing.T, unzipped io.Reader, values map[string]string, m *manifest) {
 	t.Helper()
 	sum, bytes := sha256.New(), 0
 	lines := bufio.NewReader(unzipped)

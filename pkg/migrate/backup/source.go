@@ -1,4 +1,4 @@
-package migrate
+package backup
 
 import (
 	"bytes"
@@ -10,19 +10,20 @@ import (
 	"time"
 
 	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/migrate/sources"
 )
 
-// BackupSource is a backup as a [Source].
-type BackupSource struct {
-	Result BackupResult // of the check
+// Source is a backup as a [sources.Source].
+type Source struct {
+	Result Result // of the check
 
 	info os.FileInfo // of the file that was checked
 }
 
-// NewBackupSource checks the whole file as [CheckBackup] does.
-func NewBackupSource(ctx context.Context, file string) (s *BackupSource, err error) {
-	s = &BackupSource{}
-	if s.Result, err = checkBackup(ctx, file, nil); err != nil {
+// NewSource checks the whole file as [Check] does.
+func NewSource(ctx context.Context, file string) (s *Source, err error) {
+	s = &Source{}
+	if s.Result, err = Check(ctx, file); err != nil {
 		return nil, err
 	}
 	if s.info, err = os.Stat(file); err != nil {
@@ -31,13 +32,13 @@ func NewBackupSource(ctx context.Context, file string) (s *BackupSource, err err
 	return s, nil
 }
 
-// Name implements [Source]. A copy of the file under another name has the same.
-func (s *BackupSource) Name() string {
+// Name implements [sources.Source]. A copy of the file under another name has the same.
+func (s *Source) Name() string {
 	return fmt.Sprintf("backup of %s at %s (%.8s)", s.Result.Source, s.Result.At.Format(time.RFC3339), s.Result.SHA256)
 }
 
-// List implements [Source].
-func (s *BackupSource) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
+// List implements [sources.Source].
+func (s *Source) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
 	return func(yield func(blobs.Listed, error) bool) {
 		for l, err := range s.lines(ctx, nil) {
 			if err != nil {
@@ -51,13 +52,14 @@ func (s *BackupSource) List(ctx context.Context) iter.Seq2[blobs.Listed, error] 
 	}
 }
 
-// Read implements [Source]. It reads the file once, up to the last of the blobs, and holds one value at a time.
-func (s *BackupSource) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[Item, error] {
-	return func(yield func(Item, error) bool) {
+// Read implements [sources.Source]. It reads the file once, up to the last of the blobs, and holds one value at a
+// time.
+func (s *Source) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) iter.Seq2[sources.Item, error] {
+	return func(yield func(sources.Item, error) bool) {
 		wanted, stop := iter.Pull2(list)
 		defer stop()
 		listed, err, more := wanted()
-		give := func(item Item) bool { // and go to the next that is wanted
+		give := func(item sources.Item) bool { // and go to the next that is wanted
 			if !yield(item, nil) {
 				return false
 			}
@@ -68,11 +70,11 @@ func (s *BackupSource) Read(ctx context.Context, list iter.Seq2[blobs.Listed, er
 		if goOn {
 			for l, lineErr := range s.lines(ctx, func(key string) bool { return key >= listed.Key }) {
 				if lineErr != nil {
-					yield(Item{}, lineErr)
+					yield(sources.Item{}, lineErr)
 					return
 				}
 				for goOn && listed.Key < l.Key {
-					goOn = give(Item{Listed: listed, Missing: true})
+					goOn = give(sources.Item{Listed: listed, Missing: true})
 				}
 				if goOn && listed.Key == l.Key {
 					goOn = give(l.item())
@@ -83,16 +85,16 @@ func (s *BackupSource) Read(ctx context.Context, list iter.Seq2[blobs.Listed, er
 			}
 		}
 		for goOn { // those behind the last line
-			goOn = give(Item{Listed: listed, Missing: true})
+			goOn = give(sources.Item{Listed: listed, Missing: true})
 		}
 		if err != nil {
-			yield(Item{}, err)
+			yield(sources.Item{}, err)
 		}
 	}
 }
 
 // open opens the file, if it is still the one that was checked.
-func (s *BackupSource) open() (*os.File, error) {
+func (s *Source) open() (*os.File, error) {
 	file, err := os.Open(s.Result.File)
 	if err != nil {
 		return nil, fmt.Errorf("open the backup: %w", err)
@@ -111,15 +113,15 @@ func (s *BackupSource) open() (*os.File, error) {
 var errEnough = errors.New("everything was found")
 
 // lines are the lines of the wanted keys, in order; wanted nil: of all.
-func (s *BackupSource) lines(ctx context.Context, wanted func(key string) bool) iter.Seq2[*backupLine, error] {
-	return func(yield func(*backupLine, error) bool) {
+func (s *Source) lines(ctx context.Context, wanted func(key string) bool) iter.Seq2[*entryLine, error] {
+	return func(yield func(*entryLine, error) bool) {
 		file, err := s.open()
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		defer file.Close()
-		err = eachLine(ctx, file, maxBackupLine, func(number int, line []byte) error {
+		err = eachLine(ctx, file, maxLine, func(number int, line []byte) error {
 			if number == 1 || bytes.HasPrefix(line, []byte(manifestStart)) {
 				return nil
 			}

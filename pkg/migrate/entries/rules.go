@@ -1,19 +1,15 @@
-package migrate
+package entries
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"netlify-supabase-kv/pkg/kv"
-	"netlify-supabase-kv/pkg/stream"
 )
 
 // DefaultIndexPrefix is what the keys of index entries begin with.
@@ -37,6 +33,7 @@ func ParseRule(text string) (Rule, error) {
 	return Rule{index, entry}, nil
 }
 
+// String is the rule as [ParseRule] reads it.
 func (r Rule) String() string { return r.Index + "=" + r.Entry }
 
 func (r Rule) key(member kv.Member) string {
@@ -110,8 +107,8 @@ func ReadRules(file string) (Rules, error) {
 	return rules, nil
 }
 
-// FindRules gives the rules to use: those of the file; without one those of [RulesFile] in the directory; and without that those of the
-// migration's last run. from says which these are.
+// FindRules gives the rules to use: those of the file; without one those of [RulesFile] in the directory; and without
+// that those of the migration's last run. from says which these are.
 func FindRules(file, dir string, m *kv.Migration) (rules Rules, from string, err error) {
 	if file != "" {
 		rules, err := ReadRules(file)
@@ -181,157 +178,4 @@ func excerpt(text string) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:most], "") + "…"
-}
-
-// Member is one of an index that names no entry.
-type Member struct {
-	Index  string `json:"index"`
-	Member string `json:"member"`
-	Reason string `json:"reason"`
-}
-
-// IndexCounts are what the index entries of a source have. Members that an index has twice count once.
-type IndexCounts struct {
-	Entries int `json:"index_entries"`
-	Members int `json:"members"` // of all index entries: the sum of Unruled, Unusable, and those that a rule was used for
-	Named   int `json:"named"`   // entries that a rule names for a member: each gets the index if its blob does not say which it has
-	Unnamed int `json:"unnamed"` // keys that a rule makes of a member, and no entry has
-	// Without are the index entries that no rule is for, with their members: no entry gets these indexes but those that say so themselves.
-	WithoutRule int      `json:"index_entries_without_rule"`
-	Unruled     int      `json:"members_without_rule"`
-	Unusable    int      `json:"unusable_members"` // neither strings nor numbers, or too long
-	Without     []string `json:"without_rule"`     // at most maxListed, as are Unresolved
-	Unresolved  []Member `json:"unresolved"`
-}
-
-// derivedPairs are the indexes that rules give an entry.
-type derivedPairs struct {
-	key   string
-	pairs [][2]string
-}
-
-// derivation is what rules make of the index entries of a source.
-type derivation struct {
-	sorted *stream.Sorter
-	counts IndexCounts
-}
-
-// derive reads the listed index entries.
-func derive(ctx context.Context, source Source, l *listing, o Options, rules Rules, dir string, progress Progress) (d *derivation, err error) {
-	d = &derivation{sorted: stream.NewSorter(tempDir(dir)), counts: IndexCounts{Without: []string{}, Unresolved: []Member{}}}
-	progress.Stage("reading indexes", -1)
-	for item, err := range source.Read(ctx, l.under(o.IndexPrefix)) {
-		if err == nil {
-			err = d.add(item, o, rules)
-		}
-		if err != nil {
-			d.close()
-			return nil, err
-		}
-		progress.Done(1, 0)
-	}
-	return d, nil
-}
-
-func (d *derivation) close() {
-	if d != nil {
-		d.sorted.Close()
-	}
-}
-
-// add takes an entry that may be an index entry.
-func (d *derivation) add(item Item, o Options, rules Rules) error {
-	if item.Missing || item.Err != nil || !(item.IsIndex || o.isIndex(item.Key, item.Blob.Value)) {
-		return nil
-	}
-	elements, _ := readElements(string(item.Blob.Value))
-	rules = rules.of(item.Key)
-	d.counts.Entries++
-	if len(rules) == 0 {
-		d.counts.WithoutRule++
-		if len(d.counts.Without) < maxListed {
-			d.counts.Without = append(d.counts.Without, item.Key)
-		}
-	}
-	return eachMember(elements, func(e element) error {
-		d.counts.Members++
-		if e.problem == "" && len(item.Key)+1+len(e.member.Text()) > kv.MaxKeyBytes {
-			e.problem = fmt.Sprintf("with its index it is longer than %d bytes", kv.MaxKeyBytes)
-		}
-		switch {
-		case e.problem != "":
-			d.counts.Unusable++
-			d.unresolved(Member{item.Key, e.member.Text(), e.problem})
-			return nil
-		case len(rules) == 0:
-			d.counts.Unruled++
-			return nil
-		}
-		for _, rule := range rules {
-			if key := rule.key(e.member); key != item.Key {
-				if err := d.sorted.Add(key, item.Key+"\x00"+string(e.member)); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
-
-// eachMember gives each member once, and all elements that are none.
-func eachMember(elements []element, each func(element) error) error {
-	given := make(map[kv.Member]bool, len(elements))
-	for _, e := range elements {
-		if e.problem == "" {
-			if given[e.member] {
-				continue
-			}
-			given[e.member] = true
-		}
-		if err := each(e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *derivation) unresolved(m Member) {
-	if len(d.counts.Unresolved) < maxListed {
-		d.counts.Unresolved = append(d.counts.Unresolved, m)
-	}
-}
-
-// unnamed counts what rules name and is not there.
-func (d *derivation) unnamed(p derivedPairs) {
-	d.counts.Unnamed += len(p.pairs)
-	for _, pair := range p.pairs {
-		d.unresolved(Member{pair[0], kv.Member(pair[1]).Text(), fmt.Sprintf("there is no entry %q", p.key)})
-	}
-}
-
-// all are the pairs of each key that rules make of a member. The keys of index entries have no NUL.
-func (d *derivation) all() iter.Seq2[derivedPairs, error] {
-	return func(yield func(derivedPairs, error) bool) {
-		var now derivedPairs
-		for r, err := range d.sorted.All() {
-			if err != nil {
-				yield(derivedPairs{}, err)
-				return
-			}
-			if r.Key != now.key && now.pairs != nil {
-				if !yield(now, nil) {
-					return
-				}
-				now = derivedPairs{}
-			}
-			now.key = r.Key
-			index, member, _ := strings.Cut(r.Data, "\x00")
-			if pair := [2]string{index, member}; !slices.Contains(now.pairs, pair) {
-				now.pairs = append(now.pairs, pair)
-			}
-		}
-		if now.pairs != nil {
-			yield(now, nil)
-		}
-	}
 }

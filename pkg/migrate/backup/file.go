@@ -1,4 +1,4 @@
-package migrate
+package backup
 
 import (
 	"bufio"
@@ -18,53 +18,56 @@ import (
 
 	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/entries"
+	"netlify-supabase-kv/pkg/migrate/sources"
 )
 
-// A backup is one gzip file of lines, each a JSON object: a header, one line for each entry in the order of their keys, and a manifest with the SHA-256 of all
-// lines before it. `gunzip` and any JSON reader get everything out of it.
+// A backup is one gzip file of lines, each a JSON object: a header, one line for each entry in the order of their
+// keys, and a manifest with the SHA-256 of all lines before it. `gunzip` and any JSON reader get everything out of
+// it.
 const (
-	backupFormat  = "netlify-supabase-kv-backup"
-	backupVersion = 1 // changes when older programs could not read a backup
-	// maxBackupLine bounds a line in bytes, and so what a reader of the file has to hold.
-	maxBackupLine = 256 << 20
+	format  = "netlify-supabase-kv-backup"
+	version = 1 // changes when older programs could not read a backup
+	// maxLine bounds a line in bytes, and so what a reader of the file has to hold.
+	maxLine = 256 << 20
 	// maxPlainKey is how far into a line its key is looked for before a decoder is; longer ones are rare.
 	maxPlainKey = 1 << 10
 )
 
-// BackupOf is the store that a backup was made of.
-type BackupOf string
+// Store is the store that a backup was made of.
+type Store string
 
 // The stores.
 const (
-	OfBlobs    BackupOf = "blobs"
-	OfSupabase BackupOf = "supabase"
+	OfBlobs    Store = "blobs"
+	OfSupabase Store = "supabase"
 )
 
-// backupHeader is the first line.
-type backupHeader struct {
+// header is the first line.
+type header struct {
 	Format  string    `json:"format"`
 	Version int       `json:"version"`
-	Of      BackupOf  `json:"of"`
+	Of      Store     `json:"of"`
 	Source  string    `json:"source"`
 	At      time.Time `json:"at"` // of the beginning
 }
 
-func (h backupHeader) check() error {
+func (h header) check() error {
 	switch {
-	case h.Format != backupFormat:
-		return fmt.Errorf("it is no backup: its format is %q, not %q", h.Format, backupFormat)
-	case h.Version != backupVersion:
-		return fmt.Errorf("its version is %d, and this program reads version %d: use the program that wrote it, or a newer one", h.Version, backupVersion)
+	case h.Format != format:
+		return fmt.Errorf("it is no backup: its format is %q, not %q", h.Format, format)
+	case h.Version != version:
+		return fmt.Errorf("its version is %d, and this program reads version %d: use the program that wrote it, or a newer one", h.Version, version)
 	case h.Of != OfBlobs && h.Of != OfSupabase:
 		return fmt.Errorf("it is of %q, which is neither %s nor %s", h.Of, OfBlobs, OfSupabase)
 	}
 	return nil
 }
 
-// backupLine is an entry. Its key is first, so that a line can be told without reading its value.
-type backupLine struct {
+// entryLine is an entry. Its key is first, so that a line can be told without reading its value.
+type entryLine struct {
 	Key         string         `json:"key"`
-	ETag        string         `json:"etag,omitempty"`        // of a blob, as [BlobsSource] gives it
+	ETag        string         `json:"etag,omitempty"`        // of a blob, as [sources.Blobs] gives it
 	Revision    kv.RowRevision `json:"revision,omitzero"`     // of an entry in Supabase
 	ContentType string         `json:"contentType,omitempty"` // as the service gave it
 	Metadata    string         `json:"metadata,omitempty"`    // the JSON text of a blob's, byte for byte
@@ -89,7 +92,7 @@ func hexSHA256(value []byte) string {
 }
 
 // setValue takes the value with what is said of it.
-func (l *backupLine) setValue(value []byte) {
+func (l *entryLine) setValue(value []byte) {
 	l.value, l.Size, l.SHA256 = value, int64(len(value)), hexSHA256(value)
 	if utf8.Valid(value) {
 		text := string(value)
@@ -101,7 +104,7 @@ func (l *backupLine) setValue(value []byte) {
 }
 
 // readValue checks the value against what the line says of it.
-func (l *backupLine) readValue() (err error) {
+func (l *entryLine) readValue() (err error) {
 	switch {
 	case (l.Text == nil) == (l.Base64 == nil):
 		return errors.New("it must have value or base64, and not both")
@@ -123,7 +126,7 @@ func (l *backupLine) readValue() (err error) {
 }
 
 // listed is the line as a list of blobs has it. Its etag changes with the entry, whichever store it was of.
-func (l *backupLine) listed() blobs.Listed {
+func (l *entryLine) listed() blobs.Listed {
 	listed := blobs.Listed{Key: l.Key, ETag: l.ETag, Size: l.Size, LastModified: l.LastModified}
 	if !l.Revision.IsZero() {
 		listed.ETag = l.Revision.String()
@@ -131,40 +134,40 @@ func (l *backupLine) listed() blobs.Listed {
 	return listed
 }
 
-// item is the line as a [Source] reads it.
-func (l *backupLine) item() Item {
+// item is the line as a [sources.Source] reads it.
+func (l *entryLine) item() sources.Item {
 	listed := l.listed()
-	return Item{
+	return sources.Item{
 		Listed: listed, Blob: blobs.Blob{Value: l.value, ETag: listed.ETag, Metadata: l.Metadata, ContentType: l.ContentType},
 		Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated,
 	}
 }
 
 // state is the line as Supabase had it.
-func (l *backupLine) state() kv.State {
+func (l *entryLine) state() kv.State {
 	return kv.State{Key: l.Key, Revision: l.Revision, Value: string(l.value), Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated}
 }
 
-// backupManifest is the last line. A file without one is not whole.
-type backupManifest struct {
+// manifest is the last line. A file without one is not whole.
+type manifest struct {
 	Entries int       `json:"entries"`
 	Bytes   int64     `json:"bytes"`  // of all values
 	SHA256  string    `json:"sha256"` // of all lines before, each with its line feed
 	Ended   time.Time `json:"ended"`
 	// Unreadable are blobs that were there and are not in the backup.
-	Unreadable []Problem `json:"unreadable,omitempty"`
-	Gone       int       `json:"gone,omitempty"` // keys that were listed, and gone when they were read
+	Unreadable []entries.Problem `json:"unreadable,omitempty"`
+	Gone       int               `json:"gone,omitempty"` // keys that were listed, and gone when they were read
 }
 
 // manifestStart tells a manifest from an entry.
 const manifestStart = `{"manifest":`
 
 type manifestLine struct {
-	Manifest *backupManifest `json:"manifest"`
+	Manifest *manifest `json:"manifest"`
 }
 
-// backupWriter writes lines.
-type backupWriter struct {
+// writer writes lines.
+type writer struct {
 	buffer  *bufio.Writer
 	gzip    *gzip.Writer
 	sum     hash.Hash
@@ -172,8 +175,8 @@ type backupWriter struct {
 	bytes   int64
 }
 
-func newBackupWriter(out io.Writer) *backupWriter {
-	w := &backupWriter{buffer: bufio.NewWriterSize(out, 1<<16), sum: sha256.New()}
+func newWriter(out io.Writer) *writer {
+	w := &writer{buffer: bufio.NewWriterSize(out, 1<<16), sum: sha256.New()}
 	w.gzip = gzip.NewWriter(w.buffer)
 	return w
 }
@@ -187,40 +190,36 @@ func encodeLine(v any) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-func (w *backupWriter) write(line []byte) error {
+// errTooLarge is an entry that no reader of the backup would take.
+var errTooLarge = fmt.Errorf("its line in the backup would be longer than %d bytes", maxLine)
+
+// write makes a line of v.
+func (w *writer) write(v any) error {
+	line, err := encodeLine(v)
+	if err != nil {
+		return err
+	}
+	if len(line) > maxLine {
+		return errTooLarge
+	}
 	w.sum.Write(line)
-	_, err := w.gzip.Write(line)
+	_, err = w.gzip.Write(line)
 	return err
 }
 
-func (w *backupWriter) header(h backupHeader) error {
-	line, err := encodeLine(h)
-	if err != nil {
-		return err
-	}
-	return w.write(line)
-}
-
-// errTooLarge is an entry that no reader of the backup would take.
-var errTooLarge = fmt.Errorf("its line in the backup would be longer than %d bytes", maxBackupLine)
-
 // entry writes one. Its key, metadata and indexes are UTF-8.
-func (w *backupWriter) entry(l *backupLine) error {
-	line, err := encodeLine(l)
-	if err != nil {
+func (w *writer) entry(l *entryLine) error {
+	if err := w.write(l); err != nil {
 		return err
-	}
-	if len(line) > maxBackupLine {
-		return errTooLarge
 	}
 	w.entries++
 	w.bytes += l.Size
-	return w.write(line)
+	return nil
 }
 
 // finish writes the manifest and ends the file.
-func (w *backupWriter) finish(unreadable []Problem, gone int) (backupManifest, error) {
-	m := backupManifest{
+func (w *writer) finish(unreadable []entries.Problem, gone int) (manifest, error) {
+	m := manifest{
 		Entries: w.entries, Bytes: w.bytes, SHA256: hex.EncodeToString(w.sum.Sum(nil)), Ended: time.Now().UTC(), Unreadable: unreadable, Gone: gone,
 	}
 	line, err := encodeLine(manifestLine{&m})
@@ -231,7 +230,8 @@ func (w *backupWriter) finish(unreadable []Problem, gone int) (backupManifest, e
 	return m, errors.Join(err, w.gzip.Close(), w.buffer.Flush())
 }
 
-// eachLine hands out the lines of a gzip file, without their line feeds. A line is good until the next. Errors name the line.
+// eachLine hands out the lines of a gzip file, without their line feeds. A line is good until the next. Errors name
+// the line.
 func eachLine(ctx context.Context, file io.Reader, limit int, each func(number int, line []byte) error) error {
 	unzipped, err := gzip.NewReader(bufio.NewReaderSize(file, 1<<16))
 	if err != nil {
@@ -323,12 +323,12 @@ func lineKey(line []byte) (key string, err error) {
 }
 
 // parseEntry reads the line of an entry, and checks its value.
-func parseEntry(line []byte) (*backupLine, error) {
+func parseEntry(line []byte) (*entryLine, error) {
 	key, err := lineKey(line)
 	if err != nil {
 		return nil, err
 	}
-	var l backupLine
+	var l entryLine
 	if err := unmarshalLine(line, &l); err != nil {
 		return nil, err
 	}
@@ -341,23 +341,24 @@ func parseEntry(line []byte) (*backupLine, error) {
 	return &l, nil
 }
 
-// backupReader checks the lines of a backup, in their order.
-type backupReader struct {
-	header   *backupHeader
-	manifest *backupManifest
+// reader checks the lines of a backup, in their order.
+type reader struct {
+	header   *header
+	manifest *manifest
 	sum      hash.Hash
 	entries  int
 	last     string // the key before
 	bytes    int64
-	each     func(*backupLine) error // may be nil
+	each     func(*entryLine) error
 }
 
 // errNoManifest is a file that was not written to its end.
 var errNoManifest = errors.New("it has no manifest at its end: it is incomplete, as of a backup that was ended, and parts of it may be missing")
 
-// readBackup checks everything, and hands out every entry. What it has handed out is only known to be right once it returns nil.
-func readBackup(ctx context.Context, file io.Reader, limit int, each func(*backupLine) error) (*backupReader, error) {
-	r := &backupReader{sum: sha256.New(), each: each}
+// read checks everything, and hands out every entry. What it has handed out is only known to be right once it returns
+// nil.
+func read(ctx context.Context, file io.Reader, limit int, each func(*entryLine) error) (*reader, error) {
+	r := &reader{sum: sha256.New(), each: each}
 	if err := eachLine(ctx, file, limit, r.line); err != nil {
 		return nil, err
 	}
@@ -370,7 +371,7 @@ func readBackup(ctx context.Context, file io.Reader, limit int, each func(*backu
 	return r, nil
 }
 
-func (r *backupReader) line(number int, line []byte) error {
+func (r *reader) line(number int, line []byte) error {
 	if r.manifest != nil {
 		return errors.New("something follows the manifest")
 	}
@@ -391,15 +392,12 @@ func (r *backupReader) line(number int, line []byte) error {
 	}
 	r.entries, r.last = r.entries+1, entry.Key
 	r.bytes += entry.Size
-	if r.each == nil {
-		return nil
-	}
 	return r.each(entry)
 }
 
 // begin reads the header. One of another version may have other fields, and is told by its version.
-func (r *backupReader) begin(line []byte) error {
-	h := &backupHeader{}
+func (r *reader) begin(line []byte) error {
+	h := &header{}
 	if err := json.Unmarshal(line, h); err != nil {
 		return fmt.Errorf("it is no header of a backup: %w", err)
 	}
@@ -411,7 +409,7 @@ func (r *backupReader) begin(line []byte) error {
 }
 
 // end holds what was read against the manifest.
-func (r *backupReader) end(line []byte) error {
+func (r *reader) end(line []byte) error {
 	var m manifestLine
 	if err := unmarshalLine(line, &m); err != nil {
 		return err

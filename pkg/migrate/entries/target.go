@@ -1,0 +1,65 @@
+// Package entries makes the entries of blobs, and of the members of index entries the indexes that rules give them. A
+// [Target] takes them.
+package entries
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"netlify-supabase-kv/pkg/kv"
+	"netlify-supabase-kv/pkg/migrate/sources"
+)
+
+// Target is where entries go.
+type Target struct {
+	Name     string // its address, without a secret
+	Supabase *kv.Supabase
+}
+
+// NewTarget returns a target that waits for a database that restarts.
+func NewTarget(name string, supabase *kv.Supabase) Target {
+	return Target{Name: name, Supabase: supabase.WithBackgroundRetries(sources.Patience)}
+}
+
+// State reads an entry.
+func (t Target) State(ctx context.Context, key string) (kv.State, error) {
+	states, err := t.Supabase.States(ctx, []string{key})
+	if err != nil {
+		return kv.State{}, fmt.Errorf("read the entry: %w", err)
+	}
+	return states[0], nil
+}
+
+// Digests asks for the sums of entries, by key. Those that do not exist have none.
+func (t Target) Digests(ctx context.Context, keys []string) (map[string]*kv.Digest, error) {
+	digests, err := t.Supabase.DigestsOf(ctx, keys)
+	if err != nil {
+		return nil, fmt.Errorf("ask the database for its sums: %w", err)
+	}
+	found := make(map[string]*kv.Digest, len(digests))
+	for i := range digests {
+		found[digests[i].Key] = &digests[i]
+	}
+	return found, nil
+}
+
+// IsEntryFault tells whether an error may be that of one entry, rather than of the database.
+func IsEntryFault(ctx context.Context, err error) bool {
+	switch kv.CodeOf(err) {
+	case kv.CodeInvalidInput, kv.CodeUnstorableValue, kv.CodeTooLarge:
+		return true
+	case kv.CodeDeadlineExceeded: // the statement's, where it is not our own
+		return ctx.Err() == nil
+	}
+	return false
+}
+
+// ReasonOf says in words why the database refused an entry.
+func ReasonOf(err error) string {
+	var known *kv.Error
+	if errors.As(err, &known) {
+		return known.Message
+	}
+	return err.Error()
+}
