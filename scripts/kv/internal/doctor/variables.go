@@ -189,7 +189,7 @@ const rightURL = "set it to https://<project>.supabase.co (Supabase: Integration
 func checkSupabaseURL(_ context.Context, in *Input) []Finding {
 	value := in.text("SUPABASE_URL")
 	u, err := url.Parse(value)
-	project, understood := kv.ProjectAddress(value)
+	project, valid := kv.ProjectAddress(value)
 	switch wrong := malformed(value); {
 	case in.knowsNothing():
 		return unknown
@@ -207,7 +207,7 @@ func checkSupabaseURL(_ context.Context, in *Input) []Finding {
 		return fail("SUPABASE_URL holds a user name or a password", rightURL)
 	case u.Host == "supabase.com" || strings.HasSuffix(u.Host, ".supabase.com"):
 		return fail("SUPABASE_URL is an address of the dashboard, not of the project", rightURL)
-	case !understood:
+	case !valid:
 		return fail("SUPABASE_URL has more than a project's address: remove "+u.Path, rightURL)
 	case u.Scheme == "http" && strings.HasSuffix(u.Host, ".supabase.co"):
 		return fail("SUPABASE_URL begins with http://: the key would be sent unencrypted", rightURL)
