@@ -192,7 +192,7 @@ func TestDoctorUsesTheTokensOfASite(t *testing.T) {
 		}
 		return func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-KV-Release", kv.Release)
-			says(http.StatusUnauthorized, "application/json", `{"error":"wrong token","code":"unauthorized"}`)(w, r)
+			respond(http.StatusUnauthorized, "application/json", `{"error":"wrong token","code":"unauthorized"}`)(w, r)
 		}
 	}, nil)
 	p.args = []string{"--site", site}
@@ -229,7 +229,7 @@ func TestDoctorOfASiteOnNetlifyBlobs(t *testing.T) {
 	p := healthy(t)
 	p.site("site-functions,site-write", at("kv-query", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-KV-Release", kv.Release)
-		says(http.StatusServiceUnavailable, "application/json", `{"error":"kv-query needs Supabase, and Netlify Blobs answers here","code":"not_configured"}`)(w, r)
+		respond(http.StatusServiceUnavailable, "application/json", `{"error":"kv-query needs Supabase, and Netlify Blobs answers here","code":"not_configured"}`)(w, r)
 	}), header("X-KV-Version", ""))
 	p.env["USE_SUPABASE_KV"] = "false"
 	status, report := p.report()
@@ -492,8 +492,8 @@ func (p *testSite) project(ask func(r *http.Request) http.HandlerFunc, answer fu
 	p.env["SUPABASE_URL"] = through(p.t, p.env["SUPABASE_URL"], ask, answer)
 }
 
-// says answers with a status and a body.
-func says(status int, contentType, body string) http.HandlerFunc {
+// respond answers with a status and a body.
+func respond(status int, contentType, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
 		w.WriteHeader(status)
@@ -577,7 +577,7 @@ func projectFaults() map[string]fault {
 				if g.body == page {
 					contentType = "text/html"
 				}
-				return says(g.status, contentType, g.body)
+				return respond(g.status, contentType, g.body)
 			}, nil)
 		}, "project", "", g.says, g.mend, nil}
 	}
@@ -645,7 +645,7 @@ var blobsFaults = map[string]fault{
 	"WrongSiteOfBlobs":  {func(p *testSite) { p.blobsFirst(); p.env["NETLIFY_SITE_ID"] = "00000000-0000-0000-0000-000000000000" }, "blobs", "", "no such site", "Project ID", nil},
 	"RateUsedUp": {func(p *testSite) {
 		p.blobsFirst()
-		p.env["NETLIFY_BLOBS_API_URL"] = through(p.t, p.env["NETLIFY_BLOBS_API_URL"], func(*http.Request) http.HandlerFunc { return says(429, "application/json", "{}") }, nil)
+		p.env["NETLIFY_BLOBS_API_URL"] = through(p.t, p.env["NETLIFY_BLOBS_API_URL"], func(*http.Request) http.HandlerFunc { return respond(429, "application/json", "{}") }, nil)
 	}, "blobs-rate", "", "no requests are left", "a separate token", nil},
 	"RateNearlyUsedUp": {func(p *testSite) {
 		p.blobsFirst()
@@ -683,7 +683,7 @@ func header(name, value string) func(*http.Response) error {
 	}
 }
 
-var index = says(200, "text/html; charset=utf-8", "<!doctype html><title>An app</title>")
+var index = respond(200, "text/html; charset=utf-8", "<!doctype html><title>An app</title>")
 
 var siteFaults = map[string]fault{
 	"FunctionNotDeployed": {func(p *testSite) { p.site("site-functions", at("kv-query", index), nil) }, "site-functions", "", "/.netlify/functions/kv-query answers with a page", "functions-directory", nil},
@@ -700,7 +700,7 @@ var siteFaults = map[string]fault{
 	"FunctionNotConfigured": {func(p *testSite) {
 		p.site("site-functions", at("kv-get", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-KV-Release", kv.Release)
-			says(503, "application/json", `{"error":"SUPABASE_URL is not set","code":"not_configured"}`)(w, r)
+			respond(503, "application/json", `{"error":"SUPABASE_URL is not set","code":"not_configured"}`)(w, r)
 		}), nil)
 	}, "site-functions", "", "status 503: SUPABASE_URL is not set", "do what the message says", nil},
 	"SiteDown": {func(p *testSite) { p.args = []string{"--only", "site-functions", "--site", "http://127.0.0.1:1"} }, "site-functions", "", "the site does not answer", "check the address", nil},
@@ -710,12 +710,12 @@ var siteFaults = map[string]fault{
 	}, "site-tokens", "", "a write without a token is allowed", "set the tokens on the site too", nil},
 	"OtherTokens": {func(p *testSite) {
 		p.site("site-tokens", func(r *http.Request) http.HandlerFunc {
-			return says(401, "application/json", `{"error":"wrong token, `+r.Header.Get("Authorization")+`","code":"unauthorized"}`) // the message quotes the token
+			return respond(401, "application/json", `{"error":"wrong token, `+r.Header.Get("Authorization")+`","code":"unauthorized"}`) // the message quotes the token
 		}, nil)
 		p.env["KV_API_TOKEN"] = "0123456789abcdef"
 	}, "site-tokens", "", "a read with token 1 of KV_API_TOKEN is refused: wrong token", "the same tokens on the site", nil},
 	"WritesAreLost": {func(p *testSite) {
-		p.site("site-write", at("kv-upsert", says(200, "application/json", `{"ok":true}`)), nil)
+		p.site("site-write", at("kv-upsert", respond(200, "application/json", `{"ok":true}`)), nil)
 	}, "site-write", "", "the written entry is not read back", "the same variables", nil},
 	"CDNCachesResponses": {func(p *testSite) { p.site("site-staleness", keeping(p.t, os.Getenv("KV_BASE_URL")), nil) }, "site-staleness", "", "(X-KV-After) does not see the write", "CDN", nil},
 	"ETagIsLost":         {func(p *testSite) { p.site("site-headers", nil, header("ETag", "")) }, "site-headers", "", "the header ETag of a read does not arrive", "_headers", nil},
@@ -741,13 +741,13 @@ func keeping(t *testing.T, site string) func(r *http.Request) http.HandlerFunc {
 		if _, known := all[r.URL.String()]; !known {
 			response, err := http.Get(site + r.URL.String())
 			if err != nil {
-				return says(502, "text/plain", err.Error())
+				return respond(502, "text/plain", err.Error())
 			}
 			defer response.Body.Close()
 			var body bytes.Buffer
 			_, _ = body.ReadFrom(response.Body)
 			all[r.URL.String()] = body.Bytes()
 		}
-		return says(200, "application/json", string(all[r.URL.String()]))
+		return respond(200, "application/json", string(all[r.URL.String()]))
 	}
 }

@@ -222,16 +222,16 @@ var secrets = func() map[string]string {
 }()
 
 // leakedSecrets returns the names of the secrets that a response contains.
-func (a *response) leakedSecrets() (told []string) {
+func (a *response) leakedSecrets() (names []string) {
 	var text bytes.Buffer
 	_ = a.header.Write(&text) // a buffer never fails
 	text.Write(a.body)
 	for name, secret := range secrets {
 		if bytes.Contains(text.Bytes(), []byte(secret)) {
-			told = append(told, name)
+			names = append(names, name)
 		}
 	}
-	return told
+	return names
 }
 
 func (a *response) errorProblems() (problems []string) {
@@ -249,7 +249,7 @@ func (a *response) errorProblems() (problems []string) {
 		problems = append(problems, err.Error())
 	}
 	if leak := leaks.FindString(e.Error); leak != "" {
-		problems = append(problems, fmt.Sprintf("an error must not tell about the inside: %q", leak))
+		problems = append(problems, fmt.Sprintf("an error must not reveal internals: %q", leak))
 	}
 	if name := variables.FindString(e.Error); name != "" && a.status != http.StatusServiceUnavailable {
 		problems = append(problems, fmt.Sprintf("an error must not name a variable: %q", name))

@@ -64,7 +64,7 @@ func TestFailureInTheMiddleLeavesNothing(t *testing.T) {
 				for _, table := range tables {
 					var left int
 					require.NoError(t, db.QueryRow(t.Context(), fmt.Sprintf(`select count(*) from %s as r where r::text like $1`, table), "%"+prefix+"%").Scan(&left))
-					require.Zero(t, left, "rows of %s that tell of the upsert", table)
+					require.Zero(t, left, "rows of the upsert in %s", table)
 				}
 			})
 			t.Run("Update", func(t *testing.T) {

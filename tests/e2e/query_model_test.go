@@ -252,8 +252,8 @@ func stringsIn(value any, each func(string)) {
 	}
 }
 
-// says reports whether a string of the entry contains the phrase; if goesOn, the last word may be a prefix.
-func (e modelEntry) says(phrase string, goesOn bool) (found bool) {
+// contains reports whether a string of the entry contains the phrase; if goesOn, the last word may be a prefix.
+func (e modelEntry) contains(phrase string, goesOn bool) (found bool) {
 	want := words(phrase)
 	stringsIn(e.document, func(text string) {
 		have := words(text)
@@ -302,7 +302,7 @@ func (e modelEntry) found(terms []searchTerm) bool {
 		if term.alt {
 			any, all = any || all, true
 		}
-		all = all && e.says(term.text, term.goesOn && !strings.Contains(term.text, " ")) != term.not
+		all = all && e.contains(term.text, term.goesOn && !strings.Contains(term.text, " ")) != term.not
 	}
 	return any || all
 }

@@ -387,12 +387,12 @@ func TestConflictsAreFindings(t *testing.T) {
 			}
 			before := snapshot(t, dir)
 			p := plan(t, dir, Options{})
-			var said, do bytes.Buffer
+			var found, do bytes.Buffer
 			for _, f := range p.Found {
-				said.WriteString(f.Where + " " + f.What + "\n")
+				found.WriteString(f.Where + " " + f.What + "\n")
 				do.WriteString(f.Do + "\n")
 			}
-			require.Contains(t, said.String(), row.want)
+			require.Contains(t, found.String(), row.want)
 			require.Contains(t, do.String(), row.do)
 			require.Error(t, p.Apply(t.Context()))
 			requireSame(t, before, snapshot(t, dir), "nothing is written")

@@ -243,30 +243,30 @@ func rootCause(err error) string {
 // responseFailure describes a response that a healthy project does not give, and what to do. The statuses from 520 are
 // Cloudflare's and Supabase's own ("HTTP status codes" in Supabase's troubleshooting guide).
 func responseFailure(r *response) (text, mend string) {
-	said := fmt.Sprintf(" (status %d %s)", r.status, r.code())
+	status := fmt.Sprintf(" (status %d %s)", r.status, r.code())
 	switch code := r.code(); {
 	case strings.HasPrefix(code, "PGRST30"), r.status == http.StatusUnauthorized:
-		return "the project refuses the key" + said, rightKey
+		return "the project refuses the key" + status, rightKey
 	case r.status == http.StatusPaymentRequired:
-		return "the project is restricted: its organization is over a quota or has not paid" + said, "see Supabase: Organization, Usage and Billing"
+		return "the project is restricted: its organization is over a quota or has not paid" + status, "see Supabase: Organization, Usage and Billing"
 	case r.status == http.StatusForbidden && r.isPage():
-		return "the request was blocked before it reached the project" + said, "try another network; if the functions are blocked too, contact Supabase's support"
+		return "the request was blocked before it reached the project" + status, "try another network; if the functions are blocked too, contact Supabase's support"
 	case r.status == 540:
-		return "the project is paused" + said, "Supabase: the project's home page, Resume project"
+		return "the project is paused" + status, "Supabase: the project's home page, Resume project"
 	case r.status >= 520 && r.status <= 530, r.status == 544, r.status == http.StatusBadGateway, r.status == http.StatusGatewayTimeout:
-		return "the project does not answer its gateway" + said, "see the project's home page and status.supabase.com; the project may be starting, overloaded or paused"
+		return "the project does not answer its gateway" + status, "see the project's home page and status.supabase.com; the project may be starting, overloaded or paused"
 	case strings.HasPrefix(code, "PGRST00"), strings.HasPrefix(code, "08"), r.status == http.StatusServiceUnavailable:
-		return "PostgREST cannot reach its database" + said, "see the project's home page: the database may be starting, or have no free connection"
+		return "PostgREST cannot reach its database" + status, "see the project's home page: the database may be starting, or have no free connection"
 	case code == "53100":
-		return "the database's disk is full" + said, "Supabase: Settings, Compute and Disk"
+		return "the database's disk is full" + status, "Supabase: Settings, Compute and Disk"
 	case code == "57014":
-		return "the database took too long to answer" + said, "see its load (Supabase: Reports, Database)"
+		return "the database took too long to answer" + status, "see its load (Supabase: Reports, Database)"
 	case r.status == http.StatusNotFound:
-		return "there is no Supabase API at that address" + said, rightURL
+		return "there is no Supabase API at that address" + status, rightURL
 	case code == "":
-		return "the server at that address is not a Supabase project" + said, rightURL
+		return "the server at that address is not a Supabase project" + status, rightURL
 	}
-	return "the database failed to answer" + said, "see its log (Supabase: Logs, Postgres)"
+	return "the database failed to answer" + status, "see its log (Supabase: Logs, Postgres)"
 }
 
 func checkExposed(_ context.Context, in *Input) []Finding {
