@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fillDocuments writes n entries of ten tenants, tenant0/doc/0000010 …, with a title, a score, and indexes that have nothing to
-// do with the order of the keys. Each owner has some 100 entries, whatever n is; the tag has 1,000.
+// fillDocuments writes n entries of ten tenants, tenant0/doc/0000010 …, with a title, a score, and indexes unrelated
+// to the order of the keys. For any n, each owner has some 100 entries and the tag has 1,000.
 func fillDocuments(t testing.TB, d *database, n int) {
 	t.Helper()
 	owner := d.owner(t)
@@ -68,12 +68,13 @@ func TestQueryPlansReadLittle(t *testing.T) {
 	d := newDatabase(t)
 	fillDocuments(t, d, n)
 	deep := fmt.Sprintf("tenant7/doc/%07d", n/2+7)
-	// What may be looked at to choose: 500 entries as a sample, 1,000 or 10,000 postings of an index, 50,000 matches of a word.
+	// The planner of queries may read 500 entries as a sample, 1,000 or 10,000 postings of an index, and 50,000
+	// matches of a word.
 	const sample, rare, few, many = 500, 1000, 10_000, 50_000
 
 	for _, c := range []struct {
 		name, fields string
-		store        float64 // rows of kv_store that may be read; those of a page are read for the answer
+		store        float64 // rows of kv_store that may be read; the response needs those of its page
 		posting      float64
 	}{
 		{"FirstPage", ``, 205, 0},
@@ -125,8 +126,8 @@ func TestQueryPlansReadLittle(t *testing.T) {
 	}
 }
 
-// TestCostsDoNotGrow compares 10,000 entries with KV_SCHEMA_ENTRIES, call by call in turns. It needs a quiet machine, so
-// only `make scale` runs it.
+// TestCostsDoNotGrow compares 10,000 entries with KV_SCHEMA_ENTRIES, and alternates the calls. It needs a quiet
+// machine, so only `make scale` runs it.
 func TestCostsDoNotGrow(t *testing.T) {
 	if os.Getenv("KV_SCHEMA_GROWTH") == "" {
 		t.Skip("KV_SCHEMA_GROWTH is not set: make scale does")

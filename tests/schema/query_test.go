@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// queryAnswer is what the tests read of kv_query's answers.
-type queryAnswer struct {
+// queryResult is the part of kv_query's result that the tests read.
+type queryResult struct {
 	Results []struct{ Key string }
 	Notices []struct {
 		Code    string
@@ -25,7 +25,7 @@ type queryAnswer struct {
 	Groups     []json.RawMessage
 }
 
-func (a queryAnswer) keys() []string {
+func (a queryResult) keys() []string {
 	keys := []string{}
 	for _, r := range a.Results {
 		keys = append(keys, r.Key)
@@ -33,8 +33,8 @@ func (a queryAnswer) keys() []string {
 	return keys
 }
 
-// notices are the codes and counts.
-func (a queryAnswer) notices() []string {
+// notices returns the codes and counts.
+func (a queryResult) notices() []string {
 	notices := []string{}
 	for _, n := range a.Notices {
 		notices = append(notices, fmt.Sprintf("%s %d", n.Code, n.Count))
@@ -42,14 +42,14 @@ func (a queryAnswer) notices() []string {
 	return notices
 }
 
-func kvQuery(t testing.TB, q querier, fields string) (a queryAnswer) {
+func kvQuery(t testing.TB, q querier, fields string) (a queryResult) {
 	t.Helper()
 	text := one[string](t, q, askQuery, aQuery(t, fields))
 	require.NoError(t, json.Unmarshal([]byte(text), &a), text)
 	return a
 }
 
-// oddText writes a random JSON text twice: with what jsonb cannot hold, and with what stands in for it.
+// oddText writes a random JSON text twice: with parts that jsonb cannot hold, and with their replacements.
 type oddText struct {
 	*mrand.Rand
 	odd, plain strings.Builder
@@ -70,7 +70,7 @@ func (o *oddText) text() {
 		switch o.IntN(12) {
 		case 0:
 			o.both(`\u0000`, `\ufffd`)
-		case 1: // half of a pair, which nothing that follows completes
+		case 1: // a lone surrogate
 			o.both([]string{`\uD800`, `\udbff`, `\udc00\ud83d`, `\uDFFF`}[o.IntN(4)]+"x", "x")
 			half := strings.TrimSuffix(o.odd.String(), "x")
 			text := `\ufffd`
@@ -138,7 +138,7 @@ func (o *oddText) value(depth int) {
 	o.space()
 }
 
-// TestWhatJsonbCannotHoldHidesNothingElse compares random values with what stands in for them, piece by piece.
+// TestWhatJsonbCannotHoldHidesNothingElse compares random values with their replacements, part by part.
 func TestWhatJsonbCannotHoldHidesNothingElse(t *testing.T) {
 	t.Parallel()
 	r := random(t)
@@ -150,7 +150,7 @@ func TestWhatJsonbCannotHoldHidesNothingElse(t *testing.T) {
 		require.True(t, json.Valid([]byte(odd)) && json.Valid([]byte(plain)), "%s\n%s", odd, plain)
 		require.True(t, one[bool](t, conn, "select kv.to_readable_document($1::json) = $2::jsonb", odd, plain), "value %d: %.2000s", i, odd)
 
-		// Every part, by the path that leads to it, is the exact text of that part.
+		// The path of every part returns the exact text of that part.
 		var walk func(raw json.RawMessage, path []string)
 		walk = func(raw json.RawMessage, path []string) {
 			got := one[*string](t, conn, "select kv.exact_part($1::json, $2)", odd, path)
@@ -168,7 +168,7 @@ func TestWhatJsonbCannotHoldHidesNothingElse(t *testing.T) {
 			}
 			require.NoError(t, json.Unmarshal(raw, &fields))
 			for name, value := range fields {
-				if !strings.ContainsAny(name, "\x00\ufffd\\") { // others have no path, or one that several names share
+				if !strings.ContainsAny(name, "\x00\ufffd\\") { // other names have no path, or share one
 					walk(value, append(slices.Clone(path), name))
 				}
 			}
@@ -203,7 +203,7 @@ func TestQueriesSeeWhatJsonbCanHoldOfAValue(t *testing.T) {
 		`{"value.name":"Bob","value.bio":"a\u0000b","value":`+values["nul"]+`},{"value.name":"Bob","value.bio":1e400000,"value":`+values["number"]+`}`)
 	require.Contains(t, one[string](t, conn, askQuery, aQuery(t, `"prefix":"key","select":["value.`+"\ufffd"+`"]`)), `[{"value.`+"\ufffd"+`":"x"}]`)
 
-	// A path that leads to what was replaced: it is said, and how often.
+	// A path to a replaced part gives a notice with the number of entries.
 	for fields, want := range map[string]struct {
 		keys    []string
 		notices []string
@@ -252,7 +252,7 @@ func TestAnswersSayWhatWasNotSearched(t *testing.T) {
 	require.Equal(t, []string{"long/short", "other"}, a.keys())
 	require.Contains(t, a.Notices[0].Message, "not searched: 3.")
 
-	// Counted up to a bound, and that is said. (Small ones without words stand for large ones.)
+	// The count has a bound, which the notice reports. Small values without words stand for large ones.
 	d.tampered = true
 	exec(t, d.superuser(t), `set session_replication_role = replica;
 		insert into public.kv_store (key, value, bytes, revision) select 'many/' || i, '1', 1, 1 from generate_series(1, 1500) as i`)
@@ -261,7 +261,8 @@ func TestAnswersSayWhatWasNotSearched(t *testing.T) {
 	require.Contains(t, a.Notices[0].Message, "not searched: 1001 or more.")
 }
 
-// TestConditionsOnTheEntrysOwnFields compares them with their meaning, entry by entry: keys by their bytes, times as answers show them.
+// TestConditionsOnTheEntrysOwnFields compares conditions with their meaning for each entry: keys by their bytes, times
+// as responses show them.
 func TestConditionsOnTheEntrysOwnFields(t *testing.T) {
 	t.Parallel()
 	r := random(t)
@@ -369,7 +370,8 @@ func TestEverySplitOfASpelledPair(t *testing.T) {
 	}
 }
 
-// TestManyColonsAreReadOnce: a hundred filters with as many colons as Go lets through look up a thousand pairs, and read no table.
+// TestManyColonsAreReadOnce: a hundred filters with as many colons as Go allows look up a thousand pairs, and read no
+// table.
 func TestManyColonsAreReadOnce(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -384,7 +386,7 @@ func TestManyColonsAreReadOnce(t *testing.T) {
 		func() { kvList(t, conn, false, `"indexes":{"all":[`+all+`]}`) },
 		func() { kvQuery(t, conn, `"indexes":{"any":[`+all+`]}`) },
 	} {
-		call() // planned
+		call() // the first call plans its statements
 		start := time.Now()
 		call()
 		t.Logf("%s", time.Since(start))
