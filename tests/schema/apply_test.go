@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// emptyDatabase is what a project has before the first migration.
+// emptyDatabase makes a database without migrations, as a new project has.
 func emptyDatabase(t *testing.T) *database {
 	t.Helper()
 	server, err := pgx.ConnectConfig(t.Context(), run.server)
@@ -30,10 +30,10 @@ func emptyDatabase(t *testing.T) *database {
 }
 
 const (
-	// objects counts what there is.
+	// objects counts tables, indexes and functions.
 	objects = `select (select count(*) from pg_proc where pronamespace in (to_regnamespace('public'), to_regnamespace('kv')))
 		+ (select count(*) from pg_class where relnamespace in (to_regnamespace('public'), to_regnamespace('kv')))`
-	// theirs is a table that a site may have: the first public shape of such a store.
+	// theirs is a table that a site may have: the first public version of such a store.
 	theirs = `
 		create table public.kv_store (
 			id uuid primary key default gen_random_uuid(), key text not null unique, value jsonb, indexes text[] default '{}',
@@ -71,16 +71,16 @@ func TestWhatIsForeignIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 				return
 			}
 			exec(t, d.owner(t), way[1])
-			require.NoError(t, migrate(t.Context(), d.name), "the way that it names")
+			require.NoError(t, migrate(t.Context(), d.name), "what the hint says")
 			upsert(t, d.connect(t), "a", "{}", nil)
 			err = migrate(t.Context(), d.name)
 			refusal, _ = errors.AsType[*pgconn.PgError](err)
-			require.Contains(t, refusal.Message, "were applied before", "ours is not called foreign")
+			require.Contains(t, refusal.Message, "were applied before", "our own table is not called foreign")
 		})
 	}
 }
 
-// psqlCommand is the line of README.md that applies the migrations without the Supabase CLI.
+// psqlCommand returns the line of README.md that applies the migrations without the Supabase CLI.
 func psqlCommand(t *testing.T) string {
 	t.Helper()
 	page, err := os.ReadFile("../../README.md")
@@ -115,7 +115,7 @@ func TestPsqlAppliesAllOrNothing(t *testing.T) {
 	}
 	for says, made := range map[string]string{
 		"not of this project": theirs,
-		"already exists":      "create function public.kv_upsert(text, text, text[], uuid, boolean) returns int language sql as 'select 1'", // of a file in the middle
+		"already exists":      "create function public.kv_upsert(text, text, text[], uuid, boolean) returns int language sql as 'select 1'", // which a file in the middle creates
 	} {
 		d := emptyDatabase(t)
 		exec(t, d.owner(t), made)
@@ -127,7 +127,7 @@ func TestPsqlAppliesAllOrNothing(t *testing.T) {
 	}
 }
 
-// address is the database's, for the schema's owner.
+// address returns the address of the database for the schema's owner.
 func (d *database) address(t *testing.T) string {
 	t.Helper()
 	u, err := url.Parse(os.Getenv("DATABASE_URL"))

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What the calls cost in Postgres alone, on KV_SCHEMA_ENTRIES entries:
+// BenchmarkCalls measures calls in Postgres alone, on KV_SCHEMA_ENTRIES entries:
 //
 //	go test -run '^$' -bench . ./tests/schema
 func BenchmarkCalls(b *testing.B) {

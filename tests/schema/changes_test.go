@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// feed is an answer of kv_changes.
+// feed is a response of kv_changes.
 type feed struct {
 	Cursor string
 	All    bool
@@ -30,7 +30,7 @@ func changes(t testing.TB, q querier, cursor any) (f feed) {
 	return f
 }
 
-// requireChanges holds what changed since the cursor against what must have, and answers the next cursor.
+// requireChanges requires that these keys changed since the cursor, and returns the next cursor.
 func requireChanges(t *testing.T, q querier, cursor string, want ...string) string {
 	t.Helper()
 	f := changes(t, q, cursor)
@@ -103,7 +103,7 @@ func TestEveryKindOfChangeIsNamed(t *testing.T) {
 	exec(t, conn, "delete from public.kv_store where key in ('h1', 'h3')")
 	c = requireChanges(t, conn, c, "h1", "h3")
 
-	// What was undone did not change.
+	// A rollback undoes a change.
 	tx, err := conn.Begin(context.Background())
 	require.NoError(t, err)
 	upsert(t, tx, "kept", `{}`, nil)
@@ -186,7 +186,7 @@ func TestTransactionsThatCommitOutOfOrder(t *testing.T) {
 	require.NoError(t, first.Commit(ctx))
 	c = requireChanges(t, reader, c, "a1", "a2")
 
-	// One that is undone in the end.
+	// A rollback at the end.
 	first, err = a.Begin(ctx)
 	require.NoError(t, err)
 	upsert(t, first, "never", `{}`, nil)
@@ -226,7 +226,7 @@ func cursorParts(t *testing.T, cursor string) (epoch string, ms int64, snapshot 
 	return parts[0], ms, parts[2]
 }
 
-// A cursor's time is never later than its snapshot: pruning goes by it.
+// Pruning goes by a cursor's time, so it must not be later than its snapshot.
 func TestACursorIsAsOldAsItsSnapshot(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -252,7 +252,7 @@ func TestCursorsThatTellNothingMeanEverything(t *testing.T) {
 	xmax, err := strconv.ParseInt(strings.Split(snapshot, ":")[1], 10, 64)
 	require.NoError(t, err)
 
-	for name, cursor := range map[string]string{ // ids of transactions are those of the whole cluster, other tests' too
+	for name, cursor := range map[string]string{ // other tests in the cluster use transaction ids, too
 		"Empty":               "",
 		"Garbage":             "garbage",
 		"Slashes":             "//",
@@ -278,7 +278,7 @@ func TestCursorsThatTellNothingMeanEverything(t *testing.T) {
 			f := changes(t, conn, cursor)
 			require.True(t, f.All, cursor)
 			require.Empty(t, f.Keys)
-			require.False(t, changes(t, conn, f.Cursor).All, "and the cursor that came with it is good")
+			require.False(t, changes(t, conn, f.Cursor).All, "the new cursor is good")
 		})
 	}
 	require.False(t, changes(t, conn, join(epoch, ms-3_500_000, snapshot)).All)
@@ -305,7 +305,7 @@ func TestMoreChangesThanAskedForMeanEverything(t *testing.T) {
 	require.False(t, changes(t, conn, changes(t, conn, c).Cursor).All)
 }
 
-// The feed names every key that differs between what two snapshots see, whatever writers do in between.
+// The feed names every key that differs between two snapshots, whatever writers do.
 func TestNoChangeIsMissed(t *testing.T) {
 	ctx := context.Background()
 	source := random(t)
@@ -316,7 +316,7 @@ func TestNoChangeIsMissed(t *testing.T) {
 		seeds[i] = source.Uint64()
 	}
 	var committed, compared, named, everything atomic.Int64
-	// As long as it takes on a slow machine to have something to compare.
+	// A slow machine takes longer to have something to compare.
 	end, longest := time.Now().Add(duration), time.Now().Add(time.Minute)
 	over := func() bool {
 		return time.Now().After(end) && (committed.Load() > 50 && compared.Load() > 40 || time.Now().After(longest))
@@ -331,7 +331,7 @@ func TestNoChangeIsMissed(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			// Keys of its own, and indexes that all add to but that sort after every key: no deadlocks by design.
+			// Each writer has its own keys, and all indexes sort after every key: no deadlocks by design.
 			for i := range 1 + r.IntN(3) {
 				key := fmt.Sprintf("w%d.%d", worker, r.IntN(4))
 				savepoint := r.IntN(4) == 0
@@ -379,7 +379,7 @@ func TestNoChangeIsMissed(t *testing.T) {
 	require.Less(t, everything.Load()*10, compared.Load(), "everything was said to have changed far too often")
 }
 
-// readFeed compares what is there with what was there at its last look, and with what the feed said changed.
+// readFeed compares each snapshot with the one before, and the difference with what the feed names.
 func readFeed(ctx context.Context, conn *pgx.Conn, over func() bool, compared, named, everything *atomic.Int64) error {
 	var cursor *string
 	seen := map[string]string{}
@@ -431,7 +431,7 @@ func readFeed(ctx context.Context, conn *pgx.Conn, over func() bool, compared, n
 	return nil
 }
 
-// passTime makes everything in the log, and the cursors given, older.
+// passTime makes the marks of the log and the given cursors older.
 func passTime(t *testing.T, q querier, by time.Duration, cursors ...*string) {
 	t.Helper()
 	exec(t, q, "update kv.log_mark set at = at - $1::text::interval where true", fmt.Sprintf("%d milliseconds", by.Milliseconds()))
@@ -446,8 +446,8 @@ func prune(t *testing.T, q querier) int {
 	return one[int](t, q, "select public.kv_prune_log()")
 }
 
-// waitForOlderTransactions waits until every transaction of the cluster that began before the last change has ended: until
-// then a mark cannot say that the change is over.
+// waitForOlderTransactions waits until every transaction of the cluster that began before the last change has ended.
+// Only then can a mark say that the change is over.
 func waitForOlderTransactions(t *testing.T, q querier) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -477,7 +477,7 @@ func TestPruningRemovesWhatIsOver(t *testing.T) {
 	require.LessOrEqual(t, one[int](t, conn, "select count(*) from kv.log_mark"), 3)
 }
 
-// It wrote long ago and commits late: the time that counts is that of the commit.
+// The time of the commit counts, not that of the write.
 func TestPruningKeepsWhatALateCommitWrote(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -503,7 +503,7 @@ func TestPruningKeepsWhatALateCommitWrote(t *testing.T) {
 	requireChanges(t, conn, c, "late")
 }
 
-// A dump brings the marks of another cluster along, whose transaction ids say nothing here.
+// A dump may bring marks of another cluster, whose transaction ids mean nothing here.
 func TestMarksOfAnotherClusterDoNotCount(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
@@ -522,9 +522,9 @@ func TestMarksOfAnotherClusterDoNotCount(t *testing.T) {
 	requireChanges(t, conn, c, "a", "b0", "b1", "b2", "b3", "b4")
 }
 
-// Random writers that commit late, cursors, passing time and pruning: a cursor of the last hour misses nothing.
+// A cursor of the last hour misses nothing, with random writers that commit late, passing time and pruning.
 func TestPruningNeverRemovesWhatAValidCursorHasNotSeen(t *testing.T) {
-	// Not parallel: a transaction that another test has open, in whatever database, keeps the log from being pruned.
+	// Not parallel: an open transaction of another test, in any database, would keep the log from being pruned.
 	ctx := context.Background()
 	r := random(t)
 	d := newDatabase(t)
@@ -602,7 +602,7 @@ func TestPruningNeverRemovesWhatAValidCursorHasNotSeen(t *testing.T) {
 			readers = slices.DeleteFunc(readers, func(known *reader) bool { return known.age > 70*time.Minute || r.IntN(8) == 0 })
 		}
 	}
-	t.Logf("%d answers to cursors of the last hour, %d changes pruned", valid, pruned)
+	t.Logf("%d reads with cursors of the last hour, %d changes pruned", valid, pruned)
 	require.Greater(t, valid, 50)
 	require.Positive(t, pruned)
 }

@@ -6,16 +6,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// inconsistencies finds what must never be, each computed anew from the entries and not by the functions that keep it.
+// inconsistencies finds violated invariants. It computes each from the entries, without the functions that maintain
+// it.
 const inconsistencies = `
 with pairs as (
 	select s.key, i as ordinal, s.index_pairs[i][1] collate "C" as index_key, s.index_pairs[i][2] collate "C" as member
 	from public.kv_store as s, generate_subscripts(s.index_pairs, 1) as i
 ), postings as (
 	select index_key, member, key from pairs union select index_key, '', key from pairs
-), spelled as (
-	select key, array_agg(spelling order by first) as indexes
-	from (select key, index_key || ':' || regexp_replace(member, '^' || chr(1), '') as spelling, min(ordinal) as first from pairs group by 1, 2) as s
+), formatted as (
+	select key, array_agg(text order by ordinal) as indexes
+	from (select key, index_key || ':' || regexp_replace(member, '^' || chr(1), '') as text, min(ordinal) as ordinal from pairs group by 1, 2) as s
 	group by key
 )
 select 'posting missing: ' || concat_ws(' | ', index_key, member, key)
@@ -24,8 +25,8 @@ union all
 select 'posting too many: ' || concat_ws(' | ', index_key, member, key)
 from (select index_key, member, key from kv.posting except table postings) as x
 union all
-select 'indexes not spelled from index_pairs: ' || s.key
-from public.kv_store as s left join spelled as p using (key)
+select 'indexes do not follow from index_pairs: ' || s.key
+from public.kv_store as s left join formatted as p using (key)
 where s.indexes is distinct from coalesce(p.indexes, '{}')
 union all
 select 'index_pairs are not pairs: ' || key
@@ -58,7 +59,7 @@ select 'search does not follow from value: ' || key
 from public.kv_store where not is_index and search is distinct from kv.search_vector(document, bytes)
 limit 20`
 
-// requireConsistent holds everything that follows from the entries against them. Every test's database ends with it.
+// requireConsistent checks everything that follows from the entries. Every test's database ends with it.
 func requireConsistent(t testing.TB, q querier) {
 	t.Helper()
 	require.Empty(t, all[string](t, q, inconsistencies))

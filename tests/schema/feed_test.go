@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a restore does to the tables must not leave a cursor that says "nothing changed".
+// After a restore, no earlier cursor may say that nothing changed.
 func TestCursorsDoNotOutliveARestore(t *testing.T) {
 	t.Parallel()
 	for name, restore := range map[string]string{
@@ -48,14 +48,14 @@ func TestCursorsDoNotOutliveARestore(t *testing.T) {
 			upsert(t, conn, "a", `{}`, pairs{{"i", "m"}})
 			before := changes(t, conn, nil).Cursor
 			requireChanges(t, conn, before)
-			for _, statement := range strings.Split(restore, ";") { // one transaction each, as pg_restore runs them
+			for _, statement := range strings.Split(restore, ";") { // a transaction each, as pg_restore has it
 				exec(t, owner, statement)
 			}
 			require.True(t, changes(t, conn, before).All, "a cursor from before")
 			exec(t, owner, "select public.kv_enable_logging()")
 			require.True(t, changes(t, conn, before).All, "a cursor from before, once the triggers are as they were")
 
-			// And from then on nothing slips by: the triggers are as they were made, or the feed says that it knows nothing.
+			// From then on, nothing is missed.
 			exec(t, owner, "select public.kv_enable_logging()")
 			c := changes(t, conn, nil).Cursor
 			exec(t, owner, "set session_replication_role = replica")
@@ -65,14 +65,14 @@ func TestCursorsDoNotOutliveARestore(t *testing.T) {
 	}
 }
 
-// A database that is a copy of another has cursors of its own: what happened in one says nothing about the other.
+// A copy of a database has other cursors: a change in one says nothing about the other.
 func TestCursorsAreOfOneDatabase(t *testing.T) {
 	t.Parallel()
 	d, copied := newDatabase(t), newDatabase(t) // both are copies of one
 	require.NotEqual(t, one[string](t, d.connect(t), "select kv.epoch()"), one[string](t, copied.connect(t), "select kv.epoch()"))
 }
 
-// Triggers that others add are theirs.
+// Foreign triggers do not matter, and stay as they are.
 func TestTriggersOfOthersDoNotMatterToTheFeed(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -85,7 +85,7 @@ func TestTriggersOfOthersDoNotMatterToTheFeed(t *testing.T) {
 	require.Equal(t, "O", one[string](t, owner, "select tgenabled::text from pg_trigger where tgname = 'my_audit_log'"))
 }
 
-// While changes may go unlogged, no cursor is good for anything.
+// While changes may go unlogged, no cursor is valid.
 func TestTheFeedKnowsNothingWhileItsTriggersAreOff(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -104,7 +104,7 @@ func TestTheFeedKnowsNothingWhileItsTriggersAreOff(t *testing.T) {
 	}
 }
 
-// A read that takes the feed along tells of the same moment as the feed.
+// A read with p_since and its changes come from one snapshot.
 func TestAReadAndItsFeedAreOfOneSnapshot(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -114,9 +114,9 @@ func TestAReadAndItsFeedAreOfOneSnapshot(t *testing.T) {
 	for _, call := range []string{
 		"select public.kv_get('a', $1)", "select public.kv_list('" + aList(t, "") + "', true, 'q', $1)", "select public.kv_query('" + aQuery(t, "") + "', 'q', $1)",
 	} {
-		answer := one[string](t, conn, call, cursor)
-		feed, body, found := strings.Cut(answer, "\n")
-		require.True(t, found, answer)
+		response := one[string](t, conn, call, cursor)
+		feed, body, found := strings.Cut(response, "\n")
+		require.True(t, found, response)
 		require.Contains(t, feed, `"all" : false, "keys" : []`)
 		require.NotEmpty(t, body)
 		require.NotContains(t, body, "\n")
@@ -126,7 +126,7 @@ func TestAReadAndItsFeedAreOfOneSnapshot(t *testing.T) {
 	require.Regexp(t, `^\{"cursor" : ".+", "all" : true, "keys" : \[\]\}\n$`, one[string](t, conn, "select public.kv_get('none', '')"))
 	for _, volatility := range all[string](t, d.owner(t), `
 		select provolatile::text from pg_proc where pronamespace = 'public'::regnamespace and ('p_since' = any (proargnames) or proname ~ '^kv_warm_')`) {
-		require.Equal(t, "s", volatility, "only a STABLE function sees one snapshot")
+		require.Equal(t, "s", volatility, "only a STABLE function sees a single snapshot")
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHealthIsToldToServiceRole: kv doctor asks it with the functions' key. What it makes of the answer is tested beside it.
+// kv doctor asks with the key of the functions. Its own tests are beside it.
 func TestHealthIsToldToServiceRole(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)

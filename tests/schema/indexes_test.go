@@ -12,16 +12,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// indexesOf answers an entry's indexes and index_pairs as Postgres writes them.
+// indexesOf returns an entry's indexes and index_pairs as Postgres writes them.
 func indexesOf(t *testing.T, q querier, key string) string {
 	t.Helper()
 	return one[string](t, q, "select indexes::text || ' ' || index_pairs::text from public.kv_store where key = $1", key)
 }
 
-// keysBy answers the keys that have an index, as kv_list does.
-func keysBy(t *testing.T, q querier, spelled string) string {
+// keysBy returns the keys that have an index, as kv_list does.
+func keysBy(t *testing.T, q querier, index string) string {
 	t.Helper()
-	return kvList(t, q, false, byIndex([]string{spelled}, nil))
+	return kvList(t, q, false, byIndex([]string{index}, nil))
 }
 
 func TestUpsertLeavesClearsAndSetsIndexes(t *testing.T) {
@@ -49,12 +49,12 @@ func TestUpsertLeavesClearsAndSetsIndexes(t *testing.T) {
 	require.Equal(t, 0, one[int](t, conn, "select count(*) from kv.posting"))
 	require.Equal(t, `["b","c"]`, get(t, conn, "j"))
 
-	// A new entry whose indexes were left out has none.
+	// Without p_indexes, a new entry has none.
 	upsert(t, conn, "new", `{}`, nil)
 	require.Equal(t, `{} {}`, indexesOf(t, conn, "new"))
 }
 
-func TestPairsThatAreSpelledAlike(t *testing.T) {
+func TestPairsThatFormatAlike(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
 	upsert(t, conn, "left", `{}`, pairs{{"a:b", "c"}})
@@ -69,7 +69,7 @@ func TestPairsThatAreSpelledAlike(t *testing.T) {
 	require.Equal(t, `{"keys":["both","right"],"count":2}`, kvList(t, conn, false, byIndex(nil, []string{"a"})))
 	require.Equal(t, `{"keys":["both","left"],"count":2}`, kvList(t, conn, false, byIndex(nil, []string{"a:b"})))
 
-	// Writing the string back by hand keeps the pairs it stood for; elsewhere it is split at its last colon.
+	// A string that is written back by hand keeps its pairs; a new one is split at its last colon.
 	exec(t, conn, "update public.kv_store set indexes = indexes || '{x:y}' where true")
 	require.Equal(t, `{a:b:c,x:y} {{a:b,c},{x,y}}`, indexesOf(t, conn, "left"))
 	require.Equal(t, `{a:b:c,x:y} {{a,b:c},{x,y}}`, indexesOf(t, conn, "right"))
@@ -123,7 +123,7 @@ func TestMembersAreListedInTheOrderFirstAdded(t *testing.T) {
 	upsert(t, conn, "3", `{}`, pairs{{"i", "z"}})
 	require.Equal(t, `["z","a","M","b","0"]`, get(t, conn, "i"))
 
-	// As many as an upsert may bring, in an order that is not the one they are inserted in.
+	// As many as an upsert may bring, in another order than kv_upsert inserts them.
 	var many pairs
 	for i := range 1000 {
 		many = append(many, []string{"many", fmt.Sprint((i * 7919) % 1000)})
@@ -170,7 +170,7 @@ func TestAnIndexOntoAPlainEntry(t *testing.T) {
 			require.Equal(t, `{"keys":["i"],"count":1,"data":{"i":`+c.want+`}}`, kvList(t, conn, true, `"prefix":"i"`))
 			requireConsistent(t, conn)
 
-			// And back, and again.
+			// Replaced by a plain value, and indexed again.
 			upsert(t, conn, "i", c.plain, nil)
 			require.Equal(t, c.plain, get(t, conn, "i"))
 			require.Equal(t, 0, one[int](t, conn, "select count(*) from kv.member where index_key = 'i'"))
@@ -201,7 +201,7 @@ func TestReplacingAndDeletingAnIndexEntry(t *testing.T) {
 	require.Equal(t, `false {"plain": true}`, document())
 	require.Zero(t, members())
 
-	// With the value it already has: [] is what is stored, and what was meant.
+	// The value [] is stored already, and still ends the members.
 	start()
 	upsert(t, conn, "i", `[]`, nil)
 	require.Equal(t, `[]`, get(t, conn, "i"))
@@ -216,7 +216,7 @@ func TestReplacingAndDeletingAnIndexEntry(t *testing.T) {
 	require.Equal(t, `false ["by hand"]`, document())
 	require.Zero(t, members())
 
-	// The entry still has the index, and naming it again makes the index entry again.
+	// The entry still has the index. When it is upserted with it, the index entry comes back.
 	require.Equal(t, `{"keys":["e"],"count":1}`, keysBy(t, conn, "i:m"))
 	upsert(t, conn, "e", `{}`, pairs{{"i", "n"}})
 	require.Equal(t, `["by hand","n"]`, get(t, conn, "i"))
@@ -252,7 +252,7 @@ func TestRenamingByHand(t *testing.T) {
 	require.Equal(t, `{"keys":["g"],"count":1}`, keysBy(t, conn, "k:o"))
 	requireConsistent(t, conn)
 
-	// An index entry takes its members along.
+	// The members move with an index entry.
 	exec(t, conn, "update public.kv_store set key = 'i2' where key = 'i'")
 	require.Equal(t, `["m"]`, get(t, conn, "i2"))
 	requireConsistent(t, conn)
@@ -298,14 +298,14 @@ func TestEditingIndexesByHand(t *testing.T) {
 		requireCode(t, "23514", conn, "update public.kv_store set indexes = $1::text::text[] where true", indexes)
 		requireCode(t, "23514", conn, "insert into public.kv_store (key, value, indexes) values ('f', '{}', $1::text::text[])", indexes)
 	}
-	// The exact form wins where both are given.
+	// Of both forms, the exact one counts.
 	exec(t, conn, "update public.kv_store set indexes = '{x:y}', index_pairs = '{{p,q}}' where true")
 	require.Equal(t, `{p:q} {{p,q}}`, indexesOf(t, conn, "e"))
 	exec(t, conn, "update public.kv_store set indexes = '{}' where true")
 	require.Equal(t, `{} {}`, indexesOf(t, conn, "e"))
 }
 
-// What is not a list of pairs would be spelled wrong, or posted under no key.
+// Other arrays than lists of pairs would be formatted wrongly, or posted under no key.
 func TestIndexPairsThatAreNotPairsAreRefused(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
@@ -323,7 +323,7 @@ func TestIndexPairsThatAreNotPairsAreRefused(t *testing.T) {
 	}
 }
 
-// Whatever a statement empties together with the entries, in any order and company.
+// A statement may truncate several tables, in any order.
 func TestTruncateOfSeveralTables(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
@@ -339,10 +339,10 @@ func TestTruncateOfSeveralTables(t *testing.T) {
 		requireConsistent(t, conn)
 	}
 	upsert(t, conn, "e", `{}`, pairs{{"i", "m"}})
-	require.Equal(t, `["m"]`, get(t, conn, "i"), "and it goes on")
+	require.Equal(t, `["m"]`, get(t, conn, "i"), "the tables still work")
 }
 
-// A member that is a number is another one than the string that is spelled alike, in everything that SQL keeps of it.
+// A number and the string with the same text are two members.
 func TestNumbersAreMembers(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
@@ -354,16 +354,16 @@ func TestNumbersAreMembers(t *testing.T) {
 		require.Contains(t, keysBy(t, conn, filter), `{"keys":`+want+`,`, "%q", filter)
 	}
 
-	// The strings that people write: what was a number stays one, what is new is a string.
+	// Edited by hand, a known number stays one, and a new member is a string.
 	exec(t, conn, "update public.kv_store set indexes = array['i:5', 'i:7', 'j:5', E'j:\\x015'] where key = 'e'")
 	require.Equal(t, "{{i,\x015},{i,5},{i,7},{j,5},{j,\x01\x015}}", one[string](t, conn, "select index_pairs::text from public.kv_store where key = 'e'"))
 
-	// An array that was there.
+	// An array that was stored before.
 	upsert(t, conn, "a", `[1, "2", 3.0, {"x":1}, "\u0000", null]`, nil)
 	upsert(t, conn, "f", `{}`, pairs{{"a", "\x011"}, {"a", "1"}, {"a", "2"}, {"a", "\x012"}, {"a", "\x013.0"}, {"a", "\x013"}})
 	require.Equal(t, `[1, "2", 3.0, {"x":1}, "\u0000", null,"1",2,3]`, get(t, conn, "a"))
 
-	// What a copy takes for an array of members, and what not.
+	// Only some arrays read as members.
 	for text, want := range map[string]string{
 		`[1,"1",1.0,-2e5]`: "{\x011,1,\x011.0,\x01-2e5}", `["\u00011"]`: "{\x01\x011}", `[]`: "{}", `[1,1]`: "", `[1, 2]`: "", `[1,true]`: "", `[1,""]`: "", `[1,"\u0000"]`: "",
 		`[1,null]`: "", `["1","1"]`: "", `{"a":1}`: "",
@@ -381,7 +381,7 @@ func TestTruncateAndCopies(t *testing.T) {
 	upsert(t, conn, "p", `["stored"]`, nil)
 	upsert(t, conn, "g", `{}`, pairs{{"p", "appended"}})
 
-	// A copy with every column, as a dump makes it, over an emptied table: triggers on, members after.
+	// A dump with every column into an emptied table, with triggers, and the members last.
 	exec(t, conn, "create temporary table entries as table public.kv_store")
 	exec(t, conn, "create temporary table members as table kv.member")
 	before := kvList(t, conn, true, ``)
@@ -393,14 +393,14 @@ func TestTruncateAndCopies(t *testing.T) {
 	require.Equal(t, before, kvList(t, conn, true, ``))
 	requireConsistent(t, conn)
 
-	// A copy of what people can write, under other keys.
+	// A copy of the columns that people write, under other keys.
 	exec(t, conn, `
 		insert into public.kv_store (key, value, indexes)
 		select 'copy/' || key, value, indexes from public.kv_store where not is_index`)
 	require.Equal(t, `{"keys":["copy/e","e"],"count":2}`, keysBy(t, conn, "i:m"))
 	requireConsistent(t, conn)
 
-	// A restore: replica mode, everything through COPY, into a database that never saw the rows.
+	// A restore in replica mode, into a database that never had the rows.
 	source, other := d.owner(t), newDatabase(t)
 	owner := other.owner(t)
 	exec(t, owner, "set session_replication_role = replica")
@@ -420,7 +420,7 @@ func TestTruncateAndCopies(t *testing.T) {
 	require.Equal(t, `["m","new"]`, get(t, owner, "i"))
 }
 
-// An index entry's row is not rewritten when members come: 50 upserts would queue behind each other.
+// New members do not rewrite the row of an index entry: 50 upserts would queue behind each other.
 func TestAddingMembersDoesNotRewriteTheIndexEntry(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
@@ -430,7 +430,7 @@ func TestAddingMembersDoesNotRewriteTheIndexEntry(t *testing.T) {
 	require.Equal(t, before, one[string](t, conn, "select ctid::text || updated_at from public.kv_store where key = 'i'"))
 }
 
-// An index that was a large array before, as Blobs kept them: what is stored is parsed once a call, not once a member.
+// An index may have been a large array, as in Blobs. A call parses the stored array once, not once for each member.
 func TestManyMembersOntoALargeStoredArray(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)

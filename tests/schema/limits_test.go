@@ -11,7 +11,7 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// TestLimitsAreThoseOfGo: a limit that both have is refused by Go first, in words for the caller.
+// Where Go and SQL have the same limit, Go refuses first, with a message for callers.
 func TestLimitsAreThoseOfGo(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)

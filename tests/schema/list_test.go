@@ -15,14 +15,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// entry is a row of the model that kv_list is held against.
+// entry is a row of the model of kv_list.
 type entry struct {
 	key, value       string
 	created, updated time.Time
 	indexes          pairs
 }
 
-// listQuery is what kv_list takes.
+// listQuery has the arguments of kv_list.
 type listQuery struct {
 	prefix             string
 	values             bool
@@ -89,7 +89,7 @@ func (e entry) at(sort string) time.Time {
 	return time.Time{}
 }
 
-// pgJSON writes a string as Postgres' to_json does.
+// pgJSON writes a string as to_json of Postgres does.
 func pgJSON(text string) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -121,7 +121,7 @@ func pgJSON(text string) string {
 	return b.String()
 }
 
-// modelList answers what kv_list must, byte for byte.
+// modelList returns what kv_list must, byte for byte.
 func modelList(entries []entry, q listQuery) string {
 	compare := func(a, b entry) int {
 		c := a.at(q.sort).Compare(b.at(q.sort))
@@ -300,7 +300,7 @@ func TestListEqualsItsModel(t *testing.T) {
 	}
 }
 
-// Pages put together are the whole list, whatever the order, while others write in between.
+// All pages together are the whole list, in every order, while others write.
 func TestPagesPutTogetherAreTheWholeList(t *testing.T) {
 	t.Parallel()
 	r := random(t)
@@ -339,7 +339,7 @@ func TestPagesPutTogetherAreTheWholeList(t *testing.T) {
 					require.NoError(t, json.Unmarshal([]byte(readCursor(t, *page.Pagination.NextCursor)), &after))
 					q.afterKey, q.afterAt = &after.Key, after.Position
 
-					// Somebody writes behind the cursor.
+					// A write behind the cursor.
 					if key, at := behind(pages, descending); sort != "key" || strings.Compare(key, *q.afterKey) > 0 == descending {
 						exec(t, conn, `
 							insert into public.kv_store (key, value, created_at, updated_at, index_pairs)
@@ -355,7 +355,7 @@ func TestPagesPutTogetherAreTheWholeList(t *testing.T) {
 	require.Len(t, entries, one[int](t, conn, "select count(*) from public.kv_store"))
 }
 
-// behind is a new key, and its time, that an ascending (descending) walk has most likely passed already.
+// behind returns a new key and a time that an ascending (descending) walk has most likely passed.
 func behind(n int, descending bool) (key, at string) {
 	if descending {
 		return strings.Repeat("\U0010ffff", 6) + fmt.Sprint("behind", n), "2999-01-01"
@@ -397,7 +397,7 @@ func TestPrefixEnd(t *testing.T) {
 	ends := all[string](t, conn, "select kv.prefix_end(p) from unnest($1::text[]) with ordinality as u(p, n) order by n", prefixes)
 	for i, prefix := range prefixes {
 		require.Equal(t, reference(prefix), ends[i], "%q", prefix)
-		// Keys with it are those in [prefix, end).
+		// The keys with the prefix are those in [prefix, end).
 		for range 20 {
 			key := prefix + randomKey(r, 2)
 			if r.IntN(2) == 0 {
@@ -409,7 +409,7 @@ func TestPrefixEnd(t *testing.T) {
 			require.Equal(t, strings.HasPrefix(key, prefix), key >= prefix && key < ends[i], "%q with %q", prefix, key)
 		}
 	}
-	// The largest key there can be.
+	// The largest possible key.
 	largest := strings.Repeat("\U0010ffff", 256)
 	upsert(t, conn, largest, `{}`, nil)
 	require.Equal(t, `{"keys":["`+largest+`"],"count":1}`, kvList(t, conn, false, ``))
@@ -436,7 +436,7 @@ func TestListRefusesBadArguments(t *testing.T) {
 		kvList(t, conn, false, `"offset":2147483647`))
 }
 
-// Index entries in pages, with their members, and filters of many parts.
+// Pages of index entries with their members, and filters with many parts.
 func TestListOfIndexEntriesAndManyFilters(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
@@ -477,7 +477,7 @@ func TestTooLargeAnswers(t *testing.T) {
 	requireCode(t, "PT413", conn, askList, aList(t, `"prefix":"one/","limit":1`), true)
 	require.Equal(t, `{"keys":["one/a"],"count":1}`, kvList(t, conn, false, `"prefix":"one/"`))
 
-	// What is counted are keys and values. What stands around them is not, and is little; pkg/netlify has the last word.
+	// SQL counts keys and values. The little around them does not count here; pkg/netlify has the last word.
 	for _, size := range []int{limit - 200, limit - 60, limit - 50, limit - 40, limit - 30, limit - 20, limit - 10, limit} {
 		upsert(t, conn, "one/a", value(size), nil)
 		var answer string
@@ -490,7 +490,7 @@ func TestTooLargeAnswers(t *testing.T) {
 		}
 	}
 
-	// Ten of a megabyte: all is refused, a page ends early, and nothing is lost in between.
+	// Ten values of a megabyte: the whole is refused, pages end early, and no entry is skipped.
 	for i := range 10 {
 		upsert(t, conn, fmt.Sprint("ten/", i), value(1<<20), pairs{{"i", "m"}})
 	}
@@ -523,7 +523,7 @@ func TestTooLargeAnswers(t *testing.T) {
 		}
 	}
 
-	// Keys alone can be too many, and so can members.
+	// Keys alone can be too much, and so can members.
 	exec(t, conn, "insert into public.kv_store (key, value) select 'long/' || lpad(i::text, 1000, 'k'), '0' from generate_series(1, 6300) as i")
 	requireCode(t, "PT413", conn, askList, aList(t, `"prefix":"long/"`), false)
 	require.Contains(t, kvList(t, conn, false, `"prefix":"long/","limit":10000`), `"hasMore":true`)
@@ -536,13 +536,12 @@ func TestTooLargeAnswers(t *testing.T) {
 	require.Len(t, members(t, conn, "members"), 6200)
 }
 
-// 300 MB of values are refused for their sizes, without being read.
-// KV_SCHEMA_MEGABYTES says how many megabytes; however many, the refusal comes at once.
+// A list of KV_SCHEMA_MEGABYTES is refused at once: sizes are known without reading the values.
 func TestManyMegabytesAreRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	n := number(t, "KV_SCHEMA_MEGABYTES", 60)
 	d := newDatabase(t)
-	d.tampered = true // written without the triggers, which would take ten times as long: there are no documents
+	d.tampered = true // without the triggers, which would take ten times as long, there are no documents
 	conn, owner := d.connect(t), d.owner(t)
 	exec(t, owner, "set session_replication_role = replica")
 	exec(t, owner, `

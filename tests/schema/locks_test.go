@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A row that many transactions hold shared at a time costs a MultiXact for each of them, which is written to disk and kept until the
-// table is frozen. Adding to an index that is there already must not: it is what every upsert does.
+// Transactions that share a row lock cost a MultiXact each, which is written to disk and kept until the table is
+// frozen. Every upsert adds to existing indexes, so that must not happen there.
 func TestAHotIndexCostsNoMultiXacts(t *testing.T) {
 	t.Parallel()
 	const writers = 16
@@ -20,7 +20,7 @@ func TestAHotIndexCostsNoMultiXacts(t *testing.T) {
 	d := newDatabase(t)
 	watch := d.superuser(t)
 	upsert(t, watch, "first", `{}`, pairs{{"hot", "m"}, {"warm", "m"}})
-	const count = "select mxid_age('1'::xid)::bigint" // how many there have been, on this server
+	const count = "select mxid_age('1'::xid)::bigint" // their number so far, on this server
 	slru := func() string {
 		return one[string](t, watch, `select concat_ws(' ', sum(blks_zeroed), 'zeroed', sum(blks_hit), 'hit', sum(blks_read), 'read', sum(blks_written), 'written')
 			from pg_stat_slru where name ilike 'multixact%'`)
@@ -34,7 +34,7 @@ func TestAHotIndexCostsNoMultiXacts(t *testing.T) {
 				var members int64
 				err := conn.QueryRow(context.Background(), `
 					select count(*) from public.kv_store as s, pg_get_multixact_members(s.xmax) where s.key = 'hot' and s.xmax::text <> '0'`).Scan(&members)
-				if err == nil { // else it is a transaction's id, and no MultiXact's
+				if err == nil { // otherwise xmax is a transaction
 					most.Store(max(most.Load(), members))
 				}
 			}

@@ -1,21 +1,20 @@
-// Package schema pins what the SQL of supabase/migrations promises, on a real Postgres: what it stores, who may read it,
-// that its locks lose nothing and never deadlock, and that its change feed misses nothing.
+// Package schema tests supabase/migrations on a real Postgres: what is stored, who may read it, that locks lose
+// nothing and never deadlock, that the change feed misses nothing, and that plans stay cheap.
 //
 // Environment:
 //
-//	DATABASE_URL                the schema's owner, who is no superuser; this and the next two are required
-//	DATABASE_AUTHENTICATOR_URL  whom PostgREST logs in as
+//	DATABASE_URL                the schema's owner, not a superuser; this and the next two are required
+//	DATABASE_AUTHENTICATOR_URL  the role that PostgREST logs in as
 //	DATABASE_ADMIN_URL          a superuser, who creates and drops the databases of the tests
 //	KV_SCHEMA_RACES             calls of the race test; default 1,000
-//	KV_SCHEMA_SEED              repeats a randomized test: the seed that its failure printed
-//	KV_SCHEMA_ENTRIES           entries, and log rows, that the tests of plans fill in; default 20,000
-//	KV_SCHEMA_MEGABYTES         how much a list that is too large holds; default 60
+//	KV_SCHEMA_SEED              the seed that a failed randomized test printed: repeats it
+//	KV_SCHEMA_ENTRIES           entries and log rows for the tests of plans; default 20,000
+//	KV_SCHEMA_MEGABYTES         the size of a list that is too large; default 60
 //	KV_SCHEMA_GROWTH            set: compare costs at 10,000 entries and at KV_SCHEMA_ENTRIES (make scale)
 //
-// The databases of a run are its own: each test gets a copy of one to which all migrations were applied, and all of them
-// are dropped at the end. They are what the platform makes of a new database: the shape of a hosted project (see
-// scripts/platform/internal/postgres), of Postgres 17, or of 15 with KV_LOCAL_POSTGRES=15. Text sorts by ICU's en-US there, so that
-// an order that forgets collate "C" shows.
+// A run makes its own databases: one with all migrations, which each test copies. All are dropped at the end. They
+// have the shape of a hosted project (see scripts/platform/internal/postgres) on Postgres 17, or on 15 with
+// KV_LOCAL_POSTGRES=15. Text sorts by ICU's en-US there, so that a forgotten collate "C" shows.
 package schema
 
 import (
@@ -37,7 +36,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// run is what the tests share: three ways to log in, and the migrated database that theirs are copied from.
+// run is shared by the tests: three ways to log in, and the migrated database that they copy.
 var run struct {
 	server        *pgx.ConnConfig // a superuser
 	owner         *pgx.ConnConfig
@@ -58,7 +57,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// prepare makes the database that every test's is copied from.
+// prepare makes the database that every test copies.
 func prepare() error {
 	for name, config := range map[string]**pgx.ConnConfig{
 		"DATABASE_ADMIN_URL": &run.server, "DATABASE_URL": &run.owner, "DATABASE_AUTHENTICATOR_URL": &run.authenticator,
@@ -100,7 +99,7 @@ func prepare() error {
 	return nil
 }
 
-// sweep drops what a killed run left behind more than an hour ago.
+// sweep drops databases that a killed run left behind more than an hour ago.
 func sweep(ctx context.Context, server *pgx.Conn) error {
 	rows, err := server.Query(ctx, `
 		with runs as (
@@ -116,7 +115,7 @@ func sweep(ctx context.Context, server *pgx.Conn) error {
 		return err
 	}
 	for _, name := range old {
-		_, _ = server.Exec(ctx, "drop database if exists "+name+" with (force)") // another run may be at it, too
+		_, _ = server.Exec(ctx, "drop database if exists "+name+" with (force)") // another run may drop it, too
 	}
 	return nil
 }
@@ -156,7 +155,7 @@ func migrate(ctx context.Context, database string) error {
 	return apply(ctx, database, names)
 }
 
-// migrationNames are the files of supabase/migrations in order.
+// migrationNames returns the files of supabase/migrations in order.
 func migrationNames() (names []string, err error) {
 	entries, err := os.ReadDir(migrationsDir)
 	if err == nil && len(entries) == 0 {
@@ -168,7 +167,7 @@ func migrationNames() (names []string, err error) {
 	return names, err
 }
 
-// apply applies migrations in order as the schema's owner, each file as the Supabase CLI sends it: in one transaction.
+// apply applies migrations in order as the schema's owner, each in one transaction, as the Supabase CLI does.
 func apply(ctx context.Context, database string, names []string) error {
 	config := run.owner.Copy()
 	config.Database = database
@@ -192,10 +191,10 @@ func apply(ctx context.Context, database string, names []string) error {
 // database is a test's own copy of the migrated database.
 type database struct {
 	name     string
-	tampered bool // the test leaves it in a state that only hands can make
+	tampered bool // the test leaves it inconsistent on purpose
 }
 
-// newDatabase makes a database for the test. When the test ends the database must be consistent, and is dropped.
+// newDatabase makes a database for the test. At the end of the test it must be consistent, and is dropped.
 func newDatabase(t testing.TB) *database {
 	t.Helper()
 	ctx := context.Background()
@@ -205,13 +204,13 @@ func newDatabase(t testing.TB) *database {
 	d := &database{name: fmt.Sprintf("%s_%d", run.template, run.copies.Add(1))}
 	for try := 0; ; try++ {
 		_, err = server.Exec(ctx, "create database "+d.name+" template "+run.template+" owner "+run.owner.User)
-		if code(err) != "55006" || try == 50 { // copied at this moment by another test
+		if code(err) != "55006" || try == 50 { // another test is copying it
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	require.NoError(t, err)
-	// Deadlocks show after 50 ms. Only a superuser may say so.
+	// Deadlocks are detected after 50 ms. Only a superuser may set that.
 	exec(t, server, "alter database "+d.name+" set deadlock_timeout = '50ms'")
 	t.Cleanup(func() {
 		if !t.Failed() && !d.tampered {
@@ -226,19 +225,19 @@ func newDatabase(t testing.TB) *database {
 	return d
 }
 
-// superuser connects as DATABASE_ADMIN_URL says: for what nobody may do on Supabase, and a test needs.
+// superuser connects as nobody can on Supabase, for what a test needs.
 func (d *database) superuser(t testing.TB, options ...func(*pgx.ConnConfig)) *pgx.Conn {
 	t.Helper()
 	return d.login(t, run.server, options...)
 }
 
-// owner connects as the schema's owner: whom migrations and the SQL editor run as.
+// owner connects as the schema's owner, as migrations and the SQL editor do.
 func (d *database) owner(t testing.TB, options ...func(*pgx.ConnConfig)) *pgx.Conn {
 	t.Helper()
 	return d.login(t, run.owner, options...)
 }
 
-// as connects as PostgREST does and takes on a role. Supabase's 8 s a statement are off: the tests fill in more than any request does.
+// as connects as PostgREST does and sets a role. Supabase's limit of 8 s is off: tests write more than any request.
 func (d *database) as(t testing.TB, role string, options ...func(*pgx.ConnConfig)) *pgx.Conn {
 	t.Helper()
 	conn := d.login(t, run.authenticator, append(options, watch(t))...)
@@ -278,7 +277,7 @@ func exec(t testing.TB, q querier, sql string, args ...any) {
 	require.NoError(t, err, sql)
 }
 
-// one answers the only column of the only row.
+// one returns the only column of the only row.
 func one[T any](t testing.TB, q querier, sql string, args ...any) T {
 	t.Helper()
 	var value T
@@ -286,7 +285,7 @@ func one[T any](t testing.TB, q querier, sql string, args ...any) T {
 	return value
 }
 
-// all answers the only column of every row.
+// all returns the only column of every row.
 func all[T any](t testing.TB, q querier, sql string, args ...any) []T {
 	t.Helper()
 	rows, err := q.Query(context.Background(), sql, args...)
@@ -296,7 +295,7 @@ func all[T any](t testing.TB, q querier, sql string, args ...any) []T {
 	return values
 }
 
-// code is the SQLSTATE of an error, "" for none.
+// code returns the SQLSTATE of an error, "" for none.
 func code(err error) string {
 	if err == nil {
 		return ""
@@ -307,14 +306,14 @@ func code(err error) string {
 	return "not from Postgres: " + err.Error()
 }
 
-// requireCode runs a statement that must fail with the SQLSTATE.
+// requireCode requires that a statement fails with the SQLSTATE.
 func requireCode(t testing.TB, want string, q querier, sql string, args ...any) {
 	t.Helper()
 	_, err := q.Exec(context.Background(), sql, args...)
 	require.Equal(t, want, code(err), "%s: %v", sql, err)
 }
 
-// pairs are index keys and members: the p_indexes of kv_upsert. nil leaves an entry's indexes as they are.
+// pairs are index keys and members, the p_indexes of kv_upsert. nil keeps the indexes of an entry.
 type pairs [][]string
 
 func (p pairs) parameter() any {
@@ -339,7 +338,7 @@ func remove(t testing.TB, q querier, key string) {
 	exec(t, q, "select public.kv_delete($1)", key)
 }
 
-// number reads a size from the environment.
+// number returns a size from the environment.
 func number(t testing.TB, name string, otherwise int) int {
 	t.Helper()
 	text := os.Getenv(name)
@@ -351,7 +350,7 @@ func number(t testing.TB, name string, otherwise int) int {
 	return n
 }
 
-// random is a source that a failing test names the seed of.
+// random returns a source of random numbers. A failing test logs its seed.
 func random(t testing.TB) *mrand.Rand {
 	t.Helper()
 	seed := uint64(number(t, "KV_SCHEMA_SEED", int(time.Now().UnixNano()&0x7fffffff)))

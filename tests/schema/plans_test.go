@@ -30,15 +30,15 @@ type planNode struct {
 	Plans     []planNode `json:"Plans"`
 }
 
-// plans are those of a call and of every statement inside it, triggers' too.
+// plans are those of a call and of every statement inside it, also in triggers.
 type plans struct {
-	answer string
-	nodes  []planNode
-	texts  []string
+	response string
+	nodes    []planNode
+	texts    []string
 }
 
-// plansOf runs a call of a kv_* function and answers how Postgres executed everything in it. The session has called it
-// often enough before (with the same arguments, rolled back) to use the plans that a warm session uses.
+// plansOf calls a kv_* function and returns how Postgres executed everything in it. The session has called it before,
+// with the same arguments and rolled back, often enough to have the plans of a warm session.
 func (d *database) plansOf(t testing.TB, sql string, arguments ...any) plans {
 	t.Helper()
 	ctx := context.Background()
@@ -69,7 +69,7 @@ func (d *database) plansOf(t testing.TB, sql string, arguments ...any) plans {
 	tx, err := conn.Begin(ctx)
 	require.NoError(t, err)
 	p.texts = nil
-	p.answer = one[string](t, tx, sql, arguments...)
+	p.response = one[string](t, tx, sql, arguments...)
 	require.NoError(t, tx.Rollback(ctx))
 
 	var walk func(n planNode)
@@ -88,7 +88,7 @@ func (d *database) plansOf(t testing.TB, sql string, arguments ...any) plans {
 	return p
 }
 
-// requireReads fails when a table is not read through an index, or more than so many of its rows are looked at.
+// requireReads requires that a table is read through an index, and not more than so many rows of it.
 func (p plans) requireReads(t testing.TB, table string, most float64) {
 	t.Helper()
 	read, scans := 0.0, 0
@@ -102,14 +102,14 @@ func (p plans) requireReads(t testing.TB, table string, most float64) {
 			continue // its rows are those of the Bitmap Heap Scan
 		}
 		read += (n.Rows + n.Removed + n.Rechecked) * n.Loops
-		// A condition on a column that is not the index's first walks all of it, and removes nothing visibly.
+		// A condition on another than the first column walks the whole index, which removed rows do not show.
 		require.LessOrEqual(t, n.Blocks+n.BlocksIn, most*6+50, "blocks of %s:\n%s", table, strings.Join(p.texts, "\n"))
 	}
 	require.NotZero(t, scans, "%s is not read:\n%s", table, strings.Join(p.texts, "\n"))
 	require.LessOrEqual(t, read, most, "rows of %s:\n%s", table, strings.Join(p.texts, "\n"))
 }
 
-// fillEntries writes n entries doc/0000001 … with two indexes each, and what a busy table has around them.
+// fillEntries writes n entries doc/0000001 … with two indexes each, and others around them.
 func fillEntries(t testing.TB, d *database, n int) {
 	t.Helper()
 	owner := d.owner(t)
@@ -132,14 +132,14 @@ func fillEntries(t testing.TB, d *database, n int) {
 	exec(t, owner, "vacuum analyze")
 }
 
-// fillLog writes $1 changes of as many finished transactions.
+// fillLog writes $1 changes, each of a finished transaction.
 const fillLog = `
 	insert into kv.log (transaction_id, key)
 	select (3 + i * (now_at - 4) / n)::text::xid8, 'key/' || i % 1000
 	from (select $1::bigint as n, pg_current_xact_id()::text::bigint as now_at) as x, generate_series(1, x.n) as i`
 
-// An array of pairs is kept out of line where it is long, and then all of it is read whenever a pair is named by its number. A warm
-// session's upsert did that for each of a thousand.
+// A long array of pairs is stored out of line, and each subscript reads all of it. So an upsert must not use
+// subscripts: it may bring a thousand pairs.
 func TestAnUpsertReadsItsIndexesInOnePass(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -160,7 +160,7 @@ func TestAnUpsertReadsItsIndexesInOnePass(t *testing.T) {
 	require.Less(t, most, 100_000.0, "blocks of one statement")
 }
 
-// Everything that a caller waits for reads about as many rows as its answer has, at any size of the tables.
+// Every call reads about as many rows as its response has, at any size of the tables.
 func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	t.Parallel()
 	n := number(t, "KV_SCHEMA_ENTRIES", 20_000)
@@ -220,7 +220,7 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 		})
 	}
 
-	// A cursor of the feed, with many changes before it and few after.
+	// A cursor with many changes before it and few after it.
 	conn := d.connect(t)
 	cursor := changes(t, conn, nil).Cursor
 	for i := range 5 {
@@ -228,15 +228,15 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	}
 	epoch, ms, snapshot := cursorParts(t, cursor)
 	xmax := strings.Split(snapshot, ":")[1]
-	// The same, had a transaction been open from before the first of them until now.
+	// The same with a transaction that was open before the first change and until now.
 	longOpen := fmt.Sprintf("%s/%d/3:%s:3", epoch, ms, xmax)
-	exec(t, conn, "delete from kv.log where transaction_id = '3'") // how many there are depends on how many transactions there were
+	exec(t, conn, "delete from kv.log where transaction_id = '3'") // their number depends on the number of transactions
 	exec(t, conn, "insert into kv.log (transaction_id, key) select '3', 'key/' || i from generate_series(1, 100) as i")
 	for name, cursor := range map[string]string{"Look": cursor, "LookWithALongTransactionOpen": longOpen} {
 		for _, call := range []string{"kv_changes($1)", "kv_list('" + aList(t, `"prefix":"none/"`) + "', false, 'q', $1)"} { // which has settings of its own
 			t.Run(name+"/"+call[:strings.Index(call, "(")], func(t *testing.T) {
 				p := d.plansOf(t, "select public."+call, cursor)
-				require.Contains(t, p.answer, key(5))
+				require.Contains(t, p.response, key(5))
 				p.requireReads(t, "log", 200) // the long transaction alone has a hundred
 				require.True(t, slices.ContainsFunc(p.nodes, func(n planNode) bool { return n.Index == "log_transaction_id" }))
 			})
@@ -244,7 +244,7 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	}
 	t.Run("LookAtMoreChangesThanItTells", func(t *testing.T) {
 		p := d.plansOf(t, "select public.kv_changes($1)", fmt.Sprintf("%s/%d/4:4:", epoch, ms))
-		require.Contains(t, p.answer, `"all" : true`)
+		require.Contains(t, p.response, `"all" : true`)
 		p.requireReads(t, "log", 1100)
 	})
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Change capture (Realtime, Debezium, ETL services) publishes all tables, and Postgres then refuses to update or delete rows of a table
-// without a replica identity.
+// Change capture (Realtime, Debezium, ETL services) publishes all tables. Postgres then refuses updates and deletes of
+// a table without a replica identity.
 func TestAPublicationForAllTablesStopsNothing(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -40,7 +40,7 @@ func TestAPublicationForAllTablesStopsNothing(t *testing.T) {
 	}
 }
 
-// longAgo leaves ten changes of a transaction that was over two hours ago.
+// longAgo adds ten changes of a transaction that ended two hours ago.
 const longAgo = `
 	insert into kv.log (transaction_id, key) select '3', 'old/' || i from generate_series(1, 10) as i;
 	insert into kv.log_mark (at, horizon) values (clock_timestamp() - interval '2 hours', '4')`
@@ -54,7 +54,7 @@ func TestTheLogIsPrunedUnderAPublication(t *testing.T) {
 	require.Equal(t, 10, prune(t, conn))
 }
 
-// Writes prune the log now and then. Where that fails, for whatever reason, the write is none the worse.
+// Some writes prune the log. Where that fails, for any reason, the write succeeds.
 func TestPruningThatFailsFailsNoWrite(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -71,7 +71,8 @@ func TestPruningThatFailsFailsNoWrite(t *testing.T) {
 	require.Equal(t, 10, one[int](t, conn, "select count(*) from kv.log where starts_with(key, 'old/')"), "each attempt failed")
 }
 
-// importOf calls kv_import for a session, $1, with arrays of keys, values and whether they are index entries, as Postgres writes them.
+// importOf calls kv_import for a session, $1, with arrays of keys, values and whether they are index entries, as
+// Postgres writes them.
 func importOf(keys, values, isIndex string) string {
 	none := "array_fill(null::%[1]s, array[cardinality('" + keys + "'::text[])])"
 	texts, numbers := fmt.Sprintf(none, "text"), fmt.Sprintf(none, "bigint")

@@ -60,7 +60,7 @@ const (
 	count       = `"limit":10000,"aggregate":[{"op":"count"}]`
 )
 
-// A query reads about as many rows as its answer has, however many there are; where it has to choose what to begin with, up
+// A query reads about as many rows as its response has, however many there are; where it has to choose what to begin with, up
 // to the bounds that it counts to.
 func TestQueryPlansReadLittle(t *testing.T) {
 	t.Parallel()
@@ -114,7 +114,7 @@ func TestQueryPlansReadLittle(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := d.plansOf(t, askQuery, aQuery(t, c.fields))
-			require.NotContains(t, p.answer, `"results":[]`, "the query finds something")
+			require.NotContains(t, p.response, `"results":[]`, "the query finds something")
 			for table, most := range map[string]float64{"kv_store": c.store, "posting": c.posting} {
 				if most > 0 {
 					p.requireReads(t, table, most)

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// together runs work on n connections of its own each, all starting at once, and answers their errors.
+// together runs work n times at once, each on its own connection, and requires that none fails.
 func together(t *testing.T, d *database, n int, work func(i int, conn *pgx.Conn) error) {
 	t.Helper()
 	conns := make([]*pgx.Conn, n)
@@ -87,8 +87,8 @@ func TestFiftyMembersOfOneIndex(t *testing.T) {
 	}
 }
 
-// An index that many add to can still be replaced, if not at once: those who add share its row and overtake whoever waits
-// to have it alone. Here they pause after three seconds.
+// An index that many add to can be replaced, if not at once: those who add share its lock and overtake one who waits
+// for it alone. Here they pause after three seconds.
 func TestABusyIndexCanBeReplaced(t *testing.T) {
 	d := newDatabase(t)
 	upsert(t, d.connect(t), "e", `{}`, pairs{{"busy", "m"}})
@@ -119,7 +119,7 @@ func TestABusyIndexCanBeReplaced(t *testing.T) {
 	require.Contains(t, members(t, d.connect(t), "busy"), "replaced")
 }
 
-// The same new members from many sides, each in an order of its own: whoever comes second waits, and only ever that way.
+// Many add the same new members, each in another order: the second one waits, and never the first one for the second.
 func TestTheSameMembersInEveryOrder(t *testing.T) {
 	const workers, rounds, each = 6, 6, 900
 	source := random(t)
@@ -160,21 +160,21 @@ func members(t *testing.T, q querier, index string) []string {
 	return texts
 }
 
-// history is what callers know about one index key when everything is over: which members were acknowledged, and when
-// the key was last replaced or deleted.
+// history is what callers know about an index key at the end: which members were acknowledged, and when the key was
+// last replaced or deleted.
 type history struct {
 	added map[string]time.Time // when the last call that added the member began
 	ended time.Time            // when the last call that replaced or deleted the key was answered
 }
 
-// Random writers, on the keys that the locks are about: entries, indexes, and keys that are both, in any order.
+// Random writers on entries, indexes, and keys that are both, in any order.
 func TestRacingCallsNeverDeadlockAndLoseNothing(t *testing.T) {
 	const workers = 16
 	calls := number(t, "KV_SCHEMA_RACES", 1000)
 	source := random(t)
 	d := newDatabase(t)
 
-	// Keys that sort between each other: some are only added to, the others are also written and deleted themselves.
+	// The keys sort between each other. Some only get members; others are also written and deleted.
 	var stable, both, plain []string
 	for i := range 6 {
 		stable = append(stable, fmt.Sprintf("k%02d", i*4))
@@ -296,7 +296,7 @@ func TestRacingCallsNeverDeadlockAndLoseNothing(t *testing.T) {
 	t.Logf("%d members held against the index entries; %v", checked, counts)
 }
 
-// Those who copy and import replace the members of index entries, and add to them, in an order of their own, while others add.
+// Copies and imports replace members of index entries and add to them in another order, while others add.
 func TestRacingCopiesNeverDeadlock(t *testing.T) {
 	t.Parallel()
 	const workers, rounds = 12, 40

@@ -23,9 +23,9 @@ type written struct {
 	Deleted *bool
 }
 
-func parseWritten(t *testing.T, answer string) (w written) {
+func parseWritten(t *testing.T, response string) (w written) {
 	t.Helper()
-	require.NoError(t, json.Unmarshal([]byte(answer), &w), answer)
+	require.NoError(t, json.Unmarshal([]byte(response), &w), response)
 	return w
 }
 
@@ -36,11 +36,11 @@ func TestAnUpsertSentAgainIsAppliedOnce(t *testing.T) {
 	first := one[string](t, conn, upsertAs, "k", `{"v":1}`, indexes, requestID(1))
 	changes := one[int](t, conn, "select count(*) from kv.log")
 
-	// Its reply was lost, or a gateway held the first attempt back until after the second: nobody can tell.
+	// Its reply was lost, or a gateway held the first attempt back: nobody can tell which.
 	require.Equal(t, first, one[string](t, conn, upsertAs, "k", `{"v":1}`, indexes, requestID(1)))
 	require.Equal(t, changes, one[int](t, conn, "select count(*) from kv.log"))
 
-	// Others have written since, and deleted.
+	// Others wrote and deleted meanwhile.
 	upsert(t, conn, "k", `{"v":2}`, pairs{})
 	remove(t, conn, "i")
 	require.Equal(t, first, one[string](t, conn, upsertAs, "k", `{"v":1}`, indexes, requestID(1)))
@@ -51,13 +51,13 @@ func TestAnUpsertSentAgainIsAppliedOnce(t *testing.T) {
 	require.Equal(t, ``, get(t, conn, "k"))
 
 	// It never arrived.
-	answer := parseWritten(t, one[string](t, conn, upsertAs, "k", `{"v":3}`, indexes, requestID(2)))
-	require.NotEqual(t, parseWritten(t, first).Version, answer.Version)
+	response := parseWritten(t, one[string](t, conn, upsertAs, "k", `{"v":3}`, indexes, requestID(2)))
+	require.NotEqual(t, parseWritten(t, first).Version, response.Version)
 	require.Equal(t, `{"v":3}`, get(t, conn, "k"))
 
 	// Another request with the same content is a write of its own.
 	again := parseWritten(t, one[string](t, conn, upsertAs, "k", `{"v":3}`, indexes, requestID(3)))
-	require.NotEqual(t, answer.Version, again.Version)
+	require.NotEqual(t, response.Version, again.Version)
 	none := parseWritten(t, one[string](t, conn, upsertAs, "k", `{"v":3}`, indexes, nil))
 	require.NotEqual(t, again.Version, none.Version)
 }
@@ -80,7 +80,7 @@ func TestADeleteSentAgainIsAppliedOnce(t *testing.T) {
 	require.Equal(t, missed, one[string](t, conn, deleteAs, "none", requestID(3)))
 }
 
-// TestADeleteThatFoundNothingIsAppliedOnce: what was written after its answer stays where it arrives again.
+// An entry that was written after the delete's response stays when the delete arrives again.
 func TestADeleteThatFoundNothingIsAppliedOnce(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
@@ -92,7 +92,7 @@ func TestADeleteThatFoundNothingIsAppliedOnce(t *testing.T) {
 	require.True(t, *parseWritten(t, one[string](t, conn, deleteAs, "k", requestID(2))).Deleted, "another request")
 }
 
-// The repeat finds its first attempt however long the log is.
+// A repetition finds the first attempt however long the log is.
 func TestASentAgainRequestIsFoundInALongLog(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -105,10 +105,10 @@ func TestASentAgainRequestIsFoundInALongLog(t *testing.T) {
 		one[string](t, conn, upsertAs, fmt.Sprint("other", i), `{}`, nil, requestID(2+i))
 	}
 	plans := d.plansOf(t, upsertAs, "k", `{"v":1}`, nil, requestID(1))
-	require.Equal(t, first, plans.answer)
+	require.Equal(t, first, plans.response)
 	plans.requireReads(t, "log", 10)
 	plans = d.plansOf(t, upsertAs, "k", `{"v":1}`, nil, requestID(100))
-	require.NotEqual(t, first, plans.answer)
+	require.NotEqual(t, first, plans.response)
 	plans.requireReads(t, "log", 10)
 }
 
@@ -131,23 +131,23 @@ func TestASentAgainRequestWaitsForItsFirstAttempt(t *testing.T) {
 				tx, err := one1.Begin(ctx)
 				require.NoError(t, err)
 				first := one[string](t, tx, call.sql, call.args...)
-				answers := make(chan string, 1)
+				responses := make(chan string, 1)
 				go func() {
-					var answer string
-					_ = two.QueryRow(ctx, call.sql, call.args...).Scan(&answer)
-					answers <- answer
+					var response string
+					_ = two.QueryRow(ctx, call.sql, call.args...).Scan(&response)
+					responses <- response
 				}()
 				select {
-				case <-answers:
+				case <-responses:
 					t.Fatal("answered while the first attempt is still running")
 				case <-time.After(150 * time.Millisecond):
 				}
 				if end == "Commits" {
 					require.NoError(t, tx.Commit(ctx))
-					require.Equal(t, first, <-answers)
+					require.Equal(t, first, <-responses)
 				} else {
 					require.NoError(t, tx.Rollback(ctx))
-					require.NotEqual(t, parseWritten(t, first).Version, parseWritten(t, <-answers).Version)
+					require.NotEqual(t, parseWritten(t, first).Version, parseWritten(t, <-responses).Version)
 				}
 				require.Equal(t, 1, one[int](t, one1, "select count(distinct transaction_id) from kv.log where request::text = $1", requestID(n)))
 			}
@@ -157,7 +157,7 @@ func TestASentAgainRequestWaitsForItsFirstAttempt(t *testing.T) {
 	}
 }
 
-// Several attempts of each of many requests at once, on few keys: each applied once, whichever attempt it was.
+// Many requests with several attempts each run at once, on few keys. Each is applied once.
 func TestRacingAttemptsAreAppliedOnce(t *testing.T) {
 	d := newDatabase(t)
 	const requests, attempts = 60, 4
@@ -178,7 +178,7 @@ func TestRacingAttemptsAreAppliedOnce(t *testing.T) {
 		select request::text from kv.log where request is not null group by request having count(distinct transaction_id) > 1`))
 }
 
-// A request's name does not stick to the connection, which the next request shares.
+// The next request on the connection does not get the request's name.
 func TestARequestNamesOnlyItsOwnChanges(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)

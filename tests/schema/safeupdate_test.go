@@ -11,10 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// PostgREST's sessions on Supabase load the extension safeupdate, which ends an update or a delete without a condition with error 21000,
-// also inside a function. It is written in C and not to be had here. Two things stand in for it: the texts of all functions are read for
-// such statements, also in what they execute; and every statement that a test runs as PostgREST does is looked at in the form in which
-// safeupdate sees it, the tree that Postgres makes of it (https://github.com/eradman/pg-safeupdate: the hook post_parse_analyze).
+// PostgREST's sessions on Supabase load the extension safeupdate. It refuses an update or a delete without a condition
+// with error 21000, also inside a function. It is written in C, and the local platform does not have it. Two checks
+// stand in for it: the texts of all functions are searched for such statements, also in what they execute; and every
+// statement that a test runs as PostgREST does is seen as safeupdate sees it, the tree that Postgres makes of it
+// (https://github.com/eradman/pg-safeupdate: the hook post_parse_analyze).
 
 func TestNoFunctionUpdatesOrDeletesWithoutACondition(t *testing.T) {
 	t.Parallel()
@@ -34,15 +35,16 @@ func TestNoFunctionUpdatesOrDeletesWithoutACondition(t *testing.T) {
 }
 
 var (
-	// A comment, a quoted name, or a string (in quotation marks, where '' may stand, or in dollars), with what is in it.
+	// A comment, a quoted name, or a string (in quotation marks, where '' may stand, or in dollars), with what is in
+	// it.
 	lexeme   = regexp.MustCompile(`(?s)--[^\n]*|/\*.*?\*/|"[^"]*"|'((?:[^']|'')*)'|\$\w*\$(.*?)\$\w*\$`)
 	group    = regexp.MustCompile(`\([^()]*\)`)
 	changing = regexp.MustCompile(`\bdelete\s+from\b|\bupdate\s+\S+(?:\s+as\s+\w+)?\s+set\b`)
 	where    = regexp.MustCompile(`\bwhere\b`)
 )
 
-// unconditional gives the update and delete statements without a condition of an SQL text, and those of the strings in it, which may be
-// executed. It takes more for a statement than Postgres would, and never less.
+// unconditional returns the update and delete statements without a condition in an SQL text, and in its strings, which
+// may be executed. It takes more for a statement than Postgres, never less.
 func unconditional(sql string) (found []string) {
 	sql = lexeme.ReplaceAllStringFunc(strings.ToLower(sql), func(part string) string {
 		inside := lexeme.FindStringSubmatch(part)
@@ -116,7 +118,7 @@ func watch(t testing.TB) func(*pgx.ConnConfig) {
 	})
 }
 
-// seeTrees has the tree of every statement of a connection handed out, also of those inside functions.
+// seeTrees calls each with the tree of every statement of a connection, also inside functions.
 func seeTrees(each func(*pgconn.Notice)) func(*pgx.ConnConfig) {
 	return func(config *pgx.ConnConfig) {
 		config.RuntimeParams["debug_print_parse"] = "on"
@@ -133,11 +135,11 @@ func seeTrees(each func(*pgconn.Notice)) func(*pgx.ConnConfig) {
 	}
 }
 
-// relation is the first one that a tree names.
+// relation finds the first relation of a tree.
 var relation = regexp.MustCompile(`:aliasname \S+`)
 
-// refuses tells whether a tree has an update or a delete whose jointree has no quals, at any depth: nodes are written as
-// {NAME :field value …}, null as <>. The numbers are Postgres' CmdType, which are the same in 15 and 17.
+// refuses reports whether a tree has, at any depth, an update or a delete whose jointree has no quals. Nodes are
+// written as {NAME :field value …}, null as <>. The numbers are those of CmdType in Postgres 15 and 17.
 func refuses(tree string) bool {
 	type node struct {
 		name, field string

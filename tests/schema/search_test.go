@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// locales are databases that divide, lower and sort text in ways of their own. Hosted projects have ICU's en-US over en_US.UTF-8.
+// locales are options of databases that divide, lower and sort text differently. Hosted projects have ICU's en-US over
+// en_US.UTF-8.
 var locales = []string{
 	"locale_provider libc lc_collate 'C' lc_ctype 'C'",
 	"locale_provider libc lc_collate 'C.UTF-8' lc_ctype 'C.UTF-8'",
@@ -22,11 +23,11 @@ var locales = []string{
 	"lc_collate 'C' lc_ctype 'C' locale_provider icu icu_locale 'tr-TR'",
 }
 
-// searchFunctions are all that full text depends on.
+// searchFunctions are those that full text depends on.
 var searchFunctions = []string{"normalize_search_text", "document_strings", "search_vector", "search_terms", "has_phrase", "search_query",
 	"matches_search"}
 
-// eachLocale runs a test in a database of each locale that this server can have, with the functions of full text in it.
+// eachLocale runs a test in a database of each locale that the server supports, with the functions of full text.
 func eachLocale(t *testing.T, test func(t *testing.T, conn *pgx.Conn)) {
 	d := newDatabase(t)
 	server := d.superuser(t)
@@ -54,7 +55,7 @@ func eachLocale(t *testing.T, test func(t *testing.T, conn *pgx.Conn)) {
 	require.GreaterOrEqual(t, tried, 3, "locales to try")
 }
 
-// term is a word or a phrase as pkg/kv sends it.
+// term returns a word or a phrase as pkg/kv sends it.
 func term(text string) string {
 	quoted, _ := json.Marshal(text)
 	return `[[{"text":` + string(quoted) + `}]]`
@@ -97,7 +98,7 @@ func TestSearchFindsTheSameInEveryLocale(t *testing.T) {
 		"ΟΔΟΣ":        {"οδ"},
 	}
 	eachLocale(t, func(t *testing.T, conn *pgx.Conn) {
-		// Both what the words of an entry answer, and what its text does where their positions are missing.
+		// Both by the words of an entry, and by its text, for where positions are missing.
 		const ask = `select kv.search_vector(to_jsonb($1::text), 0) @@ kv.search_query($2::jsonb), kv.matches_search(to_jsonb($1::text), $2::jsonb)`
 		check := func(text, search string, want bool) {
 			var byWords, byText bool
@@ -121,7 +122,7 @@ func TestSearchFindsTheSameInEveryLocale(t *testing.T) {
 	})
 }
 
-// TestWordsAreTheSameInEveryLocale compares the characters of all alphabets, and one in eight of the rest.
+// All letters are compared, and one in eight of the other characters.
 func TestWordsAreTheSameInEveryLocale(t *testing.T) {
 	t.Parallel()
 	var want string
@@ -137,7 +138,7 @@ func TestWordsAreTheSameInEveryLocale(t *testing.T) {
 	})
 }
 
-// TestWhatDividesWordsIsWhatUnicodeSays holds the list of kv.normalize_search_text against Go's tables: letters, marks and numbers make words.
+// The list in kv.normalize_search_text agrees with Go's tables: letters, marks and numbers make words.
 func TestWhatDividesWordsIsWhatUnicodeSays(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).superuser(t)
@@ -154,7 +155,7 @@ func TestWhatDividesWordsIsWhatUnicodeSays(t *testing.T) {
 			}
 		}
 	}
-	// Those that folding leaves as they are, each between two digits, with which no mark is composed.
+	// Only characters that normalization keeps, each between two digits, which no mark combines with.
 	rows, err := conn.Query(context.Background(), `
 		with kept as (
 			select i / 2048 as block, i from unnest($1::int[]) as i
@@ -187,7 +188,7 @@ func TestWhatDividesWordsIsWhatUnicodeSays(t *testing.T) {
 	require.Greater(t, checked, 70_000)
 }
 
-// TestPhrasesOfLongTexts: beyond the positions that a tsvector keeps of a word, and beyond those that it can count.
+// Phrases beyond the positions that a tsvector keeps of a word, and beyond those that it can count.
 func TestPhrasesOfLongTexts(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)

@@ -59,7 +59,7 @@ func TestReleasedMigrationsStayAsTheyAre(t *testing.T) {
 	}
 }
 
-// What a database of a release holds must be the same after the migrations of all later releases.
+// The content of a database of a release is the same after the migrations of all later releases.
 func TestUpgradeKeepsEverything(t *testing.T) {
 	t.Parallel()
 	names, err := migrationNames()
@@ -76,7 +76,7 @@ func TestUpgradeKeepsEverything(t *testing.T) {
 	}
 }
 
-// The test above finds what a migration loses: here are migrations that might come, good and bad ones.
+// The test above finds what a migration loses: these migrations might come, good and bad ones.
 func TestUpgradeTellsGoodMigrationsFromBad(t *testing.T) {
 	t.Parallel()
 	names, err := migrationNames()
@@ -125,7 +125,8 @@ func TestUpgradeTellsGoodMigrationsFromBad(t *testing.T) {
 	}
 }
 
-// filledDatabase is one with some migrations and something of everything, written as the functions of the release write it.
+// filledDatabase makes a database with some migrations and with something of everything, written by the functions of
+// the release.
 func filledDatabase(t *testing.T, migrations []string) (d *database, contents map[string]string) {
 	t.Helper()
 	d = emptyDatabase(t)
@@ -158,12 +159,12 @@ func filledDatabase(t *testing.T, migrations []string) (d *database, contents ma
 	return d, contents
 }
 
-// contents is what callers, the mirror and the migration can read.
+// contents returns what callers, the mirror and the migration read.
 func (d *database) contents(t *testing.T) map[string]string {
 	t.Helper()
 	conn := d.connect(t)
 	c := map[string]string{
-		// Requests that were applied already: these change nothing.
+		// These requests were applied already, and change nothing.
 		"upsert again": one[string](t, conn, "select (public.kv_upsert('once', $1, null, $2, true)::jsonb - 'version')::text", `{"n":2}`, requestID(2)),
 		"delete again": one[string](t, conn, "select (public.kv_delete('a', $1, true)::jsonb - 'version')::text", requestID(4)),
 	}
@@ -191,7 +192,7 @@ func (d *database) contents(t *testing.T) map[string]string {
 	return c
 }
 
-// differences are the names of what is not as it was.
+// differences returns the names of what changed.
 func differences(before, after map[string]string) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(after)) {
 		if before[name] != after[name] {
@@ -208,7 +209,7 @@ func requireUpgraded(t *testing.T, d *database, before map[string]string) {
 		require.Equal(t, before[name], after[name], name)
 	}
 	requireConsistent(t, d.owner(t))
-	// And it goes on, for caches too.
+	// Writes still work, and caches see them.
 	conn := d.connect(t)
 	upsert(t, conn, "after", `{}`, pairs{{"color", "blue"}})
 	require.Contains(t, kvList(t, conn, false, byIndex([]string{"color:blue"}, nil)), `"after"`)

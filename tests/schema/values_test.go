@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// oddValues are texts that a jsonb column alone would lose, refuse or rewrite.
+// A jsonb column alone would lose, refuse or rewrite these texts.
 var oddValues = []struct {
 	name     string
 	value    string
@@ -117,7 +117,7 @@ func TestSearchIsBounded(t *testing.T) {
 	require.Equal(t, 200_001, one[int](t, conn, "select bytes from public.kv_store where key = 'OneByteBeyond'"))
 	require.True(t, one[bool](t, conn, "select search @@ 'short'::tsquery from public.kv_store where key = 'WordTooLong'"))
 
-	// Its own limit of 1 MB, met before ours: not an error.
+	// The limit of a tsvector, 1 MB, is not an error.
 	require.True(t, one[bool](t, conn, `
 		select kv.search_vector($1::jsonb, 1) is null`, distinctWords(3<<20)))
 }
@@ -138,11 +138,11 @@ func TestRowsSayWhenTheyWereWritten(t *testing.T) {
 	write := func(key, value string, indexes pairs) (version, transaction string) {
 		tx, err := conn.Begin(ctx)
 		require.NoError(t, err)
-		answer := one[string](t, tx, "select public.kv_upsert($1, $2, $3)", key, value, indexes.parameter())
+		response := one[string](t, tx, "select public.kv_upsert($1, $2, $3)", key, value, indexes.parameter())
 		transaction = one[string](t, tx, "select pg_current_xact_id()::text")
 		require.NoError(t, tx.Commit(ctx))
 		var parsed struct{ Version string }
-		require.NoError(t, json.Unmarshal([]byte(answer), &parsed))
+		require.NoError(t, json.Unmarshal([]byte(response), &parsed))
 		return parsed.Version, transaction
 	}
 
@@ -153,7 +153,7 @@ func TestRowsSayWhenTheyWereWritten(t *testing.T) {
 	require.False(t, first.created.Before(before))
 	require.False(t, first.updated.Before(first.created))
 
-	// The same value again is a write like any other.
+	// The same value again is a write, too.
 	version, transaction = write("a", `{"a":1}`, nil)
 	second := read("a")
 	require.Greater(t, second.revision, first.revision)
@@ -168,7 +168,7 @@ func TestRowsSayWhenTheyWereWritten(t *testing.T) {
 	require.True(t, third.updated.After(second.updated))
 	require.Greater(t, third.revision, second.revision)
 
-	// A migration brings its own times.
+	// An import brings its own times.
 	exec(t, conn, `insert into public.kv_store (key, value, created_at, updated_at) values ('b', '[]', '2020-01-01Z', '2021-01-01Z')`)
 	require.Equal(t, "2020-01-01 2021-01-01", one[string](t, conn, `
 		select to_char(created_at at time zone 'UTC', 'YYYY-MM-DD ') || to_char(updated_at at time zone 'UTC', 'YYYY-MM-DD')
@@ -177,7 +177,7 @@ func TestRowsSayWhenTheyWereWritten(t *testing.T) {
 	require.Equal(t, "2022", one[string](t, conn, "select to_char(updated_at at time zone 'UTC', 'YYYY') from public.kv_store where key = 'b'"))
 }
 
-// An epoch that followed the session's settings would differ between PostgREST and the SQL editor.
+// The epoch must not follow the settings of a session, which differ between PostgREST and the SQL editor.
 func TestEpochIsTheSameForEverySession(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
@@ -216,7 +216,7 @@ func TestTheTablesConstraintsHold(t *testing.T) {
 	require.Equal(t, "", get(t, conn, ""))
 }
 
-// Far deeper than the 2,000 levels that the functions let through: refused or kept, never a crash.
+// Values far deeper than the 2,000 levels that the functions accept are refused or kept, never a crash.
 func TestVeryDeepValues(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
@@ -231,8 +231,9 @@ func TestVeryDeepValues(t *testing.T) {
 	}
 }
 
-// Postgres' parser looks for addresses, paths, tags and numbers, and for some texts does so again at every letter: 20 kB of
-// "a_a_a" take it seconds. No text that is stored may ask that of it. The bound is some thirty times what the worst takes.
+// The text parser of Postgres looks for addresses, paths, tags and numbers, in some texts again at every letter: 20 kB
+// of "a_a_a" take it seconds. Stored texts must not depend on it. The bound is some thirty times what the worst text
+// takes.
 func TestWordsOfOddTextsAreFoundInTime(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)

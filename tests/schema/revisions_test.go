@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// writer runs one statement at a time on a connection of its own. A statement that waits for another writer's goes on by itself.
+// writer runs one statement at a time on its own connection. A statement that waits for another writer continues by
+// itself.
 type writer struct {
 	conn *pgx.Conn
 	pid  uint32
@@ -25,10 +26,10 @@ func newWriter(t *testing.T, d *database) *writer {
 	return &writer{conn: conn, pid: conn.PgConn().PID()}
 }
 
-// expected are the errors of a writer who came second: an index entry that is being replaced, and SQL by hand that does not look first.
+// expected are the errors of a second writer: an index entry is being replaced, or SQL by hand did not look first.
 var expected = []string{"", "55P03", "23505"}
 
-// start runs a statement until it ends or waits for a lock, and says whether it has ended.
+// start runs a statement until it ends or waits for a lock, and reports whether it has ended.
 func (w *writer) start(t *testing.T, watch *pgx.Conn, sql string) (ended bool) {
 	t.Helper()
 	require.Nil(t, w.done, "the statement before is still running")
@@ -40,7 +41,7 @@ func (w *writer) start(t *testing.T, watch *pgx.Conn, sql string) (ended bool) {
 	return w.settle(t, watch)
 }
 
-// settle waits until the running statement has ended, or waits for a lock itself.
+// settle waits until the running statement has ended or waits for a lock.
 func (w *writer) settle(t *testing.T, watch *pgx.Conn) (ended bool) {
 	t.Helper()
 	for w.done != nil {
@@ -58,7 +59,7 @@ func (w *writer) settle(t *testing.T, watch *pgx.Conn) (ended bool) {
 	return true
 }
 
-// orders are all orders of the events in which the first of each pair comes before the second.
+// orders returns all orders of the events in which the first of each pair comes before the second.
 func orders(events []string, before [][2]string) (all [][]string) {
 	if len(events) == 0 {
 		return [][]string{nil}
@@ -75,13 +76,14 @@ func orders(events []string, before [][2]string) (all [][]string) {
 	return all
 }
 
-// TestAVersionNeverGoesBackwards: four writers of one key, of whom one inserts and stays open, one updates, one deletes, and one inserts
-// and is held back after it has taken its version, in every order (without LONG, in those that delete meanwhile). What a reader sees of the key
-// only ever has higher versions.
-func TestAVersionNeverGoesBackwards(t *testing.T) {
+// A reader of one key only sees growing revisions. Of four writers, one inserts and stays open, one updates, one
+// deletes, and one inserts and is held back after it has taken its revision, in every order (without LONG, in those
+// that delete meanwhile).
+func TestARevisionNeverGoesBackwards(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	// The last trigger before the row is written: where the test asks for it, it waits for a lock that the test has.
+	// This trigger is the last before the row is written. Where the test asks for it, it waits for a lock that the
+	// test holds.
 	exec(t, d.superuser(t), `
 		create function public.zz_pause() returns trigger language plpgsql as $$
 		begin
@@ -137,10 +139,10 @@ func TestAVersionNeverGoesBackwards(t *testing.T) {
 				var seen []int64
 				var history []string
 				look := func(event string) {
-					for _, version := range all[int64](t, reader, "select revision from public.kv_store where key = 'k'") {
-						history = append(history, fmt.Sprintf("%s: %d", event, version))
-						if len(seen) == 0 || seen[len(seen)-1] != version {
-							seen = append(seen, version)
+					for _, revision := range all[int64](t, reader, "select revision from public.kv_store where key = 'k'") {
+						history = append(history, fmt.Sprintf("%s: %d", event, revision))
+						if len(seen) == 0 || seen[len(seen)-1] != revision {
+							seen = append(seen, revision)
 						}
 					}
 				}
@@ -150,7 +152,7 @@ func TestAVersionNeverGoesBackwards(t *testing.T) {
 						exec(t, writers["insert"].conn, "begin")
 						writers["insert"].start(t, watch, sql["insert"])
 					case "commit":
-						if !writers["insert"].settle(t, watch) { // it waits for one who waits for the test
+						if !writers["insert"].settle(t, watch) { // it waits for a writer who waits for the test
 							exec(t, watch, "select pg_advisory_unlock(42)")
 							for !writers["insert"].settle(t, watch) {
 							}
@@ -164,7 +166,7 @@ func TestAVersionNeverGoesBackwards(t *testing.T) {
 						}
 					}
 					for _, w := range writers {
-						w.settle(t, watch) // whoever was waited for may be over
+						w.settle(t, watch) // the writer it waited for may have ended
 					}
 					look(event)
 				}
@@ -180,12 +182,12 @@ func TestAVersionNeverGoesBackwards(t *testing.T) {
 	}
 }
 
-// A row that takes a new version because of a delete elsewhere stays what it was written as.
-func TestAVersionTakenAgainChangesNothingElse(t *testing.T) {
+// A row that takes a new revision because of a delete elsewhere keeps everything else.
+func TestARevisionTakenAgainChangesNothingElse(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	conn := d.superuser(t)
-	// A delete while a row is on its way into the table.
+	// A delete between a row's trigger and its insert.
 	exec(t, conn, `
 		create function public.zz_delete() returns trigger language plpgsql as $$
 		begin
