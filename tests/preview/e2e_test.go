@@ -232,9 +232,9 @@ func TestTheSuiteReportsWhyASiteCannotBeTested(t *testing.T) {
 		says  []string
 	}{
 		{"AnotherSite", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<!doctype html>")) }, "",
-			[]string{"cannot be tested", "the functions are not there", "answered 200 <!doctype html>"}},
-		{"NeedsAToken", unauthorized, "", []string{"cannot be tested", "the site wants a token", "KV_API_TOKEN="}},
-		{"NeedsAnotherToken", unauthorized, "wrong-token-of-mine", []string{"cannot be tested", "refuses the token of KV_API_TOKEN"}},
+			[]string{"cannot be tested", "the site does not have the functions", "answered 200 <!doctype html>"}},
+		{"NeedsAToken", unauthorized, "", []string{"cannot be tested", "the site needs a token", "KV_API_TOKEN="}},
+		{"NeedsAnotherToken", unauthorized, "wrong-token-of-mine", []string{"cannot be tested", "refuses the token in KV_API_TOKEN"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
