@@ -233,9 +233,7 @@ func TestLife(t *testing.T) {
 		require.NoError(t, os.WriteFile(source, []byte(strings.ReplaceAll(string(content), `"env"`, `"environment"`)), 0o644))
 		write(t, p.checkout.Root, "supabase/migrations/20260102000000_create_more.sql", "create table public.more (id int);\n")
 		upAgain(t)
-		for _, process := range before {
-			require.False(t, process.Alive())
-		}
+		requireEnded(t, before)
 		_, body := get(t, env["KV_BASE_URL"]+"/api/hello?do=environment", nil)
 		require.Contains(t, body, "KV_API_TOKEN=t")
 		require.Equal(t, "t", env["KV_API_TOKEN"], "callers need the token")
@@ -259,18 +257,14 @@ func TestLife(t *testing.T) {
 		before := p.everyProcess(t)
 		require.NoError(t, proc.Kill(p.processes(t).Supervisor.PID))
 		upAgain(t)
-		for _, process := range before {
-			require.False(t, process.Alive())
-		}
+		requireEnded(t, before)
 		require.Equal(t, "7", p.query(t, "select string_agg(id::text, ',') from public.note"))
 	})
 	t.Run("DownEndsEverythingTwice", func(t *testing.T) {
 		before := p.everyProcess(t)
 		_, stderr := p.run(t, "down")
 		require.Equal(t, "stopped\n", stderr)
-		for _, process := range before {
-			require.False(t, process.Alive())
-		}
+		requireEnded(t, before)
 		require.NoFileExists(t, p.home.Env())
 		require.NoFileExists(t, p.home.State())
 		_, stderr = p.run(t, "down")
@@ -295,13 +289,19 @@ func TestLife(t *testing.T) {
 		}
 		before := p.everyProcess(t)
 		p.run(t, "reset")
-		for _, process := range before {
-			require.False(t, process.Alive())
-		}
+		requireEnded(t, before)
 		require.NoDirExists(t, place)
 		upAgain(t)
 		require.Equal(t, "0", p.query(t, "select count(*)::text from public.note"))
 	})
+}
+
+// requireEnded waits for processes that were killed: on a busy machine the kernel takes a while to remove one.
+func requireEnded(t *testing.T, all []proc.Identity) {
+	t.Helper()
+	for _, process := range all {
+		require.Eventually(t, func() bool { return !process.Alive() }, time.Minute, 10*time.Millisecond, "%v", process)
+	}
 }
 
 // requireNotLogged checks that no log file contains a secret.
@@ -347,8 +347,7 @@ func TestInterruptedUpLeavesNothing(t *testing.T) {
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	require.Equal(t, exitFailed, exitOf(t, cmd.Wait()))
 	require.Contains(t, progress.String(), "Error: interrupted; what had been started is stopped\n")
-	require.False(t, started.Processes["postgres"].Alive())
-	require.False(t, started.Supervisor.Alive())
+	requireEnded(t, []proc.Identity{started.Processes["postgres"], started.Supervisor})
 	require.NoFileExists(t, p.home.State())
 }
 
