@@ -14,7 +14,11 @@ const (
 	CodeUnauthorized        Code = "unauthorized"         // a token is required, and the request's is missing or wrong
 	CodeNotFound            Code = "not_found"            // there is no entry under the key
 	CodeMethodNotAllowed    Code = "method_not_allowed"   // the function does not serve the HTTP method
-	CodeConditionFailed     Code = "condition_failed"     // a condition of the request does not hold
+	CodeConditionFailed     Code = "condition_failed"     // a condition of the request does not hold (If-Match, If-None-Match)
+	CodeConflict            Code = "conflict"             // not possible as things are
+	CodeNotApplied          Code = "not_applied"          // another operation of the atomic batch failed
+	CodeIdempotencyReused   Code = "idempotency_reused"   // the Idempotency-Key came with another request before
+	CodeNotJSON             Code = "not_json"             // the store takes JSON only
 	CodeTooLarge            Code = "too_large"            // the response would exceed MaxResponseBytes
 	CodeUnstorableValue     Code = "unstorable_value"     // valid JSON that cannot be stored
 	CodeDatabaseUnreachable Code = "database_unreachable" // no response, or a malformed one, in several attempts
@@ -27,7 +31,8 @@ const (
 
 // Codes lists every code.
 var Codes = []Code{
-	CodeInvalidInput, CodeUnauthorized, CodeNotFound, CodeMethodNotAllowed, CodeConditionFailed, CodeTooLarge,
+	CodeInvalidInput, CodeUnauthorized, CodeNotFound, CodeMethodNotAllowed, CodeConditionFailed, CodeConflict,
+	CodeNotApplied, CodeIdempotencyReused, CodeNotJSON, CodeTooLarge,
 	CodeUnstorableValue, CodeDatabaseUnreachable, CodeNotConfigured, CodeUnavailable, CodeRateLimited, CodeDeadlineExceeded, CodeInternal,
 }
 

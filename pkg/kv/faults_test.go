@@ -147,7 +147,7 @@ var badAnswers = map[string]struct {
 	"CutOff":                 {reply{status: 200, contentType: responseType, body: `{"a":`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
 	"AnErrorCutOff":          {reply{status: 500, contentType: "application/json", body: `{"co`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
 	"RefusedByTheFunction":   {failed(400, "PT400"), false, CodeInvalidInput, "m of PT400"},
-	"Conflict":               {failed(409, "PT409"), false, CodeConditionFailed, "m of PT409"},
+	"Conflict":               {failed(409, "PT409"), false, CodeConflict, "m of PT409"},
 	"TooLarge":               {failed(413, "PT413"), false, CodeTooLarge, "m of PT413"},
 	"RefusedByTheTable":      {failed(400, "23514"), false, CodeInvalidInput, "too long"},
 	"NotJSONForPostgres":     {failed(400, "22P02"), false, CodeUnstorableValue, "cannot store"},

@@ -53,6 +53,29 @@ const (
 	// MaxQueryTime is where the database ends a query (statement_timeout of kv_query).
 	MaxQueryTime = 10 * time.Second
 
+	// MaxStoreBytes bounds the name of a store, and KV_NAMESPACE.
+	MaxStoreBytes = 64
+	// MaxMetadataBytes bounds an entry's metadata, as in Netlify Blobs.
+	MaxMetadataBytes = 2048
+	// MaxDataBytes bounds the bytes of an entry: as base64 they fit into a request, with its headers.
+	MaxDataBytes = 4_500_000
+	// MinTTL and MaxTTL bound [Operation.TTL]. MaxTTL is ten years.
+	MinTTL = time.Second
+	MaxTTL = 315_360_000 * time.Second
+	// MaxOperations bounds a [Batch].
+	MaxOperations = 1000
+	// IdempotencyTime is how long the result of a batch with a key is remembered.
+	IdempotencyTime = time.Hour
+	// MaxEntryLimit bounds [EntryQuery.Limit], and DefaultEntryLimit stands for 0.
+	MaxEntryLimit     = 1000
+	DefaultEntryLimit = 1000
+	// MaxDelimiterBytes bounds [EntryQuery.Delimiter].
+	MaxDelimiterBytes = 64
+	// MaxClear bounds the entries that [Entries.Clear] removes.
+	MaxClear = 100_000
+	// MaxStoreCount is where [StoreCount.Count] stops.
+	MaxStoreCount = 10_000
+
 	// MaxResponseBytes is Lambda's limit for a response, and so Netlify's. It counts the JSON that carries the body.
 	MaxResponseBytes = 6 << 20
 	// MaxPageBytes is where a page ends early. As much fits into a response however it is encoded: base64 takes 4/3.

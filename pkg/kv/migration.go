@@ -139,14 +139,14 @@ func (s *Supabase) MigrationRenew(ctx context.Context, r Renewal) (pending int, 
 // it returns [ErrImportAtWork].
 func (s *Supabase) MigrationClose(ctx context.Context) (wasOpen bool, err error) {
 	err = s.callJSON(ctx, "kv_migration_close", map[string]any{}, &wasOpen)
-	if CodeOf(err) == CodeConditionFailed {
+	if CodeOf(err) == CodeConflict {
 		return false, ErrImportAtWork
 	}
 	return wasOpen, err
 }
 
 func importError(err error) error {
-	if err != nil && CodeOf(err) == CodeConditionFailed {
+	if err != nil && CodeOf(err) == CodeConflict {
 		return ErrImportTaken
 	}
 	return err

@@ -32,7 +32,9 @@ type failure struct {
 var failures = []failure{
 	// Raised by a kv_* function, with a message for the caller.
 	{codes: "PT400", is: CodeInvalidInput},
-	{codes: "PT409", is: CodeConditionFailed},
+	{codes: "PT409", is: CodeConflict},
+	{codes: "PT412", is: CodeConditionFailed},
+	{codes: "PT422", is: CodeIdempotencyReused},
 	{codes: "PT413", is: CodeTooLarge},
 
 	// The request: a constraint, text that Postgres's json refuses or cannot nest (54001, 54000), statement_timeout.

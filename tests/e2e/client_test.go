@@ -136,7 +136,7 @@ func call(t testing.TB, method, path string, options ...option) *response {
 }
 
 var codes = map[int][]string{
-	400: {"invalid_input"}, 401: {"unauthorized"}, 404: {"not_found"}, 405: {"method_not_allowed"}, 409: {"condition_failed"},
+	400: {"invalid_input"}, 401: {"unauthorized"}, 404: {"not_found"}, 405: {"method_not_allowed"}, 409: {"conflict"}, 412: {"condition_failed"},
 	413: {"too_large"}, 422: {"unstorable_value"}, 500: {"internal"}, 502: {"database_unreachable"}, 503: {"not_configured", "unavailable", "rate_limited"},
 	504: {"deadline_exceeded"},
 }
