@@ -8,6 +8,31 @@ create schema kv;
 -- A finished response. Ask PostgREST for it with Accept: application/vnd.kv+json.
 create domain public."application/vnd.kv+json" as text;
 
+-- An operation of a batch (Operation in pkg/kv), with the defaults of kv_store for its content type.
+create type kv.operation as (
+    action text,
+    key text,
+    value text,
+    data text,
+    content_type text,
+    metadata text,
+    ttl numeric,
+    expires timestamp with time zone,
+    indexes text[],
+    if_match text[],
+    if_none_match text[],
+    delta numeric
+);
+
+-- What came of an operation.
+create type kv.outcome as (
+    code text,
+    message text,
+    existed boolean,
+    entry public.kv_store,
+    wrote boolean
+);
+
 -- How the entries of a query are found. See kv.query_source.
 create type kv.query_plan as (
     ordered_by text,
@@ -25,10 +50,13 @@ create type kv.query_plan as (
 
 -- The entries. Write value and indexes; the other columns follow from them.
 create table public.kv_store (
+    -- The key. In another store than kv, or in a namespace, kv.space() comes before it.
     key text collate "C" not null,
-    -- The JSON text as it was written. In an index entry, the array that the members are appended to.
-    value json not null,
-    -- Length of value in bytes. It tells the size of a response before the values are read.
+    -- The JSON text as it was written. In an index entry, the array that the members are appended to. Null where data has the bytes.
+    value json,
+    -- The bytes of an entry that is not JSON. Entries of the store kv have none.
+    data bytea,
+    -- Length of value or data in bytes. It tells the size of a response before the values are read.
     bytes integer not null,
     -- The value for queries, with what jsonb cannot hold replaced. Null for index entries.
     document jsonb,
@@ -48,13 +76,21 @@ create table public.kv_store (
     updated_at timestamp with time zone not null default clock_timestamp(),
     -- Grows with every write of the key, also across a delete.
     revision bigint not null,
+    -- The content type. Null: application/json for a value, application/octet-stream for data.
+    content_type text,
+    -- A JSON object that belongs to the entry.
+    metadata json,
+    -- From then on nobody sees the entry, and kv.remove_expired may remove it. Null: it stays.
+    expires_at timestamp with time zone,
+    constraint kv_store_bytes CHECK (((value IS NULL) <> (data IS NULL))),
     constraint kv_store_index_pairs CHECK (((index_pairs = '{}'::text[]) OR ((array_ndims(index_pairs) = 2) AND (array_length(index_pairs, 2) = 2) AND ((''::text <> ALL (index_pairs)) IS TRUE)))),
-    constraint kv_store_key_length CHECK (((octet_length(key) >= 1) AND (octet_length(key) <= 1024))),
-    constraint kv_store_pkey PRIMARY KEY (key)
+    constraint kv_store_key_length CHECK (((key <> ''::text) AND (octet_length(kv.bare_key(key)) <= 1024) AND (octet_length(key) <= (1024 + 134)))),
+    constraint kv_store_pkey PRIMARY KEY (key) INCLUDE (expires_at)
 );
 -- row level security
 -- service_role: all
 CREATE INDEX kv_store_created_at ON public.kv_store USING btree (created_at, key);
+CREATE INDEX kv_store_expires_at ON public.kv_store USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX kv_store_search ON public.kv_store USING gin (search);
 CREATE INDEX kv_store_unseen ON public.kv_store USING btree (key) WHERE (replaced OR ((search IS NULL) AND (NOT is_index)));
 CREATE INDEX kv_store_updated_at ON public.kv_store USING btree (updated_at, key);
@@ -73,7 +109,7 @@ CREATE TRIGGER kv_store_log_truncate AFTER TRUNCATE ON public.kv_store FOR EACH 
 CREATE TRIGGER kv_store_move_members AFTER UPDATE OF key ON public.kv_store FOR EACH ROW WHEN ((old.is_index AND (new.key <> old.key))) EXECUTE FUNCTION kv.rename_members();
 CREATE TRIGGER kv_store_post_delete AFTER DELETE ON public.kv_store FOR EACH ROW WHEN ((old.index_pairs <> '{}'::text[])) EXECUTE FUNCTION kv.update_postings();
 CREATE TRIGGER kv_store_post_insert AFTER INSERT ON public.kv_store FOR EACH ROW WHEN ((new.index_pairs <> '{}'::text[])) EXECUTE FUNCTION kv.update_postings();
-CREATE TRIGGER kv_store_post_update AFTER UPDATE ON public.kv_store FOR EACH ROW WHEN (((new.index_pairs IS DISTINCT FROM old.index_pairs) OR (new.key <> old.key))) EXECUTE FUNCTION kv.update_postings();
+CREATE TRIGGER kv_store_post_update AFTER UPDATE ON public.kv_store FOR EACH ROW WHEN (((new.index_pairs IS DISTINCT FROM old.index_pairs) OR (new.key <> old.key) OR (new.expires_at IS DISTINCT FROM old.expires_at))) EXECUTE FUNCTION kv.update_postings();
 CREATE TRIGGER kv_store_revision BEFORE INSERT OR UPDATE ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.set_revision();
 CREATE TRIGGER kv_store_truncate AFTER TRUNCATE ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.truncate_store();
 
@@ -217,10 +253,25 @@ create table kv.posting (
     -- The member, or '' for "any member of this index".
     member text collate "C" not null,
     key text collate "C" not null,
-    constraint posting_pkey PRIMARY KEY (index_key, member, key)
+    -- That of the entry, so that a read by an index need not visit the rows.
+    expires_at timestamp with time zone,
+    constraint posting_pkey PRIMARY KEY (index_key, member, key) INCLUDE (expires_at)
 );
 -- row level security
 -- service_role: all
+
+-- The responses to batches that wrote. kv_prune_log removes them after kv.log_retention().
+create table kv.response (
+    request uuid not null,
+    -- What the batch was, where a caller gave it an Idempotency-Key.
+    digest text,
+    response text not null,
+    at timestamp with time zone not null default clock_timestamp(),
+    constraint response_pkey PRIMARY KEY (request)
+);
+-- row level security
+-- service_role: all
+CREATE INDEX response_at ON kv.response USING btree (at);
 
 -- The results of the last verifications, without keys.
 create table kv.verification (
@@ -250,9 +301,19 @@ create sequence kv.revision increment by 1;
 create sequence kv.verification_id_seq increment by 1;
 -- service_role: select, update, usage
 
+-- Applies operations, [kv.operation,...]: {"results","failed","version","outbox"}. Atomic: all or none. A batch with the same p_request is applied once, however often it arrives, and always gets the first response; p_digest tells batches with one p_request apart. p_mirror adds an outbox entry for every key of the store kv that changes.
+create function public.kv_batch(p_operations jsonb, p_atomic boolean DEFAULT false, p_request uuid DEFAULT NULL::uuid, p_digest text DEFAULT NULL::text, p_mirror boolean DEFAULT false) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="" set plan_cache_mode=force_generic_plan;
+-- service_role: execute
+
 -- What changed since p_since, the cursor of an earlier call: {"cursor","all","keys"}. "all" is true where everything may have changed: without a cursor, with one of another epoch, of the future or beyond kv.log_retention(), after a truncate or more than p_limit changes, and while triggers are disabled.
 create function public.kv_changes(p_since text DEFAULT NULL::text, p_limit integer DEFAULT 1000) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set enable_seqscan=off set enable_bitmapscan=off;
+-- service_role: execute
+
+-- Removes the entries under a prefix, if p_confirm is their number and not over p_most. The response is that of kv_delete.
+create function public.kv_clear(p_prefix text, p_confirm integer, p_most integer, p_request uuid, p_mirror boolean DEFAULT false) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
 -- Keeps what an instance's compared reads found since it last told. A request is counted once.
@@ -278,6 +339,16 @@ create function public.kv_digests_of(p_keys text[]) returns public."application/
 -- Enables the triggers of the log in every mode, which "enable trigger all" does not. For the owner of the tables, after a restore that disabled them.
 create function public.kv_enable_logging() returns void
     language plpgsql volatile set search_path="";
+-- service_role: execute
+
+-- An entry: an object that describes it, a line break, and its bytes, JSON text where "json" is true and base64 otherwise. Empty where there is none. p_since: see kv_get.
+create function public.kv_entry(p_key text, p_since text DEFAULT NULL::text) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="";
+-- service_role: execute
+
+-- A page of a store: {"entries","prefixes","count","pagination"}. p_query is {"prefix","delimiter","metadata","limit","cursor"} (EntryQuery in pkg/kv). The other arguments are those of kv_query.
+create function public.kv_entry_list(p_query jsonb, p_question text, p_since text DEFAULT NULL::text) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="";
 -- service_role: execute
 
 -- The JSON text of a value; empty where there is no entry. With p_since, which is a cursor, or '' where there is none yet, kv_changes and a line break come first.
@@ -375,7 +446,7 @@ create function public.kv_mirror_states(p_keys text[]) returns public."applicati
     language plpgsql stable set search_path="";
 -- service_role: execute
 
--- Removes up to 2,000 changes that every valid cursor has seen, and returns their number. Some writes call it. Where it fails, it warns and returns 0, and the write goes on.
+-- Removes up to 2,000 changes that every valid cursor has seen, and returns their number; and responses of kv.response that are too old to be asked for again. Some writes call it. Where it fails, it warns and returns 0, and the write goes on.
 create function public.kv_prune_log() returns bigint
     language plpgsql volatile set search_path="";
 -- service_role: execute
@@ -393,6 +464,11 @@ create function public.kv_readiness(p_hours double precision) returns public."ap
 -- kv_mirror_copy of entries with distinct keys, all or none. The answer says of each whether it was still what was expected.
 create function public.kv_restore(p_keys text[], p_expected text[], p_values text[], p_pairs text[], p_is_index boolean[], p_created bigint[], p_updated bigint[]) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="" set statement_timeout=55s;
+-- service_role: execute
+
+-- The stores of a namespace that have entries: [{"store","count","more"},...]. A count stops at p_most.
+create function public.kv_stores(p_namespace text, p_most integer) returns public."application/vnd.kv+json"
+    language plpgsql stable set search_path="" set enable_seqscan=off;
 -- service_role: execute
 
 -- How many postings there are that no entry's indexes have.
@@ -425,13 +501,29 @@ create function public.kv_warm_list(p_lists jsonb, p_bytes bigint) returns publi
     language plpgsql stable set search_path="";
 -- service_role: execute
 
+-- Adds the pairs that their index entries lack, and returns them. p_arrays are the index entries whose stored arrays may have members. The caller holds the locks of kv.lock_index.
+create function kv.add_index_members(p_arrays text[], p_pairs text[]) returns text[]
+    language plpgsql volatile set search_path="";
+
 -- Adds the members that an index entry lacks, in the given order. The caller holds the entry's row.
 create function kv.add_members(p_key text, p_members text[]) returns void
+    language plpgsql volatile set search_path="";
+
+-- Applies one operation, except for the delete of a take. In an atomic batch, the row that is only read is locked as well.
+create function kv.apply_operation(p_operation kv.operation, p_atomic boolean) returns kv.outcome
+    language plpgsql volatile set search_path="";
+
+-- Applies a batch. results are those of the operations, in their order; failed is the first that failed, from 1. In an atomic batch it means that the caller must undo the others.
+create function kv.apply_operations(p_operations kv.operation[], p_atomic boolean, p_mirror boolean, p_request uuid, OUT results text[], OUT failed integer, OUT wrote boolean) returns record
     language plpgsql volatile set search_path="";
 
 -- The members among the elements of an array.
 create function kv.array_members(p_array json) returns SETOF text
     language plpgsql immutable strict set search_path="";
+
+-- The key as callers see it, without the space of its store.
+create function kv.bare_key(p_key text) returns text
+    language sql immutable parallel safe;
 
 -- Names the request in the log. Returns the transaction that has applied it already, as after a lost reply; otherwise null.
 create function kv.begin_request(p_request uuid) returns xid8
@@ -455,6 +547,10 @@ create function kv.clear_index() returns trigger
 create function kv.count_delete() returns trigger
     language plpgsql volatile set search_path="";
 
+-- The number of entries in a range of keys, up to p_most.
+create function kv.count_entries(p_from text, p_to text, p_most integer) returns integer
+    language plpgsql stable set search_path="";
+
 -- The notice that the text of some min or max was cut.
 create function kv.cut_notices(p_aggregates text) returns text[]
     language plpgsql immutable strict parallel safe set search_path="";
@@ -462,6 +558,10 @@ create function kv.cut_notices(p_aggregates text) returns text[]
 -- Identifies what row revisions can be compared in: the cluster, its timeline and the table.
 create function kv.database_id() returns text
     language plpgsql stable set search_path="";
+
+-- Deletes an entry for a caller, who has locked it.
+create function kv.delete_entry(p_key text) returns void
+    language plpgsql volatile set search_path="";
 
 create function kv.delete_members() returns trigger
     language plpgsql volatile set search_path="";
@@ -489,6 +589,10 @@ create function kv.element_texts(p_array jsonb) returns text[]
 create function kv.elements(p_array jsonb) returns jsonb[]
     language plpgsql immutable strict parallel safe set search_path="";
 
+-- The bytes of an entry: JSON text, or base64 where data has them.
+create function kv.entry_bytes(p_row public.kv_store) returns text
+    language plpgsql stable set search_path="";
+
 -- The expression for the entry's own key, createdAt or updatedAt, from a row s. Null for any other path.
 create function kv.entry_field(p_path text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
@@ -497,13 +601,25 @@ create function kv.entry_field(p_path text) returns text
 create function kv.entry_field_condition(p_path text, p_op text, p_value text) returns text
     language plpgsql immutable strict set search_path="";
 
+-- The fields of an object that describe an entry beside its bytes.
+create function kv.entry_info(p_row public.kv_store, p_metadata boolean) returns text
+    language plpgsql stable set search_path="";
+
 -- Changes when transaction ids may have been used again or changes gone unlogged: with another cluster, a restart, a crash or a restore. See kv_enable_logging.
 create function kv.epoch() returns text
+    language plpgsql stable set search_path="";
+
+-- Changes with every write of an entry, and never comes again for a key.
+create function kv.etag(p_row public.kv_store) returns text
     language plpgsql stable set search_path="";
 
 -- The exact JSON text at a path of any value.
 create function kv.exact_part(p_value json, p_path text[]) returns text
     language plpgsql immutable strict set search_path="";
+
+-- Begins a response of which something expires: chr(2), the milliseconds until the first does, and a line break. Empty where nothing does.
+create function kv.expiry_line(p_expires_at timestamp with time zone) returns text
+    language sql volatile;
 
 -- The parts of an index filter (IndexFilter in pkg/kv) that must all hold. {"pair"} and {"exact"} are one index. An array holds when one element does, {"none"} when no element does.
 create function kv.filter_parts(p_filter jsonb) returns SETOF jsonb
@@ -525,6 +641,10 @@ create function kv.has_path_index(p_path text[]) returns boolean
 create function kv.has_phrase(p_query tsquery) returns boolean
     language plpgsql immutable strict parallel safe set search_path="";
 
+-- Whether the condition of an operation holds of an entry, or of none (a null row).
+create function kv.holds(p_operation kv.operation, p_row public.kv_store) returns boolean
+    language plpgsql stable set search_path="";
+
 -- A JSON text in which strings replace the numbers that numeric cannot hold.
 create function kv.huge_numbers_as_text(p_json text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
@@ -541,13 +661,25 @@ create function kv.import_members(p_key text, p_members text[], p_new boolean) r
 create function kv.import_state(i kv.import, p_key text, p_revision bigint) returns text
     language sql immutable parallel safe;
 
+-- The number that an increment makes of an entry, or of none (a null row).
+create function kv.incremented(p_operation kv.operation, p_row public.kv_store, OUT code text, OUT message text, OUT value text) returns record
+    language plpgsql stable set search_path="";
+
 -- The value of an index entry: the stored array, then its members.
 create function kv.index_value(p_index_key text, p_stored text) returns text
     language plpgsql stable set search_path="";
 
+-- Whether an entry with this expiry is seen.
+create function kv.is_live(p_expires_at timestamp with time zone) returns boolean
+    language sql stable parallel safe;
+
 -- Whether jsonb cannot hold what is at the path.
 create function kv.is_replaced(p_value json, p_path text[]) returns boolean
     language plpgsql immutable strict set search_path="";
+
+-- The time as JavaScript's toISOString writes it.
+create function kv.iso_time(p_time timestamp with time zone) returns text
+    language plpgsql immutable strict parallel safe set search_path="";
 
 -- The answer of kv-list.
 create function kv.list(p_query jsonb, p_values boolean, p_question text) returns text
@@ -557,6 +689,10 @@ create function kv.list(p_query jsonb, p_values boolean, p_question text) return
 create function kv.list_cost(p_key text, p_bytes integer, p_is_index boolean) returns bigint
     language sql stable;
 
+-- The list of a store.
+create function kv.list_entries(p_query jsonb, p_question text) returns text
+    language plpgsql stable set search_path="" set plan_cache_mode=force_generic_plan set enable_sort=off set enable_seqscan=off;
+
 -- The answer of kv-list; null where it is not one of these lists.
 create function kv.list_in_key_order(p_query jsonb, p_values boolean, p_question text) returns text
     language plpgsql stable set search_path="" set plan_cache_mode=force_generic_plan set enable_sort=off;
@@ -564,6 +700,10 @@ create function kv.list_in_key_order(p_query jsonb, p_values boolean, p_question
 -- An entry in the data of a list. p_total is what the list takes up to it: only the first entry can be too large.
 create function kv.list_value(p_key text, p_value json, p_is_index boolean, p_total numeric) returns text
     language sql stable;
+
+-- Nothing can lock an entry that does not exist. So an atomic batch looks again at its end, when it holds all others.
+create function kv.lock_absent(p_keys text[]) returns void
+    language plpgsql volatile set search_path="";
 
 -- While a migration is open: keeps kv_import away from the key until the transaction ends. Before any lock of kv_store.
 create function kv.lock_import_key(p_key text) returns void
@@ -633,6 +773,10 @@ create function kv.normalize_search_text(p_text text) returns text[]
 create function kv.number_at(p_document jsonb, p_path text[]) returns numeric
     language sql immutable parallel safe;
 
+-- An outcome: {"existed","code","message"}, the fields of kv.entry_info and, of what was read, {"json","bytes"}. The bytes are a JSON string, which keeps every byte of their text.
+create function kv.outcome_json(p_operation kv.operation, p_outcome kv.outcome) returns text
+    language plpgsql stable set search_path="";
+
 -- The size at which a page ends early, in bytes: as base64 (4/3) it still fits into kv.response_limit().
 create function kv.page_limit() returns integer
     language plpgsql immutable parallel safe set search_path="";
@@ -645,8 +789,8 @@ create function kv.pairs(p_pairs text[]) returns TABLE(ordinal integer, index_ke
 create function kv.parse_members(p_value text) returns text[]
     language plpgsql immutable strict set search_path="";
 
--- The pairs of "<key>:<member>" strings. A string that no known pair formats to is split at its last colon, and its member is a string.
-create function kv.parse_pairs(p_indexes text[], p_known text[]) returns text[]
+-- The pairs of "<key>:<member>" strings of an entry in a space. A string that no known pair formats to is split at its last colon, and its member is a string.
+create function kv.parse_pairs(p_indexes text[], p_known text[], p_space text) returns text[]
     language plpgsql immutable set search_path="";
 
 -- A path (pkg/kv, Path), dotted or a JSON Pointer, for jsonb's operators. Of a constant it is a constant, as the match with an index needs.
@@ -668,6 +812,10 @@ create function kv.postings_of(p_pairs text[]) returns TABLE(index_key text, mem
 -- The first text after every key with the prefix: the keys are those in [prefix, end).
 create function kv.prefix_end(p_prefix text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
+
+-- Creates or replaces an entry. With p_absent it creates one, and entry is null where another call has just done so.
+create function kv.put_entry(p_operation kv.operation, p_absent boolean, OUT existed boolean, OUT entry public.kv_store) returns record
+    language plpgsql volatile set search_path="";
 
 -- The response of kv-query.
 create function kv.query(p_query jsonb, p_question text) returns text
@@ -692,6 +840,10 @@ create function kv.query_count(p_query jsonb, p_plan kv.query_plan, p_condition 
 -- The cursor of a page whose last entry has the key.
 create function kv.query_cursor(p_query jsonb, p_question text, p_key text) returns text
     language plpgsql stable set search_path="";
+
+-- Whose key and expires_at are an entry's in kv.query_source: d, postings, or s, rows of kv_store.
+create function kv.query_entry(p_plan kv.query_plan) returns text
+    language plpgsql immutable set search_path="";
 
 -- The parts of a query's index filters that must all hold, as kv.filter_parts returns them.
 create function kv.query_filters(p_query jsonb) returns jsonb
@@ -741,7 +893,7 @@ create function kv.query_results(p_query jsonb, p_question text) returns text
 create function kv.query_sort(p_sort jsonb, OUT columns text, OUT order_by text) returns record
     language plpgsql immutable strict set search_path="";
 
--- What follows "from": the entries that one pair of the cover leads to, or all (null). d.key is the key where the driver is index, s a row of kv_store where it is not or p_row asks for it.
+-- What follows "from": the entries that are seen and that one pair of the cover leads to, or all (null). kv.query_entry has their keys; s is a row of kv_store where it is that or p_row asks for it.
 create function kv.query_source(p_plan kv.query_plan, p_pair integer, p_row boolean) returns text
     language plpgsql immutable set search_path="";
 
@@ -764,6 +916,10 @@ create function kv.query_where(p_where jsonb) returns text[]
 -- Ends a request whose response is too large. Callers see the message.
 create function kv.raise_too_large(p_message text) returns text
     language plpgsql stable set search_path="";
+
+-- Removes some entries that have expired, and returns their number. Some writes call it.
+create function kv.remove_expired() returns bigint
+    language plpgsql volatile set search_path="";
 
 create function kv.rename_members() returns trigger
     language plpgsql volatile set search_path="";
@@ -810,9 +966,21 @@ create function kv.set_members(p_key text, p_members text[]) returns void
 create function kv.set_revision() returns trigger
     language plpgsql volatile set search_path="";
 
+-- The number of bytes that a read of the entry returns.
+create function kv.size(p_row public.kv_store) returns bigint
+    language plpgsql stable set search_path="";
+
+-- The space that the key is in: U+10FFFF, the namespace, a slash, the store and a slash (Space in pkg/kv). Empty for the store kv without a namespace.
+create function kv.space_of(p_key text) returns text
+    language sql immutable parallel safe;
+
 -- The string at the path; null where it is something else.
 create function kv.text_at(p_document jsonb, p_path text[]) returns text
     language sql immutable parallel safe;
+
+-- Every write calls this at its end. Some of them remove a little of what nobody needs.
+create function kv.tidy() returns void
+    language plpgsql volatile set search_path="";
 
 -- The column of kv_store for createdAt or updatedAt, null for any other path. The index kv_store_<column> keeps its order.
 create function kv.time_column(p_path text) returns text
@@ -836,8 +1004,8 @@ create function kv.update_postings() returns trigger
 create function kv.without_member_count(p_revision text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- The response of kv-list with these keys. For a page, p_more says whether more entries follow.
-create function kv.write_list(p_query jsonb, p_question text, p_keys text[], p_values boolean, p_data text, p_more boolean) returns text
+-- The response of kv-list with these keys. For a page, p_more says whether more entries follow. p_expires_at is when the first of them expires.
+create function kv.write_list(p_query jsonb, p_question text, p_keys text[], p_values boolean, p_data text, p_more boolean, p_expires_at timestamp with time zone) returns text
     language plpgsql stable set search_path="";
 
 -- The response to a write. Its version is the X-KV-Version of the endpoints; its outbox are the entries that p_mirror added.

@@ -59,6 +59,8 @@ type cachedResult struct {
 	scope  scope
 	bytes  int64
 	loaded time.Time
+	// lasts is how long after loaded it may be served: the TTL, or until something in it expires.
+	lasts time.Duration
 }
 
 // CacheStats are a cache's counters since it was made. Entries and Bytes are what it holds now.
@@ -139,20 +141,25 @@ func NewCache(store *Supabase, config CacheConfig) *Cache {
 
 // Get implements [Reader].
 func (c *Cache) Get(ctx context.Context, key string, f Freshness) (ReadResult, error) {
-	r, err := getRequest(key)
+	r, err := getRequest(c.store.space(DefaultStore), key)
 	if err != nil {
 		return ReadResult{}, err
 	}
+	return c.readKey(ctx, r, f)
+}
+
+// readKey reads one key, with [CodeNotFound] beside the result if nothing is there.
+func (c *Cache) readKey(ctx context.Context, r readRequest, f Freshness) (ReadResult, error) {
 	result, err := c.read(ctx, r, f)
 	if err != nil {
 		return ReadResult{}, err
 	}
-	return result, checkFound(result.Body)
+	return result, r.checkFound(readBody{text: result.Body})
 }
 
 // List implements [Reader].
 func (c *Cache) List(ctx context.Context, q ListQuery, f Freshness) (ReadResult, error) {
-	r, err := listRequest(q)
+	r, err := listRequest(c.store.space(DefaultStore), q)
 	if err != nil {
 		return ReadResult{}, err
 	}
@@ -161,7 +168,7 @@ func (c *Cache) List(ctx context.Context, q ListQuery, f Freshness) (ReadResult,
 
 // Query implements [Reader].
 func (c *Cache) Query(ctx context.Context, q Query, f Freshness) (ReadResult, error) {
-	r, err := queryRequest(q)
+	r, err := queryRequest(c.store.namespace, q)
 	if err != nil {
 		return ReadResult{}, err
 	}
@@ -189,13 +196,13 @@ func (c *Cache) read(ctx context.Context, r readRequest, f Freshness) (ReadResul
 		if err != nil {
 			return ReadResult{}, err
 		}
-		if holds {
+		if holds && !known.isOver(c.now()) {
 			c.count(SourceRevalidated)
 			return ReadResult{Body: known.body, Tag: known.tag, Source: SourceRevalidated, Database: age(began, c.now())}, nil
 		}
 		known, cursor, since = nil, c.position(), false // the look has just been made
 	}
-	loaded, err := c.load(ctx, r, known, cursor, since)
+	loaded, err := c.load(ctx, r, known, cursor, since, c.allowed(f))
 	if err != nil {
 		return ReadResult{}, err
 	}
@@ -214,12 +221,12 @@ func (c *Cache) recall(r readRequest, f Freshness) (known *cachedResult, cursor 
 	defer c.mu.Unlock()
 	now := c.now()
 	known, _ = c.results.Get(r.id())
-	if known != nil && age(known.loaded, now) >= c.config.TTL {
+	if known != nil && known.isOver(now) {
 		c.results.Remove(r.id())
 		known = nil
 	}
 	unseen := age(c.looked, now)
-	if known == nil || f.Bypass || unseen >= c.config.MaxStale || f.After != "" && !covers(c.cursor, f.After) {
+	if known == nil || f.Bypass || unseen >= c.allowed(f) || f.After != "" && !covers(c.cursor, f.After) {
 		return known, c.cursor, nil
 	}
 	c.stats.Hits++
@@ -237,13 +244,24 @@ func (c *Cache) looksWith(known *cachedResult, f Freshness) bool {
 		return false
 	case c.cursor == "":
 		return true
-	case c.config.MaxStale == 0:
+	case c.allowed(f) == 0:
 		return false
 	case known != nil || f.After != "" && !covers(c.cursor, f.After):
 		return true
 	}
-	return age(c.looked, c.now()) >= c.config.MaxStale
+	return age(c.looked, c.now()) >= c.allowed(f)
 }
+
+// allowed is how long after a look a result may come from memory for one read.
+func (c *Cache) allowed(f Freshness) time.Duration {
+	if f.MaxAge != nil {
+		return *f.MaxAge
+	}
+	return c.config.MaxStale
+}
+
+// isOver reports whether a result must not be served any more.
+func (a *cachedResult) isOver(now time.Time) bool { return age(a.loaded, now) >= a.lasts }
 
 // stillHolds looks at the feed, and reports whether the result of the request, current as of the cursor, still is.
 func (c *Cache) stillHolds(ctx context.Context, r readRequest, cursor string) (bool, error) {
@@ -261,13 +279,13 @@ func (c *Cache) stillHolds(ctx context.Context, r readRequest, cursor string) (b
 
 // load reads from the database, and keeps the result. known is the result in memory as of the cursor. With since it
 // also reads what changed since the cursor, which revalidates everything in memory.
-func (c *Cache) load(ctx context.Context, r readRequest, known *cachedResult, cursor string, since bool) (ReadResult, error) {
+func (c *Cache) load(ctx context.Context, r readRequest, known *cachedResult, cursor string, since bool, allowed time.Duration) (ReadResult, error) {
 	began := c.now()
 	if warming := c.isWarming(); warming || !since {
 		body, err := c.store.read(ctx, r)
-		result := newReadResult(body, SourceMiss)
+		result := newReadResult(body.text, SourceMiss)
 		if err == nil && !warming {
-			c.keepAsOf(cursor, r, result, began)
+			c.keepAsOf(cursor, r, body, result, began, allowed)
 		}
 		return result, err
 	}
@@ -275,14 +293,14 @@ func (c *Cache) load(ctx context.Context, r readRequest, known *cachedResult, cu
 	if err != nil {
 		return ReadResult{}, err
 	}
-	result := newReadResult(body, SourceMiss)
+	result := newReadResult(body.text, SourceMiss)
 	if known != nil && !seen.touches(r.scope) {
 		result.Source = SourceRevalidated
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.observe(cursor, seen, began) {
-		c.keep(r, result, began)
+		c.keep(r, body, result, began, allowed)
 	}
 	return result, nil
 }
@@ -316,26 +334,30 @@ func (c *Cache) observe(cursor string, seen changes, began time.Time) bool {
 
 // keepAsOf keeps a result that was loaded after the cursor was read, unless the cursor has moved: that look may have
 // dropped it.
-func (c *Cache) keepAsOf(cursor string, r readRequest, result ReadResult, loaded time.Time) {
+func (c *Cache) keepAsOf(cursor string, r readRequest, body readBody, result ReadResult, loaded time.Time, allowed time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cursor == cursor {
-		c.keep(r, result, loaded)
+		c.keep(r, body, result, loaded, allowed)
 	}
 }
 
-// keep puts a result that is current as of the cursor into memory. The caller holds the lock.
-func (c *Cache) keep(r readRequest, result ReadResult, loaded time.Time) {
+// keep puts a result that is current as of the cursor into memory, until something in it expires. That time counts from
+// before the request, so it ends no later than in the database. The caller holds the lock.
+func (c *Cache) keep(r readRequest, body readBody, result ReadResult, loaded time.Time, allowed time.Duration) {
 	id := r.id()
 	// Without allowed staleness, a small result is loaded again in any case.
-	if r.foundNothing(result.Body) && !c.config.KeepEmpty || c.config.MaxStale == 0 && len(result.Body) < c.large {
+	if r.foundNothing(result.Body) && !c.config.KeepEmpty || allowed == 0 && len(result.Body) < c.large {
 		c.results.Remove(id)
 		return
 	}
 	a := &cachedResult{
 		body: strings.Clone(result.Body), // not the whole response that it is a part of
-		tag:  result.Tag, scope: r.scope, loaded: loaded,
+		tag:  result.Tag, scope: r.scope, loaded: loaded, lasts: c.config.TTL,
 		bytes: int64(len(result.Body)+len(id)+len(r.scope.text)) + resultOverhead,
+	}
+	if body.expires > 0 {
+		a.lasts = min(a.lasts, body.expires)
 	}
 	c.results.Remove(id)
 	if a.bytes > c.config.MaxBytes {

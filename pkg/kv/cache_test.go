@@ -426,7 +426,7 @@ func TestLookConfirmsOnlyResultsAsOfItsCursor(t *testing.T) {
 
 func mustGetRead(t *testing.T, key string) readRequest {
 	t.Helper()
-	r, err := getRequest(key)
+	r, err := getRequest("", key)
 	require.NoError(t, err)
 	return r
 }

@@ -103,20 +103,24 @@ func (x Index) validate(entryKey string) error {
 		return errors.New("key and member must not contain U+0000")
 	case len(x.String()) > MaxKeyBytes:
 		return fmt.Errorf(`"<key>:<member>" must be at most %d bytes, got %d`, MaxKeyBytes, len(x.String()))
+	case strings.HasPrefix(x.Key, spaceMark):
+		return errors.New("key must not begin with U+10FFFF")
 	case x.Key == entryKey:
 		return errors.New("an entry cannot be one of its own indexes")
 	}
 	return nil
 }
 
-// ValidateKey checks that an entry can have the key: 1 to [MaxKeyBytes] bytes of UTF-8 without U+0000. Otherwise it is
-// [CodeInvalidInput].
+// ValidateKey checks that an entry can have the key: 1 to [MaxKeyBytes] bytes of UTF-8 without U+0000, and without
+// U+10FFFF, which is no character, at the beginning. Otherwise it is [CodeInvalidInput].
 func ValidateKey(key string) error {
 	switch {
 	case key == "":
 		return Invalid("key must not be empty")
 	case len(key) > MaxKeyBytes:
 		return Invalid("key must be at most %d bytes, got %d", MaxKeyBytes, len(key))
+	case strings.HasPrefix(key, spaceMark):
+		return Invalid("key must not begin with U+10FFFF")
 	}
 	return validateText("key", key)
 }

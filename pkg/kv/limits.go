@@ -62,6 +62,10 @@ const (
 	// MinTTL and MaxTTL bound [Operation.TTL]. MaxTTL is ten years.
 	MinTTL = time.Second
 	MaxTTL = 315_360_000 * time.Second
+	// MaxContentTypeBytes bounds a content type.
+	MaxContentTypeBytes = 255
+	// MaxIncrementDigits bounds what an increment adds and what it makes, on each side of the point.
+	MaxIncrementDigits = 500
 	// MaxOperations bounds a [Batch].
 	MaxOperations = 1000
 	// IdempotencyTime is how long the result of a batch with a key is remembered.

@@ -11,6 +11,8 @@ import (
 //
 // Its JSON is what the database's functions take, with every default filled in (complete).
 type Query struct {
+	// Store is a store of the namespace; "" stands for [DefaultStore].
+	Store string `json:"store,omitzero"`
 	// Prefix is literal: no character in it means anything else.
 	Prefix string `json:"prefix"`
 	// Indexes and IndexKeys are nil where nothing is asked of the indexes. They differ in what errors call them.
@@ -77,11 +79,14 @@ func (g Grouping) index() (key string, ok bool) { return strings.CutPrefix(strin
 // query's cursors. It expects valid filters and a valid sort.
 func (q Query) question() string {
 	q = q.complete()
-	return digest(Query{Prefix: q.Prefix, Indexes: q.Indexes, IndexKeys: q.IndexKeys, Search: q.Search, Where: q.Where, Sort: q.Sort})
+	return digest(Query{Store: q.Store, Prefix: q.Prefix, Indexes: q.Indexes, IndexKeys: q.IndexKeys, Search: q.Search, Where: q.Where, Sort: q.Sort})
 }
 
 // complete fills in every default of a valid query, and gives what it asks its one spelling.
 func (q Query) complete() Query {
+	if q.Store == DefaultStore {
+		q.Store = ""
+	}
 	where := make([]Condition, len(q.Where))
 	for i, c := range q.Where {
 		where[i] = c.complete()
@@ -136,6 +141,11 @@ func (q Query) Validate() error {
 }
 
 func (q Query) validateFilters() error {
+	if q.Store != "" {
+		if err := ValidateStore(q.Store); err != nil {
+			return err
+		}
+	}
 	if err := validateText("prefix", q.Prefix); err != nil {
 		return err
 	}

@@ -190,22 +190,22 @@ func validateValue(text jsontext.Value) error {
 			return fmt.Errorf("must be nested at most %d levels deep", MaxDepth)
 		case token.Kind() == '"' && strings.ContainsRune(token.String(), 0):
 			return errors.New("must not contain U+0000")
-		case token.Kind() == '0' && !isNumeric(token.String()):
+		case token.Kind() == '0' && !isNumeric(token.String(), MaxNumberDigits):
 			return fmt.Errorf("must not hold a number with more than %d digits before or after the point", MaxNumberDigits)
 		}
 	}
 }
 
-// isNumeric tells whether a JSON number, written without an exponent, has at most MaxNumberDigits on each side of the point.
-func isNumeric(number string) bool {
+// isNumeric tells whether a JSON number, written without an exponent, has at most so many digits on each side of the point.
+func isNumeric(number string, most int) bool {
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(number, "-")), "e")
 	whole, fraction, _ := strings.Cut(mantissa, ".")
 	shift := 0
 	if exponent != "" {
 		var err error
-		if shift, err = strconv.Atoi(exponent); err != nil || shift > MaxNumberDigits || shift < -MaxNumberDigits {
+		if shift, err = strconv.Atoi(exponent); err != nil || shift > most || shift < -most {
 			return false
 		}
 	}
-	return len(whole)+shift <= MaxNumberDigits && len(fraction)-shift <= MaxNumberDigits
+	return len(whole)+shift <= most && len(fraction)-shift <= most
 }

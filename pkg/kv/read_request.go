@@ -1,7 +1,9 @@
 package kv
 
 import (
+	"cmp"
 	"errors"
+	"strconv"
 	"strings"
 	"time"
 
@@ -11,7 +13,7 @@ import (
 
 // readRequest is a valid call of one of the functions that read.
 type readRequest struct {
-	function string // kv_get, kv_list or kv_query
+	function string // kv_get, kv_list, kv_query, kv_entry or kv_entry_list
 	args     string // a JSON object; equal requests have equal texts
 	scope    scope
 	within   time.Duration // for the only attempt; 0: the store's retry policy applies
@@ -32,25 +34,38 @@ func encodeArgs(args any) string {
 	return string(text)
 }
 
-func getRequest(key string) (readRequest, error) {
+// readBody is a response to a read.
+type readBody struct {
+	text string
+	// expires is how long it is true, from the moment when it was written: then the first of the entries in it expires.
+	// 0 means that none does.
+	expires time.Duration
+}
+
+func getRequest(space, key string) (readRequest, error) { return keyRequest("kv_get", space, key) }
+
+func entryRequest(space, key string) (readRequest, error) { return keyRequest("kv_entry", space, key) }
+
+func keyRequest(function, space, key string) (readRequest, error) {
 	if err := ValidateKey(key); err != nil {
 		return readRequest{}, err
 	}
+	key = space + key
 	args := encodeArgs(struct {
 		Key string `json:"p_key"`
 	}{key})
-	return readRequest{function: "kv_get", args: args, scope: scope{text: key, one: true}}, nil
+	return readRequest{function: function, args: args, scope: scope{text: key, one: true}}, nil
 }
 
-// checkFound returns [CodeNotFound] for kv_get's response without an entry, which is empty.
-func checkFound(value string) error {
-	if value == "" {
-		return &Error{Code: CodeNotFound, Message: "Key not found", Op: "kv_get"}
+// checkFound returns [CodeNotFound] for the response of a read of one key without an entry, which is empty.
+func (r readRequest) checkFound(body readBody) error {
+	if body.text == "" {
+		return &Error{Code: CodeNotFound, Message: "Key not found", Op: r.function}
 	}
 	return nil
 }
 
-func listRequest(q ListQuery) (readRequest, error) {
+func listRequest(space string, q ListQuery) (readRequest, error) {
 	if err := q.Validate(); err != nil {
 		return readRequest{}, err
 	}
@@ -60,20 +75,21 @@ func listRequest(q ListQuery) (readRequest, error) {
 		Query    Query  `json:"p_query"`
 		Values   bool   `json:"p_values"`
 		Question string `json:"p_question"`
-	}{query, q.Values, q.Question()})
-	return readRequest{function: "kv_list", args: args, scope: scope{text: q.Prefix}}, nil
+	}{query.in(space), q.Values, q.Question()})
+	return readRequest{function: "kv_list", args: args, scope: scope{text: spacePrefix(space, q.Prefix)}}, nil
 }
 
-func queryRequest(q Query) (readRequest, error) {
+func queryRequest(namespace string, q Query) (readRequest, error) {
 	if err := q.Validate(); err != nil {
 		return readRequest{}, err
 	}
+	space := space(namespace, cmp.Or(q.Store, DefaultStore))
 	args := encodeArgs(struct {
 		Query    Query  `json:"p_query"`
 		Question string `json:"p_question"`
-	}{q.complete(), q.question()})
+	}{q.complete().in(space), q.question()})
 	// The database gets a second to report its own timeout.
-	return readRequest{function: "kv_query", args: args, scope: scope{text: q.Prefix}, within: MaxQueryTime + time.Second}, nil
+	return readRequest{function: "kv_query", args: args, scope: scope{text: spacePrefix(space, q.Prefix)}, within: MaxQueryTime + time.Second}, nil
 }
 
 // rewordError replaces the messages that mean something else for a query.
@@ -90,13 +106,25 @@ func (r readRequest) rewordError(err error) {
 
 // foundNothing reports whether the body has no entry. Lists may be empty and count as found.
 func (r readRequest) foundNothing(body string) bool {
-	return r.function == "kv_get" && body == "" || r.function == "kv_query" && strings.HasPrefix(body, `{"results":[],`)
+	return body == "" || r.function == "kv_query" && strings.HasPrefix(body, `{"results":[],`)
 }
 
-// check refuses a body that was cut off: lists and queries end with a brace.
-func (r readRequest) check(body string) error {
-	if r.function != "kv_get" && !strings.HasSuffix(body, "}") {
-		return malformedResponse(r.function)
+// expiryMark begins the line that says when a response expires (kv.expiry_line).
+const expiryMark = "\x02"
+
+// readBody reads a response, and refuses one that was cut off: lists and queries end with a brace.
+func (r readRequest) readBody(text string) (body readBody, err error) {
+	body.text = text
+	if line, found := strings.CutPrefix(text, expiryMark); found {
+		line, body.text, _ = strings.Cut(line, "\n")
+		milliseconds, err := strconv.ParseInt(line, 10, 64)
+		if err != nil || milliseconds < 0 {
+			return readBody{}, malformedResponse(r.function)
+		}
+		body.expires = max(time.Duration(min(milliseconds, int64(MaxTTL/time.Millisecond)))*time.Millisecond, 1)
 	}
-	return nil
+	if !r.scope.one && !strings.HasSuffix(body.text, "}") {
+		return readBody{}, malformedResponse(r.function)
+	}
+	return body, nil
 }

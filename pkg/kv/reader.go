@@ -21,6 +21,8 @@ type Reader interface {
 type Freshness struct {
 	// Bypass reads from the database.
 	Bypass bool
+	// MaxAge replaces [CacheConfig.MaxStale] for this read; nil leaves it.
+	MaxAge *time.Duration
 	// After is a [Written].Version: the result must not be older than that write. Any other text, or a version from
 	// before a restart of the database, reads from the database.
 	After string

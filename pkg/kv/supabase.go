@@ -16,9 +16,10 @@ import (
 
 // Supabase is a [Store] in a Supabase project whose database has the functions of supabase/migrations.
 type Supabase struct {
-	client   *supabase.Client
-	retry    upstream.Policy
-	url, key string
+	client    *supabase.Client
+	retry     upstream.Policy
+	url, key  string
+	namespace string
 }
 
 // NewSupabase returns a store in the project at projectURL (SUPABASE_URL), with its service_role or secret key. It
@@ -45,6 +46,17 @@ func NewSupabase(projectURL, key string) (*Supabase, error) {
 	}
 	return &Supabase{client: client, retry: defaultRetry, url: u.String(), key: key}, nil
 }
+
+// WithNamespace returns a store whose entries, in all stores, are apart from those without the namespace and from those
+// of others. The namespace must be valid ([ValidateNamespace]); "" is none.
+func (s *Supabase) WithNamespace(namespace string) *Supabase {
+	apart := *s
+	apart.namespace = namespace
+	return &apart
+}
+
+// space is the space of a store.
+func (s *Supabase) space(store string) string { return space(s.namespace, store) }
 
 // URL returns the project's address in the form of [ProjectAddress].
 func (s *Supabase) URL() string { return s.url }
@@ -81,8 +93,9 @@ func (s *Supabase) upsert(ctx context.Context, entry Entry, mirrored bool) (Writ
 		return Written{}, nil, err
 	}
 	var pairs [][2]string
+	space := s.space(DefaultStore)
 	if entry.Indexes != nil {
-		pairs = Pairs(entry.Indexes)
+		pairs = spacePairs(space, entry.Indexes)
 	}
 	return s.write(ctx, "kv_upsert", struct {
 		Key     string      `json:"p_key"`
@@ -90,7 +103,7 @@ func (s *Supabase) upsert(ctx context.Context, entry Entry, mirrored bool) (Writ
 		Indexes [][2]string `json:"p_indexes"`
 		Request uuid.UUID   `json:"p_request"`
 		Mirror  bool        `json:"p_mirror"`
-	}{entry.Key, entry.Value, pairs, newRequest(), mirrored})
+	}{space + entry.Key, entry.Value, pairs, newRequest(), mirrored})
 }
 
 // Delete implements [Store].
@@ -107,7 +120,7 @@ func (s *Supabase) delete(ctx context.Context, key string, mirrored bool) (Writt
 		Key     string    `json:"p_key"`
 		Request uuid.UUID `json:"p_request"`
 		Mirror  bool      `json:"p_mirror"`
-	}{key, newRequest(), mirrored})
+	}{s.space(DefaultStore) + key, newRequest(), mirrored})
 }
 
 // newRequest returns an id for a write. The database applies each id once, so that a write can be repeated. Ids grow
@@ -137,7 +150,7 @@ func (s *Supabase) write(ctx context.Context, function string, args any) (Writte
 
 // Get implements [Store].
 func (s *Supabase) Get(ctx context.Context, key string) (string, error) {
-	r, err := getRequest(key)
+	r, err := getRequest(s.space(DefaultStore), key)
 	if err != nil {
 		return "", err
 	}
@@ -145,44 +158,52 @@ func (s *Supabase) Get(ctx context.Context, key string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return value, checkFound(value)
+	return value.text, r.checkFound(value)
 }
 
 // List implements [Store].
 func (s *Supabase) List(ctx context.Context, q ListQuery) (string, error) {
-	r, err := listRequest(q)
+	r, err := listRequest(s.space(DefaultStore), q)
 	if err != nil {
 		return "", err
 	}
-	return s.read(ctx, r)
+	body, err := s.read(ctx, r)
+	return body.text, err
 }
 
 // Query implements [Store]. A query that timed out is not repeated.
 func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
-	r, err := queryRequest(q)
+	r, err := queryRequest(s.namespace, q)
 	if err != nil {
 		return "", err
 	}
-	return s.read(ctx, r)
+	body, err := s.read(ctx, r)
+	return body.text, err
 }
 
 // read makes the request of a read.
-func (s *Supabase) read(ctx context.Context, r readRequest) (string, error) {
-	return s.send(ctx, r, r.args, r.check)
+func (s *Supabase) read(ctx context.Context, r readRequest) (body readBody, err error) {
+	_, err = s.send(ctx, r, r.args, func(text string) error {
+		body, err = r.readBody(text)
+		return err
+	})
+	return body, err
 }
 
 // readSince makes the request of a read that also returns what changed since the cursor: one snapshot, one round
 // trip. The cursor is "" the first time.
-func (s *Supabase) readSince(ctx context.Context, r readRequest, cursor string) (body string, c changes, err error) {
+func (s *Supabase) readSince(ctx context.Context, r readRequest, cursor string) (body readBody, c changes, err error) {
 	args := `{"p_since":` + encodeArgs(cursor) + `,` + strings.TrimPrefix(r.args, "{")
 	_, err = s.send(ctx, r, args, func(text string) error {
-		if body, err = cutChanges(r.function, text, &c); err != nil {
+		rest, err := cutChanges(r.function, text, &c)
+		if err != nil {
 			return err
 		}
-		return r.check(body)
+		body, err = r.readBody(rest)
+		return err
 	})
 	if err != nil {
-		return "", changes{}, err
+		return readBody{}, changes{}, err
 	}
 	return body, c, nil
 }

@@ -71,7 +71,7 @@ func (c *Cache) warm(ctx context.Context, with WarmWith, patterns []string) erro
 	defer c.mu.Unlock()
 	c.observe(c.cursor, seen, began)
 	for i := len(found) - 1; i >= 0; i-- { // what was named first is evicted last
-		c.keep(found[i].read, newReadResult(found[i].body, SourceMiss), began)
+		c.keep(found[i].read, found[i].body, newReadResult(found[i].body.text, SourceMiss), began, c.config.MaxStale)
 	}
 	return nil
 }
@@ -79,20 +79,21 @@ func (c *Cache) warm(ctx context.Context, with WarmWith, patterns []string) erro
 // warmed is an answer that was loaded before a caller asked for it.
 type warmed struct {
 	read readRequest
-	body string
+	body readBody
 }
 
 func (s *Supabase) warmEntries(ctx context.Context, keys, prefixes []string, config CacheConfig) (found []warmed, seen changes, err error) {
 	var pairs [][2]string
+	space := s.space(DefaultStore)
 	seen, err = s.callWarm(ctx, "kv_warm_get", struct {
 		Keys     []string `json:"p_keys"`
 		Prefixes []string `json:"p_prefixes"`
 		Entries  int      `json:"p_entries"`
 		Bytes    int64    `json:"p_bytes"`
-	}{keys, prefixes, config.Entries, config.MaxBytes}, &pairs)
+	}{inSpace(space, keys), inSpace(space, prefixes), config.Entries, config.MaxBytes}, &pairs)
 	for _, pair := range pairs {
-		if r, err := getRequest(pair[0]); err == nil { // not ok for a pattern that cannot be a key
-			found = append(found, warmed{r, pair[1]})
+		if r, err := getRequest(space, strings.TrimPrefix(pair[0], space)); err == nil { // not ok for a pattern that cannot be a key
+			found = append(found, warmed{r, readBody{text: pair[1]}})
 		}
 	}
 	return found, seen, err
@@ -103,7 +104,7 @@ func (s *Supabase) warmLists(ctx context.Context, prefixes []string, config Cach
 	args := []jsontext.Value{}
 	for _, prefix := range prefixes {
 		for _, values := range []bool{false, true} {
-			if r, err := listRequest(ListQuery{Prefix: prefix, Values: values}); err == nil {
+			if r, err := listRequest(s.space(DefaultStore), ListQuery{Prefix: prefix, Values: values}); err == nil {
 				requests, args = append(requests, r), append(args, jsontext.Value(r.args))
 			}
 		}
@@ -114,11 +115,24 @@ func (s *Supabase) warmLists(ctx context.Context, prefixes []string, config Cach
 		Bytes int64            `json:"p_bytes"`
 	}{args, config.MaxBytes}, &bodies)
 	for i, body := range bodies[:min(len(bodies), len(requests))] {
-		if body != nil {
-			found = append(found, warmed{requests[i], *body})
+		if body == nil {
+			continue
 		}
+		read, err := requests[i].readBody(*body)
+		if err != nil {
+			return nil, changes{}, err
+		}
+		found = append(found, warmed{requests[i], read})
 	}
 	return found, seen, err
+}
+
+func inSpace(space string, prefixes []string) []string {
+	moved := make([]string, len(prefixes))
+	for i, prefix := range prefixes {
+		moved[i] = spacePrefix(space, prefix)
+	}
+	return moved
 }
 
 func (s *Supabase) callWarm(ctx context.Context, function string, args, into any) (seen changes, err error) {

@@ -18,6 +18,10 @@ begin
         raise exception using errcode = 'duplicate_schema',
             message = 'There is a schema kv that is not of this project. Nothing was changed.',
             hint = 'Rename it (alter schema kv rename to before_kv), or drop it if it is what was left of this project, and apply the migrations again.';
+    elsif to_regclass('public.kv_entries') is not null then
+        raise exception using errcode = 'duplicate_table',
+            message = 'There is a relation public.kv_entries that is not of this project. Nothing was changed.',
+            hint = 'Move it out of the way (create schema before; alter table public.kv_entries set schema before), and apply the migrations again.';
     end if;
 end
 $$;
@@ -36,9 +40,37 @@ alter default privileges in schema kv grant execute on functions to service_role
 create domain public."application/vnd.kv+json" as text;
 comment on domain public."application/vnd.kv+json" is 'A finished response. Ask PostgREST for it with Accept: application/vnd.kv+json.';
 
+-- A store other than kv is a subspace of the keys, and so is every store of a namespace: a prefix of its own that begins where no
+-- key of kv can, with the last character of Unicode. So the log, caches, postings and cursors need not know of stores.
+--
+-- Postgres inlines the next two, which therefore have no search_path of their own and name the schema of all they use.
+create function kv.bare_key(p_key text) returns text
+    language sql immutable parallel safe security invoker
+as $$
+    select case when p_key collate "C" < U&'\+10FFFF' then p_key else pg_catalog.regexp_replace(p_key, '^[^/]*/[^/]*/', '') end
+$$;
+comment on function kv.bare_key(text) is 'The key as callers see it, without the space of its store.';
+
+create function kv.space_of(p_key text) returns text
+    language sql immutable parallel safe security invoker
+as $$
+    select case when p_key collate "C" < U&'\+10FFFF' then '' else pg_catalog.substring(p_key, '^[^/]*/[^/]*/') end
+$$;
+comment on function kv.space_of(text) is 'The space that the key is in: U+10FFFF, the namespace, a slash, the store and a slash (Space in pkg/kv). Empty for the store kv without a namespace.';
+
+-- A condition on a row of kv_store or kv.posting. Inlined, and stable within a statement. Writes, which may wait for a lock before
+-- they look, compare with clock_timestamp() instead.
+create function kv.is_live(p_expires_at timestamptz) returns boolean
+    language sql stable parallel safe security invoker
+as $$
+    select p_expires_at is null or p_expires_at > pg_catalog.statement_timestamp()
+$$;
+comment on function kv.is_live(timestamptz) is 'Whether an entry with this expiry is seen.';
+
 create table public.kv_store (
     key          text collate "C" not null,
-    value        json not null,
+    value        json,
+    data         bytea,
     bytes        integer not null,
     document     jsonb,
     search       tsvector,
@@ -50,14 +82,20 @@ create table public.kv_store (
     created_at   timestamptz not null default clock_timestamp(),
     updated_at   timestamptz not null default clock_timestamp(),
     revision     bigint not null,
-    constraint kv_store_pkey primary key (key),
-    constraint kv_store_key_length check (octet_length(key) between 1 and 1024),
+    content_type text,
+    metadata     json,
+    expires_at   timestamptz,
+    constraint kv_store_pkey primary key (key) include (expires_at), -- so that a list of keys need not visit the rows
+    constraint kv_store_key_length check (key <> '' and octet_length(kv.bare_key(key)) <= 1024 and octet_length(key) <= 1024 + 134),
+    constraint kv_store_bytes check ((value is null) <> (data is null)),
     constraint kv_store_index_pairs check (index_pairs = '{}'
         or array_ndims(index_pairs) = 2 and array_length(index_pairs, 2) = 2 and ('' <> all (index_pairs)) is true)
 );
 comment on table public.kv_store is 'The entries. Write value and indexes; the other columns follow from them.';
-comment on column public.kv_store.value is 'The JSON text as it was written. In an index entry, the array that the members are appended to.';
-comment on column public.kv_store.bytes is 'Length of value in bytes. It tells the size of a response before the values are read.';
+comment on column public.kv_store.key is 'The key. In another store than kv, or in a namespace, kv.space() comes before it.';
+comment on column public.kv_store.value is 'The JSON text as it was written. In an index entry, the array that the members are appended to. Null where data has the bytes.';
+comment on column public.kv_store.data is 'The bytes of an entry that is not JSON. Entries of the store kv have none.';
+comment on column public.kv_store.bytes is 'Length of value or data in bytes. It tells the size of a response before the values are read.';
 comment on column public.kv_store.document is 'The value for queries, with what jsonb cannot hold replaced. Null for index entries.';
 comment on column public.kv_store.search is 'The words of every string in value; see kv.search_vector. Null beyond 200 kB of value, and for index entries.';
 comment on column public.kv_store.indexes is 'The entry''s indexes as "<key>:<member>", for people and tools. A string that is written here by hand is split at its last colon.';
@@ -66,11 +104,16 @@ comment on column public.kv_store.is_index is 'True where kv.member may hold mem
 comment on column public.kv_store.auto_created is 'True of an index entry that nobody has written: it was created when a member was added.';
 comment on column public.kv_store.replaced is 'True where document differs from value: \u0000 and half surrogate pairs became U+FFFD, numbers beyond numeric became text.';
 comment on column public.kv_store.revision is 'Grows with every write of the key, also across a delete.';
+comment on column public.kv_store.content_type is 'The content type. Null: application/json for a value, application/octet-stream for data.';
+comment on column public.kv_store.metadata is 'A JSON object that belongs to the entry.';
+comment on column public.kv_store.expires_at is 'From then on nobody sees the entry, and kv.remove_expired may remove it. Null: it stays.';
 
 -- kv-list and kv-query page through these orders with a cursor.
 create index kv_store_created_at on public.kv_store (created_at, key);
 create index kv_store_updated_at on public.kv_store (updated_at, key);
 create index kv_store_search on public.kv_store using gin (search);
+-- What kv.remove_expired looks for.
+create index kv_store_expires_at on public.kv_store (expires_at) where expires_at is not null;
 -- Queries do not see everything of these few entries. A response says so.
 create index kv_store_unseen on public.kv_store (key) where replaced or search is null and not is_index;
 
@@ -131,7 +174,7 @@ begin
     return (
         select coalesce(array_agg(text order by ordinal), '{}')
         from (
-            select index_key || ':' || kv.member_to_text(member) as text, min(ordinal) as ordinal
+            select kv.bare_key(index_key) || ':' || kv.member_to_text(member) as text, min(ordinal) as ordinal
             from kv.pairs(p_pairs)
             group by 1
         ) as formatted);
@@ -139,7 +182,7 @@ end
 $$;
 comment on function kv.format_pairs(text[]) is 'The pairs as "<key>:<member>" strings, in order, each once.';
 
-create function kv.parse_pairs(p_indexes text[], p_known text[]) returns text[]
+create function kv.parse_pairs(p_indexes text[], p_known text[], p_space text) returns text[]
     language plpgsql immutable security invoker set search_path = ''
 as $$
 declare
@@ -150,9 +193,9 @@ begin
     foreach v_index in array p_indexes loop
         select array_agg(array[k.index_key, k.member] order by k.ordinal) into v_found
         from kv.pairs(p_known) as k
-        where k.index_key || ':' || kv.member_to_text(k.member) = v_index;
+        where kv.bare_key(k.index_key) || ':' || kv.member_to_text(k.member) = v_index;
         if v_found is null then
-            select array[array[parts[1], kv.member_from_text(parts[2])]] into v_found from regexp_match(v_index, '^(.+):(.+)$') as parts;
+            select array[array[p_space || parts[1], kv.member_from_text(parts[2])]] into v_found from regexp_match(v_index, '^(.+):(.+)$') as parts;
         end if;
         if v_found[1][1] is null then
             raise check_violation using message = format('indexes: %L is not "<key>:<member>"', v_index);
@@ -162,16 +205,16 @@ begin
     return v_pairs;
 end
 $$;
-comment on function kv.parse_pairs(text[], text[]) is 'The pairs of "<key>:<member>" strings. A string that no known pair formats to is split at its last colon, and its member is a string.';
+comment on function kv.parse_pairs(text[], text[], text) is 'The pairs of "<key>:<member>" strings of an entry in a space. A string that no known pair formats to is split at its last colon, and its member is a string.';
 
 create function kv.derive_columns() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
 begin
-    if tg_op = 'INSERT' or new.is_index <> old.is_index or new.value::text <> old.value::text then
-        new.bytes := octet_length(new.value::text);
+    if tg_op = 'INSERT' or new.is_index <> old.is_index or new.value::text is distinct from old.value::text or new.data is distinct from old.data then
+        new.bytes := coalesce(octet_length(new.value::text), octet_length(new.data));
         new.document := case when not new.is_index then kv.to_document(new.value) end;
-        new.replaced := new.document is null and not new.is_index;
+        new.replaced := new.document is null and new.value is not null and not new.is_index;
         if new.replaced then
             new.document := kv.to_readable_document(new.value);
         end if;
@@ -182,7 +225,7 @@ begin
     if new.index_pairs is distinct from coalesce(old.index_pairs, '{}') then
         new.indexes := kv.format_pairs(new.index_pairs);
     elsif new.indexes is distinct from coalesce(old.indexes, '{}') then
-        new.index_pairs := kv.parse_pairs(new.indexes, old.index_pairs);
+        new.index_pairs := kv.parse_pairs(new.indexes, old.index_pairs, kv.space_of(new.key));
         new.indexes := kv.format_pairs(new.index_pairs);
     end if;
 
@@ -250,3 +293,14 @@ create trigger kv_store_count_inserted after insert on public.kv_store
     for each row when ((new.revision & 1048575) <> kv.deletes()) execute function kv.renew_revision();
 create trigger kv_store_count_renamed after update of key on public.kv_store
     for each row when (new.key <> old.key and (new.revision & 1048575) <> kv.deletes()) execute function kv.renew_revision();
+
+-- For people: the entries of all stores, with the parts of their keys.
+create view public.kv_entries with (security_invoker = true) as
+    select parts[1] as namespace, parts[2] as store, kv.bare_key(s.key) as key, s.value, s.data, s.content_type, s.metadata, s.indexes,
+        s.created_at, s.updated_at, s.expires_at
+    from public.kv_store as s,
+        lateral (select coalesce(regexp_match(kv.space_of(s.key), '^.([^/]*)/([^/]*)/'), '{"",kv}') as parts) as space
+    where kv.is_live(s.expires_at);
+comment on view public.kv_entries is 'The entries that are seen, by namespace and store.';
+revoke all on table public.kv_entries from anon, authenticated;
+grant select on table public.kv_entries to service_role;

@@ -5,9 +5,11 @@ create table kv.posting (
     index_key text collate "C" not null,
     member    text collate "C" not null,
     key       text collate "C" not null,
-    constraint posting_pkey primary key (index_key, member, key)
+    expires_at timestamptz,
+    constraint posting_pkey primary key (index_key, member, key) include (expires_at)
 );
 comment on table kv.posting is 'Which entries have an index. The triggers of kv_store keep it; do not write it by hand.';
+comment on column kv.posting.expires_at is 'That of the entry, so that a read by an index need not visit the rows.';
 comment on column kv.posting.member is 'The member, or '''' for "any member of this index".';
 alter table kv.posting enable row level security;
 
@@ -25,24 +27,30 @@ create function kv.update_postings() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
 declare
-    v_gone record;
+    v_posting record;
 begin
     if tg_op <> 'INSERT' then
         -- One by one: a join is planned for the thousand rows that Postgres expects of a function, and may read the whole table.
-        for v_gone in
+        for v_posting in
             select index_key, member from kv.postings_of(old.index_pairs)
             except
             select index_key, member from kv.postings_of(new.index_pairs) where tg_op = 'UPDATE' and new.key = old.key
             order by 1, 2
         loop
-            delete from kv.posting where index_key = v_gone.index_key and member = v_gone.member and key = old.key;
+            delete from kv.posting where index_key = v_posting.index_key and member = v_posting.member and key = old.key;
+        end loop;
+    end if;
+    if tg_op = 'UPDATE' and new.expires_at is distinct from old.expires_at then
+        for v_posting in select index_key, member from kv.postings_of(new.index_pairs) order by 1, 2 loop
+            update kv.posting set expires_at = new.expires_at
+            where index_key = v_posting.index_key and member = v_posting.member and key = new.key;
         end loop;
     end if;
     if tg_op <> 'DELETE' then
-        insert into kv.posting (index_key, member, key) -- without kv.postings_of, which takes time to leave repetitions out
-        select index_key, member, new.key from kv.pairs(new.index_pairs)
+        insert into kv.posting (index_key, member, key, expires_at) -- without kv.postings_of, which takes time to leave repetitions out
+        select index_key, member, new.key, new.expires_at from kv.pairs(new.index_pairs)
         union all
-        select index_key, '', new.key from kv.pairs(new.index_pairs)
+        select index_key, '', new.key, new.expires_at from kv.pairs(new.index_pairs)
         on conflict do nothing;
     end if;
     return null;
@@ -51,7 +59,7 @@ $$;
 create trigger kv_store_post_insert after insert on public.kv_store
     for each row when (new.index_pairs <> '{}') execute function kv.update_postings();
 create trigger kv_store_post_update after update on public.kv_store
-    for each row when (new.index_pairs is distinct from old.index_pairs or new.key <> old.key)
+    for each row when (new.index_pairs is distinct from old.index_pairs or new.key <> old.key or new.expires_at is distinct from old.expires_at)
     execute function kv.update_postings();
 create trigger kv_store_post_delete after delete on public.kv_store
     for each row when (old.index_pairs <> '{}') execute function kv.update_postings();

@@ -161,6 +161,8 @@ begin
     get diagnostics v_pruned = row_count;
     delete from kv.log_mark where ctid = any (array(
         select ctid from kv.log_mark where horizon < v_expired for update skip locked));
+    delete from kv.response where ctid = any (array(
+        select ctid from kv.response where at < clock_timestamp() - kv.log_retention() order by at limit 2000 for update skip locked));
     return v_pruned;
 exception
     when others then
@@ -169,7 +171,7 @@ exception
         return 0;
 end
 $$;
-comment on function public.kv_prune_log() is 'Removes up to 2,000 changes that every valid cursor has seen, and returns their number. Some writes call it. Where it fails, it warns and returns 0, and the write goes on.';
+comment on function public.kv_prune_log() is 'Removes up to 2,000 changes that every valid cursor has seen, and returns their number; and responses of kv.response that are too old to be asked for again. Some writes call it. Where it fails, it warns and returns 0, and the write goes on.';
 revoke all on function public.kv_prune_log() from public, anon, authenticated;
 grant execute on function public.kv_prune_log() to service_role;
 

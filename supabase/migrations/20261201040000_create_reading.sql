@@ -31,7 +31,7 @@ begin
             return v_rest || chr(case v_last when 55295 then 57344 else v_last + 1 end); -- there are no surrogates in UTF-8
         end if;
     end loop;
-    return repeat(chr(1114111), 257); -- sorts after every key of at most 1,024 bytes
+    return chr(1114111); -- the other spaces begin here
 end
 $$;
 comment on function kv.prefix_end(text) is 'The first text after every key with the prefix: the keys are those in [prefix, end).';
@@ -65,12 +65,21 @@ end
 $$;
 comment on function kv.index_value(text, text) is 'The value of an index entry: the stored array, then its members.';
 
+-- Inlined. The time is the database's, so that a cache need not know what time it is there.
+create function kv.expiry_line(p_expires_at timestamptz) returns text
+    language sql volatile security invoker
+as $$
+    select case when p_expires_at is null then ''
+        else E'\x02' || greatest(0, pg_catalog.floor(extract(epoch from p_expires_at - pg_catalog.clock_timestamp()) * 1000)::bigint) || E'\n' end
+$$;
+comment on function kv.expiry_line(timestamptz) is 'Begins a response of which something expires: chr(2), the milliseconds until the first does, and a line break. Empty where nothing does.';
+
 create function public.kv_get(p_key text, p_since text default null) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
     return kv.changes_line(p_since) || coalesce((
-        select case
+        select kv.expiry_line(s.expires_at) || case
             when s.bytes + case when s.is_index then kv.member_bytes(s.key) else 0 end > kv.response_limit()
                 then kv.raise_too_large('the value is larger than the 6 MB of a response: ' || case when s.is_index
                     then 'kv-list with indexKey lists what the index names, page by page'
@@ -79,7 +88,7 @@ begin
             else s.value::text
         end
         from public.kv_store as s
-        where s.key = p_key), '');
+        where s.key = p_key and kv.is_live(s.expires_at)), '');
 end
 $$;
 comment on function public.kv_get(text, text) is 'The JSON text of a value; empty where there is no entry. With p_since, which is a cursor, or '''' where there is none yet, kv_changes and a line break come first.';
@@ -128,7 +137,7 @@ begin
             from unnest(p_prefixes) with ordinality as p (prefix, n)
             cross join lateral (
                 select s.key, row_number() over (order by s.key) as place from public.kv_store as s
-                where s.key >= p.prefix collate "C" and s.key < kv.prefix_end(p.prefix) collate "C"
+                where s.key >= p.prefix collate "C" and s.key < kv.prefix_end(p.prefix) collate "C" and s.expires_at is null
                 order by s.key limit p_entries) as found
         ), wanted as (
             select key, row_number() over (order by min(n), min(place)) as n from named group by key order by 2 limit p_entries
@@ -136,7 +145,8 @@ begin
             select *, sum(bytes) over (order by n) as total from (
                 select w.key, w.n, s.value, s.is_index,
                     coalesce(s.bytes + case when s.is_index then kv.member_bytes(s.key) else 0 end, 0) as bytes
-                from wanted as w left join lateral (select * from public.kv_store as s where s.key = w.key offset 0) as s on true) as found
+                from wanted as w left join lateral (select * from public.kv_store as s where s.key = w.key offset 0) as s on true
+                where s.expires_at is null) as found -- what expires is not loaded beforehand
         )
         select coalesce(json_agg(json_build_array(key, coalesce(
             case when is_index then kv.index_value(key, value::text) else value::text end, '')) order by n), '[]')::text

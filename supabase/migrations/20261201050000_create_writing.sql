@@ -31,7 +31,8 @@ begin
         else
             perform from public.kv_store where key = p_key for no key update;
             update public.kv_store
-            set is_index = true, value = case json_typeof(value) when 'array' then value else '[]' end
+            set is_index = true, data = null, content_type = null, metadata = null, expires_at = null,
+                value = case when json_typeof(value) = 'array' and (expires_at is null or expires_at > clock_timestamp()) then value else '[]' end
             where key = p_key and not is_index
             returning bytes into v_bytes;
             exit when found;
@@ -69,6 +70,82 @@ end
 $$;
 comment on function kv.write_response(xid8, boolean, uuid, boolean) is 'The response to a write. Its version is the X-KV-Version of the endpoints; its outbox are the entries that p_mirror added.';
 
+create function kv.add_index_members(p_arrays text[], p_pairs text[]) returns text[]
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    v_members text[] := p_pairs;
+    v_base    bigint;
+begin
+    if p_arrays <> '{}' then
+        with stored as materialized ( -- each array is read once, however many members come
+            select s.key, member
+            from public.kv_store as s, kv.array_members(s.value) as member
+            where s.key = any (p_arrays)
+        )
+        select array_agg(array[a.index_key, a.member] order by a.ordinal) into v_members
+        from kv.pairs(p_pairs) as a
+        -- Hashed once, where "not exists" may be planned as a loop over both.
+        where (a.index_key, a.member) not in (select s.key, s.member from stored as s);
+    end if;
+    if v_members <> '{}' then -- most members have been there for long: a look costs less than an insert that does nothing
+        select array_agg(array[a.index_key, a.member] order by a.ordinal) into v_members
+        from kv.pairs(v_members) as a
+        where not exists (select from kv.member as m where m.index_key = a.index_key and m.member = a.member offset 0);
+    end if;
+    if v_members <> '{}' then
+        v_base := nextval('kv.member_position');
+        insert into kv.member (index_key, member, position)
+        select index_key, member, v_base + min(ordinal)
+        from kv.pairs(v_members)
+        group by index_key, member
+        order by index_key, member
+        on conflict do nothing;
+    end if;
+    return v_members;
+end
+$$;
+comment on function kv.add_index_members(text[], text[]) is
+    'Adds the pairs that their index entries lack, and returns them. p_arrays are the index entries whose stored arrays may have members. The caller holds the locks of kv.lock_index.';
+
+create function kv.remove_expired() returns bigint
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    c_most    constant integer := 100; -- a few milliseconds, for which whoever writes one of these keys waits
+    v_removed bigint := 0;
+begin
+    if exists (select from public.kv_store where expires_at <= clock_timestamp()) then
+        delete from public.kv_store where ctid = any (array( -- nothing waits here, so the order of locks does not matter
+            select ctid from public.kv_store where expires_at <= clock_timestamp() and not is_index
+            order by expires_at limit c_most for no key update skip locked));
+        get diagnostics v_removed = row_count;
+    end if;
+    return v_removed;
+exception
+    when others then
+        -- The write that called this goes on. Nobody sees what stays.
+        raise warning 'kv.remove_expired removed nothing: % (SQLSTATE %)', sqlerrm, sqlstate;
+        return 0;
+end
+$$;
+comment on function kv.remove_expired() is 'Removes some entries that have expired, and returns their number. Some writes call it.';
+
+create function kv.tidy() returns void
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
+    v_chance double precision := random();
+begin
+    if v_chance < 0.01 then
+        perform public.kv_prune_log();
+    elsif v_chance < 0.2 then
+        perform kv.remove_expired();
+    end if;
+end
+$$;
+comment on function kv.tidy() is 'Every write calls this at its end. Some of them remove a little of what nobody needs.';
+
 create function public.kv_upsert(
     p_key     text,
     p_value   text,
@@ -88,8 +165,7 @@ declare
     v_rows        boolean := coalesce(array_length(p_indexes, 1), 0) > c_few;
     v_key         text;
     v_arrays      text[] := '{}'::text[];
-    v_members     text[] := p_indexes; -- pairs: at first all, then those that no index entry has yet
-    v_base        bigint;
+    v_members     text[]; -- pairs that no index entry had
 begin
     if v_transaction is null then
         if p_key = any (p_indexes[:][1:1]) then
@@ -109,49 +185,25 @@ begin
             end if;
             -- Update first: insert … on conflict would derive the document twice.
             update public.kv_store
-            set value = v_value, index_pairs = coalesce(p_indexes, index_pairs)
-            where key = p_key;
+            set value = v_value, index_pairs = coalesce(p_indexes, index_pairs), data = null, content_type = null, metadata = null, expires_at = null
+            where key = p_key and (expires_at is null or expires_at > clock_timestamp());
             if not found then
-                insert into public.kv_store (key, value, index_pairs) values (p_key, v_value, coalesce(p_indexes, '{}'))
-                on conflict (key) do update
-                set value = excluded.value, index_pairs = coalesce(p_indexes, public.kv_store.index_pairs);
+                insert into public.kv_store as s (key, value, index_pairs) values (p_key, v_value, coalesce(p_indexes, '{}'))
+                on conflict (key) do update -- the entry has expired, or another call has just created it
+                set value = excluded.value, data = null, content_type = null, metadata = null, expires_at = null,
+                    index_pairs = coalesce(p_indexes, case when s.expires_at <= clock_timestamp() then '{}' else s.index_pairs end),
+                    created_at = case when s.expires_at <= clock_timestamp() then excluded.created_at else s.created_at end;
             end if;
         end loop;
 
-        if v_arrays <> '{}' then
-            with stored as materialized ( -- each array is read once, however many members come
-                select s.key, member
-                from public.kv_store as s, kv.array_members(s.value) as member
-                where s.key = any (v_arrays)
-            )
-            select array_agg(array[a.index_key, a.member] order by a.ordinal) into v_members
-            from kv.pairs(p_indexes) as a
-            -- Hashed once, where "not exists" may be planned as a loop over both.
-            where (a.index_key, a.member) not in (select s.key, s.member from stored as s);
-        end if;
-        if v_members <> '{}' then -- most members have been there for long: a look costs less than an insert that does nothing
-            select array_agg(array[a.index_key, a.member] order by a.ordinal) into v_members
-            from kv.pairs(v_members) as a
-            where not exists (select from kv.member as m where m.index_key = a.index_key and m.member = a.member offset 0);
-        end if;
-        if v_members <> '{}' then
-            v_base := nextval('kv.member_position');
-            insert into kv.member (index_key, member, position)
-            select index_key, member, v_base + min(ordinal)
-            from kv.pairs(v_members)
-            group by index_key, member
-            order by index_key, member
-            on conflict do nothing;
-        end if;
+        v_members := kv.add_index_members(v_arrays, p_indexes);
 
         if p_mirror then
             insert into kv.outbox (key, primary_store, request)
             select k, 'supabase', p_request from (select p_key as k union all select distinct index_key from kv.pairs(v_members)) as changed;
         end if;
         v_transaction := pg_current_xact_id();
-        if random() < 0.01 then
-            perform public.kv_prune_log();
-        end if;
+        perform kv.tidy();
     end if;
     return kv.write_response(v_transaction, null, p_request, p_mirror);
 end
@@ -171,8 +223,8 @@ declare
 begin
     if v_transaction is null then
         perform kv.mark_deleted(p_key);
-        delete from public.kv_store where key = p_key;
-        v_deleted := found;
+        delete from public.kv_store where key = p_key returning expires_at is null or expires_at > clock_timestamp() into v_deleted;
+        v_deleted := coalesce(v_deleted, false);
         if not v_deleted and p_request is not null then
             insert into kv.log (key, missed) values (p_key, true);
         end if;
@@ -180,9 +232,7 @@ begin
             insert into kv.outbox (key, primary_store, request) values (p_key, 'supabase', p_request);
         end if;
         v_transaction := pg_current_xact_id();
-        if random() < 0.01 then
-            perform public.kv_prune_log();
-        end if;
+        perform kv.tidy();
     else
         v_deleted := not exists (select from kv.log where request = p_request and missed);
     end if;

@@ -134,7 +134,7 @@ create function kv.entry_field(p_path text) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
 begin
-    return case when p_path = 'key' then 's.key' -- a time as JavaScript's toISOString writes it
+    return case when p_path = 'key' then 'kv.bare_key(s.key)' -- a time as JavaScript's toISOString writes it
         else 'to_char(s.' || kv.time_column(p_path) || ' at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'')' end;
 end
 $$;
@@ -149,7 +149,7 @@ declare
     v_ms text := format('(to_timestamp(0) + (%s)::bigint * interval ''1 millisecond'')', p_value);
 begin
     return case
-        when p_op = 'contains' then format('strpos(%s, %s #>> ''{}'') > 0', case p_path when 'key' then '<key>' else kv.entry_field(p_path) end, p_value)
+        when p_op = 'contains' then format('strpos(%s, %s #>> ''{}'') > 0', case p_path when 'key' then 'kv.bare_key(<key>)' else kv.entry_field(p_path) end, p_value)
         when p_op = 'exists' then format('(%s)::boolean', p_value)
         when p_path = 'key' and p_op = 'in' then format('<key> = any (kv.element_texts(%s))', p_value)
         when p_path = 'key' then format('<key> <op> (%s #>> ''{}'') collate "C"', p_value)
@@ -577,16 +577,25 @@ $$;
 comment on function kv.query_plan(jsonb, boolean) is
     'How to find the entries of a query. With p_trusting, Postgres chooses how to read a prefix in order by time, which saves counting.';
 
+create function kv.query_entry(p_plan kv.query_plan) returns text
+    language plpgsql immutable security invoker set search_path = ''
+as $$
+begin
+    return case p_plan.driver when 'index' then 'd' else 's' end;
+end
+$$;
+comment on function kv.query_entry(kv.query_plan) is 'Whose key and expires_at are an entry''s in kv.query_source: d, postings, or s, rows of kv_store.';
+
 create function kv.query_source(p_plan kv.query_plan, p_pair integer, p_row boolean) returns text
     language plpgsql immutable security invoker set search_path = ''
 as $$
 declare
-    c_posting constant text := 'select p.key from kv.posting as p'
+    c_posting constant text := 'select p.key, p.expires_at from kv.posting as p'
         ' where p.index_key = $2[%1$s][1] and p.member = $2[%1$s][2] and p.key >= $4 and p.key < $5';
-    v_key     text := case p_plan.driver when 'index' then 'd.key' else 's.key' end;
+    v_entry   text := kv.query_entry(p_plan);
     v_source  text := 'public.kv_store as s';
     v_where   text[] := p_plan.leads;
-    v_range   text := format('(%1$s >= $4 and %1$s < $5)', v_key);
+    v_range   text := format('(%1$s.key >= $4 and %1$s.key < $5)', v_entry);
     v_condition text;
 begin
     if p_plan.driver <> 'index' then
@@ -601,20 +610,21 @@ begin
             end loop;
         else
             v_source := '(' || coalesce((select string_agg(format(c_posting, pair), ' union ') from unnest(p_plan.cover) as pair),
-                'select null::text collate "C" as key where false') || ') as d';
+                'select null::text collate "C" as key, null::timestamptz as expires_at where false') || ') as d';
         end if;
         if p_plan.needs_row or p_row then
             v_source := v_source || ' cross join lateral (select * from public.kv_store as s where s.key = d.key offset 0) as s';
         end if;
     end if;
+    v_where := v_where || format('kv.is_live(%s.expires_at)', v_entry);
     foreach v_condition in array p_plan.others loop
         v_where := v_where || ('(' || v_condition || ') is true');
     end loop;
-    return replace(v_source || ' where ' || coalesce(nullif(array_to_string(v_where, ' and '), ''), 'true'), '<key>', v_key);
+    return replace(v_source || ' where ' || array_to_string(v_where, ' and '), '<key>', v_entry || '.key');
 end
 $$;
 comment on function kv.query_source(kv.query_plan, integer, boolean) is
-    'What follows "from": the entries that one pair of the cover leads to, or all (null). d.key is the key where the driver is index, s a row of kv_store where it is not or p_row asks for it.';
+    'What follows "from": the entries that are seen and that one pair of the cover leads to, or all (null). kv.query_entry has their keys; s is a row of kv_store where it is that or p_row asks for it.';
 
 create function kv.query_source_in_key_order(p_plan kv.query_plan, p_way text, p_row boolean) returns text
     language plpgsql immutable security invoker set search_path = ''
@@ -625,9 +635,9 @@ begin
     if p_plan.driver <> 'index' or cardinality(p_plan.cover) = 1 then
         return kv.query_source(p_plan, p_plan.cover[1], p_row);
     end if;
-    select string_agg(format('(select d.key from %s order by d.key %s limit $6 + $7)', kv.query_source(p_plan, pair, false), p_way), ' union ')
+    select string_agg(format('(select d.key, d.expires_at from %s order by d.key %s limit $6 + $7)', kv.query_source(p_plan, pair, false), p_way), ' union ')
     into v_branches from unnest(p_plan.cover) as pair;
-    return '(' || coalesce(v_branches, 'select null::text collate "C" as key where false') || ') as d'
+    return '(' || coalesce(v_branches, 'select null::text collate "C" as key, null::timestamptz as expires_at where false') || ') as d'
         || case when p_row then ' cross join lateral (select * from public.kv_store as s where s.key = d.key offset 0) as s' else '' end;
 end
 $$;

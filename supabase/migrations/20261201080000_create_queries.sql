@@ -52,7 +52,7 @@ create function kv.query_statement(p_query jsonb, p_plan kv.query_plan, p_column
     language plpgsql immutable security invoker set search_path = ''
 as $$
 declare
-    v_key  text := case p_plan.driver when 'index' then 'd.key' else 's.key' end;
+    v_key  text := kv.query_entry(p_plan) || '.key';
     v_at   text := 's.' || kv.time_column(p_query #>> '{sort,0,path}');
     v_way  text := case when (p_query #> '{sort,0,descending}')::boolean then 'desc' else 'asc' end;
     v_sort record;
@@ -168,7 +168,7 @@ create function kv.format_cursor(p_question text, p_position json, p_key text) r
     language plpgsql immutable security invoker set search_path = ''
 as $$
 begin
-    return translate(encode(convert_to(json_build_object('question', p_question, 'position', p_position, 'key', p_key)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+    return translate(encode(convert_to(json_build_object('question', p_question, 'position', p_position, 'key', kv.bare_key(p_key))::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
 end
 $$;
 comment on function kv.format_cursor(text, json, text) is
@@ -242,7 +242,8 @@ declare
     v_notices   text[] := '{}'::text[];
 begin
     if not (v_searched or v_paths <> '{}') or not exists (
-        select from public.kv_store where (replaced or search is null and not is_index) and key >= v_from and key < v_to) then
+        select from public.kv_store
+        where (replaced or search is null and not is_index) and key >= v_from and key < v_to and kv.is_live(expires_at)) then
         return '{}'::text[];
     end if;
     if v_filters <> '[]' then
@@ -254,11 +255,11 @@ begin
         'select count(*) filter (where search is null), count(*) filter (where replaced and exists ('
         '    select from unnest($5) as paths (path) where kv.is_replaced(unseen.value, kv.parse_path(path)))), count(*) > $6'
         ' from (select search, replaced, value from public.kv_store as s'
-        '    where (replaced or search is null and not is_index) and key >= $3 and key < $4 and %s order by key limit $6 + 1) as unseen', v_filter)
+        '    where (replaced or search is null and not is_index) and key >= $3 and key < $4 and kv.is_live(expires_at) and %s order by key limit $6 + 1) as unseen', v_filter)
         into v_unsearched, v_replaced, v_more using p_query, v_pairs, v_from, v_to, v_paths, c_looked_at;
     if v_searched and v_unsearched > 0 then
         v_notices := v_notices || format('{"code":"not_searched","count":%1$s,"message":"entries under this prefix and with these indexes that were not searched: %1$s%2$s.'
-            ' Their values are over 200 kB, or have more words than are kept"}', v_unsearched, case when v_more then ' or more' else '' end);
+            ' Their values are over 200 kB, have more words than are kept, or are not JSON"}', v_unsearched, case when v_more then ' or more' else '' end);
     end if;
     if v_replaced > 0 then
         v_notices := v_notices || format('{"code":"replaced","count":%1$s,"message":"entries under this prefix and with these indexes that have at a path of the query what the database cannot hold: %1$s%2$s.'
@@ -284,14 +285,15 @@ declare
     v_results text;
     v_count   integer;
     v_more    boolean;
+    v_expires timestamptz;
     v_notices text[] := kv.query_unseen(p_query);
 begin
     for i in 0 .. jsonb_array_length(p_query -> 'select') - 1 loop
         v_field := p_query -> 'select' ->> i;
         if v_field not like 'value.%' then
             v_parts := v_parts || case v_field
-                when 'key' then '''"key":'' || to_json(key)'
-                when 'value' then '''"value":'' || case when is_index then kv.index_value(key, value::text) else value::text end'
+                when 'key' then '''"key":'' || to_json(kv.bare_key(key))'
+                when 'value' then '''"value":'' || case when is_index then kv.index_value(key, value::text) else coalesce(value::text, ''null'') end'
                 when 'indexes' then '''"indexes":'' || array_to_json(indexes)'
                 else '''"' || v_field || '":"'' || ' || kv.entry_field(v_field) || ' || ''"'''
                 end;
@@ -311,14 +313,14 @@ begin
 
     execute format(
         'select coalesce(string_agg(case when total > kv.response_limit() then kv.raise_too_large(format(''the entry %%s alone is larger than'
-        ' the 6 MB of a response: select less than its value, or go on after it'', to_json(key))) else ''{'' || concat_ws('','', %s) || ''}'' end, '','' order by n)'
-        '    filter (where kept), ''''), count(*) filter (where kept), coalesce(bool_or(not kept), false)'
+        ' the 6 MB of a response: select less than its value, or go on after it'', to_json(kv.bare_key(key)))) else ''{'' || concat_ws('','', %s) || ''}'' end, '','' order by n)'
+        '    filter (where kept), ''''), count(*) filter (where kept), coalesce(bool_or(not kept), false), min(expires_at)'
         ' from (select *, n <= $3 and (n = 1 or total <= $4) as kept'
         '    from (select *, sum(%s + 3) over (order by n rows unbounded preceding) as total'
         '        from (select f.n, s.*%s from unnest($1) with ordinality as f (key, n)'
         '              cross join lateral (select * from public.kv_store as s where s.key = f.key offset 0) as s offset 0) as s) as sized) as s',
         array_to_string(v_parts, ', '), array_to_string(v_sizes, ' + '), v_columns)
-        into v_results, v_count, v_more
+        into v_results, v_count, v_more, v_expires
         using v_found.keys, p_query, v_limit, least((p_query ->> 'pageBytes')::bigint, kv.page_limit());
 
     if v_found.cut then
@@ -327,7 +329,7 @@ begin
     if v_more and not v_found.cursors then
         v_notices := v_notices || format('{"code":"no_cursor","message":"this order has no cursor: go on with offset %s"}', v_offset + v_count);
     end if;
-    return '{"results":[' || v_results || '],"count":' || v_count
+    return kv.expiry_line(v_expires) || '{"results":[' || v_results || '],"count":' || v_count
         || format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}', v_limit, v_offset, v_more::text,
             case when v_more and v_found.cursors then '"' || kv.query_cursor(p_query, p_question, v_found.keys[v_count]) || '"' else 'null' end)
         || kv.query_notices(v_notices) || '}';
@@ -397,12 +399,13 @@ declare
     v_groups  text;
     v_count   bigint;
     v_more    boolean;
+    v_expires timestamptz;
     v_notices text[] := kv.query_unseen(p_query);
 begin
-    execute format('select %s from %s', v_answer, v_source) into v_totals
+    execute format('select %s, min(%s.expires_at) from %s', v_answer, kv.query_entry(v_plan), v_source) into v_totals, v_expires
         using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key;
     if v_group = '' then
-        return '{"aggregates":' || v_totals || kv.query_notices(v_notices || kv.cut_notices(v_totals)) || '}';
+        return kv.expiry_line(v_expires) || '{"aggregates":' || v_totals || kv.query_notices(v_notices || kv.cut_notices(v_totals)) || '}';
     end if;
 
     execute format(
@@ -422,7 +425,7 @@ begin
     if v_more then
         v_notices := v_notices || format('{"code":"groups_cut","message":"these are the first %s groups, and there are more: narrow the filter"}', v_count);
     end if;
-    return '{"aggregates":' || v_totals || ',"groups":[' || v_groups || ']'
+    return kv.expiry_line(v_expires) || '{"aggregates":' || v_totals || ',"groups":[' || v_groups || ']'
         || kv.query_notices(v_notices || kv.cut_notices(v_totals || v_groups)) || '}';
 exception
     when numeric_value_out_of_range then

@@ -12,21 +12,25 @@ comment on function kv.list_cost(text, integer, boolean) is 'The bytes that an e
 create function kv.list_value(p_key text, p_value json, p_is_index boolean, p_total numeric) returns text
     language sql stable security invoker
 as $$
-    select pg_catalog.to_json(p_key)::text || ':' || case
+    select pg_catalog.to_json(kv.bare_key(p_key))::text || ':' || case
         when p_total > kv.response_limit() then kv.raise_too_large(pg_catalog.format('the entry %s alone is larger than the 6 MB'
-            ' of a response: list this page without includeValues, and go on with its nextCursor', pg_catalog.to_json(p_key)))
+            ' of a response: list this page without includeValues, and go on with its nextCursor', pg_catalog.to_json(kv.bare_key(p_key))))
         when p_is_index then kv.index_value(p_key, p_value::text)
         else p_value::text end
 $$;
 comment on function kv.list_value(text, json, boolean, numeric) is 'An entry in the data of a list. p_total is what the list takes up to it: only the first entry can be too large.';
 
-create function kv.write_list(p_query jsonb, p_question text, p_keys text[], p_values boolean, p_data text, p_more boolean) returns text
+create function kv.write_list(
+    p_query jsonb, p_question text, p_keys text[], p_values boolean, p_data text, p_more boolean, p_expires_at timestamptz
+) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
     v_count integer := cardinality(p_keys);
 begin
-    return '{"keys":' || array_to_json(p_keys) || ',"count":' || v_count
+    return kv.expiry_line(p_expires_at) || '{"keys":'
+        || array_to_json(case when p_keys[1] >= U&'\+10FFFF' then array(select kv.bare_key(k) from unnest(p_keys) with ordinality as u (k, n) order by n) else p_keys end)
+        || ',"count":' || v_count
         || case when p_values then ',"data":{' || coalesce(p_data, '') || '}' else '' end
         || case when (p_query ->> 'limit')::bigint > 0 or p_query ->> 'offset' is not null or p_query ->> 'cursor' is not null
             then format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}',
@@ -36,7 +40,8 @@ begin
         || '}';
 end
 $$;
-comment on function kv.write_list(jsonb, text, text[], boolean, text, boolean) is 'The response of kv-list with these keys. For a page, p_more says whether more entries follow.';
+comment on function kv.write_list(jsonb, text, text[], boolean, text, boolean, timestamptz) is
+    'The response of kv-list with these keys. For a page, p_more says whether more entries follow. p_expires_at is when the first of them expires.';
 
 -- The lists that are asked for most: entries in key order, under a prefix or in one index, all of them or a page. Their statements are
 -- planned once. Finding a plan for a query (kv.query_plan) takes several times as long as reading such a page.
@@ -58,6 +63,7 @@ declare
     v_keys  text[];
     v_data  text;
     v_more  boolean;
+    v_expires timestamptz;
 begin
     if v_limit > c_most or v_all and v_after is not null or p_query ->> 'offset' is not null or p_query ->> 'indexKeys' is not null
         or p_query #>> '{sort,0,path}' <> 'key' or (p_query #> '{sort,0,descending}')::boolean
@@ -81,41 +87,44 @@ begin
 
     if not p_values then
         if v_pairs is null then
-            v_keys := array(select s.key from public.kv_store as s where s.key >= v_from and s.key < v_to order by s.key limit v_limit + 1);
+            select coalesce(array_agg(key), '{}'), min(expires_at) into v_keys, v_expires from (
+                select s.key, s.expires_at from public.kv_store as s
+                where s.key >= v_from and s.key < v_to and kv.is_live(s.expires_at) order by s.key limit v_limit + 1) as found;
         else
-            v_keys := array(select p.key from kv.posting as p
-                where p.index_key = v_pairs[1][1] and p.member = v_pairs[1][2] and p.key >= v_from and p.key < v_to
-                order by p.key limit v_limit + 1);
+            select coalesce(array_agg(key), '{}'), min(expires_at) into v_keys, v_expires from (
+                select p.key, p.expires_at from kv.posting as p
+                where p.index_key = v_pairs[1][1] and p.member = v_pairs[1][2] and p.key >= v_from and p.key < v_to and kv.is_live(p.expires_at)
+                order by p.key limit v_limit + 1) as found;
         end if;
         v_more := cardinality(v_keys) > v_limit;
         v_keys := v_keys[:v_limit];
     elsif v_pairs is null then
         select coalesce(array_agg(key) filter (where kept), '{}'), string_agg(kv.list_value(key, value, is_index, total), ',') filter (where kept),
-            coalesce(bool_or(not kept), false)
-        into v_keys, v_data, v_more
+            coalesce(bool_or(not kept), false), min(expires_at)
+        into v_keys, v_data, v_more, v_expires
         from (
             select *, n <= v_limit and (n = 1 or total <= kv.page_limit()) as kept from (
-                select key, value, is_index, row_number() over w as n, sum(kv.list_cost(key, bytes, is_index)) over w as total from (
-                    select s.key, s.value, s.is_index, s.bytes from public.kv_store as s
-                    where s.key >= v_from and s.key < v_to order by s.key limit v_limit + 1) as found
+                select key, value, is_index, expires_at, row_number() over w as n, sum(kv.list_cost(key, bytes, is_index)) over w as total from (
+                    select s.key, s.value, s.is_index, s.bytes, s.expires_at from public.kv_store as s
+                    where s.key >= v_from and s.key < v_to and kv.is_live(s.expires_at) order by s.key limit v_limit + 1) as found
                 window w as (order by key rows unbounded preceding)) as numbered) as page;
     else
         select coalesce(array_agg(key) filter (where kept), '{}'), string_agg(kv.list_value(key, value, is_index, total), ',') filter (where kept),
-            coalesce(bool_or(not kept), false)
-        into v_keys, v_data, v_more
+            coalesce(bool_or(not kept), false), min(expires_at)
+        into v_keys, v_data, v_more, v_expires
         from (
             select *, n <= v_limit and (n = 1 or total <= kv.page_limit()) as kept from (
-                select key, value, is_index, row_number() over w as n, sum(kv.list_cost(key, bytes, is_index)) over w as total from (
-                    select p.key, s.value, s.is_index, s.bytes
+                select key, value, is_index, expires_at, row_number() over w as n, sum(kv.list_cost(key, bytes, is_index)) over w as total from (
+                    select p.key, s.value, s.is_index, s.bytes, p.expires_at
                     from kv.posting as p cross join lateral (select value, is_index, bytes from public.kv_store where key = p.key offset 0) as s
-                    where p.index_key = v_pairs[1][1] and p.member = v_pairs[1][2] and p.key >= v_from and p.key < v_to
+                    where p.index_key = v_pairs[1][1] and p.member = v_pairs[1][2] and p.key >= v_from and p.key < v_to and kv.is_live(p.expires_at)
                     order by p.key limit v_limit + 1) as found
                 window w as (order by key rows unbounded preceding)) as numbered) as page;
     end if;
     if v_all and v_more then
         return null;
     end if;
-    return kv.write_list(p_query, p_question, v_keys, p_values, v_data, v_more);
+    return kv.write_list(p_query, p_question, v_keys, p_values, v_data, v_more, v_expires);
 end
 $$;
 comment on function kv.list_in_key_order(jsonb, boolean, text) is 'The answer of kv-list; null where it is not one of these lists.';
@@ -141,10 +150,12 @@ declare
     v_keys   text[];
     v_data   text;
     v_more   boolean;
+    v_expires timestamptz;
+    v_column text := ', ' || kv.query_entry(v_plan) || '.expires_at';
 begin
     v_rows := format('select *, row_number() over w as n, sum(cost) over w as total from (%s) as matching'
         ' window w as (order by %s rows between unbounded preceding and current row)',
-        kv.query_statement(p_query, v_plan, case when p_values
+        kv.query_statement(p_query, v_plan, v_column || case when p_values
             then ', s.value, s.is_index, kv.list_cost(<key>, s.bytes, s.is_index) as cost'
             else ', octet_length(to_json(<key>)::text) + 1 as cost' end, p_values),
         (kv.query_sort(p_query -> 'sort')).order_by);
@@ -162,12 +173,12 @@ begin
     -- The aggregates see the rows in the order of the sub-query.
     execute 'select coalesce(array_agg(key) filter (where kept), ''{}''), '
         || case when p_values then ' string_agg(kv.list_value(key, value, is_index, total), '','') filter (where kept)' else ' null' end
-        || ', coalesce(bool_or(not kept), false) from ('
+        || ', coalesce(bool_or(not kept), false), min(expires_at) from ('
         '    select *, $8 is null or n <= $8 and (n = 1 or total <= kv.page_limit()) as kept'
         '    from (' || v_rows || ') as numbered) as page'
-        into v_keys, v_data, v_more
+        into v_keys, v_data, v_more, v_expires
         using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key, v_limit + 1, v_offset, v_limit;
-    return kv.write_list(p_query, p_question, v_keys, p_values, v_data, v_more);
+    return kv.write_list(p_query, p_question, v_keys, p_values, v_data, v_more, v_expires);
 end
 $$;
 comment on function kv.list(jsonb, boolean, text) is 'The answer of kv-list.';
