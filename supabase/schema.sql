@@ -29,7 +29,8 @@ create type kv.outcome as (
     code text,
     message text,
     existed boolean,
-    entry public.kv_store,
+    entry kv.entry,
+    bytes text,
     wrote boolean
 );
 
@@ -509,8 +510,8 @@ create function kv.add_index_members(p_arrays text[], p_pairs text[]) returns te
 create function kv.add_members(p_key text, p_members text[]) returns void
     language plpgsql volatile set search_path="";
 
--- Applies one operation, except for the delete of a take. In an atomic batch, the row that is only read is locked as well.
-create function kv.apply_operation(p_operation kv.operation, p_atomic boolean) returns kv.outcome
+-- Applies one operation. What it reads must fit into p_room bytes. In an atomic batch, a row that is only read is locked as well.
+create function kv.apply_operation(p_operation kv.operation, p_atomic boolean, p_room bigint) returns kv.outcome
     language plpgsql volatile set search_path="";
 
 -- Applies a batch. results are those of the operations, in their order; failed is the first that failed, from 1. In an atomic batch it means that the caller must undo the others.
@@ -590,7 +591,7 @@ create function kv.elements(p_array jsonb) returns jsonb[]
     language plpgsql immutable strict parallel safe set search_path="";
 
 -- The bytes of an entry: JSON text, or base64 where data has them.
-create function kv.entry_bytes(p_row public.kv_store) returns text
+create function kv.entry_bytes(p_key text, p_value json, p_data bytea, p_is_index boolean) returns text
     language plpgsql stable set search_path="";
 
 -- The expression for the entry's own key, createdAt or updatedAt, from a row s. Null for any other path.
@@ -602,7 +603,7 @@ create function kv.entry_field_condition(p_path text, p_op text, p_value text) r
     language plpgsql immutable strict set search_path="";
 
 -- The fields of an object that describe an entry beside its bytes.
-create function kv.entry_info(p_row public.kv_store, p_metadata boolean) returns text
+create function kv.entry_info(p_entry kv.entry, p_metadata boolean) returns text
     language plpgsql stable set search_path="";
 
 -- Changes when transaction ids may have been used again or changes gone unlogged: with another cluster, a restart, a crash or a restore. See kv_enable_logging.
@@ -610,7 +611,7 @@ create function kv.epoch() returns text
     language plpgsql stable set search_path="";
 
 -- Changes with every write of an entry, and never comes again for a key.
-create function kv.etag(p_row public.kv_store) returns text
+create function kv.etag(p_entry kv.entry) returns text
     language plpgsql stable set search_path="";
 
 -- The exact JSON text at a path of any value.
@@ -642,7 +643,7 @@ create function kv.has_phrase(p_query tsquery) returns boolean
     language plpgsql immutable strict parallel safe set search_path="";
 
 -- Whether the condition of an operation holds of an entry, or of none (a null row).
-create function kv.holds(p_operation kv.operation, p_row public.kv_store) returns boolean
+create function kv.holds(p_operation kv.operation, p_entry kv.entry) returns boolean
     language plpgsql stable set search_path="";
 
 -- A JSON text in which strings replace the numbers that numeric cannot hold.
@@ -661,8 +662,8 @@ create function kv.import_members(p_key text, p_members text[], p_new boolean) r
 create function kv.import_state(i kv.import, p_key text, p_revision bigint) returns text
     language sql immutable parallel safe;
 
--- The number that an increment makes of an entry, or of none (a null row).
-create function kv.incremented(p_operation kv.operation, p_row public.kv_store, OUT code text, OUT message text, OUT value text) returns record
+-- The sum of a number and p_delta.
+create function kv.increment(p_document jsonb, p_delta numeric, OUT code text, OUT message text, OUT value text) returns record
     language plpgsql stable set search_path="";
 
 -- The value of an index entry: the stored array, then its members.
@@ -733,6 +734,10 @@ create function kv.log_retention() returns interval
 create function kv.log_truncate() returns trigger
     language plpgsql volatile set search_path="";
 
+-- The present entry, whether the condition holds, and for a get or a take the bytes, which must fit into p_room.
+create function kv.look_at_entry(p_operation kv.operation, p_lock boolean, p_room bigint) returns kv.outcome
+    language plpgsql volatile set search_path="";
+
 -- While a migration is open: kv_import will not bring the entry back. Before any lock of kv_store, or after kv.lock_import_key.
 create function kv.mark_deleted(p_key text) returns void
     language plpgsql volatile set search_path="";
@@ -774,7 +779,7 @@ create function kv.number_at(p_document jsonb, p_path text[]) returns numeric
     language sql immutable parallel safe;
 
 -- An outcome: {"existed","code","message"}, the fields of kv.entry_info and, of what was read, {"json","bytes"}. The bytes are a JSON string, which keeps every byte of their text.
-create function kv.outcome_json(p_operation kv.operation, p_outcome kv.outcome) returns text
+create function kv.outcome_json(p_outcome kv.outcome) returns text
     language plpgsql stable set search_path="";
 
 -- The size at which a page ends early, in bytes: as base64 (4/3) it still fits into kv.response_limit().
@@ -814,7 +819,7 @@ create function kv.prefix_end(p_prefix text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
 -- Creates or replaces an entry. With p_absent it creates one, and entry is null where another call has just done so.
-create function kv.put_entry(p_operation kv.operation, p_absent boolean, OUT existed boolean, OUT entry public.kv_store) returns record
+create function kv.put_entry(p_operation kv.operation, p_absent boolean, OUT existed boolean, OUT entry kv.entry) returns record
     language plpgsql volatile set search_path="";
 
 -- The response of kv-query.
@@ -967,7 +972,7 @@ create function kv.set_revision() returns trigger
     language plpgsql volatile set search_path="";
 
 -- The number of bytes that a read of the entry returns.
-create function kv.size(p_row public.kv_store) returns bigint
+create function kv.size(p_entry kv.entry) returns bigint
     language plpgsql stable set search_path="";
 
 -- The space that the key is in: U+10FFFF, the namespace, a slash, the store and a slash (Space in pkg/kv). Empty for the store kv without a namespace.

@@ -1,15 +1,22 @@
 -- The functions behind kv-entries and kv-batch: entries of any bytes in any store, with conditions, expiry and metadata. Keys carry
 -- the space of their store (kv.space_of).
 
-create function kv.etag(p_row public.kv_store) returns text
+-- An entry without what may be large. Functions get rows of this: a row of kv_store that is passed on is first read whole.
+create view kv.entry with (security_invoker = true) as
+    select key, revision, is_index, bytes, coalesce(content_type, case when data is null then 'application/json' else 'application/octet-stream' end) as content_type,
+        metadata, created_at, updated_at, expires_at, data is null as is_json
+    from public.kv_store;
+comment on view kv.entry is 'What describes an entry, whether it has expired or not.';
+
+create function kv.etag(p_entry kv.entry) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    return to_hex(p_row.revision) -- new members do not write the row of an index entry
-        || case when p_row.is_index then '.' || (select count(*) from kv.member where index_key = p_row.key) else '' end;
+    return to_hex(p_entry.revision) -- new members do not write the row of an index entry
+        || case when p_entry.is_index then '.' || (select count(*) from kv.member where index_key = p_entry.key) else '' end;
 end
 $$;
-comment on function kv.etag(public.kv_store) is 'Changes with every write of an entry, and never comes again for a key.';
+comment on function kv.etag(kv.entry) is 'Changes with every write of an entry, and never comes again for a key.';
 
 create function kv.iso_time(p_time timestamptz) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
@@ -20,54 +27,55 @@ end
 $$;
 comment on function kv.iso_time(timestamptz) is 'The time as JavaScript''s toISOString writes it.';
 
-create function kv.size(p_row public.kv_store) returns bigint
-    language plpgsql stable security invoker set search_path = ''
-as $$
-begin
-    return case when p_row.is_index then octet_length(kv.index_value(p_row.key, p_row.value::text)) else p_row.bytes end;
-end
-$$;
-comment on function kv.size(public.kv_store) is 'The number of bytes that a read of the entry returns.';
-
-create function kv.entry_info(p_row public.kv_store, p_metadata boolean) returns text
-    language plpgsql stable security invoker set search_path = ''
-as $$
-begin
-    return '"etag":"' || kv.etag(p_row) || '","size":' || kv.size(p_row)
-        || ',"contentType":' || coalesce(to_json(p_row.content_type)::text, case when p_row.data is null then '"application/json"' else '"application/octet-stream"' end)
-        || ',"updatedAt":"' || kv.iso_time(p_row.updated_at) || '"'
-        || coalesce(',"expiresAt":"' || kv.iso_time(p_row.expires_at) || '"', '')
-        || case when p_metadata then coalesce(',"metadata":' || p_row.metadata::text, '') else '' end;
-end
-$$;
-comment on function kv.entry_info(public.kv_store, boolean) is 'The fields of an object that describe an entry beside its bytes.';
-
-create function kv.entry_bytes(p_row public.kv_store) returns text
+create function kv.entry_bytes(p_key text, p_value json, p_data bytea, p_is_index boolean) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
     return case
-        when p_row.data is not null then translate(encode(p_row.data, 'base64'), E'\n', '')
-        when p_row.is_index then kv.index_value(p_row.key, p_row.value::text)
-        else p_row.value::text end;
+        when p_value is null then replace(encode(p_data, 'base64'), E'\n', '')
+        when p_is_index then kv.index_value(p_key, p_value::text)
+        else p_value::text end;
 end
 $$;
-comment on function kv.entry_bytes(public.kv_store) is 'The bytes of an entry: JSON text, or base64 where data has them.';
+comment on function kv.entry_bytes(text, json, bytea, boolean) is 'The bytes of an entry: JSON text, or base64 where data has them.';
+
+create function kv.size(p_entry kv.entry) returns bigint
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return case when p_entry.is_index then (select octet_length(kv.index_value(key, value::text)) from public.kv_store where key = p_entry.key)
+        else p_entry.bytes end;
+end
+$$;
+comment on function kv.size(kv.entry) is 'The number of bytes that a read of the entry returns.';
+
+create function kv.entry_info(p_entry kv.entry, p_metadata boolean) returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return '"etag":"' || kv.etag(p_entry) || '","size":' || kv.size(p_entry) || ',"contentType":' || to_json(p_entry.content_type)
+        || ',"updatedAt":"' || kv.iso_time(p_entry.updated_at) || '"'
+        || coalesce(',"expiresAt":"' || kv.iso_time(p_entry.expires_at) || '"', '')
+        || case when p_metadata then coalesce(',"metadata":' || p_entry.metadata::text, '') else '' end;
+end
+$$;
+comment on function kv.entry_info(kv.entry, boolean) is 'The fields of an object that describe an entry beside its bytes.';
 
 create function public.kv_entry(p_key text, p_since text default null) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_row public.kv_store;
+    v_entry kv.entry;
 begin
-    select * into v_row from public.kv_store as s where s.key = p_key and kv.is_live(s.expires_at);
-    if v_row.key is null then
+    select * into v_entry from kv.entry as e where e.key = p_key and kv.is_live(e.expires_at);
+    if v_entry.key is null then
         return kv.changes_line(p_since);
-    elsif kv.size(v_row) > kv.response_limit() then
+    elsif kv.size(v_entry) > kv.response_limit() then
         perform kv.raise_too_large('the entry is larger than the 6 MB of a response: kv-query reads parts of it, with select=value.<path>');
     end if;
-    return kv.changes_line(p_since) || kv.expiry_line(v_row.expires_at)
-        || '{"json":' || (v_row.data is null)::text || ',' || kv.entry_info(v_row, true) || '}' || E'\n' || kv.entry_bytes(v_row);
+    return kv.changes_line(p_since) || kv.expiry_line(v_entry.expires_at)
+        || '{"json":' || v_entry.is_json::text || ',' || kv.entry_info(v_entry, true) || '}' || E'\n'
+        || (select kv.entry_bytes(s.key, s.value, s.data, s.is_index) from public.kv_store as s where s.key = p_key);
 end
 $$;
 comment on function public.kv_entry(text, text) is 'An entry: an object that describes it, a line break, and its bytes, JSON text where "json" is true and base64 otherwise. Empty where there is none. p_since: see kv_get.';
@@ -90,7 +98,7 @@ declare
     v_from      text := v_prefix;
     v_to        text := kv.prefix_end(v_prefix);
     v_last      text := p_query #>> '{cursor,key}';
-    v_row       public.kv_store;
+    v_entry     kv.entry;
     v_at        integer;
     v_item      text;
     v_bytes     bigint := 0;
@@ -104,21 +112,21 @@ begin
             then kv.prefix_end(v_last) else v_last || chr(1) end);
     end if;
     loop
-        select * into v_row from public.kv_store as s
+        select * into v_entry from kv.entry as s
         where s.key >= v_from and s.key < v_to and kv.is_live(s.expires_at) order by s.key limit 1;
-        exit when v_row.key is null;
-        v_at := coalesce(strpos(substr(v_row.key, length(v_prefix) + 1), v_delimiter), 0);
+        exit when v_entry.key is null;
+        v_at := coalesce(strpos(substr(v_entry.key, length(v_prefix) + 1), v_delimiter), 0);
         if v_at > 0 then
-            v_row.key := left(v_row.key, length(v_prefix) + v_at + length(v_delimiter) - 1);
-            v_item := to_json(kv.bare_key(v_row.key))::text;
+            v_entry.key := left(v_entry.key, length(v_prefix) + v_at + length(v_delimiter) - 1);
+            v_item := to_json(kv.bare_key(v_entry.key))::text;
         else
-            v_item := '{"key":' || to_json(kv.bare_key(v_row.key)) || ',' || kv.entry_info(v_row, v_metadata) || '}';
+            v_item := '{"key":' || to_json(kv.bare_key(v_entry.key)) || ',' || kv.entry_info(v_entry, v_metadata) || '}';
         end if;
         v_bytes := v_bytes + octet_length(v_item) + 1;
         v_more := cardinality(v_entries) + cardinality(v_prefixes) = v_limit or v_bytes > kv.page_limit();
         exit when v_more;
-        v_last := v_row.key;
-        v_expires := least(v_expires, v_row.expires_at);
+        v_last := v_entry.key;
+        v_expires := least(v_expires, v_entry.expires_at);
         if v_at > 0 then
             v_prefixes := v_prefixes || v_item;
             v_from := kv.prefix_end(v_last);
@@ -227,24 +235,31 @@ create type kv.outcome as (
     code    text, -- null: done
     message text,
     existed boolean,
-    entry   public.kv_store, -- what was read or written
+    entry   kv.entry, -- what was read or written
+    bytes   text,     -- that were read, or the number after an increment
     wrote   boolean
 );
 comment on type kv.outcome is 'What came of an operation.';
 
-create function kv.holds(p_operation kv.operation, p_row public.kv_store) returns boolean
+create function kv.holds(p_operation kv.operation, p_entry kv.entry) returns boolean
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
-    v_etag text := case when p_row.key is not null then kv.etag(p_row) end;
+    v_etag text;
 begin
-    return (p_operation.if_match is null or v_etag is not null and (v_etag = any (p_operation.if_match) or '*' = any (p_operation.if_match)))
-       and (p_operation.if_none_match is null or v_etag is null or v_etag <> all (p_operation.if_none_match) and '*' <> all (p_operation.if_none_match));
+    if p_operation.if_match is null and p_operation.if_none_match is null then
+        return true;
+    elsif p_entry.key is null then
+        return p_operation.if_match is null;
+    end if;
+    v_etag := kv.etag(p_entry);
+    return (p_operation.if_match is null or v_etag = any (p_operation.if_match) or '*' = any (p_operation.if_match))
+       and (p_operation.if_none_match is null or v_etag <> all (p_operation.if_none_match) and '*' <> all (p_operation.if_none_match));
 end
 $$;
-comment on function kv.holds(kv.operation, public.kv_store) is 'Whether the condition of an operation holds of an entry, or of none (a null row).';
+comment on function kv.holds(kv.operation, kv.entry) is 'Whether the condition of an operation holds of an entry, or of none (a null row).';
 
-create function kv.put_entry(p_operation kv.operation, p_absent boolean, out existed boolean, out entry public.kv_store)
+create function kv.put_entry(p_operation kv.operation, p_absent boolean, out existed boolean, out entry kv.entry)
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
@@ -253,55 +268,52 @@ declare
     v_now     timestamptz := clock_timestamp();
     v_expires timestamptz := coalesce(p_operation.expires, date_trunc('milliseconds', v_now + p_operation.ttl * interval '1 second'));
 begin
+    existed := false;
     if not p_absent then
         update public.kv_store as s
         set value = v_value, data = v_data, content_type = p_operation.content_type, metadata = p_operation.metadata::json, expires_at = v_expires,
             index_pairs = coalesce(p_operation.indexes, s.index_pairs)
-        where s.key = p_operation.key and (s.expires_at is null or s.expires_at > v_now)
-        returning s.* into entry;
-        existed := true;
+        where s.key = p_operation.key and (s.expires_at is null or s.expires_at > v_now);
+        existed := found;
     end if;
-    if entry.key is null then
+    if not existed then
         insert into public.kv_store as s (key, value, data, content_type, metadata, expires_at, index_pairs, created_at)
         values (p_operation.key, v_value, v_data, p_operation.content_type, p_operation.metadata::json, v_expires, coalesce(p_operation.indexes, '{}'), v_now)
         on conflict (key) do update -- the entry has expired, or another call has just created it
         set value = excluded.value, data = excluded.data, content_type = excluded.content_type, metadata = excluded.metadata,
             expires_at = excluded.expires_at, created_at = case when s.expires_at <= clock_timestamp() then excluded.created_at else s.created_at end,
             index_pairs = case when p_operation.indexes is not null or s.expires_at <= clock_timestamp() then excluded.index_pairs else s.index_pairs end
-        where not p_absent or s.expires_at <= clock_timestamp()
-        returning s.* into entry;
-        existed := entry.created_at <> v_now;
-        if (entry.revision & 1048575) <> kv.deletes() then
-            select * into entry from public.kv_store where key = p_operation.key; -- kv.renew_revision
+        where not p_absent or s.expires_at <= clock_timestamp();
+        if not found then
+            return;
         end if;
     end if;
+    select * into entry from kv.entry as e where e.key = p_operation.key; -- triggers have changed it
+    existed := entry.created_at <> v_now;
 end
 $$;
 comment on function kv.put_entry(kv.operation, boolean) is
     'Creates or replaces an entry. With p_absent it creates one, and entry is null where another call has just done so.';
 
-create function kv.incremented(p_operation kv.operation, p_row public.kv_store, out code text, out message text, out value text)
+create function kv.increment(p_document jsonb, p_delta numeric, out code text, out message text, out value text)
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
     c_digits constant integer := 1000;
 begin
-    if p_row.key is null then
-        value := trim_scale(p_operation.delta);
-    elsif jsonb_typeof(p_row.document) is distinct from 'number' then
+    if jsonb_typeof(p_document) is distinct from 'number' then
         code := 'conflict';
         message := 'the value is not a number that can be added to';
         return;
-    else
-        value := trim_scale(p_row.document::numeric + p_operation.delta);
     end if;
+    value := trim_scale(p_document::numeric + p_delta);
     if length(value) > c_digits then
         code := 'unstorable_value';
         message := format('the sum would have more than %s digits', c_digits);
     end if;
 end
 $$;
-comment on function kv.incremented(kv.operation, public.kv_store) is 'The number that an increment makes of an entry, or of none (a null row).';
+comment on function kv.increment(jsonb, numeric) is 'The sum of a number and p_delta.';
 
 create function kv.delete_entry(p_key text) returns void
     language plpgsql volatile security invoker set search_path = ''
@@ -313,18 +325,55 @@ end
 $$;
 comment on function kv.delete_entry(text) is 'Deletes an entry for a caller, who has locked it.';
 
-create function kv.apply_operation(p_operation kv.operation, p_atomic boolean) returns kv.outcome
+-- The entry and its bytes come from one statement, and so from one moment, also where nothing locks the row.
+create function kv.look_at_entry(p_operation kv.operation, p_lock boolean, p_room bigint) returns kv.outcome
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
-    c_none    constant public.kv_store := null;
+    v_outcome  kv.outcome;
+    v_is_index boolean;
+    v_read     record;
+begin
+    if p_lock then
+        select is_index into v_is_index from public.kv_store where key = p_operation.key for no key update;
+        if v_is_index then
+            perform kv.lock_members(p_operation.key);
+        end if;
+    end if;
+    select e as entry, case when p_operation.action in ('get', 'take') and kv.size(e) <= p_room then kv.entry_bytes(s.key, s.value, s.data, s.is_index) end as bytes
+    into v_read
+    from public.kv_store as s join kv.entry as e on e.key = s.key
+    where s.key = p_operation.key and (s.expires_at is null or s.expires_at > clock_timestamp());
+    v_outcome.existed := found;
+    v_outcome.wrote := false;
+    if not v_outcome.existed then
+        v_outcome.code := case when not kv.holds(p_operation, null) then 'condition_failed'
+            when p_operation.action in ('get', 'take') then 'not_found' end;
+        return v_outcome;
+    end if;
+    v_outcome.entry := v_read.entry;
+    v_outcome.bytes := v_read.bytes;
+    if not kv.holds(p_operation, v_read.entry) then
+        v_outcome.code := 'condition_failed';
+    elsif p_operation.action in ('get', 'take') and v_read.bytes is null then
+        v_outcome.code := 'too_large';
+        v_outcome.message := 'the values of this batch together do not fit into a response: read fewer at once';
+    end if;
+    return v_outcome;
+end
+$$;
+comment on function kv.look_at_entry(kv.operation, boolean, bigint) is
+    'The present entry, whether the condition holds, and for a get or a take the bytes, which must fit into p_room.';
+
+create function kv.apply_operation(p_operation kv.operation, p_atomic boolean, p_room bigint) returns kv.outcome
+    language plpgsql volatile security invoker set search_path = ''
+as $$
+declare
     v_outcome kv.outcome;
-    v_row     public.kv_store;
     v_put     kv.operation := p_operation;
     v_sum     record;
     v_written record;
 begin
-    v_outcome.wrote := false;
     if p_operation.expires <= clock_timestamp() then
         v_outcome.code := 'invalid_input';
         v_outcome.message := 'the time of expiry must be in the future: in the database it is ' || kv.iso_time(clock_timestamp());
@@ -332,48 +381,27 @@ begin
     end if;
     loop
         if p_operation.action <> 'put' or p_operation.if_match is not null or p_operation.if_none_match is not null then
-            if p_operation.action = 'get' and not p_atomic then
-                select * into v_row from public.kv_store where key = p_operation.key;
-            else
-                select * into v_row from public.kv_store where key = p_operation.key for no key update;
-                if v_row.is_index then
-                    perform kv.lock_members(p_operation.key);
-                end if;
-            end if;
-            if v_row.expires_at <= clock_timestamp() then
-                v_row := c_none;
-            end if;
-            v_outcome.existed := v_row.key is not null;
-            v_outcome.entry := v_row;
-            if not kv.holds(p_operation, v_row) then
-                v_outcome.code := 'condition_failed';
-                return v_outcome;
-            end if;
+            v_outcome := kv.look_at_entry(p_operation, p_atomic or p_operation.action <> 'get', p_room);
         end if;
-
-        if p_operation.action in ('get', 'take') and v_row.key is null then
-            v_outcome.code := 'not_found';
+        if v_outcome.code is not null or p_operation.action in ('get', 'check') or p_operation.action in ('delete', 'take') and not v_outcome.existed then
             return v_outcome;
-        elsif p_operation.action in ('get', 'take', 'check') then
-            return v_outcome;
-        elsif p_operation.action = 'delete' then
-            if v_row.key is not null then
-                perform kv.delete_entry(p_operation.key);
-                v_outcome.wrote := true;
-            end if;
+        elsif p_operation.action in ('delete', 'take') then
+            perform kv.delete_entry(p_operation.key);
+            v_outcome.wrote := true;
             return v_outcome;
         elsif p_operation.action = 'increment' then
-            v_sum := kv.incremented(p_operation, v_row);
+            v_sum := kv.increment(case when v_outcome.existed then (select document from public.kv_store where key = p_operation.key) else '0' end, p_operation.delta);
             if v_sum.code is not null then
                 v_outcome.code := v_sum.code;
                 v_outcome.message := v_sum.message;
                 return v_outcome;
             end if;
             v_put.value := v_sum.value;
-            if v_row.key is not null then
+            v_outcome.bytes := v_sum.value;
+            if v_outcome.existed then
                 v_put.ttl := null;
-                v_put.expires := v_row.expires_at;
-                v_put.metadata := v_row.metadata;
+                v_put.expires := (v_outcome.entry).expires_at;
+                v_put.metadata := (v_outcome.entry).metadata;
             end if;
         end if;
 
@@ -388,24 +416,21 @@ begin
     end loop;
 end
 $$;
-comment on function kv.apply_operation(kv.operation, boolean) is
-    'Applies one operation, except for the delete of a take. In an atomic batch, the row that is only read is locked as well.';
+comment on function kv.apply_operation(kv.operation, boolean, bigint) is
+    'Applies one operation. What it reads must fit into p_room bytes. In an atomic batch, a row that is only read is locked as well.';
 
-create function kv.outcome_json(p_operation kv.operation, p_outcome kv.outcome) returns text
+create function kv.outcome_json(p_outcome kv.outcome) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
-declare
-    v_entry public.kv_store := p_outcome.entry;
 begin
     return '{"existed":' || coalesce(p_outcome.existed, false)::text
         || coalesce(',"code":' || to_json(p_outcome.code), '') || coalesce(',"message":' || to_json(p_outcome.message), '')
-        || case when v_entry.key is not null then ',' || kv.entry_info(v_entry, true) else '' end
-        || case when p_outcome.code is null and p_operation.action in ('get', 'take', 'increment')
-            then ',"json":' || (v_entry.data is null)::text || ',"bytes":' || to_json(kv.entry_bytes(v_entry)) else '' end
+        || case when (p_outcome.entry).key is not null then ',' || kv.entry_info(p_outcome.entry, true) else '' end
+        || coalesce(',"json":' || (p_outcome.entry).is_json || ',"bytes":' || to_json(p_outcome.bytes), '')
         || '}';
 end
 $$;
-comment on function kv.outcome_json(kv.operation, kv.outcome) is
+comment on function kv.outcome_json(kv.outcome) is
     'An outcome: {"existed","code","message"}, the fields of kv.entry_info and, of what was read, {"json","bytes"}. The bytes are a JSON string, which keeps every byte of their text.';
 
 create function kv.lock_absent(p_keys text[]) returns void
@@ -453,20 +478,11 @@ begin
             continue;
         end if;
         v_op := p_operations[v_touched.n];
-        v_outcome := kv.apply_operation(v_op, p_atomic);
-        if v_outcome.code is null and v_op.action in ('get', 'take') then
-            v_bytes := v_bytes + kv.size(v_outcome.entry);
-            if v_bytes > kv.page_limit() and v_bytes > kv.size(v_outcome.entry) then
-                v_outcome.code := 'too_large';
-                v_outcome.message := 'the values of this batch together do not fit into a response: read fewer at once';
-            end if;
-        end if;
-        results[v_touched.n] := kv.outcome_json(v_op, v_outcome);
+        v_outcome := kv.apply_operation(v_op, p_atomic, kv.page_limit() - v_bytes);
+        v_bytes := v_bytes + coalesce(octet_length(v_outcome.bytes), 0);
+        results[v_touched.n] := kv.outcome_json(v_outcome);
         if v_outcome.code is not null then
             failed := least(failed, v_touched.n);
-        elsif v_op.action = 'take' then
-            perform kv.delete_entry(v_op.key);
-            v_outcome.wrote := true;
         elsif v_op.action = 'put' and v_op.indexes <> '{}' then
             v_pairs := v_pairs || v_op.indexes;
         end if;

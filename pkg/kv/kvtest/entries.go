@@ -221,15 +221,16 @@ func testConditions(t *testing.T, s entrySuite) {
 
 func testExpiry(t *testing.T, s entrySuite) {
 	soon := func(o kv.Operation) kv.Operation {
-		o.Expires = time.Now().Add(1500 * time.Millisecond)
+		o.TTL = time.Second
 		return o
 	}
 	index := []kv.Index{{Key: "index", Member: "m"}}
 	require.Nil(t, s.do(t, soon(kv.Operation{Action: kv.ActionPut, Key: "k", Data: []byte("{}"), Metadata: `{"a":1}`, Indexes: index}), 0).Err)
 	require.Nil(t, s.do(t, soon(kv.Operation{Action: kv.ActionPut, Key: "b", Data: []byte{0xff}}), 0).Err)
 	require.Nil(t, s.do(t, soon(kv.Operation{Action: kv.ActionIncrement, Key: "n", By: "2"}), 0).Err)
-	require.Equal(t, "{}", string(s.get(t, "k").Data))
-	time.Sleep(1600 * time.Millisecond)
+	require.Eventually(t, func() bool { // they expire in the order in which they were written
+		return code(s.do(t, kv.Operation{Action: kv.ActionGet, Key: "n"}, 0)) == kv.CodeNotFound
+	}, time.Minute, 50*time.Millisecond)
 
 	for _, key := range []string{"k", "b", "n"} {
 		s.requireMissing(t, key)
@@ -254,7 +255,10 @@ func testExpiryEnds(t *testing.T, s entrySuite) {
 	require.Nil(t, s.do(t, kv.Operation{Action: kv.ActionPut, Key: "past", Data: []byte("1")}, 0).Err)
 	past := s.do(t, kv.Operation{Action: kv.ActionPut, Key: "past", Data: []byte("2"), Expires: time.Now().Add(-time.Hour)}, 0)
 	require.Equal(t, kv.CodeInvalidInput, code(past), "an expiry in the past is refused")
-	time.Sleep(1200 * time.Millisecond)
+	s.do(t, kv.Operation{Action: kv.ActionPut, Key: "expires", Data: []byte("1"), TTL: time.Second}, 0)
+	require.Eventually(t, func() bool {
+		return code(s.do(t, kv.Operation{Action: kv.ActionGet, Key: "expires"}, 0)) == kv.CodeNotFound
+	}, time.Minute, 50*time.Millisecond)
 	require.Equal(t, "2", string(s.get(t, "k").Data))
 	require.Equal(t, "1", string(s.get(t, "past").Data))
 }
