@@ -43,29 +43,30 @@ func logWarmStart(err error) {
 	log.LogAttrs(context.Background(), slog.LevelInfo, "warm start")
 }
 
-// freshness returns what the request's headers ask of the cache.
+// freshness returns what the request's headers ask of the cache. A max-age that cannot be understood counts as 0, as
+// RFC 9111 advises (section 4.2.1).
 func freshness(r *Request) kv.Freshness {
 	f := kv.Freshness{After: r.Headers.KVAfter, Bypass: strings.EqualFold(strings.TrimSpace(r.Headers.KVCache), "bypass")}
-	for _, directive := range strings.Split(r.Headers.CacheControl, ",") {
-		if strings.EqualFold(strings.TrimSpace(directive), "no-cache") {
+	for directive := range strings.SplitSeq(r.Headers.CacheControl, ",") {
+		switch name, value, _ := strings.Cut(strings.TrimSpace(directive), "="); strings.ToLower(name) {
+		case "no-cache":
 			f.Bypass = true
+		case "max-age":
+			seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 64)
+			f.MaxAge = new(time.Duration(min(seconds, maxAgeSeconds)) * time.Second)
+			f.Bypass = f.Bypass || err != nil || seconds == 0
 		}
 	}
 	return f
 }
 
+// maxAgeSeconds is where a max-age is cut: 2^31 s, as RFC 9111 has it for one that is too large.
+const maxAgeSeconds = 1 << 31
+
 // cached adds the headers that describe a reader's result to the response that was made of it. If the caller has the
 // content already, the response becomes 304.
 func cached(r *Request, result kv.ReadResult, response *Response) *Response {
-	header := map[string]string{
-		"X-KV-Cache": string(result.Source),
-		"Age":        strconv.Itoa(int(result.Age.Seconds())),
-	}
-	if result.Compared != "" {
-		header["X-KV-Compare"] = string(result.Compared)
-	}
-	maps.Copy(header, response.Header)
-	response.Header, response.result = header, &result
+	header := described(result, response)
 	if response.Status != http.StatusOK {
 		return response
 	}
@@ -76,6 +77,20 @@ func cached(r *Request, result kv.ReadResult, response *Response) *Response {
 		response.Status, response.Body = http.StatusNotModified, nil
 	}
 	return response
+}
+
+// described adds the headers that say where a reader's result came from, and returns all of them.
+func described(result kv.ReadResult, response *Response) map[string]string {
+	header := map[string]string{
+		"X-KV-Cache": string(result.Source),
+		"Age":        strconv.Itoa(int(result.Age.Seconds())),
+	}
+	if result.Compared != "" {
+		header["X-KV-Compare"] = string(result.Compared)
+	}
+	maps.Copy(header, response.Header)
+	response.Header, response.result = header, &result
+	return header
 }
 
 // matches compares an entity tag, which has no comma, weakly with those of If-None-Match (RFC 9110, section 13.1.2).

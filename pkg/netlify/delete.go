@@ -14,7 +14,7 @@ type deleter interface {
 
 // Delete is the kv-delete endpoint.
 func Delete(store deleter) Endpoint {
-	return Endpoint{Name: "kv-delete", Methods: []string{http.MethodDelete, http.MethodPost}, Run: func(ctx context.Context, r *Request) (*Response, error) {
+	return Endpoint{Name: "kv-delete", Writes: []string{http.MethodDelete, http.MethodPost}, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		key, err := deleteKey(r)
 		if err != nil {
 			return nil, err

@@ -63,8 +63,8 @@ func ExampleGet() {
 // the log.
 func ExampleEndpoint() {
 	endpoint := netlify.Endpoint{
-		Name:    "kv-greet",
-		Methods: []string{http.MethodGet},
+		Name:  "kv-greet",
+		Reads: []string{http.MethodGet},
 		Run: func(_ context.Context, r *netlify.Request) (*netlify.Response, error) {
 			switch name := r.Param("name"); name {
 			case "":

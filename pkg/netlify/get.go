@@ -19,7 +19,7 @@ var GetCache = CacheDefaults{MaxStale: time.Second, Warm: kv.WarmEntries}
 
 // Get is the kv-get endpoint.
 func Get(reader getter) Endpoint {
-	return Endpoint{Name: "kv-get", Methods: []string{http.MethodGet}, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Response, error) {
+	return Endpoint{Name: "kv-get", Reads: []string{http.MethodGet}, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		key, err := getKey(r)
 		if err != nil {
 			return nil, err

@@ -20,13 +20,19 @@ import (
 
 // Endpoint is one function.
 type Endpoint struct {
-	Name    string   // for the log, as in kv-list
-	Methods []string // besides OPTIONS, and HEAD with GET
-	Reads   bool     // it only reads: KV_READ_TOKEN is enough, and browsers must revalidate responses
+	Name string // for the log, as in kv-list
+	// Reads are the methods that only read: KV_READ_TOKEN is enough for them. HEAD comes with GET. Browsers must
+	// revalidate the responses of an endpoint that has any.
+	Reads []string
+	// Writes are the methods that may change entries.
+	Writes []string
 	// Stats returns the counters of the cache; nil without a cache.
 	Stats func() kv.CacheStats
 	Run   func(ctx context.Context, r *Request) (*Response, error)
 }
+
+// methods are those that the endpoint serves, besides OPTIONS and HEAD.
+func (e Endpoint) methods() []string { return slices.Concat(e.Reads, e.Writes) }
 
 // Handler serves an endpoint. It implements lambda.Handler.
 type Handler struct {
@@ -69,6 +75,7 @@ func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	if err != nil {
 		response = errorResponse(err, h.now())
 	}
+	err = response.err // an endpoint may have made the response to an error itself
 	took := h.now().Sub(start)
 	response.Header = h.headers(&request, response)
 	response.Header["Server-Timing"] = serverTiming(response.result, took)
@@ -106,23 +113,23 @@ func (h *Handler) run(ctx context.Context, event []byte, request *Request) (resp
 	switch {
 	case request.HTTPMethod == http.MethodOptions:
 		return &Response{Status: http.StatusOK}, nil
-	case !slices.Contains(h.endpoint.Methods, request.HTTPMethod):
+	case !slices.Contains(h.endpoint.methods(), request.HTTPMethod):
 		return nil, &kv.Error{Code: kv.CodeMethodNotAllowed, Message: "Method Not Allowed"}
 	}
-	if err := h.access.check(request.Headers.Authorization, h.endpoint.Reads); err != nil {
+	if err := h.access.check(request.Headers.Authorization, slices.Contains(h.endpoint.Reads, request.HTTPMethod)); err != nil {
 		return nil, err
 	}
 	return h.endpoint.Run(blobs.WithEvent(ctx, request.Blobs, request.Headers.SiteID), request)
 }
 
 // exposedHeaders are the response headers that a browser's script may read. Netlify adds X-Nf-Request-Id.
-const exposedHeaders = "ETag, Age, Server-Timing, X-KV-Version, X-KV-Cache, X-KV-Cache-Stats, X-KV-Compare," +
-	" X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, X-KV-Release, Content-Disposition, Retry-After, X-Nf-Request-Id"
+const exposedHeaders = "Content-Type, Content-Length, Last-Modified, ETag, Age, Server-Timing, X-KV-Metadata, X-KV-Expires," +
+	" X-KV-Version, X-KV-Cache, X-KV-Cache-Stats, X-KV-Compare, X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, X-KV-Release, Content-Disposition, Retry-After, X-Nf-Request-Id"
 
 // allowedHeaders are the request headers that a browser's script may send: those that the functions read, and those
 // that libraries for tracing add (W3C Trace Context and Baggage; Sentry).
-const allowedHeaders = "Content-Type, Authorization, Cache-Control, If-None-Match, X-KV-After, X-KV-Cache," +
-	" traceparent, tracestate, baggage, sentry-trace"
+const allowedHeaders = "Content-Type, Authorization, Cache-Control, If-Match, If-None-Match, X-KV-After, X-KV-Cache," +
+	" X-KV-TTL, X-KV-Expires, X-KV-Metadata, Idempotency-Key, traceparent, tracestate, baggage, sentry-trace"
 
 // preflightSeconds is how long a browser may keep the response to a preflight: two hours, Chromium's maximum.
 const preflightSeconds = "7200"
@@ -145,7 +152,7 @@ func (h *Handler) headers(request *Request, response *Response) map[string]strin
 	case response.Status == http.StatusMethodNotAllowed:
 		header["Allow"] = strings.Replace(h.methods(), "GET", "GET, HEAD", 1)
 	}
-	if h.endpoint.Reads {
+	if len(h.endpoint.Reads) > 0 {
 		header["Cache-Control"] = "no-cache"
 		header["Timing-Allow-Origin"] = "*"
 	}
@@ -159,7 +166,7 @@ func (h *Handler) headers(request *Request, response *Response) map[string]strin
 // methods returns what a preflight allows. HEAD needs no permission, like GET (Fetch standard, CORS-safelisted
 // methods).
 func (h *Handler) methods() string {
-	return strings.Join(append(slices.Clone(h.endpoint.Methods), http.MethodOptions), ", ")
+	return strings.Join(append(h.endpoint.methods(), http.MethodOptions), ", ")
 }
 
 // maxRequestID bounds a request's id in the log, in bytes. Netlify's have 26.

@@ -21,7 +21,7 @@ var ListCache = CacheDefaults{MaxStale: 0, Warm: kv.WarmLists}
 
 // List is the kv-list endpoint. Without limit, offset or cursor it returns every matching key.
 func List(reader lister) Endpoint {
-	return Endpoint{Name: "kv-list", Methods: []string{http.MethodGet}, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Response, error) {
+	return Endpoint{Name: "kv-list", Reads: []string{http.MethodGet}, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		q, err := listQuery(r)
 		if err != nil {
 			return nil, err

@@ -73,6 +73,17 @@ type response struct {
 	IsBase64Encoded bool
 }
 
+// bytes returns the body as a client gets it.
+func (r response) bytes(t testing.TB) []byte {
+	t.Helper()
+	if !r.IsBase64Encoded {
+		return []byte(r.Body)
+	}
+	body, err := base64.StdEncoding.DecodeString(r.Body)
+	require.NoError(t, err)
+	return body
+}
+
 // invoke runs an endpoint like Lambda, without a log.
 func invoke(t testing.TB, endpoint Endpoint, event string) response {
 	t.Helper()
@@ -438,7 +449,7 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 func TestInternalErrorIsOnlyInTheLog(t *testing.T) {
 	for name, endpoint := range map[string]Endpoint{
 		"Error": Get(kv.Uncached(memory{err: errors.New("cause at db.example")})),
-		"Panic": {Methods: []string{"GET"}, Run: func(context.Context, *Request) (*Response, error) { panic("cause at db.example") }},
+		"Panic": {Reads: []string{"GET"}, Run: func(context.Context, *Request) (*Response, error) { panic("cause at db.example") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
@@ -505,7 +516,7 @@ func TestJSONStrings(t *testing.T) {
 }
 
 func TestDeadlineLeavesTimeForTheResponse(t *testing.T) {
-	endpoint := Endpoint{Methods: []string{"GET"}, Run: func(ctx context.Context, _ *Request) (*Response, error) {
+	endpoint := Endpoint{Reads: []string{"GET"}, Run: func(ctx context.Context, _ *Request) (*Response, error) {
 		<-ctx.Done()
 		return nil, &kv.Error{Code: kv.CodeDeadlineExceeded, Message: "m"}
 	}}

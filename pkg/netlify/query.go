@@ -22,7 +22,7 @@ var QueryCache = CacheDefaults{MaxStale: time.Second}
 // environment's cannot be understood, and every query is answered so.
 func Query(reader querier, timeout time.Duration) Endpoint {
 	methods := []string{http.MethodGet, http.MethodPost}
-	return Endpoint{Name: "kv-query", Methods: methods, Reads: true, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Response, error) {
+	return Endpoint{Name: "kv-query", Reads: methods, Stats: reader.Stats, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		if timeout <= 0 {
 			return nil, &kv.Error{Code: kv.CodeNotConfigured, Message: messageQueryTimeout}
 		}

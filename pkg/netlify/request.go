@@ -37,13 +37,19 @@ type Request struct {
 // Headers are the request headers that functions read, in any case. Netlify sets the last two itself, in lower case.
 // A request has some twenty more, and decoding them would take longer than an answer from memory.
 type Headers struct {
-	Authorization string `json:"authorization,case:ignore"`
-	CacheControl  string `json:"cache-control,case:ignore"`
-	IfNoneMatch   string `json:"if-none-match,case:ignore"`
-	KVAfter       string `json:"x-kv-after,case:ignore"`
-	KVCache       string `json:"x-kv-cache,case:ignore"`
-	RequestID     string `json:"x-nf-request-id"`
-	SiteID        string `json:"x-nf-site-id"`
+	Authorization  string `json:"authorization,case:ignore"`
+	CacheControl   string `json:"cache-control,case:ignore"`
+	ContentType    string `json:"content-type,case:ignore"`
+	IdempotencyKey string `json:"idempotency-key,case:ignore"`
+	IfMatch        string `json:"if-match,case:ignore"`
+	IfNoneMatch    string `json:"if-none-match,case:ignore"`
+	KVAfter        string `json:"x-kv-after,case:ignore"`
+	KVCache        string `json:"x-kv-cache,case:ignore"`
+	KVExpires      string `json:"x-kv-expires,case:ignore"`
+	KVMetadata     string `json:"x-kv-metadata,case:ignore"`
+	KVTTL          string `json:"x-kv-ttl,case:ignore"`
+	RequestID      string `json:"x-nf-request-id"`
+	SiteID         string `json:"x-nf-site-id"`
 }
 
 // legacyJSON accepts what encoding/json accepts and jsonv2 does not: duplicate names, of which the last counts, and
@@ -89,16 +95,21 @@ func (r *Request) Param(name string) string {
 
 // PathAfter returns the path after the first of the prefixes that it begins with, still encoded; "" with none of them.
 func (r *Request) PathAfter(prefixes ...string) string {
+	rest, _ := r.pathAfter(prefixes...)
+	return rest
+}
+
+func (r *Request) pathAfter(prefixes ...string) (rest string, found bool) {
 	path := r.Path
 	if u, err := url.Parse(r.RawURL); err == nil && r.RawURL != "" {
 		path = u.EscapedPath()
 	}
 	for _, prefix := range prefixes {
 		if rest, ok := strings.CutPrefix(path, prefix); ok {
-			return rest
+			return rest, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // JSONBody returns the fields of a JSON body, each with its text. They are nil for an empty body and for JSON that is
@@ -130,19 +141,25 @@ func (r *Request) JSONBody() (map[string]json.RawMessage, error) {
 	}
 }
 
-// bodyText returns the body as it was sent, which must be UTF-8.
-func (r *Request) bodyText() ([]byte, error) {
-	body := []byte(r.Body)
-	if r.IsBase64Encoded && r.Body != "" {
-		var err error
-		if body, err = base64.StdEncoding.DecodeString(r.Body); err != nil {
-			return nil, kv.Invalid("the body is marked as base64, but is not")
-		}
+// Bytes returns the body as it was sent.
+func (r *Request) Bytes() ([]byte, error) {
+	if !r.IsBase64Encoded {
+		return []byte(r.Body), nil
 	}
-	if !utf8.Valid(body) {
-		return nil, kv.Invalid("the body must be valid UTF-8")
+	body, err := base64.StdEncoding.DecodeString(r.Body)
+	if err != nil {
+		return nil, kv.Invalid("the body is marked as base64, but is not")
 	}
 	return body, nil
+}
+
+// bodyText returns the body as it was sent, which must be UTF-8.
+func (r *Request) bodyText() ([]byte, error) {
+	body, err := r.Bytes()
+	if err == nil && !utf8.Valid(body) {
+		return nil, kv.Invalid("the body must be valid UTF-8")
+	}
+	return body, err
 }
 
 const jsonSpace = " \t\r\n"

@@ -109,9 +109,11 @@ var eventFields = []string{"httpMethod", "multiValueHeaders", "queryStringParame
 func TestHeadersAndParametersOfAnEvent(t *testing.T) {
 	t.Parallel()
 	r := requestOf(t, `{"headers":{"AUTHORIZATION":"a","Cache-Control":"b","if-none-match":"c","X-KV-After":"d","x-kv-CACHE":"e",
+		"IF-MATCH":"i","content-TYPE":"j","X-KV-TTL":"k","x-kv-expires":"l","X-Kv-Metadata":"m","Idempotency-Key":"n",
 		"x-nf-request-id":"f","x-nf-site-id":"g","X_NF_SITE_ID":"spoofed","user-agent":"h","accept":null},
 		"queryStringParameters":{"a":"1, 2","b":"3","c":"","d":null},"multiValueQueryStringParameters":{"a":["1","","2",null],"e":["4"],"f":[]}}`)
-	require.Equal(t, Headers{Authorization: "a", CacheControl: "b", IfNoneMatch: "c", KVAfter: "d", KVCache: "e", RequestID: "f", SiteID: "g"}, r.Headers)
+	require.Equal(t, Headers{Authorization: "a", CacheControl: "b", IfNoneMatch: "c", KVAfter: "d", KVCache: "e", RequestID: "f", SiteID: "g",
+		IfMatch: "i", ContentType: "j", KVTTL: "k", KVExpires: "l", KVMetadata: "m", IdempotencyKey: "n"}, r.Headers)
 	for name, want := range map[string][]string{"a": {"1", "2"}, "b": {"3"}, "c": nil, "d": nil, "e": {"4"}, "f": nil, "g": nil} {
 		require.Equal(t, want, r.Params(name), name)
 	}

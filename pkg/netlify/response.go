@@ -8,17 +8,20 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// Response is what an endpoint returns: a status, headers beyond those of every response, and a body of JSON.
+// Response is what an endpoint returns: a status, headers beyond those of every response, and a body. The body is JSON
+// unless the headers have a Content-Type.
 type Response struct {
 	Status int
 	Header map[string]string
 	Body   []byte
 
 	result *kv.ReadResult // that the body was made of; nil for other responses
+	err    error          // that the response reports, for the log
 }
 
 // statusOf is the only place where a code becomes a status.
@@ -50,10 +53,10 @@ func errorResponse(err error, now time.Time) *Response {
 	body := kv.AppendString([]byte(`{"error":`), e.Message)
 	body = kv.AppendString(append(body, `,"code":`...), string(e.Code))
 	body = kv.AppendString(append(body, `,"timestamp":`...), timestamp(now))
-	response := &Response{Status: statusOf[e.Code], Body: append(body, '}')}
+	response := &Response{Status: statusOf[e.Code], Header: map[string]string{}, Body: append(body, '}'), err: err}
 	if e.RetryAfter > 0 {
 		seconds := int(math.Ceil(e.RetryAfter.Seconds()))
-		response.Header = map[string]string{"Retry-After": strconv.Itoa(seconds)}
+		response.Header["Retry-After"] = strconv.Itoa(seconds)
 	}
 	return response
 }
@@ -68,8 +71,8 @@ func (a *Response) dropBody() {
 
 var quote, backslash = []byte{'"'}, []byte{'\\'}
 
-// encode returns the response as the JSON that Netlify expects. It is not ok if that is too large. A body that is too
-// large as text, because its quotes are escaped, may fit as base64.
+// encode returns the response as the JSON that Netlify expects. It is not ok if that is too large. A body that is not
+// text is sent as base64, and so is text with a byte order mark, which some decoders drop. A body that is too large as text, because its quotes are escaped, may fit as base64.
 func (a *Response) encode() (response []byte, ok bool) {
 	head := append([]byte(`{"statusCode":`), strconv.Itoa(a.Status)...)
 	head = append(head, `,"headers":{`...)
@@ -81,6 +84,9 @@ func (a *Response) encode() (response []byte, ok bool) {
 	}
 	head = append(head, `},"body":`...)
 
+	if !utf8.Valid(a.Body) || bytes.HasPrefix(a.Body, []byte(byteOrderMark)) {
+		return a.encodeBase64(head)
+	}
 	// To count what must be escaped is much faster than to grow a large response.
 	size := len(head) + len(a.Body) + bytes.Count(a.Body, quote) + bytes.Count(a.Body, backslash) + 64
 	response = kv.AppendString(append(make([]byte, 0, size), head...), a.Body)
@@ -88,8 +94,12 @@ func (a *Response) encode() (response []byte, ok bool) {
 	if len(response) <= kv.MaxResponseBytes {
 		return response, true
 	}
-	response = append(append(response[:0], head...), '"')
-	response = base64.StdEncoding.AppendEncode(response, a.Body)
+	return a.encodeBase64(head)
+}
+
+func (a *Response) encodeBase64(head []byte) (response []byte, ok bool) {
+	response = append(make([]byte, 0, len(head)+base64.StdEncoding.EncodedLen(len(a.Body))+64), head...)
+	response = base64.StdEncoding.AppendEncode(append(response, '"'), a.Body)
 	response = append(response, `","isBase64Encoded":true}`...)
 	return response, len(response) <= kv.MaxResponseBytes
 }

@@ -91,7 +91,7 @@ func requireNothingTold(t *testing.T, address string) {
 		for _, endpoint := range []Endpoint{Upsert(store), List(reader), Get(reader), Delete(store), Query(reader, time.Second), UpsertBlob(BlobsStoreFromEnv()), ListBlob(BlobsStoreFromEnv())} {
 			for _, token := range []string{"secret-token", "secret-wrong", ""} {
 				handler := HandleWithLog(endpoint, slog.New(slog.NewJSONHandler(&locked{mu: &mu, to: &log}, nil)))
-				for _, method := range endpoint.Methods {
+				for _, method := range endpoint.methods() {
 					all.Go(func() {
 						ctx, cancel := context.WithTimeout(context.Background(), responseReserve+80*time.Millisecond)
 						defer cancel()

@@ -17,7 +17,7 @@ type upserter interface {
 
 // Upsert is the kv-upsert endpoint.
 func Upsert(store upserter) Endpoint {
-	return Endpoint{Name: "kv-upsert", Methods: []string{http.MethodPost}, Run: func(ctx context.Context, r *Request) (*Response, error) {
+	return Endpoint{Name: "kv-upsert", Writes: []string{http.MethodPost}, Run: func(ctx context.Context, r *Request) (*Response, error) {
 		entry, err := upsertEntry(r)
 		if err != nil {
 			return nil, err
