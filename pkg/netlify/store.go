@@ -1,6 +1,7 @@
 package netlify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -64,6 +65,25 @@ func ReaderFromEnv(defaults CacheDefaults) kv.Reader {
 		})
 	}
 	return reader
+}
+
+// EntriesFromEnv returns the entries of all stores, for kv-entries and kv-batch, with this process's cache in front of
+// Supabase unless KV_CACHE is off. What is read is as new as the request, unless the request allows otherwise. It never
+// fails, like [StoreFromEnv].
+func EntriesFromEnv() kv.Entries {
+	stores, err := storesFromEnv()
+	if err == nil && stores.primary != mirror.PrimarySupabase {
+		err = &kv.Error{Code: kv.CodeNotConfigured, Message: "an entry of any bytes needs Supabase, and Netlify Blobs answers here: set USE_SUPABASE_KV=true"}
+	}
+	c, cacheConfig, cacheErr := cacheFromEnv(EntriesCache)
+	if err := cmp.Or(err, cacheErr); err != nil {
+		return unconfiguredEntries{err}
+	}
+	cacheConfig.MaxStale = 0
+	if c.On {
+		return kv.SharedCache(stores.supabase, cacheConfig)
+	}
+	return stores.supabase
 }
 
 // CheckEnv returns what is wrong with the functions' variables, in the words with which they would answer every
@@ -192,3 +212,20 @@ func (u unconfigured) Get(context.Context, string) (string, error)        { retu
 func (u unconfigured) List(context.Context, kv.ListQuery) (string, error) { return "", u.err }
 func (u unconfigured) Query(context.Context, kv.Query) (string, error)    { return "", u.err }
 func (u unconfigured) Delete(context.Context, string) (kv.Written, error) { return kv.Written{}, u.err }
+
+// unconfiguredEntries is [unconfigured] for stores of entries.
+type unconfiguredEntries struct{ err error }
+
+func (u unconfiguredEntries) GetEntry(context.Context, string, string, kv.Freshness) (kv.EntryResult, error) {
+	return kv.EntryResult{}, u.err
+}
+func (u unconfiguredEntries) ListEntries(context.Context, kv.EntryQuery, kv.Freshness) (kv.ReadResult, error) {
+	return kv.ReadResult{}, u.err
+}
+func (u unconfiguredEntries) ListStores(context.Context) ([]kv.StoreCount, error) { return nil, u.err }
+func (u unconfiguredEntries) Apply(context.Context, kv.Batch) (kv.BatchResult, error) {
+	return kv.BatchResult{}, u.err
+}
+func (u unconfiguredEntries) Clear(context.Context, string, string, int) (int, string, error) {
+	return 0, "", u.err
+}

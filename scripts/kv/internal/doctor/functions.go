@@ -13,7 +13,7 @@ type function struct {
 	reads    bool   // KV_READ_TOKEN suffices
 	optional bool   // only needed to switch back to Netlify Blobs
 
-	// A harmless request, and the status of its response from a working function.
+	// A harmless request, and the status of its response from a working function. query follows the address.
 	method, query, body string
 	status              int
 }
@@ -27,6 +27,8 @@ var functions = []function{
 	{name: "kv-get", path: "get", wild: true, reads: true, method: http.MethodGet, query: "?key=" + absentKey, status: http.StatusNotFound},
 	{name: "kv-query", path: "query", reads: true, method: http.MethodGet, query: "?limit=1&prefix=" + absentKey, status: http.StatusOK},
 	{name: "kv-delete", path: "delete", method: http.MethodPost, body: "{}", status: http.StatusBadRequest},
+	{name: "kv-entries", path: "entries", wild: true, reads: true, method: http.MethodGet, query: "/kv/" + absentKey, status: http.StatusNotFound},
+	{name: "kv-batch", path: "batch", method: http.MethodPost, body: "{}", status: http.StatusBadRequest},
 	{name: "kv-upsert-blob", optional: true, method: http.MethodPost, body: "{}", status: http.StatusBadRequest},
 	{name: "kv-list-blob", optional: true, reads: true, method: http.MethodGet, query: "?limit=1&prefix=" + absentKey, status: http.StatusOK},
 }

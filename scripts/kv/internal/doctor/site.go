@@ -111,10 +111,10 @@ func checkSiteFunctions(ctx context.Context, in *Input) (findings []Finding) {
 // releaseHeader holds the release of the function that answers.
 const releaseHeader = "X-Kv-Release"
 
-// onlyBlobs reports whether kv-query answered that Netlify Blobs, which has no queries, is the primary. If the
+// onlyBlobs reports whether a function that needs Supabase answered that Netlify Blobs is the primary. If the
 // variables name Blobs as the primary, that is correct.
 func (in *Input) onlyBlobs(got *response) bool {
-	return !in.supabaseFirst() && got.status == http.StatusServiceUnavailable && strings.Contains(got.message(), "kv-query needs Supabase")
+	return !in.supabaseFirst() && got.status == http.StatusServiceUnavailable && strings.Contains(got.message(), "needs Supabase, and Netlify Blobs answers here")
 }
 
 func (in *Input) judgeFunction(f function, address string, got *response) []Finding {
