@@ -1,8 +1,9 @@
 // Package docs checks the documentation. Every command in a console block of README.md and docs/*.md must print the output
-// below it, except for times.
+// below it, except for times and ETags.
 package docs
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,6 +24,9 @@ type example struct{ command, output string }
 var leftovers = []string{"sessions/abc", "index:sessions", "docs/1", "index:docs", "status",
 	"shop/tea", "shop/mug", "shop/pot", "shop/jam", "shop/note", "kind", "state", "notes/1", "notes/2", "tag"}
 
+// leftoverStores are the other stores that the examples write.
+var leftoverStores = []string{"files", "counts", "limits", "sessions", "jobs"}
+
 func TestExamplesPrintTheDocumentedOutput(t *testing.T) {
 	base := os.Getenv("KV_HOST_URL")
 	if base == "" {
@@ -41,6 +45,9 @@ func TestExamplesPrintTheDocumentedOutput(t *testing.T) {
 				for _, key := range leftovers {
 					run(t, base, "curl -X DELETE '"+base+"/api/kv/delete?key="+key+"'")
 				}
+				for _, store := range leftoverStores {
+					clearStore(t, base+"/api/kv/entries/"+store)
+				}
 			}
 			tidy()
 			t.Cleanup(tidy)
@@ -53,6 +60,14 @@ func TestExamplesPrintTheDocumentedOutput(t *testing.T) {
 	}
 }
 
+// clearStore deletes the entries of a store, of which there are fewer than 1,000.
+func clearStore(t *testing.T, store string) {
+	t.Helper()
+	var list struct{ Count int }
+	require.NoError(t, json.Unmarshal([]byte(run(t, "", "curl "+store)), &list))
+	require.Contains(t, run(t, "", fmt.Sprintf("curl -X DELETE '%s?confirm=%d'", store, list.Count)), `"ok":true`)
+}
+
 var consoleBlock = regexp.MustCompile("(?ms)^ *```console\n(.*?)^ *```$")
 
 func examples(markdown string) (found []example) {
@@ -60,7 +75,7 @@ func examples(markdown string) (found []example) {
 		for _, part := range strings.Split("\n"+block[1], "\n$ ")[1:] {
 			lines := strings.SplitAfter(part, "\n")
 			end := 0
-			for strings.HasSuffix(lines[end], "\\\n") {
+			for strings.HasSuffix(lines[end], "\\\n") || strings.Count(strings.Join(lines[:end+1], ""), "'")%2 == 1 {
 				end++
 			}
 			found = append(found, example{strings.Join(lines[:end+1], ""), strings.Join(lines[end+1:], "")})
@@ -72,18 +87,21 @@ func examples(markdown string) (found []example) {
 func run(t *testing.T, base, command string) string {
 	t.Helper()
 	command = strings.ReplaceAll(command, "http://localhost:8888", base)
-	command = strings.Replace(command, "curl ", "curl -sS ", 1)
-	cmd := exec.Command("bash", "-c", command)
+	cmd := exec.Command("bash", "-c", "curl() { command curl -sS \"$@\"; }\n"+command)
 	cmd.Env = append(os.Environ(), "KV="+base)
 	output, err := cmd.CombinedOutput()
 	require.NoError(t, err, "$ %s\n%s", command, output)
 	return string(output)
 }
 
-var times = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`)
+var (
+	times = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`)
+	etags = regexp.MustCompile(`"etag":"[^"]*"`)
+)
 
 func normal(output string) string {
-	return strings.TrimSpace(strings.ReplaceAll(times.ReplaceAllString(output, "<time>"), "\r\n", "\n"))
+	output = etags.ReplaceAllString(times.ReplaceAllString(output, "<time>"), `"etag":"<etag>"`)
+	return strings.TrimSpace(strings.ReplaceAll(output, "\r\n", "\n"))
 }
 
 var bodyInTable = regexp.MustCompile("`(\\{[^`]*\\})`")
@@ -117,6 +135,6 @@ func TestBodiesInTablesAreAccepted(t *testing.T) {
 }
 
 func TestExamplesAreFound(t *testing.T) {
-	got := examples("text\n```console\n$ one \\\n  two\nout\n\n$ three\n```\n```sh\n$ no\n```\n")
-	require.Equal(t, []example{{"one \\\n  two\n", "out\n"}, {"three\n", ""}}, got, fmt.Sprintf("%q", got))
+	got := examples("text\n```console\n$ one \\\n  two\nout\n\n$ three '{\n  4}'\nout\n```\n```sh\n$ no\n```\n")
+	require.Equal(t, []example{{"one \\\n  two\n", "out\n"}, {"three '{\n  4}'\n", "out\n"}}, got, fmt.Sprintf("%q", got))
 }
