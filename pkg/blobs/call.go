@@ -96,7 +96,7 @@ func (c *Client) attempt(ctx context.Context, a Access, call call) (response, er
 		header.Set("Authorization", "Bearer "+a.token())
 	}
 	if call.metadata != "" {
-		header.Set(headerMetadata, call.metadata)
+		header.Set(MetadataHeader, call.metadata)
 	}
 	got, err := exchange(ctx, call.method, u, header, call.body, call.most)
 	switch {

@@ -152,7 +152,7 @@ func FuzzForeignMetadata(f *testing.F) {
 			value = metadataPrefix + base64.StdEncoding.EncodeToString([]byte(text))
 		}
 		header := http.Header{}
-		header.Set(headerMetadata, value)
+		header.Set(MetadataHeader, value)
 		decoded, err := decodeMetadata(header)
 		if err != nil {
 			return

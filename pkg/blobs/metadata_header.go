@@ -11,7 +11,8 @@ import (
 
 const (
 	// The edge and signed URLs take metadata under the first name, the API under the second. Responses use either.
-	headerMetadata    = "x-amz-meta-user"
+	// MetadataHeader is the first name.
+	MetadataHeader    = "x-amz-meta-user"
 	headerMetadataAPI = "netlify-blobs-metadata"
 
 	metadataPrefix = "b64;"
@@ -31,22 +32,36 @@ func encodeMetadata(text string) (string, error) {
 	case !isJSON([]byte(text)):
 		return "", errors.New("the metadata must be JSON")
 	}
-	return metadataPrefix + base64.StdEncoding.EncodeToString([]byte(text)), nil
+	return EncodeMetadata(text), nil
+}
+
+// EncodeMetadata returns the value of [MetadataHeader] for JSON text of any length.
+func EncodeMetadata(text string) string {
+	return metadataPrefix + base64.StdEncoding.EncodeToString([]byte(text))
 }
 
 // decodeMetadata returns the JSON text from a response, and "" without metadata in this form, as @netlify/blobs does.
 func decodeMetadata(header http.Header) (string, error) {
 	value := header.Get(headerMetadataAPI)
 	if value == "" {
-		value = header.Get(headerMetadata)
+		value = header.Get(MetadataHeader)
 	}
-	encoded, ok := strings.CutPrefix(value, metadataPrefix)
-	if !ok {
+	if !strings.HasPrefix(value, metadataPrefix) {
 		return "", nil
 	}
+	text, err := DecodeMetadata(value)
+	if err != nil {
+		return "", fmt.Errorf("the blob's metadata is %w", err)
+	}
+	return text, nil
+}
+
+// DecodeMetadata returns the JSON text in a value of [MetadataHeader].
+func DecodeMetadata(value string) (string, error) {
+	encoded, ok := strings.CutPrefix(value, metadataPrefix)
 	text, err := decodeBase64(encoded)
-	if err != nil || !json.Valid(text) {
-		return "", errors.New("the blob's metadata is not JSON in base64")
+	if !ok || err != nil || !json.Valid(text) {
+		return "", errors.New("not JSON in base64")
 	}
 	return string(text), nil
 }

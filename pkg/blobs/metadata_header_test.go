@@ -89,7 +89,7 @@ func FuzzMetadataRoundTrips(f *testing.F) {
 			return
 		}
 		require.LessOrEqual(t, len(headerMetadataAPI)+len(value), 2048)
-		for _, name := range []string{headerMetadata, headerMetadataAPI} {
+		for _, name := range []string{MetadataHeader, headerMetadataAPI} {
 			header := http.Header{}
 			header.Set(name, value)
 			got, err := decodeMetadata(header)

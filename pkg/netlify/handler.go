@@ -28,7 +28,9 @@ type Endpoint struct {
 	Writes []string
 	// Stats returns the counters of the cache; nil without a cache.
 	Stats func() kv.CacheStats
-	Run   func(ctx context.Context, r *Request) (*Response, error)
+	// Refuse adds headers to the response to an error; nil adds none.
+	Refuse func(header map[string]string, e *kv.Error, status int, now time.Time)
+	Run    func(ctx context.Context, r *Request) (*Response, error)
 }
 
 // methods are those that the endpoint serves, besides OPTIONS and HEAD.
@@ -73,7 +75,7 @@ func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	request := Request{now: h.now}
 	response, err := h.run(ctx, event, &request)
 	if err != nil {
-		response = errorResponse(err, h.now())
+		response = h.refuse(err)
 	}
 	err = response.err // an endpoint may have made the response to an error itself
 	took := h.now().Sub(start)
@@ -83,7 +85,7 @@ func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	if !fits {
 		err = &kv.Error{Code: kv.CodeTooLarge, Message: "the answer does not fit into the 6 MB of a response, with its quotes and backslashes escaped:" +
 			" page with limit, leave values out, or keep a large value in parts"}
-		refused := errorResponse(err, h.now())
+		refused := h.refuse(err)
 		refused.result = response.result
 		response = refused
 		response.Header = h.headers(&request, response)
@@ -95,6 +97,15 @@ func (h *Handler) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	}
 	h.logRequest(ctx, &request, response, err, h.now().Sub(start))
 	return encoded, nil
+}
+
+// refuse returns the response to an error.
+func (h *Handler) refuse(err error) *Response {
+	response := errorResponse(err, h.now())
+	if h.endpoint.Refuse != nil {
+		h.endpoint.Refuse(response.Header, publicError(err), response.Status, h.now())
+	}
+	return response
 }
 
 // run decodes the event and runs the endpoint. A panic becomes an error.
@@ -124,12 +135,13 @@ func (h *Handler) run(ctx context.Context, event []byte, request *Request) (resp
 
 // exposedHeaders are the response headers that a browser's script may read. Netlify adds X-Nf-Request-Id.
 const exposedHeaders = "Content-Type, Content-Length, Last-Modified, ETag, Age, Server-Timing, X-KV-Metadata, X-KV-Expires," +
+	" X-Amz-Meta-User, X-TTL, X-Nf-Error, X-RateLimit-Reset," +
 	" X-KV-Version, X-KV-Cache, X-KV-Cache-Stats, X-KV-Compare, X-KV-Count, X-KV-Has-More, X-KV-Next-Cursor, X-KV-Notice, X-KV-Release, Content-Disposition, Retry-After, X-Nf-Request-Id"
 
 // allowedHeaders are the request headers that a browser's script may send: those that the functions read, and those
 // that libraries for tracing add (W3C Trace Context and Baggage; Sentry).
 const allowedHeaders = "Content-Type, Authorization, Cache-Control, If-Match, If-None-Match, X-KV-After, X-KV-Cache," +
-	" X-KV-TTL, X-KV-Expires, X-KV-Metadata, Idempotency-Key, traceparent, tracestate, baggage, sentry-trace"
+	" X-KV-TTL, X-KV-Expires, X-KV-Metadata, X-Amz-Meta-User, X-TTL, Idempotency-Key, traceparent, tracestate, baggage, sentry-trace"
 
 // preflightSeconds is how long a browser may keep the response to a preflight: two hours, Chromium's maximum.
 const preflightSeconds = "7200"

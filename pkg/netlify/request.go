@@ -37,7 +37,9 @@ type Request struct {
 // Headers are the request headers that functions read, in any case. Netlify sets the last two itself, in lower case.
 // A request has some twenty more, and decoding them would take longer than an answer from memory.
 type Headers struct {
+	Accept         string `json:"accept,case:ignore"`
 	Authorization  string `json:"authorization,case:ignore"`
+	BlobsMetadata  string `json:"x-amz-meta-user,case:ignore"`
 	CacheControl   string `json:"cache-control,case:ignore"`
 	ContentType    string `json:"content-type,case:ignore"`
 	IdempotencyKey string `json:"idempotency-key,case:ignore"`
@@ -48,6 +50,7 @@ type Headers struct {
 	KVExpires      string `json:"x-kv-expires,case:ignore"`
 	KVMetadata     string `json:"x-kv-metadata,case:ignore"`
 	KVTTL          string `json:"x-kv-ttl,case:ignore"`
+	TTL            string `json:"x-ttl,case:ignore"`
 	RequestID      string `json:"x-nf-request-id"`
 	SiteID         string `json:"x-nf-site-id"`
 }
@@ -100,16 +103,21 @@ func (r *Request) PathAfter(prefixes ...string) string {
 }
 
 func (r *Request) pathAfter(prefixes ...string) (rest string, found bool) {
-	path := r.Path
-	if u, err := url.Parse(r.RawURL); err == nil && r.RawURL != "" {
-		path = u.EscapedPath()
-	}
+	path := r.escapedPath()
 	for _, prefix := range prefixes {
 		if rest, ok := strings.CutPrefix(path, prefix); ok {
 			return rest, true
 		}
 	}
 	return "", false
+}
+
+// escapedPath returns the path that the caller asked for, still encoded.
+func (r *Request) escapedPath() string {
+	if u, err := url.Parse(r.RawURL); err == nil && r.RawURL != "" {
+		return u.EscapedPath()
+	}
+	return r.Path
 }
 
 // JSONBody returns the fields of a JSON body, each with its text. They are nil for an empty body and for JSON that is

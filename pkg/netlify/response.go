@@ -45,11 +45,16 @@ var statusOf = map[kv.Code]int{
 	kv.CodeInternal:            http.StatusInternalServerError,
 }
 
-// errorResponse returns the response for an error, without what only the log may hold. A bug's message is a fixed
-// sentence.
-func errorResponse(err error, now time.Time) *Response {
+// publicError returns what a caller may know of an error. A bug's message is a fixed sentence.
+func publicError(err error) *kv.Error {
 	e := &kv.Error{Code: kv.CodeInternal, Message: "internal error; details are in the function's log"}
 	errors.As(err, &e)
+	return e
+}
+
+// errorResponse returns the response for an error, without what only the log may hold.
+func errorResponse(err error, now time.Time) *Response {
+	e := publicError(err)
 	body := kv.AppendString([]byte(`{"error":`), e.Message)
 	body = kv.AppendString(append(body, `,"code":`...), string(e.Code))
 	body = kv.AppendString(append(body, `,"timestamp":`...), timestamp(now))

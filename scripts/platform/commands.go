@@ -32,6 +32,7 @@ var (
 	postgres15 = npm.Set{Name: "postgres15", What: "Postgres 15 (60 MB)", After: postgres.LinkLibraries}
 	netlifyCLI = npm.Set{Name: "netlify", What: "the Netlify CLI (350 MB)", Shared: true}
 	benchmark  = npm.Set{Name: "bench", What: "supabase-js (3 MB)"}
+	clients    = npm.Set{Name: "clients", What: "@netlify/blobs, unstorage, keyv (47 MB)"}
 )
 
 // options are the settings. A flag overrides the environment.
@@ -63,7 +64,7 @@ SUPABASE_SERVICE_ROLE_KEY set, that project is used and no database is started.`
 
 // packagesCommand is for tests that use the programs of a set.
 func packagesCommand() *cobra.Command {
-	sets := map[string]npm.Set{packages.Name: packages, netlifyCLI.Name: netlifyCLI, benchmark.Name: benchmark}
+	sets := map[string]npm.Set{packages.Name: packages, netlifyCLI.Name: netlifyCLI, benchmark.Name: benchmark, clients.Name: clients}
 	return &cobra.Command{
 		Use:       "packages <set>",
 		Short:     "Install a set of npm packages, unless it is installed, and print its folder",
