@@ -456,9 +456,9 @@ func TestExistingRulesAreNotAddedAgain(t *testing.T) {
 	dir := k.ready(t)
 	write(t, dir, "public/_redirects", fileBlock(r.rules[:2])+read(t, dir, "public/_redirects"))
 	addTo(t, dir, k.options)
-	content := read(t, dir, "public/_redirects")
+	content := "\n" + read(t, dir, "public/_redirects")
 	for _, rule := range r.rules {
-		require.Equal(t, 1, strings.Count(content, rule.from+" "), "%s in\n%s", rule.from, content)
+		require.Equal(t, 1, strings.Count(content, "\n"+rule.from+" "), "%s in\n%s", rule.from, content)
 	}
 }
 

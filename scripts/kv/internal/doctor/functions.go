@@ -29,6 +29,8 @@ var functions = []function{
 	{name: "kv-delete", path: "delete", method: http.MethodPost, body: "{}", status: http.StatusBadRequest},
 	{name: "kv-entries", path: "entries", wild: true, reads: true, method: http.MethodGet, query: "/kv/" + absentKey, status: http.StatusNotFound},
 	{name: "kv-batch", path: "batch", method: http.MethodPost, body: "{}", status: http.StatusBadRequest},
+	{name: "kv-blobs-api", path: "blobs", wild: true, reads: true, method: http.MethodGet, query: "/site:kv/" + absentKey, status: http.StatusNotFound},
+	{name: "kv-storage-api", path: "storage", wild: true, reads: true, method: http.MethodGet, query: "/kv/" + absentKey, status: http.StatusNotFound},
 	{name: "kv-upsert-blob", optional: true, method: http.MethodPost, body: "{}", status: http.StatusBadRequest},
 	{name: "kv-list-blob", optional: true, reads: true, method: http.MethodGet, query: "?limit=1&prefix=" + absentKey, status: http.StatusOK},
 }

@@ -64,23 +64,39 @@ func (r Redirect) check() error {
 		return errors.New("from and to must be paths on this site")
 	case star >= 0 && (star != len(r.From)-1 || !strings.HasSuffix(r.From, "/*")):
 		return errors.New("a * is supported only as the last segment")
-	case strings.Contains(r.From, ":"):
-		return errors.New("placeholders are not supported")
+	}
+	for segment := range strings.SplitSeq(r.From, "/") {
+		if strings.LastIndex(segment, ":") > 0 || segment == ":" || segment == ":splat" {
+			return errors.New("a placeholder must be a whole segment, such as :id")
+		}
 	}
 	return nil
 }
 
-// match returns the path that a request is rewritten to. As on Netlify, a trailing slash is ignored, and * also
-// matches the empty string.
+// match returns the path that a request is rewritten to. As on Netlify, a trailing slash is ignored, a placeholder
+// matches one segment, and * also matches the empty string.
 func (r Redirect) match(path string) (string, bool) {
-	if base, wild := strings.CutSuffix(r.From, "/*"); wild {
-		rest, found := strings.CutPrefix(path, base)
-		if !found || (rest != "" && rest[0] != '/') {
+	base, wild := strings.CutSuffix(strings.TrimSuffix(r.From, "/"), "/*")
+	to, rest := r.To, path
+	for segment := range strings.SplitSeq(strings.TrimPrefix(base, "/"), "/") {
+		if base == "" {
+			break
+		}
+		given, _, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
+		switch {
+		case !strings.HasPrefix(rest, "/"):
+			return "", false
+		case strings.HasPrefix(segment, ":") && given != "":
+			to = strings.ReplaceAll(to, segment, given)
+		case segment != given:
 			return "", false
 		}
-		return strings.ReplaceAll(r.To, ":splat", strings.TrimPrefix(rest, "/")), true
+		rest = rest[1+len(given):]
 	}
-	return r.To, strings.TrimSuffix(path, "/") == strings.TrimSuffix(r.From, "/")
+	if !wild {
+		return to, rest == "" || rest == "/"
+	}
+	return strings.ReplaceAll(to, ":splat", strings.TrimPrefix(rest, "/")), true
 }
 
 // functionsPrefix is where Netlify serves every function.

@@ -64,13 +64,26 @@ func TestSplat(t *testing.T) {
 	}
 }
 
+func TestPlaceholder(t *testing.T) {
+	t.Parallel()
+	r := Redirect{From: "/:region/api/*", To: "/.netlify/functions/f/:splat?in=:region", Status: 200}
+	require.NoError(t, r.check())
+	to, ok := r.match("/region:us-east-2/api/a%2Fb/c")
+	require.True(t, ok)
+	require.Equal(t, "/.netlify/functions/f/a%2Fb/c?in=region:us-east-2", to)
+	for _, path := range []string{"/api/a", "//api/a", "/x/y/api/a", "/x/apis/a", "/x", ""} {
+		_, ok := r.match(path)
+		require.False(t, ok, path)
+	}
+}
+
 // A redirect that the host would treat differently from Netlify is refused.
 func TestConfigRefusesUnsupportedRedirects(t *testing.T) {
 	t.Parallel()
 	for name, redirect := range map[string]string{
 		"StatusOtherThan200": `from = "/a"` + "\n" + `to = "/b"` + "\n" + `status = 301`,
 		"StarInTheMiddle":    `from = "/a/*/b"` + "\n" + `to = "/b"` + "\n" + `status = 200`,
-		"Placeholder":        `from = "/a/:id"` + "\n" + `to = "/b"` + "\n" + `status = 200`,
+		"PartOfASegment":     `from = "/a/b:id"` + "\n" + `to = "/b"` + "\n" + `status = 200`,
 		"OtherSite":          `from = "/a"` + "\n" + `to = "https://example.com"` + "\n" + `status = 200`,
 		"NotTOML":            `from = `,
 	} {
@@ -90,6 +103,15 @@ func TestTheSitesOwnConfigIsSupported(t *testing.T) {
 		got, ok := config.route("/api/kv/" + name)
 		require.True(t, ok, name)
 		require.Equal(t, "kv-"+name, got)
+	}
+	for path, want := range map[string]string{
+		"/api/kv/blobs/site:s/k":                  "kv-blobs-api",
+		"/region:us-east-2/api/kv/blobs/site:s/k": "kv-blobs-api",
+		"/api/kv/storage/s/k":                     "kv-storage-api",
+	} {
+		got, ok := config.route(path)
+		require.True(t, ok, path)
+		require.Equal(t, want, got, path)
 	}
 }
 

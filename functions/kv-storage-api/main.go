@@ -1,0 +1,14 @@
+// Command kv-storage-api answers the protocol of unstorage's http driver, under /api/kv/storage:
+// useStorage works on the stores of kv-entries.
+package main
+
+import (
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"netlify-supabase-kv/pkg/netlify"
+)
+
+func main() {
+	store := netlify.EntriesFromEnv() // once per process; unconfigured, it answers every request 503 and says what to set
+	lambda.Start(netlify.Handle(netlify.StorageAPI(store)))
+}
