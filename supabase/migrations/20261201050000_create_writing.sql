@@ -188,8 +188,9 @@ begin
             set value = v_value, index_pairs = coalesce(p_indexes, index_pairs), data = null, content_type = null, metadata = null, expires_at = null
             where key = p_key and (expires_at is null or expires_at > clock_timestamp());
             if not found then
+                -- It conflicts where the entry has expired, or another call has just created it.
                 insert into public.kv_store as s (key, value, index_pairs) values (p_key, v_value, coalesce(p_indexes, '{}'))
-                on conflict (key) do update -- the entry has expired, or another call has just created it
+                on conflict (key) do update
                 set value = excluded.value, data = null, content_type = null, metadata = null, expires_at = null,
                     index_pairs = coalesce(p_indexes, case when s.expires_at <= clock_timestamp() then '{}' else s.index_pairs end),
                     created_at = case when s.expires_at <= clock_timestamp() then excluded.created_at else s.created_at end;

@@ -277,9 +277,10 @@ begin
         existed := found;
     end if;
     if not existed then
+        -- It conflicts where the entry has expired, or another call has just created it.
         insert into public.kv_store as s (key, value, data, content_type, metadata, expires_at, index_pairs, created_at)
         values (p_operation.key, v_value, v_data, p_operation.content_type, p_operation.metadata::json, v_expires, coalesce(p_operation.indexes, '{}'), v_now)
-        on conflict (key) do update -- the entry has expired, or another call has just created it
+        on conflict (key) do update
         set value = excluded.value, data = excluded.data, content_type = excluded.content_type, metadata = excluded.metadata,
             expires_at = excluded.expires_at, created_at = case when s.expires_at <= clock_timestamp() then excluded.created_at else s.created_at end,
             index_pairs = case when p_operation.indexes is not null or s.expires_at <= clock_timestamp() then excluded.index_pairs else s.index_pairs end

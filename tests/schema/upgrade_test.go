@@ -30,6 +30,7 @@ var releases = []struct {
 		"20261201070000_create_query_plans.sql",
 		"20261201080000_create_queries.sql",
 		"20261201083000_create_lists.sql",
+		"20261201085000_create_batches.sql",
 		"20261201090000_create_mirror.sql",
 		"20261201100000_create_migration.sql",
 		"20261201110000_create_health.sql",
