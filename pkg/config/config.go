@@ -22,6 +22,9 @@ type Functions struct {
 type Stores struct {
 	// `true`: Supabase answers. `false`: Netlify Blobs answers.
 	UseSupabase bool `env:"USE_SUPABASE_KV" default:"false"`
+	// Keeps all entries of a deploy apart from those of others, as in `preview`: 1 to 64 bytes without `/`. Needs
+	// `USE_SUPABASE_KV=true`, without mirrored writes and compared reads: docs/PREVIEW.md.
+	Namespace string `env:"KV_NAMESPACE"`
 	// `true`: every write is copied to the other store: docs/ROLLBACK.md.
 	MirrorWrites bool `env:"KV_MIRROR_WRITES" default:"false"`
 	// Share of the reads, from 0 to 1, for which the other store is asked too and the answers are compared.

@@ -110,15 +110,15 @@ var caches struct {
 }
 
 type cacheKey struct {
-	url, key string
-	config   CacheConfig
+	url, key, namespace string
+	config              CacheConfig
 }
 
 // SharedCache returns this process's cache for the project and the configuration, which the first call makes.
 func SharedCache(store *Supabase, config CacheConfig) *Cache {
 	caches.Lock()
 	defer caches.Unlock()
-	key := cacheKey{store.url, store.key, config}
+	key := cacheKey{store.url, store.key, store.namespace, config}
 	if caches.made[key] == nil {
 		if caches.made == nil {
 			caches.made = map[cacheKey]*Cache{}

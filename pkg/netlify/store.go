@@ -80,10 +80,14 @@ func EntriesFromEnv() kv.Entries {
 		return unconfiguredEntries{err}
 	}
 	cacheConfig.MaxStale = 0
+	var entries kv.Entries = stores.supabase
 	if c.On {
-		return kv.SharedCache(stores.supabase, cacheConfig)
+		entries = kv.SharedCache(stores.supabase, cacheConfig)
 	}
-	return stores.supabase
+	if stores.MirrorWrites {
+		return mirror.NewEntries(entries, stores.pair())
+	}
+	return entries
 }
 
 // CheckEnv returns what is wrong with the functions' variables, in the words with which they would answer every
@@ -128,10 +132,28 @@ func storesFromEnv() (s stores, err error) {
 	if s.UseSupabase {
 		s.primary = mirror.PrimarySupabase
 	}
+	if err := s.checkNamespace(); err != nil {
+		return s, err
+	}
 	if s.UseSupabase || s.MirrorWrites || s.CompareReads > 0 {
-		s.supabase, err = supabaseFromEnv()
+		if s.supabase, err = supabaseFromEnv(); err == nil {
+			s.supabase = s.supabase.WithNamespace(s.Namespace)
+		}
 	}
 	return s, err
+}
+
+// checkNamespace refuses a namespace beside Netlify Blobs, which has none: a preview would write there what production
+// reads.
+func (s stores) checkNamespace() error {
+	var e *kv.Error
+	switch err := kv.ValidateNamespace(s.Namespace); {
+	case errors.As(err, &e):
+		return badVariable(errors.New(e.Message))
+	case s.Namespace != "" && (!s.UseSupabase || s.MirrorWrites || s.CompareReads > 0):
+		return badVariable(errors.New("KV_NAMESPACE needs USE_SUPABASE_KV=true, KV_MIRROR_WRITES=false and KV_COMPARE_READS=0: Netlify Blobs has no namespaces"))
+	}
+	return nil
 }
 
 func supabaseFromEnv() (*kv.Supabase, error) {
