@@ -20,7 +20,7 @@ import (
 type document map[string]jsontext.Value
 
 // queryFields are the fields that the document of a query may have.
-var queryFields = []string{"prefix", "indexes", "indexKeys", "search", "where", "select", "sort", "limit", "offset", "cursor",
+var queryFields = []string{"store", "prefix", "indexes", "indexKeys", "search", "where", "select", "sort", "limit", "offset", "cursor",
 	"aggregate", "groupBy", "format", "bom"}
 
 // maxOffset is Postgres's largest integer.
@@ -77,6 +77,7 @@ func eachField(text []byte, visit func(name string, value jsontext.Value) error)
 // parseQuery reads a query. Nothing in it is ignored: what cannot be understood is an error that names its position.
 func parseQuery(d document) (q kv.Query, format exportFormat, err error) {
 	field := func(name string) part { return part{name, d[name], &err} }
+	q.Store = field("store").optionalString()
 	q.Prefix = field("prefix").optionalString()
 	q.Indexes = field("indexes").indexFilter(part.indexPair)
 	q.IndexKeys = field("indexKeys").indexFilter(part.indexKey)

@@ -16,7 +16,7 @@ import (
 var queryParams = slices.Concat(queryFields, []string{"q", "index", "indexKey", "match", "range"})
 
 // onceParams take one value: of two, one would be ignored.
-var onceParams = []string{"prefix", "indexes", "indexKeys", "match", "search", "q", "where", "limit", "offset", "cursor", "groupBy", "format", "bom"}
+var onceParams = []string{"store", "prefix", "indexes", "indexKeys", "match", "search", "q", "where", "limit", "offset", "cursor", "groupBy", "format", "bom"}
 
 // documentOfParams writes the parameters of a GET as the document that a POST would have.
 func documentOfParams(r *Request) (document, error) {
@@ -29,7 +29,7 @@ func documentOfParams(r *Request) (document, error) {
 		}
 	}
 	d := document{}
-	for _, name := range []string{"prefix", "search", "cursor", "groupBy", "format", "limit", "offset", "bom"} {
+	for _, name := range []string{"store", "prefix", "search", "cursor", "groupBy", "format", "limit", "offset", "bom"} {
 		if text := r.Param(name); text != "" {
 			d.set(name, text)
 		}

@@ -301,7 +301,9 @@ func (s entrySuite) race(n int, call func(i int)) {
 func testIncrementRace(t *testing.T, s entrySuite) {
 	const calls, limit = 200, 5
 	results := make([]string, calls)
-	s.race(calls, func(i int) { results[i] = string(s.do(t, kv.Operation{Action: kv.ActionIncrement, Key: "n", TTL: time.Hour}, i).Data) })
+	s.race(calls, func(i int) {
+		results[i] = string(s.do(t, kv.Operation{Action: kv.ActionIncrement, Key: "n", TTL: time.Hour}, i).Data)
+	})
 	passed := 0
 	for _, result := range results {
 		var n int
