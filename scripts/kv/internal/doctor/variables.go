@@ -63,7 +63,18 @@ func checkVariables(_ context.Context, in *Input) (findings []Finding) {
 			set++
 		}
 	}
-	return ok("%d of the functions' %d variables are set; %s", set, len(Variables), in.answering())
+	return ok("%d of the functions' %d variables are set; %s; %s", set, len(Variables), in.answering(), in.apart())
+}
+
+// apart describes whose entries the functions read and write.
+func (in *Input) apart() string {
+	switch namespace := in.stores().Namespace; {
+	case namespace != "":
+		return "its entries are those of the namespace " + namespace + " alone"
+	case in.supabaseFirst():
+		return "deploy previews with these variables share its entries: KV_NAMESPACE keeps theirs apart (docs/PREVIEW.md)"
+	}
+	return "deploy previews share its entries"
 }
 
 // answering describes the stores that the variables select.
