@@ -31,6 +31,9 @@ const (
 	getPath    = "/.netlify/functions/kv-get"
 	queryPath  = "/.netlify/functions/kv-query"
 	deletePath = "/.netlify/functions/kv-delete"
+
+	entriesPath = "/.netlify/functions/kv-entries"
+	batchPath   = "/.netlify/functions/kv-batch"
 )
 
 // client keeps enough idle connections for the most concurrent test.
@@ -137,7 +140,7 @@ func call(t testing.TB, method, path string, options ...option) *response {
 
 var codes = map[int][]string{
 	400: {"invalid_input"}, 401: {"unauthorized"}, 404: {"not_found"}, 405: {"method_not_allowed"}, 409: {"conflict"}, 412: {"condition_failed"},
-	413: {"too_large"}, 422: {"unstorable_value"}, 500: {"internal"}, 502: {"database_unreachable"}, 503: {"not_configured", "unavailable", "rate_limited"},
+	413: {"too_large"}, 415: {"not_json"}, 422: {"unstorable_value", "idempotency_reused"}, 424: {"not_applied"}, 500: {"internal"}, 502: {"database_unreachable"}, 503: {"not_configured", "unavailable", "rate_limited"},
 	504: {"deadline_exceeded"},
 }
 
@@ -174,6 +177,7 @@ func (a *response) keepsPromises() error {
 			wrong("the body must be empty")
 		}
 	case a.status == http.StatusOK && strings.HasPrefix(a.header.Get("Content-Disposition"), "attachment"): // an export is not JSON
+	case a.status == http.StatusOK && strings.HasSuffix(a.header.Get("Cache-Control"), "no-transform"): // nor need an entry's bytes be
 	default:
 		if got, _, _ := strings.Cut(a.header.Get("Content-Type"), ";"); got != "application/json" {
 			wrong("Content-Type must be application/json, got %q", got)

@@ -21,12 +21,18 @@ var endpoints = []struct {
 	{"Get", getPath, "GET, OPTIONS", true},
 	{"Delete", deletePath, "DELETE, POST, OPTIONS", false},
 	{"Query", queryPath, "GET, POST, OPTIONS", true},
+	{"Entries", entriesPath + "/kv/some/key", "GET, PUT, DELETE, OPTIONS", true},
+	{"Batch", batchPath, "POST, OPTIONS", false},
 	{"RewrittenUpsert", "/api/kv/upsert", "POST, OPTIONS", false},
 	{"RewrittenList", "/api/kv/list", "GET, OPTIONS", true},
 	{"RewrittenGet", "/api/kv/get", "GET, OPTIONS", true},
 	{"RewrittenGetByPath", "/api/kv/get/some/key", "GET, OPTIONS", true},
 	{"RewrittenQuery", "/api/kv/query", "GET, POST, OPTIONS", true},
 	{"RewrittenDelete", "/api/kv/delete", "DELETE, POST, OPTIONS", false},
+	{"RewrittenEntries", "/api/kv/entries", "GET, PUT, DELETE, OPTIONS", true},
+	{"RewrittenEntriesOfAStore", "/api/kv/entries/kv", "GET, PUT, DELETE, OPTIONS", true},
+	{"RewrittenEntry", "/api/kv/entries/kv/some/key", "GET, PUT, DELETE, OPTIONS", true},
+	{"RewrittenBatch", "/api/kv/batch", "POST, OPTIONS", false},
 }
 
 func TestPreflight(t *testing.T) {

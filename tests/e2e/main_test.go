@@ -1,5 +1,5 @@
-// Package e2e tests kv-upsert, kv-list, kv-get, kv-query and kv-delete only over HTTP: against the local platform, a
-// deploy preview or a live site. It knows the HTTP contract, but not the code behind it.
+// Package e2e tests the functions only over HTTP: against the local platform, a deploy preview or a live site. It knows
+// the HTTP contract, but not the code behind it.
 //
 // Environment:
 //

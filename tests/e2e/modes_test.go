@@ -22,7 +22,7 @@ var marked = map[string][]func(*testing.T){
 	},
 	"store": {
 		// What the other store returns or refuses.
-		TestBlobFunctionsAlwaysUseBlobs, TestWritesAreMirrored, TestQueriesNeedSupabase, TestReadsReportTheirCache,
+		TestBlobFunctionsAlwaysUseBlobs, TestWritesAreMirrored, TestQueriesNeedSupabase, TestEntriesNeedSupabase, TestReadsReportTheirCache,
 		TestUnchangedResponsesAreNotSentAgain, TestACallerSeesItsOwnWritesAtOnce, TestReadYourWrites, TestDiscoveryMatchesTheEnvironment,
 		TestSmoke,
 		// What each store must do in the same way, with separate code.

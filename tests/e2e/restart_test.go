@@ -52,7 +52,7 @@ func TestInstancesTakeTurns(t *testing.T) {
 	for _, in := range all {
 		perFunction[in.Function]++
 	}
-	for _, function := range []string{"kv-upsert", "kv-list", "kv-get", "kv-query", "kv-delete"} {
+	for _, function := range []string{"kv-upsert", "kv-list", "kv-get", "kv-query", "kv-delete", "kv-entries", "kv-batch"} {
 		require.NotZero(t, perFunction[function], "the host runs no instance of %s", function)
 	}
 	seen := map[string]bool{}
