@@ -37,7 +37,7 @@ const crashVariable = "KV_MIGRATE_CRASH_CHILD"
 func TestMain(m *testing.M) {
 	text := os.Getenv(crashVariable)
 	if text == "" {
-		os.Exit(m.Run())
+		os.Exit(migratetest.Main(m))
 	}
 	var c crashChild
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
@@ -104,6 +104,7 @@ func TestARunOutlivesTheDatabase(t *testing.T) {
 // tests', too.
 func (m *migration) killDatabase(every time.Duration) (revive func()) {
 	m.t.Helper()
+	m.DropAfterwards()
 	admin, err := pgx.Connect(m.t.Context(), os.Getenv("DATABASE_ADMIN_URL"))
 	require.NoError(m.t, err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,8 @@ import (
 	"netlify-supabase-kv/pkg/kv/kvtest"
 	"netlify-supabase-kv/pkg/migrate/migratetest"
 )
+
+func TestMain(m *testing.M) { os.Exit(migratetest.Main(m)) }
 
 // pairTest is a part of the real Supabase and the stand-in for hosted Blobs, with faults on demand.
 type pairTest struct {

@@ -29,6 +29,8 @@ import (
 	"netlify-supabase-kv/pkg/stream"
 )
 
+func TestMain(m *testing.M) { os.Exit(migratetest.Main(m)) }
+
 // database is a test's own.
 type database struct{ *migratetest.Database }
 

@@ -1,6 +1,7 @@
 package entries
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -11,6 +12,8 @@ import (
 	"netlify-supabase-kv/pkg/migrate/migratetest"
 	"netlify-supabase-kv/pkg/migrate/sources"
 )
+
+func TestMain(m *testing.M) { os.Exit(migratetest.Main(m)) }
 
 // TestWhatQueriesDoNotSeeIsWhatPostgresSays holds the reasons in reports against the database.
 func TestWhatQueriesDoNotSeeIsWhatPostgresSays(t *testing.T) {

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		os.Args[0] = "migrate-kv-store"
 		os.Exit(cli.Main(Command("migrate-kv-store")))
 	}
-	os.Exit(m.Run())
+	os.Exit(migratetest.Main(m))
 }
 
 // TestManyEntriesMigrateInBoundedMemory migrates MIGRATE_TEST_ENTRIES entries of 1 kB, each in MIGRATE_TEST_INDEXES of

@@ -1,12 +1,15 @@
 package bench
 
 import (
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/pkg/migrate/migratetest"
 )
+
+func TestMain(m *testing.M) { os.Exit(migratetest.Main(m)) }
 
 func TestStorageIsThatOfAnEmptyDatabase(t *testing.T) {
 	d := migratetest.NewDatabase(t)
