@@ -270,10 +270,11 @@ rehearse: ## the runbook of a migration, from JavaScript functions to Supabase a
 		--mode 'USE_SUPABASE_KV=false KV_MIRROR_WRITES=true' \
 		-- scripts/rehearse/rehearse.sh
 
+# One package after the other, so that neither measures the other's load.
 .PHONY: migrate-scale
 migrate-scale: ## plan, migrate and verify a million made-up entries, and ENTRIES (100,000) of Blobs, each in INDEXES (2) of 20 indexes; say how long it took and in what memory
 	@$(PLATFORM) run -- env MIGRATE_TEST_ENTRIES=$(or $(ENTRIES),100000) MIGRATE_TEST_INDEXES=$(or $(INDEXES),2) MIGRATE_TEST_MEMORY=200000 \
-		go test -count=1 -timeout 120m -v -run 'ManyEntries|MemoryDoesNotGrow' ./pkg/migrate ./scripts/internal/migration
+		go test -p 1 -count=1 -timeout 120m -v -run 'ManyEntries|MemoryDoesNotGrow' ./pkg/migrate ./scripts/internal/migration
 
 .PHONY: export
 export: ## export the results of a query to a file: make export ARGS='--prefix docs/ --out docs.csv' (ARGS=--help)

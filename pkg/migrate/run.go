@@ -456,33 +456,24 @@ func (r *run) write(ctx context.Context, batch []kv.ImportEntry) error {
 	return nil
 }
 
-// importAll imports the entries. Those that the database refuses are found by halving, and the others imported
+// importAll imports the entries. Those that the database refuses are remembered as failed, and the others imported
 // without them.
 func (r *run) importAll(ctx context.Context, batch []kv.ImportEntry) ([]kv.ImportState, error) {
-	if len(batch) == 0 {
-		return nil, nil
-	}
-	done, err := r.target.Supabase.Import(ctx, r.session, batch)
-	switch {
-	case err == nil:
-		return done, nil
-	case !entries.IsEntryFault(ctx, err):
-		return nil, fmt.Errorf("import: %w", err)
-	case len(batch) == 1:
-		e := batch[0]
-		e.Problem, e.Not, e.Value = &entries.Problem{Key: e.Key, Code: entries.CodeRefused, Reason: entries.ReasonOf(err), Advice: "change the value in Blobs, and run again"}, kv.ImportFailed, ""
-		if done, err = r.target.Supabase.Import(ctx, r.session, []kv.ImportEntry{e}); err != nil {
-			return nil, fmt.Errorf("import: %w", err)
+	done := make([]kv.ImportState, 0, len(batch))
+	err := entries.Halve(ctx, batch, func(part []kv.ImportEntry) error {
+		states, err := r.target.Supabase.Import(ctx, r.session, part)
+		if err != nil && len(part) == 1 && entries.IsEntryFault(ctx, err) {
+			e := part[0]
+			e.Problem, e.Not, e.Value = &entries.Problem{Key: e.Key, Code: entries.CodeRefused, Reason: entries.ReasonOf(err), Advice: "change the value in Blobs, and run again"}, kv.ImportFailed, ""
+			states, err = r.target.Supabase.Import(ctx, r.session, []kv.ImportEntry{e})
 		}
-		return done, nil
-	}
-	half := len(batch) / 2
-	first, err := r.importAll(ctx, batch[:half])
-	if err != nil {
-		return nil, err
-	}
-	second, err := r.importAll(ctx, batch[half:])
-	return append(first, second...), err
+		if err != nil {
+			return fmt.Errorf("import: %w", err)
+		}
+		done = append(done, states...)
+		return nil
+	})
+	return done, err
 }
 
 // end takes together what the migration has done by now, lets others take over, and writes the result.

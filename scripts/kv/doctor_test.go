@@ -320,7 +320,7 @@ func TestDoctorsJSONIsStable(t *testing.T) {
 	p := healthy(t)
 	p.setGoVersion("1.26")
 	status, stdout, _ := p.run("--only", "go-version,row-cap", "--json")
-	require.Equal(t, cli.ExitLeft, status)
+	require.Equal(t, cli.ExitProblems, status)
 	require.JSONEq(t, `{"release":"`+kv.Release+`","counts":{"ok":1,"skip":0,"warn":0,"fail":1},"checks":[
 		{"id":"go-version","level":"fail","findings":[{"level":"fail",
 			"text":"the Go version is \"1.26\" (netlify.toml): Netlify installs only exact versions, as in 1.26.10, and otherwise uses the Go in its image",
@@ -361,7 +361,7 @@ func TestDoctorNamesEachPlantedFault(t *testing.T) {
 					}
 				}
 				require.True(t, found, "there is no check %s", f.check)
-				require.Equal(t, map[bool]int{true: cli.ExitLeft, false: 0}[f.level == doctor.Fail], status)
+				require.Equal(t, map[bool]int{true: cli.ExitProblems, false: 0}[f.level == doctor.Fail], status)
 			})
 		}
 	}

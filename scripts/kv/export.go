@@ -37,14 +37,14 @@ func adviseExport(err error) error {
 // far.
 func unfinished(err error, kept int) error {
 	var advised *cli.Advised
-	left := &cli.Left{Err: err, Try: "the same command again"}
+	incomplete := &cli.Incomplete{Err: err, Try: "the same command again"}
 	if errors.As(adviseExport(err), &advised) && errors.As(err, new(*export.Refused)) {
-		left.Try = advised.Try
+		incomplete.Try = advised.Try
 	}
 	if kept > 0 {
-		left.Try = fmt.Sprintf("the same command with --resume, which continues after the %d entries written so far", kept)
+		incomplete.Try = fmt.Sprintf("the same command with --resume, which continues after the %d entries written so far", kept)
 	}
-	return left
+	return incomplete
 }
 
 type exportFlags struct {

@@ -63,9 +63,9 @@ func TestResumeContinuesAFailedExport(t *testing.T) {
 	refuses.Store(true)
 	args := []string{"--url", address, "--out", out, "--page", "2", "--prefix", "<a&b>"}
 	err := runExport(t, args...)
-	var left *cli.Left
-	require.ErrorAs(t, err, &left)
-	require.Contains(t, left.Try, "--resume, which continues after the 2 entries")
+	var incomplete *cli.Incomplete
+	require.ErrorAs(t, err, &incomplete)
+	require.Contains(t, incomplete.Try, "--resume, which continues after the 2 entries")
 	require.NoFileExists(t, out)
 
 	// A crash may leave a part of a page after the last complete one. The part is written again.
@@ -74,8 +74,8 @@ func TestResumeContinuesAFailedExport(t *testing.T) {
 	_, err = file.WriteString("{\"n\":2}\n{\"n")
 	require.NoError(t, err)
 	require.NoError(t, file.Close())
-	require.ErrorAs(t, runExport(t, append(args, "--resume")...), &left)
-	require.Contains(t, left.Try, "after the 2 entries", "a second failure loses nothing")
+	require.ErrorAs(t, runExport(t, append(args, "--resume")...), &incomplete)
+	require.Contains(t, incomplete.Try, "after the 2 entries", "a second failure loses nothing")
 
 	refuses.Store(false)
 	require.ErrorContains(t, runExport(t, "--url", address, "--out", out, "--page", "2", "--resume"), "is of another export")

@@ -337,18 +337,14 @@ func chunksOfKeys(digests iter.Seq2[kv.Digest, error]) iter.Seq2[[]string, error
 	}
 }
 
-// readStates reads entries. Those that are too much for one answer are asked for in halves.
-func readStates(ctx context.Context, from *kv.Supabase, keys []string) ([]kv.State, error) {
-	states, err := from.States(ctx, keys)
-	if err == nil || len(keys) == 1 || !entries.IsEntryFault(ctx, err) {
-		return states, err
-	}
-	first, err := readStates(ctx, from, keys[:len(keys)/2])
-	if err != nil {
-		return nil, err
-	}
-	second, err := readStates(ctx, from, keys[len(keys)/2:])
-	return append(first, second...), err
+// readStates reads entries. Those that are too much for one response are read in halves.
+func readStates(ctx context.Context, from *kv.Supabase, keys []string) (states []kv.State, err error) {
+	err = entries.Halve(ctx, keys, func(part []string) error {
+		read, err := from.States(ctx, part)
+		states = append(states, read...)
+		return err
+	})
+	return states, err
 }
 
 func (b *backup) state(s kv.State) error {

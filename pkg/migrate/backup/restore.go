@@ -349,7 +349,7 @@ func isOf(state kv.State, digest *kv.Digest) bool {
 }
 
 // copy writes entries in one transaction, each over the revision that was seen. Where another write has come
-// meanwhile, that one stays. Those that the database refuses are found by halving.
+// meanwhile, that one stays. Those that the database refuses are left out.
 func (r *supabaseRestore) copy(ctx context.Context, copies []kv.CopyOver) error {
 	if len(copies) == 0 || r.o.DryRun {
 		for range copies {
@@ -357,33 +357,34 @@ func (r *supabaseRestore) copy(ctx context.Context, copies []kv.CopyOver) error 
 		}
 		return nil
 	}
-	applied, err := r.target.Supabase.CopyAll(ctx, copies)
-	switch {
-	case err == nil:
-		for i, applied := range applied {
-			if applied {
-				r.written()
-				continue
-			}
-			now, err := r.target.State(ctx, copies[i].Key)
-			if err != nil {
-				return err
-			}
-			r.settle(now, copies[i].State)
+	return entries.Halve(ctx, copies, func(part []kv.CopyOver) error {
+		applied, err := r.target.Supabase.CopyAll(ctx, part)
+		switch {
+		case err == nil:
+			return r.count(ctx, part, applied)
+		case len(part) > 1 || !entries.IsEntryFault(ctx, err):
+			return fmt.Errorf("write the entries: %w", err)
+		case r.tooMany():
+			return fmt.Errorf("the database refuses one entry after the other: %w", err)
 		}
+		r.failed(entries.Problem{Key: part[0].Key, Code: entries.CodeRefused, Reason: entries.ReasonOf(err), Advice: "it stays in the backup"})
 		return nil
-	case !entries.IsEntryFault(ctx, err):
-		return fmt.Errorf("write the entries: %w", err)
-	case len(copies) > 1:
-		half := len(copies) / 2
-		if err := r.copy(ctx, copies[:half]); err != nil {
+	})
+}
+
+// count counts the copies, which were applied or found another write.
+func (r *supabaseRestore) count(ctx context.Context, copies []kv.CopyOver, applied []bool) error {
+	for i, applied := range applied {
+		if applied {
+			r.written()
+			continue
+		}
+		now, err := r.target.State(ctx, copies[i].Key)
+		if err != nil {
 			return err
 		}
-		return r.copy(ctx, copies[half:])
-	case r.tooMany():
-		return fmt.Errorf("the database refuses one entry after the other: %w", err)
+		r.settle(now, copies[i].State)
 	}
-	r.failed(entries.Problem{Key: copies[0].Key, Code: entries.CodeRefused, Reason: entries.ReasonOf(err), Advice: "it stays in the backup"})
 	return nil
 }
 

@@ -55,6 +55,22 @@ func IsEntryFault(ctx context.Context, err error) bool {
 	return false
 }
 
+// Halve calls do with the batch. Where the error may be that of one entry, it calls do with each half instead, down to
+// single entries, in order. It returns the first other error, and what do returns of a single entry.
+func Halve[T any](ctx context.Context, batch []T, do func([]T) error) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	err := do(batch)
+	if err == nil || len(batch) == 1 || !IsEntryFault(ctx, err) {
+		return err
+	}
+	if err := Halve(ctx, batch[:len(batch)/2], do); err != nil {
+		return err
+	}
+	return Halve(ctx, batch[len(batch)/2:], do)
+}
+
 // ReasonOf says in words why the database refused an entry.
 func ReasonOf(err error) string {
 	var known *kv.Error

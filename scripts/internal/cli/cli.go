@@ -19,23 +19,24 @@ import (
 	"netlify-supabase-kv/pkg/config"
 )
 
-// The exit statuses. ExitLeft: the command ran and found or left something. ExitFailed: it could not run or finish.
+// The exit statuses. ExitProblems: the command ran to its end, and found or left problems. ExitFailed: it could not run
+// or finish.
 const (
-	ExitLeft   = 1
-	ExitFailed = 2
+	ExitProblems = 1
+	ExitFailed   = 2
 )
 
 // ErrFound ends a command that ran to its end and found problems. The command has already printed them.
 var ErrFound = errors.New("problems were found")
 
-// Left is the error of a command that ran to its end and left something undone, with what to try.
-type Left struct {
+// Incomplete is the error of a command that ran to its end and left something undone, with what to try.
+type Incomplete struct {
 	Err error
 	Try string // a sentence, or a command to type
 }
 
-func (e *Left) Error() string { return e.Err.Error() }
-func (e *Left) Unwrap() error { return e.Err }
+func (e *Incomplete) Error() string { return e.Err.Error() }
+func (e *Incomplete) Unwrap() error { return e.Err }
 
 // Advised is an error with what to try.
 type Advised struct {
@@ -60,20 +61,20 @@ func Main(program *cobra.Command) int {
 
 // ExitStatus prints what went wrong and what to try, and returns the exit status.
 func ExitStatus(program string, err error, interrupted bool, stderr io.Writer) int {
-	var left *Left
+	var incomplete *Incomplete
 	var advised *Advised
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &left):
-		fmt.Fprintln(stderr, "Left: ", err)
-		fmt.Fprintln(stderr, "Try:  ", left.Try)
-		return ExitLeft
+	case errors.As(err, &incomplete):
+		fmt.Fprintln(stderr, "Error:", err)
+		fmt.Fprintln(stderr, "Try:  ", incomplete.Try)
+		return ExitProblems
 	case interrupted:
 		fmt.Fprintln(stderr, "Interrupted. Run the same command again.")
 		return ExitFailed
 	case errors.Is(err, ErrFound):
-		return ExitLeft
+		return ExitProblems
 	}
 	fmt.Fprintln(stderr, "Error:", err)
 	try := program + " --help"

@@ -69,7 +69,7 @@ func (s *stores) backup(c *cobra.Command, from, out string, o backup.Options) (e
 		return printErr
 	}
 	if err != nil {
-		return &cli.Left{Err: err, Try: "the same command again with another --out; the file has all other entries"}
+		return &cli.Incomplete{Err: err, Try: "the same command again with another --out; the file has all other entries"}
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ func (s *stores) restore(c *cobra.Command, file, to, rules string, o backup.Rest
 		return printErr
 	}
 	if err != nil {
-		return &cli.Left{Err: err, Try: "--overwrite for those that differ, if the backup is right"}
+		return &cli.Incomplete{Err: err, Try: "--overwrite for those that differ, if the backup is right"}
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func (s *stores) plan(c *cobra.Command, o migrate.PlanOptions) error {
 		return err
 	}
 	if result.Failed > 0 {
-		return &cli.Left{Err: fmt.Errorf("%d blobs would not be migrated", result.Failed), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown)}
+		return &cli.Incomplete{Err: fmt.Errorf("%d blobs would not be migrated", result.Failed), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown)}
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (s *stores) run(c *cobra.Command, o migrate.RunOptions, rules string) error
 		return advise(err)
 	}
 	if result.Failed > 0 {
-		return &cli.Left{Err: fmt.Errorf("%d blobs are not migrated", result.Failed), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; a further run retries them"}
+		return &cli.Incomplete{Err: fmt.Errorf("%d blobs are not migrated", result.Failed), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; a further run retries them"}
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func (s *stores) verify(c *cobra.Command, o migrate.VerifyOptions, rules string)
 		return err
 	}
 	if !v.Same() {
-		return &cli.Left{Err: errors.New("the stores are not identical"), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; run again, then verify; while Blobs answers, verify --repair --primary blobs repairs the rest"}
+		return &cli.Incomplete{Err: errors.New("the stores are not identical"), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; run again, then verify; while Blobs answers, verify --repair --primary blobs repairs the rest"}
 	}
 	return nil
 }

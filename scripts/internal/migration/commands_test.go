@@ -110,8 +110,8 @@ func TestMigrationFromBlobs(t *testing.T) {
 	require.NoError(t, err)
 	var v migrate.Verification
 	out, err := run(t, append(p.flags(), "verify", "--dir", p.dir, "--json")...)
-	var left *cli.Left
-	require.ErrorAs(t, err, &left)
+	var incomplete *cli.Incomplete
+	require.ErrorAs(t, err, &incomplete)
 	require.NoError(t, json.Unmarshal([]byte(out), &v))
 	require.Equal(t, 1, v.Different)
 	var printed strings.Builder
@@ -184,7 +184,7 @@ func TestExitStatusesAndAdvice(t *testing.T) {
 		text        string
 	}{
 		{nil, false, 0, ""},
-		{&cli.Left{Err: errors.New("some are left"), Try: "again"}, false, 1, "Left:  some are left\nTry:   again\n"},
+		{&cli.Incomplete{Err: errors.New("some are left"), Try: "again"}, false, 1, "Error: some are left\nTry:   again\n"},
 		{errors.New("x"), true, 2, "Interrupted. Run the same command again.\n"},
 		{&kv.MigrationHeld{}, false, 2, "kv migrate status"},
 		{&kv.MigrationClosed{}, false, 2, "run --anew"},

@@ -49,7 +49,7 @@ Exit status: 0, it is safe; 1, it is not, and the output shows what is missing; 
 			return err
 		}
 		if !r.Ready {
-			return &cli.Left{Err: errors.New(r.Verdict()), Try: "fix every line that begins with \"no\", and run the command again; docs/MIGRATION.md, 7. Switch"}
+			return &cli.Incomplete{Err: errors.New(r.Verdict()), Try: "fix every line that begins with \"no\", and run the command again; docs/MIGRATION.md, 7. Switch"}
 		}
 		return nil
 	}

@@ -50,7 +50,7 @@ func (s *stores) repair(c *cobra.Command, primary mirror.Primary) error {
 		return printErr
 	}
 	if err != nil {
-		return &cli.Left{Err: fmt.Errorf("%d of the %d outbox entries found are left: %w", result.OtherPrimary+result.Failed, result.Found, err), Try: "the same command again; repaired entries stay repaired"}
+		return &cli.Incomplete{Err: fmt.Errorf("%d of the %d outbox entries found are left: %w", result.OtherPrimary+result.Failed, result.Found, err), Try: "the same command again; repaired entries stay repaired"}
 	}
 	return nil
 }
