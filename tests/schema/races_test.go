@@ -20,12 +20,26 @@ import (
 // together runs work n times at once, each on its own connection, and requires that none fails.
 func together(t *testing.T, d *database, n int, work func(i int, conn *pgx.Conn) error) {
 	t.Helper()
+	conns := connections(t, d, n)
+	race(t, conns, work)
+	for _, conn := range conns {
+		require.NoError(t, conn.Close(context.Background()))
+	}
+}
+
+func connections(t *testing.T, d *database, n int) []*pgx.Conn {
+	t.Helper()
 	conns := make([]*pgx.Conn, n)
 	for i := range conns {
 		conns[i] = d.connect(t)
 	}
+	return conns
+}
+
+func race(t *testing.T, conns []*pgx.Conn, work func(i int, conn *pgx.Conn) error) {
+	t.Helper()
 	start := make(chan struct{})
-	errs := make([]error, n)
+	errs := make([]error, len(conns))
 	var wait sync.WaitGroup
 	for i, conn := range conns {
 		wait.Go(func() {
@@ -35,9 +49,6 @@ func together(t *testing.T, d *database, n int, work func(i int, conn *pgx.Conn)
 	}
 	close(start)
 	wait.Wait()
-	for _, conn := range conns {
-		require.NoError(t, conn.Close(context.Background()))
-	}
 	for _, err := range errs {
 		require.NoError(t, err)
 	}
@@ -57,29 +68,30 @@ func TestFiftyUpsertsOfOneKey(t *testing.T) {
 	require.Len(t, members(t, conn, "i"), 50)
 }
 
+// The cases have the same connections, since each new one compiles the functions anew.
 func TestFiftyMembersOfOneIndex(t *testing.T) {
+	d := newDatabase(t)
+	conns := connections(t, d, 50)
 	for name, first := range map[string]string{"New": "", "Known": `{"kv_upsert":true}`, "PlainObject": `{"a":1}`, "PlainArray": `["stored","7"]`} {
 		t.Run(name, func(t *testing.T) {
-			d := newDatabase(t)
-			conn := d.connect(t)
-			want := 50
+			index, want := "i/"+name, 50
 			switch name {
 			case "New":
 			case "Known":
-				upsert(t, conn, "e", `{}`, pairs{{"i", "first"}})
+				upsert(t, conns[0], "e", `{}`, pairs{{index, "first"}})
 				want++
 			default:
-				upsert(t, conn, "i", first, nil)
+				upsert(t, conns[0], index, first, nil)
 				if name == "PlainArray" {
 					want++ // "stored"; "7" is also one of the fifty
 				}
 			}
-			together(t, d, 50, func(i int, conn *pgx.Conn) error {
+			race(t, conns, func(i int, conn *pgx.Conn) error {
 				_, err := conn.Exec(context.Background(), "select public.kv_upsert($1, '{}', $2)",
-					fmt.Sprint("k", i), [][]string{{"i", fmt.Sprint(i)}})
+					fmt.Sprint(name, i), [][]string{{index, fmt.Sprint(i)}})
 				return err
 			})
-			got := members(t, conn, "i")
+			got := members(t, conns[0], index)
 			require.Len(t, got, want)
 			slices.Sort(got)
 			require.Len(t, slices.Compact(got), want)
