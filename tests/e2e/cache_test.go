@@ -85,7 +85,7 @@ func TestAnUpdateIsSeenByEveryInstanceInTime(t *testing.T) {
 						require.Equal(t, n, got, "%s, %s after the write", read.name, began.Sub(acknowledged))
 						late++
 					}
-					time.Sleep(5 * time.Millisecond)
+					time.Sleep(20 * time.Millisecond)
 				}
 			}
 		}

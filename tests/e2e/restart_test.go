@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -92,7 +93,10 @@ func TestRestartsLoseNothing(t *testing.T) {
 		}
 	})
 
-	const n = 600
+	n := 240
+	if os.Getenv("LONG") != "" {
+		n = 2000
+	}
 	trafficErr := inParallel(8, n, func(i int) error {
 		key := fmt.Sprintf("%sk%03d", prefix, i)
 		for attempt := 0; ; attempt++ {
