@@ -192,7 +192,7 @@ func serve(ctx context.Context, o *options, terminal, addresses *os.File) error 
 }
 
 // extras are the optional parts of a platform, besides the database and Blobs.
-type extras struct{ functions, netlifyDev bool }
+type extras struct{ functions, netlifyDev, unsynced bool }
 
 // start installs and builds what the platform needs, then starts it in the home of the lock.
 func (o *options) start(ctx context.Context, lock *supervisor.Lock, checkout layout.Checkout, out *console.Printer, with extras) (*supervisor.Platform, error) {
@@ -215,6 +215,7 @@ func (o *options) start(ctx context.Context, lock *supervisor.Lock, checkout lay
 	if err != nil {
 		return nil, err
 	}
+	version.Unsynced = with.unsynced
 	spec := supervisor.Spec{Ports: plan, Supabase: project, Modules: modules, Postgres: version, Instances: o.Instances, Timeout: o.Timeout,
 		Functions: supervisor.FunctionVariables(os.Environ())}
 	if with.functions {

@@ -53,6 +53,7 @@ Each --mode runs the command once more, after the first run, on the same platfor
 	cmd.Flags().StringArrayVar(&wanted.env, "env", nil, "`NAME=VALUE` for the functions and the command; may be repeated")
 	cmd.Flags().StringArrayVar(&wanted.modes, "mode", nil, "`NAME=VALUE…`, with spaces between them, for the functions and one more run of the command; may be repeated")
 	cmd.Flags().BoolVar(&wanted.functions, "functions", true, "build and run the functions, beside what they need")
+	cmd.Flags().BoolVar(&wanted.unsynced, "unsynced", false, "let Postgres not wait for the disk: quicker, for tests that measure nothing")
 	cmd.Flags().BoolVar(&wanted.netlifyDev, "dev", false, "run netlify dev on it too, at $KV_DEV_URL")
 	return cmd
 }

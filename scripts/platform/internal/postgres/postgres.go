@@ -47,9 +47,11 @@ type Cluster struct {
 	user      *user // nil means the current user
 	port      int
 	passwords Passwords
+
+	Unsynced bool // nothing waits for the disk: the data does not survive a crash of the machine
 }
 
-// settings are those that differ from Postgres' defaults. fsync stays on, since people keep data here.
+// settings are those that differ from Postgres' defaults.
 var settings = map[string]string{
 	"listen_addresses": "127.0.0.1",
 	// Nothing here needs the socket, and its lock file could outlive a kill -9 and prevent the next start.
@@ -185,6 +187,9 @@ func (c *Cluster) Command() (*exec.Cmd, error) {
 	args := []string{"-D", c.data, "-p", strconv.Itoa(c.port)}
 	for name, value := range settings {
 		args = append(args, "-c", name+"="+value)
+	}
+	if c.Unsynced {
+		args = append(args, "-c", "fsync=off")
 	}
 	cmd := exec.Command(filepath.Join(c.programs, "bin", "postgres"), args...)
 	cmd.Dir, cmd.Env = filepath.Dir(c.data), environ()

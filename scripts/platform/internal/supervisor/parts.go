@@ -38,6 +38,7 @@ func (p *Platform) startPostgres(ctx context.Context) (string, error) {
 	if p.cluster, err = postgres.Prepare(ctx, p.Home, native, p.Spec.Postgres.Major, p.Spec.Ports.Postgres, p.secrets.Passwords); err != nil {
 		return "", err
 	}
+	p.cluster.Unsynced = p.Spec.Postgres.Unsynced
 	log, err := p.openLog("postgres", &p.parts)
 	if err != nil {
 		return "", err

@@ -22,8 +22,9 @@ type Spec struct {
 
 // Postgres is a version and the folder of its npm package.
 type Postgres struct {
-	Major   string // one of [postgres.Versions]
-	Modules string
+	Major    string // one of [postgres.Versions]
+	Modules  string
+	Unsynced bool // the data may be lost if the machine crashes, though not if a process does
 }
 
 // Supabase is an existing project.
