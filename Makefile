@@ -92,8 +92,8 @@ $(VULNDB):
 STAGES = rm -rf $(COVERAGE) && $(call build,platform) && $(call build,stages) && export PLATFORM_IS_BUILT=1 && exec .local/bin/stages
 
 .PHONY: test
-test: ## test everything that a change can break, from scratch, in minutes (one stage: make test-e2e, test-race, test-unit, …)
-	@$(STAGES) e2e,functions,unit,race,schema,scripts,check coverage
+test: ## test everything that a change can break, from scratch, in minutes (one stage: make test-e2e, test-unit, …)
+	@$(STAGES) e2e,functions,unit,schema,scripts,check coverage
 
 .PHONY: test-long
 test-long: export LONG = true
@@ -114,14 +114,16 @@ test-long: export MIRROR_TEST_KEYS ?= 1500
 test-long: export MIRROR_TEST_STEPS ?= 60
 test-long: export FUZZTIME ?= 1m
 test-long: ## test everything completely: every mode, thousands of random rounds, a million entries, minutes of fuzzing (hours)
-	@$(STAGES) -side-by-side 2 e2e,functions,unit,race,schema,scripts,check,road-build,road-database,road-far coverage,fuzz
+	@$(STAGES) -side-by-side 2 e2e,functions,unit,schema,scripts,check,road-build,road-database,road-far coverage,fuzz
 
 test-%: export GOFLAGS = $(FLAGS)
 
-# Go's default of 10 minutes per package is too short for slow machines.
-GO_TEST = go test -count=1 -timeout $(if $(LONG),3h,30m)
+# Go's default of 10 minutes per package is too short for slow machines. The stage check vets.
+GO_TEST = go test -vet=off -count=1 -timeout $(if $(LONG),3h,30m)
 
 COVERAGE = $(CURDIR)/.local/coverage
+
+TEST_PLATFORM = $(PLATFORM) run --unsynced
 
 # Functions built with COVERED count covered statements. UNCOVERED keeps the command on their platform from inheriting that.
 COVERED = export GOFLAGS='$(FLAGS) -cover -covermode=atomic' GOCOVERDIR=$(COVERAGE)/functions;
@@ -130,22 +132,27 @@ UNCOVERED = env -u GOCOVERDIR GOFLAGS='$(FLAGS)'
 .PHONY: test-check
 test-check: check
 
-# Coverage is measured without the race detector, which would slow down counting.
 .PHONY: test-unit
 test-unit:
 	@mkdir -p $(COVERAGE)
-	@$(PLATFORM) run --name test-unit --functions=false -- \
-		$(GO_TEST) -coverpkg=./functions/...,./pkg/... -coverprofile=$(COVERAGE)/unit.txt ./pkg/...
+	@$(TEST_PLATFORM) --name test-unit --functions=false -- $(MAKE) --no-print-directory --keep-going on-units-with-race on-units
 
-# The packages whose goroutines share memory. make test-long checks all packages.
-.PHONY: test-race
-test-race:
-	@$(PLATFORM) run --name test-race --functions=false -- $(GO_TEST) -race $(if $(LONG),./pkg/...,./pkg/blobs ./pkg/kv ./pkg/mirror)
+# The packages whose goroutines share memory have the race detector, in make test-long all. Each package runs once.
+COVER_TEST = $(GO_TEST) -coverpkg=./pkg/... -coverprofile=$(COVERAGE)/$(1).txt
+WITH_RACE = ./pkg/blobs ./pkg/kv ./pkg/mirror
+
+.PHONY: on-units-with-race
+on-units-with-race:
+	@$(call COVER_TEST,race) -race $(if $(LONG),./pkg/...,$(WITH_RACE))
+
+.PHONY: on-units
+on-units:
+	@$(if $(LONG),true,$(call COVER_TEST,unit) $$(go list ./pkg/... | grep -vxF "$$(go list $(WITH_RACE))"))
 
 # Without the race detector: only SQL statements race here.
 .PHONY: test-schema
 test-schema:
-	@$(PLATFORM) run --name test-schema --functions=false -- $(GO_TEST) ./tests/schema
+	@$(TEST_PLATFORM) --name test-schema --functions=false -- $(GO_TEST) ./tests/schema
 
 # Programs that start their own platform or need none.
 .PHONY: test-scripts
@@ -155,7 +162,7 @@ test-scripts:
 # Programs that call functions, and a few end-to-end tests through netlify dev.
 .PHONY: test-functions
 test-functions:
-	@$(PLATFORM) run --name test-functions --dev -- $(MAKE) --no-print-directory on-functions
+	@$(TEST_PLATFORM) --name test-functions --dev -- $(MAKE) --no-print-directory on-functions
 
 .PHONY: on-functions
 on-functions:
@@ -170,23 +177,24 @@ ONLY = $(if $(LONG),,E2E_ONLY=$(1))
 .PHONY: test-e2e
 test-e2e:
 	@mkdir -p $(COVERAGE)/functions
-	@$(COVERED) $(PLATFORM) run --name test-e2e \
+	@go test -c -vet=off -o .local/bin/e2e.test ./tests/e2e
+	@$(COVERED) $(TEST_PLATFORM) --name test-e2e \
 		--mode '$(call ONLY,token) KV_API_TOKEN=first,second KV_READ_TOKEN=reader' \
 		--mode '$(call ONLY,cache) KV_CACHE_MAX_STALE=0 KV_WARM_KEYS=e2e/warm/*' \
 		--mode '$(call ONLY,store) KV_CACHE=off KV_MIRROR_WRITES=true KV_COMPARE_READS=0.3' \
 		--mode '$(call ONLY,store) USE_SUPABASE_KV=false' \
 		--mode '$(call ONLY,store) USE_SUPABASE_KV=false KV_MIRROR_WRITES=true KV_COMPARE_READS=0.3' \
-		-- $(UNCOVERED) $(GO_TEST) ./tests/e2e
+		-- $(UNCOVERED) sh -c 'cd tests/e2e && exec ../../.local/bin/e2e.test -test.timeout $(if $(LONG),3h,30m)'
 
 # The coverage of the unit tests and of the functions under the end-to-end tests.
 .PHONY: test-coverage
 test-coverage:
 	@go tool covdata textfmt -i=$(COVERAGE)/functions -o=$(COVERAGE)/functions.txt
-	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest -skip pkg/migrate/migratetest -skip pkg/migrate/sources/sourcetest $(COVERAGE)/functions.txt $(COVERAGE)/unit.txt
+	@go run ./scripts/coverage -skip pkg/kv/kvtest -skip pkg/blobs/blobstest -skip pkg/migrate/migratetest -skip pkg/migrate/sources/sourcetest $(COVERAGE)/functions.txt $(wildcard $(COVERAGE)/race.txt $(COVERAGE)/unit.txt)
 
 .PHONY: test-fuzz
 test-fuzz:
-	@$(PLATFORM) run --name test-fuzz --functions=false -- $(MAKE) --no-print-directory fuzz
+	@$(TEST_PLATFORM) --name test-fuzz --functions=false -- $(MAKE) --no-print-directory fuzz
 
 .PHONY: road
 road: ## test with the vendors' tools what hosted services would do: builds, the Supabase CLI, Postgres 15, a latency of 150 ms
@@ -199,13 +207,13 @@ test-road-build:
 
 .PHONY: test-road-database
 test-road-database:
-	@$(PLATFORM) run --name road-database --functions=false -- env ROAD=1 $(GO_TEST) -run 'SupabaseCLI|ForeignTable' ./scripts/platform
-	@$(PLATFORM) run --name road-database --functions=false --postgres 15 -- $(GO_TEST) ./tests/schema
+	@$(TEST_PLATFORM) --name road-database --functions=false -- env ROAD=1 $(GO_TEST) -run 'SupabaseCLI|ForeignTable' ./scripts/platform
+	@$(TEST_PLATFORM) --name road-database --functions=false --postgres 15 -- $(GO_TEST) ./tests/schema
 
 # The end-to-end tests against a site with a high latency.
 .PHONY: test-road-far
 test-road-far:
-	@$(PLATFORM) run --name road-far -- env PREVIEW_FAR=1 $(GO_TEST) -run FarAway ./tests/preview
+	@$(TEST_PLATFORM) --name road-far -- env PREVIEW_FAR=1 $(GO_TEST) -run FarAway ./tests/preview
 
 # Each package is built once for all of its targets. A failing input is saved in the package's testdata/fuzz, where `go test` uses it from
 # then on. Go sometimes reports the end of the time as a failure without an input, which does not count.
