@@ -251,6 +251,7 @@ func TestGetUpToStopsAtItsLimit(t *testing.T) {
 					}
 				}
 			})
+			c = c.WithBackgroundRetries(10 * time.Minute)
 			store := NewStore(c, c)
 			for i, read := range []func() error{
 				func() error { _, err := c.GetUpTo(t.Context(), "a", most); return err },

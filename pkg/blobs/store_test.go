@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -28,8 +29,11 @@ func newStore(t *testing.T) (*blobs.Store, *blobs.Client) {
 	way := server.Access(listening.URL)
 	access, err := blobs.AccessFromEvent(way.Event, way.SiteID)
 	require.NoError(t, err)
-	client := blobs.NewClient("kv").WithDefault(access)
-	return blobs.NewStore(client, blobs.NewClient("kv-indexes").WithDefault(access)), client
+	// Values of megabytes take longer than a function waits, on a busy machine with the race detector.
+	client := func(name string) *blobs.Client {
+		return blobs.NewClient(name).WithDefault(access).WithBackgroundRetries(10 * time.Minute)
+	}
+	return blobs.NewStore(client("kv"), client("kv-indexes")), client("kv")
 }
 
 func TestStoreContract(t *testing.T) {

@@ -90,7 +90,7 @@ func losesWhatWasRead(t *testing.T, env map[string]string, key, value string, ge
 	require.Eventually(t, func() bool { // Postgres may notice the crash a little later
 		now, err := epoch(t, env)
 		return err == nil && now != epochBefore
-	}, 30*time.Second, 20*time.Millisecond, "Postgres answers again after the crash")
+	}, 2*time.Minute, 20*time.Millisecond, "Postgres answers again after the crash")
 	store, err := kv.NewSupabase(env["SUPABASE_URL"], env["SUPABASE_SERVICE_ROLE_KEY"])
 	require.NoError(t, err)
 	after, err := store.Get(t.Context(), key)

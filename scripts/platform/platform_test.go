@@ -250,7 +250,7 @@ func TestLife(t *testing.T) {
 				status, _ := get(t, notes(), service)
 				now := p.processes(t).Processes[name]
 				return status == 200 && now != victim && now.Alive()
-			}, 20*time.Second, 50*time.Millisecond)
+			}, 2*time.Minute, 50*time.Millisecond)
 		})
 	}
 	t.Run("KilledSupervisorLeavesNothingThatIsInTheWay", func(t *testing.T) {

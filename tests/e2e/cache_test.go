@@ -212,7 +212,7 @@ func TestANewInstanceWarmsItsKeys(t *testing.T) {
 				warm[a.header.Get("X-KV-Instance")] = true
 			}
 			return len(warm) == 2
-		}, 10*time.Second, 10*time.Millisecond, "instances of %s that warmed up", read.function)
+		}, time.Minute, 10*time.Millisecond, "instances of %s that warmed up", read.function)
 		for range warm {
 			a := call(t, http.MethodGet, read.address)
 			require.Contains(t, []string{"hit", "revalidated"}, a.header.Get("X-KV-Cache"), "the first response of %s", read.function)

@@ -553,7 +553,7 @@ func TestQueryEndsAfterTenSeconds(t *testing.T) {
 	require.Eventually(t, func() bool {
 		err := watch.QueryRow(t.Context(), `select relation::regclass::text from pg_locks where not granted and relation = any ($1::regclass[])`, tables).Scan(&waiting)
 		return err == nil
-	}, 30*time.Second, 10*time.Millisecond, "the query must wait for a lock")
+	}, 2*time.Minute, 10*time.Millisecond, "the query must wait for a lock")
 	time.Sleep(5 * time.Second) // less than a session may wait; then the query waits for the other table
 	require.NoError(t, locks[waiting].Rollback(t.Context()))
 	(<-answered).isError(t, http.StatusGatewayTimeout, "kv_index_path")

@@ -452,7 +452,7 @@ func waitForOlderTransactions(t *testing.T, q querier) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		return one[bool](t, q, "select pg_snapshot_xmin(pg_current_snapshot()) > (select max(transaction_id) from kv.log)")
-	}, 30*time.Second, 20*time.Millisecond, "a transaction has been open all the time, perhaps in another database")
+	}, 2*time.Minute, 20*time.Millisecond, "a transaction has been open all the time, perhaps in another database")
 }
 
 func TestPruningRemovesWhatIsOver(t *testing.T) {

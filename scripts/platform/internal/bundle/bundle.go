@@ -143,7 +143,7 @@ func build(ctx context.Context, c layout.Checkout, modules, dir string) ([]strin
 	if runtime.GOOS == "linux" && runtime.GOARCH == "amd64" {
 		// The bundler compiles the functions in parallel, each with the packages they share. From an empty build cache
 		// that takes four times as long for four functions as compiling them together first.
-		if err := compile(ctx, c, "-o", os.DevNull, "./functions/..."); err != nil {
+		if err := compile(ctx, c, environ(), "-tags", tags); err != nil {
 			return nil, err
 		}
 		return sources, bundled(ctx, c, modules, dir)
@@ -199,13 +199,23 @@ func bundled(ctx context.Context, c layout.Checkout, modules, dir string) error 
 	return unpackAll(zips, dir)
 }
 
+// tags and environ are those with which the bundler builds.
+const tags = "lambda.norpc"
+
+func environ() []string { return append(os.Environ(), "CGO_ENABLED=0") }
+
 func native(ctx context.Context, c layout.Checkout, name, to string) error {
-	return compile(ctx, c, "-o", to, "-ldflags", "-s -w", "./functions/"+name)
+	cmd := exec.Command("go", "build", "-tags", tags, "-o", to, "-ldflags", "-s -w", "./functions/"+name)
+	cmd.Dir, cmd.Env = c.Root, environ()
+	return run(ctx, cmd)
 }
 
-// compile builds for this machine with the bundler's flags.
-func compile(ctx context.Context, c layout.Checkout, args ...string) error {
-	return goBuild(ctx, c, append(os.Environ(), "CGO_ENABLED=0"), append([]string{"-tags", "lambda.norpc"}, args...)...)
+// compile fills Go's build cache with the functions' packages. It links no programs, which the cache would not keep.
+func compile(ctx context.Context, c layout.Checkout, environ []string, flags ...string) error {
+	args := append([]string{"list", "-export", "-f", "{{.Name}}"}, flags...)
+	cmd := exec.Command("go", append(args, "./functions/...")...)
+	cmd.Dir, cmd.Env = c.Root, environ
+	return run(ctx, cmd)
 }
 
 // DevEnviron returns the environment in which netlify dev compiles. Its flags let all checkouts share Go's cache, and
@@ -218,17 +228,11 @@ func DevEnviron() []string {
 func Compile(ctx context.Context, c layout.Checkout, out *console.Printer) error {
 	step := out.Step("compiling functions")
 	defer step.Drop()
-	if err := goBuild(ctx, c, DevEnviron(), "-o", os.DevNull, "./functions/..."); err != nil {
+	if err := compile(ctx, c, DevEnviron()); err != nil {
 		return err
 	}
 	step.Done("compiled   functions")
 	return nil
-}
-
-func goBuild(ctx context.Context, c layout.Checkout, environ []string, args ...string) error {
-	cmd := exec.Command("go", append([]string{"build"}, args...)...)
-	cmd.Dir, cmd.Env = c.Root, environ
-	return run(ctx, cmd)
 }
 
 // run adds the compiler's output to its error.

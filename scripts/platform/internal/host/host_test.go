@@ -92,7 +92,7 @@ func newSite(t *testing.T, change func(*Options)) *site {
 
 func (s *site) start(t *testing.T) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return s.host.Start(ctx)
 }
@@ -153,7 +153,7 @@ func TestInstancesTakeTurnsAndStayWarm(t *testing.T) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			return len(f.idle) == 3
-		}, 10*time.Second, time.Millisecond, "every instance asks for its next request")
+		}, time.Minute, time.Millisecond, "every instance asks for its next request")
 		resp, _ := s.get(t, "")
 		seen[resp.Header.Get(InstanceHeader)]++
 	}
@@ -278,7 +278,7 @@ func TestKilledInstanceIsReplaced(t *testing.T) {
 	require.Eventually(t, func() bool {
 		resp, _ := s.get(t, "")
 		return resp.StatusCode == http.StatusOK && resp.Header.Get(InstanceHeader) == "f-0-2"
-	}, 5*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 }
 
 func TestTimeoutEndsTheInstance(t *testing.T) {
@@ -293,7 +293,7 @@ func TestTimeoutEndsTheInstance(t *testing.T) {
 	require.Eventually(t, func() bool { // the timeout includes the start of a new instance
 		resp, _ := s.get(t, "")
 		return resp.StatusCode == http.StatusOK && resp.Header.Get(InstanceHeader) != "f-0-1"
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 }
 
 func TestRequestsThatFindEveryInstanceBusyWaitTheirTurn(t *testing.T) {
@@ -317,7 +317,7 @@ func TestRequestsThatFindEveryInstanceBusyWaitTheirTurn(t *testing.T) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.waiting) == 1
-	}, 2*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	resp, body := s.get(t, "")
 	require.Equal(t, http.StatusGatewayTimeout, resp.StatusCode)
 	require.Equal(t, lambdaError("Runtime.Busy", "every instance was busy for 4.00 seconds"), body)
@@ -368,7 +368,7 @@ func TestFunctionThatDiesDuringInit(t *testing.T) {
 	require.Eventually(t, func() bool {
 		resp, _ := s.get(t, "")
 		return resp.StatusCode == http.StatusOK
-	}, 20*time.Second, 20*time.Millisecond, "it is started again until it is ready")
+	}, time.Minute, 20*time.Millisecond, "it is started again until it is ready")
 }
 
 func TestRestart(t *testing.T) {
