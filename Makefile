@@ -99,6 +99,9 @@ test: ## test everything that a change can break, from scratch, in minutes (one 
 test-long: export LONG = true
 test-long: export CACHE_TEST_ROUNDS ?= 20000
 test-long: export CACHE_TEST_SECONDS ?= 60
+test-long: export EXPIRY_TEST_SECONDS ?= 60
+test-long: export NAMESPACE_TEST_REQUESTS ?= 10000
+test-long: export KVTEST_LOOPS ?= 100
 test-long: export E2E_QUERIES ?= 2000
 test-long: export KV_SCHEMA_RACES ?= 20000
 test-long: export KV_SCHEMA_ENTRIES ?= 1000000

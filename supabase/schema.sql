@@ -30,7 +30,9 @@ create type kv.outcome as (
     message text,
     existed boolean,
     entry kv.entry,
+    info text,
     bytes text,
+    room bigint,
     wrote boolean
 );
 
@@ -939,6 +941,10 @@ create function kv.replace_escapes(p_json text, p_escape text, p_backslash text)
 -- The platform's limit for a response, in bytes.
 create function kv.response_limit() returns integer
     language plpgsql immutable parallel safe set search_path="";
+
+-- What the entry takes in the response to a batch at most: its bytes as base64, metadata and the rest.
+create function kv.room(p_entry kv.entry) returns bigint
+    language plpgsql stable set search_path="";
 
 -- The state of an entry: "<database>.<revision>.<members>" (RowRevision in pkg/kv), which grows within a database. Empty where there is no entry.
 create function kv.row_revision(p_key text) returns text

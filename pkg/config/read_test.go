@@ -136,6 +136,6 @@ func TestAnotherNameCountsWhereTheFirstIsNotSet(t *testing.T) {
 
 func TestNamesAndSecrets(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, []string{"USE_SUPABASE_KV", "KV_MIRROR_WRITES", "KV_COMPARE_READS", "KV_COMPARE_TIMEOUT"}, Names(Stores{}))
+	require.Equal(t, []string{"USE_SUPABASE_KV", "KV_NAMESPACE", "KV_MIRROR_WRITES", "KV_COMPARE_READS", "KV_COMPARE_TIMEOUT"}, Names(Stores{}))
 	require.Equal(t, []string{"SUPABASE_SERVICE_ROLE_KEY", "KV_API_TOKEN", "KV_READ_TOKEN", "NETLIFY_BLOBS_TOKEN"}, Secrets(Functions{}))
 }

@@ -20,8 +20,8 @@ import (
 type document map[string]jsontext.Value
 
 // queryFields are the fields that the document of a query may have.
-var queryFields = []string{"store", "prefix", "indexes", "indexKeys", "search", "where", "select", "sort", "limit", "offset", "cursor",
-	"aggregate", "groupBy", "format", "bom"}
+var queryFields = []string{"prefix", "indexes", "indexKeys", "search", "where", "select", "sort", "limit", "offset", "cursor",
+	"aggregate", "groupBy", "format", "bom", "store"}
 
 // maxOffset is Postgres's largest integer.
 const maxOffset = 1<<31 - 1

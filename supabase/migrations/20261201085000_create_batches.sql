@@ -49,6 +49,15 @@ end
 $$;
 comment on function kv.size(kv.entry) is 'The number of bytes that a read of the entry returns.';
 
+create function kv.room(p_entry kv.entry) returns bigint
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    return kv.size(p_entry) * 4 / 3 + coalesce(octet_length(p_entry.metadata::text), 0) + 300;
+end
+$$;
+comment on function kv.room(kv.entry) is 'What the entry takes in the response to a batch at most: its bytes as base64, metadata and the rest.';
+
 create function kv.entry_info(p_entry kv.entry, p_metadata boolean) returns text
     language plpgsql stable security invoker set search_path = ''
 as $$
@@ -236,7 +245,9 @@ create type kv.outcome as (
     message text,
     existed boolean,
     entry   kv.entry, -- what was read or written
+    info    text,     -- kv.entry_info of that, as it was then: a take deletes it
     bytes   text,     -- that were read, or the number after an increment
+    room    bigint,   -- kv.room of what was read
     wrote   boolean
 );
 comment on type kv.outcome is 'What came of an operation.';
@@ -341,7 +352,8 @@ begin
             perform kv.lock_members(p_operation.key);
         end if;
     end if;
-    select e as entry, case when p_operation.action in ('get', 'take') and kv.size(e) <= p_room then kv.entry_bytes(s.key, s.value, s.data, s.is_index) end as bytes
+    select e as entry, kv.entry_info(e, true) as info, kv.room(e) as room,
+        case when p_operation.action in ('get', 'take') and kv.room(e) <= p_room then kv.entry_bytes(s.key, s.value, s.data, s.is_index) end as bytes
     into v_read
     from public.kv_store as s join kv.entry as e on e.key = s.key
     where s.key = p_operation.key and (s.expires_at is null or s.expires_at > clock_timestamp());
@@ -353,7 +365,9 @@ begin
         return v_outcome;
     end if;
     v_outcome.entry := v_read.entry;
+    v_outcome.info := v_read.info;
     v_outcome.bytes := v_read.bytes;
+    v_outcome.room := case when v_read.bytes is not null then v_read.room end;
     if not kv.holds(p_operation, v_read.entry) then
         v_outcome.code := 'condition_failed';
     elsif p_operation.action in ('get', 'take') and v_read.bytes is null then
@@ -410,6 +424,7 @@ begin
         if (v_written.entry).key is not null then
             v_outcome.existed := v_written.existed;
             v_outcome.entry := v_written.entry;
+            v_outcome.info := kv.entry_info(v_written.entry, true);
             v_outcome.wrote := true;
             return v_outcome;
         end if;
@@ -426,7 +441,7 @@ as $$
 begin
     return '{"existed":' || coalesce(p_outcome.existed, false)::text
         || coalesce(',"code":' || to_json(p_outcome.code), '') || coalesce(',"message":' || to_json(p_outcome.message), '')
-        || case when (p_outcome.entry).key is not null then ',' || kv.entry_info(p_outcome.entry, true) else '' end
+        || coalesce(',' || p_outcome.info, '')
         || coalesce(',"json":' || (p_outcome.entry).is_json || ',"bytes":' || to_json(p_outcome.bytes), '')
         || '}';
 end
@@ -479,8 +494,9 @@ begin
             continue;
         end if;
         v_op := p_operations[v_touched.n];
-        v_outcome := kv.apply_operation(v_op, p_atomic, kv.page_limit() - v_bytes);
-        v_bytes := v_bytes + coalesce(octet_length(v_outcome.bytes), 0);
+        -- A single value of kv.page_limit() fits into a response in any form. What was taken must not be too large for it.
+        v_outcome := kv.apply_operation(v_op, p_atomic, case v_bytes when 0 then kv.page_limit()::bigint * 4 / 3 + 3000 else kv.page_limit() - v_bytes end);
+        v_bytes := v_bytes + coalesce(v_outcome.room, 0);
         results[v_touched.n] := kv.outcome_json(v_outcome);
         if v_outcome.code is not null then
             failed := least(failed, v_touched.n);

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -346,7 +347,11 @@ func testTakeRace(t *testing.T, s entrySuite) {
 }
 
 func testCompareAndSetRace(t *testing.T, s entrySuite) {
-	const loops = 100
+	loops := 30
+	if os.Getenv("KVTEST_LOOPS") != "" {
+		_, err := fmt.Sscan(os.Getenv("KVTEST_LOOPS"), &loops)
+		require.NoError(t, err, "KVTEST_LOOPS")
+	}
 	s.put(t, "k", "0")
 	s.race(loops, func(i int) {
 		for {
@@ -400,6 +405,22 @@ func testBatch(t *testing.T, s entrySuite) {
 	require.True(t, result.Results[5].Existed)
 	require.NotEmpty(t, result.Version)
 	require.Equal(t, -1, result.Failed)
+
+	var takes []kv.Operation
+	for i := range 20 {
+		s.put(t, fmt.Sprint("large", i), strings.Repeat("x", 400_000))
+		takes = append(takes, kv.Operation{Action: kv.ActionTake, Key: fmt.Sprint("large", i)})
+	}
+	taken := s.batch(t, kv.Batch{Operations: takes}, 0)
+	refused := 0
+	for i, r := range taken.Results {
+		if r.Err != nil {
+			require.Equal(t, kv.CodeTooLarge, r.Err.Code)
+			require.Len(t, s.get(t, fmt.Sprint("large", i)).Data, 400_000, "what does not fit into the response is not taken")
+			refused++
+		}
+	}
+	require.True(t, 0 < refused && refused < len(takes), "%d takes were refused", refused)
 	require.Empty(t, s.batch(t, kv.Batch{Operations: []kv.Operation{{Action: kv.ActionGet, Key: "b"}}}, 0).Version, "nothing was written")
 }
 
@@ -605,4 +626,11 @@ func testEntryIndexes(t *testing.T, s entrySuite) {
 	require.Nil(t, s.do(t, kv.Operation{Action: kv.ActionPut, Key: "l", Data: []byte("1"), Indexes: []kv.Index{{Key: "index", Member: "n"}}}, 0).Err)
 	require.NotEqual(t, etag, s.get(t, "index").ETag, "a member changes the ETag")
 	require.Equal(t, `["m","n"]`, string(s.get(t, "index").Data))
+
+	etag = s.get(t, "index").ETag
+	taken := s.do(t, kv.Operation{Action: kv.ActionTake, Key: "index"}, 0)
+	require.Nil(t, taken.Err)
+	require.Equal(t, `["m","n"]`, string(taken.Data), "a take returns the members")
+	require.Equal(t, etag, taken.ETag)
+	s.requireMissing(t, "index")
 }
