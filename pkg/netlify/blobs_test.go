@@ -178,7 +178,8 @@ func TestBlobBeyondTheResponseLimitIs413(t *testing.T) {
 	site := newBlobsSite(t)
 	way := blobs.Access{SiteID: site.SiteID, APIURL: site.APIURL, APIToken: site.APIToken}
 	value := `["` + strings.Repeat("x", 50<<20) + `"]`
-	_, err := blobs.NewClient("kv").WithDefault(way).Set(t.Context(), "k", []byte(value), blobs.SetOptions{})
+	patient := blobs.NewClient("kv").WithDefault(way).WithBackgroundRetries(10 * time.Minute) // for a busy machine
+	_, err := patient.Set(t.Context(), "k", []byte(value), blobs.SetOptions{})
 	require.NoError(t, err)
 	r := invoke(t, Get(kv.Uncached(BlobsStoreFromEnv())), getBlobEvent(site.Event, site.SiteID))
 	require.Equal(t, http.StatusRequestEntityTooLarge, r.StatusCode)
