@@ -148,6 +148,7 @@ var badAnswers = map[string]struct {
 	"AnErrorCutOff":          {reply{status: 500, contentType: "application/json", body: `{"co`, cut: true}, again, CodeDatabaseUnreachable, "could not be reached"},
 	"RefusedByTheFunction":   {failed(400, "PT400"), false, CodeInvalidInput, "m of PT400"},
 	"Conflict":               {failed(409, "PT409"), false, CodeConflict, "m of PT409"},
+	"IdempotencyReused":      {failed(422, "PT422"), false, CodeIdempotencyReused, "m of PT422"},
 	"TooLarge":               {failed(413, "PT413"), false, CodeTooLarge, "m of PT413"},
 	"RefusedByTheTable":      {failed(400, "23514"), false, CodeInvalidInput, "too long"},
 	"NotJSONForPostgres":     {failed(400, "22P02"), false, CodeUnstorableValue, "cannot store"},

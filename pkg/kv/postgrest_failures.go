@@ -33,7 +33,6 @@ var failures = []failure{
 	// Raised by a kv_* function, with a message for the caller.
 	{codes: "PT400", is: CodeInvalidInput},
 	{codes: "PT409", is: CodeConflict},
-	{codes: "PT412", is: CodeConditionFailed},
 	{codes: "PT422", is: CodeIdempotencyReused},
 	{codes: "PT413", is: CodeTooLarge},
 
