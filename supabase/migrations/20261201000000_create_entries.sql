@@ -18,10 +18,6 @@ begin
         raise exception using errcode = 'duplicate_schema',
             message = 'There is a schema kv that is not of this project. Nothing was changed.',
             hint = 'Rename it (alter schema kv rename to before_kv), or drop it if it is what was left of this project, and apply the migrations again.';
-    elsif to_regclass('public.kv_entries') is not null then
-        raise exception using errcode = 'duplicate_table',
-            message = 'There is a relation public.kv_entries that is not of this project. Nothing was changed.',
-            hint = 'Move it out of the way (create schema before; alter table public.kv_entries set schema before), and apply the migrations again.';
     end if;
 end
 $$;
@@ -295,12 +291,10 @@ create trigger kv_store_count_renamed after update of key on public.kv_store
     for each row when (new.key <> old.key and (new.revision & 1048575) <> kv.deletes()) execute function kv.renew_revision();
 
 -- For people: the entries of all stores, with the parts of their keys.
-create view public.kv_entries with (security_invoker = true) as
+create view kv.entries with (security_invoker = true) as
     select parts[1] as namespace, parts[2] as store, kv.bare_key(s.key) as key, s.value, s.data, s.content_type, s.metadata, s.indexes,
         s.created_at, s.updated_at, s.expires_at
     from public.kv_store as s,
         lateral (select coalesce(regexp_match(kv.space_of(s.key), '^.([^/]*)/([^/]*)/'), '{"",kv}') as parts) as space
     where kv.is_live(s.expires_at);
-comment on view public.kv_entries is 'The entries that are seen, by namespace and store.';
-revoke all on table public.kv_entries from anon, authenticated;
-grant select on table public.kv_entries to service_role;
+comment on view kv.entries is 'The entries that are seen, by namespace and store. For people: select * from kv.entries.';
