@@ -1,0 +1,72 @@
+// Package clients runs the packages from npm whose protocols kv-blobs-api and kv-storage-api speak, unchanged, against
+// the functions at KV_BASE_URL. The suites are JavaScript, for Node's own test runner.
+package clients
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// modules returns the node_modules of scripts/platform/npm/clients, which it installs once.
+var modules = sync.OnceValues(func() (string, error) {
+	out, err := exec.CommandContext(context.Background(), "go", "run", "netlify-supabase-kv/scripts/platform", "packages", "clients").Output()
+	return filepath.Join(strings.TrimSpace(string(out)), "node_modules"), err
+})
+
+// node runs a suite for one package, and fails the test with what the suite printed.
+func node(t *testing.T, suite, release string, more ...string) {
+	t.Helper()
+	dir, err := modules()
+	require.NoError(t, err, "install the packages of scripts/platform/npm/clients")
+	cmd := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=spec", suite)
+	cmd.Env = append(os.Environ(), "NODE_ENV=test", "NETLIFY_BLOBS_CONTEXT=", "KV_CLIENTS_MODULES="+dir, "KV_CLIENTS_RELEASE="+release,
+		"KV_CLIENTS_RUN="+strings.ToLower(rand.Text()[:8]), "KV_CLIENTS_TOKEN="+token())
+	if token() == openToken {
+		cmd.Env = append(cmd.Env, "KV_CLIENTS_OPEN=true")
+	}
+	cmd.Env = append(cmd.Env, more...)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s with %s:\n%s", suite, release, out)
+}
+
+// openToken is for functions that need none. @netlify/blobs does not work without.
+const openToken = "any"
+
+func token() string {
+	if all := os.Getenv("KV_API_TOKEN"); all != "" {
+		first, _, _ := strings.Cut(all, ",")
+		return first
+	}
+	return openToken
+}
+
+func needSite(t *testing.T) {
+	t.Helper()
+	if os.Getenv("KV_BASE_URL") == "" {
+		t.Fatal("KV_BASE_URL is not set: `make test-functions` runs this on a platform of its own; after `make up`, `. .local/env` has the address of the local one")
+	}
+}
+
+// The releases of @netlify/blobs: the newest, the one before, and the oldest in wide use.
+func TestNetlifyBlobs(t *testing.T) {
+	needSite(t)
+	for _, release := range []string{"@netlify/blobs", "blobs-10", "blobs-8"} {
+		t.Run(strings.ReplaceAll(release, "/", "-"), func(t *testing.T) { node(t, "blobs.test.mjs", release) })
+	}
+}
+
+// The stable release of unstorage and the beta of the next one.
+func TestUnstorage(t *testing.T) {
+	needSite(t)
+	for _, release := range []string{"unstorage-1", "unstorage-2"} {
+		t.Run(release, func(t *testing.T) { node(t, "unstorage.test.mjs", release) })
+	}
+}
