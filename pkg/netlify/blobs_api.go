@@ -136,8 +136,8 @@ func (b blobsAPI) list(ctx context.Context, r *Request, store string) (*Response
 	return jsonResponse(out)
 }
 
-// maxRemovedPages bounds the pages of entries that one request of deleteAll removes, which takes about a second.
-const maxRemovedPages = 10
+// removalTime is how long one request of deleteAll goes on removing, far less than a function may take.
+const removalTime = 5 * time.Second
 
 // removeAll removes entries of a store. The client repeats its request while there are more.
 func (b blobsAPI) removeAll(ctx context.Context, r *Request, store string) (*Response, error) {
@@ -149,18 +149,17 @@ func (b blobsAPI) removeAll(ctx context.Context, r *Request, store string) (*Res
 		More    bool `json:"has_more"`
 	}
 	q := kv.EntryQuery{Store: store}
-	for range maxRemovedPages {
+	for end := r.now().Add(removalTime); ; {
 		removed, next, err := removePage(ctx, b.entries, q, func(string) bool { return true })
 		if err != nil {
 			return nil, err
 		}
 		out.Removed += removed
 		q.After, out.More = next, next != nil
-		if !out.More {
-			break
+		if !out.More || !r.now().Before(end) {
+			return jsonResponse(out)
 		}
 	}
-	return jsonResponse(out)
 }
 
 // stores answers listStores, always in one page. The client asks for those with the prefix site: and cuts that off.

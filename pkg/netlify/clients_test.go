@@ -5,10 +5,17 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"net/http"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -26,6 +33,15 @@ func newPagedEntries() pagedEntries {
 // put creates an entry without a request.
 func (p pagedEntries) put(store, key string) {
 	p.operate(kv.Operation{Action: kv.ActionPut, Store: store, Key: key})
+}
+
+func (p pagedEntries) Apply(ctx context.Context, b kv.Batch) (kv.BatchResult, error) {
+	for _, operation := range b.Operations {
+		if err := operation.Validate(); err != nil {
+			return kv.BatchResult{}, err
+		}
+	}
+	return p.memoryEntries.Apply(ctx, b)
 }
 
 func (p pagedEntries) GetEntry(ctx context.Context, store, key string, f kv.Freshness) (kv.EntryResult, error) {
@@ -76,4 +92,59 @@ func (p pagedEntries) ListEntries(_ context.Context, q kv.EntryQuery, _ kv.Fresh
 	}
 	body, err := json.Marshal(map[string]any{"entries": entries, "prefixes": prefixes, "pagination": map[string]any{"hasMore": cursor != nil, "nextCursor": cursor}})
 	return kv.ReadResult{Body: string(body)}, cmp.Or(p.err, err)
+}
+
+// The tables of docs/CLIENTS.md, which tests/clients writes, must have every status that a function may send. 424 is
+// only inside a response of kv-batch.
+func TestTheDocumentationHasEveryStatus(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/CLIENTS.md")
+	require.NoError(t, err)
+	_, tables, found := strings.Cut(string(page), "<!-- statuses: begin -->")
+	require.True(t, found)
+	for code, status := range statusOf {
+		if status != http.StatusFailedDependency {
+			require.Equal(t, 3, strings.Count(tables, strconv.Itoa(status)), "%d, as for %s: add it to statuses in tests/clients", status, code)
+		}
+	}
+}
+
+// FuzzClients sends random requests of both protocols: what was written comes back byte for byte, with its metadata,
+// and no request makes a function fail.
+func FuzzClients(f *testing.F) {
+	f.Add("PUT", "site:s/k", "text/plain", "b64;eyJhIjoxfQ==", "", "60", []byte(`{"a":1}`))
+	f.Add("PUT", "s/a/b", octetStream, "b64;W10=", "*", "0", []byte("\xff"))
+	f.Add("GET", "site:s/%", "image/png", "x", `"e1", W/"e2"`, "1e300", []byte(nil))
+	f.Add("DELETE", "s/a/", "application/json", "b64;e30", "", "", []byte("not JSON"))
+	f.Add("DELETE", "deploy:1:x", "", "b64;eyJ4IjoiXHVkODAwIn0=", "", "-1", []byte("\ufeff"))
+	f.Add("HEAD", "kv/x?y", "x", "", "", "", []byte("1"))
+	f.Fuzz(func(t *testing.T, method, path, contentType, metadata, ifNoneMatch, ttl string, body []byte) {
+		headers := map[string]string{"content-type": contentType, blobs.MetadataHeader: metadata, "if-none-match": ifNoneMatch, "x-ttl": ttl}
+		for prefix, endpoint := range map[string]Endpoint{"/api/kv/blobs/": BlobsAPI(newPagedEntries()), "/api/kv/storage/": StorageAPI(newPagedEntries())} {
+			url := prefix + path
+			r := invoke(t, endpoint, entryEvent(t, method, url, body, pairsOf(headers)...))
+			require.Less(t, r.StatusCode, 500, r.Body)
+			if method != http.MethodPut || r.StatusCode != http.StatusOK {
+				continue
+			}
+			got := invoke(t, endpoint, entryEvent(t, http.MethodGet, url, nil, "accept", octetStream))
+			require.Equal(t, http.StatusOK, got.StatusCode, got.Body)
+			require.Equal(t, string(body), string(got.bytes(t)))
+			require.Equal(t, r.Headers["ETag"], got.Headers["ETag"])
+			if prefix == "/api/kv/blobs/" && metadata != "" {
+				sent, err := blobs.DecodeMetadata(metadata)
+				require.NoError(t, err)
+				back, err := blobs.DecodeMetadata(got.Headers[blobs.MetadataHeader])
+				require.NoError(t, err)
+				require.JSONEq(t, sent, back)
+			}
+		}
+	})
+}
+
+func pairsOf(headers map[string]string) (pairs []string) {
+	for name, value := range headers {
+		pairs = append(pairs, name, value)
+	}
+	return pairs
 }

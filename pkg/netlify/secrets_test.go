@@ -88,21 +88,26 @@ func requireNothingTold(t *testing.T, address string) {
 			mu      sync.Mutex
 			log     bytes.Buffer
 		)
-		for _, endpoint := range []Endpoint{Upsert(store), List(reader), Get(reader), Delete(store), Query(reader, time.Second), UpsertBlob(BlobsStoreFromEnv()), ListBlob(BlobsStoreFromEnv())} {
+		for _, endpoint := range []Endpoint{Upsert(store), List(reader), Get(reader), Delete(store), Query(reader, time.Second), UpsertBlob(BlobsStoreFromEnv()), ListBlob(BlobsStoreFromEnv()),
+			BlobsAPI(EntriesFromEnv()), StorageAPI(EntriesFromEnv())} {
 			for _, token := range []string{"secret-token", "secret-wrong", ""} {
 				handler := HandleWithLog(endpoint, slog.New(slog.NewJSONHandler(&locked{mu: &mu, to: &log}, nil)))
 				for _, method := range endpoint.methods() {
 					all.Go(func() {
 						ctx, cancel := context.WithTimeout(context.Background(), responseReserve+80*time.Millisecond)
 						defer cancel()
-						body := `{"key":"k","value":{}}`
+						body, path := `{"key":"k","value":{}}`, "/api/kv/get/k"
 						switch endpoint.Name {
+						case "kv-blobs-api":
+							path = "/api/kv/blobs/site:s/k"
+						case "kv-storage-api":
+							path = "/api/kv/storage/s/k"
 						case "kv-query":
 							body = "{}"
 						case "kv-delete":
 							body = `{"key":"k"}`
 						}
-						fields := `"headers":{"authorization":"Bearer ` + token + `"},"path":"/api/kv/get/k"`
+						fields := `"headers":{"authorization":"Bearer ` + token + `"},"path":"` + path + `"`
 						if method == http.MethodPost {
 							fields += `,"body":` + string(kv.AppendString(nil, body))
 						} else if endpoint.Name == "kv-delete" {
@@ -128,7 +133,7 @@ func requireNothingTold(t *testing.T, address string) {
 			require.NotContains(t, answer, `"code":"internal"`, "%s", request)
 			return true
 		})
-		require.Equal(t, 3*9, count)
+		require.Equal(t, 3*15, count)
 		for _, secret := range []string{"secret-token,", "secret-second", "secret-reader", "secret-wrong"} {
 			require.NotContains(t, log.String(), secret, "the log")
 		}

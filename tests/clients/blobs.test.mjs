@@ -289,7 +289,7 @@ describe('conditions', { skip: !has.conditions }, () => {
         if (result.modified) return assert.ok(result.etag, 'a write that failed was taken for a success')
       }
     }
-    await Promise.all(Array.from({ length: 10 }, async () => { for (let i = 0; i < 10; i++) await add() }))
+    await Promise.all(Array.from({ length: 5 }, async () => { for (let i = 0; i < 20; i++) await add() }))
     assert.equal(await store.get('sum', { type: 'json' }), 100)
   })
 })
@@ -389,6 +389,35 @@ describe('kv-entries', () => {
     if (has.conditions) assert.equal((await store.set('brief', 'z', { onlyIfNew: true })).modified, true)
     assert.equal(await store.get('kept'), 'y')
   })
+})
+
+// In a Netlify function, the environment names the site's own Blobs. Options with both a siteID and a token override it.
+test("the environment's context", async () => {
+  const context = { siteID: 'site', token: 'other', edgeURL: 'http://127.0.0.1:9', uncachedEdgeURL: 'http://127.0.0.1:9' }
+  process.env.NETLIFY_BLOBS_CONTEXT = Buffer.from(JSON.stringify(context)).toString('base64')
+  try {
+    const store = open('context')
+    await store.set('k', 'v')
+    assert.equal(await store.get('k'), 'v')
+    if (has.listStores) await assert.rejects(listStores(options()), /fetch failed/, 'listStores asks the site itself')
+  } finally {
+    process.env.NETLIFY_BLOBS_CONTEXT = ''
+  }
+})
+
+test('deleteAll of many, in the loop of the client', { skip: !has.deleteAll }, async () => {
+  const many = Number(process.env.KV_CLIENTS_MANY)
+  const store = open('many')
+  for (let n = 0; n < many; n += 1000) {
+    const operations = Array.from({ length: Math.min(1000, many - n) }, (_, i) => ({ op: 'put', key: `k/${n + i}`, value: 1 }))
+    const response = await fetch(`${site}/api/kv/batch`, {
+      method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ store: decodeURIComponent(nameOf(store)), operations }),
+    })
+    assert.equal(response.status, 200, await response.text())
+  }
+  assert.deepEqual(await store.deleteAll(), { deletedBlobs: many })
+  assert.deepEqual((await store.list()).blobs, [])
 })
 
 test('a wrong token is refused', { skip: Boolean(process.env.KV_CLIENTS_OPEN) }, async () => {

@@ -5,6 +5,7 @@ package clients
 import (
 	"context"
 	"crypto/rand"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +30,11 @@ func node(t *testing.T, suite, release string, more ...string) {
 	cmd := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=spec", suite)
 	cmd.Env = append(os.Environ(), "NODE_ENV=test", "NETLIFY_BLOBS_CONTEXT=", "KV_CLIENTS_MODULES="+dir, "KV_CLIENTS_RELEASE="+release,
 		"KV_CLIENTS_RUN="+strings.ToLower(rand.Text()[:8]), "KV_CLIENTS_TOKEN="+token())
+	many := "2500"
+	if os.Getenv("LONG") != "" {
+		many = "50000"
+	}
+	cmd.Env = append(cmd.Env, "KV_CLIENTS_MANY="+many)
 	if token() == openToken {
 		cmd.Env = append(cmd.Env, "KV_CLIENTS_OPEN=true")
 	}
@@ -53,6 +59,40 @@ func needSite(t *testing.T) {
 	if os.Getenv("KV_BASE_URL") == "" {
 		t.Fatal("KV_BASE_URL is not set: `make test-functions` runs this on a platform of its own; after `make up`, `. .local/env` has the address of the local one")
 	}
+}
+
+// statuses are those that kv-blobs-api and kv-storage-api send for failures.
+const statuses = "400,401,404,405,409,412,413,415,422,500,502,503,504"
+
+// The tables in docs/CLIENTS.md say what each client makes of each status. `go test ./tests/clients -run Statuses
+// -update` writes them.
+func TestStatusesInTheDocumentation(t *testing.T) {
+	const file = "../../docs/CLIENTS.md"
+	out := filepath.Join(t.TempDir(), "tables.md")
+	node(t, "statuses.test.mjs", "all", "KV_CLIENTS_STATUSES="+statuses, "KV_CLIENTS_TABLE="+out)
+	tables, err := os.ReadFile(out)
+	require.NoError(t, err)
+	page, err := os.ReadFile(file)
+	require.NoError(t, err)
+	before, rest, found := strings.Cut(string(page), begin)
+	require.True(t, found)
+	_, after, found := strings.Cut(rest, end)
+	require.True(t, found)
+	want := before + begin + "\n" + string(tables) + end + after
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(want), 0o644))
+		return
+	}
+	require.Equal(t, want, string(page), "docs/CLIENTS.md is outdated: go test ./tests/clients -run Statuses -update")
+}
+
+const begin, end = "<!-- statuses: begin -->", "<!-- statuses: end -->"
+
+var update = flag.Bool("update", false, "write the tables of docs/CLIENTS.md")
+
+func TestKeyv(t *testing.T) {
+	needSite(t)
+	node(t, "keyv.test.mjs", "keyv")
 }
 
 // The releases of @netlify/blobs: the newest, the one before, and the oldest in wide use.

@@ -12,7 +12,7 @@ const resolve = createRequire(join(process.env.KV_CLIENTS_MODULES, 'none.js')).r
 // load imports a package, or a part of it, as an application would.
 export const load = async (name) => {
   const module = await import(pathToFileURL(resolve(name)))
-  return module.default?.getStore || module.default?.createStorage ? module.default : module
+  return module.default && typeof module.default === 'object' ? module.default : module
 }
 
 // options are what somebody changes who moves from Netlify Blobs.
