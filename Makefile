@@ -169,7 +169,8 @@ test-functions:
 
 .PHONY: on-functions
 on-functions:
-	@$(GO_TEST) ./tests/docs ./tests/load ./tests/faults ./tests/buildbot ./tests/clients
+	@$(GO_TEST) ./tests/docs ./tests/load ./tests/faults ./tests/buildbot
+	@$(GO_TEST) ./tests/clients
 	@$(GO_TEST) $(if $(LONG),-race) ./scripts/bench/... ./scripts/internal/... ./scripts/kv/...
 	@$(GO_TEST) ./tests/preview
 	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
