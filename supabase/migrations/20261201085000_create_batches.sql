@@ -466,6 +466,7 @@ create function kv.apply_operations(p_operations kv.operation[], p_atomic boolea
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
+    c_room    constant bigint := kv.page_limit()::bigint * 4 / 3 + 3000; -- for the first value, which fits into a response in any form
     v_touched record;
     v_outcome kv.outcome;
     v_op      kv.operation;
@@ -476,6 +477,17 @@ declare
     v_written text[] := '{}'::text[];
     v_absent  text[] := '{}'::text[];
 begin
+    if cardinality(p_operations) = 1 and p_operations[1].indexes is null and not p_mirror then -- nothing to put in order
+        if p_operations[1].action in ('delete', 'take') then
+            perform kv.lock_import_key(p_operations[1].key);
+        end if;
+        v_outcome := kv.apply_operation(p_operations[1], p_atomic, c_room);
+        results := array[kv.outcome_json(v_outcome)];
+        failed := case when v_outcome.code is not null then 1 end;
+        wrote := coalesce(v_outcome.wrote, false);
+        return;
+    end if;
+
     results := array_fill(null::text, array[cardinality(p_operations)]);
     wrote := false;
     perform kv.lock_import_key(d.key) from (select key from unnest(p_operations) where action in ('delete', 'take') order by key) as d;
@@ -494,8 +506,7 @@ begin
             continue;
         end if;
         v_op := p_operations[v_touched.n];
-        -- A single value of kv.page_limit() fits into a response in any form. What was taken must not be too large for it.
-        v_outcome := kv.apply_operation(v_op, p_atomic, case v_bytes when 0 then kv.page_limit()::bigint * 4 / 3 + 3000 else kv.page_limit() - v_bytes end);
+        v_outcome := kv.apply_operation(v_op, p_atomic, case v_bytes when 0 then c_room else kv.page_limit() - v_bytes end);
         v_bytes := v_bytes + coalesce(v_outcome.room, 0);
         results[v_touched.n] := kv.outcome_json(v_outcome);
         if v_outcome.code is not null then
@@ -556,14 +567,18 @@ begin
             return v_known.response;
         end if;
     end if;
-    begin
+    if not p_atomic or cardinality(v_operations) = 1 then
         v_applied := kv.apply_operations(v_operations, p_atomic, p_mirror, p_request);
-        if p_atomic and v_applied.failed is not null then
-            raise exception using errcode = 'KV001'; -- undoes what was applied; variables keep their values
-        end if;
-    exception when sqlstate 'KV001' then
-        null;
-    end;
+    else -- in a subtransaction, which costs
+        begin
+            v_applied := kv.apply_operations(v_operations, p_atomic, p_mirror, p_request);
+            if v_applied.failed is not null then
+                raise exception using errcode = 'KV001'; -- undoes what was applied; variables keep their values
+            end if;
+        exception when sqlstate 'KV001' then
+            null;
+        end;
+    end if;
     v_response := '{"results":[' || array_to_string(v_applied.results, ',') || ']'
         || case when v_applied.failed is not null then ',"failed":' || v_applied.failed - 1 else '' end;
     if v_applied.wrote then
