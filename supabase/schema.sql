@@ -87,7 +87,11 @@ create table public.kv_store (
     expires_at timestamp with time zone,
     constraint kv_store_bytes CHECK (((value IS NULL) <> (data IS NULL))),
     constraint kv_store_index_pairs CHECK (((index_pairs = '{}'::text[]) OR ((array_ndims(index_pairs) = 2) AND (array_length(index_pairs, 2) = 2) AND ((''::text <> ALL (index_pairs)) IS TRUE)))),
-    constraint kv_store_key_length CHECK (((key <> ''::text) AND (octet_length(kv.bare_key(key)) <= 1024) AND (octet_length(key) <= (1024 + 134)))),
+    constraint kv_store_key_length CHECK (((key <> ''::text) AND (octet_length(key) <= (1024 + 134)) AND (octet_length(
+CASE
+    WHEN (key < '􏿿'::text) THEN key
+    ELSE regexp_replace(key, '^[^/]*/[^/]*/'::text, ''::text)
+END) <= 1024))),
     constraint kv_store_pkey PRIMARY KEY (key) INCLUDE (expires_at)
 );
 -- row level security
@@ -99,9 +103,9 @@ CREATE INDEX kv_store_unseen ON public.kv_store USING btree (key) WHERE (replace
 CREATE INDEX kv_store_updated_at ON public.kv_store USING btree (updated_at, key);
 CREATE TRIGGER kv_store_clear_index BEFORE UPDATE OF value ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.clear_index();
 CREATE TRIGGER kv_store_count_delete AFTER DELETE ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.count_delete();
-CREATE TRIGGER kv_store_count_inserted AFTER INSERT ON public.kv_store FOR EACH ROW WHEN (((new.revision & (1048575)::bigint) <> kv.deletes())) EXECUTE FUNCTION kv.renew_revision();
+CREATE TRIGGER kv_store_count_inserted AFTER INSERT ON public.kv_store FOR EACH ROW WHEN (((new.revision & (1048575)::bigint) <> (COALESCE(pg_sequence_last_value('kv.delete_count'::regclass), (0)::bigint) & (1048575)::bigint))) EXECUTE FUNCTION kv.renew_revision();
 CREATE TRIGGER kv_store_count_rename AFTER UPDATE OF key ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.count_delete();
-CREATE TRIGGER kv_store_count_renamed AFTER UPDATE OF key ON public.kv_store FOR EACH ROW WHEN (((new.key <> old.key) AND ((new.revision & (1048575)::bigint) <> kv.deletes()))) EXECUTE FUNCTION kv.renew_revision();
+CREATE TRIGGER kv_store_count_renamed AFTER UPDATE OF key ON public.kv_store FOR EACH ROW WHEN (((new.key <> old.key) AND ((new.revision & (1048575)::bigint) <> (COALESCE(pg_sequence_last_value('kv.delete_count'::regclass), (0)::bigint) & (1048575)::bigint)))) EXECUTE FUNCTION kv.renew_revision();
 CREATE TRIGGER kv_store_derive BEFORE INSERT OR UPDATE ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.derive_columns();
 CREATE TRIGGER kv_store_drop_members_delete AFTER DELETE ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.delete_members();
 CREATE TRIGGER kv_store_drop_members_update AFTER UPDATE OF value ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.delete_members();
@@ -696,7 +700,7 @@ create function kv.list_cost(p_key text, p_bytes integer, p_is_index boolean) re
 create function kv.list_entries(p_query jsonb, p_question text) returns text
     language plpgsql stable set search_path="" set plan_cache_mode=force_generic_plan set enable_sort=off set enable_seqscan=off;
 
--- The answer of kv-list; null where it is not one of these lists.
+-- The answer of kv-list; null where it is not one of these lists, or its values do not fit into one.
 create function kv.list_in_key_order(p_query jsonb, p_values boolean, p_question text) returns text
     language plpgsql stable set search_path="" set plan_cache_mode=force_generic_plan set enable_sort=off;
 

@@ -62,6 +62,7 @@ declare
     v_pairs text[];
     v_keys  text[];
     v_data  text;
+    v_bytes bigint;
     v_more  boolean;
     v_expires timestamptz;
 begin
@@ -85,49 +86,46 @@ begin
         v_from := greatest(v_from collate "C", v_after || chr(1)); -- no text sorts between a key and this
     end if;
 
-    if not p_values then
-        if v_pairs is null then
-            select coalesce(array_agg(key), '{}'), min(expires_at) into v_keys, v_expires from (
-                select s.key, s.expires_at from public.kv_store as s
-                where s.key >= v_from and s.key < v_to and kv.is_live(s.expires_at) order by s.key limit v_limit + 1) as found;
-        else
-            select coalesce(array_agg(key), '{}'), min(expires_at) into v_keys, v_expires from (
-                select p.key, p.expires_at from kv.posting as p
-                where p.index_key = v_pairs[1][1] and p.member = v_pairs[1][2] and p.key >= v_from and p.key < v_to and kv.is_live(p.expires_at)
-                order by p.key limit v_limit + 1) as found;
-        end if;
-        v_more := cardinality(v_keys) > v_limit;
-        v_keys := v_keys[:v_limit];
-    elsif v_pairs is null then
-        select coalesce(array_agg(key) filter (where kept), '{}'), string_agg(kv.list_value(key, value, is_index, total), ',') filter (where kept),
-            coalesce(bool_or(not kept), false), min(expires_at)
-        into v_keys, v_data, v_more, v_expires
-        from (
-            select *, n <= v_limit and (n = 1 or total <= kv.page_limit()) as kept from (
-                select key, value, is_index, expires_at, row_number() over w as n, sum(kv.list_cost(key, bytes, is_index)) over w as total from (
-                    select s.key, s.value, s.is_index, s.bytes, s.expires_at from public.kv_store as s
-                    where s.key >= v_from and s.key < v_to and kv.is_live(s.expires_at) order by s.key limit v_limit + 1) as found
-                window w as (order by key rows unbounded preceding)) as numbered) as page;
+    if v_pairs is not null then
+        select coalesce(array_agg(key), '{}'), min(expires_at) into v_keys, v_expires from (
+            select p.key, p.expires_at from kv.posting as p
+            where p.index_key = v_pairs[1][1] and p.member = v_pairs[1][2] and p.key >= v_from and p.key < v_to and kv.is_live(p.expires_at)
+            order by p.key limit v_limit + 1) as found;
+    elsif not p_values then
+        select coalesce(array_agg(key), '{}'), min(expires_at) into v_keys, v_expires from (
+            select s.key, s.expires_at from public.kv_store as s
+            where s.key >= v_from and s.key < v_to and kv.is_live(s.expires_at) order by s.key limit v_limit + 1) as found;
     else
-        select coalesce(array_agg(key) filter (where kept), '{}'), string_agg(kv.list_value(key, value, is_index, total), ',') filter (where kept),
-            coalesce(bool_or(not kept), false), min(expires_at)
-        into v_keys, v_data, v_more, v_expires
-        from (
-            select *, n <= v_limit and (n = 1 or total <= kv.page_limit()) as kept from (
-                select key, value, is_index, expires_at, row_number() over w as n, sum(kv.list_cost(key, bytes, is_index)) over w as total from (
-                    select p.key, s.value, s.is_index, s.bytes, p.expires_at
-                    from kv.posting as p cross join lateral (select value, is_index, bytes from public.kv_store where key = p.key offset 0) as s
-                    where p.index_key = v_pairs[1][1] and p.member = v_pairs[1][2] and p.key >= v_from and p.key < v_to and kv.is_live(p.expires_at)
-                    order by p.key limit v_limit + 1) as found
-                window w as (order by key rows unbounded preceding)) as numbered) as page;
+        select coalesce(array_agg(key), '{}'), min(expires_at), sum(kv.list_cost(key, bytes, is_index)) into v_keys, v_expires, v_bytes from (
+            select s.key, s.expires_at, s.bytes, s.is_index from public.kv_store as s
+            where s.key >= v_from and s.key < v_to and kv.is_live(s.expires_at) order by s.key limit v_limit + 1) as found;
     end if;
+    v_more := cardinality(v_keys) > v_limit;
     if v_all and v_more then
         return null;
+    end if;
+    v_keys := v_keys[:v_limit];
+
+    -- Values are read once it is known that all of them fit.
+    if p_values and v_pairs is not null then
+        select sum(kv.list_cost(k, s.bytes, s.is_index)) into v_bytes
+        from unnest(v_keys) as k cross join lateral (select bytes, is_index from public.kv_store where key = k offset 0) as s;
+    end if;
+    if v_bytes > kv.page_limit() then
+        return null;
+    elsif p_values and v_pairs is not null then
+        select string_agg(kv.list_value(k, s.value, s.is_index, 0), ',' order by n) into v_data
+        from unnest(v_keys) with ordinality as u (k, n)
+        cross join lateral (select value, is_index from public.kv_store where key = k offset 0) as s;
+    elsif p_values then
+        select string_agg(kv.list_value(key, value, is_index, 0), ',') into v_data from (
+            select s.key, s.value, s.is_index from public.kv_store as s
+            where s.key >= v_from and s.key <= v_keys[cardinality(v_keys)] and kv.is_live(s.expires_at) order by s.key) as found;
     end if;
     return kv.write_list(p_query, p_question, v_keys, p_values, v_data, v_more, v_expires);
 end
 $$;
-comment on function kv.list_in_key_order(jsonb, boolean, text) is 'The answer of kv-list; null where it is not one of these lists.';
+comment on function kv.list_in_key_order(jsonb, boolean, text) is 'The answer of kv-list; null where it is not one of these lists, or its values do not fit into one.';
 
 create function kv.list(p_query jsonb, p_values boolean, p_question text) returns text
     language plpgsql stable security invoker
