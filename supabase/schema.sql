@@ -368,7 +368,7 @@ create function public.kv_health() returns json
     language sql stable set search_path="";
 -- service_role: execute
 
--- Imports entries with distinct keys, all or none, and remembers what became of them. A value is JSON text (null: the source has no such entry any more), pairs are {{key,member},...} as text (null: leave what the row has), derived is the digest of pairs that rules give, silent that the source does not say which it has, times are microseconds since 1970 (null: now). With a state, failed or skipped, nothing is imported. The answer says of each: written, same (nothing to do), removed, absent, foreign (somebody else wrote it: left alone), adopted (foreign, and got indexes), deleted (a caller deleted it: left so), or the state.
+-- Imports entries with distinct keys, all or none, and remembers what became of them. A value is JSON text (null: the source has no such entry any more), pairs are {{key,member},...} as text (null: leave what the row has), derived is the digest of pairs that rules give, silent that the source does not say which it has, times are microseconds since 1970 (null: now). With a state, failed or skipped, nothing is imported. The answer says of each: written, same (nothing to do), removed, absent, foreign (somebody else wrote it: left alone), indexed (foreign, and got indexes), deleted (a caller deleted it: left so), or the state.
 create function public.kv_import(p_session uuid, p_keys text[], p_values text[], p_pairs text[], p_derived text[], p_silent boolean[], p_is_index boolean[], p_created bigint[], p_updated bigint[], p_states text[], p_revisions text[], p_problems text[]) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="" set statement_timeout=55s;
 -- service_role: execute
@@ -656,7 +656,7 @@ create function kv.holds(p_operation kv.operation, p_entry kv.entry) returns boo
 create function kv.huge_numbers_as_text(p_json text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- Imports one entry whose row of kv.import the caller holds; what it returns: see kv_import. adopted is a foreign one that got indexes.
+-- Imports one entry whose row of kv.import the caller holds; what it returns: see kv_import. indexed is a foreign one that got indexes.
 create function kv.import_entry(p_key text, p_value text, p_pairs text[], p_silent boolean, p_is_index boolean, p_created timestamp with time zone, p_updated timestamp with time zone) returns text
     language plpgsql volatile set search_path="";
 

@@ -32,7 +32,7 @@ const (
 	// More specific results of Import.
 	ImportWritten ImportState = "written" // imported, and the row changed
 	ImportSame    ImportState = "same"    // imported, and the row was the same
-	ImportAdopted ImportState = "adopted" // foreign, and given the indexes that rules derive
+	ImportIndexed ImportState = "indexed" // foreign, and given the indexes that rules derive
 )
 
 // ErrImportTaken means that another run has taken over the migration, or it was closed.

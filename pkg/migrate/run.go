@@ -443,7 +443,7 @@ func (r *run) write(ctx context.Context, batch []kv.ImportEntry) error {
 		switch state {
 		case kv.ImportFailed:
 			failed++
-		case kv.ImportWritten, kv.ImportAdopted:
+		case kv.ImportWritten, kv.ImportIndexed:
 			r.result.Written++
 			r.changed++
 		case kv.ImportRemoved:

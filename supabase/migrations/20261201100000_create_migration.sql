@@ -316,7 +316,7 @@ begin
                 select from kv.pairs(p_pairs) as p
                 where not exists (select from kv.pairs(v_row.index_pairs) as q where q.index_key = p.index_key and q.member = p.member));
             if found then
-                return 'adopted';
+                return 'indexed';
             end if;
         end if;
         return 'foreign';
@@ -355,7 +355,7 @@ begin
 end
 $$;
 comment on function kv.import_entry(text, text, text[], boolean, boolean, timestamptz, timestamptz) is
-    'Imports one entry whose row of kv.import the caller holds; what it returns: see kv_import. adopted is a foreign one that got indexes.';
+    'Imports one entry whose row of kv.import the caller holds; what it returns: see kv_import. indexed is a foreign one that got indexes.';
 
 create function public.kv_import(
     p_session   uuid,
@@ -404,7 +404,7 @@ begin
                 to_timestamp(0) + p_updated[v_n] * interval '1 microsecond') end;
     end loop;
     update kv.import as i
-    set state = case t.done when 'written' then 'imported' when 'same' then 'imported' when 'adopted' then 'foreign' else t.done end,
+    set state = case t.done when 'written' then 'imported' when 'same' then 'imported' when 'indexed' then 'foreign' else t.done end,
         source_revision = t.revision, derived = t.derived, problem = t.problem::json,
         -- It may have got another revision than it was inserted with: kv.renew_revision.
         revision = case when t.key = any (v_new) then (select s.revision from public.kv_store as s where s.key = t.key) else i.revision end
@@ -417,7 +417,7 @@ begin
 end
 $$;
 comment on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[]) is
-    'Imports entries with distinct keys, all or none, and remembers what became of them. A value is JSON text (null: the source has no such entry any more), pairs are {{key,member},...} as text (null: leave what the row has), derived is the digest of pairs that rules give, silent that the source does not say which it has, times are microseconds since 1970 (null: now). With a state, failed or skipped, nothing is imported. The answer says of each: written, same (nothing to do), removed, absent, foreign (somebody else wrote it: left alone), adopted (foreign, and got indexes), deleted (a caller deleted it: left so), or the state.';
+    'Imports entries with distinct keys, all or none, and remembers what became of them. A value is JSON text (null: the source has no such entry any more), pairs are {{key,member},...} as text (null: leave what the row has), derived is the digest of pairs that rules give, silent that the source does not say which it has, times are microseconds since 1970 (null: now). With a state, failed or skipped, nothing is imported. The answer says of each: written, same (nothing to do), removed, absent, foreign (somebody else wrote it: left alone), indexed (foreign, and got indexes), deleted (a caller deleted it: left so), or the state.';
 revoke all on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[]) from public, anon, authenticated;
 grant execute on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[]) to service_role;
 
