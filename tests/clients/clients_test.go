@@ -67,6 +67,7 @@ const statuses = "400,401,404,405,409,412,413,415,422,500,502,503,504"
 // The tables in docs/CLIENTS.md say what each client makes of each status. `go test ./tests/clients -run Statuses
 // -update` writes them.
 func TestStatusesInTheDocumentation(t *testing.T) {
+	t.Parallel()
 	const file = "../../docs/CLIENTS.md"
 	out := filepath.Join(t.TempDir(), "tables.md")
 	node(t, "statuses.test.mjs", "all", "KV_CLIENTS_STATUSES="+statuses, "KV_CLIENTS_TABLE="+out)
@@ -91,12 +92,14 @@ const begin, end = "<!-- statuses: begin -->", "<!-- statuses: end -->"
 var update = flag.Bool("update", false, "write the tables of docs/CLIENTS.md")
 
 func TestKeyv(t *testing.T) {
+	t.Parallel()
 	needSite(t)
 	node(t, "keyv.test.mjs", "keyv")
 }
 
 // The releases of @netlify/blobs: the newest, the one before, and the oldest in wide use.
 func TestNetlifyBlobs(t *testing.T) {
+	t.Parallel()
 	needSite(t)
 	for _, release := range []string{"@netlify/blobs", "blobs-10", "blobs-8"} {
 		t.Run(strings.ReplaceAll(release, "/", "-"), func(t *testing.T) { node(t, "blobs.test.mjs", release) })
@@ -105,6 +108,7 @@ func TestNetlifyBlobs(t *testing.T) {
 
 // The stable release of unstorage and the beta of the next one.
 func TestUnstorage(t *testing.T) {
+	t.Parallel()
 	needSite(t)
 	for _, release := range []string{"unstorage-1", "unstorage-2"} {
 		t.Run(release, func(t *testing.T) { node(t, "unstorage.test.mjs", release) })

@@ -41,8 +41,7 @@ test('set, get, has, delete', async () => {
 test('ttl', async () => {
   const keyv = open()
   await keyv.set('brief', 'x', 300)
-  await keyv.set('long', 'x', 60_000)
-  assert.equal(await keyv.get('brief'), 'x')
+  await keyv.set('long', 'x', 600_000)
   await sleep(400)
   assert.deepEqual([await keyv.get('brief'), await keyv.get('long')], [undefined, 'x'])
 })

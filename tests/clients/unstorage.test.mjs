@@ -162,12 +162,13 @@ describe('http alone', async () => {
   test('ttl', async () => {
     const began = Date.now()
     await storage.setItem('brief', 'x', { ttl: 2 })
+    const early = await storage.getItem('brief')
+    if (Date.now() - began < 1900) assert.equal(early, 'x') // a slow machine may have taken longer
     await storage.setItemRaw('raw', everyByte, { ttl: 3600 })
-    const meta = await storage.getMeta('brief')
-    assert.ok(meta.ttl === 1 || meta.ttl === 2, `ttl ${meta.ttl}`)
+    const meta = await storage.getMeta('raw')
+    assert.ok(meta.ttl > 3000 && meta.ttl <= 3600, `ttl ${meta.ttl}`)
     assert.ok(Math.abs(meta.mtime.getTime() - began) < 60_000)
-    assert.equal((await storage.getMeta('raw')).ttl, 3600)
-    assert.equal((await storage.getMeta('raw')).status, 200)
+    assert.equal(meta.status, 200)
     await sleep(2100)
     assert.equal(await storage.hasItem('brief'), false)
     assert.equal(await storage.getItem('brief'), null)

@@ -399,6 +399,8 @@ func TestEntriesNeedSupabase(t *testing.T) {
 	if !site.blobs {
 		t.Skip("Supabase answers")
 	}
-	call(t, http.MethodGet, entriesPath+"/s/k").isError(t, http.StatusServiceUnavailable, "needs Supabase")
+	for _, path := range []string{entriesPath + "/s/k", blobsPath + "/site:s/k", storagePath + "/s/k"} {
+		call(t, http.MethodGet, path).isError(t, http.StatusServiceUnavailable, "needs Supabase")
+	}
 	call(t, http.MethodPost, batchPath, body(`{"operations":[{"op":"get","key":"k"}]}`)).isError(t, http.StatusServiceUnavailable, "needs Supabase")
 }

@@ -23,6 +23,8 @@ var endpoints = []struct {
 	{"Query", queryPath, "GET, POST, OPTIONS", true},
 	{"Entries", entriesPath + "/kv/some/key", "GET, PUT, DELETE, OPTIONS", true},
 	{"Batch", batchPath, "POST, OPTIONS", false},
+	{"Blobs", blobsPath + "/site:kv/some/key", "GET, PUT, DELETE, OPTIONS", true},
+	{"Storage", storagePath + "/kv/some/key", "GET, PUT, DELETE, OPTIONS", true},
 	{"RewrittenUpsert", "/api/kv/upsert", "POST, OPTIONS", false},
 	{"RewrittenList", "/api/kv/list", "GET, OPTIONS", true},
 	{"RewrittenGet", "/api/kv/get", "GET, OPTIONS", true},
@@ -33,6 +35,10 @@ var endpoints = []struct {
 	{"RewrittenEntriesOfAStore", "/api/kv/entries/kv", "GET, PUT, DELETE, OPTIONS", true},
 	{"RewrittenEntry", "/api/kv/entries/kv/some/key", "GET, PUT, DELETE, OPTIONS", true},
 	{"RewrittenBatch", "/api/kv/batch", "POST, OPTIONS", false},
+	{"RewrittenBlobs", "/api/kv/blobs", "GET, PUT, DELETE, OPTIONS", true},
+	{"RewrittenBlob", "/api/kv/blobs/site:kv/some/key", "GET, PUT, DELETE, OPTIONS", true},
+	{"RewrittenBlobInARegion", "/region:us-east-2/api/kv/blobs/site:kv/some/key", "GET, PUT, DELETE, OPTIONS", true},
+	{"RewrittenStorage", "/api/kv/storage/kv/some/key", "GET, PUT, DELETE, OPTIONS", true},
 }
 
 func TestPreflight(t *testing.T) {
@@ -189,8 +195,20 @@ func TestToken(t *testing.T) {
 		"Query": func(t testing.TB, o ...option) *response {
 			return call(t, http.MethodPost, queryPath, append(o, body(`{"prefix":"e2e/none/"}`))...)
 		},
+		"Blob": func(t testing.TB, o ...option) *response {
+			return call(t, http.MethodGet, blobsPath+"/site:kv/e2e/none", o...)
+		},
+		"RemovedBlob": func(t testing.TB, o ...option) *response {
+			return call(t, http.MethodDelete, blobsPath+"/site:e2e-none/e2e/none", o...)
+		},
+		"Storage": func(t testing.TB, o ...option) *response {
+			return call(t, http.MethodGet, storagePath+"/kv/e2e/none", o...)
+		},
+		"RemovedFromStorage": func(t testing.TB, o ...option) *response {
+			return call(t, http.MethodDelete, storagePath+"/e2e-none/e2e/none", o...)
+		},
 	}
-	reads := map[string]bool{"List": true, "Get": true, "Query": true}
+	reads := map[string]bool{"List": true, "Get": true, "Query": true, "Blob": true, "Storage": true}
 	for name, request := range requests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -225,6 +243,12 @@ func TestReadToken(t *testing.T) {
 	require.Equal(t, http.StatusOK, call(t, http.MethodGet, listPath+params("prefix", "e2e/none/", "limit", "1"), reader).status)
 	require.Equal(t, http.StatusNotFound, call(t, http.MethodGet, getPath+params("key", "e2e/none/"), reader).status)
 	require.Equal(t, http.StatusOK, call(t, http.MethodPost, queryPath, body(`{"prefix":"e2e/none/"}`), reader).status, "a POST that reads")
+	require.Equal(t, http.StatusNotFound, call(t, http.MethodGet, blobsPath+"/site:kv/e2e/none", reader).status)
+	require.Equal(t, http.StatusNotFound, call(t, http.MethodGet, storagePath+"/kv/e2e/none", reader).status)
+	refused := call(t, http.MethodPut, blobsPath+"/site:kv/e2e/none", body("{}"), reader)
+	refused.isExactError(t, http.StatusUnauthorized, "wrong token")
+	require.Equal(t, "wrong token", refused.header.Get("X-Nf-Error"), "@netlify/blobs throws it")
+	call(t, http.MethodDelete, storagePath+"/kv/e2e/", reader).isExactError(t, http.StatusUnauthorized, "wrong token")
 	call(t, http.MethodPost, upsertPath, body(`{"key":"e2e/none/","value":{}}`), reader).isExactError(t, http.StatusUnauthorized, "wrong token")
 	call(t, http.MethodPost, deletePath, body(`{"key":"e2e/none/"}`), reader).isExactError(t, http.StatusUnauthorized, "wrong token")
 }
