@@ -97,6 +97,12 @@ func TestKeyv(t *testing.T) {
 	node(t, "keyv.test.mjs", "keyv")
 }
 
+func TestCopyAStore(t *testing.T) {
+	t.Parallel()
+	needSite(t)
+	node(t, "copy.test.mjs", "@netlify/blobs")
+}
+
 // The releases of @netlify/blobs: the newest, the one before, and the oldest in wide use.
 func TestNetlifyBlobs(t *testing.T) {
 	t.Parallel()
