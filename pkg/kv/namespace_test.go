@@ -163,7 +163,7 @@ func TestANamespaceShowsNothingOfAnother(t *testing.T) {
 	for _, key := range []string{"hidden-", "\x01", spaceMark + theirs + "/", spaceMark + theirs + "/kv/hidden-", "zzz"} {
 		i.cursors = append(i.cursors, &Cursor{Key: key}, &Cursor{Key: key, Position: []byte("0")})
 	}
-	for n := range setting(t, "NAMESPACE_TEST_REQUESTS", 1500) {
+	for n := range setting(t, "NAMESPACE_TEST_REQUESTS", 500) {
 		shown := i.request(ctx, store, cache)
 		require.NotContains(t, shown, secretOfTheOther, "request %d shows an entry of another namespace", n)
 		require.NotContains(t, shown, string(CodeInternal), "request %d", n)

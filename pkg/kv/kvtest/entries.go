@@ -124,6 +124,10 @@ func code(r kv.OperationResult) kv.Code {
 }
 
 func testBytes(t *testing.T, s entrySuite) {
+	large := 400_000
+	if os.Getenv("LONG") != "" {
+		large = 4_400_000
+	}
 	every := make([]byte, 256)
 	for i := range every {
 		every[i] = byte(i)
@@ -132,7 +136,7 @@ func testBytes(t *testing.T, s entrySuite) {
 		"empty": {}, "every byte": every, "invalid UTF-8": []byte("\xff\xfe{"), "text": []byte("héllo"), "null": []byte("null"),
 		"JSON": []byte(` { "b" : 1.0 , "a":[1e400,-0],"a":"\u0000\ud800" }` + "\n"), "JSON with a BOM": []byte("\ufeff{}"),
 		"nearly JSON": []byte(`{"a":1,}`), "a number": []byte("5"), "a string": []byte(`"x"`), "zero bytes": {0, 0, 0},
-		"deep JSON": []byte(strings.Repeat("[", 5000) + strings.Repeat("]", 5000)), "large": bytes.Repeat([]byte{0xff, 0}, 2_200_000),
+		"deep JSON": []byte(strings.Repeat("[", 5000) + strings.Repeat("]", 5000)), "large": bytes.Repeat([]byte{0xff, 0}, large/2),
 		"two values": []byte("1 2"), "a line": []byte("a\nb\r\n"),
 	} {
 		for _, contentType := range []string{"", "text/plain; charset=utf-8"} {
@@ -347,7 +351,7 @@ func testTakeRace(t *testing.T, s entrySuite) {
 }
 
 func testCompareAndSetRace(t *testing.T, s entrySuite) {
-	loops := 30
+	loops := 20
 	if os.Getenv("KVTEST_LOOPS") != "" {
 		_, err := fmt.Sscan(os.Getenv("KVTEST_LOOPS"), &loops)
 		require.NoError(t, err, "KVTEST_LOOPS")
@@ -407,7 +411,7 @@ func testBatch(t *testing.T, s entrySuite) {
 	require.Equal(t, -1, result.Failed)
 
 	var takes []kv.Operation
-	for i := range 20 {
+	for i := range 14 {
 		s.put(t, fmt.Sprint("large", i), strings.Repeat("x", 400_000))
 		takes = append(takes, kv.Operation{Action: kv.ActionTake, Key: fmt.Sprint("large", i)})
 	}
