@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -34,8 +35,13 @@ func (s *Supabase) callJSON(ctx context.Context, function string, args, into any
 // It uses From(…).Insert(…) because the client's Rpc takes no context, and returns one call's error from all later
 // calls.
 func (s *Supabase) callWith(ctx context.Context, retry upstream.Policy, function string, args any, accept func(string) error) (string, error) {
+	body, err := encodeBody(args)
+	if err != nil {
+		return "", callError(function, err)
+	}
+	ctx = withBody(ctx, body)
 	text, err := upstream.Retry(ctx, retry, func(ctx context.Context) (string, error) {
-		text, _, err := s.client.From("rpc/"+function).Insert(args, false, "", "representation", "").ExecuteStringWithContext(ctx)
+		text, _, err := s.client.From("rpc/"+function).Insert(nil, false, "", "representation", "").ExecuteStringWithContext(ctx)
 		if err == nil {
 			err = accept(text)
 		}
@@ -45,6 +51,15 @@ func (s *Supabase) callWith(ctx context.Context, retry upstream.Policy, function
 		return "", callError(function, err)
 	}
 	return text, nil
+}
+
+// encodeBody returns the JSON text of arguments. The client would escape <, > and &, and make six bytes of each.
+func encodeBody(args any) ([]byte, error) {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(args)
+	return bytes.TrimSuffix(body.Bytes(), []byte("\n")), err
 }
 
 func decodeResponse(function, text string, into any) error {
