@@ -384,7 +384,7 @@ var fileFaults = map[string]fault{
 		p.noSite()
 		p.write("public/_redirects", "# an app of one page\n/*  /index.html  200\n")
 	},
-		"redirects", "", "/* → /index.html (_redirects, line 2) comes first, and does not lead to the functions from /api/kv/delete, /api/kv/get, ", "in front of it in _redirects", nil},
+		"redirects", "", "/* → /index.html (_redirects, line 2) comes first, and does not lead to the functions from /api/kv/batch, /api/kv/blobs, ", "in front of it in _redirects", nil},
 	"CatchAllForSome": {func(p *testSite) { p.noSite(); p.write("public/_redirects", "/*  /de/:splat  200  Language=de\n") },
 		"redirects", doctor.Warn, "comes first for some requests", "in front of it", nil},
 	"RedirectWithoutStatus": {func(p *testSite) {

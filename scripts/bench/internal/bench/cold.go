@@ -87,6 +87,16 @@ func firstRequest(function string, d Data, random *rand.Rand) request {
 			return first
 		}
 	}
+	switch function {
+	case "kv-entries":
+		return request{method: http.MethodGet, path: "/api/kv/entries/bench"}
+	case "kv-blobs-api":
+		return request{method: http.MethodGet, path: "/api/kv/blobs/site:bench"}
+	case "kv-storage-api":
+		return request{method: http.MethodGet, path: "/api/kv/storage/bench/"}
+	case "kv-batch":
+		return post(map[string]any{"operations": []map[string]string{{"op": "get", "key": d.Prefix + "new/none"}}})
+	}
 	return post(map[string]string{"key": d.Prefix + "new/none"}) // kv-delete
 }
 

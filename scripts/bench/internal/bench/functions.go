@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -67,6 +68,7 @@ type request struct {
 	params map[string]string
 	body   []byte // JSON, or nil
 	bypass bool   // bypass the cache
+	path   string // "" for functions that do not read it
 }
 
 // post returns a request with a JSON body.
@@ -109,8 +111,9 @@ func (r request) event() []byte {
 	if r.bypass {
 		header["x-kv-cache"] = "bypass"
 	}
+	path := cmp.Or(r.path, "/.netlify/functions/kv")
 	e := map[string]any{
-		"httpMethod": r.method, "path": "/.netlify/functions/kv", "rawUrl": "https://site.netlify.app/.netlify/functions/kv?" + r.query(), "rawQuery": r.query(),
+		"httpMethod": r.method, "path": path, "rawUrl": "https://site.netlify.app" + path + "?" + r.query(), "rawQuery": r.query(),
 		"headers": header, "multiValueHeaders": several(header),
 		"queryStringParameters": r.params, "multiValueQueryStringParameters": several(r.params),
 		"body": nil, "isBase64Encoded": r.body == nil, "blobs": os.Getenv("NETLIFY_BLOBS_EVENT"),
