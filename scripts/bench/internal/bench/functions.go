@@ -112,8 +112,12 @@ func (r request) event() []byte {
 		header["x-kv-cache"] = "bypass"
 	}
 	path := cmp.Or(r.path, "/.netlify/functions/kv")
+	address := "https://site.netlify.app" + path
+	if query := r.query(); query != "" {
+		address += "?" + query
+	}
 	e := map[string]any{
-		"httpMethod": r.method, "path": path, "rawUrl": "https://site.netlify.app" + path + "?" + r.query(), "rawQuery": r.query(),
+		"httpMethod": r.method, "path": path, "rawUrl": address, "rawQuery": r.query(),
 		"headers": header, "multiValueHeaders": several(header),
 		"queryStringParameters": r.params, "multiValueQueryStringParameters": several(r.params),
 		"body": nil, "isBase64Encoded": r.body == nil, "blobs": os.Getenv("NETLIFY_BLOBS_EVENT"),
