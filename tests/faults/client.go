@@ -101,7 +101,9 @@ func (c *client) work(stop <-chan struct{}) {
 		case <-time.After(time.Duration(c.random.Float64() * 2 * float64(think))):
 		}
 		key := c.key(c.random.IntN(c.entries))
-		switch dice := c.random.IntN(100); {
+		switch dice := c.random.IntN(140); {
+		case dice >= 100:
+			c.workOnEntries()
 		case dice < 30:
 			c.upsert(key)
 		case dice < 34:
@@ -123,8 +125,7 @@ func (c *client) work(stop <-chan struct{}) {
 }
 
 func (c *client) upsert(key string) {
-	c.writes++
-	id := fmt.Sprintf("%d-%d", c.number, c.writes)
+	id := c.nextID()
 	body, err := json.Marshal(map[string]any{"key": key, "value": json.RawMessage(value(key, id)),
 		"indexes": []map[string]string{{"key": c.indexOf(key), "member": id}}})
 	if err != nil {
@@ -285,7 +286,8 @@ func (c *client) decodes(a response, into any) bool {
 	return true
 }
 
-// request sends one request and records a failure if it did not succeed. kv-get's 404 counts as success.
+// request sends one request and records a failure if it did not succeed. The 404 of a read and a condition that does
+// not hold count as success.
 func (c *client) request(method, path string, body []byte, header http.Header) response {
 	a := response{call: c.now()}
 	err := c.send(method, path, body, header, &a)
@@ -294,10 +296,11 @@ func (c *client) request(method, path string, body []byte, header http.Header) r
 	c.asked++
 	c.mu.Unlock()
 	function, _, _ := strings.Cut(strings.TrimPrefix(path, "/.netlify/functions/"), "?")
+	function, _, _ = strings.Cut(function, "/")
 	if a.finish-a.call > hangAfter {
 		c.violates(hung, "", "%s took %s", function, ms(a.finish-a.call))
 	}
-	if err == nil && (a.status == http.StatusOK || a.status == http.StatusNotFound && function == "kv-get" && isMissing(a.body)) {
+	if err == nil && (a.status == http.StatusOK || function == "kv-entries" && succeeded(a) || method == http.MethodGet && a.status == http.StatusNotFound && isMissing(a.body)) {
 		return a
 	}
 	f := failure{Through: function, Status: a.status, Text: fmt.Sprintf("%.300s", a.body), Call: a.call, Return: a.finish}
@@ -345,13 +348,10 @@ func (c *client) send(method, path string, body []byte, header http.Header, a *r
 	return err
 }
 
-// isMissing reports whether a 404 is kv-get's own.
+// isMissing reports whether a 404 is that of kv-get or kv-entries for a key without an entry.
 func isMissing(body []byte) bool {
-	var decoded struct {
-		Exists *bool
-		Error  string
-	}
-	return json.Unmarshal(body, &decoded) == nil && decoded.Exists != nil && !*decoded.Exists && decoded.Error == "Key not found"
+	var decoded struct{ Error string }
+	return json.Unmarshal(body, &decoded) == nil && decoded.Error == "Key not found"
 }
 
 // documented reports whether callers may get the error while the database has a problem (docs/API.md, "Errors"). 503

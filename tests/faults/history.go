@@ -23,23 +23,29 @@ const (
 // op is one operation of a client on an entry, with its result. Times are relative to the start of the history. The
 // value of a write contains its unique id.
 type op struct {
-	Client  int           `json:"client"`
-	Do      string        `json:"do"`
-	Through string        `json:"through"` // the function
-	Key     string        `json:"key"`
-	ID      string        `json:"id,omitempty"` // of the value that was written or read; empty: no entry
-	Existed bool          `json:"existed,omitempty"`
-	Call    time.Duration `json:"call"`
-	Return  time.Duration `json:"return"`
-	Unknown bool          `json:"unknown,omitempty"` // a write or remove without a response, which may have taken effect or may do so at any later time
-	Bound   time.Duration `json:"bound,omitempty"`   // how old the result of a read may be
-	After   string        `json:"after,omitempty"`   // the write that the result must not be older than
+	Client   int           `json:"client"`
+	Do       string        `json:"do"`
+	Through  string        `json:"through"` // the function
+	Key      string        `json:"key"`
+	ID       string        `json:"id,omitempty"` // of the value that was written or read; empty: no entry
+	Existed  bool          `json:"existed,omitempty"`
+	Expected string        `json:"expected,omitempty"` // the id of the value that a swap replaces
+	Refused  bool          `json:"refused,omitempty"`  // the condition of a create or swap did not hold
+	Number   int           `json:"number,omitempty"`   // that was read, or that there was after an add
+	Call     time.Duration `json:"call"`
+	Return   time.Duration `json:"return"`
+	Unknown  bool          `json:"unknown,omitempty"` // a write or remove without a response, which may have taken effect or may do so at any later time
+	Bound    time.Duration `json:"bound,omitempty"`   // how old the result of a read may be
+	After    string        `json:"after,omitempty"`   // the write that the result must not be older than
 }
 
 func (o op) String() string {
-	what := o.ID
-	if what == "" {
-		what = "nothing"
+	what := cmp.Or(o.ID, "nothing")
+	switch {
+	case o.Number != 0:
+		what = fmt.Sprint(o.Number)
+	case o.Refused:
+		what += ", refused,"
 	}
 	return fmt.Sprintf("%s of %s through %s by client %d from %s to %s", o.Do, what, o.Through, o.Client, ms(o.Call), ms(o.Return))
 }
@@ -89,6 +95,8 @@ const (
 // history has all operations and observations during one fault.
 type history struct {
 	Ops       []op        `json:"ops"`
+	Entries   []op        `json:"entries"`  // on entries that are only written with conditions
+	Counters  []op        `json:"counters"` // on numbers
 	Snapshots []snapshot  `json:"snapshots"`
 	Failures  []failure   `json:"failures"`
 	Seen      []violation `json:"seen"` // responses that are wrong by themselves
@@ -100,14 +108,27 @@ const checkTime = 30 * time.Second
 // check returns the broken promises of the history.
 func (h *history) check() []violation {
 	found := slices.Clone(h.Seen)
-	byKey := map[string][]op{}
-	for _, o := range h.Ops {
-		byKey[o.Key] = append(byKey[o.Key], o)
-	}
+	byKey := grouped(h.Ops)
 	for _, key := range sortedKeys(byKey) {
 		found = append(found, checkKey(key, byKey[key])...)
 	}
+	entries, counters := grouped(h.Entries), grouped(h.Counters)
+	for _, key := range sortedKeys(entries) {
+		found = append(found, checkModel(conditional, key, entries[key])...)
+	}
+	for _, key := range sortedKeys(counters) {
+		found = append(found, checkModel(counter, key, counters[key])...)
+	}
 	return append(found, h.checkSnapshots(byKey)...)
+}
+
+// grouped returns the operations by key.
+func grouped(ops []op) map[string][]op {
+	byKey := map[string][]op{}
+	for _, o := range ops {
+		byKey[o.Key] = append(byKey[o.Key], o)
+	}
+	return byKey
 }
 
 // register is the model of an entry: it holds the last written value, or nothing.
@@ -160,7 +181,8 @@ func checkKey(key string, ops []op) []violation {
 	}
 	switch search(ops, writes) {
 	case porcupine.Illegal:
-		return []violation{{noOrder, key, fmt.Sprintf("of %d operations, the first that cannot be: %s", len(ops), firstImpossible(ops, writes))}}
+		first := firstAfterWhich(ops, func(ops []op) bool { return search(ops, writes) == porcupine.Illegal })
+		return []violation{{noOrder, key, fmt.Sprintf("of %d operations, the first that cannot be: %s", len(ops), first)}}
 	case porcupine.Unknown:
 		return []violation{{notChecked, key, fmt.Sprintf("%d operations", len(ops))}}
 	}
@@ -177,11 +199,11 @@ func search(ops []op, writes map[string]op) porcupine.CheckResult {
 	return result
 }
 
-// firstImpossible returns the first operation after whose end there is no order any more.
-func firstImpossible(ops []op, writes map[string]op) op {
+// firstAfterWhich returns the first operation after whose end there is no order any more.
+func firstAfterWhich(ops []op, illegal func([]op) bool) op {
 	byEnd := slices.Clone(ops)
 	slices.SortFunc(byEnd, func(a, b op) int { return cmp.Compare(a.Return, b.Return) })
-	at := sort.Search(len(byEnd)-1, func(i int) bool { return search(until(byEnd[i].Return, ops), writes) == porcupine.Illegal })
+	at := sort.Search(len(byEnd)-1, func(i int) bool { return illegal(until(byEnd[i].Return, ops)) })
 	return byEnd[at]
 }
 

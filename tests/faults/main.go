@@ -69,6 +69,9 @@ the history of their operations:
     its response. A write without a response may have taken effect, or may at any later time. Reads with Cache-Control: no-cache
     and kv-list see the last write. Other reads may be a second old, but not older than a write that they name in X-KV-After.
     So no acknowledged write is lost, none is applied twice, and no read is too old.
+  - The same holds of create-only writes, compare-and-set loops, increments and takes (kv-entries and kv-batch), and their conditions
+    hold exactly. Clients repeat these with the same Idempotency-Key until there is a response, and then it is that of the first.
+  - Two numbers that atomic batches increment, in either order, are always the same.
   - No entry mixes two writes, and an entry, its indexes and their members are always those of one write.
   - Errors are 502 database_unreachable, 503 unavailable or 504 deadline_exceeded, and nobody waits longer than a minute.
   - Everything works again within --recover-within of the end of the fault.

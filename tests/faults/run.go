@@ -20,6 +20,7 @@ type outcome struct {
 	Requests   int            `json:"requests"`
 	Writes     int            `json:"acknowledged_writes"`
 	Unknown    int            `json:"writes_without_an_answer"`
+	Refused    int            `json:"refused_conditions"`
 	Reads      map[string]int `json:"reads"` // "now", "bounded", "after"
 	Snapshots  int            `json:"snapshots"`
 	Errors     map[string]int `json:"errors"` // by status and code
@@ -126,7 +127,7 @@ func (l *load) breakAndRecover(ctx context.Context, f fault, s settings) (ended 
 }
 
 // everything lists what must work again: a write, and each kind of read.
-var everything = []string{"upsert", "get", "list", "query"}
+var everything = []string{"upsert", "get", "list", "query", "put", "increment"}
 
 // recovery returns how long after the fault a new request of each kind had succeeded; negative if not yet.
 func (l *load) recovery(ended time.Duration) time.Duration {
@@ -158,6 +159,7 @@ func (l *load) readEverything(ctx context.Context) error {
 	}
 	c.query(0)
 	c.list()
+	c.readAllEntries()
 	if len(l.history.Failures) > failures {
 		return fmt.Errorf("the final reads failed: %v", l.history.Failures[failures])
 	}
@@ -203,11 +205,13 @@ func (l *load) outcome(ended time.Duration) *outcome {
 	h := &l.history
 	o := &outcome{Reads: map[string]int{}, Errors: map[string]int{}, Snapshots: len(h.Snapshots), history: h, Recovery: l.recovery(ended).Seconds()}
 	slowest := time.Duration(0)
-	for _, op := range h.Ops {
+	for _, op := range slices.Concat(h.Ops, h.Entries, h.Counters) {
 		slowest = max(slowest, op.Return-op.Call)
 		switch {
 		case op.Do != actRead && op.Unknown:
 			o.Unknown++
+		case op.Refused:
+			o.Refused++
 		case op.Do != actRead:
 			o.Writes++
 		case op.After != "":
