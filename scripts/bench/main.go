@@ -58,7 +58,7 @@ type flags struct {
 }
 
 // parts are the parts of a measurement.
-var parts = []string{"alternatives", "storage", "operations", "stores", "cold", "cache"}
+var parts = []string{"alternatives", "entries", "storage", "operations", "stores", "cold", "cache"}
 
 func command() *cobra.Command {
 	var f flags
@@ -227,10 +227,11 @@ func (m measurement) run(ctx context.Context) error {
 			}
 		}
 	}
-	if slices.Contains(m.parts, "alternatives") {
-		if err := m.alternatives(ctx); err != nil {
-			return fmt.Errorf("alternatives: %w", err)
-		}
+	if err := m.beside(ctx, "alternatives", "bench", m.project.MeasureAlternatives, &m.results.Alternatives); err != nil {
+		return err
+	}
+	if err := m.beside(ctx, "entries", "clients", m.project.MeasureEntries, &m.results.Entries); err != nil {
+		return err
 	}
 	if slices.Contains(m.parts, "stores") || slices.Contains(m.parts, "cold") {
 		if err := m.filled(ctx, slices.Min(m.entries), m.deployed); err != nil {
@@ -295,27 +296,25 @@ func (m measurement) operations(ctx context.Context, d bench.Data) error {
 	return nil
 }
 
-// alternatives measures what a user might choose instead, at the smallest and the largest number of entries.
-func (m measurement) alternatives(ctx context.Context) error {
-	modules := m.modules
-	if modules == "" {
-		m.printf("installing supabase-js")
-		out, err := exec.CommandContext(ctx, "go", "run", "netlify-supabase-kv/scripts/platform", "packages", "bench").Output()
-		if err != nil {
-			return fmt.Errorf("install supabase-js: %w", err)
-		}
-		modules = strings.TrimSpace(string(out))
+// beside measures a part that compares with what a user might choose instead, at the smallest and the largest number of
+// entries. It needs a set of packages of `platform packages`.
+func (m measurement) beside(ctx context.Context, part, packages string, measure besideMeasurement, results *[]bench.OperationResult) error {
+	if !slices.Contains(m.parts, part) {
+		return nil
 	}
-	sizes := slices.Compact([]int{slices.Min(m.entries), slices.Max(m.entries)})
-	for _, entries := range sizes {
+	modules, err := m.install(ctx, packages)
+	if err != nil {
+		return err
+	}
+	for _, entries := range slices.Compact([]int{slices.Min(m.entries), slices.Max(m.entries)}) {
 		err := m.filled(ctx, entries, func(ctx context.Context, d bench.Data) error {
 			for _, concurrency := range m.concurrency {
-				m.printf("measuring  alternatives, %d at a time, %d entries", concurrency, entries)
-				results, err := m.project.MeasureAlternatives(ctx, m.conn, d, modules, m.rounds, concurrency, m.seed)
+				m.printf("measuring  %s, %d at a time, %d entries", part, concurrency, entries)
+				measured, err := measure(ctx, m.conn, d, modules, m.rounds, concurrency, m.seed)
 				if err != nil {
 					return err
 				}
-				m.results.Alternatives = append(m.results.Alternatives, results...)
+				*results = append(*results, measured...)
 				if err := m.remove(ctx, d.Prefix+"new/"); err != nil {
 					return err
 				}
@@ -323,11 +322,26 @@ func (m measurement) alternatives(ctx context.Context) error {
 			return nil
 		})
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", part, err)
 		}
 	}
 	return nil
 }
+
+// install returns the folder of a set of packages.
+func (m measurement) install(ctx context.Context, packages string) (string, error) {
+	if packages == "bench" && m.modules != "" {
+		return m.modules, nil
+	}
+	m.printf("installing the packages of %s", packages)
+	out, err := exec.CommandContext(ctx, "go", "run", "netlify-supabase-kv/scripts/platform", "packages", packages).Output()
+	if err != nil {
+		return "", fmt.Errorf("install the packages of %s: %w", packages, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+type besideMeasurement func(ctx context.Context, conn *pgx.Conn, d bench.Data, modules string, rounds, concurrency int, seed uint64) ([]bench.OperationResult, error)
 
 // thousand is the number of operations whose total time is promised. A short run extrapolates from fewer.
 const thousand = 1000

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -24,6 +25,13 @@ const counters = 2
 func (l *load) conditional(n int) string { return fmt.Sprintf("%se/%d", l.prefix, n) }
 func (l *load) numberKey(n int) string   { return fmt.Sprintf("%sn/%d", l.prefix, n) }
 func (l *load) pair() string             { return l.prefix + "pair" }
+
+// beginPair writes the two numbers that are incremented together, since an atomic batch fails where one of its gets finds
+// nothing.
+func (l *load) beginPair(ctx context.Context) error {
+	body := fmt.Sprintf(`{"store":"faults","operations":[{"op":"put","key":"%s/0","value":0},{"op":"put","key":"%[1]s/1","value":0}]}`, l.pair())
+	return l.platform.request(ctx, http.MethodPost, l.platform.base+batchPath, []byte(body), nil)
+}
 
 // create writes an entry only if there is none.
 func (c *client) create(key string) {

@@ -97,7 +97,7 @@ func (l *load) fresh(ctx context.Context) error {
 	if decoded.Count == nil || *decoded.Count != 0 {
 		return fmt.Errorf("there are entries under %s already: choose another --seed", l.prefix)
 	}
-	return nil
+	return l.beginPair(ctx)
 }
 
 // breakAndRecover injects the fault in the middle of the load and waits until everything works again. It returns when

@@ -134,7 +134,7 @@ func (p *Project) MeasureAlternatives(ctx context.Context, conn *pgx.Conn, d Dat
 	if err != nil {
 		return nil, fmt.Errorf("fill a plain table: %w", err)
 	}
-	nodes, stop, err := p.startNodes(ctx, modules, concurrency)
+	nodes, stop, err := p.startNodes(ctx, javascript, modules, concurrency)
 	defer stop()
 	if err != nil {
 		return nil, fmt.Errorf("start the JavaScript functions: %w", err)
@@ -154,10 +154,7 @@ func (p *Project) MeasureAlternatives(ctx context.Context, conn *pgx.Conn, d Dat
 			line := append([]byte(a.Function+" "), other.event()...)
 			prepared[i] = map[Way]call{
 				WayDefault: invoked(function, event, a.contains),
-				WayPlain: timed(func(ctx context.Context) error {
-					_, err := p.send(ctx, plain, "application/json")
-					return err
-				}),
+				WayPlain:   p.sent(plain),
 				WayJavaScript: func(_ context.Context, worker int) (time.Duration, error) {
 					return nodes[worker].call(line, a.contains)
 				},
@@ -195,8 +192,8 @@ func (p *Project) fillPlainTable(ctx context.Context, conn *pgx.Conn, d Data) (u
 	if _, err := conn.Exec(ctx, "notify pgrst, 'reload schema'"); err != nil {
 		return undo, err
 	}
-	for { // until PostgREST knows the table
-		_, err := p.send(ctx, tableRequest{method: http.MethodGet, path: "bench_plain?select=indexes&limit=0"}, "application/json")
+	for { // until PostgREST knows the table; it can read one that it does not know, and not write one
+		_, err := p.send(ctx, tableRequest{method: http.MethodPost, path: "bench_plain?on_conflict=key", body: json.RawMessage(`{"key":"","value":0}`), prefer: "resolution=merge-duplicates,return=minimal"}, "application/json")
 		if err == nil || ctx.Err() != nil {
 			return undo, err
 		}
@@ -207,15 +204,15 @@ func (p *Project) fillPlainTable(ctx context.Context, conn *pgx.Conn, d Data) (u
 //go:embed javascript/functions.mjs
 var javascript []byte
 
-// node is a process that runs the JavaScript functions one call at a time, as an instance of a function does.
+// node is a process that runs JavaScript one call at a time, as an instance of a function does.
 type node struct {
 	in     io.Writer
 	out    *bufio.Reader
 	stderr *bytes.Buffer
 }
 
-// startNodes starts one process per worker. stop ends them.
-func (p *Project) startNodes(ctx context.Context, modules string, n int) (nodes []node, stop func(), err error) {
+// startNodes starts one process of a program per worker. stop ends them.
+func (p *Project) startNodes(ctx context.Context, program []byte, modules string, n int) (nodes []node, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "kv-bench-")
 	if err != nil {
 		return nil, func() {}, err
@@ -230,7 +227,7 @@ func (p *Project) startNodes(ctx context.Context, modules string, n int) (nodes 
 		_ = os.RemoveAll(dir)
 	}
 	file := filepath.Join(dir, "functions.mjs")
-	if err := os.WriteFile(file, javascript, 0o600); err != nil {
+	if err := os.WriteFile(file, program, 0o600); err != nil {
 		return nil, stop, err
 	}
 	for range n {
@@ -262,7 +259,7 @@ func (n node) call(line []byte, contains string) (time.Duration, error) {
 	}
 	text, err := n.out.ReadString('\n')
 	if err != nil {
-		return 0, fmt.Errorf("the JavaScript functions ended: %w\n%s", err, n.stderr)
+		return 0, fmt.Errorf("the process in Node ended: %w\n%s", err, n.stderr)
 	}
 	milliseconds, text, _ := strings.Cut(text, " ")
 	took, err := strconv.ParseFloat(milliseconds, 64)

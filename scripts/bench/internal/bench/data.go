@@ -95,9 +95,11 @@ func settle(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// Remove deletes every entry under a prefix and vacuums, so that the next measurement is not affected.
+// Remove deletes every entry under a prefix, also in the store of texts, and vacuums, so that the next measurement is not affected.
 func Remove(ctx context.Context, conn *pgx.Conn, prefix string) error {
-	deleted, err := conn.Exec(ctx, "delete from public.kv_store where key >= $1 and key < kv.prefix_end($1)", prefix)
+	deleted, err := conn.Exec(ctx, `
+		delete from public.kv_store
+		where key >= $1 and key < kv.prefix_end($1) or key >= $2 and key < kv.prefix_end($2)`, prefix, "\U0010ffff/"+textStore+"/"+prefix)
 	if err != nil || deleted.RowsAffected() == 0 {
 		return err
 	}

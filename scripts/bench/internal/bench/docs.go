@@ -19,6 +19,7 @@ func (r Results) WriteDocs(dir string) error {
 func (r Results) docParts() map[string]string {
 	parts := map[string]string{"machine": fmt.Sprintf("Measured on %s: %s. Seed %d.\n", r.At.Format("2006-01-02"), r.Machine, r.Seed)}
 	parts["alternatives"] = report.Markdown(r.AlternativesTable())
+	parts["entries"] = report.Markdown(r.EntriesTable())
 	parts["targets"] = report.Markdown(r.TargetsTable())
 	parts["operations"] = report.Markdown(r.OperationsTables()...)
 	parts["stores"] = report.Markdown(r.StoresTable())

@@ -40,7 +40,7 @@ type reply struct {
 	body   string
 }
 
-// invoke sends an event and times the response, whose status must be 200.
+// invoke sends an event and times the response, whose status must be 200 or 201.
 func (i instance) invoke(ctx context.Context, event []byte) (reply, error) {
 	began := time.Now()
 	raw, err := i.handler.Invoke(ctx, event)
@@ -56,7 +56,7 @@ func (i instance) invoke(ctx context.Context, event []byte) (reply, error) {
 	if err := json.Unmarshal(raw, &response); err != nil {
 		return reply{}, fmt.Errorf("read the function's response: %w", err)
 	}
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusCreated {
 		return reply{}, fmt.Errorf("the function returned %d %.200s", response.StatusCode, response.Body)
 	}
 	return reply{took, kv.Source(response.Headers["X-KV-Cache"]), response.Body}, nil
@@ -69,6 +69,7 @@ type request struct {
 	body   []byte // JSON, or nil
 	bypass bool   // bypass the cache
 	path   string // "" for functions that do not read it
+	kind   string // the body's content type; "" is JSON
 }
 
 // post returns a request with a JSON body.
@@ -103,7 +104,7 @@ func (r request) event() []byte {
 	header := map[string]string{
 		"host": "site.netlify.app", "user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
 		"accept": "application/json, text/plain, */*", "accept-language": "en-US,en;q=0.5", "accept-encoding": "gzip, br",
-		"content-type": "application/json", "origin": "https://site.netlify.app", "referer": "https://site.netlify.app/app",
+		"content-type": cmp.Or(r.kind, "application/json"), "origin": "https://site.netlify.app", "referer": "https://site.netlify.app/app",
 		"x-forwarded-for": "203.0.113.7, 198.51.100.1", "x-forwarded-proto": "https", "x-language": "en", "x-country": "DE",
 		"x-nf-client-connection-ip": "203.0.113.7", "x-nf-request-id": "01JD000000000000000000000A", "x-nf-deploy-id": "0", "x-nf-deploy-context": "production",
 		"x-nf-account-id": "0", "x-nf-account-tier": "account_type_pro", "x-nf-site-id": os.Getenv("NETLIFY_SITE_ID"), "via": "https/2 Netlify",

@@ -19,9 +19,11 @@ type Results struct {
 	Stores     []OperationResult `json:"stores,omitempty"`
 	// Alternatives compares the functions with what a user might choose instead.
 	Alternatives []OperationResult `json:"alternatives,omitempty"`
-	Cold         []ColdResult      `json:"cold,omitempty"`
-	Cache        []CacheResult     `json:"cache,omitempty"`
-	Storage      []StorageResult   `json:"storage,omitempty"`
+	// Entries compares entries of any bytes with a plain table, and with the server of @netlify/blobs.
+	Entries []OperationResult `json:"entries,omitempty"`
+	Cold    []ColdResult      `json:"cold,omitempty"`
+	Cache   []CacheResult     `json:"cache,omitempty"`
+	Storage []StorageResult   `json:"storage,omitempty"`
 }
 
 // Machine describes the machine of the measurement.

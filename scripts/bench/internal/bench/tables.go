@@ -123,6 +123,25 @@ func (r Results) AlternativesTable() report.Table {
 	return t
 }
 
+// EntriesTable compares entries of any bytes with a plain table, and with the server of @netlify/blobs.
+func (r Results) EntriesTable() report.Table {
+	t := report.Table{Title: "Entries of any bytes, p50 in ms", Texts: 2, Header: []string{"", "beside", "entries", "at a time", "p50", "the other's", "ratio", "promised"}}
+	for _, c := range comparisons {
+		for _, o := range r.Entries {
+			if o.Operation != c.name {
+				continue
+			}
+			promised := "–"
+			if c.most > 0 {
+				promised = fmt.Sprintf("≤ %.2f", c.most)
+			}
+			t.Rows = append(t.Rows, []string{c.name, string(c.to), report.Thousands(o.Entries), fmt.Sprint(o.Concurrency),
+				report.Millis(o.Ways[c.of].P50), report.Millis(o.Ways[c.to].P50), times(o.Ratio(c.of, c.to)), promised})
+		}
+	}
+	return t
+}
+
 // ColdTable has the latencies of the first request to a new instance.
 func (r Results) ColdTable() report.Table {
 	t := report.Table{Title: "A new instance, ms from the start of the process", Texts: 1,
@@ -156,8 +175,10 @@ func (r Results) CacheTable() report.Table {
 
 // Tables returns all tables that have results.
 func (r Results) Tables() (tables []report.Table) {
-	if t := r.AlternativesTable(); len(t.Rows) > 0 {
-		tables = append(tables, t)
+	for _, t := range []report.Table{r.AlternativesTable(), r.EntriesTable()} {
+		if len(t.Rows) > 0 {
+			tables = append(tables, t)
+		}
 	}
 	tables = append(tables, r.OperationsTables()...)
 	if sizes := r.sizes(); len(sizes) > 0 {

@@ -111,6 +111,15 @@ func (r Results) Targets() (targets []Target) {
 			add(javascript > 0 && javascript <= 1, what+"a JavaScript function", "≤ 1.00", "%.3f", javascript)
 		}
 	}
+	for _, c := range comparisons {
+		for _, o := range r.Entries {
+			if o.Operation == c.name && c.most > 0 {
+				toOther := o.Ratio(c.of, c.to)
+				add(toOther > 0 && toOther <= c.most, fmt.Sprintf("%s at %s entries, %s at a time, p50 over that of the %s", c.name, report.Thousands(o.Entries), callers(o.Concurrency), c.to),
+					fmt.Sprintf("≤ %.2f", c.most), "%.3f", toOther)
+			}
+		}
+	}
 	for _, t := range r.Thousand {
 		each := t.Seconds / float64(t.Operations) * 1000
 		add(each < maxThousand, fmt.Sprintf("1,000 operations at %s entries, one after the other", report.Thousands(t.Entries)), fmt.Sprintf("< %.0f s", maxThousand), "%.2f s", each)
