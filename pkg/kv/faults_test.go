@@ -319,6 +319,34 @@ func TestMalformedResponseIsRepeated(t *testing.T) {
 	require.Equal(t, CodeDatabaseUnreachable, CodeOf(err), "a write without a version is not known to be one")
 }
 
+// What is no response of the function is neither a value nor kept.
+func TestMalformedResponseForAKeyIsRepeated(t *testing.T) {
+	for name, c := range map[string]struct {
+		good string
+		ask  func(ctx context.Context, s *Supabase) (string, error)
+	}{
+		"Get": {` {"a":1} `, func(ctx context.Context, s *Supabase) (string, error) { return s.Get(ctx, "k") }},
+		"GetEntry": {`{"etag":"1","json":true}` + "\n{}", func(ctx context.Context, s *Supabase) (string, error) {
+			e, err := s.GetEntry(ctx, "files", "k", Freshness{})
+			return e.Body, err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGateway(t, value("\xff\xfe\x00<%"), value("not json"), value(c.good))
+			text, err := c.ask(t.Context(), g.store(t))
+			require.NoError(t, err)
+			require.Equal(t, c.good, text)
+			require.Equal(t, 3, g.asked())
+			_, err = c.ask(t.Context(), newGateway(t, value("")).store(t))
+			require.Equal(t, CodeNotFound, CodeOf(err))
+		})
+	}
+	for _, whole := range []string{`0`, `-1.5E+3`, `"a"`, `[]`, `true`, `false`, `null`, "\n{}\r\n"} {
+		require.True(t, readRequest{function: "kv_get", scope: scope{one: true}}.isWhole(whole), whole)
+	}
+}
+
 func TestRefusedConnectionIsUnreachable(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -112,7 +112,7 @@ func (r readRequest) foundNothing(body string) bool {
 // expiryMark begins the line that says when a response expires (kv.expiry_line).
 const expiryMark = "\x02"
 
-// readBody reads a response, and refuses one that was cut off: lists and queries end with a brace.
+// readBody reads a response, and refuses one that cannot be the function's, or was cut off.
 func (r readRequest) readBody(text string) (body readBody, err error) {
 	body.text = text
 	if line, found := strings.CutPrefix(text, expiryMark); found {
@@ -123,8 +123,23 @@ func (r readRequest) readBody(text string) (body readBody, err error) {
 		}
 		body.expires = max(time.Duration(min(milliseconds, int64(MaxTTL/time.Millisecond)))*time.Millisecond, 1)
 	}
-	if !r.scope.one && !strings.HasSuffix(body.text, "}") {
+	if !r.isWhole(body.text) {
 		return readBody{}, malformedResponse(r.function)
 	}
 	return body, nil
+}
+
+// isWhole reports whether a text begins and ends as a response of the function does. It looks at nothing in between,
+// since a response may be megabytes. An empty text is that of a key without an entry.
+func (r readRequest) isWhole(text string) bool {
+	switch {
+	case !r.scope.one: // lists and queries
+		return strings.HasSuffix(text, "}")
+	case text == "":
+		return true
+	case r.function == "kv_entry":
+		return strings.HasPrefix(text, "{") && strings.Contains(text, "\n")
+	}
+	value := strings.Trim(text, " \t\r\n")
+	return value != "" && strings.IndexByte(`{["-0123456789tfn`, value[0]) >= 0 && strings.IndexByte(`}]"0123456789el`, value[len(value)-1]) >= 0
 }
