@@ -68,7 +68,7 @@ func fillDisk(ctx context.Context, p *platform, hold time.Duration, _ *rand.Rand
 		return err
 	}
 	for _, table := range onDisk { // frees the space of old rows
-		if _, err := conn.Exec(ctx, "vacuum full public."+table); err != nil {
+		if _, err := conn.Exec(ctx, "vacuum full "+table); err != nil {
 			return err
 		}
 	}
