@@ -708,7 +708,7 @@ create function kv.list_in_key_order(p_query jsonb, p_values boolean, p_question
 create function kv.list_value(p_key text, p_value json, p_is_index boolean, p_total numeric) returns text
     language sql stable;
 
--- Nothing can lock an entry that does not exist. So an atomic batch looks again at its end, when it holds all others.
+-- Nothing can lock an entry that does not exist. So an atomic batch looks again at its end, when it holds all others. The index entries that it makes itself are not meant.
 create function kv.lock_absent(p_keys text[]) returns void
     language plpgsql volatile set search_path="";
 

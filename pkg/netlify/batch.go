@@ -152,7 +152,7 @@ func (p part) readPut(fields map[string]part, o *kv.Operation) {
 	case (value.text != nil) == encoded.given():
 		p.refuse(": a put has either value, which is JSON, or base64, which is any bytes")
 	case value.text != nil:
-		o.Data, o.ContentType = value.text, "application/json"
+		o.Data, o.ContentType = value.text, kv.ContentTypeJSON
 	default:
 		var err error
 		if o.Data, err = base64.StdEncoding.DecodeString(encoded.string()); err != nil {

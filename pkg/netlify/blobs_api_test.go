@@ -153,7 +153,7 @@ func TestBlobsAPI(t *testing.T) {
 		require.Equal(t, http.StatusOK, got.StatusCode)
 		require.Equal(t, put.Headers["ETag"], got.Headers["ETag"])
 		require.Equal(t, metadata[blobs.MetadataHeader], got.Headers[blobs.MetadataHeader])
-		require.Equal(t, octetStream, got.Headers["Content-Type"])
+		require.Equal(t, kv.ContentTypeBytes, got.Headers["Content-Type"])
 		require.Equal(t, method == "GET", got.Body != "")
 	}
 	same := call("GET", "/site:s/k", map[string]string{"If-None-Match": put.Headers["ETag"]}, "")
@@ -281,15 +281,15 @@ func TestKeptType(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ sent, data, want string }{
 		{"", `{"a":1}`, ""},
-		{octetStream, `{"a":1}`, octetStream},
+		{kv.ContentTypeBytes, `{"a":1}`, kv.ContentTypeBytes},
 		{"text/plain;charset=UTF-8", `{"a":1}`, "application/json"},
 		{"text/plain", "plain", plainText},
 		{"text/plain", "", plainText},
 		{"text/plain", "\uFEFF{}", plainText},
-		{"text/plain", "\xff", octetStream},
+		{"text/plain", "\xff", kv.ContentTypeBytes},
 		{"application/json", "12", "application/json"},
 		{"application/json", "not JSON", plainText},
-		{"Application/JSON; charset=utf-8", "\xff", octetStream},
+		{"Application/JSON; charset=utf-8", "\xff", kv.ContentTypeBytes},
 		{"text/html", "{}", "text/html"},
 		{"image/svg+xml", "<svg/>", "image/svg+xml"},
 	} {

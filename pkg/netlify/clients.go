@@ -75,12 +75,12 @@ func putOperation(r *Request, store, key string) (op kv.Operation, err error) {
 func keptType(sent string, data []byte) string {
 	kind, _, _ := mime.ParseMediaType(sent)
 	switch {
-	case kind != "text/plain" && kind != "application/json":
+	case kind != "text/plain" && kind != kv.ContentTypeJSON:
 		return sent
 	case !utf8.Valid(data):
-		return octetStream
+		return kv.ContentTypeBytes
 	case json.Valid(data):
-		return "application/json"
+		return kv.ContentTypeJSON
 	}
 	return plainText
 }

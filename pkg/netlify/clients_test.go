@@ -113,7 +113,7 @@ func TestTheDocumentationHasEveryStatus(t *testing.T) {
 // and no request makes a function fail.
 func FuzzClients(f *testing.F) {
 	f.Add("PUT", "site:s/k", "text/plain", "b64;eyJhIjoxfQ==", "", "60", []byte(`{"a":1}`))
-	f.Add("PUT", "s/a/b", octetStream, "b64;W10=", "*", "0", []byte("\xff"))
+	f.Add("PUT", "s/a/b", kv.ContentTypeBytes, "b64;W10=", "*", "0", []byte("\xff"))
 	f.Add("GET", "site:s/%", "image/png", "x", `"e1", W/"e2"`, "1e300", []byte(nil))
 	f.Add("DELETE", "s/a/", "application/json", "b64;e30", "", "", []byte("not JSON"))
 	f.Add("DELETE", "deploy:1:x", "", "b64;eyJ4IjoiXHVkODAwIn0=", "", "-1", []byte("\ufeff"))
@@ -127,7 +127,7 @@ func FuzzClients(f *testing.F) {
 			if method != http.MethodPut || r.StatusCode != http.StatusOK {
 				continue
 			}
-			got := invoke(t, endpoint, entryEvent(t, http.MethodGet, url, nil, "accept", octetStream))
+			got := invoke(t, endpoint, entryEvent(t, http.MethodGet, url, nil, "accept", kv.ContentTypeBytes))
 			require.Equal(t, http.StatusOK, got.StatusCode, got.Body)
 			require.Equal(t, string(body), string(got.bytes(t)))
 			require.Equal(t, r.Headers["ETag"], got.Headers["ETag"])

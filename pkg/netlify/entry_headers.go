@@ -129,7 +129,7 @@ func parseContentType(name, text string) (string, error) {
 // isJSONType reports whether a content type says that the bytes are JSON: application/json, or one that ends in +json.
 func isJSONType(contentType string) bool {
 	media, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (media == "application/json" || strings.HasSuffix(media, "+json"))
+	return err == nil && (media == kv.ContentTypeJSON || strings.HasSuffix(media, "+json"))
 }
 
 // entryHeader returns the headers that describe an entry.

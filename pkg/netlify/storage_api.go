@@ -44,9 +44,6 @@ func (s storageAPI) run(ctx context.Context, r *Request) (*Response, error) {
 	return s.remove(ctx, r, to)
 }
 
-// octetStream is the type by which the driver asks for bytes and sends them.
-const octetStream = "application/octet-stream"
-
 // get answers getItem with text, which unstorage parses, and getItemRaw with the entry as it is.
 func (s storageAPI) get(ctx context.Context, r *Request, to storageAddress) (*Response, error) {
 	result, err := s.entries.GetEntry(ctx, to.store, to.key, freshness(r))
@@ -54,7 +51,7 @@ func (s storageAPI) get(ctx context.Context, r *Request, to storageAddress) (*Re
 		return nil, err
 	}
 	response := entryResponse(r, result)
-	if r.Headers.Accept != octetStream && utf8.Valid(result.Data) {
+	if r.Headers.Accept != kv.ContentTypeBytes && utf8.Valid(result.Data) {
 		// Given JSON, the driver would parse it, and unstorage what comes of that once more: "123" in quotes would be
 		// a number.
 		response.Header["Content-Type"] = plainText

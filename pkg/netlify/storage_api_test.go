@@ -95,7 +95,7 @@ func TestStorageAPI(t *testing.T) {
 		t.Helper()
 		return invokeHandler(t, h, storageEvent(method, path, headers, body))
 	}
-	raw := map[string]string{"accept": octetStream}
+	raw := map[string]string{"accept": kv.ContentTypeBytes}
 	put := call("PUT", "a/b", map[string]string{"content-type": "application/json", "x-ttl": "10"}, `{"n":1.0}`)
 	require.Equal(t, http.StatusOK, put.StatusCode, put.Body)
 	require.Equal(t, "OK", put.Body)
@@ -115,10 +115,10 @@ func TestStorageAPI(t *testing.T) {
 	now = now.Add(time.Millisecond)
 	require.Equal(t, http.StatusNotFound, call("HEAD", "a/b", nil, "").StatusCode)
 
-	require.Equal(t, 200, call("PUT", "bytes", map[string]string{"content-type": octetStream}, "\xff\x00").StatusCode)
+	require.Equal(t, 200, call("PUT", "bytes", map[string]string{"content-type": kv.ContentTypeBytes}, "\xff\x00").StatusCode)
 	bytes := call("GET", "bytes", nil, "")
 	require.True(t, bytes.IsBase64Encoded)
-	require.Equal(t, octetStream, bytes.Headers["Content-Type"])
+	require.Equal(t, kv.ContentTypeBytes, bytes.Headers["Content-Type"])
 	require.Empty(t, bytes.Headers["X-TTL"])
 
 	for _, key := range []string{"a/b", "a/c", "a/c$", "ab", "A"} {

@@ -74,8 +74,9 @@ create function kv.add_index_members(p_arrays text[], p_pairs text[]) returns te
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
+    c_room    constant integer := 1000; -- a value of the sequence has room for 1,024
     v_members text[] := p_pairs;
-    v_base    bigint;
+    v_bases   bigint[];
 begin
     if p_arrays <> '{}' then
         with stored as materialized ( -- each array is read once, however many members come
@@ -94,9 +95,12 @@ begin
         where not exists (select from kv.member as m where m.index_key = a.index_key and m.member = a.member offset 0);
     end if;
     if v_members <> '{}' then
-        v_base := nextval('kv.member_position');
+        v_bases := array[nextval('kv.member_position')];
+        for v_next in 1 .. (array_length(v_members, 1) - 1) / c_room loop -- of a batch
+            v_bases := v_bases || nextval('kv.member_position');
+        end loop;
         insert into kv.member (index_key, member, position)
-        select index_key, member, v_base + min(ordinal)
+        select index_key, member, v_bases[1 + (min(ordinal) - 1) / c_room] + (min(ordinal) - 1) % c_room
         from kv.pairs(v_members)
         group by index_key, member
         order by index_key, member

@@ -344,20 +344,26 @@ as $$
 declare
     v_outcome  kv.outcome;
     v_is_index boolean;
+    v_locked   boolean;
     v_read     record;
 begin
-    if p_lock then
-        select is_index into v_is_index from public.kv_store where key = p_operation.key for no key update;
-        if v_is_index then
-            perform kv.lock_members(p_operation.key);
+    loop
+        if p_lock then
+            select is_index into v_is_index from public.kv_store where key = p_operation.key for no key update;
+            v_locked := found;
+            if v_is_index then
+                perform kv.lock_members(p_operation.key);
+            end if;
         end if;
-    end if;
-    select e as entry, kv.entry_info(e, true) as info, kv.room(e) as room,
-        case when p_operation.action in ('get', 'take') and kv.room(e) <= p_room then kv.entry_bytes(s.key, s.value, s.data, s.is_index) end as bytes
-    into v_read
-    from public.kv_store as s join kv.entry as e on e.key = s.key
-    where s.key = p_operation.key and (s.expires_at is null or s.expires_at > clock_timestamp());
-    v_outcome.existed := found;
+        select e as entry, kv.entry_info(e, true) as info, kv.room(e) as room,
+            case when p_operation.action in ('get', 'take') and kv.room(e) <= p_room then kv.entry_bytes(s.key, s.value, s.data, s.is_index) end as bytes
+        into v_read
+        from public.kv_store as s join kv.entry as e on e.key = s.key
+        where s.key = p_operation.key and (s.expires_at is null or s.expires_at > clock_timestamp());
+        v_outcome.existed := found;
+        exit when v_locked or not p_lock or not v_outcome.existed;
+        -- Another call has created the entry after the attempt to lock it.
+    end loop;
     v_outcome.wrote := false;
     if not v_outcome.existed then
         v_outcome.code := case when not kv.holds(p_operation, null) then 'condition_failed'
@@ -458,7 +464,7 @@ begin
     end if;
 end
 $$;
-comment on function kv.lock_absent(text[]) is 'Nothing can lock an entry that does not exist. So an atomic batch looks again at its end, when it holds all others.';
+comment on function kv.lock_absent(text[]) is 'Nothing can lock an entry that does not exist. So an atomic batch looks again at its end, when it holds all others. The index entries that it makes itself are not meant.';
 
 -- One pass over all keys, in the order of locks (see kv_upsert): the entries and their indexes. What operations on different keys
 -- do does not depend on their order, and those on one key stay in theirs.
@@ -474,6 +480,8 @@ declare
     v_rows    boolean;
     v_arrays  text[] := '{}'::text[];
     v_pairs   text[] := '{}'::text[];
+    v_added   text[];
+    v_fresh   text[]; -- index keys without an entry
     v_written text[] := '{}'::text[];
     v_absent  text[] := '{}'::text[];
 begin
@@ -491,7 +499,8 @@ begin
     results := array_fill(null::text, array[cardinality(p_operations)]);
     wrote := false;
     perform kv.lock_import_key(d.key) from (select key from unnest(p_operations) where action in ('delete', 'take') order by key) as d;
-    select count(*) > 32 into v_rows from unnest(p_operations) as o, kv.pairs(o.indexes); -- see kv_upsert
+    select count(*) > 32, coalesce(array_agg(distinct p.index_key) filter (where s.key is null), '{}') into v_rows, v_fresh -- 32: see kv_upsert
+    from unnest(p_operations) as o, kv.pairs(o.indexes) as p left join public.kv_store as s on s.key = p.index_key;
     for v_touched in
         select key collate "C" as key, n from (
             select o.key, n from unnest(p_operations) with ordinality as o (action, key, value, data, content_type, metadata, ttl, expires, indexes, if_match, if_none_match, delta, n)
@@ -520,20 +529,25 @@ begin
             v_absent := v_absent || v_op.key;
         end if;
     end loop;
+    if failed is not null and v_fresh <> '{}' then -- what was to be filed there failed
+        delete from public.kv_store as s
+        where s.key = any (v_fresh) and s.auto_created and s.key not in (select index_key from kv.pairs(v_pairs))
+          and not exists (select from kv.member as m where m.index_key = s.key);
+    end if;
     if p_atomic and failed is not null then
         return;
     end if;
-    if v_pairs <> '{}' then
-        v_pairs := kv.add_index_members(v_arrays, v_pairs);
-    end if;
     if p_atomic and v_absent <> '{}' then
-        perform kv.lock_absent(v_absent);
+        perform kv.lock_absent(array(select k from unnest(v_absent) as k where k not in (select index_key from kv.pairs(v_pairs))));
+    end if;
+    if v_pairs <> '{}' then
+        v_added := kv.add_index_members(v_arrays, v_pairs);
     end if;
     wrote := v_written <> '{}';
     if p_mirror then
         insert into kv.outbox (key, primary_store, request)
         select k, 'supabase', p_request
-        from (select distinct k from (select unnest(v_written) as k union all select index_key from kv.pairs(v_pairs)) as written) as changed
+        from (select distinct k from (select unnest(v_written) as k union all select index_key from kv.pairs(v_added)) as written) as changed
         where kv.space_of(k) = '';
     end if;
 end

@@ -304,10 +304,17 @@ func (s entrySuite) race(n int, call func(i int)) {
 }
 
 func testIncrementRace(t *testing.T, s entrySuite) {
-	const calls, limit = 200, 5
+	s.raceIncrements(t, "n", 200)
+	for i := range 20 { // creating the entry is the narrowest moment
+		s.raceIncrements(t, fmt.Sprint("n", i), 10)
+	}
+}
+
+func (s entrySuite) raceIncrements(t *testing.T, key string, calls int) {
+	const limit = 5
 	results := make([]string, calls)
 	s.race(calls, func(i int) {
-		results[i] = string(s.do(t, kv.Operation{Action: kv.ActionIncrement, Key: "n", TTL: time.Hour}, i).Data)
+		results[i] = string(s.do(t, kv.Operation{Action: kv.ActionIncrement, Key: key, TTL: time.Hour}, i).Data)
 	})
 	passed := 0
 	for _, result := range results {
@@ -318,7 +325,7 @@ func testIncrementRace(t *testing.T, s entrySuite) {
 		}
 	}
 	require.Equal(t, limit, passed, "with a limit of %d", limit)
-	require.Equal(t, fmt.Sprint(calls), string(s.get(t, "n").Data))
+	require.Equal(t, fmt.Sprint(calls), string(s.get(t, key).Data))
 }
 
 func testCreateRace(t *testing.T, s entrySuite) {
@@ -632,6 +639,32 @@ func testEntryIndexes(t *testing.T, s entrySuite) {
 	require.Equal(t, `["m","n"]`, string(s.get(t, "index").Data))
 
 	etag = s.get(t, "index").ETag
+	refused := kv.Operation{Action: kv.ActionPut, Key: "k" + s.store, Indexes: []kv.Index{{Key: "another", Member: "m"}}, Precondition: kv.Precondition{IfNoneMatch: []string{"*"}}}
+	for _, atomic := range []bool{false, true} {
+		o := refused
+		o.Store = s.store
+		require.Equal(t, []kv.Code{kv.CodeConditionFailed}, codes(s.batch(t, kv.Batch{Atomic: atomic, Operations: []kv.Operation{o}}, 0)))
+		s.requireMissing(t, "another")
+	}
+	absent := kv.Operation{Action: kv.ActionCheck, Key: "another", Precondition: kv.Precondition{IfNoneMatch: []string{"*"}}}
+	filed := kv.Operation{Action: kv.ActionPut, Key: "k", Indexes: []kv.Index{{Key: "another", Member: "m"}}}
+	require.Equal(t, []kv.Code{"", ""}, codes(s.batch(t, kv.Batch{Atomic: true, Operations: []kv.Operation{absent, filed}}, 0)), "the batch itself makes the index entry")
+
+	var want []string
+	many := make([]kv.Operation, 2) // more members than one upsert may bring
+	for i := range many {
+		many[i] = kv.Operation{Action: kv.ActionPut, Key: fmt.Sprint("many", i)}
+		for j := range 700 {
+			want = append(want, fmt.Sprint(i, "-", j))
+			many[i].Indexes = append(many[i].Indexes, kv.Index{Key: "order", Member: kv.Member(want[len(want)-1])})
+		}
+	}
+	require.Equal(t, []kv.Code{"", ""}, codes(s.batch(t, kv.Batch{Operations: many}, 0)))
+	require.Nil(t, s.do(t, kv.Operation{Action: kv.ActionPut, Key: "last", Indexes: []kv.Index{{Key: "order", Member: "last"}}}, 0).Err)
+	var got []string
+	require.NoError(t, json.Unmarshal(s.get(t, "order").Data, &got))
+	require.Equal(t, append(want, "last"), got, "members are in the order in which they were first added")
+
 	taken := s.do(t, kv.Operation{Action: kv.ActionTake, Key: "index"}, 0)
 	require.Nil(t, taken.Err)
 	require.Equal(t, `["m","n"]`, string(taken.Data), "a take returns the members")
