@@ -48,9 +48,7 @@ begin
     end if;
     if tg_op <> 'DELETE' then
         insert into kv.posting (index_key, member, key, expires_at) -- without kv.postings_of, which takes time to leave repetitions out
-        select index_key, member, new.key, new.expires_at from kv.pairs(new.index_pairs)
-        union all
-        select index_key, '', new.key, new.expires_at from kv.pairs(new.index_pairs)
+        select index_key, unnest(array[member, '']), new.key, new.expires_at from kv.pairs(new.index_pairs)
         on conflict do nothing;
     end if;
     return null;
