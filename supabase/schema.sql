@@ -516,12 +516,12 @@ create function kv.add_index_members(p_arrays text[], p_pairs text[]) returns te
 create function kv.add_members(p_key text, p_members text[]) returns void
     language plpgsql volatile set search_path="";
 
--- Applies one operation. What it reads must fit into p_room bytes. In an atomic batch, a row that is only read is locked as well.
-create function kv.apply_operation(p_operation kv.operation, p_atomic boolean, p_room bigint) returns kv.outcome
+-- Applies one operation. What it reads must fit into p_room bytes. In an atomic batch, a row that is only read is locked as well. With p_careful, a value that Postgres refuses is an outcome, and otherwise an error.
+create function kv.apply_operation(p_operation kv.operation, p_atomic boolean, p_careful boolean, p_room bigint) returns kv.outcome
     language plpgsql volatile set search_path="";
 
 -- Applies a batch. results are those of the operations, in their order; failed is the first that failed, from 1. In an atomic batch it means that the caller must undo the others.
-create function kv.apply_operations(p_operations kv.operation[], p_atomic boolean, p_mirror boolean, p_request uuid, OUT results text[], OUT failed integer, OUT wrote boolean) returns record
+create function kv.apply_operations(p_operations kv.operation[], p_atomic boolean, p_careful boolean, p_mirror boolean, p_request uuid, OUT results text[], OUT failed integer, OUT wrote boolean) returns record
     language plpgsql volatile set search_path="";
 
 -- The members among the elements of an array.

@@ -519,6 +519,7 @@ type outcomeJSON struct {
 var outcomeMessages = map[Code]string{
 	CodeConditionFailed: "the condition does not hold of the present entry",
 	CodeNotFound:        "Key not found",
+	CodeUnstorableValue: messageUnstorable,
 }
 
 func (o outcomeJSON) result() (OperationResult, error) {

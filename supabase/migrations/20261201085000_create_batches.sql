@@ -386,7 +386,7 @@ $$;
 comment on function kv.look_at_entry(kv.operation, boolean, bigint) is
     'The present entry, whether the condition holds, and for a get or a take the bytes, which must fit into p_room.';
 
-create function kv.apply_operation(p_operation kv.operation, p_atomic boolean, p_room bigint) returns kv.outcome
+create function kv.apply_operation(p_operation kv.operation, p_atomic boolean, p_careful boolean, p_room bigint) returns kv.outcome
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
@@ -426,7 +426,18 @@ begin
             end if;
         end if;
 
-        v_written := kv.put_entry(v_put, v_outcome.existed is false);
+        if p_careful then -- in a subtransaction, which costs
+            begin
+                v_written := kv.put_entry(v_put, v_outcome.existed is false);
+            exception
+                when invalid_text_representation or untranslatable_character or numeric_value_out_of_range
+                  or statement_too_complex or program_limit_exceeded then
+                    v_outcome.code := 'unstorable_value';
+                    return v_outcome;
+            end;
+        else
+            v_written := kv.put_entry(v_put, v_outcome.existed is false);
+        end if;
         if (v_written.entry).key is not null then
             v_outcome.existed := v_written.existed;
             v_outcome.entry := v_written.entry;
@@ -438,8 +449,8 @@ begin
     end loop;
 end
 $$;
-comment on function kv.apply_operation(kv.operation, boolean, bigint) is
-    'Applies one operation. What it reads must fit into p_room bytes. In an atomic batch, a row that is only read is locked as well.';
+comment on function kv.apply_operation(kv.operation, boolean, boolean, bigint) is
+    'Applies one operation. What it reads must fit into p_room bytes. In an atomic batch, a row that is only read is locked as well. With p_careful, a value that Postgres refuses is an outcome, and otherwise an error.';
 
 create function kv.outcome_json(p_outcome kv.outcome) returns text
     language plpgsql stable security invoker set search_path = ''
@@ -468,7 +479,7 @@ comment on function kv.lock_absent(text[]) is 'Nothing can lock an entry that do
 
 -- One pass over all keys, in the order of locks (see kv_upsert): the entries and their indexes. What operations on different keys
 -- do does not depend on their order, and those on one key stay in theirs.
-create function kv.apply_operations(p_operations kv.operation[], p_atomic boolean, p_mirror boolean, p_request uuid, out results text[], out failed integer, out wrote boolean)
+create function kv.apply_operations(p_operations kv.operation[], p_atomic boolean, p_careful boolean, p_mirror boolean, p_request uuid, out results text[], out failed integer, out wrote boolean)
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
@@ -489,7 +500,7 @@ begin
         if p_operations[1].action in ('delete', 'take') then
             perform kv.lock_import_key(p_operations[1].key);
         end if;
-        v_outcome := kv.apply_operation(p_operations[1], p_atomic, c_room);
+        v_outcome := kv.apply_operation(p_operations[1], p_atomic, p_careful, c_room);
         results := array[kv.outcome_json(v_outcome)];
         failed := case when v_outcome.code is not null then 1 end;
         wrote := coalesce(v_outcome.wrote, false);
@@ -515,7 +526,7 @@ begin
             continue;
         end if;
         v_op := p_operations[v_touched.n];
-        v_outcome := kv.apply_operation(v_op, p_atomic, case v_bytes when 0 then c_room else kv.page_limit() - v_bytes end);
+        v_outcome := kv.apply_operation(v_op, p_atomic, p_careful, case v_bytes when 0 then c_room else kv.page_limit() - v_bytes end);
         v_bytes := v_bytes + coalesce(v_outcome.room, 0);
         results[v_touched.n] := kv.outcome_json(v_outcome);
         if v_outcome.code is not null then
@@ -552,7 +563,7 @@ begin
     end if;
 end
 $$;
-comment on function kv.apply_operations(kv.operation[], boolean, boolean, uuid) is
+comment on function kv.apply_operations(kv.operation[], boolean, boolean, boolean, uuid) is
     'Applies a batch. results are those of the operations, in their order; failed is the first that failed, from 1. In an atomic batch it means that the caller must undo the others.';
 
 create function public.kv_batch(
@@ -570,6 +581,7 @@ declare
     v_operations kv.operation[] := array(select o from jsonb_populate_recordset(null::kv.operation, p_operations) as o);
     v_known      kv.response;
     v_applied    record;
+    v_careful    boolean := false;
     v_response   text;
 begin
     if p_request is not null then
@@ -581,17 +593,27 @@ begin
             return v_known.response;
         end if;
     end if;
-    if not p_atomic or cardinality(v_operations) = 1 then
-        v_applied := kv.apply_operations(v_operations, p_atomic, p_mirror, p_request);
-    else -- in a subtransaction, which costs
-        begin
-            v_applied := kv.apply_operations(v_operations, p_atomic, p_mirror, p_request);
-            if v_applied.failed is not null then
-                raise exception using errcode = 'KV001'; -- undoes what was applied; variables keep their values
-            end if;
-        exception when sqlstate 'KV001' then
-            null;
-        end;
+    if cardinality(v_operations) = 1 then
+        v_applied := kv.apply_operations(v_operations, p_atomic, false, p_mirror, p_request);
+    else
+        loop
+            begin
+                v_applied := kv.apply_operations(v_operations, p_atomic, v_careful, p_mirror, p_request);
+                if p_atomic and v_applied.failed is not null then
+                    raise exception using errcode = 'KV001'; -- undoes what was applied; variables keep their values
+                end if;
+                exit;
+            exception
+                when sqlstate 'KV001' then
+                    exit;
+                when invalid_text_representation or untranslatable_character or numeric_value_out_of_range
+                  or statement_too_complex or program_limit_exceeded then
+                    if v_careful then
+                        raise;
+                    end if;
+                    v_careful := true; -- once more, to find the operation
+            end;
+        end loop;
     end if;
     v_response := '{"results":[' || array_to_string(v_applied.results, ',') || ']'
         || case when v_applied.failed is not null then ',"failed":' || v_applied.failed - 1 else '' end;
