@@ -86,6 +86,7 @@ create table public.kv_store (
     -- From then on nobody sees the entry, and kv.remove_expired may remove it. Null: it stays.
     expires_at timestamp with time zone,
     constraint kv_store_bytes CHECK (((value IS NULL) <> (data IS NULL))),
+    constraint kv_store_expires_at CHECK (((expires_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (expires_at < '10000-01-01 00:00:00+00'::timestamp with time zone))),
     constraint kv_store_index_pairs CHECK (((index_pairs = '{}'::text[]) OR ((array_ndims(index_pairs) = 2) AND (array_length(index_pairs, 2) = 2) AND ((''::text <> ALL (index_pairs)) IS TRUE)))),
     constraint kv_store_key_length CHECK (((key <> ''::text) AND (octet_length(key) <= (1024 + 134)) AND (octet_length(
 CASE
@@ -510,7 +511,7 @@ create function public.kv_warm_list(p_lists jsonb, p_bytes bigint) returns publi
 
 -- Adds the pairs that their index entries lack, and returns them. p_arrays are the index entries whose stored arrays may have members. The caller holds the locks of kv.lock_index.
 create function kv.add_index_members(p_arrays text[], p_pairs text[]) returns text[]
-    language plpgsql volatile set search_path="";
+    language plpgsql volatile set search_path="" set enable_seqscan=off;
 
 -- Adds the members that an index entry lacks, in the given order. The caller holds the entry's row.
 create function kv.add_members(p_key text, p_members text[]) returns void
@@ -708,7 +709,7 @@ create function kv.list_in_key_order(p_query jsonb, p_values boolean, p_question
 create function kv.list_value(p_key text, p_value json, p_is_index boolean, p_total numeric) returns text
     language sql stable;
 
--- Nothing can lock an entry that does not exist. So an atomic batch looks again at its end, when it holds all others. The index entries that it makes itself are not meant.
+-- Nothing can lock an entry that does not exist. So an atomic batch looks again at its end, when it holds all others, and one batch at a time. The index entries that it makes itself are not meant.
 create function kv.lock_absent(p_keys text[]) returns void
     language plpgsql volatile set search_path="";
 
@@ -716,8 +717,8 @@ create function kv.lock_absent(p_keys text[]) returns void
 create function kv.lock_import_key(p_key text) returns void
     language plpgsql volatile set search_path="";
 
--- Makes sure that an index entry exists and stays until the transaction ends: by a lock on its members, or with p_row on its row. True where its value is an array that may hold members.
-create function kv.lock_index(p_key text, p_row boolean) returns boolean
+-- Makes sure that an index entry exists and stays until the transaction ends: by a lock on its members, or with p_row on its row. True where its value is an array that may hold members. Without p_convert, a plain entry is only locked and stays as it is: null.
+create function kv.lock_index(p_key text, p_row boolean, p_convert boolean DEFAULT true) returns boolean
     language plpgsql volatile set search_path="";
 
 -- Locks the members of an index entry until the transaction ends. The caller holds the entry's row.
@@ -776,6 +777,10 @@ create function kv.member_to_text(p_member text) returns text
 create function kv.mirror_state(p_key text) returns json
     language plpgsql stable set search_path="";
 
+-- When the next entry expires, of all stores. A page with an offset may be another one then: it depends on what it skips.
+create function kv.next_expiry() returns timestamp with time zone
+    language plpgsql stable set search_path="" set enable_seqscan=off;
+
 -- The words of a text in order, without case, compatible forms and compositions of letters. U+001E separates words that are not in a row: those of two texts, and letters that are words by themselves with something between them.
 create function kv.normalize_search_text(p_text text) returns text[]
     language plpgsql immutable strict parallel safe set search_path="";
@@ -824,8 +829,8 @@ create function kv.postings_of(p_pairs text[]) returns TABLE(index_key text, mem
 create function kv.prefix_end(p_prefix text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
--- Creates or replaces an entry. With p_absent it creates one, and entry is null where another call has just done so.
-create function kv.put_entry(p_operation kv.operation, p_absent boolean, OUT existed boolean, OUT entry kv.entry) returns record
+-- Creates or replaces an entry. p_present is what the caller has found: true of one that it has locked, even if that has just expired; false of none, and entry is null where another call has just created one.
+create function kv.put_entry(p_operation kv.operation, p_present boolean, OUT existed boolean, OUT entry kv.entry) returns record
     language plpgsql volatile set search_path="";
 
 -- The response of kv-query.
@@ -928,7 +933,7 @@ create function kv.query_where(p_where jsonb) returns text[]
 create function kv.raise_too_large(p_message text) returns text
     language plpgsql stable set search_path="";
 
--- Removes some entries that have expired, and returns their number. Some writes call it.
+-- Removes some entries that have expired, and returns their number; none while a migration is open. Some writes call it.
 create function kv.remove_expired() returns bigint
     language plpgsql volatile set search_path="";
 

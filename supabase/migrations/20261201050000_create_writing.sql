@@ -4,12 +4,14 @@
 -- (index, member) order. So two transactions never wait for each other in both directions. Upserts that add to one index
 -- share its lock and do not queue. Nothing here raises 40001: PostgREST 12.0.2 would repeat such a call for ever.
 
-create function kv.lock_index(p_key text, p_row boolean) returns boolean
+create function kv.lock_index(p_key text, p_row boolean, p_convert boolean default true) returns boolean
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
     v_is_index boolean;
     v_bytes    integer;
+    v_expires  timestamptz;
+    v_expired  boolean;
 begin
     loop
         select is_index into v_is_index from public.kv_store where key = p_key;
@@ -29,19 +31,26 @@ begin
             -- Callers repeat lock_not_available.
             raise exception using errcode = 'lock_not_available', message = 'an index entry is being replaced';
         else
-            perform from public.kv_store where key = p_key for no key update;
+            select expires_at into v_expires from public.kv_store where key = p_key and not is_index for no key update;
+            continue when not found;
+            if not p_convert then
+                return null;
+            end if;
+            v_expired := coalesce(v_expires <= clock_timestamp(), false); -- once the row is held
             update public.kv_store
             set is_index = true, data = null, content_type = null, metadata = null, expires_at = null,
-                value = case when json_typeof(value) = 'array' and (expires_at is null or expires_at > clock_timestamp()) then value else '[]' end
-            where key = p_key and not is_index
+                value = case when json_typeof(value) = 'array' and not v_expired then value else '[]' end,
+                auto_created = v_expired, created_at = case when v_expired then clock_timestamp() else created_at end,
+                index_pairs = case when v_expired then '{}' else index_pairs end
+            where key = p_key
             returning bytes into v_bytes;
-            exit when found;
+            exit;
         end if;
     end loop;
     return v_bytes > 2; -- []
 end
 $$;
-comment on function kv.lock_index(text, boolean) is 'Makes sure that an index entry exists and stays until the transaction ends: by a lock on its members, or with p_row on its row. True where its value is an array that may hold members.';
+comment on function kv.lock_index(text, boolean, boolean) is 'Makes sure that an index entry exists and stays until the transaction ends: by a lock on its members, or with p_row on its row. True where its value is an array that may hold members. Without p_convert, a plain entry is only locked and stays as it is: null.';
 
 create function kv.begin_request(p_request uuid) returns xid8
     language plpgsql volatile security invoker set search_path = ''
@@ -119,7 +128,9 @@ declare
     c_most    constant integer := 100; -- a few milliseconds, for which whoever writes one of these keys waits
     v_removed bigint := 0;
 begin
-    if exists (select from public.kv_store where expires_at <= clock_timestamp()) then
+    if exists (select from public.kv_store where expires_at <= clock_timestamp())
+        and not exists (select from kv.migration where closed_at is null) -- their rows tell kv_import that they are somebody else's
+    then
         delete from public.kv_store where ctid = any (array( -- nothing waits here, so the order of locks does not matter
             select ctid from public.kv_store where expires_at <= clock_timestamp() and not is_index
             order by expires_at limit c_most for no key update skip locked));
@@ -133,7 +144,7 @@ exception
         return 0;
 end
 $$;
-comment on function kv.remove_expired() is 'Removes some entries that have expired, and returns their number. Some writes call it.';
+comment on function kv.remove_expired() is 'Removes some entries that have expired, and returns their number; none while a migration is open. Some writes call it.';
 
 create function kv.tidy() returns void
     language plpgsql volatile security invoker set search_path = ''
@@ -187,12 +198,13 @@ begin
                 end if;
                 continue;
             end if;
-            -- Update first: insert … on conflict would derive the document twice.
+            -- Update first: insert … on conflict would derive the document twice. But it looks at the clock once it holds the row. An
+            -- update may look, wait for whoever locked the row, and not look again: no call waits a minute.
             update public.kv_store
             set value = v_value, index_pairs = coalesce(p_indexes, index_pairs), data = null, content_type = null, metadata = null, expires_at = null
-            where key = p_key and (expires_at is null or expires_at > clock_timestamp());
+            where key = p_key and (expires_at is null or expires_at > clock_timestamp() + interval '1 minute');
             if not found then
-                -- It conflicts where the entry has expired, or another call has just created it.
+                -- It conflicts where the entry expires soon or has expired, or another call has just created it.
                 insert into public.kv_store as s (key, value, index_pairs) values (p_key, v_value, coalesce(p_indexes, '{}'))
                 on conflict (key) do update
                 set value = excluded.value, data = null, content_type = null, metadata = null, expires_at = null,

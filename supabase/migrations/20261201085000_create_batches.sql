@@ -270,7 +270,7 @@ end
 $$;
 comment on function kv.holds(kv.operation, kv.entry) is 'Whether the condition of an operation holds of an entry, or of none (a null row).';
 
-create function kv.put_entry(p_operation kv.operation, p_absent boolean, out existed boolean, out entry kv.entry)
+create function kv.put_entry(p_operation kv.operation, p_present boolean, out existed boolean, out entry kv.entry)
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
@@ -280,22 +280,22 @@ declare
     v_expires timestamptz := coalesce(p_operation.expires, date_trunc('milliseconds', v_now + p_operation.ttl * interval '1 second'));
 begin
     existed := false;
-    if not p_absent then
+    if p_present is distinct from false then
         update public.kv_store as s
         set value = v_value, data = v_data, content_type = p_operation.content_type, metadata = p_operation.metadata::json, expires_at = v_expires,
             index_pairs = coalesce(p_operation.indexes, s.index_pairs)
-        where s.key = p_operation.key and (s.expires_at is null or s.expires_at > v_now);
+        where s.key = p_operation.key and (p_present or s.expires_at is null or s.expires_at > v_now + interval '1 minute'); -- see kv_upsert
         existed := found;
     end if;
     if not existed then
-        -- It conflicts where the entry has expired, or another call has just created it.
+        -- It conflicts where the entry expires soon or has expired, or another call has just created it.
         insert into public.kv_store as s (key, value, data, content_type, metadata, expires_at, index_pairs, created_at)
         values (p_operation.key, v_value, v_data, p_operation.content_type, p_operation.metadata::json, v_expires, coalesce(p_operation.indexes, '{}'), v_now)
         on conflict (key) do update
         set value = excluded.value, data = excluded.data, content_type = excluded.content_type, metadata = excluded.metadata,
             expires_at = excluded.expires_at, created_at = case when s.expires_at <= clock_timestamp() then excluded.created_at else s.created_at end,
             index_pairs = case when p_operation.indexes is not null or s.expires_at <= clock_timestamp() then excluded.index_pairs else s.index_pairs end
-        where not p_absent or s.expires_at <= clock_timestamp();
+        where p_present is distinct from false or s.expires_at <= clock_timestamp();
         if not found then
             return;
         end if;
@@ -305,7 +305,7 @@ begin
 end
 $$;
 comment on function kv.put_entry(kv.operation, boolean) is
-    'Creates or replaces an entry. With p_absent it creates one, and entry is null where another call has just done so.';
+    'Creates or replaces an entry. p_present is what the caller has found: true of one that it has locked, even if that has just expired; false of none, and entry is null where another call has just created one.';
 
 create function kv.increment(p_document jsonb, p_delta numeric, out code text, out message text, out value text)
     language plpgsql stable security invoker set search_path = ''
@@ -423,12 +423,13 @@ begin
                 v_put.ttl := null;
                 v_put.expires := (v_outcome.entry).expires_at;
                 v_put.metadata := (v_outcome.entry).metadata;
+                v_put.content_type := nullif((v_outcome.entry).content_type, 'application/json');
             end if;
         end if;
 
         if p_careful then -- in a subtransaction, which costs
             begin
-                v_written := kv.put_entry(v_put, v_outcome.existed is false);
+                v_written := kv.put_entry(v_put, v_outcome.existed);
             exception
                 when invalid_text_representation or untranslatable_character or numeric_value_out_of_range
                   or statement_too_complex or program_limit_exceeded then
@@ -436,7 +437,7 @@ begin
                     return v_outcome;
             end;
         else
-            v_written := kv.put_entry(v_put, v_outcome.existed is false);
+            v_written := kv.put_entry(v_put, v_outcome.existed);
         end if;
         if (v_written.entry).key is not null then
             v_outcome.existed := v_written.existed;
@@ -470,12 +471,13 @@ create function kv.lock_absent(p_keys text[]) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
+    perform pg_advisory_xact_lock(hashtextextended('', 2)); -- two could look before either commits
     if exists (select from public.kv_store where key = any (p_keys) and (expires_at is null or expires_at > clock_timestamp())) then
         raise exception using errcode = 'lock_not_available', message = 'an entry that was absent has been created'; -- callers repeat it
     end if;
 end
 $$;
-comment on function kv.lock_absent(text[]) is 'Nothing can lock an entry that does not exist. So an atomic batch looks again at its end, when it holds all others. The index entries that it makes itself are not meant.';
+comment on function kv.lock_absent(text[]) is 'Nothing can lock an entry that does not exist. So an atomic batch looks again at its end, when it holds all others, and one batch at a time. The index entries that it makes itself are not meant.';
 
 -- One pass over all keys, in the order of locks (see kv_upsert): the entries and their indexes. What operations on different keys
 -- do does not depend on their order, and those on one key stay in theirs.
@@ -492,7 +494,10 @@ declare
     v_arrays  text[] := '{}'::text[];
     v_pairs   text[] := '{}'::text[];
     v_added   text[];
-    v_fresh   text[]; -- index keys without an entry
+    v_fresh   text[] := '{}'::text[]; -- index keys without an entry
+    v_plain   text[] := '{}'::text[]; -- index keys with a plain entry, which stays one if what was to be filed there fails
+    v_array   boolean;
+    v_key     text;
     v_written text[] := '{}'::text[];
     v_absent  text[] := '{}'::text[];
 begin
@@ -510,8 +515,7 @@ begin
     results := array_fill(null::text, array[cardinality(p_operations)]);
     wrote := false;
     perform kv.lock_import_key(d.key) from (select key from unnest(p_operations) where action in ('delete', 'take') order by key) as d;
-    select count(*) > 32, coalesce(array_agg(distinct p.index_key) filter (where s.key is null), '{}') into v_rows, v_fresh -- 32: see kv_upsert
-    from unnest(p_operations) as o, kv.pairs(o.indexes) as p left join public.kv_store as s on s.key = p.index_key;
+    select count(*) > 32 into v_rows from unnest(p_operations) as o, kv.pairs(o.indexes) as p; -- 32: see kv_upsert
     for v_touched in
         select key collate "C" as key, n from (
             select o.key, n from unnest(p_operations) with ordinality as o (action, key, value, data, content_type, metadata, ttl, expires, indexes, if_match, if_none_match, delta, n)
@@ -520,7 +524,13 @@ begin
         order by 1, 2 nulls last
     loop
         if v_touched.n is null then
-            if kv.lock_index(v_touched.key, v_rows) then
+            if not exists (select from public.kv_store where key = v_touched.key) then
+                v_fresh := v_fresh || v_touched.key;
+            end if;
+            v_array := kv.lock_index(v_touched.key, v_rows, false);
+            if v_array is null then
+                v_plain := v_plain || v_touched.key;
+            elsif v_array then
                 v_arrays := v_arrays || v_touched.key;
             end if;
             continue;
@@ -548,11 +558,16 @@ begin
     if p_atomic and failed is not null then
         return;
     end if;
+    if v_pairs <> '{}' then
+        for v_key in select distinct index_key from kv.pairs(v_pairs) where index_key = any (v_plain) order by 1 loop
+            if kv.lock_index(v_key, v_rows) then
+                v_arrays := v_arrays || v_key;
+            end if;
+        end loop;
+        v_added := kv.add_index_members(v_arrays, v_pairs);
+    end if;
     if p_atomic and v_absent <> '{}' then
         perform kv.lock_absent(array(select k from unnest(v_absent) as k where k not in (select index_key from kv.pairs(v_pairs))));
-    end if;
-    if v_pairs <> '{}' then
-        v_added := kv.add_index_members(v_arrays, v_pairs);
     end if;
     wrote := v_written <> '{}';
     if p_mirror then
@@ -645,6 +660,8 @@ declare
     v_to          text := kv.prefix_end(p_prefix);
     v_transaction xid8 := kv.begin_request(p_request);
     v_count       integer;
+    v_held        integer;
+    v_indexes     integer;
     v_keys        text[];
 begin
     if v_transaction is null then
@@ -656,11 +673,13 @@ begin
         end if;
         v_keys := array(select s.key from public.kv_store as s where s.key >= p_prefix and s.key < v_to order by s.key);
         perform kv.mark_deleted(k) from unnest(v_keys) as k;
-        select count(*) into v_count from (
-            select from public.kv_store as s where s.key = any (v_keys) order by s.key for update) as locked;
+        -- Row after row, and with an index entry its members: see kv_upsert.
+        select count(*) filter (where expires_at is null or expires_at > clock_timestamp()), count(case when is_index then kv.lock_members(key)::text end)
+        into v_held, v_indexes
+        from (select s.key, s.is_index, s.expires_at from public.kv_store as s where s.key = any (v_keys) order by s.key for update) as held;
         select count(*) filter (where s.expires_at is null or s.expires_at > clock_timestamp()) into v_count
         from public.kv_store as s where s.key >= p_prefix and s.key < v_to;
-        if v_count <> p_confirm then
+        if v_count <> p_confirm or v_held <> p_confirm then -- as many may be others
             raise exception using errcode = 'PT409', message = format('there are %s entries under the prefix by now: repeat the request with confirm=%1$s to remove them', v_count);
         end if;
         delete from public.kv_store where key = any (v_keys);

@@ -347,8 +347,11 @@ begin
         v_revision := v_row.revision;
         v_changed := false;
     end if;
-    if v_members is not null then
-        v_changed := kv.import_members(p_key, v_members, v_new) or v_changed;
+    if v_members is not null and kv.import_members(p_key, v_members, v_new) then
+        v_changed := true;
+        -- Other members may be as many: the revision tells them apart.
+        update public.kv_store set revision = case when p_updated is null then revision else 0 end where key = p_key and revision = v_row.revision;
+        select revision into v_revision from public.kv_store where key = p_key;
     end if;
     update kv.import set revision = v_revision where key = p_key and revision is distinct from v_revision;
     return case when v_changed then 'written' else 'same' end;

@@ -1,0 +1,246 @@
+package schema
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// batch calls kv_batch with operations, JSON objects, and returns its response or error.
+func batch(q querier, atomic bool, operations ...string) (response string, err error) {
+	err = q.QueryRow(context.Background(), "select public.kv_batch($1::text::jsonb, $2)", "["+strings.Join(operations, ",")+"]", atomic).Scan(&response)
+	return response, err
+}
+
+// begin begins a transaction that is rolled back at the end of the test, unless it has ended by then.
+func begin(t *testing.T, conn *pgx.Conn) pgx.Tx {
+	t.Helper()
+	tx, err := conn.Begin(context.Background())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
+// waitsFor runs work on a connection, and returns once it waits for a lock. result waits for its end.
+func waitsFor(t *testing.T, d *database, conn *pgx.Conn, work func() (string, error)) (result func() (string, error)) {
+	t.Helper()
+	type outcome struct {
+		response string
+		err      error
+	}
+	outcomes := make(chan outcome, 1)
+	go func() {
+		response, err := work()
+		outcomes <- outcome{response, err}
+	}()
+	watch := d.superuser(t)
+	require.Eventually(t, func() bool {
+		return one[bool](t, watch, "select cardinality(pg_blocking_pids($1)) > 0", conn.PgConn().PID())
+	}, 30*time.Second, 5*time.Millisecond, "it waits for no lock")
+	return func() (string, error) { o := <-outcomes; return o.response, o.err }
+}
+
+// Each of two batches checks that the other's key is absent. In any order, the second one finds it.
+func TestBatchesThatCheckEachOthersAbsenceDoNotBothHold(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	d := newDatabase(t)
+	one1, two := d.connect(t), d.connect(t)
+	first := begin(t, one1)
+	response, err := batch(first, true, `{"action":"check","key":"a","if_none_match":["*"]}`, `{"action":"put","key":"b","value":"1"}`)
+	require.NoError(t, err)
+	require.NotContains(t, response, "condition_failed")
+	result := waitsFor(t, d, two, func() (string, error) {
+		return batch(two, true, `{"action":"put","key":"a","value":"1"}`, `{"action":"check","key":"b","if_none_match":["*"]}`)
+	})
+	require.NoError(t, first.Commit(ctx))
+	response, err = result()
+	if code(err) == "55P03" { // callers repeat it
+		response, err = batch(two, true, `{"action":"put","key":"a","value":"1"}`, `{"action":"check","key":"b","if_none_match":["*"]}`)
+	}
+	require.NoError(t, err)
+	require.Contains(t, response, "condition_failed")
+	require.Equal(t, "", get(t, two, "a"))
+}
+
+// A clear counts what is there once it has the locks, and removes just that.
+func TestAClearDoesNotCountAnEntryThatItLeaves(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	one1, two := d.connect(t), d.connect(t)
+	upsert(t, one1, "k/1", `1`, nil)
+	upsert(t, one1, "k/2", `2`, nil)
+	other := begin(t, one1)
+	remove(t, other, "k/1")
+	upsert(t, other, "k/9", `9`, nil)
+	result := waitsFor(t, d, two, func() (response string, err error) {
+		err = two.QueryRow(context.Background(), "select public.kv_clear('k/', 2, 1000, gen_random_uuid())").Scan(&response)
+		return response, err
+	})
+	require.NoError(t, other.Commit(context.Background()))
+	_, err := result()
+	left := all[string](t, two, "select key from public.kv_store where starts_with(key, 'k/') order by key")
+	if err == nil {
+		require.Empty(t, left, "it said that it removed all")
+	} else {
+		require.Equal(t, "PT409", code(err))
+		require.Equal(t, []string{"k/2", "k/9"}, left)
+	}
+}
+
+// An upsert holds the members of an index entry while it waits for an entry behind it. A clear goes the same way.
+func TestAClearLocksInTheOrderOfUpserts(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	d := newDatabase(t)
+	one1, two := d.connect(t), d.connect(t)
+	upsert(t, one1, "k/5", `{}`, pairs{{"k/1", "m"}})
+	adds := begin(t, one1) // kv_upsert('k/5', …, '{{k/1,n}}'), step by step
+	exec(t, adds, "select kv.lock_index('k/1', false)")
+	result := waitsFor(t, d, two, func() (response string, err error) {
+		err = two.QueryRow(ctx, "select public.kv_clear('k/', 2, 1000, gen_random_uuid())").Scan(&response)
+		return response, err
+	})
+	upsert(t, adds, "k/5", `{"n":2}`, pairs{{"k/1", "n"}})
+	require.NoError(t, adds.Commit(ctx))
+	_, err := result()
+	require.NoError(t, err)
+	require.Zero(t, one[int](t, two, "select count(*) from public.kv_store"))
+}
+
+// What a put would have filed itself under stays as it is if the put fails.
+func TestAPutThatFailsLeavesTheEntryUnderItsIndexKey(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	conn := d.connect(t)
+	for name, operations := range map[string][]string{
+		"ABefore": {`{"action":"put","key":"m","value":"1","if_match":["none"],"indexes":[["a","m"]]}`},
+		"ZBehind": {`{"action":"put","key":"m","value":"1","if_match":["none"],"indexes":[["z","m"]]}`},
+		"Written": {`{"action":"put","key":"a","value":"{\"kept\":true}"}`, `{"action":"put","key":"m","value":"1","if_match":["none"],"indexes":[["a","m"]]}`},
+	} {
+		upsert(t, conn, "a", `{"kept":true}`, pairs{})
+		upsert(t, conn, "z", `{"kept":true}`, pairs{})
+		response, err := batch(conn, false, operations...)
+		require.NoError(t, err)
+		require.Contains(t, response, "condition_failed")
+		require.Equal(t, `{"kept":true}`, get(t, conn, "a"), name)
+		require.Equal(t, `{"kept":true}`, get(t, conn, "z"), name)
+	}
+	response, err := batch(conn, false, `{"action":"put","key":"m","value":"1","indexes":[["a","m"]]}`, `{"action":"put","key":"n","value":"1","if_match":["none"],"indexes":[["a","n"]]}`)
+	require.NoError(t, err)
+	require.Contains(t, response, "condition_failed")
+	require.Equal(t, `["m"]`, get(t, conn, "a"))
+}
+
+// An entry that has expired is none: its indexes and its age are gone with it, also if the index key that it has becomes an index entry.
+func TestAnIndexEntryInPlaceOfAnExpiredEntryIsNew(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	_, err := batch(conn, false, `{"action":"put","key":"x","value":"[\"old\"]","ttl":1,"indexes":[["group","x"]]}`)
+	require.NoError(t, err)
+	exec(t, conn, "update public.kv_store set expires_at = clock_timestamp() - interval '1 second', created_at = '2020-01-01' where key = 'x'")
+	upsert(t, conn, "e", `{}`, pairs{{"x", "m"}})
+	require.Equal(t, `["m"]`, get(t, conn, "x"))
+	require.Empty(t, all[string](t, conn, "select key from kv.posting where index_key = 'group'"))
+	require.True(t, one[bool](t, conn, "select created_at > '2021-01-01' and auto_created from public.kv_store where key = 'x'"))
+}
+
+// A write that waited until the entry had expired creates one.
+func TestAWriteThatWaitsPastAnExpiryCreates(t *testing.T) {
+	t.Parallel()
+	for name, holder := range map[string]string{
+		"Written": "update public.kv_store set metadata = '{}' where key = 'k'",
+		"Locked":  "select from public.kv_store where key = 'k' for no key update",
+	} {
+		for what, write := range map[string]func(q querier) (string, error){
+			"Put":    func(q querier) (string, error) { return batch(q, false, `{"action":"put","key":"k","value":"2"}`) },
+			"Upsert": func(q querier) (string, error) { _, err := q.Exec(context.Background(), "select public.kv_upsert('k', '2')"); return "", err },
+		} {
+			t.Run(what+name, func(t *testing.T) {
+				t.Parallel()
+				d := newDatabase(t)
+				one1, two := d.connect(t), d.connect(t)
+				_, err := batch(one1, false, `{"action":"put","key":"k","value":"1","ttl":3,"indexes":[["group","x"]]}`)
+				require.NoError(t, err)
+				holds := begin(t, one1)
+				exec(t, holds, holder)
+				result := waitsFor(t, d, two, func() (string, error) { return write(two) })
+				exec(t, holds, "select pg_sleep(extract(epoch from expires_at - clock_timestamp()) + 0.1) from public.kv_store where key = 'k'")
+				require.NoError(t, holds.Commit(context.Background()))
+				response, err := result()
+				require.NoError(t, err)
+				require.Empty(t, all[string](t, two, "select key from kv.posting where index_key = 'group'"), "it has the indexes of the entry that had expired")
+				if response != "" {
+					require.Contains(t, response, `"existed":false`)
+				}
+			})
+		}
+	}
+}
+
+// A condition that held is still true of what is written, also if the entry expires between the two.
+func TestAConditionThatHeldOfAnEntryIsOfTheOneThatIsReplaced(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	upsert(t, conn, "k", `1`, pairs{})
+	exec(t, conn, `
+		do $$
+		declare
+			v_operation kv.operation := jsonb_populate_record(null::kv.operation, '{"action":"put","key":"k","value":"2","if_match":["*"]}');
+			v_outcome   kv.outcome;
+			v_held      integer := 0;
+		begin
+			for i in 1 .. 4000 loop
+				update public.kv_store set expires_at = clock_timestamp() + (i % 400 + 20) * interval '1 microsecond' where key = 'k';
+				v_outcome := kv.apply_operation(v_operation, false, false, 1000000);
+				if v_outcome.code is null and not v_outcome.existed then
+					raise exception 'the condition held, but there was no entry (try %)', i;
+				end if;
+				v_held := v_held + (v_outcome.code is null)::integer;
+				if v_outcome.code is not null then
+					perform public.kv_upsert('k', '1');
+				end if;
+			end loop;
+			if v_held in (0, 4000) then
+				raise exception 'no entry expired close to its put: % of 4000 held', v_held;
+			end if;
+		end
+		$$`)
+}
+
+// What a caller replaced by an entry that expires is not imported again once that is gone.
+func TestAnImportDoesNotBringBackWhatExpired(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	session := one[string](t, conn, "select gen_random_uuid()")
+	exec(t, conn, "select public.kv_migration_open('a source', '{}', '{}', $1, 'a test', 600, null, false)", session)
+	exec(t, conn, importOf("{k}", `{1}`, "{f}"), session)
+	_, err := batch(conn, false, `{"action":"put","key":"k","value":"2","ttl":1}`)
+	require.NoError(t, err)
+	exec(t, conn, "update public.kv_store set expires_at = clock_timestamp() - interval '1 second' where key = 'k'")
+	exec(t, conn, "select kv.remove_expired()")
+	exec(t, conn, importOf("{k}", `{1}`, "{f}"), session)
+	require.Equal(t, "", get(t, conn, "k"))
+}
+
+// The ETag of an index entry tells that an import gave it other members.
+func TestAnImportOfOtherMembersChangesTheETag(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	session := one[string](t, conn, "select gen_random_uuid()")
+	exec(t, conn, "select public.kv_migration_open('a source', '{}', '{}', $1, 'a test', 600, null, false)", session)
+	const etag = "select kv.etag(e) || ' ' || kv.row_revision(key) from kv.entry as e where key = 'i'"
+	seen := map[string]string{}
+	for _, list := range []string{`["a","b"]`, `["a","c"]`, `["c","a"]`, `["c"]`, `["b"]`, `["a","b"]`} {
+		exec(t, conn, importOf("{i}", `{"`+strings.ReplaceAll(list, `"`, `\"`)+`"}`, "{t}"), session)
+		require.Equal(t, list, get(t, conn, "i"))
+		tag := one[string](t, conn, etag)
+		require.Empty(t, seen[tag], fmt.Sprintf("%s has the ETag of another list", list))
+		seen[tag] = list
+	}
+}
