@@ -74,6 +74,15 @@ as $$
 $$;
 comment on function kv.expiry_line(timestamptz) is 'Begins a response of which something expires: chr(2), the milliseconds until the first does, and a line break. Empty where nothing does.';
 
+create function kv.next_expiry() returns timestamptz
+    language plpgsql stable security invoker set search_path = '' set enable_seqscan = off
+as $$
+begin
+    return (select expires_at from public.kv_store where expires_at > statement_timestamp() order by expires_at limit 1);
+end
+$$;
+comment on function kv.next_expiry() is 'When the next entry expires, of all stores. A page with an offset may be another one then: it depends on what it skips.';
+
 create function public.kv_get(p_key text, p_since text default null) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = ''
 as $$

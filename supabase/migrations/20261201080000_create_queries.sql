@@ -322,6 +322,9 @@ begin
         array_to_string(v_parts, ', '), array_to_string(v_sizes, ' + '), v_columns)
         into v_results, v_count, v_more, v_expires
         using v_found.keys, p_query, v_limit, least((p_query ->> 'pageBytes')::bigint, kv.page_limit());
+    if v_offset > 0 then
+        v_expires := least(v_expires, kv.next_expiry());
+    end if;
 
     if v_found.cut then
         v_notices := v_notices || '{"code":"ranked_first","message":"the first 10,000 matches by key were ranked, and there were more: narrow the search"}'::text;

@@ -176,6 +176,9 @@ begin
         '    from (' || v_rows || ') as numbered) as page'
         into v_keys, v_data, v_more, v_expires
         using p_query, v_plan.pairs, v_plan.search, v_plan.from_key, v_plan.to_key, v_limit + 1, v_offset, v_limit;
+    if v_offset > 0 then
+        v_expires := least(v_expires, kv.next_expiry());
+    end if;
     return kv.write_list(p_query, p_question, v_keys, p_values, v_data, v_more, v_expires);
 end
 $$;

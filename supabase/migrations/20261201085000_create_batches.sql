@@ -133,9 +133,9 @@ begin
         end if;
         v_bytes := v_bytes + octet_length(v_item) + 1;
         v_more := cardinality(v_entries) + cardinality(v_prefixes) = v_limit or v_bytes > kv.page_limit();
+        v_expires := least(v_expires, v_entry.expires_at); -- also of the one that makes hasMore true
         exit when v_more;
         v_last := v_entry.key;
-        v_expires := least(v_expires, v_entry.expires_at);
         if v_at > 0 then
             v_prefixes := v_prefixes || v_item;
             v_from := kv.prefix_end(v_last);

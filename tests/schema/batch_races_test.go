@@ -158,8 +158,11 @@ func TestAWriteThatWaitsPastAnExpiryCreates(t *testing.T) {
 		"Locked":  "select from public.kv_store where key = 'k' for no key update",
 	} {
 		for what, write := range map[string]func(q querier) (string, error){
-			"Put":    func(q querier) (string, error) { return batch(q, false, `{"action":"put","key":"k","value":"2"}`) },
-			"Upsert": func(q querier) (string, error) { _, err := q.Exec(context.Background(), "select public.kv_upsert('k', '2')"); return "", err },
+			"Put": func(q querier) (string, error) { return batch(q, false, `{"action":"put","key":"k","value":"2"}`) },
+			"Upsert": func(q querier) (string, error) {
+				_, err := q.Exec(context.Background(), "select public.kv_upsert('k', '2')")
+				return "", err
+			},
 		} {
 			t.Run(what+name, func(t *testing.T) {
 				t.Parallel()
