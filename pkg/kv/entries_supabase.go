@@ -482,7 +482,7 @@ func (o Operation) encode(space string) operationJSON {
 		e.TTL = json.RawMessage(strconv.FormatFloat(o.TTL.Seconds(), 'f', -1, 64))
 	}
 	if !o.Expires.IsZero() {
-		e.Expires = new(o.Expires.UTC())
+		e.Expires = new(o.Expires.UTC().Truncate(time.Millisecond)) // as answers show it; Postgres would round it up, to the year 10000
 	}
 	switch o.Action {
 	case ActionIncrement:

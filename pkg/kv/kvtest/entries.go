@@ -164,6 +164,10 @@ func testInfo(t *testing.T, s entrySuite) {
 	require.True(t, expires.Equal(got.Expires), "%v is not %v", got.Expires, expires)
 	require.WithinDuration(t, time.Now(), got.Updated, time.Minute)
 
+	last := time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
+	require.Nil(t, s.do(t, kv.Operation{Action: kv.ActionPut, Key: "last", Data: []byte("x"), Expires: last}, 0).Err)
+	require.Equal(t, last.Truncate(time.Millisecond), s.get(t, "last").Expires, "the last millisecond that an answer can show")
+
 	again := s.put(t, "k", "{}")
 	require.True(t, again.Existed)
 	got = s.get(t, "k")
@@ -286,12 +290,13 @@ func testIncrement(t *testing.T, s entrySuite) {
 	for _, by := range []string{"x", "01", "+1", "1e501", `"1"`, "NaN", "Infinity"} {
 		require.Equal(t, kv.CodeInvalidInput, code(s.do(t, kv.Operation{Action: kv.ActionIncrement, Key: "n", By: by}, 0)), by)
 	}
-	s.do(t, kv.Operation{Action: kv.ActionPut, Key: "kept", Data: []byte("1"), Metadata: `{"a":1}`, TTL: time.Hour}, 0)
+	s.do(t, kv.Operation{Action: kv.ActionPut, Key: "kept", Data: []byte("1"), ContentType: "application/x+json", Metadata: `{"a":1}`, TTL: time.Hour}, 0)
 	before := s.get(t, "kept")
 	s.do(t, kv.Operation{Action: kv.ActionIncrement, Key: "kept", TTL: time.Second}, 0)
 	after := s.get(t, "kept")
 	require.Equal(t, before.Expires, after.Expires, "a time to live holds only if the increment creates the entry")
 	require.Equal(t, before.Metadata, after.Metadata)
+	require.Equal(t, before.ContentType, after.ContentType)
 }
 
 // race runs n calls at once, spread over the instances.
