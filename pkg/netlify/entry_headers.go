@@ -102,7 +102,7 @@ func metadataHeader(r *Request) (string, error) {
 
 // compactMetadata returns the text of a JSON object without space between its parts, which does not count.
 func compactMetadata(name, text string) (string, error) {
-	compact, err := jsontext.AppendFormat(nil, []byte(text), jsontext.AllowDuplicateNames(true), jsontext.PreserveRawStrings(true))
+	compact, err := jsontext.AppendFormat(nil, []byte(text), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
 	if err != nil || text[0] != '{' {
 		return "", kv.Invalid(`%s must be a JSON object, as in {"by":"ann"}, got %s`, name, excerpt([]byte(text)))
 	}

@@ -404,7 +404,10 @@ begin
         if p_operation.action <> 'put' or p_operation.if_match is not null or p_operation.if_none_match is not null then
             v_outcome := kv.look_at_entry(p_operation, p_atomic or p_operation.action <> 'get', p_room);
         end if;
-        if v_outcome.code is not null or p_operation.action in ('get', 'check') or p_operation.action in ('delete', 'take') and not v_outcome.existed then
+        if v_outcome.code is not null or p_operation.action in ('get', 'check') then
+            return v_outcome;
+        elsif p_operation.action = 'delete' and not v_outcome.existed then
+            perform kv.mark_deleted(p_operation.key); -- the source of a migration may have it
             return v_outcome;
         elsif p_operation.action in ('delete', 'take') then
             perform kv.delete_entry(p_operation.key);
@@ -544,9 +547,10 @@ begin
         elsif v_op.action = 'put' and v_op.indexes <> '{}' then
             v_pairs := v_pairs || v_op.indexes;
         end if;
-        if v_outcome.wrote then
+        if v_outcome.wrote or p_mirror and v_op.action = 'delete' and v_outcome.code is null then -- the other store may have one: see kv_delete
             v_written := v_written || v_op.key;
-        elsif not v_outcome.existed then
+        end if;
+        if not v_outcome.wrote and not v_outcome.existed then
             v_absent := v_absent || v_op.key;
         end if;
     end loop;

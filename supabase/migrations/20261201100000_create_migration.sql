@@ -378,7 +378,8 @@ create function public.kv_import(
 as $$
 declare
     v_done text[] := p_states;
-    v_new  text[];
+    v_new  text[] := '{}'::text[];
+    v_run  record;
     v_n    integer;
 begin
     if not exists (select from kv.migration where session = p_session and closed_at is null) then
@@ -386,25 +387,36 @@ begin
     end if;
     insert into kv.import (key) select k from unnest(p_keys) as k order by k collate "C"
     on conflict (key) do update set key = excluded.key;
-    -- Most are new and no index entries: these in one statement.
-    with written as (
-        insert into public.kv_store (key, value, index_pairs, created_at, updated_at)
-        select k, p_values[n]::json, coalesce(p_pairs[n]::text[], '{}'),
-            coalesce(to_timestamp(0) + p_created[n] * interval '1 microsecond', clock_timestamp()),
-            coalesce(to_timestamp(0) + p_updated[n] * interval '1 microsecond', clock_timestamp())
-        from unnest(p_keys) with ordinality as t (k, n)
-        where p_states[n] is null and p_values[n] is not null and not p_is_index[n]
-            and not (select deleted from kv.import where key = k)
-            and not exists (select from public.kv_store where key = k)
-        order by k collate "C"
-        on conflict do nothing
-        returning key)
-    select coalesce(array_agg(key), '{}') into v_new from written;
-    for v_n in select n from unnest(p_keys) with ordinality as t (k, n) where p_states[n] is null order by k collate "C" loop
-        v_done[v_n] := case when p_keys[v_n] = any (v_new) then 'written'
-            else kv.import_entry(p_keys[v_n], p_values[v_n], p_pairs[v_n]::text[], p_silent[v_n], p_is_index[v_n],
-                to_timestamp(0) + p_created[v_n] * interval '1 microsecond',
-                to_timestamp(0) + p_updated[v_n] * interval '1 microsecond') end;
+    -- Most are new and no index entries: those in a row in one statement. So locks stay in the order of keys.
+    for v_run in
+        select array_agg(n order by key) as places, coalesce(array_agg(n order by key) filter (where new), '{}') as news
+        from (
+            select key, n, new, count(*) filter (where not new) over (order by key rows between unbounded preceding and 1 preceding) as run
+            from (
+                select k collate "C" as key, n, p_values[n] is not null and not p_is_index[n] and not (select deleted from kv.import where key = k)
+                    and not exists (select from public.kv_store where key = k) as new
+                from unnest(p_keys) with ordinality as t (k, n)
+                where p_states[n] is null) as keys) as runs
+        group by run order by run
+    loop
+        if v_run.news <> '{}' then
+            with written as (
+                insert into public.kv_store (key, value, index_pairs, created_at, updated_at)
+                select p_keys[n], p_values[n]::json, coalesce(p_pairs[n]::text[], '{}'),
+                    coalesce(to_timestamp(0) + p_created[n] * interval '1 microsecond', clock_timestamp()),
+                    coalesce(to_timestamp(0) + p_updated[n] * interval '1 microsecond', clock_timestamp())
+                from unnest(v_run.news) as n
+                order by p_keys[n] collate "C"
+                on conflict do nothing
+                returning key)
+            select v_new || coalesce(array_agg(key), '{}') into v_new from written;
+        end if;
+        foreach v_n in array v_run.places loop
+            v_done[v_n] := case when p_keys[v_n] = any (v_new) then 'written'
+                else kv.import_entry(p_keys[v_n], p_values[v_n], p_pairs[v_n]::text[], p_silent[v_n], p_is_index[v_n],
+                    to_timestamp(0) + p_created[v_n] * interval '1 microsecond',
+                    to_timestamp(0) + p_updated[v_n] * interval '1 microsecond') end;
+        end loop;
     end loop;
     update kv.import as i
     set state = case t.done when 'written' then 'imported' when 'same' then 'imported' when 'indexed' then 'foreign' else t.done end,

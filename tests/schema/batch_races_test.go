@@ -3,7 +3,9 @@ package schema
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -257,4 +259,141 @@ func TestAnExpiryIsATimeThatAnswersCanShow(t *testing.T) {
 	}
 	exec(t, conn, "insert into public.kv_store (key, value, expires_at) values ('k', '1', '9999-12-31 23:59:59.999999+00')")
 	require.Contains(t, one[string](t, conn, "select public.kv_entry('k')"), `"expiresAt":"9999-12-31T23:59:59.999Z"`)
+}
+
+// A delete of what is only in the other store is one there, as that of kv_delete: else it would come back.
+func TestADeleteInABatchThatFindsNothingIsOneOfTheOtherStore(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).connect(t)
+	session := one[string](t, conn, "select gen_random_uuid()")
+	exec(t, conn, "select public.kv_migration_open('a source', '{}', '{}', $1, 'a test', 600, null, false)", session)
+	_, err := batch(conn, false, `{"action":"delete","key":"a"}`)
+	require.NoError(t, err)
+	_, err = batch(conn, true, `{"action":"delete","key":"b"}`, `{"action":"put","key":"c","value":"1"}`)
+	require.NoError(t, err)
+	require.Equal(t, `["deleted","deleted"]`, one[string](t, conn, importOf("{a,b}", `{1,2}`, "{f,f}"), session))
+
+	response := one[string](t, conn, `select public.kv_batch('[{"action":"delete","key":"d"},{"action":"take","key":"e"}]', false, gen_random_uuid(), null, true)`)
+	require.Equal(t, []string{"d"}, all[string](t, conn, "select key from kv.outbox"))
+	require.Contains(t, response, `"key" : "d"`)
+}
+
+// Batches of every kind, beside upserts, deletes, clears and imports of the same few keys, which are entries and index keys.
+func TestRacingBatchesNeverDeadlock(t *testing.T) {
+	t.Parallel()
+	const workers = 12
+	rounds := number(t, "KV_SCHEMA_RACES", 1000) / workers
+	source := random(t)
+	d := newDatabase(t)
+	seeds := make([]uint64, workers)
+	for i := range seeds {
+		seeds[i] = source.Uint64()
+	}
+	session := one[string](t, d.connect(t), "select gen_random_uuid()")
+	exec(t, d.connect(t), "select public.kv_migration_open('a source', '{}', '{}', $1, 'a test', 600, null, false)", session)
+	var mutex sync.Mutex
+	codes, counted := map[string]int{}, 0
+	together(t, d, workers, func(worker int, conn *pgx.Conn) error {
+		r := rand.New(rand.NewPCG(seeds[worker], uint64(worker)))
+		key := func() string { return fmt.Sprint("k", r.IntN(12)) }
+		operation := func(key string) string {
+			o := fmt.Sprintf(`"key":%q`, key)
+			switch r.IntN(8) {
+			case 0, 1, 2:
+				o += fmt.Sprintf(`,"action":"put","value":"[%d]"`, worker)
+				if r.IntN(2) == 0 {
+					o += `,"indexes":[`
+					for i := range 1 + r.IntN(3) {
+						index := fmt.Sprint("k", r.IntN(12))
+						for index == key {
+							index = fmt.Sprint("k", r.IntN(12))
+						}
+						o += fmt.Sprintf(`%s[%q,"m%d"]`, ","[:min(i, 1)], index, r.IntN(5))
+					}
+					o += "]"
+				}
+				o += []string{"", `,"if_none_match":["*"]`, `,"if_match":["*"]`, `,"ttl":0.01`}[r.IntN(4)]
+			case 3:
+				o += `,"action":"delete"`
+			case 4:
+				o += `,"action":"take"`
+			case 5:
+				o += `,"action":"get"`
+			case 6:
+				o += `,"action":"check","if_none_match":["*"]`
+			default:
+				o += `,"action":"increment","delta":1`
+			}
+			return "{" + o + "}"
+		}
+		for range rounds {
+			var err error
+			var response string
+			var operations []string
+			switch r.IntN(8) {
+			case 0:
+				var n int
+				if err = conn.QueryRow(context.Background(), "select kv.count_entries('k', 'l', 100)").Scan(&n); err == nil {
+					_, err = conn.Exec(context.Background(), "select public.kv_clear('k', $1, 1000, gen_random_uuid())", n)
+				}
+			case 1:
+				a, b := r.IntN(12), r.IntN(11)
+				if b >= a {
+					b++
+				}
+				_, err = conn.Exec(context.Background(), "select public.kv_upsert($1, '{}', $2)", fmt.Sprint("k", a), [][]string{{fmt.Sprint("k", b), fmt.Sprint("m", r.IntN(5))}})
+			case 2:
+				_, err = conn.Exec(context.Background(), "select public.kv_delete($1)", key())
+			case 3:
+				_, err = conn.Exec(context.Background(), importOf("{k3,k1,k2}", `{1,"[\"m\"]",2}`, "{f,t,f}"), session)
+			case 4:
+				_, err = conn.Exec(context.Background(), "select kv.remove_expired()")
+			default:
+				atomic := r.IntN(2) == 0
+				for _, n := range r.Perm(12)[:1+r.IntN(6)] {
+					operations = append(operations, operation(fmt.Sprint("k", n)))
+				}
+				if atomic {
+					operations = append(operations, `{"key":"count","action":"increment","delta":1}`)
+				}
+				if response, err = batch(conn, atomic, operations...); err == nil && atomic && !strings.Contains(response, `"failed"`) {
+					mutex.Lock()
+					counted++
+					mutex.Unlock()
+				}
+			}
+			mutex.Lock()
+			codes[code(err)]++
+			mutex.Unlock()
+			if c := code(err); c != "" && c != "55P03" && c != "PT409" {
+				return fmt.Errorf("worker %d, %v: %w", worker, operations, err)
+			}
+		}
+		return nil
+	})
+	t.Logf("%v, %d atomic batches", codes, counted)
+	require.Equal(t, fmt.Sprint(counted), get(t, d.connect(t), "count"), "atomic batches that were applied")
+}
+
+// An import inserts new entries many at once, but locks no key before a lower one.
+func TestAnImportLocksInTheOrderOfUpserts(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	d := newDatabase(t)
+	one1, two := d.connect(t), d.connect(t)
+	session := one[string](t, one1, "select gen_random_uuid()")
+	exec(t, one1, "select public.kv_migration_open('a source', '{}', '{}', $1, 'a test', 600, null, false)", session)
+	writes := begin(t, one1) // a batch, step by step
+	upsert(t, writes, "k/2", `{}`, nil)
+	result := waitsFor(t, d, two, func() (response string, err error) {
+		err = two.QueryRow(ctx, importOf("{k/3,k/2,k/1,k/4}", `{3,"[\"m\"]",1,4}`, "{f,t,f,f}"), session).Scan(&response)
+		return response, err
+	})
+	upsert(t, writes, "k/3", `{}`, nil)
+	require.NoError(t, writes.Commit(ctx))
+	response, err := result()
+	require.NoError(t, err)
+	require.Equal(t, `["foreign","foreign","written","written"]`, response)
+	require.Equal(t, []string{"foreign", "foreign", "imported", "imported"}, all[string](t, one1, "select state from kv.import order by state, key"))
+	require.Equal(t, `["same","same"]`, one[string](t, one1, importOf("{k/4,k/1}", `{4,1}`, "{f,f}"), session), "it knows its own rows")
 }

@@ -25,6 +25,9 @@ union all
 select 'posting too many: ' || concat_ws(' | ', index_key, member, key)
 from (select index_key, member, key from kv.posting except table postings) as x
 union all
+select 'posting with another expiry: ' || concat_ws(' | ', p.index_key, p.member, p.key)
+from kv.posting as p join public.kv_store as s using (key) where p.expires_at is distinct from s.expires_at
+union all
 select 'indexes do not follow from index_pairs: ' || s.key
 from public.kv_store as s left join formatted as p using (key)
 where s.indexes is distinct from coalesce(p.indexes, '{}')
@@ -47,7 +50,7 @@ select 'index entry that is not an array, or is indexed: ' || key
 from public.kv_store where is_index and (json_typeof(value) <> 'array' or document is not null or search is not null)
 union all
 select 'bytes are not the length of value: ' || key
-from public.kv_store where bytes <> octet_length(value::text)
+from public.kv_store where bytes <> coalesce(octet_length(value::text), octet_length(data))
 union all
 select 'document does not follow from value: ' || key
 from public.kv_store where not is_index and document is distinct from coalesce(kv.to_document(value), kv.to_readable_document(value))
