@@ -81,6 +81,7 @@ comment on function kv.write_response(xid8, boolean, uuid, boolean) is 'The resp
 
 create function kv.add_index_members(p_arrays text[], p_pairs text[]) returns text[]
     language plpgsql volatile security invoker set search_path = ''
+    set enable_seqscan = off -- kv.member has pages of upserts that failed: where few rows are left, a scan for each pair looked cheap
 as $$
 declare
     c_room    constant integer := 1000; -- a value of the sequence has room for 1,024
