@@ -148,6 +148,13 @@ func runWith(ctx context.Context, p *supervisor.Platform, wanted runOptions) err
 	if err != nil {
 		return err
 	}
+	address, end, err := startRepeating(site.address, p.Out.Line)
+	if err != nil {
+		return errors.Join(err, site.end())
+	}
+	// The command's other addresses are those of the platform's env file, which is read anew for each mode.
+	wanted.command = append([]string{"env", "KV_DEV_URL=" + address}, wanted.command...)
+	defer end()
 	return errors.Join(runInModes(ctx, p, wanted), site.end())
 }
 
