@@ -173,7 +173,7 @@ on-functions:
 	@$(GO_TEST) ./tests/clients
 	@$(GO_TEST) $(if $(LONG),-race) ./scripts/bench/... ./scripts/internal/... ./scripts/kv/...
 	@$(GO_TEST) ./tests/preview
-	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
+	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e ./tests/sessions
 
 # Every test with the default settings, and in each other mode the tests that depend on its settings. LONG=true runs every test in every
 # mode.

@@ -33,6 +33,7 @@ var (
 	netlifyCLI = npm.Set{Name: "netlify", What: "the Netlify CLI (350 MB)", Shared: true}
 	benchmark  = npm.Set{Name: "bench", What: "supabase-js (3 MB)"}
 	clients    = npm.Set{Name: "clients", What: "@netlify/blobs, unstorage, keyv (47 MB)"}
+	sessions   = npm.Set{Name: "sessions", What: "Nitro, playwright-core (100 MB)"}
 )
 
 // options are the settings. A flag overrides the environment.
@@ -64,7 +65,7 @@ SUPABASE_SERVICE_ROLE_KEY set, that project is used and no database is started.`
 
 // packagesCommand is for tests that use the programs of a set.
 func packagesCommand() *cobra.Command {
-	sets := map[string]npm.Set{packages.Name: packages, netlifyCLI.Name: netlifyCLI, benchmark.Name: benchmark, clients.Name: clients}
+	sets := map[string]npm.Set{packages.Name: packages, netlifyCLI.Name: netlifyCLI, benchmark.Name: benchmark, clients.Name: clients, sessions.Name: sessions}
 	return &cobra.Command{
 		Use:       "packages <set>",
 		Short:     "Install a set of npm packages, unless it is installed, and print its folder",
