@@ -8,6 +8,19 @@ create schema kv;
 -- A finished response. Ask PostgREST for it with Accept: application/vnd.kv+json.
 create domain public."application/vnd.kv+json" as text;
 
+-- An entry of the source, as kv_import takes it.
+create type kv.imported as (
+    value json,
+    data bytea,
+    content_type text,
+    metadata json,
+    pairs text[],
+    silent boolean,
+    is_index boolean,
+    created timestamp with time zone,
+    updated timestamp with time zone
+);
+
 -- An operation of a batch (Operation in pkg/kv), with the defaults of kv_store for its content type.
 create type kv.operation as (
     action text,
@@ -57,7 +70,7 @@ create table public.kv_store (
     key text collate "C" not null,
     -- The JSON text as it was written. In an index entry, the array that the members are appended to. Null where data has the bytes.
     value json,
-    -- The bytes of an entry that is not JSON. Entries of the store kv have none.
+    -- The bytes of an entry that is not JSON. In the store kv, only a migration brings such entries.
     data bytea,
     -- Length of value or data in bytes. It tells the size of a response before the values are read.
     bytes integer not null,
@@ -151,7 +164,7 @@ create table kv.difference (
 -- row level security
 -- service_role: all
 
--- What a migration has to know of a key, while it is open.
+-- What the migration of a key's store has to know of it, while it is open.
 create table kv.import (
     key text collate "C" not null,
     -- kv_store.revision as kv_import wrote it; a row with another one is foreign: somebody else's.
@@ -215,9 +228,10 @@ CREATE TRIGGER member_log_insert AFTER INSERT ON kv.member REFERENCING NEW TABLE
 CREATE TRIGGER member_log_truncate AFTER TRUNCATE ON kv.member FOR EACH STATEMENT EXECUTE FUNCTION kv.log_truncate(); -- enable always
 CREATE TRIGGER member_log_update AFTER UPDATE ON kv.member REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION kv.log_members(); -- enable always
 
--- Its one row is the migration that is open, or the last one that was.
+-- Of each store, the migration that is open, or the last one that was.
 create table kv.migration (
-    one boolean not null default true,
+    -- The space of the store (kv.space_of); empty for the store kv.
+    space text collate "C" not null,
     -- Where the entries come from; further runs must name the same.
     source text not null,
     options json not null,
@@ -234,8 +248,7 @@ create table kv.migration (
     run json,
     opened_at timestamp with time zone not null default clock_timestamp(),
     closed_at timestamp with time zone,
-    constraint migration_one CHECK (one),
-    constraint migration_pkey PRIMARY KEY (one)
+    constraint migration_pkey PRIMARY KEY (space)
 );
 -- row level security
 -- service_role: all
@@ -281,9 +294,10 @@ create table kv.response (
 -- service_role: all
 CREATE INDEX response_at ON kv.response USING btree (at);
 
--- The results of the last verifications, without keys.
+-- The results of the last verifications of each store, without keys.
 create table kv.verification (
     id bigint not null generated always as identity,
+    space text collate "C" not null,
     at timestamp with time zone not null default clock_timestamp(),
     result json not null,
     constraint verification_pkey PRIMARY KEY (id)
@@ -334,12 +348,12 @@ create function public.kv_delete(p_key text, p_request uuid DEFAULT NULL::uuid, 
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- kv_digests_of the entries after a key, in key order.
-create function public.kv_digests(p_after text, p_limit integer) returns public."application/vnd.kv+json"
+-- kv_digests_of the entries of a store after a key, in key order.
+create function public.kv_digests(p_after text, p_limit integer, p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
--- SHA-256 of the values and of the indexes of the keys that exist, and how many postings lack.
+-- SHA-256 of the bytes, of the metadata ({} counts as none) and of the indexes of the keys that exist, and how many postings lack.
 create function public.kv_digests_of(p_keys text[]) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
@@ -369,18 +383,18 @@ create function public.kv_health() returns json
     language sql stable set search_path="";
 -- service_role: execute
 
--- Imports entries with distinct keys, all or none, and remembers what became of them. A value is JSON text (null: the source has no such entry any more), pairs are {{key,member},...} as text (null: leave what the row has), derived is the digest of pairs that rules give, silent that the source does not say which it has, times are microseconds since 1970 (null: now). With a state, failed or skipped, nothing is imported. The answer says of each: written, same (nothing to do), removed, absent, foreign (somebody else wrote it: left alone), indexed (foreign, and got indexes), deleted (a caller deleted it: left so), or the state.
-create function public.kv_import(p_session uuid, p_keys text[], p_values text[], p_pairs text[], p_derived text[], p_silent boolean[], p_is_index boolean[], p_created bigint[], p_updated bigint[], p_states text[], p_revisions text[], p_problems text[]) returns public."application/vnd.kv+json"
+-- Imports entries with distinct keys, all or none, and remembers what became of them. A value is JSON text, data the base64 of other bytes (both null: the source has no such entry any more), content types have the defaults of kv_store, pairs are {{key,member},...} as text (null: leave what the row has), derived is the digest of pairs that rules give, silent that the source does not say which it has, times are microseconds since 1970 (null: now). With a state, failed or skipped, nothing is imported. The answer says of each: written, same (nothing to do), removed, absent, foreign (somebody else wrote it: left alone), indexed (foreign, and got indexes), deleted (a caller deleted it: left so), or the state.
+create function public.kv_import(p_session uuid, p_keys text[], p_values text[], p_pairs text[], p_derived text[], p_silent boolean[], p_is_index boolean[], p_created bigint[], p_updated bigint[], p_states text[], p_revisions text[], p_problems text[], p_data text[] DEFAULT '{}'::text[], p_content_types text[] DEFAULT '{}'::text[], p_metadata text[] DEFAULT '{}'::text[]) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
 -- What is known of imported keys, in order after one: [[key, revision, derived, state],...].
-create function public.kv_import_page(p_after text, p_limit integer) returns public."application/vnd.kv+json"
+create function public.kv_import_page(p_after text, p_limit integer, p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
 -- The problems of keys after one: why they failed, or what is to be known of the others.
-create function public.kv_import_problems(p_after text, p_limit integer, p_failed boolean) returns public."application/vnd.kv+json"
+create function public.kv_import_problems(p_after text, p_limit integer, p_failed boolean, p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
@@ -399,18 +413,18 @@ create function public.kv_list(p_query jsonb, p_values boolean, p_question text,
     language plpgsql stable set search_path="";
 -- service_role: execute
 
--- Which migration is open or was closed, without counting; null where there was none.
-create function public.kv_migration_brief() returns public."application/vnd.kv+json"
+-- Which migration of a store is open or was closed, without counting; null where there was none.
+create function public.kv_migration_brief(p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="";
 -- service_role: execute
 
--- Ends the migration: what it knew of the keys is forgotten, and deletes leave no mark any more. Whether one was open.
-create function public.kv_migration_close() returns public."application/vnd.kv+json"
-    language plpgsql volatile set search_path="" set lock_timeout=5s;
+-- Ends the migration of a store: what it knew of the keys is forgotten, and deletes leave no mark any more. Whether one was open.
+create function public.kv_migration_close(p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
+    language plpgsql volatile set search_path="" set lock_timeout=5s set statement_timeout=55s;
 -- service_role: execute
 
 -- Opens the migration for a pass of a run, or goes on with it: the answer is {}. p_own is the run's pass before. Else it says why not: {holder, held_for} where another run is at work, {closed_at} where it was closed and p_anew does not begin another one, {source, options} of an open one that is another.
-create function public.kv_migration_open(p_source text, p_options text, p_rules text[], p_session uuid, p_holder text, p_lease double precision, p_own uuid, p_anew boolean) returns public."application/vnd.kv+json"
+create function public.kv_migration_open(p_source text, p_options text, p_rules text[], p_session uuid, p_holder text, p_lease double precision, p_own uuid, p_anew boolean, p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="" set lock_timeout=5s;
 -- service_role: execute
 
@@ -419,8 +433,8 @@ create function public.kv_migration_renew(p_session uuid, p_lease double precisi
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- The migration, with counts: entries, what became of the source's, keys that callers deleted since it was opened, outbox entries; and the last verification.
-create function public.kv_migration_status() returns public."application/vnd.kv+json"
+-- The migration of a store, with counts: entries, what became of the source's, keys that callers deleted since it was opened, outbox entries; and the last verification.
+create function public.kv_migration_status(p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
@@ -429,8 +443,8 @@ create function public.kv_mirror_begin(p_keys text[], p_request uuid) returns pu
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
--- Copies an entry from Blobs (p_value null: no entry), if it is still of the revision p_expected. With p_add, members were added there: the copy adds those that are missing here, and further members may have been added here since.
-create function public.kv_mirror_copy(p_key text, p_expected text, p_value text, p_indexes text[], p_is_index boolean, p_add boolean, p_created bigint, p_updated bigint, p_request uuid) returns public."application/vnd.kv+json"
+-- Copies an entry from Blobs (p_value and p_data, which is the base64 of bytes that are not JSON, null: no entry), if it is still of the revision p_expected. With p_add, members were added there: the copy adds those that are missing here, and further members may have been added here since.
+create function public.kv_mirror_copy(p_key text, p_expected text, p_value text, p_indexes text[], p_is_index boolean, p_add boolean, p_created bigint, p_updated bigint, p_request uuid, p_data text DEFAULT NULL::text, p_content_type text DEFAULT NULL::text, p_metadata text DEFAULT NULL::text, p_expires bigint DEFAULT NULL::bigint) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
@@ -464,13 +478,13 @@ create function public.kv_query(p_query jsonb, p_question text, p_since text DEF
     language plpgsql stable set search_path="" set statement_timeout=10s;
 -- service_role: execute
 
--- The evidence for a switch, or for the way back, of the last so many hours.
-create function public.kv_readiness(p_hours double precision) returns public."application/vnd.kv+json"
+-- The evidence for a switch, or for the way back, of the last so many hours. Reads and the outbox are those of the store kv, whichever store p_space is.
+create function public.kv_readiness(p_hours double precision, p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
 -- kv_mirror_copy of entries with distinct keys, all or none. The answer says of each whether it was still what was expected.
-create function public.kv_restore(p_keys text[], p_expected text[], p_values text[], p_pairs text[], p_is_index boolean[], p_created bigint[], p_updated bigint[]) returns public."application/vnd.kv+json"
+create function public.kv_restore(p_keys text[], p_expected text[], p_values text[], p_pairs text[], p_is_index boolean[], p_created bigint[], p_updated bigint[], p_data text[], p_content_types text[], p_metadata text[], p_expires bigint[]) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
@@ -479,8 +493,8 @@ create function public.kv_stores(p_namespace text, p_most integer) returns publi
     language plpgsql stable set search_path="" set enable_seqscan=off;
 -- service_role: execute
 
--- How many postings there are that no entry's indexes have.
-create function public.kv_stray_postings() returns public."application/vnd.kv+json"
+-- How many postings of a store there are that no entry's indexes have.
+create function public.kv_stray_postings(p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="" set statement_timeout=55s;
 -- service_role: execute
 
@@ -494,8 +508,8 @@ create function public.kv_upsert(p_key text, p_value text, p_indexes text[] DEFA
     language plpgsql volatile set search_path="" set plan_cache_mode=force_generic_plan;
 -- service_role: execute
 
--- Keeps the result of a verification, and the last hundred.
-create function public.kv_verification_add(p_result text) returns public."application/vnd.kv+json"
+-- Keeps the result of a verification of a store, and its last hundred.
+create function public.kv_verification_add(p_result text, p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
     language plpgsql volatile set search_path="";
 -- service_role: execute
 
@@ -504,7 +518,7 @@ create function public.kv_warm_get(p_keys text[], p_prefixes text[], p_entries i
     language plpgsql stable set search_path="" set enable_seqscan=off;
 -- service_role: execute
 
--- kv_changes, a line break, and the responses of kv_list to the arguments in p_lists, in order. Null stands for one that is too large, and for those beyond p_bytes together.
+-- kv_changes, a line break, and the responses of kv_list to the arguments in p_lists, in order. Null stands for one that is too large or not JSON, and for those beyond p_bytes together.
 create function public.kv_warm_list(p_lists jsonb, p_bytes bigint) returns public."application/vnd.kv+json"
     language plpgsql stable set search_path="";
 -- service_role: execute
@@ -658,7 +672,7 @@ create function kv.huge_numbers_as_text(p_json text) returns text
     language plpgsql immutable strict parallel safe set search_path="";
 
 -- Imports one entry whose row of kv.import the caller holds; what it returns: see kv_import. indexed is a foreign one that got indexes.
-create function kv.import_entry(p_key text, p_value text, p_pairs text[], p_silent boolean, p_is_index boolean, p_created timestamp with time zone, p_updated timestamp with time zone) returns text
+create function kv.import_entry(p_key text, p_entry kv.imported) returns text
     language plpgsql volatile set search_path="";
 
 -- Makes these the imported members of an index entry, in this order. Their positions are negative: they come before those that were added live, which stay. The caller holds the entry's row.
@@ -713,7 +727,7 @@ create function kv.list_value(p_key text, p_value json, p_is_index boolean, p_to
 create function kv.lock_absent(p_keys text[]) returns void
     language plpgsql volatile set search_path="";
 
--- While a migration is open: keeps kv_import away from the key until the transaction ends. Before any lock of kv_store.
+-- While a migration of its store is open: keeps kv_import away from the key until the transaction ends. Before any lock of kv_store.
 create function kv.lock_import_key(p_key text) returns void
     language plpgsql volatile set search_path="";
 
@@ -745,7 +759,7 @@ create function kv.log_truncate() returns trigger
 create function kv.look_at_entry(p_operation kv.operation, p_lock boolean, p_room bigint) returns kv.outcome
     language plpgsql volatile set search_path="";
 
--- While a migration is open: kv_import will not bring the entry back. Before any lock of kv_store, or after kv.lock_import_key.
+-- While a migration of its store is open: kv_import will not bring the entry back. Before any lock of kv_store, or after kv.lock_import_key.
 create function kv.mark_deleted(p_key text) returns void
     language plpgsql volatile set search_path="";
 
@@ -773,7 +787,7 @@ create function kv.member_to_json(p_member text) returns text
 create function kv.member_to_text(p_member text) returns text
     language sql immutable parallel safe;
 
--- An entry for the other store. The value is a JSON string, which keeps every byte of its text.
+-- An entry for the other store or a backup. The value is a JSON string, which keeps every byte of its text, or data the base64 of bytes that are not JSON.
 create function kv.mirror_state(p_key text) returns json
     language plpgsql stable set search_path="";
 
@@ -928,6 +942,10 @@ create function kv.query_unseen(p_query jsonb) returns text[]
 -- A condition on a row s of kv_store for each element of where. <key> stands for the key, wherever it is read from. An operator is added here and in pkg/kv (operators).
 create function kv.query_where(p_where jsonb) returns text[]
     language plpgsql immutable strict set search_path="";
+
+-- Ends a request for JSON that meets an entry of other bytes, as a migration may bring. Callers see the message.
+create function kv.raise_not_json(p_key text) returns text
+    language plpgsql stable set search_path="";
 
 -- Ends a request whose response is too large. Callers see the message.
 create function kv.raise_too_large(p_message text) returns text

@@ -21,6 +21,7 @@ type Client struct {
 	retry    upstream.Policy
 	limiter  *Limiter
 	local    bool // events come from netlify dev
+	encoded  bool // keys may hold what has a meaning in an address
 }
 
 // NewClient returns a client for the site-wide store with the name, 1 to 64 bytes without a slash.
@@ -50,6 +51,22 @@ func (c *Client) WithLocalEvents() *Client {
 	local := *c
 	local.local = true
 	return &local
+}
+
+// WithEncodedKeys returns a client for a store whose other clients encode the keys that they give to the JavaScript one,
+// as with encodeURIComponent. So keys may hold what has a meaning in an address.
+func (c *Client) WithEncodedKeys() *Client {
+	encoded := *c
+	encoded.encoded = true
+	return &encoded
+}
+
+// ValidateKey is [ValidateKey] for this client.
+func (c *Client) ValidateKey(key string) error {
+	if c.encoded {
+		return validateEncodedKey(key)
+	}
+	return ValidateKey(key)
 }
 
 // WithBackgroundRetries returns a client for background work. It repeats transient failures for up to total, and an
@@ -95,7 +112,7 @@ func (c *Client) Head(ctx context.Context, key string) (Blob, error) {
 }
 
 func (c *Client) read(ctx context.Context, call call) (Blob, error) {
-	if err := ValidateKey(call.key); err != nil {
+	if err := c.ValidateKey(call.key); err != nil {
 		return Blob{}, err
 	}
 	return run(ctx, c, call, func(_ context.Context, got response, err error) (Blob, error) {
@@ -156,7 +173,7 @@ func (o SetOptions) header() (http.Header, error) {
 // the write was applied. Whoever repeats a change must check in the value whether it is already there.
 func (c *Client) Set(ctx context.Context, key string, value []byte, o SetOptions) (etag string, err error) {
 	call := call{op: "set", method: http.MethodPut, key: key, body: value, conditional: o.conditional()}
-	if err := ValidateKey(key); err != nil {
+	if err := c.ValidateKey(key); err != nil {
 		return "", err
 	}
 	if call.metadata, err = encodeMetadata(o.Metadata); err != nil {
@@ -216,7 +233,7 @@ func (c *Client) ours(ctx context.Context, key string, value []byte, o SetOption
 
 // Delete removes the blob under the key. A missing blob is not an error.
 func (c *Client) Delete(ctx context.Context, key string) error {
-	if err := ValidateKey(key); err != nil {
+	if err := c.ValidateKey(key); err != nil {
 		return err
 	}
 	call := call{op: "delete", method: http.MethodDelete, key: key}

@@ -52,7 +52,7 @@ func (s *Store) Write(ctx context.Context, state kv.State, over string) (written
 	if err := s.setIndexes(ctx, &known, state.Indexes); err != nil {
 		return false, storeError(ctx, "blobs.Write", err)
 	}
-	_, err = s.client.Set(ctx, state.Key, []byte(state.Value), overwriting(over, known.text()))
+	_, err = s.client.Set(ctx, state.Key, state.Bytes(), overwriting(over, known.text()))
 	if errors.Is(err, ErrConditionFailed) {
 		return false, nil
 	}
@@ -71,11 +71,18 @@ func (s *Store) WriteBlob(ctx context.Context, key string, blob Blob, indexes []
 			return false, storeError(ctx, "blobs.WriteBlob", errors.New("the indexes are not those that the metadata names"))
 		}
 	}
-	_, err = s.client.Set(ctx, key, blob.Value, overwriting(over, blob.Metadata))
+	written, err = s.client.WriteOver(ctx, key, blob, over)
+	return written, storeError(ctx, "blobs.WriteBlob", err)
+}
+
+// WriteOver writes a blob over the one with the etag over; "" means that there must be no blob. written is false if the
+// blob has another etag by now.
+func (c *Client) WriteOver(ctx context.Context, key string, blob Blob, over string) (written bool, err error) {
+	_, err = c.Set(ctx, key, blob.Value, overwriting(over, blob.Metadata))
 	if errors.Is(err, ErrConditionFailed) {
 		return false, nil
 	}
-	return err == nil, storeError(ctx, "blobs.WriteBlob", err)
+	return err == nil, err
 }
 
 // WithMembers adds to an array's JSON text the members of another array that it lacks.

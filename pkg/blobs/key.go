@@ -1,7 +1,6 @@
 package blobs
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -18,29 +17,47 @@ const MaxKeyBytes = 600
 // two hex digits) or of a path (the segments . and ..). new URL also drops tabs, line breaks and trailing spaces.
 // Such keys are allowed: that client cannot have written them, and they collide with no other key here.
 func ValidateKey(key string) error {
-	switch {
-	case key == "":
-		return errors.New("the key must not be empty")
-	case len(key) > MaxKeyBytes:
-		return fmt.Errorf("the key must be at most %d bytes of UTF-8, got %d", MaxKeyBytes, len(key))
-	case !utf8.ValidString(key):
-		return errors.New("the key must be valid UTF-8")
-	case key[0] == '/' || len(key) >= 3 && strings.EqualFold(key[:3], "%2F"):
-		return errors.New("the key must not start with a slash")
+	if err := validateEncodedKey(key); err != nil {
+		return err
 	}
-	if i := strings.IndexAny(key, "?#\\\x00"); i >= 0 {
-		return fmt.Errorf("the key must not contain %q", key[i])
+	if len(key) >= 3 && strings.EqualFold(key[:3], "%2F") {
+		return &KeyError{"the key must not start with a slash"}
+	}
+	if i := strings.IndexAny(key, "?#\\"); i >= 0 {
+		return &KeyError{fmt.Sprintf("the key must not contain %q", key[i])}
 	}
 	if i := percentEncoded(key); i >= 0 {
-		return fmt.Errorf("the key must not contain a %% followed by two hexadecimal digits, got %q", key[i:i+3])
+		return &KeyError{fmt.Sprintf("the key must not contain a %% followed by two hexadecimal digits, got %q", key[i:i+3])}
+	}
+	return nil
+}
+
+// validateEncodedKey is [ValidateKey] of a key that the JavaScript client is given encoded: see [Client.WithEncodedKeys].
+func validateEncodedKey(key string) error {
+	switch {
+	case key == "":
+		return &KeyError{"the key must not be empty"}
+	case len(key) > MaxKeyBytes:
+		return &KeyError{fmt.Sprintf("the key must be at most %d bytes of UTF-8, got %d", MaxKeyBytes, len(key))}
+	case !utf8.ValidString(key):
+		return &KeyError{"the key must be valid UTF-8"}
+	case key[0] == '/':
+		return &KeyError{"the key must not start with a slash"}
+	case strings.ContainsRune(key, 0):
+		return &KeyError{`the key must not contain '\x00'`}
 	}
 	for segment := range strings.SplitSeq(key, "/") {
 		if segment == "." || segment == ".." {
-			return fmt.Errorf("the key must not have %q between slashes", segment)
+			return &KeyError{fmt.Sprintf("the key must not have %q between slashes", segment)}
 		}
 	}
 	return nil
 }
+
+// KeyError says why Blobs cannot keep a key, or a client not address it.
+type KeyError struct{ reason string }
+
+func (e *KeyError) Error() string { return e.reason }
 
 // percentEncoded returns the position of the first percent-encoding in key, or -1.
 func percentEncoded(key string) int {

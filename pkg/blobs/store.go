@@ -281,7 +281,7 @@ func storeError(ctx context.Context, op string, err error) error {
 	case errors.Is(err, ErrNoAccess):
 		e.Code, e.Message = kv.CodeNotConfigured, messageNoAccess
 	case errors.Is(err, errNotJSON):
-		e.Message = "the blob under the key is not JSON: it was written by something else, and this function cannot answer with it"
+		e.Code, e.Message = kv.CodeNotJSON, "the blob under the key is not JSON: it was written by something else, and this function cannot answer with it"
 	case errors.Is(err, errIndexesGone):
 		e.Message = "the blob that keeps the indexes of an entry is gone from Netlify Blobs: write the entry again, with its indexes"
 	case errors.Is(err, ErrConditionFailed):

@@ -246,7 +246,7 @@ func (s *Store) readValues(ctx context.Context, page []*listed) error {
 		case err != nil:
 			return err
 		case !isJSON(blob.Value):
-			return &kv.Error{Code: kv.CodeDatabaseUnreachable, Err: errNotJSON,
+			return &kv.Error{Code: kv.CodeNotJSON, Err: errNotJSON,
 				Message: fmt.Sprintf("the blob %s is not JSON: it was written by something else; list without includeValues, or delete it", kv.AppendString(nil, b.Key))}
 		}
 		value := string(blob.Value)

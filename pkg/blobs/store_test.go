@@ -67,7 +67,7 @@ func TestBlobThatIsNotJSON(t *testing.T) {
 	_, err := client.Set(t.Context(), "odd", []byte("\x00\xff not json"), blobs.SetOptions{})
 	require.NoError(t, err)
 	_, err = store.Get(t.Context(), "odd")
-	require.Equal(t, kv.CodeDatabaseUnreachable, kv.CodeOf(err))
+	require.Equal(t, kv.CodeNotJSON, kv.CodeOf(err))
 	require.ErrorContains(t, err, "not JSON")
 	_, err = store.List(t.Context(), kv.ListQuery{Values: true})
 	require.ErrorContains(t, err, `"odd" is not JSON`)

@@ -228,6 +228,16 @@ func isJSON(data []byte) bool {
 	return utf8.Valid(data) && jsontext.Value(data).IsValid(lenient) && depth(string(data)) <= MaxDepth
 }
 
+// CompactMetadata returns the text of a JSON object without space between its parts, which does not count, and false for
+// any other text.
+func CompactMetadata(text string) (compact string, ok bool) {
+	out, err := jsontext.AppendFormat(nil, []byte(text), lenient, jsontext.PreserveRawStrings(true))
+	if err != nil || !isText(text) || jsontext.Value(out).Kind() != '{' {
+		return "", false
+	}
+	return string(out), true
+}
+
 // isJSONType reports whether a content type is application/json, with any parameters.
 func isJSONType(contentType string) bool {
 	mediaType, _, err := mime.ParseMediaType(contentType)

@@ -18,7 +18,7 @@ const (
 	CodeConflict            Code = "conflict"             // not possible as things are
 	CodeNotApplied          Code = "not_applied"          // another operation of the atomic batch failed
 	CodeIdempotencyReused   Code = "idempotency_reused"   // the Idempotency-Key came with another request before
-	CodeNotJSON             Code = "not_json"             // the store takes JSON only
+	CodeNotJSON             Code = "not_json"             // the bytes are not JSON where JSON must be
 	CodeTooLarge            Code = "too_large"            // the response would exceed MaxResponseBytes
 	CodeUnstorableValue     Code = "unstorable_value"     // valid JSON that cannot be stored
 	CodeDatabaseUnreachable Code = "database_unreachable" // no response, or a malformed one, in several attempts

@@ -150,6 +150,7 @@ var badAnswers = map[string]struct {
 	"Conflict":               {failed(409, "PT409"), false, CodeConflict, "m of PT409"},
 	"IdempotencyReused":      {failed(422, "PT422"), false, CodeIdempotencyReused, "m of PT422"},
 	"TooLarge":               {failed(413, "PT413"), false, CodeTooLarge, "m of PT413"},
+	"NotJSON":                {failed(415, "PT415"), false, CodeNotJSON, "m of PT415"},
 	"RefusedByTheTable":      {failed(400, "23514"), false, CodeInvalidInput, "too long"},
 	"NotJSONForPostgres":     {failed(400, "22P02"), false, CodeUnstorableValue, "cannot store"},
 	"NotTextForPostgres":     {failed(400, "22P05"), false, CodeUnstorableValue, "cannot store"},

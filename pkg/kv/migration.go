@@ -96,7 +96,7 @@ func (s *Supabase) MigrationOpen(ctx context.Context, o Opening) error {
 	}
 	err = s.callJSON(ctx, "kv_migration_open", map[string]any{
 		"p_source": o.Source, "p_options": string(options), "p_rules": append([]string{}, o.Rules...), "p_session": o.Session, "p_holder": o.Holder,
-		"p_lease": o.Lease.Seconds(), "p_own": o.Own, "p_anew": o.Anew,
+		"p_lease": o.Lease.Seconds(), "p_own": o.Own, "p_anew": o.Anew, "p_space": s.moved(),
 	}, &refused)
 	switch {
 	case err != nil:
@@ -138,7 +138,7 @@ func (s *Supabase) MigrationRenew(ctx context.Context, r Renewal) (pending int, 
 // MigrationClose ends the migration and forgets what it knew of the keys. wasOpen is false without one. During a run
 // it returns [ErrImportAtWork].
 func (s *Supabase) MigrationClose(ctx context.Context) (wasOpen bool, err error) {
-	err = s.callJSON(ctx, "kv_migration_close", map[string]any{}, &wasOpen)
+	err = s.callJSON(ctx, "kv_migration_close", s.ofStore(), &wasOpen)
 	if CodeOf(err) == CodeConflict {
 		return false, ErrImportAtWork
 	}
@@ -154,7 +154,7 @@ func importError(err error) error {
 
 // ImportEntry is an entry of the source.
 type ImportEntry struct {
-	State                // Value is empty if the source lost the entry; IsIndex: the value may be an array of members
+	State                // without bytes if the source lost the entry; IsIndex: the value may be an array of members
 	Revision string      // in the source
 	Derived  string      // digest of the indexes that rules derive
 	Silent   bool        // the source holds no information about indexes
@@ -178,8 +178,12 @@ func (s *Supabase) Import(ctx context.Context, session uuid.UUID, entries []Impo
 			}
 			problem = orNil(string(text))
 		}
-		args.Keys = append(args.Keys, e.Key)
-		args.Values = append(args.Values, orNil(e.Value))
+		content := e.content()
+		args.Keys = append(args.Keys, s.moved()+e.Key)
+		args.Values = append(args.Values, content.Value)
+		args.Data = append(args.Data, content.Data)
+		args.ContentTypes = append(args.ContentTypes, content.ContentType)
+		args.Metadata = append(args.Metadata, content.Metadata)
 		args.Pairs = append(args.Pairs, pairs)
 		args.Derived = append(args.Derived, orNil(e.Derived))
 		args.Silent = append(args.Silent, e.Silent)
@@ -200,18 +204,21 @@ func (s *Supabase) Import(ctx context.Context, session uuid.UUID, entries []Impo
 }
 
 type importArgs struct {
-	Session   uuid.UUID      `json:"p_session"`
-	Keys      []string       `json:"p_keys"`
-	Values    []*string      `json:"p_values"`
-	Pairs     []*string      `json:"p_pairs"`
-	Derived   []*string      `json:"p_derived"`
-	Silent    []bool         `json:"p_silent"`
-	IsIndex   []bool         `json:"p_is_index"`
-	Created   []*int64       `json:"p_created"`
-	Updated   []*int64       `json:"p_updated"`
-	States    []*ImportState `json:"p_states"`
-	Revisions []*string      `json:"p_revisions"`
-	Problems  []*string      `json:"p_problems"`
+	Session      uuid.UUID      `json:"p_session"`
+	Keys         []string       `json:"p_keys"`
+	Values       []*string      `json:"p_values"`
+	Data         []*string      `json:"p_data"`
+	ContentTypes []*string      `json:"p_content_types"`
+	Metadata     []*string      `json:"p_metadata"`
+	Pairs        []*string      `json:"p_pairs"`
+	Derived      []*string      `json:"p_derived"`
+	Silent       []bool         `json:"p_silent"`
+	IsIndex      []bool         `json:"p_is_index"`
+	Created      []*int64       `json:"p_created"`
+	Updated      []*int64       `json:"p_updated"`
+	States       []*ImportState `json:"p_states"`
+	Revisions    []*string      `json:"p_revisions"`
+	Problems     []*string      `json:"p_problems"`
 }
 
 // CopyOver is an entry to be written over the revision Over; zero: there must be no entry.
@@ -224,20 +231,28 @@ type CopyOver struct {
 // its revision was the expected one.
 func (s *Supabase) CopyAll(ctx context.Context, copies []CopyOver) (applied []bool, err error) {
 	var args struct {
-		Keys     []string      `json:"p_keys"`
-		Expected []RowRevision `json:"p_expected"`
-		Values   []string      `json:"p_values"`
-		Pairs    []*string     `json:"p_pairs"`
-		IsIndex  []bool        `json:"p_is_index"`
-		Created  []*int64      `json:"p_created"`
-		Updated  []*int64      `json:"p_updated"`
+		Keys         []string      `json:"p_keys"`
+		Expected     []RowRevision `json:"p_expected"`
+		Values       []*string     `json:"p_values"`
+		Data         []*string     `json:"p_data"`
+		ContentTypes []*string     `json:"p_content_types"`
+		Metadata     []*string     `json:"p_metadata"`
+		Expires      []*int64      `json:"p_expires"`
+		Pairs        []*string     `json:"p_pairs"`
+		IsIndex      []bool        `json:"p_is_index"`
+		Created      []*int64      `json:"p_created"`
+		Updated      []*int64      `json:"p_updated"`
 	}
 	for _, c := range copies {
 		var pairs *string
 		if c.Indexes != nil {
 			pairs = orNil(arrayOfPairs(c.Indexes))
 		}
-		args.Keys, args.Expected, args.Values = append(args.Keys, c.Key), append(args.Expected, c.Over), append(args.Values, c.Value)
+		content := c.content()
+		args.Keys, args.Expected = append(args.Keys, s.moved()+c.Key), append(args.Expected, c.Over)
+		args.Values, args.Data = append(args.Values, content.Value), append(args.Data, content.Data)
+		args.ContentTypes, args.Metadata = append(args.ContentTypes, content.ContentType), append(args.Metadata, content.Metadata)
+		args.Expires = append(args.Expires, content.Expires)
 		args.Pairs, args.IsIndex = append(args.Pairs, pairs), append(args.IsIndex, c.IsIndex)
 		args.Created, args.Updated = append(args.Created, orNil(c.Created)), append(args.Updated, orNil(c.Updated))
 	}
@@ -288,14 +303,24 @@ func (k *Known) UnmarshalJSON(text []byte) error {
 
 // ImportPage returns what the migration remembers of up to limit keys after one, in their order.
 func (s *Supabase) ImportPage(ctx context.Context, after string, limit int) (page []Known, err error) {
-	err = s.callJSON(ctx, "kv_import_page", map[string]any{"p_after": after, "p_limit": limit}, &page)
+	err = s.callJSON(ctx, "kv_import_page", s.pageOf(after, limit), &page)
 	return page, err
 }
 
 // ImportProblems decodes the problems of up to limit keys after one into a slice: of those that failed, or of the
 // others.
 func (s *Supabase) ImportProblems(ctx context.Context, after string, limit int, failed bool, into any) error {
-	return s.callJSON(ctx, "kv_import_problems", map[string]any{"p_after": after, "p_limit": limit, "p_failed": failed}, into)
+	args := s.pageOf(after, limit)
+	args["p_failed"] = failed
+	return s.callJSON(ctx, "kv_import_problems", args, into)
+}
+
+// ofStore are the arguments of a function that is about the store as a whole.
+func (s *Supabase) ofStore() map[string]any { return map[string]any{"p_space": s.moved()} }
+
+// pageOf are the arguments of a function that is about up to limit keys of the store after one.
+func (s *Supabase) pageOf(after string, limit int) map[string]any {
+	return map[string]any{"p_space": s.moved(), "p_after": s.moved() + after, "p_limit": limit}
 }
 
 // Migration is an open or a closed migration.
@@ -325,13 +350,13 @@ type MigrationStatus struct {
 
 // MigrationStatus returns the migration's state and counts.
 func (s *Supabase) MigrationStatus(ctx context.Context) (status MigrationStatus, err error) {
-	err = s.callJSON(ctx, "kv_migration_status", map[string]any{}, &status)
+	err = s.callJSON(ctx, "kv_migration_status", s.ofStore(), &status)
 	return status, err
 }
 
 // Migration returns the migration that is open or was closed last, without counts; nil without one.
 func (s *Supabase) Migration(ctx context.Context) (m *Migration, err error) {
-	err = s.callJSON(ctx, "kv_migration_brief", map[string]any{}, &m)
+	err = s.callJSON(ctx, "kv_migration_brief", s.ofStore(), &m)
 	return m, err
 }
 
@@ -341,24 +366,37 @@ func (s *Supabase) VerificationAdd(ctx context.Context, result any) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.call(ctx, "kv_verification_add", map[string]any{"p_result": string(text)})
+	args := s.ofStore()
+	args["p_result"] = string(text)
+	_, err = s.call(ctx, "kv_verification_add", args)
 	return err
 }
 
 // Digest is what verification reads of an entry. No value leaves the database, only SHA-256 sums.
 type Digest struct {
 	Key      string `json:"key"`
-	Value    string `json:"value"`    // of the text that readers get, in hexadecimal
+	Value    string `json:"value"`    // of the bytes that readers get, in hexadecimal
+	Metadata string `json:"metadata"` // of the metadata's text; "" without any, and for {}
 	Indexes  string `json:"indexes"`  // of the pairs; see kv_digest_pairs
 	Unposted int    `json:"unposted"` // missing postings, because of which queries by index miss the entry
 	Document bool   `json:"document"` // queries see the present value
 	Search   bool   `json:"search"`   // full text finds it
 }
 
-// DigestOf is what [Digest] says of the value and of the indexes of an entry.
+// DigestOf is what [Digest] says of the bytes, the metadata and the indexes of an entry.
 func DigestOf(s State) Digest {
-	value := sha256.Sum256([]byte(s.Value))
-	return Digest{Key: s.Key, Value: hex.EncodeToString(value[:]), Indexes: DigestPairs(s.Indexes)}
+	value := sha256.Sum256(s.Bytes())
+	d := Digest{Key: s.Key, Value: hex.EncodeToString(value[:]), Indexes: DigestPairs(s.Indexes)}
+	if s.Metadata != "" && s.Metadata != "{}" {
+		metadata := sha256.Sum256([]byte(s.Metadata))
+		d.Metadata = hex.EncodeToString(metadata[:])
+	}
+	return d
+}
+
+// Alike reports whether both are of the same bytes, metadata and indexes.
+func (d Digest) Alike(other Digest) bool {
+	return d.Value == other.Value && d.Metadata == other.Metadata && d.Indexes == other.Indexes
 }
 
 // DigestPairs is kv.digest_pairs: SHA-256 of the distinct pairs in order.
@@ -380,19 +418,19 @@ func DigestPairs(pairs [][2]string) string {
 
 // Digests returns those of up to limit entries after a key, in the order of their keys.
 func (s *Supabase) Digests(ctx context.Context, after string, limit int) (digests []Digest, err error) {
-	err = s.callJSON(ctx, "kv_digests", map[string]any{"p_after": after, "p_limit": limit}, &digests)
+	err = s.callJSON(ctx, "kv_digests", s.pageOf(after, limit), &digests)
 	return digests, err
 }
 
 // DigestsOf returns those of the keys that exist, in the order of the keys.
 func (s *Supabase) DigestsOf(ctx context.Context, keys []string) (digests []Digest, err error) {
-	err = s.callJSON(ctx, "kv_digests_of", map[string]any{"p_keys": keys}, &digests)
+	err = s.callJSON(ctx, "kv_digests_of", map[string]any{"p_keys": inSpace(s.moved(), keys)}, &digests)
 	return digests, err
 }
 
 // StrayPostings counts the postings that no entry's indexes have, because of which queries find wrong entries.
 func (s *Supabase) StrayPostings(ctx context.Context) (count int, err error) {
-	err = s.callJSON(ctx, "kv_stray_postings", map[string]any{}, &count)
+	err = s.callJSON(ctx, "kv_stray_postings", s.ofStore(), &count)
 	return count, err
 }
 
@@ -453,6 +491,8 @@ type ComparedHour struct {
 
 // Readiness collects the evidence of the last period.
 func (s *Supabase) Readiness(ctx context.Context, period time.Duration) (r Readiness, err error) {
-	err = s.callJSON(ctx, "kv_readiness", map[string]any{"p_hours": period.Hours()}, &r)
+	args := s.ofStore()
+	args["p_hours"] = period.Hours()
+	err = s.callJSON(ctx, "kv_readiness", args, &r)
 	return r, err
 }

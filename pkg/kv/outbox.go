@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"encoding/base64"
 
 	"github.com/google/uuid"
 )
@@ -18,17 +19,49 @@ type OutboxEntry struct {
 	Revision RowRevision `json:"revision"`
 }
 
-// State is an entry for the other store. Without an entry, Revision is zero and only Key is set.
+// State is an entry for the other store or a backup. Without an entry, Revision is zero and only Key is set.
 type State struct {
 	Key      string      `json:"key"`
 	Revision RowRevision `json:"revision"`
-	Value    string      `json:"value"` // JSON text
-	Indexes  [][2]string `json:"indexes"`
+	Value    string      `json:"value"` // JSON text; "" where Data has the bytes
+	// Data are the bytes of an entry that is not JSON; not nil, even if there are none.
+	Data []byte `json:"data"`
+	// ContentType is "" for that which the bytes imply. Metadata is the compact JSON text of an object; "" without one.
+	ContentType string `json:"content_type"`
+	Metadata    string `json:"metadata"`
+	// Expires is in microseconds since 1970; 0: never.
+	Expires int64       `json:"expires"`
+	Indexes [][2]string `json:"indexes"`
 	// IsIndex means that it is an index entry, whose value is an array of members.
 	IsIndex bool `json:"is_index"`
 	// Created and Updated are microseconds since 1970; 0: not known.
 	Created int64 `json:"created"`
 	Updated int64 `json:"updated"`
+}
+
+// Bytes are those of the entry, JSON or not.
+func (s State) Bytes() []byte {
+	if s.Data != nil {
+		return s.Data
+	}
+	return []byte(s.Value)
+}
+
+// content is how the database takes the bytes of an entry and what describes them. All are nil without an entry.
+type content struct {
+	Value       *string `json:"p_value"`
+	Data        *string `json:"p_data"` // base64
+	ContentType *string `json:"p_content_type"`
+	Metadata    *string `json:"p_metadata"`
+	Expires     *int64  `json:"p_expires"`
+}
+
+func (s State) content() content {
+	c := content{Value: orNil(s.Value), ContentType: orNil(s.ContentType), Metadata: orNil(s.Metadata), Expires: orNil(s.Expires)}
+	if s.Data != nil {
+		c.Data = new(base64.StdEncoding.EncodeToString(s.Data))
+	}
+	return c
 }
 
 // UpsertMirrored is [Supabase.Upsert] that also adds an outbox entry for every key that it changes.
@@ -44,7 +77,7 @@ func (s *Supabase) DeleteMirrored(ctx context.Context, key string) (Written, []O
 
 // States returns the entries under the keys, in the same order.
 func (s *Supabase) States(ctx context.Context, keys []string) (states []State, err error) {
-	err = s.callJSON(ctx, "kv_mirror_states", map[string]any{"p_keys": keys}, &states)
+	err = s.callJSON(ctx, "kv_mirror_states", map[string]any{"p_keys": inSpace(s.moved(), keys)}, &states)
 	return states, err
 }
 
@@ -81,7 +114,7 @@ func (s *Supabase) RemoveOutboxEntries(ctx context.Context, entries []OutboxEntr
 	return err
 }
 
-// Copy replaces an entry with state, or deletes it where state.Value is empty, if its revision is still the expected
+// Copy replaces an entry with state, or deletes it where state has no bytes, if its revision is still the expected
 // one. Otherwise applied is false. now is the revision afterwards in either case. Indexes that are nil and times that
 // are 0 stay as they are.
 //
@@ -95,14 +128,14 @@ func (s *Supabase) Copy(ctx context.Context, state State, expected RowRevision, 
 	err = s.callJSON(ctx, "kv_mirror_copy", struct {
 		Key      string      `json:"p_key"`
 		Expected RowRevision `json:"p_expected"`
-		Value    *string     `json:"p_value"`
 		Indexes  [][2]string `json:"p_indexes"`
 		IsIndex  bool        `json:"p_is_index"`
 		Add      bool        `json:"p_add"`
 		Created  *int64      `json:"p_created"`
 		Updated  *int64      `json:"p_updated"`
 		Request  uuid.UUID   `json:"p_request"`
-	}{state.Key, expected, orNil(state.Value), state.Indexes, state.IsIndex, added, orNil(state.Created), orNil(state.Updated), newRequest()}, &response)
+		content
+	}{s.moved() + state.Key, expected, state.Indexes, state.IsIndex, added, orNil(state.Created), orNil(state.Updated), newRequest(), state.content()}, &response)
 	return response.Applied, response.Revision, err
 }
 

@@ -35,6 +35,7 @@ var failures = []failure{
 	{codes: "PT409", is: CodeConflict},
 	{codes: "PT422", is: CodeIdempotencyReused},
 	{codes: "PT413", is: CodeTooLarge},
+	{codes: "PT415", is: CodeNotJSON},
 
 	// The request: a constraint, text that Postgres's json refuses or cannot nest (54001, 54000), statement_timeout.
 	{codes: "23514", is: CodeInvalidInput, says: "the database refused the key or an index as too long"},

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/url"
@@ -20,6 +21,7 @@ type Supabase struct {
 	retry     upstream.Policy
 	url, key  string
 	namespace string
+	store     string // of which migrations and backups are; "" stands for DefaultStore
 }
 
 // NewSupabase returns a store in the project at projectURL (SUPABASE_URL), with its service_role or secret key. It
@@ -54,6 +56,21 @@ func (s *Supabase) WithNamespace(namespace string) *Supabase {
 	apart.namespace = namespace
 	return &apart
 }
+
+// WithStore returns a client with which a store without a namespace is migrated and backed up, instead of
+// [DefaultStore]: the methods of migration.go, and States, Copy and CopyAll. Their keys are as callers see them, but index
+// keys of pairs as the database has them. The name must be valid ([ValidateStore]).
+func (s *Supabase) WithStore(store string) *Supabase {
+	of := *s
+	of.store = store
+	return &of
+}
+
+// StoreName is the store of [Supabase.WithStore].
+func (s *Supabase) StoreName() string { return cmp.Or(s.store, DefaultStore) }
+
+// moved is the space of that store.
+func (s *Supabase) moved() string { return space("", s.StoreName()) }
 
 // space is the space of a store.
 func (s *Supabase) space(store string) string { return space(s.namespace, store) }

@@ -122,7 +122,7 @@ func TestEveryCountAddsUp(t *testing.T) {
 	plan, err := Plan(ctx, source, nil, PlanOptions{Options: m.o, Progress: sources.NoProgress{}})
 	require.NoError(t, err)
 	require.Equal(t, len(listed), plan.Blobs)
-	require.Equal(t, []int{41, 0, 4, 3}, []int{plan.Migratable, plan.Skipped, plan.Failed, plan.Absent})
+	require.Equal(t, []int{43, 0, 2, 3}, []int{plan.Migratable, plan.Skipped, plan.Failed, plan.Absent})
 	members := 0
 	for _, index := range plan.Indexes {
 		members += index.Members
@@ -151,8 +151,8 @@ func TestEveryCountAddsUp(t *testing.T) {
 	require.False(t, first.Finished)
 	require.Positive(t, first.States[statePending], first.States)
 	second := run(ctx, sources.NoProgress{})
-	require.Equal(t, map[kv.ImportState]int{kv.ImportImported: 41, kv.ImportFailed: 4, kv.ImportAbsent: 3}, second.States)
-	require.Len(t, m.entries(), 41)
+	require.Equal(t, map[kv.ImportState]int{kv.ImportImported: 43, kv.ImportFailed: 2, kv.ImportAbsent: 3}, second.States)
+	require.Len(t, m.entries(), 43)
 
 	// Callers write, delete and leave an index; blobs go, come and change; then the database is damaged.
 	for key, indexes := range map[string][]kv.Index{"live": nil, "sessions/00003": {}, "left/by": {}} {
@@ -169,7 +169,7 @@ func TestEveryCountAddsUp(t *testing.T) {
 	third := run(ctx, sources.NoProgress{})
 	require.Equal(t, []int{1, 1}, []int{third.Written, third.Removed})
 	require.Equal(t, map[kv.ImportState]int{
-		kv.ImportImported: 37, kv.ImportRemoved: 1, kv.ImportForeign: 2, kv.ImportDeleted: 2, kv.ImportFailed: 4, kv.ImportAbsent: 3,
+		kv.ImportImported: 39, kv.ImportRemoved: 1, kv.ImportForeign: 2, kv.ImportDeleted: 2, kv.ImportFailed: 2, kv.ImportAbsent: 3,
 	}, third.States)
 
 	for _, key := range []string{"p%41", "q?x"} { // which Blobs cannot keep
@@ -195,7 +195,7 @@ func TestEveryCountAddsUp(t *testing.T) {
 	}
 	found := verify(false)
 	require.Equal(t, 2, found.Stray, "a posting that lacks does not make up for one too many")
-	require.Equal(t, []int{4, 3}, []int{found.Unmigratable, found.Gone})
+	require.Equal(t, []int{2, 3}, []int{found.Unmigratable, found.Gone})
 	require.Equal(t, []int{4, 1, 6}, []int{found.Missing, found.Extra, found.Different}, "%+v", found.Found)
 	repaired := verify(true)
 	require.Equal(t, len(found.Found)-len(repaired.Found), repaired.Repaired)
@@ -242,7 +242,7 @@ func (m *migration) identical(source sources.Source) (n int) {
 		if pairs == nil {
 			pairs = s.pairs
 		}
-		if item.Err == nil && !item.Missing && len(digests) == 1 && states[0].Value == string(item.Blob.Value) &&
+		if item.Err == nil && !item.Missing && len(digests) == 1 && string(states[0].Bytes()) == string(item.Blob.Value) &&
 			kv.DigestPairs(states[0].Indexes) == kv.DigestPairs(pairs) && digests[0].Unposted == 0 {
 			n++
 		}
@@ -265,7 +265,7 @@ func (m *migration) requireBackupsAddUp(source *unruly) {
 	for _, overwrite := range []bool{false, true} {
 		o := backup.RestoreOptions{Options: m.o, Rules: m.rules, Overwrite: overwrite, Parallel: 4}
 		into, err := backup.RestoreSupabase(ctx, file, m.target(), o)
-		require.ErrorIs(t, err, backup.ErrRemaining)
+		require.NoError(t, err, "%+v", into)
 		require.Equal(t, b.Entries, into.Written+into.Same+into.Different+into.Failed+into.Skipped, "%+v", into)
 		require.Len(t, into.Differing, into.Different)
 		require.Len(t, into.Failures, into.Failed)

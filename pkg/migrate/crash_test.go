@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	fmt.Println("running")
-	_, err = Run(context.Background(), sources.NewBlobs(c.Access, "kv", "kv-indexes", 16, sourcetest.Unlimited()), entries.NewTarget("test", supabase),
+	_, err = Run(context.Background(), sources.NewBlobs(c.Access, "kv", 16, sourcetest.Unlimited()), entries.NewTarget("test", supabase),
 		RunOptions{Options: defaults, Rules: seedRules, lease: testLease, Dir: c.Dir, BatchSize: 10, Progress: sources.NoProgress{}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

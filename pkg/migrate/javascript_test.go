@@ -53,7 +53,7 @@ func TestWhatTheJavaScriptClientWroteIsMigrated(t *testing.T) {
 	}
 
 	d := newDatabase(t)
-	source := sources.NewBlobs(blobs.Access{SiteID: server.SiteID, APIURL: server.Address, APIToken: server.Token}, "kv", "kv-indexes", 4, sourcetest.Unlimited())
+	source := sources.NewBlobs(blobs.Access{SiteID: server.SiteID, APIURL: server.Address, APIToken: server.Token}, "kv", 4, sourcetest.Unlimited())
 	source.DecodeKeys = true
 	rules := rulesOf(t, "index:sessions=sessions/{member}")
 	o := RunOptions{Options: defaults, Rules: rules, lease: testLease, Dir: t.TempDir(), BatchSize: DefaultBatchSize, Progress: sources.NoProgress{}}

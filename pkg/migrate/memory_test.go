@@ -30,7 +30,8 @@ type madeUp struct {
 
 const madeUpIndexes = 20
 
-func (m *madeUp) Name() string { return "made up" }
+func (m *madeUp) Name() string      { return "made up" }
+func (m *madeUp) StoreName() string { return kv.DefaultStore }
 
 func (m *madeUp) List(context.Context) iter.Seq2[blobs.Listed, error] {
 	return func(yield func(blobs.Listed, error) bool) {

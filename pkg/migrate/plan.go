@@ -43,11 +43,11 @@ type Planned struct {
 // the members of index entries, and writes these into [entries.RulesFile]. target may be nil; where it is not, the
 // plan looks whether the database is ready.
 func Plan(ctx context.Context, source sources.Source, target *entries.Target, o PlanOptions) (p Planned, err error) {
-	p = Planned{Source: source.Name(), At: time.Now().UTC(), Options: o.Options, Problems: newProblems()}
-	before := sources.Requests(source)
-	if err := o.Validate(); err != nil {
+	if o.Options, err = o.For(source.StoreName()); err != nil {
 		return p, err
 	}
+	p = Planned{Source: source.Name(), At: time.Now().UTC(), Options: o.Options, Problems: newProblems()}
+	before := sources.Requests(source)
 	if err := canWrite(o.Dir); err != nil {
 		return p, err
 	}
@@ -63,11 +63,13 @@ func Plan(ctx context.Context, source sources.Source, target *entries.Target, o 
 	}
 	defer l.Close()
 	p.Contents = l.Contents
-	finder, err := entries.NewRuleFinder(o.Dir, l.Under(o.IndexPrefix))
-	if err != nil {
-		return p, err
+	var finder *entries.RuleFinder // nil where there are no indexes
+	if o.IndexPrefix != "" {
+		if finder, err = entries.NewRuleFinder(o.Dir, l.Under(o.IndexPrefix)); err != nil {
+			return p, err
+		}
+		defer finder.Close()
 	}
-	defer finder.Close()
 	o.Progress.Stage("reading", l.Blobs)
 	for item, err := range source.Read(ctx, l.All()) {
 		if err == nil {
@@ -78,10 +80,13 @@ func Plan(ctx context.Context, source sources.Source, target *entries.Target, o 
 		}
 		o.Progress.Done(1, 0)
 	}
-	if err := finder.Compare(); err != nil {
-		return p, err
+	p.Indexes = []entries.ProposedIndex{}
+	if finder != nil {
+		if err := finder.Compare(); err != nil {
+			return p, err
+		}
+		p.Indexes, p.IndexesLeft = finder.Proposals(), finder.Left
 	}
-	p.Indexes, p.IndexesLeft = finder.Proposals(), finder.Left
 	p.Requests = sources.Requests(source) - before
 	p.Seconds = time.Since(p.At).Seconds()
 	// A run reads every blob and writes it, a verification reads them again: about three times what reading them took.
@@ -89,9 +94,12 @@ func Plan(ctx context.Context, source sources.Source, target *entries.Target, o 
 	if o.Dir == "" {
 		return p, nil
 	}
-	var rules []byte
-	p.RulesFile, rules = entries.ProposedRules(o.Dir, p.Indexes)
-	if err = writeFile(p.RulesFile, rules); err == nil {
+	if finder != nil {
+		var rules []byte
+		p.RulesFile, rules = entries.ProposedRules(o.Dir, p.Indexes)
+		err = writeFile(p.RulesFile, rules)
+	}
+	if err == nil {
 		err = writeJSON(filepath.Join(o.Dir, planFile), p)
 	}
 	if err != nil {
@@ -118,6 +126,8 @@ func (p *Planned) add(item sources.Item, o entries.Options, finder *entries.Rule
 		p.fail(*problem)
 	}
 	switch {
+	case finder == nil:
+		return nil
 	case e.IsIndex:
 		return finder.Index(item.Key, e.Value)
 	case problem != nil && (problem.Code == entries.CodeBadKey || problem.Code == entries.CodeUnreadable):

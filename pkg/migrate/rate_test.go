@@ -27,7 +27,7 @@ func TestAMigrationEndsAndNoReadFailsWithinOneLimit(t *testing.T) {
 	m.seed(200)
 	const minute = time.Second
 	m.Faults(&blobstest.Faults{Limit: 500, WindowMS: int(minute.Milliseconds())})
-	source := sources.NewBlobs(m.Access, "kv", "kv-indexes", 16, blobs.NewBackgroundLimiter(blobs.DefaultBackgroundRate, minute))
+	source := sources.NewBlobs(m.Access, "kv", 16, blobs.NewBackgroundLimiter(blobs.DefaultBackgroundRate, minute))
 
 	done := make(chan struct{})
 	var readers sync.WaitGroup

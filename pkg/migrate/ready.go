@@ -31,8 +31,9 @@ type Bar struct {
 
 // Readiness says whether to switch, and why.
 type Readiness struct {
-	Primary  string       `json:"primary"` // the store that answers now
-	Ready    bool         `json:"ready"`   // whether to let the other one answer
+	Store    string       `json:"store,omitempty"`   // "" for kv
+	Primary  string       `json:"primary,omitempty"` // which of both answers now; "" for another store than kv, of which only its callers know
+	Ready    bool         `json:"ready"`             // whether to let the other one answer
 	Checks   []ReadyCheck `json:"checks"`
 	Evidence kv.Readiness `json:"evidence"`
 }
@@ -47,6 +48,10 @@ type ReadyCheck struct {
 // Verdict is the answer in words.
 func (r Readiness) Verdict() string {
 	switch {
+	case r.Store != "" && r.Ready:
+		return "the store " + r.Store + " is ready to be read from Supabase"
+	case r.Store != "":
+		return "the store " + r.Store + " is not ready to be read from Supabase"
 	case r.Primary == "supabase" && r.Ready:
 		return "Supabase answers, and going back to Blobs is safe"
 	case r.Primary == "supabase":
@@ -68,27 +73,36 @@ func Ready(ctx context.Context, target entries.Target, bar Bar) (r Readiness, er
 		return r, fmt.Errorf("ask the target: %w", err)
 	}
 	r = Readiness{Primary: bar.Primary, Evidence: e, Ready: true}
+	if store := target.Supabase.StoreName(); store != kv.DefaultStore {
+		r.Store, r.Primary = store, "" // nobody compares its reads
+		r.Evidence = kv.Readiness{Now: e.Now, AtWork: e.AtWork, Run: e.Run, Unmigratable: e.Unmigratable, Verification: e.Verification, VerifiedAt: e.VerifiedAt}
+		r.checkMigration()
+		return r, nil
+	}
 	if r.Primary == "" && e.Primary != nil {
 		r.Primary = *e.Primary
 	}
 	r.Primary = cmp.Or(r.Primary, "blobs")
 	if r.Primary == "blobs" {
-		r.checkVerification()
+		r.checkMigration()
 	}
 	r.checkReads(bar)
 	r.check("outbox", e.OutboxWaiting == 0, fmt.Sprintf("%d writes wait for more than a minute; kv migrate repair --primary %s copies them", e.OutboxWaiting, r.Primary))
 	other := map[string]string{"blobs": "supabase", "supabase": "blobs"}[r.Primary]
 	r.check("direction", e.Primaries[other] == 0, fmt.Sprintf("%d writes in the outbox are from when %s answered", e.Primaries[other], other))
-	if r.Primary == "blobs" {
-		r.check("entries", e.Unmigratable == 0, fmt.Sprintf("no entry could be made of %d blobs", e.Unmigratable))
-		r.check("run", !e.AtWork, map[bool]string{true: "a run is at work", false: "no run is at work"}[e.AtWork])
-	}
 	return r, nil
 }
 
 func (r *Readiness) check(name string, ok bool, found string) {
 	r.Checks = append(r.Checks, ReadyCheck{name, ok, found})
 	r.Ready = r.Ready && ok
+}
+
+// checkMigration is about what runs and verifications of the store left.
+func (r *Readiness) checkMigration() {
+	r.checkVerification()
+	r.check("entries", r.Evidence.Unmigratable == 0, fmt.Sprintf("no entry could be made of %d blobs", r.Evidence.Unmigratable))
+	r.check("run", !r.Evidence.AtWork, map[bool]string{true: "a run is at work", false: "no run is at work"}[r.Evidence.AtWork])
 }
 
 func (r *Readiness) checkVerification() {

@@ -91,7 +91,10 @@ func (r Result) Rate() float64 { return float64(r.Read) / max(r.Seconds, 0.001) 
 // new. It can be ended at any moment, and run again, from anywhere. The result is also in the directory, as the
 // report that [WriteReport] makes.
 func Run(ctx context.Context, source sources.Source, target entries.Target, o RunOptions) (result Result, err error) {
-	if err := o.Validate(); err != nil {
+	if o.Options, err = o.For(source.StoreName()); err != nil {
+		return result, err
+	}
+	if err := target.Takes(source); err != nil {
 		return result, err
 	}
 	if o.BatchSize < 1 || o.BatchSize > MaxBatchSize {
@@ -379,12 +382,12 @@ func (r *run) batch(ctx context.Context, todo iter.Seq2[step, error], batches ch
 			return err
 		}
 		e := r.prepare(s)
-		if bytes+len(e.Value) > maxBatchBytes || len(batch) >= r.o.BatchSize {
+		if bytes+len(e.Bytes()) > maxBatchBytes || len(batch) >= r.o.BatchSize {
 			if err := send(); err != nil {
 				return err
 			}
 		}
-		batch, bytes = append(batch, e), bytes+len(e.Value)
+		batch, bytes = append(batch, e), bytes+len(e.Bytes())
 	}
 	return send()
 }
@@ -437,7 +440,7 @@ func (r *run) write(ctx context.Context, batch []kv.ImportEntry) error {
 	r.mu.Lock()
 	r.result.Read += failed
 	for i, state := range done {
-		if valid[i].Revision != "" || valid[i].Value != "" || valid[i].Not != "" {
+		if e := valid[i]; e.Revision != "" || e.Value != "" || e.Data != nil || e.Not != "" {
 			r.result.Read++
 		}
 		switch state {

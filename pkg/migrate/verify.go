@@ -23,8 +23,8 @@ import (
 // Difference is a key that the two stores do not have alike.
 type Difference struct {
 	Key string `json:"key"`
-	// How: "missing" in Supabase, "extra" in Supabase, or what is "different": value, indexes, that queries by index
-	// miss it ("postings"), or a key that Blobs cannot have.
+	// How: "missing" in Supabase, "extra" in Supabase, or what is "different": value, metadata, indexes, that queries by
+	// index miss it ("postings"), or a key that Blobs cannot have.
 	How  string `json:"how"`
 	What string `json:"what,omitempty"`
 }
@@ -82,13 +82,16 @@ type VerifyOptions struct {
 // Verify reads every blob, and compares its SHA-256 with the one that the database makes of its entry. It looks at
 // nothing that a run remembers. What differs is looked at again, since writes may be on their way. The database keeps
 // the result, without keys.
-func Verify(ctx context.Context, source sources.Source, target entries.Target, o VerifyOptions) (Verification, error) {
+func Verify(ctx context.Context, source sources.Source, target entries.Target, o VerifyOptions) (v Verification, err error) {
+	if o.Options, err = o.For(source.StoreName()); err != nil {
+		return v, err
+	}
 	c := &comparison{source: source, target: target, o: o, differing: map[string]differing{}, problems: map[string]entries.Problem{}}
 	c.v = Verification{Source: source.Name(), Target: target.Name, At: time.Now().UTC(), Rules: o.Rules.Strings(), Found: []Difference{}, Problems: []entries.Problem{}}
-	if err := o.Validate(); err != nil {
+	if err := canWrite(o.Dir); err != nil {
 		return c.v, err
 	}
-	if err := canWrite(o.Dir); err != nil {
+	if err := target.Takes(source); err != nil {
 		return c.v, err
 	}
 	if err := c.checkSource(ctx); err != nil {
@@ -320,6 +323,9 @@ func (want expected) differs(digest *kv.Digest) *Difference {
 	var what []string
 	if want.digest.Value != digest.Value {
 		what = append(what, "value")
+	}
+	if want.digest.Metadata != digest.Metadata {
+		what = append(what, "metadata")
 	}
 	if want.digest.Indexes != digest.Indexes {
 		what = append(what, "indexes")

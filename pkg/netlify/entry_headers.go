@@ -100,13 +100,13 @@ func metadataHeader(r *Request) (string, error) {
 	return compactMetadata("X-KV-Metadata", text)
 }
 
-// compactMetadata returns the text of a JSON object without space between its parts, which does not count.
+// compactMetadata is [kv.CompactMetadata] of what a caller sent.
 func compactMetadata(name, text string) (string, error) {
-	compact, err := jsontext.AppendFormat(nil, []byte(text), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
-	if err != nil || text[0] != '{' {
+	compact, ok := kv.CompactMetadata(text)
+	if !ok {
 		return "", kv.Invalid(`%s must be a JSON object, as in {"by":"ann"}, got %s`, name, excerpt([]byte(text)))
 	}
-	return string(compact), nil
+	return compact, nil
 }
 
 // contentType reads Content-Type; "" where there is none.

@@ -622,7 +622,7 @@ var databaseFaults = map[string]fault{
 		p.blobsFirst()
 		p.env["DATABASE_URL"] = newDatabase(p.t, "template0", upTo(p.t, "20261201100000"))
 	}, "migrations", "", "not applied, or only partly: 202612011", "apply supabase/migrations", nil},
-	"HalfAMigration":    {inDatabase("drop function public.kv_migration_status()"), "migrations", "", "function public.kv_migration_status", "apply supabase/migrations", nil},
+	"HalfAMigration":    {inDatabase("drop function public.kv_migration_status(text)"), "migrations", "", "function public.kv_migration_status", "apply supabase/migrations", nil},
 	"TriggerDisabled":   {inDatabase("alter table public.kv_store disable trigger kv_store_log"), "migrations", "", "trigger public.kv_store.kv_store_log", "apply supabase/migrations", nil},
 	"IndexMissing":      {inDatabase("drop index kv.log_transaction_id"), "migrations", "", "index kv.log_transaction_id", "apply supabase/migrations", nil},
 	"ColumnMissing":     {inDatabase("alter table kv.log drop column missed"), "migrations", "", "column kv.log.missed", "apply supabase/migrations", nil},

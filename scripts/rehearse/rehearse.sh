@@ -76,6 +76,8 @@ case $step in
   say "7. Switch: Supabase answers, and Blobs follows"
   reads sessions/7 '"score":77'
   reads sessions/9 'Key not found'
+  reads logo 'is not JSON'
+  expect 0 "no JSON" curl -fsS "$KV_BASE_URL/api/kv/entries/kv/logo"
   upsert '{"key":"sessions/after","value":{"score":200},"indexes":[{"key":"index:sessions","member":"after"}]}'
   delete sessions/11
   curl -fsS "$KV_BASE_URL/api/kv/query?index=index:sessions:12" | grep -q '"sessions/12"' || fail "kv-query by index"
@@ -96,6 +98,14 @@ case $step in
   reads sessions/back '"score":300'
   upsert '{"key":"sessions/alone","value":{"score":400},"indexes":[{"key":"index:sessions","member":"alone"}]}'
   delete sessions/12
+  say "Another store of the site"
+  expect 0 "fail 0" migrate plan --store files --dir "$dir-files"
+  expect 0 "1 migrated" migrate run --store files --dir "$dir-files"
+  expect 0 "identical     1" migrate verify --store files --dir "$dir-files"
+  expect 0 "the store files is ready" migrate ready --store files
+  expect 0 '{"by":"ada"}' curl -fsSi "$KV_BASE_URL/api/kv/entries/files/images/logo.svg"
+  expect 2 "for the store kv alone" migrate repair --store files --primary supabase
+  expect 0 "The migration is closed." migrate close --store files
   expect 0 "The migration is closed." migrate close
   expect 2 "was closed" migrate run --dir "$dir"
   ;;
@@ -112,6 +122,7 @@ case $step in
   reads sessions/12 'Key not found'
   reads sessions/7 '"score":77'
   reads profile/1 'ends as a session does'
+  reads logo 'is not JSON'
   expect 0 "entries" migrate backup --out "$REHEARSAL/last.ndjson.gz"
   counts=$(blobs_limit GET)
   echo "$counts"

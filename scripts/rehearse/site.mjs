@@ -4,7 +4,8 @@ import path from 'node:path';
 
 const { getStore } = createRequire(path.resolve(process.argv[2], 'here.cjs'))('@netlify/blobs');
 const { url, url_uncached: uncachedEdgeURL, token } = JSON.parse(Buffer.from(process.env.NETLIFY_BLOBS_EVENT, 'base64'));
-const store = getStore({ name: 'kv', siteID: process.env.NETLIFY_SITE_ID, token, edgeURL: url, uncachedEdgeURL, consistency: 'strong' });
+const open = (name) => getStore({ name, siteID: process.env.NETLIFY_SITE_ID, token, edgeURL: url, uncachedEdgeURL, consistency: 'strong' });
+const store = open('kv');
 
 async function upsert({ key, value, indexes = [] }) {
   await store.setJSON(key, value);
@@ -22,4 +23,6 @@ for (let i = 1; i <= Number(process.argv[3]); i++) {
   });
 }
 await upsert({ key: 'profile/1', value: { name: 'a key that ends as a session does' } });
+await store.set('logo', 'no JSON');
+await open('files').set('images/logo.svg', '<svg/>', { metadata: { by: 'ada' } });
 await store.delete('sessions/2'); // its member stays in the indexes

@@ -92,7 +92,7 @@ create table public.kv_store (
 comment on table public.kv_store is 'The entries. Write value and indexes; the other columns follow from them.';
 comment on column public.kv_store.key is 'The key. In another store than kv, or in a namespace, kv.space() comes before it.';
 comment on column public.kv_store.value is 'The JSON text as it was written. In an index entry, the array that the members are appended to. Null where data has the bytes.';
-comment on column public.kv_store.data is 'The bytes of an entry that is not JSON. Entries of the store kv have none.';
+comment on column public.kv_store.data is 'The bytes of an entry that is not JSON. In the store kv, only a migration brings such entries.';
 comment on column public.kv_store.bytes is 'Length of value or data in bytes. It tells the size of a response before the values are read.';
 comment on column public.kv_store.document is 'The value for queries, with what jsonb cannot hold replaced. Null for index entries.';
 comment on column public.kv_store.search is 'The words of every string in value; see kv.search_vector. Null beyond 200 kB of value, and for index entries.';

@@ -17,6 +17,16 @@ end
 $$;
 comment on function kv.raise_too_large(text) is 'Ends a request whose response is too large. Callers see the message.';
 
+create function kv.raise_not_json(p_key text) returns text
+    language plpgsql stable security invoker set search_path = ''
+as $$
+begin
+    raise exception using errcode = 'PT415', message = format('the entry %s is not JSON: kv-entries returns its bytes, and lists without includeValues have its key',
+        to_json(kv.bare_key(p_key)));
+end
+$$;
+comment on function kv.raise_not_json(text) is 'Ends a request for JSON that meets an entry of other bytes, as a migration may bring. Callers see the message.';
+
 create function kv.prefix_end(p_prefix text) returns text
     language plpgsql immutable strict parallel safe security invoker set search_path = ''
 as $$
@@ -93,6 +103,7 @@ begin
                 then kv.raise_too_large('the value is larger than the 6 MB of a response: ' || case when s.is_index
                     then 'kv-list with indexKey lists what the index names, page by page'
                     else 'kv-query reads parts of it, with select=value.<path>' end)
+            when s.value is null then kv.raise_not_json(s.key)
             when s.is_index then kv.index_value(s.key, s.value::text)
             else s.value::text
         end
@@ -155,7 +166,7 @@ begin
                 select w.key, w.n, s.value, s.is_index,
                     coalesce(s.bytes + case when s.is_index then kv.member_bytes(s.key) else 0 end, 0) as bytes
                 from wanted as w left join lateral (select * from public.kv_store as s where s.key = w.key offset 0) as s on true
-                where s.expires_at is null) as found -- what expires is not loaded beforehand
+                where s.expires_at is null and s.data is null) as found -- what expires is not loaded beforehand, and kv_get refuses bytes
         )
         select coalesce(json_agg(json_build_array(key, coalesce(
             case when is_index then kv.index_value(key, value::text) else value::text end, '')) order by n), '[]')::text

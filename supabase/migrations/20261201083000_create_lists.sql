@@ -15,6 +15,7 @@ as $$
     select pg_catalog.to_json(kv.bare_key(p_key))::text || ':' || case
         when p_total > kv.response_limit() then kv.raise_too_large(pg_catalog.format('the entry %s alone is larger than the 6 MB'
             ' of a response: list this page without includeValues, and go on with its nextCursor', pg_catalog.to_json(kv.bare_key(p_key))))
+        when p_value is null then kv.raise_not_json(p_key)
         when p_is_index then kv.index_value(p_key, p_value::text)
         else p_value::text end
 $$;
@@ -211,7 +212,7 @@ begin
         begin
             v_answer := kv.list(v_list -> 'p_query', (v_list -> 'p_values')::boolean, v_list ->> 'p_question');
             v_bytes := v_bytes + octet_length(v_answer);
-        exception when sqlstate 'PT413' then -- too large for a response, and so it will be later
+        exception when sqlstate 'PT413' or sqlstate 'PT415' then -- too large for a response, or not JSON, and so it will be later
             v_answer := null;
         end;
         v_answers := v_answers || case when v_bytes <= p_bytes then v_answer end;
@@ -220,6 +221,6 @@ begin
 end
 $$;
 comment on function public.kv_warm_list(jsonb, bigint) is
-    'kv_changes, a line break, and the responses of kv_list to the arguments in p_lists, in order. Null stands for one that is too large, and for those beyond p_bytes together.';
+    'kv_changes, a line break, and the responses of kv_list to the arguments in p_lists, in order. Null stands for one that is too large or not JSON, and for those beyond p_bytes together.';
 revoke all on function public.kv_warm_list(jsonb, bigint) from public, anon, authenticated;
 grant execute on function public.kv_warm_list(jsonb, bigint) to service_role;

@@ -34,7 +34,7 @@ begin
     return coalesce((
         select kv.database_id() || '.' || s.revision || '.'
             || case when s.is_index then (select count(*) from kv.member as m where m.index_key = s.key) else 0 end
-        from public.kv_store as s where s.key = p_key), '');
+        from public.kv_store as s where s.key = p_key and kv.is_live(s.expires_at)), '');
 end
 $$;
 comment on function kv.row_revision(text) is 'The state of an entry: "<database>.<revision>.<members>" (RowRevision in pkg/kv), which grows within a database. Empty where there is no entry.';
@@ -56,14 +56,16 @@ as $$
 begin
     return coalesce((
         select json_build_object(
-            'key', s.key, 'revision', kv.row_revision(s.key),
+            'key', kv.bare_key(s.key), 'revision', kv.row_revision(s.key),
             'value', case when s.is_index then kv.index_value(s.key, s.value::text) else s.value::text end,
+            'data', replace(encode(s.data, 'base64'), E'\n', ''), 'content_type', s.content_type, 'metadata', s.metadata::text,
+            'expires', (extract(epoch from s.expires_at) * 1000000)::bigint,
             'indexes', to_json(s.index_pairs), 'is_index', s.is_index,
             'created', (extract(epoch from s.created_at) * 1000000)::bigint, 'updated', (extract(epoch from s.updated_at) * 1000000)::bigint)
-        from public.kv_store as s where s.key = p_key), json_build_object('key', p_key, 'revision', ''));
+        from public.kv_store as s where s.key = p_key and kv.is_live(s.expires_at)), json_build_object('key', kv.bare_key(p_key), 'revision', ''));
 end
 $$;
-comment on function kv.mirror_state(text) is 'An entry for the other store. The value is a JSON string, which keeps every byte of its text.';
+comment on function kv.mirror_state(text) is 'An entry for the other store or a backup. The value is a JSON string, which keeps every byte of its text, or data the base64 of bytes that are not JSON.';
 
 create function public.kv_mirror_states(p_keys text[]) returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = ''
@@ -134,20 +136,28 @@ revoke all on function public.kv_mirror_outbox(bigint, integer) from public, ano
 grant execute on function public.kv_mirror_outbox(bigint, integer) to service_role;
 
 create function public.kv_mirror_copy(
-    p_key      text,
-    p_expected text,
-    p_value    text,
-    p_indexes  text[],
-    p_is_index boolean,
-    p_add      boolean,
-    p_created  bigint,
-    p_updated  bigint,
-    p_request  uuid
+    p_key          text,
+    p_expected     text,
+    p_value        text,
+    p_indexes      text[],
+    p_is_index     boolean,
+    p_add          boolean,
+    p_created      bigint,
+    p_updated      bigint,
+    p_request      uuid,
+    p_data         text default null,
+    p_content_type text default null,
+    p_metadata     text default null,
+    p_expires      bigint default null
 ) returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
     v_value    json := p_value::json;
+    v_data     bytea := decode(p_data, 'base64');
+    v_gone     boolean := p_value is null and p_data is null;
+    v_expires  timestamptz := to_timestamp(0) + p_expires * interval '1 microsecond';
+    v_expired  boolean;
     v_created  timestamptz := to_timestamp(0) + p_created * interval '1 microsecond';
     v_updated  timestamptz := to_timestamp(0) + p_updated * interval '1 microsecond';
     v_is_index boolean;
@@ -158,11 +168,14 @@ begin
     if kv.begin_request(p_request) is not null then
         return json_build_object('applied', true, 'revision', kv.row_revision(p_key))::text;
     end if;
-    if v_value is null then
+    if v_gone then
         perform kv.lock_import_key(p_key);
     end if;
-    select is_index into v_is_index from public.kv_store where key = p_key for update;
-    if v_is_index then
+    select is_index, expires_at <= clock_timestamp() into v_is_index, v_expired from public.kv_store where key = p_key for update;
+    if v_expired then
+        delete from public.kv_store where key = p_key;
+        v_is_index := null;
+    elsif v_is_index then
         perform kv.lock_members(p_key);
     end if;
     v_revision := kv.row_revision(p_key);
@@ -174,28 +187,30 @@ begin
         return json_build_object('applied', false, 'revision', v_revision)::text;
     end if;
 
-    if v_value is null then
+    if v_gone then
         perform kv.mark_deleted(p_key);
         delete from public.kv_store where key = p_key;
     elsif v_add then
         perform kv.add_members(p_key, v_members);
     elsif p_expected = '' then
-        insert into public.kv_store (key, value, index_pairs, is_index, created_at, updated_at)
-        values (p_key, case when v_members is null then v_value else '[]' end, coalesce(p_indexes, '{}'), v_members is not null,
-            coalesce(v_created, clock_timestamp()), coalesce(v_updated, clock_timestamp()))
+        insert into public.kv_store (key, value, data, content_type, metadata, expires_at, index_pairs, is_index, created_at, updated_at)
+        values (p_key, case when v_members is null then v_value else '[]' end, v_data, p_content_type, p_metadata::json, v_expires,
+            coalesce(p_indexes, '{}'), v_members is not null, coalesce(v_created, clock_timestamp()), coalesce(v_updated, clock_timestamp()))
         on conflict do nothing;
         if not found then -- another call has created the entry meanwhile
             return json_build_object('applied', false, 'revision', kv.row_revision(p_key))::text;
         end if;
     elsif v_members is null then
         update public.kv_store
-        set value = v_value, index_pairs = coalesce(p_indexes, index_pairs), created_at = coalesce(v_created, created_at),
+        set value = v_value, data = v_data, content_type = p_content_type, metadata = p_metadata::json, expires_at = v_expires,
+            index_pairs = coalesce(p_indexes, index_pairs), created_at = coalesce(v_created, created_at),
             updated_at = coalesce(v_updated, updated_at)
         where key = p_key;
     else -- in two steps, since a new value ends the members of an index entry (kv.clear_index)
-        update public.kv_store set value = '[]' where key = p_key and (not is_index or value::text <> '[]');
+        update public.kv_store set value = '[]', data = null where key = p_key and (not is_index or value::text <> '[]');
         update public.kv_store
-        set is_index = true, auto_created = false, index_pairs = coalesce(p_indexes, index_pairs),
+        set is_index = true, auto_created = false, content_type = p_content_type, metadata = p_metadata::json, expires_at = v_expires,
+            index_pairs = coalesce(p_indexes, index_pairs),
             created_at = coalesce(v_created, created_at), updated_at = coalesce(v_updated, updated_at)
         where key = p_key;
     end if;
@@ -205,7 +220,7 @@ begin
     return json_build_object('applied', true, 'revision', kv.row_revision(p_key))::text;
 end
 $$;
-comment on function public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid) is
-    'Copies an entry from Blobs (p_value null: no entry), if it is still of the revision p_expected. With p_add, members were added there: the copy adds those that are missing here, and further members may have been added here since.';
-revoke all on function public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid) from public, anon, authenticated;
-grant execute on function public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid) to service_role;
+comment on function public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid, text, text, text, bigint) is
+    'Copies an entry from Blobs (p_value and p_data, which is the base64 of bytes that are not JSON, null: no entry), if it is still of the revision p_expected. With p_add, members were added there: the copy adds those that are missing here, and further members may have been added here since.';
+revoke all on function public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid, text, text, text, bigint) from public, anon, authenticated;
+grant execute on function public.kv_mirror_copy(text, text, text, text[], boolean, boolean, bigint, bigint, uuid, text, text, text, bigint) to service_role;

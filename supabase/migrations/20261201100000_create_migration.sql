@@ -1,12 +1,15 @@
--- The migration of another store's entries, beside live writes. Everything that a run has to remember is here, written in the transaction
+-- The migration of entries from elsewhere, beside live writes, of each store by itself. Everything that a run has to remember is here, written in the transaction
 -- that imports: a run that was killed goes on from any machine.
 --
 -- kv_import never overwrites what anybody else wrote, and never brings back what a caller deleted while a migration is open. It knows its
 -- own rows by their revision. A delete has no row to leave a version in, so it leaves a mark in kv.import, under the lock on the key's row
--- there that kv_import takes first. Order of locks: rows of kv.import, then those of kv_store, each in byte order.
+-- there that kv_import takes first. Order of locks: rows of kv.import, then those of kv_store, each in byte order. An entry that has
+-- expired counts as absent, and as deleted by a caller if one wrote it while the migration was open.
+--
+-- Arguments have keys with the space of their store (kv.space_of), and responses without it. p_space says which store is meant.
 
 create table kv.migration (
-    one         boolean not null default true,
+    space       text collate "C" not null,
     source      text not null,
     options     json not null,
     rules       text[] not null default '{}',
@@ -17,10 +20,10 @@ create table kv.migration (
     run         json,
     opened_at   timestamptz not null default clock_timestamp(),
     closed_at   timestamptz,
-    constraint migration_pkey primary key (one),
-    constraint migration_one check (one)
+    constraint migration_pkey primary key (space)
 );
-comment on table kv.migration is 'Its one row is the migration that is open, or the last one that was.';
+comment on table kv.migration is 'Of each store, the migration that is open, or the last one that was.';
+comment on column kv.migration.space is 'The space of the store (kv.space_of); empty for the store kv.';
 comment on column kv.migration.source is 'Where the entries come from; further runs must name the same.';
 comment on column kv.migration.rules is 'The index rules of the last run.';
 comment on column kv.migration.session is 'The pass of the run that is at work: what an earlier one sent and is late is refused.';
@@ -40,7 +43,7 @@ create table kv.import (
     constraint import_pkey primary key (key),
     constraint import_state check (state in ('imported', 'removed', 'absent', 'foreign', 'deleted', 'failed', 'skipped'))
 ) with (fillfactor = 70); -- each row is inserted, and updated once
-comment on table kv.import is 'What a migration has to know of a key, while it is open.';
+comment on table kv.import is 'What the migration of a key''s store has to know of it, while it is open.';
 comment on column kv.import.revision is 'kv_store.revision as kv_import wrote it; a row with another one is foreign: somebody else''s.';
 comment on column kv.import.deleted is 'A caller deleted the entry while the migration was open.';
 comment on column kv.import.state is 'What became of the source''s entry; null where only a caller has touched the key.';
@@ -51,11 +54,12 @@ alter table kv.import enable row level security;
 
 create table kv.verification (
     id     bigint generated always as identity,
+    space  text collate "C" not null,
     at     timestamptz not null default clock_timestamp(),
     result json not null,
     constraint verification_pkey primary key (id)
 );
-comment on table kv.verification is 'The results of the last verifications, without keys.';
+comment on table kv.verification is 'The results of the last verifications of each store, without keys.';
 alter table kv.verification enable row level security;
 
 -- Compared reads (KV_COMPARE_READS).
@@ -91,23 +95,23 @@ create function kv.lock_import_key(p_key text) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
-    if exists (select from kv.migration where closed_at is null) then -- a statement of its own: kv.migration is locked before kv.import
+    if exists (select from kv.migration where space = kv.space_of(p_key) and closed_at is null) then -- a statement of its own: kv.migration is locked before kv.import
         insert into kv.import (key) values (p_key) on conflict (key) do update set key = excluded.key;
     end if;
 end
 $$;
-comment on function kv.lock_import_key(text) is 'While a migration is open: keeps kv_import away from the key until the transaction ends. Before any lock of kv_store.';
+comment on function kv.lock_import_key(text) is 'While a migration of its store is open: keeps kv_import away from the key until the transaction ends. Before any lock of kv_store.';
 
 create function kv.mark_deleted(p_key text) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
-    if exists (select from kv.migration where closed_at is null) then -- as in kv.lock_import_key
+    if exists (select from kv.migration where space = kv.space_of(p_key) and closed_at is null) then -- as in kv.lock_import_key
         insert into kv.import (key, deleted) values (p_key, true) on conflict (key) do update set deleted = true;
     end if;
 end
 $$;
-comment on function kv.mark_deleted(text) is 'While a migration is open: kv_import will not bring the entry back. Before any lock of kv_store, or after kv.lock_import_key.';
+comment on function kv.mark_deleted(text) is 'While a migration of its store is open: kv_import will not bring the entry back. Before any lock of kv_store, or after kv.lock_import_key.';
 
 -- Whoever deletes looks for an open migration, and holds the table until its transaction ends. So when this has its lock, every
 -- later delete leaves a mark, and the earlier ones have ended.
@@ -119,7 +123,8 @@ create function public.kv_migration_open(
     p_holder  text,
     p_lease   double precision,
     p_own     uuid,
-    p_anew    boolean
+    p_anew    boolean,
+    p_space   text default ''
 ) returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s'
 as $$
@@ -127,7 +132,7 @@ declare
     v_open kv.migration;
 begin
     lock table kv.migration in access exclusive mode;
-    select * into v_open from kv.migration;
+    select * into v_open from kv.migration where space = p_space;
     if found and v_open.session is distinct from p_own and v_open.lease_until > clock_timestamp() then
         return json_build_object('holder', v_open.holder, 'held_for', extract(epoch from v_open.lease_until - clock_timestamp()))::text;
     elsif v_open.closed_at is not null and not p_anew then
@@ -136,33 +141,36 @@ begin
         return json_build_object('source', v_open.source, 'options', v_open.options)::text;
     end if;
     if v_open.closed_at is not null then
-        delete from kv.migration where true; -- without a condition, Supabase refuses it
+        delete from kv.migration where space = p_space;
     end if;
-    insert into kv.migration (source, options, rules, session, holder, lease_until)
-    values (p_source, p_options::json, p_rules, p_session, p_holder, clock_timestamp() + p_lease * interval '1 second')
-    on conflict (one) do update
+    insert into kv.migration (space, source, options, rules, session, holder, lease_until)
+    values (p_space, p_source, p_options::json, p_rules, p_session, p_holder, clock_timestamp() + p_lease * interval '1 second')
+    on conflict (space) do update
     set rules = excluded.rules, session = excluded.session, holder = excluded.holder, lease_until = excluded.lease_until;
     return '{}';
 end
 $$;
-comment on function public.kv_migration_open(text, text, text[], uuid, text, double precision, uuid, boolean) is
+comment on function public.kv_migration_open(text, text, text[], uuid, text, double precision, uuid, boolean, text) is
     'Opens the migration for a pass of a run, or goes on with it: the answer is {}. p_own is the run''s pass before. Else it says why not: {holder, held_for} where another run is at work, {closed_at} where it was closed and p_anew does not begin another one, {source, options} of an open one that is another.';
-revoke all on function public.kv_migration_open(text, text, text[], uuid, text, double precision, uuid, boolean) from public, anon, authenticated;
-grant execute on function public.kv_migration_open(text, text, text[], uuid, text, double precision, uuid, boolean) to service_role;
+revoke all on function public.kv_migration_open(text, text, text[], uuid, text, double precision, uuid, boolean, text) from public, anon, authenticated;
+grant execute on function public.kv_migration_open(text, text, text[], uuid, text, double precision, uuid, boolean, text) to service_role;
 
 create function public.kv_migration_renew(p_session uuid, p_lease double precision, p_listed bigint, p_run text)
     returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = ''
 as $$
+declare
+    v_migration kv.migration;
 begin
     update kv.migration
     set lease_until = clock_timestamp() + p_lease * interval '1 second', listed = coalesce(p_listed, listed), run = coalesce(p_run::json, run)
-    where session = p_session and closed_at is null;
+    where session = p_session and closed_at is null
+    returning * into v_migration;
     if not found then
         raise exception using errcode = 'PT409', message = 'another run has taken over the migration, or it was closed';
     end if;
     return (select count(*) from kv.outbox
-            where primary_store = 'supabase' and at < (select opened_at from kv.migration))::text;
+            where primary_store = 'supabase' and at < v_migration.opened_at and kv.space_of(key) = v_migration.space)::text;
 end
 $$;
 comment on function public.kv_migration_renew(uuid, double precision, bigint, text) is
@@ -170,25 +178,29 @@ comment on function public.kv_migration_renew(uuid, double precision, bigint, te
 revoke all on function public.kv_migration_renew(uuid, double precision, bigint, text) from public, anon, authenticated;
 grant execute on function public.kv_migration_renew(uuid, double precision, bigint, text) to service_role;
 
-create function public.kv_migration_close() returns public."application/vnd.kv+json"
-    language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s'
+create function public.kv_migration_close(p_space text default '') returns public."application/vnd.kv+json"
+    language plpgsql volatile security invoker set search_path = '' set lock_timeout = '5s' set statement_timeout = '55s'
 as $$
 declare
     v_was boolean;
 begin
     lock table kv.migration in access exclusive mode;
-    if exists (select from kv.migration where lease_until > clock_timestamp()) then
+    if exists (select from kv.migration where space = p_space and lease_until > clock_timestamp()) then
         raise exception using errcode = 'PT409', message = 'a run of the migration is at work';
     end if;
-    update kv.migration set closed_at = clock_timestamp(), session = gen_random_uuid() where closed_at is null;
+    update kv.migration set closed_at = clock_timestamp(), session = gen_random_uuid() where space = p_space and closed_at is null;
     v_was := found;
-    truncate kv.import;
+    if exists (select from kv.migration where closed_at is null) then
+        delete from kv.import where key >= p_space and key < kv.prefix_end(p_space);
+    else
+        truncate kv.import;
+    end if;
     return v_was::text;
 end
 $$;
-comment on function public.kv_migration_close() is 'Ends the migration: what it knew of the keys is forgotten, and deletes leave no mark any more. Whether one was open.';
-revoke all on function public.kv_migration_close() from public, anon, authenticated;
-grant execute on function public.kv_migration_close() to service_role;
+comment on function public.kv_migration_close(text) is 'Ends the migration of a store: what it knew of the keys is forgotten, and deletes leave no mark any more. Whether one was open.';
+revoke all on function public.kv_migration_close(text) from public, anon, authenticated;
+grant execute on function public.kv_migration_close(text) to service_role;
 
 create function kv.import_state(i kv.import, p_key text, p_revision bigint) returns text
     language sql immutable parallel safe security invoker
@@ -203,33 +215,33 @@ as $$
 $$;
 comment on function kv.import_state(kv.import, text, bigint) is 'What a key that was imported is now, beside its row in kv_store: kv.import.state, or lost, of a row that is gone and no caller deleted.';
 
-create function public.kv_import_page(p_after text, p_limit integer) returns public."application/vnd.kv+json"
+create function public.kv_import_page(p_after text, p_limit integer, p_space text default '') returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
 as $$
 begin
     return (
-        select coalesce(json_agg(json_build_array(i.key, i.source_revision, i.derived, kv.import_state(i, s.key, s.revision)) order by i.key), '[]')::text
-        from (select * from kv.import where key > p_after order by key limit p_limit) as i
-            left join public.kv_store as s on s.key = i.key);
+        select coalesce(json_agg(json_build_array(kv.bare_key(i.key), i.source_revision, i.derived, kv.import_state(i, s.key, s.revision)) order by i.key), '[]')::text
+        from (select * from kv.import where key > p_after and key < kv.prefix_end(p_space) order by key limit p_limit) as i
+            left join public.kv_store as s on s.key = i.key and kv.is_live(s.expires_at));
 end
 $$;
-comment on function public.kv_import_page(text, integer) is 'What is known of imported keys, in order after one: [[key, revision, derived, state],...].';
-revoke all on function public.kv_import_page(text, integer) from public, anon, authenticated;
-grant execute on function public.kv_import_page(text, integer) to service_role;
+comment on function public.kv_import_page(text, integer, text) is 'What is known of imported keys, in order after one: [[key, revision, derived, state],...].';
+revoke all on function public.kv_import_page(text, integer, text) from public, anon, authenticated;
+grant execute on function public.kv_import_page(text, integer, text) to service_role;
 
-create function public.kv_import_problems(p_after text, p_limit integer, p_failed boolean) returns public."application/vnd.kv+json"
+create function public.kv_import_problems(p_after text, p_limit integer, p_failed boolean, p_space text default '') returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
 as $$
 begin
     return (
         select coalesce(json_agg(problem order by key), '[]')::text
         from (select key, problem from kv.import
-              where problem is not null and key > p_after and (state = 'failed') = p_failed order by key limit p_limit) as i);
+              where problem is not null and key > p_after and key < kv.prefix_end(p_space) and (state = 'failed') = p_failed order by key limit p_limit) as i);
 end
 $$;
-comment on function public.kv_import_problems(text, integer, boolean) is 'The problems of keys after one: why they failed, or what is to be known of the others.';
-revoke all on function public.kv_import_problems(text, integer, boolean) from public, anon, authenticated;
-grant execute on function public.kv_import_problems(text, integer, boolean) to service_role;
+comment on function public.kv_import_problems(text, integer, boolean, text) is 'The problems of keys after one: why they failed, or what is to be known of the others.';
+revoke all on function public.kv_import_problems(text, integer, boolean, text) from public, anon, authenticated;
+grant execute on function public.kv_import_problems(text, integer, boolean, text) to service_role;
 
 create function kv.import_members(p_key text, p_members text[], p_new boolean) returns boolean
     language plpgsql volatile security invoker set search_path = ''
@@ -256,19 +268,24 @@ $$;
 comment on function kv.import_members(text, text[], boolean) is
     'Makes these the imported members of an index entry, in this order. Their positions are negative: they come before those that were added live, which stay. The caller holds the entry''s row.';
 
-create function kv.import_entry(
-    p_key      text,
-    p_value    text,
-    p_pairs    text[],
-    p_silent   boolean,
-    p_is_index boolean,
-    p_created  timestamptz,
-    p_updated  timestamptz
-) returns text
+create type kv.imported as (
+    value        json,
+    data         bytea, -- bytes that are not JSON; without value and data, the source has no such entry any more
+    content_type text,
+    metadata     json,
+    pairs        text[],
+    silent       boolean,
+    is_index     boolean,
+    created      timestamptz,
+    updated      timestamptz
+);
+comment on type kv.imported is 'An entry of the source, as kv_import takes it.';
+
+create function kv.import_entry(p_key text, p_entry kv.imported) returns text
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
-    v_value   json := p_value::json;
+    v_gone    boolean := p_entry.value is null and p_entry.data is null;
     v_known   kv.import;
     v_members text[];
     v_row     public.kv_store;
@@ -277,20 +294,27 @@ declare
     v_changed boolean := true;
 begin
     select * into v_known from kv.import where key = p_key;
-    if p_is_index then
-        v_members := kv.parse_members(p_value);
+    if p_entry.is_index then
+        v_members := kv.parse_members(p_entry.value::text);
     end if;
     loop
         select * into v_row from public.kv_store where key = p_key for update;
-        exit when found;
+        exit when v_row.key is not null and (v_row.expires_at is null or v_row.expires_at > clock_timestamp());
+        if v_row.key is not null then -- expired: as if a caller had deleted it then
+            delete from public.kv_store where key = p_key;
+            update kv.import set deleted = true
+            where key = p_key and v_row.updated_at >= (select opened_at from kv.migration where space = kv.space_of(p_key))
+            returning * into v_known;
+        end if;
         if v_known.deleted then
             return 'deleted';
-        elsif v_value is null then
+        elsif v_gone then
             return 'absent';
         end if;
-        insert into public.kv_store (key, value, index_pairs, is_index, created_at, updated_at)
-        values (p_key, case when v_members is null then v_value else '[]' end, coalesce(p_pairs, '{}'), v_members is not null,
-            coalesce(p_created, clock_timestamp()), coalesce(p_updated, clock_timestamp()))
+        insert into public.kv_store (key, value, data, content_type, metadata, index_pairs, is_index, created_at, updated_at)
+        values (p_key, case when v_members is null then p_entry.value else '[]' end, p_entry.data, p_entry.content_type, p_entry.metadata,
+            coalesce(p_entry.pairs, '{}'), v_members is not null,
+            coalesce(p_entry.created, clock_timestamp()), coalesce(p_entry.updated, clock_timestamp()))
         on conflict do nothing;
         v_new := found;
         exit when found; -- else another call has made the entry meanwhile, perhaps by adding a member: look at that
@@ -306,14 +330,14 @@ begin
     elsif v_row.revision is distinct from v_known.revision and (not v_row.auto_created or v_known.deleted) then
         -- Somebody else's. An upsert without indexes leaves an entry's as they are, so one that is the copy of this very blob, which
         -- says nothing of its indexes, gets those that rules give it.
-        if p_silent and p_pairs <> '{}' and v_row.value::text = p_value and v_row.updated_at = p_updated then
+        if p_entry.silent and p_entry.pairs <> '{}' and v_row.value::text = p_entry.value::text and v_row.updated_at = p_entry.updated then
             update public.kv_store
             set index_pairs = index_pairs || (
-                select coalesce(array_agg(array[p.index_key, p.member] order by p.ordinal), '{}') from kv.pairs(p_pairs) as p
+                select coalesce(array_agg(array[p.index_key, p.member] order by p.ordinal), '{}') from kv.pairs(p_entry.pairs) as p
                 where not exists (select from kv.pairs(v_row.index_pairs) as q where q.index_key = p.index_key and q.member = p.member)),
                 revision = 0 -- else it would get another updated_at: kv.derive_columns
             where key = p_key and exists (
-                select from kv.pairs(p_pairs) as p
+                select from kv.pairs(p_entry.pairs) as p
                 where not exists (select from kv.pairs(v_row.index_pairs) as q where q.index_key = p.index_key and q.member = p.member));
             if found then
                 return 'indexed';
@@ -322,25 +346,27 @@ begin
         return 'foreign';
     elsif v_members is null and v_row.is_index and exists (select from kv.member where index_key = p_key and position > 0) then
         return 'foreign';
-    elsif v_value is null then
+    elsif v_gone then
         delete from public.kv_store where key = p_key;
         return 'removed';
     elsif v_members is not null and v_row.is_index then
         -- Without its value, which is [] already: writing that would end its members (kv.clear_index).
         update public.kv_store
-        set auto_created = false, index_pairs = coalesce(p_pairs, index_pairs), created_at = coalesce(p_created, created_at),
-            updated_at = coalesce(p_updated, updated_at), revision = case when p_updated is null then revision else 0 end
-        where key = p_key and (auto_created or index_pairs <> p_pairs or created_at <> p_created or updated_at <> p_updated)
+        set auto_created = false, index_pairs = coalesce(p_entry.pairs, index_pairs), created_at = coalesce(p_entry.created, created_at),
+            updated_at = coalesce(p_entry.updated, updated_at), revision = case when p_entry.updated is null then revision else 0 end
+        where key = p_key and (auto_created or index_pairs <> p_entry.pairs or created_at <> p_entry.created or updated_at <> p_entry.updated)
         returning revision into v_revision;
         v_changed := found;
         v_revision := coalesce(v_revision, v_row.revision);
-    elsif v_members is not null or v_row.is_index or v_row.value::text <> p_value
-        or p_pairs <> v_row.index_pairs or p_created <> v_row.created_at or p_updated <> v_row.updated_at
+    elsif v_members is not null or v_row.is_index or v_row.value::text is distinct from p_entry.value::text or v_row.data is distinct from p_entry.data
+        or v_row.content_type is distinct from p_entry.content_type or v_row.metadata::text is distinct from p_entry.metadata::text
+        or p_entry.pairs <> v_row.index_pairs or p_entry.created <> v_row.created_at or p_entry.updated <> v_row.updated_at
     then
         update public.kv_store
-        set value = case when v_members is null then v_value else '[]' end, is_index = v_members is not null,
-            index_pairs = coalesce(p_pairs, index_pairs), created_at = coalesce(p_created, created_at),
-            updated_at = coalesce(p_updated, updated_at), revision = case when p_updated is null then revision else 0 end
+        set value = case when v_members is null then p_entry.value else '[]' end, data = p_entry.data, content_type = p_entry.content_type,
+            metadata = p_entry.metadata, is_index = v_members is not null,
+            index_pairs = coalesce(p_entry.pairs, index_pairs), created_at = coalesce(p_entry.created, created_at),
+            updated_at = coalesce(p_entry.updated, updated_at), revision = case when p_entry.updated is null then revision else 0 end
         where key = p_key
         returning revision into v_revision;
     else
@@ -350,29 +376,32 @@ begin
     if v_members is not null and kv.import_members(p_key, v_members, v_new) then
         v_changed := true;
         -- Other members may be as many: the revision tells them apart.
-        update public.kv_store set revision = case when p_updated is null then revision else 0 end where key = p_key and revision = v_row.revision;
+        update public.kv_store set revision = case when p_entry.updated is null then revision else 0 end where key = p_key and revision = v_row.revision;
         select revision into v_revision from public.kv_store where key = p_key;
     end if;
     update kv.import set revision = v_revision where key = p_key and revision is distinct from v_revision;
     return case when v_changed then 'written' else 'same' end;
 end
 $$;
-comment on function kv.import_entry(text, text, text[], boolean, boolean, timestamptz, timestamptz) is
+comment on function kv.import_entry(text, kv.imported) is
     'Imports one entry whose row of kv.import the caller holds; what it returns: see kv_import. indexed is a foreign one that got indexes.';
 
 create function public.kv_import(
-    p_session   uuid,
-    p_keys      text[],
-    p_values    text[],
-    p_pairs     text[],
-    p_derived   text[],
-    p_silent    boolean[],
-    p_is_index  boolean[],
-    p_created   bigint[],
-    p_updated   bigint[],
-    p_states    text[],
-    p_revisions text[],
-    p_problems  text[]
+    p_session       uuid,
+    p_keys          text[],
+    p_values        text[],
+    p_pairs         text[],
+    p_derived       text[],
+    p_silent        boolean[],
+    p_is_index      boolean[],
+    p_created       bigint[],
+    p_updated       bigint[],
+    p_states        text[],
+    p_revisions     text[],
+    p_problems      text[],
+    p_data          text[] default '{}',
+    p_content_types text[] default '{}',
+    p_metadata      text[] default '{}'
 ) returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = '' set statement_timeout = '55s'
 as $$
@@ -393,7 +422,8 @@ begin
         from (
             select key, n, new, count(*) filter (where not new) over (order by key rows between unbounded preceding and 1 preceding) as run
             from (
-                select k collate "C" as key, n, p_values[n] is not null and not p_is_index[n] and not (select deleted from kv.import where key = k)
+                select k collate "C" as key, n, (p_values[n] is not null or p_data[n] is not null) and not p_is_index[n]
+                    and not (select deleted from kv.import where key = k)
                     and not exists (select from public.kv_store where key = k) as new
                 from unnest(p_keys) with ordinality as t (k, n)
                 where p_states[n] is null) as keys) as runs
@@ -401,8 +431,8 @@ begin
     loop
         if v_run.news <> '{}' then
             with written as (
-                insert into public.kv_store (key, value, index_pairs, created_at, updated_at)
-                select p_keys[n], p_values[n]::json, coalesce(p_pairs[n]::text[], '{}'),
+                insert into public.kv_store (key, value, data, content_type, metadata, index_pairs, created_at, updated_at)
+                select p_keys[n], p_values[n]::json, decode(p_data[n], 'base64'), p_content_types[n], p_metadata[n]::json, coalesce(p_pairs[n]::text[], '{}'),
                     coalesce(to_timestamp(0) + p_created[n] * interval '1 microsecond', clock_timestamp()),
                     coalesce(to_timestamp(0) + p_updated[n] * interval '1 microsecond', clock_timestamp())
                 from unnest(v_run.news) as n
@@ -413,9 +443,10 @@ begin
         end if;
         foreach v_n in array v_run.places loop
             v_done[v_n] := case when p_keys[v_n] = any (v_new) then 'written'
-                else kv.import_entry(p_keys[v_n], p_values[v_n], p_pairs[v_n]::text[], p_silent[v_n], p_is_index[v_n],
+                else kv.import_entry(p_keys[v_n], (p_values[v_n]::json, decode(p_data[v_n], 'base64'), p_content_types[v_n], p_metadata[v_n]::json,
+                    p_pairs[v_n]::text[], p_silent[v_n], p_is_index[v_n],
                     to_timestamp(0) + p_created[v_n] * interval '1 microsecond',
-                    to_timestamp(0) + p_updated[v_n] * interval '1 microsecond') end;
+                    to_timestamp(0) + p_updated[v_n] * interval '1 microsecond')::kv.imported) end;
         end loop;
     end loop;
     update kv.import as i
@@ -431,10 +462,10 @@ begin
     return to_json(v_done)::text;
 end
 $$;
-comment on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[]) is
-    'Imports entries with distinct keys, all or none, and remembers what became of them. A value is JSON text (null: the source has no such entry any more), pairs are {{key,member},...} as text (null: leave what the row has), derived is the digest of pairs that rules give, silent that the source does not say which it has, times are microseconds since 1970 (null: now). With a state, failed or skipped, nothing is imported. The answer says of each: written, same (nothing to do), removed, absent, foreign (somebody else wrote it: left alone), indexed (foreign, and got indexes), deleted (a caller deleted it: left so), or the state.';
-revoke all on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[]) from public, anon, authenticated;
-grant execute on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[]) to service_role;
+comment on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[], text[], text[], text[]) is
+    'Imports entries with distinct keys, all or none, and remembers what became of them. A value is JSON text, data the base64 of other bytes (both null: the source has no such entry any more), content types have the defaults of kv_store, pairs are {{key,member},...} as text (null: leave what the row has), derived is the digest of pairs that rules give, silent that the source does not say which it has, times are microseconds since 1970 (null: now). With a state, failed or skipped, nothing is imported. The answer says of each: written, same (nothing to do), removed, absent, foreign (somebody else wrote it: left alone), indexed (foreign, and got indexes), deleted (a caller deleted it: left so), or the state.';
+revoke all on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[], text[], text[], text[]) from public, anon, authenticated;
+grant execute on function public.kv_import(uuid, text[], text[], text[], text[], boolean[], boolean[], bigint[], bigint[], text[], text[], text[], text[], text[], text[]) to service_role;
 
 create function public.kv_restore(
     p_keys     text[],
@@ -443,7 +474,11 @@ create function public.kv_restore(
     p_pairs    text[],
     p_is_index boolean[],
     p_created  bigint[],
-    p_updated  bigint[]
+    p_updated  bigint[],
+    p_data     text[],
+    p_content_types text[],
+    p_metadata text[],
+    p_expires  bigint[]
 ) returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = '' set statement_timeout = '55s'
 as $$
@@ -453,61 +488,64 @@ declare
 begin
     for v_n in select n from unnest(p_keys) with ordinality as t (k, n) order by k collate "C" loop
         v_done[v_n] := (public.kv_mirror_copy(p_keys[v_n], p_expected[v_n], p_values[v_n], p_pairs[v_n]::text[], p_is_index[v_n], false,
-            p_created[v_n], p_updated[v_n], null)::text::json ->> 'applied')::boolean;
+            p_created[v_n], p_updated[v_n], null, p_data[v_n], p_content_types[v_n], p_metadata[v_n], p_expires[v_n])::text::json ->> 'applied')::boolean;
     end loop;
     return to_json(v_done)::text;
 end
 $$;
-comment on function public.kv_restore(text[], text[], text[], text[], boolean[], bigint[], bigint[]) is
+comment on function public.kv_restore(text[], text[], text[], text[], boolean[], bigint[], bigint[], text[], text[], text[], bigint[]) is
     'kv_mirror_copy of entries with distinct keys, all or none. The answer says of each whether it was still what was expected.';
-revoke all on function public.kv_restore(text[], text[], text[], text[], boolean[], bigint[], bigint[]) from public, anon, authenticated;
-grant execute on function public.kv_restore(text[], text[], text[], text[], boolean[], bigint[], bigint[]) to service_role;
+revoke all on function public.kv_restore(text[], text[], text[], text[], boolean[], bigint[], bigint[], text[], text[], text[], bigint[]) from public, anon, authenticated;
+grant execute on function public.kv_restore(text[], text[], text[], text[], boolean[], bigint[], bigint[], text[], text[], text[], bigint[]) to service_role;
 
-create function public.kv_migration_status() returns public."application/vnd.kv+json"
+create function public.kv_migration_status(p_space text default '') returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
 as $$
+declare
+    v_end text := kv.prefix_end(p_space);
 begin
     return json_build_object(
-        'open', exists (select from kv.migration where closed_at is null),
+        'open', exists (select from kv.migration where space = p_space and closed_at is null),
         'migration', (select json_build_object('source', source, 'options', options, 'rules', rules, 'holder', holder, 'listed', listed, 'run', run,
-            'opened_at', opened_at, 'closed_at', closed_at, 'at_work', lease_until > clock_timestamp()) from kv.migration),
-        'entries', (select count(*) from public.kv_store),
+            'opened_at', opened_at, 'closed_at', closed_at, 'at_work', lease_until > clock_timestamp()) from kv.migration where space = p_space),
+        'entries', (select count(*) from public.kv_store where key >= p_space and key < v_end and kv.is_live(expires_at)),
         'states', (select coalesce(json_object_agg(state, n), '{}') from (
             select kv.import_state(i, s.key, s.revision) as state, count(*) as n
-            from kv.import as i left join public.kv_store as s on s.key = i.key where i.state is not null group by 1) as counted),
-        'noted', (select count(*) from kv.import where problem is not null and state <> 'failed'),
-        'deleted', (select count(*) from kv.import where deleted),
-        'outbox', (select count(*) from kv.outbox),
-        'verification', (select result from kv.verification order by id desc limit 1))::text;
+            from kv.import as i left join public.kv_store as s on s.key = i.key and kv.is_live(s.expires_at)
+            where i.state is not null and i.key >= p_space and i.key < v_end group by 1) as counted),
+        'noted', (select count(*) from kv.import where problem is not null and state <> 'failed' and key >= p_space and key < v_end),
+        'deleted', (select count(*) from kv.import where deleted and key >= p_space and key < v_end),
+        'outbox', (select count(*) from kv.outbox where kv.space_of(key) = p_space),
+        'verification', (select result from kv.verification where space = p_space order by id desc limit 1))::text;
 end
 $$;
-comment on function public.kv_migration_status() is 'The migration, with counts: entries, what became of the source''s, keys that callers deleted since it was opened, outbox entries; and the last verification.';
-revoke all on function public.kv_migration_status() from public, anon, authenticated;
-grant execute on function public.kv_migration_status() to service_role;
+comment on function public.kv_migration_status(text) is 'The migration of a store, with counts: entries, what became of the source''s, keys that callers deleted since it was opened, outbox entries; and the last verification.';
+revoke all on function public.kv_migration_status(text) from public, anon, authenticated;
+grant execute on function public.kv_migration_status(text) to service_role;
 
-create function public.kv_migration_brief() returns public."application/vnd.kv+json"
+create function public.kv_migration_brief(p_space text default '') returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = ''
 as $$
 begin
-    return coalesce((select json_build_object('source', source, 'options', options, 'rules', rules, 'closed_at', closed_at)::text from kv.migration), 'null');
+    return coalesce((select json_build_object('source', source, 'options', options, 'rules', rules, 'closed_at', closed_at)::text from kv.migration where space = p_space), 'null');
 end
 $$;
-comment on function public.kv_migration_brief() is 'Which migration is open or was closed, without counting; null where there was none.';
-revoke all on function public.kv_migration_brief() from public, anon, authenticated;
-grant execute on function public.kv_migration_brief() to service_role;
+comment on function public.kv_migration_brief(text) is 'Which migration of a store is open or was closed, without counting; null where there was none.';
+revoke all on function public.kv_migration_brief(text) from public, anon, authenticated;
+grant execute on function public.kv_migration_brief(text) to service_role;
 
-create function public.kv_verification_add(p_result text) returns public."application/vnd.kv+json"
+create function public.kv_verification_add(p_result text, p_space text default '') returns public."application/vnd.kv+json"
     language plpgsql volatile security invoker set search_path = ''
 as $$
 begin
-    insert into kv.verification (result) values (p_result::json);
-    delete from kv.verification where id <= (select max(id) - 100 from kv.verification);
+    insert into kv.verification (space, result) values (p_space, p_result::json);
+    delete from kv.verification where space = p_space and id <= (select id from kv.verification where space = p_space order by id desc offset 100 limit 1);
     return '';
 end
 $$;
-comment on function public.kv_verification_add(text) is 'Keeps the result of a verification, and the last hundred.';
-revoke all on function public.kv_verification_add(text) from public, anon, authenticated;
-grant execute on function public.kv_verification_add(text) to service_role;
+comment on function public.kv_verification_add(text, text) is 'Keeps the result of a verification of a store, and its last hundred.';
+revoke all on function public.kv_verification_add(text, text) from public, anon, authenticated;
+grant execute on function public.kv_verification_add(text, text) to service_role;
 
 create function public.kv_compared(p_request uuid, p_primary text, p_matched integer, p_differed integer, p_unanswered integer, p_differences json)
     returns public."application/vnd.kv+json"
@@ -535,7 +573,7 @@ comment on function public.kv_compared(uuid, text, integer, integer, integer, js
 revoke all on function public.kv_compared(uuid, text, integer, integer, integer, json) from public, anon, authenticated;
 grant execute on function public.kv_compared(uuid, text, integer, integer, integer, json) to service_role;
 
-create function public.kv_readiness(p_hours double precision) returns public."application/vnd.kv+json"
+create function public.kv_readiness(p_hours double precision, p_space text default '') returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
 as $$
 declare
@@ -554,16 +592,16 @@ begin
         'outbox', (select count(*) from kv.outbox),
         'outbox_waiting', (select count(*) from kv.outbox where at < clock_timestamp() - interval '1 minute'),
         'outbox_primaries', (select coalesce(json_object_agg(primary_store, n), '{}') from (select primary_store, count(*) as n from kv.outbox group by 1) as o),
-        'at_work', exists (select from kv.migration where lease_until > clock_timestamp()),
-        'run', (select run from kv.migration),
-        'unmigratable', (select count(*) from kv.import where state = 'failed'),
-        'verification', (select result from kv.verification order by id desc limit 1),
-        'verified_at', (select max(at) from kv.verification))::text;
+        'at_work', exists (select from kv.migration where space = p_space and lease_until > clock_timestamp()),
+        'run', (select run from kv.migration where space = p_space),
+        'unmigratable', (select count(*) from kv.import where state = 'failed' and key >= p_space and key < kv.prefix_end(p_space)),
+        'verification', (select result from kv.verification where space = p_space order by id desc limit 1),
+        'verified_at', (select max(at) from kv.verification where space = p_space))::text;
 end
 $$;
-comment on function public.kv_readiness(double precision) is 'The evidence for a switch, or for the way back, of the last so many hours.';
-revoke all on function public.kv_readiness(double precision) from public, anon, authenticated;
-grant execute on function public.kv_readiness(double precision) to service_role;
+comment on function public.kv_readiness(double precision, text) is 'The evidence for a switch, or for the way back, of the last so many hours. Reads and the outbox are those of the store kv, whichever store p_space is.';
+revoke all on function public.kv_readiness(double precision, text) from public, anon, authenticated;
+grant execute on function public.kv_readiness(double precision, text) to service_role;
 
 create function kv.digest_pairs(p_pairs text[]) returns text
     language plpgsql immutable security invoker set search_path = ''
@@ -584,8 +622,9 @@ as $$
 begin
     return (
         select coalesce(json_agg(json_build_object(
-            'key', s.key,
-            'value', encode(sha256(convert_to(case when s.is_index then kv.index_value(s.key, s.value::text) else s.value::text end, 'UTF8')), 'hex'),
+            'key', kv.bare_key(s.key),
+            'value', encode(sha256(coalesce(s.data, convert_to(case when s.is_index then kv.index_value(s.key, s.value::text) else s.value::text end, 'UTF8'))), 'hex'),
+            'metadata', case when s.metadata::text <> '{}' then encode(sha256(convert_to(s.metadata::text, 'UTF8')), 'hex') else '' end,
             'indexes', kv.digest_pairs(s.index_pairs),
             'unposted', case when s.index_pairs = '{}' then 0 else (
                 -- With limit, each is a look into the index: not exists would be planned as a join that reads the whole table.
@@ -594,35 +633,37 @@ begin
                        where q.index_key = p.index_key and q.member = p.member and q.key = s.key limit 1) is null) end,
             'document', s.is_index or not s.replaced,
             'search', s.is_index or s.search is not null) order by s.key), '[]')::text
-        from public.kv_store as s where s.key = any (p_keys));
+        from public.kv_store as s where s.key = any (p_keys) and kv.is_live(s.expires_at));
 end
 $$;
-comment on function public.kv_digests_of(text[]) is 'SHA-256 of the values and of the indexes of the keys that exist, and how many postings lack.';
+comment on function public.kv_digests_of(text[]) is 'SHA-256 of the bytes, of the metadata ({} counts as none) and of the indexes of the keys that exist, and how many postings lack.';
 revoke all on function public.kv_digests_of(text[]) from public, anon, authenticated;
 grant execute on function public.kv_digests_of(text[]) to service_role;
 
-create function public.kv_digests(p_after text, p_limit integer) returns public."application/vnd.kv+json"
+create function public.kv_digests(p_after text, p_limit integer, p_space text default '') returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
 as $$
 begin
-    return public.kv_digests_of(array(select key from public.kv_store where key > p_after order by key limit p_limit));
+    return public.kv_digests_of(array(
+        select key from public.kv_store
+        where key > p_after and key < kv.prefix_end(p_space) and kv.is_live(expires_at) order by key limit p_limit));
 end
 $$;
-comment on function public.kv_digests(text, integer) is 'kv_digests_of the entries after a key, in key order.';
-revoke all on function public.kv_digests(text, integer) from public, anon, authenticated;
-grant execute on function public.kv_digests(text, integer) to service_role;
+comment on function public.kv_digests(text, integer, text) is 'kv_digests_of the entries of a store after a key, in key order.';
+revoke all on function public.kv_digests(text, integer, text) from public, anon, authenticated;
+grant execute on function public.kv_digests(text, integer, text) to service_role;
 
-create function public.kv_stray_postings() returns public."application/vnd.kv+json"
+create function public.kv_stray_postings(p_space text default '') returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
 as $$
 begin
     return (
         select count(*) from kv.posting as p
-        where not exists (
+        where p.key >= p_space and p.key < kv.prefix_end(p_space) and not exists (
             select from public.kv_store as s, kv.postings_of(s.index_pairs) as q
             where s.key = p.key and q.index_key = p.index_key and q.member = p.member))::text;
 end
 $$;
-comment on function public.kv_stray_postings() is 'How many postings there are that no entry''s indexes have.';
-revoke all on function public.kv_stray_postings() from public, anon, authenticated;
-grant execute on function public.kv_stray_postings() to service_role;
+comment on function public.kv_stray_postings(text) is 'How many postings of a store there are that no entry''s indexes have.';
+revoke all on function public.kv_stray_postings(text) from public, anon, authenticated;
+grant execute on function public.kv_stray_postings(text) to service_role;

@@ -97,10 +97,13 @@ func TestKeyv(t *testing.T) {
 	node(t, "keyv.test.mjs", "keyv")
 }
 
-func TestCopyAStore(t *testing.T) {
+func TestMigrateAStore(t *testing.T) {
 	t.Parallel()
 	needSite(t)
-	node(t, "copy.test.mjs", "@netlify/blobs")
+	program := filepath.Join(t.TempDir(), "kv")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "netlify-supabase-kv/scripts/kv").CombinedOutput()
+	require.NoError(t, err, string(out))
+	node(t, "migrate.test.mjs", "@netlify/blobs", "KV_CLIENTS_KV="+program)
 }
 
 // The releases of @netlify/blobs: the newest, the oldest in wide use, and in the long run one between them.

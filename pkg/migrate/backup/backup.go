@@ -31,8 +31,10 @@ type Options struct {
 // Result is what a backup has.
 type Result struct {
 	File    string    `json:"file"`
+	Version int       `json:"version"` // of the format
 	Of      Store     `json:"of"`
-	Source  string    `json:"source"` // the name of the store
+	Store   string    `json:"store"`  // as callers name it
+	Source  string    `json:"source"` // the site or the database
 	At      time.Time `json:"at"`     // when it was begun
 	Seconds float64   `json:"seconds"`
 	Entries int       `json:"entries"`
@@ -62,13 +64,13 @@ func orNoProgress(p sources.Progress) sources.Progress {
 // all others, and the error is [ErrRemaining]. With any other error there is no file, and one that was there is as it
 // was.
 func Blobs(ctx context.Context, source sources.Source, file string, o Options) (Result, error) {
-	b := &backup{o: o, header: header{Of: OfBlobs, Source: source.Name()}}
+	b := &backup{o: o, header: header{Of: OfBlobs, Store: source.StoreName(), Source: source.Name()}}
 	return b.write(ctx, file, func(ctx context.Context) error { return b.blobs(ctx, source) })
 }
 
 // Supabase is [Blobs] of a database. One without entries makes a backup without entries.
 func Supabase(ctx context.Context, target entries.Target, file string, o Options) (Result, error) {
-	b := &backup{o: o, header: header{Of: OfSupabase, Source: target.Name}}
+	b := &backup{o: o, header: header{Of: OfSupabase, Store: target.Supabase.StoreName(), Source: target.Name}}
 	return b.write(ctx, file, func(ctx context.Context) error { return b.supabase(ctx, target.Supabase) })
 }
 
@@ -183,7 +185,7 @@ func (b *backup) result(file string, m manifest) (Result, error) {
 
 func newResult(file string, h header, m manifest) (Result, error) {
 	r := Result{
-		File: file, Of: h.Of, Source: h.Source, At: h.At, Seconds: m.Ended.Sub(h.At).Seconds(),
+		File: file, Version: h.Version, Of: h.Of, Store: h.Store, Source: h.Source, At: h.At, Seconds: m.Ended.Sub(h.At).Seconds(),
 		Entries: m.Entries, Bytes: m.Bytes, SHA256: m.SHA256, Unreadable: m.Unreadable, Gone: m.Gone,
 	}
 	if r.Unreadable == nil {
@@ -352,11 +354,14 @@ func (b *backup) state(s kv.State) error {
 		b.gone++
 		return nil
 	}
-	l := &entryLine{Key: s.Key, Revision: s.Revision, Indexes: s.Indexes, IsIndex: s.IsIndex, Created: s.Created, Updated: s.Updated}
+	l := &entryLine{
+		Key: s.Key, Revision: s.Revision, ContentType: s.ContentType, Metadata: s.Metadata, Expires: s.Expires,
+		Indexes: s.Indexes, IsIndex: s.IsIndex, Created: s.Created, Updated: s.Updated,
+	}
 	if l.Indexes == nil {
 		l.Indexes = [][2]string{}
 	}
-	l.setValue([]byte(s.Value))
+	l.setValue(s.Bytes())
 	return b.entry(l)
 }
 

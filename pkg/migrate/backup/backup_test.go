@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -289,38 +290,38 @@ func TestABackupOfSupabaseBringsItBack(t *testing.T) {
 	require.Equal(t, []migrate.Difference{{Key: "of any name", How: "different", What: "value"}}, v.Found)
 }
 
-// TestABlobThatWasWrappedGoesBackAsItWas: the way back from Supabase alone (docs/MIGRATION.md) leaves the original where it is, and
-// brings it back where it is not.
+// TestABlobThatWasWrappedGoesBackAsItWas: migrations once made JSON of blobs that are not, and backups of version 1 have that.
 func TestABlobThatWasWrappedGoesBackAsItWas(t *testing.T) {
 	t.Parallel()
 	d, to := newDatabase(t), newBlobsStore(t)
-	text := []byte("hello, not json")
-	wrap := func(blob blobs.Blob) string {
-		e, problem := entries.Options{IndexPrefix: entries.DefaultIndexPrefix, WrapNonJSON: true}.Transform(sources.Item{Listed: blobs.Listed{Key: "a"}, Blob: blob}, nil)
-		require.Nil(t, problem)
-		return e.Value
-	}
-	for key, value := range map[string]string{
-		"there": wrap(blobs.Blob{Value: text, ContentType: "text/plain"}),
-		"gone":  wrap(blobs.Blob{Value: []byte("\xff\x00")}),
-		"own":   `{"$blob":"e30=","contentType":null}`, // of {}, which no run wraps
+	lines := []string{`{"format":"netlify-supabase-kv-backup","version":1,"of":"supabase","source":"test","at":"2026-12-01T00:00:00Z"}`}
+	size := 0
+	for _, e := range [][2]string{
+		{"gone", `{"$blob":"/wA=","contentType":null}`}, {"own", `{"$blob":"e30=","contentType":null}`}, {"there", `{"$blob":"aGVsbG8sIG5vdCBqc29u","contentType":"text/plain"}`},
 	} {
-		_, err := d.Supabase.Upsert(t.Context(), kv.Entry{Key: key, Value: value})
+		text, err := json.Marshal(e[1])
 		require.NoError(t, err)
+		size += len(e[1])
+		lines = append(lines, fmt.Sprintf(`{"key":%q,"revision":"aaaaaaaa.1.0","indexes":[],"size":%d,"sha256":%q,"value":%s}`, e[0], len(e[1]), hexSHA256([]byte(e[1])), text))
 	}
+	text := strings.Join(lines, "\n") + "\n"
+	text += fmt.Sprintf(`{"manifest":{"entries":3,"bytes":%d,"sha256":%q,"ended":"2026-12-01T00:00:01Z"}}`, size, hexSHA256([]byte(text))) + "\n"
 	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
-	_, err := Supabase(t.Context(), d.target(), file, Options{})
-	require.NoError(t, err)
-	to.set(t, "there", string(text), "")
-	o := restoreOptions
-	o.Overwrite = true
-	result, err := RestoreBlobs(t.Context(), file, to.Blobs, o)
+	require.NoError(t, os.WriteFile(file, zip(text), 0o600))
+
+	to.set(t, "there", "hello, not json", "")
+	result, err := RestoreBlobs(t.Context(), file, to.Blobs, restoreOptions)
 	require.NoError(t, err)
 	require.Equal(t, []int{1, 2}, []int{result.Same, result.Written}, "what is there is left alone")
-	for key, want := range map[string]string{"there": string(text), "gone": "\xff\x00", "own": `{"$blob":"e30=","contentType":null}`} {
+	_, err = RestoreSupabase(t.Context(), file, d.target(), restoreOptions)
+	require.NoError(t, err)
+	for key, want := range map[string]string{"there": "hello, not json", "gone": "\xff\x00", "own": `{"$blob":"e30=","contentType":null}`} { // no run wrapped {}
 		blob, err := to.Client.Get(t.Context(), key)
 		require.NoError(t, err)
 		require.Equal(t, want, string(blob.Value), key)
+		entry, err := d.Supabase.GetEntry(t.Context(), kv.DefaultStore, key, kv.Freshness{})
+		require.NoError(t, err)
+		require.Equal(t, want, string(entry.Data), key)
 	}
 }
 
@@ -356,12 +357,8 @@ func TestRestoringIntoSupabaseLeavesWhatDiffers(t *testing.T) {
 	}
 	result, err := RestoreSupabase(t.Context(), file, d.target(), restoreOptions)
 	require.ErrorIs(t, err, ErrRemaining)
-	require.Equal(t, [3]int{1, 1, 1}, [3]int{result.Written, result.Same, result.Different})
+	require.Equal(t, [4]int{4, 1, 1, 0}, [4]int{result.Written, result.Same, result.Different, result.Failed}, "%+v", result.Failures)
 	require.Equal(t, []string{"b"}, result.Differing)
-	require.Equal(t, 3, result.Failed, "%+v", result.Failures)
-	for _, problem := range result.Failures {
-		require.Equal(t, entries.CodeNotJSON, problem.Code)
-	}
 	overwrite := restoreOptions
 	overwrite.Overwrite, overwrite.SkipNonJSON = true, true
 	result, err = RestoreSupabase(t.Context(), file, d.target(), overwrite)
@@ -598,8 +595,8 @@ func zip(text string) []byte {
 func contentOf(ctx context.Context, zipped []byte, limit int) (string, error) {
 	var out strings.Builder
 	r, err := read(ctx, bytes.NewReader(zipped), limit, func(l *entryLine) error {
-		item := l.item()
-		fmt.Fprintf(&out, "%q %q %v %v %v %v\n", item.Blob, l.Revision, item.Listed, item.Indexes, item.Created, item.Updated)
+		item := l.item(Result{Of: OfSupabase})
+		fmt.Fprintf(&out, "%q %q %v %v %v %v %v\n", item.Blob, l.Revision, item.Listed, item.Indexes, item.Created, item.Updated, item.Expires)
 		return nil
 	})
 	if err == nil {
@@ -663,8 +660,9 @@ func TestDamageIsNamed(t *testing.T) {
 		"NoManifest":       {strings.Join(lines[:4], ""), "it has no manifest"},
 		"TornLine":         {text[:len(text)-10], "line 5: it ends in the middle"},
 		"OtherFormat":      {replace(format, "x"), `line 1: it is no backup: its format is "x"`},
-		"OtherVersion":     {replace(`"version":1`, `"version":2,"new":1`), "line 1: its version is 2"},
+		"OtherVersion":     {replace(`"version":2`, `"version":3,"new":1`), "line 1: its version is 3"},
 		"OtherStore":       {replace(`"of":"blobs"`, `"of":"x"`), "line 1: it is of"},
+		"NoStore":          {replace(`"store":"kv",`, ``), "line 1: its header names no store"},
 		"HeaderNoJSON":     {"x" + text, "line 1: it is no header"},
 		"EntryTwice":       {strings.Join([]string{lines[0], lines[1], lines[1], lines[4]}, ""), `line 3: the key "k/1" does not come after the one before`},
 		"EntryLost":        {strings.Join([]string{lines[0], lines[1], lines[4]}, ""), "line 3: there are 1 entries, and the manifest says 3"},

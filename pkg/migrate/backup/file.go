@@ -3,6 +3,7 @@ package backup
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -27,7 +28,7 @@ import (
 // it.
 const (
 	format  = "netlify-supabase-kv-backup"
-	version = 1 // changes when older programs could not read a backup
+	version = 2 // changes when older programs could not read a backup; of version 1 see unwrap
 	// maxLine bounds a line in bytes, and so what a reader of the file has to hold.
 	maxLine = 256 << 20
 	// maxPlainKey is how far into a line its key is looked for before a decoder is; longer ones are rare.
@@ -48,15 +49,18 @@ type header struct {
 	Format  string    `json:"format"`
 	Version int       `json:"version"`
 	Of      Store     `json:"of"`
+	Store   string    `json:"store"` // its name in the site or the database; in version 1 it is kv
 	Source  string    `json:"source"`
 	At      time.Time `json:"at"` // of the beginning
 }
 
 func (h header) check() error {
 	switch {
+	case h.Version == version && h.Store == "":
+		return errors.New("its header names no store")
 	case h.Format != format:
 		return fmt.Errorf("it is no backup: its format is %q, not %q", h.Format, format)
-	case h.Version != version:
+	case h.Version != 1 && h.Version != version:
 		return fmt.Errorf("its version is %d, and this program reads version %d: use the program that wrote it, or a newer one", h.Version, version)
 	case h.Of != OfBlobs && h.Of != OfSupabase:
 		return fmt.Errorf("it is of %q, which is neither %s nor %s", h.Of, OfBlobs, OfSupabase)
@@ -69,8 +73,9 @@ type entryLine struct {
 	Key         string         `json:"key"`
 	ETag        string         `json:"etag,omitempty"`        // of a blob, as [sources.Blobs] gives it
 	Revision    kv.RowRevision `json:"revision,omitzero"`     // of an entry in Supabase
-	ContentType string         `json:"contentType,omitempty"` // as the service gave it
-	Metadata    string         `json:"metadata,omitempty"`    // the JSON text of a blob's, byte for byte
+	ContentType string         `json:"contentType,omitempty"` // of a blob, as the service gave it
+	Metadata    string         `json:"metadata,omitempty"`    // its JSON text, byte for byte
+	Expires     int64          `json:"expires,omitempty"`     // of an entry in Supabase, in microseconds since 1970; 0: never
 	// LastModified is what the list of the blobs said.
 	LastModified time.Time   `json:"last_modified,omitzero"`
 	Indexes      [][2]string `json:"indexes,omitzero"` // null: nobody knows
@@ -134,18 +139,40 @@ func (l *entryLine) listed() blobs.Listed {
 	return listed
 }
 
-// item is the line as a [sources.Source] reads it.
-func (l *entryLine) item() sources.Item {
+// item is the line of a backup as a [sources.Source] reads it.
+func (l *entryLine) item(of Result) sources.Item {
 	listed := l.listed()
-	return sources.Item{
+	item := sources.Item{
 		Listed: listed, Blob: blobs.Blob{Value: l.value, ETag: listed.ETag, Metadata: l.Metadata, ContentType: l.ContentType},
 		Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated,
 	}
+	if of.Of == OfSupabase {
+		item.Metadata, item.ContentType, item.Expires = l.Metadata, l.ContentType, l.Expires
+	} else {
+		item.Describe(of.Store)
+	}
+	return item
 }
 
-// state is the line as Supabase had it.
+// state is the line for Blobs, of an entry that Supabase had.
 func (l *entryLine) state() kv.State {
-	return kv.State{Key: l.Key, Revision: l.Revision, Value: string(l.value), Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated}
+	return kv.State{Key: l.Key, Revision: l.Revision, Data: l.value, Indexes: l.Indexes, IsIndex: l.IsIndex, Created: l.Created, Updated: l.Updated}
+}
+
+// unwrap reads what migrations once made of blobs that are not JSON: {"$blob":<base64>,"contentType":…}. Backups of
+// version 1 have that.
+func (l *entryLine) unwrap() {
+	var wrapped struct {
+		Content     []byte  `json:"$blob"`
+		ContentType *string `json:"contentType"`
+	}
+	if unmarshalLine(l.value, &wrapped) != nil || !bytes.HasPrefix(l.value, []byte(`{"$blob":"`)) || utf8.Valid(wrapped.Content) && json.Valid(wrapped.Content) {
+		return
+	}
+	l.value, l.Size = wrapped.Content, int64(len(wrapped.Content))
+	if wrapped.ContentType != nil {
+		l.ContentType = *wrapped.ContentType
+	}
 }
 
 // manifest is the last line. A file without one is not whole.
@@ -405,7 +432,11 @@ func (r *reader) begin(line []byte) error {
 		return err
 	}
 	r.header = h
-	return unmarshalLine(line, h)
+	if err := unmarshalLine(line, h); err != nil {
+		return err
+	}
+	h.Store = cmp.Or(h.Store, kv.DefaultStore)
+	return nil
 }
 
 // end holds what was read against the manifest.

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -37,16 +38,6 @@ const (
 	MaxRestoreParallel = 64
 )
 
-func (o RestoreOptions) validate(of Store) error {
-	if o.Parallel < 1 || o.Parallel > MaxRestoreParallel {
-		return fmt.Errorf("the entries under way at once must be 1 to %d, got %d", MaxRestoreParallel, o.Parallel)
-	}
-	if of == OfSupabase { // its entries need nothing made of them
-		return nil
-	}
-	return o.Options.Validate()
-}
-
 // RestoreResult is what a restore did; of a dry run, what it would have done.
 type RestoreResult struct {
 	Backup  Result `json:"backup"`
@@ -61,19 +52,19 @@ type RestoreResult struct {
 	// Failures are entries that the store cannot keep; at most [entries.MaxListed] of them. Failed counts all.
 	Failed   int               `json:"failed"`
 	Failures []entries.Problem `json:"failures"`
-	Skipped  int               `json:"skipped"` // not JSON, and that was said to be fine
+	Skipped  int               `json:"skipped"` // not JSON, and that was said to be fine; or expired by now
 }
 
-// RestoreBlobs brings the entries of a backup into Netlify Blobs: of a backup of Blobs the bytes and the metadata of
-// each blob, of one of Supabase what mirrored writes would have made of its entries. Content types are not restored:
-// the service sets its own.
+// RestoreBlobs brings the entries of a backup into the store of the same name in Netlify Blobs: of a backup of Blobs, and
+// of any store but kv, the bytes and the metadata of each entry; of the store kv in Supabase what mirrored writes would
+// have made of its entries. Content types are not restored: the service sets its own. Entries that expire are refused.
 //
 // Nothing is written unless the whole file is in order. Missing entries are written; those that differ are left and
 // listed, unless o.Overwrite. Every write is conditional on what was seen before, so that one that comes meanwhile
 // stays. Nothing is deleted. It can be ended and run again. The error is [ErrRemaining] where entries differ or
 // cannot be kept.
 func RestoreBlobs(ctx context.Context, file string, target *sources.Blobs, o RestoreOptions) (RestoreResult, error) {
-	source, r, err := openRestore(ctx, file, target.Name(), o)
+	source, r, err := openRestore(ctx, file, target.StoreName(), target.Name(), o)
 	if err != nil {
 		return RestoreResult{}, err
 	}
@@ -93,7 +84,7 @@ func RestoreBlobs(ctx context.Context, file string, target *sources.Blobs, o Res
 // RestoreSupabase is [RestoreBlobs] into Supabase. Entries are made of a backup of Blobs as a run makes them, with
 // the indexes that the rules find in the backup's index entries; those of a backup of Supabase are what they were.
 func RestoreSupabase(ctx context.Context, file string, target entries.Target, o RestoreOptions) (RestoreResult, error) {
-	source, r, err := openRestore(ctx, file, target.Name, o)
+	source, r, err := openRestore(ctx, file, target.Supabase.StoreName(), target.Name, o)
 	if err != nil {
 		return RestoreResult{}, err
 	}
@@ -101,13 +92,13 @@ func RestoreSupabase(ctx context.Context, file string, target entries.Target, o 
 		return r.result, fmt.Errorf("ask the target: %w", err)
 	}
 	to, derived := &supabaseRestore{restore: r, target: target}, iter.Seq2[entries.Derived, error](stream.None[entries.Derived])
-	if source.Result.Of == OfBlobs {
+	if source.Result.Of == OfBlobs && r.o.IndexPrefix != "" {
 		l, err := sources.List(ctx, source, "", r.o.Progress)
 		if err != nil {
 			return r.result, err
 		}
 		defer l.Close()
-		d, err := entries.Derive(ctx, source, l, o.Options, o.Rules, "", r.o.Progress)
+		d, err := entries.Derive(ctx, source, l, r.o.Options, o.Rules, "", r.o.Progress)
 		if err != nil {
 			return r.result, err
 		}
@@ -117,15 +108,23 @@ func RestoreSupabase(ctx context.Context, file string, target entries.Target, o 
 	return r.run(ctx, source, stream.None, derived, restoreChunk, to.write)
 }
 
-func openRestore(ctx context.Context, file, target string, o RestoreOptions) (*Source, *restore, error) {
+func openRestore(ctx context.Context, file, store, target string, o RestoreOptions) (*Source, *restore, error) {
+	if o.Parallel < 1 || o.Parallel > MaxRestoreParallel {
+		return nil, nil, fmt.Errorf("the entries under way at once must be 1 to %d, got %d", MaxRestoreParallel, o.Parallel)
+	}
 	o.Progress = orNoProgress(o.Progress)
 	o.Progress.Stage("checking the backup", -1)
 	source, err := NewSource(ctx, file)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := o.validate(source.Result.Of); err != nil {
-		return nil, nil, err
+	if source.Result.Of == OfBlobs || store != kv.DefaultStore {
+		if o.Options, err = o.For(store); err != nil {
+			return nil, nil, err
+		}
+	}
+	if source.Result.Store != store {
+		return nil, nil, fmt.Errorf("the backup is of the store %s, and cannot be restored into the store %s", source.Result.Store, store)
 	}
 	return source, &restore{o: o, result: RestoreResult{
 		Backup: source.Result, Target: target, DryRun: o.DryRun, Differing: []string{}, Failures: []entries.Problem{},
@@ -277,6 +276,15 @@ func (r *restore) failed(p entries.Problem) {
 	r.o.Progress.Done(1, 1)
 }
 
+// expired counts an entry that nobody would see any more.
+func (r *restore) expired(l restored) bool {
+	if l.Expires == 0 || l.Expires > time.Now().UnixMicro() {
+		return false
+	}
+	r.failed(entries.Problem{Key: l.Key, Code: entries.CodeSkipped, Reason: "it has expired"})
+	return true
+}
+
 // tooMany counts an entry that was refused, and tells whether so many were in a row that it must be the service.
 func (r *restore) tooMany() bool {
 	r.mu.Lock()
@@ -295,7 +303,10 @@ func (r *supabaseRestore) write(ctx context.Context, lines []restored) error {
 	var states []kv.State
 	var keys []string
 	for _, l := range lines {
-		e, problem := r.o.Transform(l.item(), l.pairs)
+		if r.expired(l) {
+			continue
+		}
+		e, problem := r.o.Transform(l.item(r.result.Backup), l.pairs)
 		if problem != nil {
 			r.failed(*problem)
 			continue
@@ -344,8 +355,7 @@ func (r *supabaseRestore) choose(ctx context.Context, state kv.State, digest *kv
 
 // isOf tells whether the digest is that of the entry.
 func isOf(state kv.State, digest *kv.Digest) bool {
-	of := kv.DigestOf(state)
-	return of.Value == digest.Value && of.Indexes == digest.Indexes
+	return kv.DigestOf(state).Alike(*digest)
 }
 
 // copy writes entries in one transaction, each over the revision that was seen. Where another write has come
@@ -390,7 +400,7 @@ func (r *supabaseRestore) count(ctx context.Context, copies []kv.CopyOver, appli
 
 // settle counts what another has written meanwhile.
 func (r *supabaseRestore) settle(now, state kv.State) {
-	if !now.Revision.IsZero() && now.Value == state.Value && kv.DigestPairs(now.Indexes) == kv.DigestPairs(state.Indexes) {
+	if !now.Revision.IsZero() && kv.DigestOf(now).Alike(kv.DigestOf(state)) {
 		r.same()
 		return
 	}
@@ -406,6 +416,9 @@ type blobsRestore struct {
 
 func (r *blobsRestore) write(ctx context.Context, lines []restored) error {
 	for _, l := range lines {
+		if r.expired(l) {
+			continue
+		}
 		err := r.one(ctx, l)
 		switch {
 		case err == nil:
@@ -422,12 +435,13 @@ func (r *blobsRestore) write(ctx context.Context, lines []restored) error {
 
 // one restores a blob. An error is that of this blob, or of the service.
 func (r *blobsRestore) one(ctx context.Context, l restored) error {
-	if err := blobs.ValidateKey(l.Key); err != nil {
+	if err := r.target.Client.ValidateKey(l.Key); err != nil {
 		r.failed(entries.Problem{Key: l.Key, Code: entries.CodeBadKey, Reason: err.Error() + ": Netlify Blobs cannot keep it", Advice: "it stays in the backup; restore it into Supabase"})
 		return nil
 	}
-	if original, wrapped := entries.Unwrap(string(l.value)); wrapped && r.of == OfSupabase {
-		l.value = original // what a run has made JSON of goes back as it was
+	if l.Expires != 0 {
+		r.failed(entries.Problem{Key: l.Key, Code: entries.CodeRefused, Reason: "it expires, and Netlify Blobs would keep it for ever", Advice: "it stays in the backup; restore it into Supabase"})
+		return nil
 	}
 	if !l.there {
 		return r.put(ctx, l.entryLine, "")
@@ -470,7 +484,7 @@ func (r *blobsRestore) alike(ctx context.Context, l *entryLine, blob blobs.Blob)
 	if string(blob.Value) != string(l.value) {
 		return false, nil
 	}
-	if r.of == OfBlobs {
+	if r.of == OfBlobs || r.target.Store == nil {
 		return blobs.SameMetadata(blob.Metadata, l.Metadata), nil
 	}
 	state, err := r.target.Store.State(ctx, l.Key, blob)
@@ -486,10 +500,13 @@ func (r *blobsRestore) put(ctx context.Context, l *entryLine, over string) error
 	}
 	var applied bool
 	var err error
-	if r.of == OfSupabase {
+	switch blob := (blobs.Blob{Value: l.value, Metadata: l.Metadata}); {
+	case r.target.Store == nil:
+		applied, err = r.target.Client.WriteOver(ctx, l.Key, blob, over)
+	case r.of == OfSupabase:
 		applied, err = r.target.Store.Write(ctx, l.state(), over)
-	} else {
-		applied, err = r.target.Store.WriteBlob(ctx, l.Key, blobs.Blob{Value: l.value, Metadata: l.Metadata}, l.Indexes, over)
+	default:
+		applied, err = r.target.Store.WriteBlob(ctx, l.Key, blob, l.Indexes, over)
 	}
 	switch {
 	case err != nil:

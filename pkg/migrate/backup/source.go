@@ -37,6 +37,9 @@ func (s *Source) Name() string {
 	return fmt.Sprintf("backup of %s at %s (%.8s)", s.Result.Source, s.Result.At.Format(time.RFC3339), s.Result.SHA256)
 }
 
+// StoreName implements [sources.Source].
+func (s *Source) StoreName() string { return s.Result.Store }
+
 // List implements [sources.Source].
 func (s *Source) List(ctx context.Context) iter.Seq2[blobs.Listed, error] {
 	return func(yield func(blobs.Listed, error) bool) {
@@ -77,7 +80,7 @@ func (s *Source) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) 
 					goOn = give(sources.Item{Listed: listed, Missing: true})
 				}
 				if goOn && listed.Key == l.Key {
-					goOn = give(l.item())
+					goOn = give(l.item(s.Result))
 				}
 				if !goOn {
 					break
@@ -130,6 +133,9 @@ func (s *Source) lines(ctx context.Context, wanted func(key string) bool) iter.S
 				return err
 			}
 			l, err := parseEntry(line)
+			if err == nil && s.Result.Version == 1 && s.Result.Of == OfSupabase {
+				l.unwrap()
+			}
 			if err == nil && !yield(l, nil) {
 				return errEnough
 			}

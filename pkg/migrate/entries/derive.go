@@ -52,6 +52,9 @@ type Derivation struct {
 // Derive reads the listed index entries. dir is where pairs are sorted, if they are many: see [stream.NewSorter].
 func Derive(ctx context.Context, source sources.Source, l *sources.Listing, o Options, rules Rules, dir string, progress sources.Progress) (d *Derivation, err error) {
 	d = &Derivation{sorted: stream.NewSorter(dir), Counts: IndexCounts{Without: []string{}, Unresolved: []Member{}}}
+	if o.IndexPrefix == "" {
+		return d, nil
+	}
 	progress.Stage("reading indexes", -1)
 	for item, err := range source.Read(ctx, l.Under(o.IndexPrefix)) {
 		if err == nil {

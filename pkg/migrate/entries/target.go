@@ -22,6 +22,14 @@ func NewTarget(name string, supabase *kv.Supabase) Target {
 	return Target{Name: name, Supabase: supabase.WithBackgroundRetries(sources.Patience)}
 }
 
+// Takes returns an error unless the target is of the store that the source is of.
+func (t Target) Takes(source sources.Source) error {
+	if of, to := source.StoreName(), t.Supabase.StoreName(); of != to {
+		return fmt.Errorf("entries of the store %s must not become entries of the store %s", of, to)
+	}
+	return nil
+}
+
 // State reads an entry.
 func (t Target) State(ctx context.Context, key string) (kv.State, error) {
 	states, err := t.Supabase.States(ctx, []string{key})

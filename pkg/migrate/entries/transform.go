@@ -2,7 +2,6 @@ package entries
 
 import (
 	"cmp"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,22 +16,23 @@ import (
 
 // Options say how entries are made of blobs. They are the same for every run of a migration.
 type Options struct {
-	IndexPrefix string `json:"index_prefix"`
-	// WrapNonJSON stores a blob that is not JSON as {"$blob":<base64>,"contentType":…}; SkipNonJSON leaves it out and
-	// calls that no failure.
-	WrapNonJSON bool `json:"wrap_non_json,omitempty"`
+	// IndexPrefix is what the keys of index entries begin with; "" where there are none, as in a store other than kv.
+	IndexPrefix string `json:"index_prefix,omitempty"`
+	// SkipNonJSON leaves out a blob that is not JSON, and calls that no failure.
 	SkipNonJSON bool `json:"skip_non_json,omitempty"`
 }
 
-// Validate checks what can be checked without asking a store.
-func (o Options) Validate() error {
-	if o.IndexPrefix == "" {
-		return fmt.Errorf("the index prefix must not be empty: it is what the keys of index entries begin with, as in %s", DefaultIndexPrefix)
+// For returns the options for a store, or what is wrong with them. Only the store kv has index entries.
+func (o Options) For(store string) (Options, error) {
+	switch {
+	case store != kv.DefaultStore && o.SkipNonJSON:
+		return o, errors.New("only the store kv can leave out blobs that are not JSON: other stores take any bytes")
+	case store != kv.DefaultStore:
+		o.IndexPrefix = ""
+	case o.IndexPrefix == "":
+		return o, fmt.Errorf("the index prefix must not be empty: it is what the keys of index entries begin with, as in %s", DefaultIndexPrefix)
 	}
-	if o.WrapNonJSON && o.SkipNonJSON {
-		return fmt.Errorf("blobs that are not JSON can be wrapped or skipped, not both")
-	}
-	return nil
+	return o, nil
 }
 
 // Problem is why an entry could not be migrated, or what a reader should know of it.
@@ -45,14 +45,15 @@ type Problem struct {
 
 // The codes of problems.
 const (
-	CodeNotJSON    = "not_json"
-	CodeBadKey     = "bad_key" // no store can keep it, or no client can read it
-	CodeUnreadable = "unreadable"
-	CodeRefused    = "refused"      // by the database
-	CodeSkipped    = "skipped"      // not JSON, and that was said to be fine
-	CodeWrapped    = "wrapped"      // not JSON, stored in base64
-	CodeNoQueries  = "no_queries"   // comparisons and full text see a part of the value replaced
-	CodeNoFullText = "no_full_text" // full text does not find the value
+	CodeNotJSON     = "not_json" // in the store kv, whose functions return JSON alone
+	CodeBadKey      = "bad_key"  // no store can keep it, or no client can read it
+	CodeUnreadable  = "unreadable"
+	CodeBadMetadata = "bad_metadata"
+	CodeTooLarge    = "too_large"    // no function could return it
+	CodeRefused     = "refused"      // by the database
+	CodeSkipped     = "skipped"      // not JSON, and that was said to be fine
+	CodeNoQueries   = "no_queries"   // comparisons and full text see a part of the value replaced
+	CodeNoFullText  = "no_full_text" // full text does not find the value
 )
 
 // Entry is what is stored of a blob.
@@ -72,7 +73,7 @@ func (e Entry) Members() int {
 
 // isIndex tells whether a blob is an index entry: its members were added to it.
 func (o Options) isIndex(key string, value []byte) bool {
-	if !strings.HasPrefix(key, o.IndexPrefix) || notJSON(value) != "" {
+	if o.IndexPrefix == "" || !strings.HasPrefix(key, o.IndexPrefix) || notJSON(value) != "" {
 		return false
 	}
 	_, ok := readElements(string(value))
@@ -87,7 +88,7 @@ func (o Options) Transform(item sources.Item, ruled [][2]string) (e Entry, probl
 	}
 	e.State = kv.State{
 		Key: item.Key, Value: string(item.Blob.Value), Indexes: item.Indexes, IsIndex: item.IsIndex || o.isIndex(item.Key, item.Blob.Value),
-		Created: item.Created, Updated: item.Updated,
+		Created: item.Created, Updated: item.Updated, Metadata: item.Metadata, ContentType: item.ContentType, Expires: item.Expires,
 	}
 	if !item.LastModified.IsZero() {
 		e.Created, e.Updated = cmp.Or(e.Created, item.LastModified.UnixMicro()), cmp.Or(e.Updated, item.LastModified.UnixMicro())
@@ -98,20 +99,26 @@ func (o Options) Transform(item sources.Item, ruled [][2]string) (e Entry, probl
 			e.Indexes = append(e.Indexes, ruled...)
 		}
 	}
-	if reason := notJSON(item.Blob.Value); reason != "" {
-		switch {
-		case o.WrapNonJSON:
-			e.Value = wrap(item.Blob)
-			e.Note = &Problem{Key: item.Key, Code: CodeWrapped, Reason: reason}
-		case o.SkipNonJSON:
-			return e, &Problem{Key: item.Key, Code: CodeSkipped, Reason: reason}
-		default:
-			return e, &Problem{Key: item.Key, Code: CodeNotJSON, Reason: reason,
-				Advice: "it stays in Blobs and in the backup; --wrap-non-json stores it as {\"$blob\": base64}, --skip-non-json leaves it out"}
+	if e.Metadata != "" {
+		var isObject bool
+		if e.Metadata, isObject = kv.CompactMetadata(item.Metadata); !isObject {
+			return e, &Problem{Key: item.Key, Code: CodeBadMetadata, Reason: "its metadata is not a JSON object", Advice: "write the blob again with an object as its metadata, or without any"}
 		}
-		return e, nil
 	}
-	if !e.IsIndex {
+	reason := notJSON(item.Blob.Value)
+	switch {
+	case reason != "" && o.SkipNonJSON:
+		return e, &Problem{Key: item.Key, Code: CodeSkipped, Reason: reason}
+	case reason != "":
+		e.Value, e.Data = "", item.Blob.Value
+		if e.Data == nil {
+			e.Data = []byte{}
+		}
+		if o.IndexPrefix != "" {
+			e.Note = &Problem{Key: item.Key, Code: CodeNotJSON, Reason: reason,
+				Advice: "it is stored as it is; kv-entries returns it, and kv-get and kv-list with values answer 415"}
+		}
+	case !e.IsIndex:
 		e.Note = note(item.Key, e.Value)
 	}
 	return e, nil
@@ -126,8 +133,11 @@ func checkItem(item sources.Item) *Problem {
 		return &Problem{Key: item.Key, Code: CodeUnreadable, Reason: row.Error(), Advice: "change the row, and run again"}
 	}
 	if item.Err != nil {
-		if err := blobs.ValidateKey(item.Key); err != nil {
-			return &Problem{Key: item.Key, Code: CodeBadKey, Reason: err.Error() + ": no client can read it under this key", Advice: "nothing can be done from here: tell Netlify's support if its content matters"}
+		if errors.As(item.Err, new(*blobs.KeyError)) {
+			return &Problem{Key: item.Key, Code: CodeBadKey, Reason: item.Err.Error() + ": no client can read it under this key", Advice: "nothing can be done from here: tell Netlify's support if its content matters"}
+		}
+		if errors.Is(item.Err, blobs.ErrTooLarge) {
+			return &Problem{Key: item.Key, Code: CodeTooLarge, Reason: "the blob is larger than an entry may be (docs/ENTRIES.md, Limits)", Advice: "it stays in Blobs: read it from there, or keep it in parts"}
 		}
 		return &Problem{Key: item.Key, Code: CodeUnreadable, Reason: item.Err.Error(), Advice: "run again; if it stays, read the blob with the Netlify CLI"}
 	}
@@ -145,29 +155,6 @@ func notJSON(value []byte) string {
 		return "the blob is not JSON, or nested deeper than 10,000 levels"
 	}
 	return ""
-}
-
-// wrap makes JSON of any blob.
-func wrap(blob blobs.Blob) string {
-	out := append([]byte(`{"$blob":"`), base64.StdEncoding.EncodeToString(blob.Value)...)
-	out = append(out, `","contentType":`...)
-	if blob.ContentType == "" {
-		return string(append(out, `null}`...))
-	}
-	return string(append(kv.AppendString(out, strings.ToValidUTF8(blob.ContentType, "\uFFFD")), '}'))
-}
-
-// Unwrap gives the blob that wrap has made this of; false where it has not.
-func Unwrap(value string) ([]byte, bool) {
-	var wrapped struct {
-		Content     []byte `json:"$blob"`
-		ContentType string `json:"contentType"`
-	}
-	if !strings.HasPrefix(value, `{"$blob":"`) || json.Unmarshal([]byte(value), &wrapped) != nil {
-		return nil, false
-	}
-	blob := blobs.Blob{Value: wrapped.Content, ContentType: wrapped.ContentType}
-	return blob.Value, notJSON(blob.Value) != "" && wrap(blob) == value
 }
 
 // maxSearchBytes is up to where full text is derived (kv.search_vector).

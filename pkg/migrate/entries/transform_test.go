@@ -1,6 +1,7 @@
 package entries
 
 import (
+	"cmp"
 	"os"
 	"strings"
 	"testing"
@@ -42,7 +43,7 @@ func TestWhatQueriesDoNotSeeIsWhatPostgresSays(t *testing.T) {
 
 func TestKeysThatNobodyCanReadAreReported(t *testing.T) {
 	for key, code := range map[string]string{"": CodeBadKey, "a\x00": CodeBadKey, "a?b": CodeBadKey, "\xff": CodeBadKey, "plain": CodeUnreadable} {
-		item := sources.Item{Listed: blobs.Listed{Key: key}, Err: blobs.ErrConditionFailed}
+		item := sources.Item{Listed: blobs.Listed{Key: key}, Err: cmp.Or(blobs.ValidateKey(key), error(blobs.ErrConditionFailed))}
 		_, problem := options.Transform(item, nil)
 		require.NotNil(t, problem, key)
 		require.Equal(t, code, problem.Code, key)

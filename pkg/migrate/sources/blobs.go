@@ -14,21 +14,23 @@ import (
 	"netlify-supabase-kv/pkg/stream"
 )
 
-// Blobs is Netlify Blobs.
+// Blobs is a store of Netlify Blobs.
 type Blobs struct {
-	Client *blobs.Client // of the store that has the entries
-	Store  *blobs.Store  // the same
+	Client *blobs.Client
+	Store  *blobs.Store // the store kv as the functions have it; nil for another one
+	// MostBytes bounds what is read of a blob. Larger ones are [blobs.ErrTooLarge].
+	MostBytes int64
 	// Parallel is how many blobs are read at once.
 	Parallel int
 	// DecodeKeys takes listed keys as percent-encoded, as the local server of @netlify/blobs gives them.
 	DecodeKeys bool
 
-	name    string
-	limiter *blobs.Limiter
+	name, store string
+	limiter     *blobs.Limiter
 }
 
-// usualStore is the one that the functions read and write.
-const usualStore = "kv"
+// MaxBlobBytes is the usual bound: a backup has room for as much in one line, whatever the bytes are.
+const MaxBlobBytes = 180 << 20
 
 // Patience is how long a request is repeated before its failure counts: a service that restarts or limits its rate
 // gets that time.
@@ -36,18 +38,23 @@ const Patience = 5 * time.Minute
 
 // NewBlobs returns a source that waits as long as need be where the service limits its rate. access is the way to it;
 // limiter keeps it below a rate.
-func NewBlobs(access blobs.Access, store, indexes string, parallel int, limiter *blobs.Limiter) *Blobs {
-	s := &Blobs{name: "Netlify Blobs of the site " + access.SiteID, Parallel: parallel, limiter: limiter}
-	if store != usualStore {
-		s.name += ", store " + store
-	}
+func NewBlobs(access blobs.Access, store string, parallel int, limiter *blobs.Limiter) *Blobs {
+	s := &Blobs{name: "Netlify Blobs of the site " + access.SiteID, store: store, Parallel: parallel, MostBytes: MaxBlobBytes, limiter: limiter}
 	client := func(name string) *blobs.Client {
 		return blobs.NewClient(name).WithDefault(access).WithBackgroundRetries(Patience).WithLimiter(s.limiter)
 	}
 	s.Client = client(store)
-	s.Store = blobs.NewStore(s.Client, client(indexes))
+	if store == kv.DefaultStore {
+		s.Store = blobs.NewStore(s.Client, client(store+"-indexes"))
+	} else {
+		s.name += ", store " + store
+		s.Client = s.Client.WithEncodedKeys()
+	}
 	return s
 }
+
+// StoreName implements [Source].
+func (s *Blobs) StoreName() string { return s.store }
 
 // Requests is how many requests the source has made to Netlify's API.
 func (s *Blobs) Requests() int { return s.limiter.Asked() }
@@ -88,7 +95,7 @@ func (s *Blobs) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) i
 			case err != nil:
 			case item.Err == nil:
 				failed = 0
-			case blobs.ValidateKey(item.Key) == nil:
+			case !errors.Is(item.Err, blobs.ErrTooLarge) && !errors.As(item.Err, new(*blobs.KeyError)):
 				failed++
 				if Refused(item.Err) || failed > MaxFailuresInARow {
 					err = fmt.Errorf("read the blobs: %w", AdviseAccess(item.Err))
@@ -103,16 +110,22 @@ func (s *Blobs) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) i
 
 func (s *Blobs) read(ctx context.Context, listed blobs.Listed) Item {
 	item := Item{Listed: listed}
-	item.Blob, item.Err = s.Client.Get(ctx, listed.Key)
+	item.Blob, item.Err = s.Client.GetUpTo(ctx, listed.Key, s.MostBytes)
 	item.Blob.ETag = revision(item.Blob.ETag)
 	if errors.Is(item.Err, blobs.ErrNotFound) {
 		return Item{Listed: listed, Missing: true}
 	}
-	if item.Err == nil {
-		var state kv.State
-		state, item.Err = s.Store.State(ctx, listed.Key, item.Blob)
-		item.Indexes, item.Created, item.Updated = state.Indexes, state.Created, state.Updated
+	if item.Err != nil {
+		return item
 	}
+	item.Describe(s.store)
+	if s.Store == nil {
+		item.Indexes = [][2]string{}
+		return item
+	}
+	var state kv.State
+	state, item.Err = s.Store.State(ctx, listed.Key, item.Blob)
+	item.Indexes, item.Created, item.Updated = state.Indexes, state.Created, state.Updated
 	return item
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/stream"
 )
 
@@ -105,6 +106,9 @@ func (s *Table) check(ctx context.Context, schema, name string) error {
 	}
 	return nil
 }
+
+// StoreName implements [Source].
+func (s *Table) StoreName() string { return kv.DefaultStore }
 
 // Name implements [Source].
 func (s *Table) Name() string {

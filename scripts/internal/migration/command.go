@@ -18,7 +18,8 @@ func Command(name string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   name,
 		Short: "Migrate the entries of Netlify Blobs to Supabase",
-		Long: `Migrate the entries of Netlify Blobs to Supabase. docs/MIGRATION.md describes the steps:
+		Long: `Migrate the entries of Netlify Blobs to Supabase: those of the store kv, or of another one with --store.
+docs/MIGRATION.md describes the steps:
 
   kv migrate backup --out kv-backup.ndjson.gz
   kv migrate plan
@@ -32,10 +33,11 @@ start over, the others continue where they stopped.
 Exit status: 0, all is well; 1, it ran and left something, which it prints; 2, it could not run or finish.`,
 		Example:      "  make kv ARGS='migrate plan'",
 		SilenceUsage: true, SilenceErrors: true,
-		PersistentPreRun: func(*cobra.Command, []string) {
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)
 			}
+			return s.checkStore(c)
 		},
 	}
 	s.flags(root.PersistentFlags())

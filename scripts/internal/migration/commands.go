@@ -103,7 +103,7 @@ else of the last run.`,
 }
 
 func (s *stores) run(c *cobra.Command, o migrate.RunOptions, rules string) error {
-	if err := o.Validate(); err != nil { // before the rules are read from the database
+	if _, err := o.For(s.store); err != nil { // before the rules are read from the database
 		return err
 	}
 	source, closeSource, target, err := s.both(c.Context())
@@ -111,8 +111,10 @@ func (s *stores) run(c *cobra.Command, o migrate.RunOptions, rules string) error
 		return err
 	}
 	defer closeSource()
-	if err := takeRules(c.Context(), target, rules, o.Dir, &o.Rules, &o.RulesFrom, nil); err != nil {
-		return err
+	if s.store == kv.DefaultStore {
+		if err := takeRules(c.Context(), target, rules, o.Dir, &o.Rules, &o.RulesFrom, nil); err != nil {
+			return err
+		}
 	}
 	bar := s.output.Progress(c.ErrOrStderr())
 	o.Progress = bar
@@ -189,14 +191,16 @@ func (s *stores) verify(c *cobra.Command, o migrate.VerifyOptions, rules string)
 		return err
 	}
 	defer closeSource()
-	options, from := &o.Options, ""
-	for _, name := range []string{"index-prefix", "wrap-non-json", "skip-non-json"} {
-		if c.Flags().Changed(name) {
-			options = nil
+	if s.store == kv.DefaultStore {
+		options, from := &o.Options, ""
+		for _, name := range []string{"index-prefix", "skip-non-json"} {
+			if c.Flags().Changed(name) {
+				options = nil
+			}
 		}
-	}
-	if err := takeRules(c.Context(), target, rules, "", &o.Rules, &from, options); err != nil {
-		return err
+		if err := takeRules(c.Context(), target, rules, "", &o.Rules, &from, options); err != nil {
+			return err
+		}
 	}
 	bar := s.output.Progress(c.ErrOrStderr())
 	o.Progress = bar
@@ -209,7 +213,11 @@ func (s *stores) verify(c *cobra.Command, o migrate.VerifyOptions, rules string)
 		return err
 	}
 	if !v.Same() {
-		return &cli.Incomplete{Err: errors.New("the stores are not identical"), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; run again, then verify; while Blobs answers, verify --repair --primary blobs repairs the rest"}
+		try := "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; run again, then verify"
+		if s.store == kv.DefaultStore {
+			try += "; while Blobs answers, verify --repair --primary blobs repairs the rest"
+		}
+		return &cli.Incomplete{Err: errors.New("the stores are not identical"), Try: try}
 	}
 	return nil
 }
@@ -331,8 +339,8 @@ func printPlan(out io.Writer, p migrate.Planned) {
 			}
 		}
 	}
-	fmt.Fprintf(out, "indexes       %s with %s members; %s rules fit all members of their index\n", count(entries), count(members), count(active))
-	if p.RulesFile != "" {
+	if p.RulesFile != "" { // else the store has no indexes
+		fmt.Fprintf(out, "indexes       %s with %s members; %s rules fit all members of their index\n", count(entries), count(members), count(active))
 		fmt.Fprintf(out, "rules         %s: review it before the first run\n", p.RulesFile)
 	}
 	printRequests(out, p.Requests)
@@ -344,6 +352,16 @@ func printRun(out io.Writer, r migrate.Result) {
 	fmt.Fprintf(out, "this run      read %s in %s, %s a second; wrote %s, removed %s\n",
 		count(r.Read), duration(r.Seconds), count(int(r.Rate())), count(r.Written), count(r.Removed))
 	fmt.Fprintf(out, "in all        %s\n", states(r.States))
+	if r.RulesFrom != "" { // else the store has no indexes
+		printIndexes(out, r)
+	}
+	printRequests(out, r.Requests)
+	if r.Finished {
+		fmt.Fprintf(out, "keep blobs    until %s at least\n", r.KeepBlobsUntil.Format(time.DateOnly))
+	}
+}
+
+func printIndexes(out io.Writer, r migrate.Result) {
 	fmt.Fprintf(out, "rules         %s, of %s\n", count(len(r.Rules)), r.RulesFrom)
 	for _, rule := range r.Rules[:min(len(r.Rules), 10)] {
 		fmt.Fprintf(out, "              %s\n", rule)
@@ -352,10 +370,6 @@ func printRun(out io.Writer, r migrate.Result) {
 		count(r.IndexCounts.Entries), count(r.Members), count(r.Named), count(r.Unnamed))
 	if r.Unruled > 0 {
 		fmt.Fprintf(out, "              %s with %s members have no rule: no entry gets these; see the report\n", count(r.WithoutRule), count(r.Unruled))
-	}
-	printRequests(out, r.Requests)
-	if r.Finished {
-		fmt.Fprintf(out, "keep blobs    until %s at least\n", r.KeepBlobsUntil.Format(time.DateOnly))
 	}
 }
 

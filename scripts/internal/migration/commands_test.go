@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"netlify-supabase-kv/pkg/blobs"
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate"
 	"netlify-supabase-kv/pkg/migrate/entries"
@@ -86,20 +87,20 @@ func TestMigrationFromBlobs(t *testing.T) {
 	require.Contains(t, p.do(0, "status", "--dir", p.dir), "there was none")
 	require.Contains(t, p.do(2, "report", "--dir", p.dir), "nothing to report")
 
-	plan := p.do(1, "plan", "--dir", p.dir)
-	require.Contains(t, plan, "would migrate 122, skip 0, fail 1")
+	plan := p.do(0, "plan", "--dir", p.dir)
+	require.Contains(t, plan, "would migrate 123, skip 0, fail 0")
 	require.Contains(t, plan, "1 with 3 members; 0 rules fit all members of their index")
 	require.Contains(t, plan, filepath.Join(p.dir, entries.RulesFile))
-	require.Contains(t, p.do(0, "run", "--dry-run", "--dir", p.dir, "--wrap-non-json"), "would migrate 123")
+	require.Contains(t, p.do(0, "run", "--dry-run", "--dir", p.dir), "would migrate 123")
 	require.Contains(t, p.do(0, "status"), "0 entries")
 
 	rules := p.rules("index:sessions=session:{member}")
-	output := p.do(0, "run", "--dir", p.dir, "--rules", rules, "--wrap-non-json")
+	output := p.do(0, "run", "--dir", p.dir, "--rules", rules)
 	require.Contains(t, output, "123 migrated")
 	require.Contains(t, output, "rules         1, of "+rules+"\n              index:sessions=session:{member}")
 	require.Contains(t, output, "rules name 2 entries, and 1 that are not there")
-	require.Contains(t, p.do(2, "run", "--dir", p.dir), "is another one")
-	require.Contains(t, p.do(0, "run", "--dir", t.TempDir(), "--wrap-non-json"), "rules         1, of the migration's last run", "from another machine")
+	require.Contains(t, p.do(2, "run", "--dir", p.dir, "--skip-non-json"), "is another one")
+	require.Contains(t, p.do(0, "run", "--dir", t.TempDir()), "rules         1, of the migration's last run", "from another machine")
 	require.Contains(t, p.do(0, "verify", "--dir", p.dir), "identical     123")
 	require.Contains(t, p.do(0, "status", "--dir", p.dir), "last verify")
 	require.Contains(t, p.do(0, "report", "--dir", p.dir), "# Migration report")
@@ -126,8 +127,8 @@ func TestMigrationFromBlobs(t *testing.T) {
 
 	_, err = p.database.SQL.Exec(t.Context(), "delete from public.kv_store where key in ('session:001', 'session:002')")
 	require.NoError(t, err)
-	require.Contains(t, p.do(0, "restore", backup, "--to", "supabase", "--rules", rules, "--wrap-non-json"), "restored      2")
-	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--rules", rules, "--wrap-non-json"), "identical     123", "a closed migration provides no options")
+	require.Contains(t, p.do(0, "restore", backup, "--to", "supabase", "--rules", rules), "restored      2")
+	require.Contains(t, p.do(0, "verify", "--dir", p.dir, "--rules", rules), "identical     123", "a closed migration provides no options")
 	require.Contains(t, p.do(2, "run", "--dir", p.dir), "run --anew")
 	require.NoError(t, p.Client.Delete(t.Context(), "session:003"))
 	p.Set("session:004", `{"newer":true}`)
@@ -135,6 +136,49 @@ func TestMigrationFromBlobs(t *testing.T) {
 	_, err = p.Client.Get(t.Context(), "session:003")
 	require.NoError(t, err)
 	require.Contains(t, p.do(0, "backup", "--from", "supabase", "--out", backup+"2"), "entries       123")
+}
+
+func TestMigrationOfAnotherStore(t *testing.T) {
+	p := newProgram(t)
+	t.Chdir(t.TempDir()) // where the reports are, without --dir
+	client := blobs.NewClient("sessions").WithDefault(p.Access)
+	for _, key := range []string{"a", "index:b"} {
+		_, err := client.Set(t.Context(), key, []byte("\xff"+key), blobs.SetOptions{Metadata: `{"of":"` + key + `"}`})
+		require.NoError(t, err)
+	}
+	p.Set("a", `{}`)
+	require.Contains(t, p.do(0, "run"), "1 migrated")
+
+	sessions := func(command string, more ...string) []string {
+		return append([]string{command, "--store", "sessions"}, more...)
+	}
+	require.NotContains(t, p.do(0, sessions("plan")...), "rules")
+	require.Contains(t, p.do(0, sessions("status")...), "there was none")
+	require.Contains(t, p.do(1, sessions("ready")...), "the store sessions is not ready")
+	output := p.do(0, sessions("run")...)
+	require.Contains(t, output, "2 migrated")
+	require.NotContains(t, output, "rules")
+	require.Contains(t, p.do(0, sessions("verify")...), "identical     2")
+	require.Contains(t, p.do(0, sessions("ready")...), "the store sessions is ready")
+	require.Contains(t, p.do(0, sessions("status")...), "store sessions")
+	report := p.do(0, sessions("report")...)
+	require.Contains(t, report, "store sessions")
+	require.NotContains(t, report, "Indexes")
+	require.NoFileExists(t, filepath.Join("kv-migration-sessions", entries.RulesFile))
+	require.NotContains(t, p.do(0, "report"), "store sessions", "the reports of the store kv are its own")
+	entry, err := p.database.Supabase.GetEntry(t.Context(), "sessions", "index:b", kv.Freshness{})
+	require.NoError(t, err)
+	require.Equal(t, []string{"\xffindex:b", `{"of":"index:b"}`}, []string{string(entry.Data), entry.Metadata})
+
+	require.Contains(t, p.do(0, sessions("backup", "--from", "supabase", "--out", "s.gz")...), "entries       2")
+	require.Contains(t, p.do(2, "restore", "s.gz", "--to", "blobs"), "the backup is of the store sessions")
+	require.NoError(t, client.Delete(t.Context(), "a"))
+	require.Contains(t, p.do(0, sessions("restore", "s.gz", "--to", "blobs")...), "restored      1")
+	blob, err := client.Get(t.Context(), "a")
+	require.NoError(t, err)
+	require.Equal(t, []string{"\xffa", `{"of":"a"}`}, []string{string(blob.Value), blob.Metadata})
+	require.Contains(t, p.do(0, sessions("close")...), "is closed")
+	require.Contains(t, p.do(0, "status"), "open since", "that of the store kv")
 }
 
 func TestBadInputIsRefusedBeforeAnythingIsDone(t *testing.T) {
@@ -153,6 +197,13 @@ func TestBadInputIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		"unknown command":                       {"nonsense"},
 		"SUPABASE_URL must be an address like ": {"run", "--supabase-url", "supabase"},
 		"cannot be used":                        {"backup", "--check", filepath.Join("..", "..", "..", "go.mod")},
+		"the store must have a name":            {"plan", "--store", ""},
+		"must not contain slashes":              {"plan", "--store", "a/b"},
+		"go with their deploys":                 {"run", "--store", "deploy:1:a"},
+		"--rules is for the store kv alone":     {"run", "--store", "a", "--rules", p.rules("index:a=a/{member}")},
+		"--primary is for the store kv alone":   {"repair", "--store", "a", "--primary", "blobs"},
+		"repair is for the store kv alone":      {"repair", "--store", "a"},
+		"--from-table is for the store kv":      {"plan", "--store", "a", "--from-table", "before.kv_store"},
 	} {
 		require.Contains(t, p.do(2, args...), want)
 	}

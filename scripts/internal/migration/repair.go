@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/mirror"
 	"netlify-supabase-kv/scripts/internal/cli"
 )
@@ -28,6 +29,9 @@ use, and again.`,
 }
 
 func (s *stores) repair(c *cobra.Command, primary mirror.Primary) error {
+	if s.store != kv.DefaultStore {
+		return fmt.Errorf("repair is for the store kv alone: writes to the store %s are not mirrored, so nothing of it waits", s.store)
+	}
 	if primary != mirror.PrimaryBlobs && primary != mirror.PrimarySupabase {
 		return fmt.Errorf("--primary must be blobs or supabase, got %q", primary)
 	}

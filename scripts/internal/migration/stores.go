@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,7 @@ func (s *stores) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.site, "site", "", "id of the Netlify site [NETLIFY_SITE_ID]")
 	f.StringVar(&s.token, "token", "", "Netlify personal access token; better set in the environment [NETLIFY_BLOBS_TOKEN]")
 	f.StringVar(&s.apiURL, "api-url", "", "the API that accepts the token; for a local Blobs server [NETLIFY_BLOBS_API_URL] (default "+blobs.DefaultAPIURL+")")
-	f.StringVar(&s.store, "store", "kv", "the store in Blobs")
+	f.StringVar(&s.store, "store", kv.DefaultStore, "the store: its blobs become the entries of the store of the same name")
 	f.StringVar(&s.supabaseURL, "supabase-url", "", "address of the Supabase project [SUPABASE_URL]")
 	f.StringVar(&s.supabaseKey, "supabase-key", "", "its service_role or secret key; better set in the environment [SUPABASE_SERVICE_ROLE_KEY]")
 	f.IntVar(&s.parallel, "parallel", 16, "blobs read at once, 1 to 64")
@@ -52,8 +53,6 @@ func (s *stores) access() (blobs.Access, error) {
 		return a, errors.New("NETLIFY_SITE_ID is not set: set it, or --site, to the id of the site (Project configuration, General, Project ID)")
 	case a.APIToken == "":
 		return a, errors.New("NETLIFY_BLOBS_TOKEN is not set: set it to a personal access token (User settings, Applications, Personal access tokens)")
-	case s.store == "":
-		return a, errors.New("--store must not be empty")
 	case s.parallel < 1 || s.parallel > 64:
 		return a, fmt.Errorf("--parallel must be 1 to 64, got %d", s.parallel)
 	case s.rate < 0:
@@ -75,10 +74,36 @@ func (s *stores) sourceFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.fromTable, "from-table", "", "migrate from this table of the database at DATABASE_URL instead of from Blobs, as in public.kv_store_old")
 }
 
+// checkStore refuses a store that cannot be migrated, and flags that are for the store kv alone. The reports of other
+// stores have folders of their own.
+func (s *stores) checkStore(c *cobra.Command) error {
+	if err := kv.ValidateStore(s.store); err != nil {
+		return fmt.Errorf("--store: %w", err)
+	}
+	if strings.HasPrefix(s.store, "deploy:") {
+		return fmt.Errorf("--store %s: the stores of deploys go with their deploys, and are not migrated", s.store)
+	}
+	if s.store == kv.DefaultStore {
+		return nil
+	}
+	for _, flag := range []string{"index-prefix", "skip-non-json", "rules", "from-table", "repair", "primary", "require", "for"} {
+		if c.Flags().Changed(flag) {
+			return fmt.Errorf("--%s is for the store kv alone: other stores have no index entries, are not mirrored, and take any bytes", flag)
+		}
+	}
+	if dir := c.Flags().Lookup("dir"); dir != nil && !dir.Changed {
+		return dir.Value.Set(defaultDir + "-" + s.store)
+	}
+	return nil
+}
+
 // source returns the source of the entries. close ends its connections.
 func (s *stores) source(ctx context.Context) (source sources.Source, close func(), err error) {
 	if s.fromTable == "" {
 		source, err := s.blobsSource()
+		if err == nil && s.store != kv.DefaultStore {
+			source.MostBytes = kv.MaxDataBytes // no function could return more
+		}
 		return source, func() {}, err
 	}
 	var c config.Programs
@@ -100,7 +125,7 @@ func (s *stores) blobsSource() (*sources.Blobs, error) {
 	if err != nil {
 		return nil, err
 	}
-	source := sources.NewBlobs(access, s.store, s.store+"-indexes", s.parallel, blobs.NewBackgroundLimiter(s.perMinute(access), time.Minute))
+	source := sources.NewBlobs(access, s.store, s.parallel, blobs.NewBackgroundLimiter(s.perMinute(access), time.Minute))
 	source.DecodeKeys = s.decodeKeys
 	return source, nil
 }
@@ -140,7 +165,7 @@ func (s *stores) target(ctx context.Context) (entries.Target, error) {
 	} else if err != nil {
 		return entries.Target{}, fmt.Errorf("ask %s: %w", url, err)
 	}
-	return entries.NewTarget(url, supabase), nil
+	return entries.NewTarget(url, supabase.WithStore(s.store)), nil
 }
 
 // unreachableError is the error for a project that does not answer the first request, or not as a project does. Its
@@ -170,13 +195,14 @@ func (s *stores) both(ctx context.Context) (source sources.Source, close func(),
 func transformFlags(c *cobra.Command, o *entries.Options) {
 	f := c.Flags()
 	f.StringVar(&o.IndexPrefix, "index-prefix", entries.DefaultIndexPrefix, "the prefix of the keys of index entries")
-	f.BoolVar(&o.WrapNonJSON, "wrap-non-json", false, `store blobs that are not JSON as {"$blob":<base64>,"contentType":…}`)
-	f.BoolVar(&o.SkipNonJSON, "skip-non-json", false, "skip blobs that are not JSON, without a failure")
-	c.MarkFlagsMutuallyExclusive("wrap-non-json", "skip-non-json")
+	f.BoolVar(&o.SkipNonJSON, "skip-non-json", false, "leave out blobs that are not JSON")
 }
 
+// defaultDir is where the reports are, without --dir: each store has its own.
+const defaultDir = "kv-migration"
+
 func dirFlag(c *cobra.Command, dir *string) {
-	c.Flags().StringVar(dir, "dir", "kv-migration", "the folder of the reports and of "+entries.RulesFile)
+	c.Flags().StringVar(dir, "dir", defaultDir, "the folder of the reports and of "+entries.RulesFile+"; with --store "+defaultDir+"-<store>")
 }
 
 func rulesFlag(c *cobra.Command, file *string) {

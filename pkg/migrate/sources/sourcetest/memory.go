@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"netlify-supabase-kv/pkg/blobs"
+	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/migrate/sources"
 )
 
@@ -19,6 +20,9 @@ type Memory struct {
 
 // Name implements [sources.Source].
 func (m *Memory) Name() string { return "fake" }
+
+// StoreName implements [sources.Source].
+func (m *Memory) StoreName() string { return kv.DefaultStore }
 
 // List implements [sources.Source].
 func (m *Memory) List(context.Context) iter.Seq2[blobs.Listed, error] {

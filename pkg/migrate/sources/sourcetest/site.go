@@ -42,7 +42,7 @@ func NewSite(t testing.TB) *Site {
 
 // Source reads its blobs, as fast as the service allows.
 func (s *Site) Source() *sources.Blobs {
-	return sources.NewBlobs(s.Access, "kv", "kv-indexes", 16, Unlimited())
+	return sources.NewBlobs(s.Access, "kv", 16, Unlimited())
 }
 
 // Unlimited asks as fast as the service allows.
