@@ -3,10 +3,12 @@
 package docs
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,33 +41,53 @@ func TestExamplesPrintTheDocumentedOutput(t *testing.T) {
 	}
 	files, err := filepath.Glob("../../docs/*.md")
 	require.NoError(t, err)
+	pages := 0
 	for _, file := range append(files, "../../README.md") {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		found := examples(string(text))
+		if len(found) == 0 {
+			continue
+		}
+		pages++
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			tidy := func() {
-				for _, key := range leftovers {
-					run(t, base, "curl -X DELETE '"+base+"/api/kv/delete?key="+key+"'")
-				}
-				for _, store := range leftoverStores {
-					clearStore(t, base+"/api/kv/entries/"+store)
-				}
-			}
-			tidy()
-			t.Cleanup(tidy)
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			for _, e := range examples(string(text)) {
+			tidy(t, base)
+			t.Cleanup(func() { tidy(t, base) })
+			for _, e := range found {
 				require.Equal(t, normal(e.output), normal(run(t, base, e.command)), "$ %s", e.command)
 			}
 		})
 	}
+	require.Greater(t, pages, 4, "pages with examples")
 }
 
-// clearStore deletes the entries of a store, of which there are fewer than 1,000.
-func clearStore(t *testing.T, store string) {
+// tidy deletes what the examples write. Each store has fewer than 1,000 entries.
+func tidy(t *testing.T, base string) {
 	t.Helper()
-	var list struct{ Count int }
-	require.NoError(t, json.Unmarshal([]byte(run(t, "", "curl "+store)), &list))
-	require.Contains(t, run(t, "", fmt.Sprintf("curl -X DELETE '%s?confirm=%d'", store, list.Count)), `"ok":true`)
+	for _, key := range leftovers {
+		require.Contains(t, request(t, http.MethodDelete, base+"/api/kv/delete?key="+url.QueryEscape(key)), `"ok":true`)
+	}
+	for _, store := range leftoverStores {
+		address := base + "/api/kv/entries/" + store
+		var list struct{ Count int }
+		require.NoError(t, json.Unmarshal([]byte(request(t, http.MethodGet, address)), &list))
+		if list.Count > 0 {
+			require.Contains(t, request(t, http.MethodDelete, fmt.Sprintf("%s?confirm=%d", address, list.Count)), `"ok":true`)
+		}
+	}
+}
+
+// request returns the body of a response.
+func request(t *testing.T, method, address string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, address, nil)
+	require.NoError(t, err)
+	response, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return string(body)
 }
 
 var consoleBlock = regexp.MustCompile("(?ms)^ *```console\n(.*?)^ *```$")
