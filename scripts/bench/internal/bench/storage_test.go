@@ -13,12 +13,13 @@ func TestMain(m *testing.M) { os.Exit(migratetest.Main(m)) }
 
 func TestStorageIsThatOfAnEmptyDatabase(t *testing.T) {
 	d := migratetest.NewDatabase(t)
-	results, err := MeasureStorage(t.Context(), d.SQL, "bench/", 2000)
+	const entries = 500
+	results, err := MeasureStorage(t.Context(), d.SQL, "bench/", entries)
 	require.NoError(t, err)
 	require.Len(t, results, len(storageValues))
 	for i, s := range results {
 		require.InEpsilon(t, storageValues[i], s.Value(), 0.1)
-		require.Greater(t, s.Rows, 2*int64(2000*s.Value())/3, "the text is in it, compressed at most")
+		require.Greater(t, s.Rows, 2*int64(entries*s.Value())/3, "the text is in it, compressed at most")
 		for part, bytes := range map[string]int64{"indexes": s.Indexes, "postings": s.Postings, "members": s.Members, "log": s.Log} {
 			require.Positive(t, bytes, "%s of values of %d bytes", part, s.Value())
 		}
@@ -28,6 +29,6 @@ func TestStorageIsThatOfAnEmptyDatabase(t *testing.T) {
 	}
 	_, err = d.SQL.Exec(t.Context(), "insert into public.kv_store (key, value) values ('a', '1')")
 	require.NoError(t, err)
-	_, err = MeasureStorage(t.Context(), d.SQL, "bench/", 2000)
+	_, err = MeasureStorage(t.Context(), d.SQL, "bench/", entries)
 	require.ErrorIs(t, err, ErrNotEmpty)
 }
