@@ -112,7 +112,7 @@ test-long: export MIGRATE_TEST_CUTS ?= 6
 test-long: export MIGRATE_TEST_DAMAGES ?= 3
 test-long: export MIGRATE_TEST_STRIDE ?= 1
 test-long: export MIGRATE_TEST_ENTRIES ?= 2000
-test-long: export MIGRATE_TEST_MEMORY ?= 200000
+test-long: export MIGRATE_TEST_MEMORY ?= 1000000
 test-long: export MIRROR_TEST_KEYS ?= 1500
 test-long: export MIRROR_TEST_STEPS ?= 60
 test-long: export FUZZTIME ?= 1m
@@ -285,7 +285,7 @@ rehearse: ## the runbook of a migration, from JavaScript functions to Supabase a
 # One package after the other, so that neither measures the other's load.
 .PHONY: migrate-scale
 migrate-scale: ## plan, migrate and verify a million made-up entries, and ENTRIES (100,000) of Blobs, each in INDEXES (2) of 20 indexes; say how long it took and in what memory
-	@$(PLATFORM) run -- env MIGRATE_TEST_ENTRIES=$(or $(ENTRIES),100000) MIGRATE_TEST_INDEXES=$(or $(INDEXES),2) MIGRATE_TEST_MEMORY=200000 \
+	@$(PLATFORM) run -- env MIGRATE_TEST_ENTRIES=$(or $(ENTRIES),100000) MIGRATE_TEST_INDEXES=$(or $(INDEXES),2) MIGRATE_TEST_MEMORY=1000000 \
 		go test -p 1 -count=1 -timeout 120m -v -run 'ManyEntries|MemoryDoesNotGrow' ./pkg/migrate ./scripts/internal/migration
 
 .PHONY: export
