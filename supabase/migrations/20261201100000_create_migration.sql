@@ -302,9 +302,8 @@ begin
         exit when v_row.key is not null and (v_row.expires_at is null or v_row.expires_at > clock_timestamp());
         if v_row.key is not null then -- expired: as if a caller had deleted it then
             delete from public.kv_store where key = p_key;
-            update kv.import set deleted = true
-            where key = p_key and v_row.updated_at >= (select opened_at from kv.migration where space = kv.space_of(p_key))
-            returning * into v_known;
+            v_known.deleted := v_known.deleted or v_row.updated_at >= (select opened_at from kv.migration where space = kv.space_of(p_key));
+            update kv.import set deleted = v_known.deleted where key = p_key;
         end if;
         if v_known.deleted then
             return 'deleted';
