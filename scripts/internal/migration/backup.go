@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -31,10 +32,10 @@ and reports whether it is complete.`,
 			if check != "" {
 				return s.checkBackup(c, check)
 			}
-			return s.backup(c, from, out, o)
+			return s.backup(c, from, cmp.Or(out, s.store+"-backup-"+time.Now().Format(time.DateOnly)+".ndjson.gz"), o)
 		},
 	}
-	c.Flags().StringVarP(&out, "out", "o", "kv-backup-"+time.Now().Format(time.DateOnly)+".ndjson.gz", "the file to write")
+	c.Flags().StringVarP(&out, "out", "o", "", "the file to write (default <store>-backup-<date>.ndjson.gz)")
 	c.Flags().StringVar(&from, "from", "blobs", "the store: blobs or supabase")
 	c.Flags().BoolVar(&o.Force, "force", false, "overwrite an existing file")
 	c.Flags().StringVar(&check, "check", "", "check whether this backup is complete, and write none")
