@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -266,8 +267,10 @@ func (n node) call(line []byte, contains string) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	var response struct{ Body string }
-	if err := json.Unmarshal([]byte(text), &response); err != nil {
+	var response struct {
+		Body string `json:"body"`
+	}
+	if err := jsonv2.Unmarshal([]byte(text), &response); err != nil {
 		return 0, err
 	}
 	if !strings.Contains(response.Body, contains) {

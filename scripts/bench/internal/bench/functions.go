@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
+
 	"netlify-supabase-kv/pkg/kv"
 	"netlify-supabase-kv/pkg/netlify"
 )
@@ -49,11 +51,12 @@ func (i instance) invoke(ctx context.Context, event []byte) (reply, error) {
 		return reply{}, err
 	}
 	var response struct {
-		StatusCode int
-		Headers    map[string]string
-		Body       string
+		StatusCode int               `json:"statusCode"`
+		Headers    map[string]string `json:"headers"`
+		Body       string            `json:"body"`
 	}
-	if err := json.Unmarshal(raw, &response); err != nil {
+	// Not timed, but other calls wait meanwhile where ten are sent at a time: encoding/json takes four times as long.
+	if err := jsonv2.Unmarshal(raw, &response); err != nil {
 		return reply{}, fmt.Errorf("read the function's response: %w", err)
 	}
 	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusCreated {
