@@ -13,7 +13,8 @@ import (
 // Transport is shared by everything that calls a service, so that its connections are too. Functions are frozen
 // between two requests and cannot see that the other side has closed a connection. Transport therefore drops idle
 // connections earlier than gateways do. It does not ask for compression: PostgREST takes time to read the header, and
-// gateways change the ETag of what they compress.
+// gateways change the ETag of what they compress. The usual buffer of 4 kB makes eight reads of a page of values, which
+// took a tenth of the request.
 var Transport = &http.Transport{
 	Proxy:               http.ProxyFromEnvironment,
 	ForceAttemptHTTP2:   true,
@@ -22,6 +23,7 @@ var Transport = &http.Transport{
 	MaxIdleConnsPerHost: 16,
 	IdleConnTimeout:     50 * time.Second,
 	DisableCompression:  true,
+	ReadBufferSize:      64 << 10,
 }
 
 // LoadRoots begins to read the root certificates of this machine, once, and returns at once. Reading them takes 10 to
