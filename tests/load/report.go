@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -138,7 +140,7 @@ func (s *seen) windowLatencies(window time.Duration) (lines []latency) {
 	return lines
 }
 
-// tables are printed, and shown in the documentation.
+// tables are printed. The documentation shows the first of them, and a plot of the second.
 func (r results) tables() []report.Table {
 	latencies := func(title string, lines []latency) report.Table {
 		t := report.Table{Title: title, Texts: 1, Header: []string{"", "requests", "p50", "p90", "p95", "p99", "longest"}}
@@ -175,9 +177,13 @@ func (r results) writeDocs(dir string) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("%s users for %s, a request each every %s on average, %d CPUs, seed %d: %s requests, %.0f a second, %d errors.\n\n",
+	text := fmt.Sprintf("%s users for %s, a request each every %s on average, %d CPUs, seed %d: %s requests, %.0f a second, %d errors.",
 		report.Thousands(r.Users), seconds(r.Duration), seconds(r.Think), r.CPUs, r.Seed, report.Thousands(int(r.Requests)), r.Rate, r.Errors)
-	return report.WriteDocs(dir, map[string]string{"load": text + report.Markdown(r.tables()...)}, []report.Plot{{Name: "load", Title: title, SVG: svg}})
+	if len(r.Instances) > 0 {
+		largest := slices.MaxFunc(r.Instances, func(a, b instance) int { return cmp.Compare(a.Most, b.Most) })
+		text += fmt.Sprintf(" No instance took more than %.1f MB.", largest.Most)
+	}
+	return report.WriteDocs(dir, map[string]string{"load": text + "\n\n" + report.Markdown(r.tables()[0])}, []report.Plot{{Name: "load", Title: title, SVG: svg}})
 }
 
 func seconds(s float64) string { return time.Duration(s * float64(time.Second)).String() }

@@ -21,13 +21,14 @@ func (r Results) docParts() map[string]string {
 	parts["alternatives"] = report.Markdown(r.AlternativesTable())
 	parts["entries"] = report.Markdown(r.EntriesTable())
 	parts["targets"] = report.Markdown(r.TargetsTable())
-	parts["operations"] = report.Markdown(r.OperationsTables()...)
 	parts["stores"] = report.Markdown(r.StoresTable())
 	parts["cold"] = report.Markdown(r.ColdTable())
 	parts["storage"] = report.Markdown(r.StorageTable())
 	parts["cache"] = report.Markdown(r.CacheTable())
 	if sizes := r.sizes(); len(sizes) > 0 {
-		parts["ways"] = report.Markdown(r.WaysTable(sizes[len(sizes)-1]))
+		most := sizes[len(sizes)-1] // the table of growth has the others
+		parts["operations"] = report.Markdown(r.OperationsTables(most)...)
+		parts["ways"] = report.Markdown(r.WaysTable(most))
 		parts["growth"] = ""
 		if len(sizes) > 1 {
 			parts["growth"] = report.Markdown(r.GrowthTable())

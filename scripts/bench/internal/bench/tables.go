@@ -7,11 +7,20 @@ import (
 	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// TargetsTable lists the promises and whether they hold.
+// TargetsTable lists the promises and whether they hold. What is measured several times, such as at several numbers of
+// entries, has one row.
 func (r Results) TargetsTable() report.Table {
 	t := report.Table{Title: "What is promised", Texts: 1, Header: []string{"", "promised", "measured", "holds"}}
 	for _, target := range r.Targets() {
-		t.Rows = append(t.Rows, []string{target.What, target.Limit, target.Measured, yes(target.Met)})
+		i := slices.IndexFunc(t.Rows, func(row []string) bool { return row[0] == target.What && row[1] == target.Limit })
+		if i < 0 {
+			t.Rows = append(t.Rows, []string{target.What, target.Limit, target.Measured, yes(target.Met)})
+			continue
+		}
+		t.Rows[i][2] += ", " + target.Measured
+		if !target.Met {
+			t.Rows[i][3] = yes(false)
+		}
 	}
 	return t
 }
@@ -40,19 +49,17 @@ func callers(n int) string {
 	return fmt.Sprintf("%d calls", n)
 }
 
-// OperationsTables returns the tables of every size and concurrency.
-func (r Results) OperationsTables() (tables []report.Table) {
-	for _, entries := range r.sizes() {
-		var concurrencies []int
-		for _, o := range r.Operations {
-			if o.Entries == entries && !slices.Contains(concurrencies, o.Concurrency) {
-				concurrencies = append(concurrencies, o.Concurrency)
-			}
+// OperationsTables returns the tables of every concurrency for one size.
+func (r Results) OperationsTables(entries int) (tables []report.Table) {
+	var concurrencies []int
+	for _, o := range r.Operations {
+		if o.Entries == entries && !slices.Contains(concurrencies, o.Concurrency) {
+			concurrencies = append(concurrencies, o.Concurrency)
 		}
-		slices.Sort(concurrencies)
-		for _, concurrency := range concurrencies {
-			tables = append(tables, r.OperationsTable(entries, concurrency))
-		}
+	}
+	slices.Sort(concurrencies)
+	for _, concurrency := range concurrencies {
+		tables = append(tables, r.OperationsTable(entries, concurrency))
 	}
 	return tables
 }
@@ -180,8 +187,11 @@ func (r Results) Tables() (tables []report.Table) {
 			tables = append(tables, t)
 		}
 	}
-	tables = append(tables, r.OperationsTables()...)
-	if sizes := r.sizes(); len(sizes) > 0 {
+	sizes := r.sizes()
+	for _, entries := range sizes {
+		tables = append(tables, r.OperationsTables(entries)...)
+	}
+	if len(sizes) > 0 {
 		tables = append(tables, r.WaysTable(sizes[len(sizes)-1]))
 		if len(sizes) > 1 {
 			tables = append(tables, r.GrowthTable())
