@@ -151,7 +151,7 @@ type exported struct {
 
 // options makes the export's options from the flags.
 func (f *exportFlags) options() (export.Options, error) {
-	o := export.Options{URL: f.url, Token: f.token, Format: f.format, Page: f.page, Stall: f.stall, Query: map[string]json.RawMessage{}}
+	o := export.Options{URL: f.url, Token: config.Clean(f.token), Format: f.format, Page: f.page, Stall: f.stall, Query: map[string]json.RawMessage{}}
 	if o.Token == "" {
 		var tokens config.Access
 		_ = config.Read(&tokens, os.Getenv) // any text is valid

@@ -38,7 +38,12 @@ func (f *exportFlags) open(stdout io.Writer, o export.Options) (*exportTarget, e
 	if f.out == "-" {
 		return &exportTarget{Writer: stdout}, nil
 	}
-	if _, err := os.Stat(f.out); err == nil && !f.force {
+	switch info, err := os.Stat(f.out); {
+	case f.out == "":
+		return nil, errors.New("--out must name a file, or - for standard output, got \"\"")
+	case err == nil && !info.Mode().IsRegular(): // the export would take its place
+		return nil, fmt.Errorf("%s is not a regular file: name another, or - for standard output", f.out)
+	case err == nil && !f.force:
 		return nil, fmt.Errorf("%s exists: --force overwrites it", f.out)
 	}
 	asked, err := json.Marshal(map[string]any{"url": o.URL, "query": o.Query, "format": o.Format, "bom": o.BOM})

@@ -123,6 +123,10 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"add", t.TempDir(), "--nothing"}, "Error: unknown flag: --nothing\nTry:   kv --help\n"},
 		{[]string{"remove", "/none/such"}, "Error: /none/such is not a folder\n"},
 		{[]string{"nothing"}, "Error: unknown command \"nothing\" for \"kv\"\n"},
+		{[]string{"migrate", "verfy"}, "Error: unknown command \"verfy\" for \"kv migrate\"\n"},
+		{[]string{"export", "--url", "http://127.0.0.1:1", "--out", ""}, "Error: --out must name a file"},
+		{[]string{"export", "--url", "http://127.0.0.1:1", "--out", os.DevNull, "--force"}, "Error: " + os.DevNull + " is not a regular file"},
+		{[]string{"export", "--url", "http://127.0.0.1:1", "--out", os.TempDir(), "--force"}, "Error: " + os.TempDir() + " is not a regular file"},
 	} {
 		_, stderr, status := run(t, row.args...)
 		require.Equal(t, cli.ExitFailed, status)

@@ -33,6 +33,9 @@ start over, the others continue where they stopped.
 Exit status: 0, all is well; 1, it ran and left something, which it prints; 2, it could not run or finish.`,
 		Example:      "  make kv ARGS='migrate plan'",
 		SilenceUsage: true, SilenceErrors: true,
+		// Without a run, cobra answers a misspelt subcommand with the help and status 0.
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)

@@ -99,20 +99,19 @@ func (c *client) ask(ctx context.Context, query map[string]json.RawMessage) (pag
 	a, err := backoff.Retry(ctx, func() (page, error) {
 		a, err := c.once(ctx, body)
 		last = err
-		var stalled *Stalled
-		if errors.As(err, &stalled) && c.warn != nil {
-			c.warn(err.Error() + ": retrying")
-		}
 		var refused *Refused
-		if errors.As(err, &refused) && (!slices.Contains(transient, refused.Status) || refused.Code == notConfigured) {
-			return a, backoff.Permanent(err)
-		}
-		var wait *backoff.RetryAfterError
-		if errors.As(err, &wait) {
-			last = fmt.Errorf("kv-query answered 429: too many requests")
+		if errors.As(err, &refused) {
+			last = refused // without the time to wait
+			if !slices.Contains(transient, refused.Status) || refused.Code == notConfigured {
+				return a, backoff.Permanent(refused)
+			}
 		}
 		return a, err
-	}, backoff.WithMaxElapsedTime(c.retryTime))
+	}, backoff.WithMaxElapsedTime(c.retryTime), backoff.WithNotify(func(_ error, _ time.Duration) {
+		if c.warn != nil {
+			c.warn(last.Error() + ": retrying")
+		}
+	}))
 	if err != nil && ctx.Err() == nil && last != nil {
 		err = last
 	}
@@ -141,10 +140,11 @@ func (c *client) once(ctx context.Context, body []byte) (page, error) {
 		return page{}, watch.cause(ctx, fmt.Errorf("the response ended early, after %d bytes: %w", len(text), err))
 	}
 	if response.StatusCode != http.StatusOK {
-		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && slices.Contains(transient, response.StatusCode) {
-			return page{}, backoff.RetryAfter(seconds)
+		err := error(refused(response.StatusCode, text))
+		if seconds, notSeconds := strconv.Atoi(response.Header.Get("Retry-After")); notSeconds == nil {
+			err = errors.Join(err, backoff.RetryAfter(seconds))
 		}
-		return page{}, refused(response.StatusCode, text)
+		return page{}, err
 	}
 	a := page{body: text, hasMore: response.Header.Get("X-KV-Has-More") == "true", cursor: response.Header.Get("X-KV-Next-Cursor"),
 		notices: strings.Split(response.Header.Get("X-KV-Notice"), ", ")}

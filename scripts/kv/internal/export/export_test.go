@@ -165,7 +165,7 @@ func TestTransientFailuresAreRetriedAndPagesAreHalved(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			text, _, err := run(t, &site{n: 20, cursors: true, trouble: func(request, _ int, w http.ResponseWriter) bool {
+			text, warnings, err := run(t, &site{n: 20, cursors: true, trouble: func(request, _ int, w http.ResponseWriter) bool {
 				if request == 2 {
 					trouble(w)
 				}
@@ -173,6 +173,8 @@ func TestTransientFailuresAreRetriedAndPagesAreHalved(t *testing.T) {
 			}}, "ndjson", 7)
 			require.NoError(t, err)
 			require.Equal(t, whole(20, "ndjson"), text)
+			require.Len(t, warnings, 1, "nobody waits without knowing why")
+			require.Contains(t, warnings[0], ": retrying")
 		})
 	}
 	for _, status := range []int{413, 504} {
@@ -295,6 +297,19 @@ func TestARefusalEndsTheExportWithItsMessage(t *testing.T) {
 		require.Equal(t, status, refused.Status)
 		require.Equal(t, 1, s.requests, "%d is not retried", status)
 	}
+}
+
+func TestATimeToWaitThatIsTooLongEndsTheExportWithTheMessage(t *testing.T) {
+	t.Parallel()
+	s := &site{n: 5, trouble: func(_, _ int, w http.ResponseWriter) bool {
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, `{"error":"the project is over its quota","code":"unavailable"}`)
+		return true
+	}}
+	_, _, err := run(t, s, "csv", 1)
+	require.EqualError(t, err, "kv-query answered 503: the project is over its quota")
+	require.Equal(t, 1, s.requests)
 }
 
 func TestPagingFieldsInTheQueryAreRefused(t *testing.T) {
