@@ -160,6 +160,12 @@ func TestBlobsAPI(t *testing.T) {
 	require.Equal(t, http.StatusNotModified, same.StatusCode)
 	require.Equal(t, metadata[blobs.MetadataHeader], same.Headers[blobs.MetadataHeader], "the client reads metadata of a 304")
 
+	for _, odd := range []string{"csv", "text/plain; a=1; a=2", "text/" + strings.Repeat("x", kv.MaxContentTypeBytes)} {
+		put := call("PUT", "/site:s/odd", map[string]string{"If-None-Match": `"x"`, "Content-Type": odd}, "x")
+		require.Equal(t, http.StatusOK, put.StatusCode, "a Blob may have any type, and the client takes a refused condition for a success: %s", put.Body)
+		require.Equal(t, kv.ContentTypeBytes, call("GET", "/site:s/odd", nil, "").Headers["Content-Type"])
+	}
+
 	for name, c := range map[string]struct {
 		method, path string
 		headers      map[string]string

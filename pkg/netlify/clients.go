@@ -60,12 +60,10 @@ func putOperation(r *Request, store, key string) (op kv.Operation, err error) {
 	if op.Precondition, err = precondition(r); err != nil {
 		return op, err
 	}
-	sent, err := contentType(r)
-	if err != nil {
-		return op, err
-	}
 	op.Data, err = r.Bytes()
-	op.ContentType = keptType(sent, op.Data)
+	if sent, invalid := contentType(r); invalid == nil && len(sent) <= kv.MaxContentTypeBytes { // a Blob's may be any text
+		op.ContentType = keptType(sent, op.Data)
+	}
 	return op, err
 }
 

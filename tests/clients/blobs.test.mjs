@@ -59,6 +59,14 @@ describe('get and set', () => {
     assert.deepEqual(new Uint8Array(await blob.arrayBuffer()), everyByte)
   })
 
+  test('a Blob with a type that is no media type is kept as bytes', async () => {
+    for (const type of ['csv', 'text/plain; a=1; a=2', `text/${'x'.repeat(255)}`]) {
+      await store.set('odd', new Blob([type], { type }))
+      const blob = await store.get('odd', { type: 'blob' })
+      assert.deepEqual([blob.type, await blob.text()], ['application/octet-stream', type])
+    }
+  })
+
   test('setJSON', async () => {
     for (const value of [{ a: [1, 'ü', null, { b: true }] }, [], 'text', 0, false, null, 'half \ud800 of a pair']) {
       await store.setJSON('json', value)
