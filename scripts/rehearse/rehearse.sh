@@ -110,7 +110,7 @@ case $step in
   expect 2 "was closed" migrate run --dir "$dir"
   ;;
 7)
-  say "Back from step 6: mirror on, and Blobs gets what it lacks"
+  say "Back once the mirror is off: mirror on, and Blobs gets what it lacks"
   expect 0 "entries" migrate backup --from supabase --out "$REHEARSAL/now.ndjson.gz"
   expect 0 "restored" migrate restore "$REHEARSAL/now.ndjson.gz" --to blobs --overwrite
   delete sessions/12 # once more: Blobs had it still
