@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -186,14 +185,6 @@ func (p part) readExpiry(fields map[string]part, o *kv.Operation) {
 		o.Expires, err = parseExpires(expires.position, expires.string())
 	}
 	p.keep(err)
-}
-
-// index reads {"key":…,"member":…}.
-func (p part) index() kv.Index {
-	pair := p.fields("key", "member")
-	index, err := readIndex(p.position, map[string]json.RawMessage{"key": json.RawMessage(pair["key"].text), "member": json.RawMessage(pair["member"].text)})
-	p.keep(err)
-	return index
 }
 
 // jsonNumber is the text of a number; "" if it is absent.

@@ -18,16 +18,6 @@ import (
 
 const plainText = "text/plain; charset=utf-8"
 
-// cutFunction returns the path after a function's own address or its short one: "", or with a leading slash.
-func cutFunction(path, function, short string) (rest string, ok bool) {
-	for _, prefix := range []string{"/.netlify/functions/" + function, short} {
-		if rest, ok := strings.CutPrefix(path, prefix); ok && (rest == "" || rest[0] == '/') {
-			return rest, true
-		}
-	}
-	return "", false
-}
-
 // percentDecode decodes text as browsers do: a % that two hexadecimal digits do not follow is itself.
 func percentDecode(text string) string {
 	if decoded, err := url.PathUnescape(text); err == nil {

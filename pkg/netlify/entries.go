@@ -25,7 +25,7 @@ func Entries(store kv.Entries) Endpoint {
 	return Endpoint{
 		Name: "kv-entries", Reads: []string{http.MethodGet}, Writes: []string{http.MethodPut, http.MethodDelete}, Stats: statsOf(store),
 		Run: func(ctx context.Context, r *Request) (*Response, error) {
-			at, err := resourceOf(r, "/api/kv/entries", "/.netlify/functions/kv-entries")
+			at, err := resourceOf(r)
 			if err != nil {
 				return nil, err
 			}
@@ -85,7 +85,7 @@ func (e entries) get(ctx context.Context, r *Request, at resource, condition kv.
 	case err != nil:
 		return nil, err
 	case condition.IfMatch != nil && !hasTag(condition.IfMatch, result.ETag):
-		response = conditionFailed(r, result.ETag)
+		response = operationFailed(r, &kv.Error{Code: kv.CodeConditionFailed, Message: "the condition does not hold of the present entry"}, result.ETag)
 	case condition.IfNoneMatch != nil && hasTag(condition.IfNoneMatch, result.ETag):
 		response = &Response{Status: http.StatusNotModified, Header: entryHeader(result.EntryInfo)}
 	default:
@@ -97,10 +97,6 @@ func (e entries) get(ctx context.Context, r *Request, at resource, condition kv.
 
 func hasTag(tags []string, etag string) bool {
 	return slices.Contains(tags, "*") || slices.Contains(tags, etag)
-}
-
-func conditionFailed(r *Request, etag string) *Response {
-	return operationFailed(r, &kv.Error{Code: kv.CodeConditionFailed, Message: "the condition does not hold of the present entry"}, etag)
 }
 
 // operationFailed returns the response to an operation that was not applied, with the ETag of the present entry, if

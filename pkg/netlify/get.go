@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"netlify-supabase-kv/pkg/kv"
@@ -49,8 +50,9 @@ func notFound(r *Request, key string) *Response {
 func getKey(r *Request) (string, error) {
 	key := r.Param("key")
 	if key == "" {
+		rest, _ := cutFunction(r.escapedPath(), "kv-get", "/api/kv/get")
 		var err error
-		if key, err = url.PathUnescape(r.PathAfter("/.netlify/functions/kv-get/", "/api/kv/get/")); err != nil {
+		if key, err = url.PathUnescape(strings.TrimPrefix(rest, "/")); err != nil {
 			return "", kv.Invalid("the key in the path must be URL-encoded: %v", err)
 		}
 	}

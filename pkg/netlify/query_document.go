@@ -245,14 +245,19 @@ func (p part) indexPair() (f kv.IndexFilter) {
 		}
 		return f
 	}
-	pair := p.fields("key", "member")
-	var err error
-	f.Exact, err = readIndex(p.position, map[string]json.RawMessage{"key": json.RawMessage(pair["key"].text), "member": json.RawMessage(pair["member"].text)})
-	p.keep(err)
+	f.Exact = p.index()
 	if f.Exact.Key == "" || f.Exact.Member == "" {
 		p.refuse(" must have a key and a member that are not empty")
 	}
 	return f
+}
+
+// index reads {"key":…,"member":…}.
+func (p part) index() kv.Index {
+	pair := p.fields("key", "member")
+	index, err := readIndex(p.position, map[string]json.RawMessage{"key": json.RawMessage(pair["key"].text), "member": json.RawMessage(pair["member"].text)})
+	p.keep(err)
+	return index
 }
 
 // indexKey reads the key of an index.

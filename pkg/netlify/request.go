@@ -96,28 +96,22 @@ func (r *Request) Param(name string) string {
 	return ""
 }
 
-// PathAfter returns the path after the first of the prefixes that it begins with, still encoded; "" with none of them.
-func (r *Request) PathAfter(prefixes ...string) string {
-	rest, _ := r.pathAfter(prefixes...)
-	return rest
-}
-
-func (r *Request) pathAfter(prefixes ...string) (rest string, found bool) {
-	path := r.escapedPath()
-	for _, prefix := range prefixes {
-		if rest, ok := strings.CutPrefix(path, prefix); ok {
-			return rest, true
-		}
-	}
-	return "", false
-}
-
 // escapedPath returns the path that the caller asked for, still encoded.
 func (r *Request) escapedPath() string {
 	if u, err := url.Parse(r.RawURL); err == nil && r.RawURL != "" {
 		return u.EscapedPath()
 	}
 	return r.Path
+}
+
+// cutFunction returns the path after a function's own address or its short one: "", or with a leading slash.
+func cutFunction(path, function, short string) (rest string, ok bool) {
+	for _, prefix := range []string{"/.netlify/functions/" + function, short} {
+		if rest, ok := strings.CutPrefix(path, prefix); ok && (rest == "" || rest[0] == '/') {
+			return rest, true
+		}
+	}
+	return "", false
 }
 
 // JSONBody returns the fields of a JSON body, each with its text. They are nil for an empty body and for JSON that is

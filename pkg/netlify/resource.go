@@ -14,14 +14,14 @@ type resource struct {
 	hasStore, hasKey bool
 }
 
-// resourceOf reads the path after the first of the prefixes, which do not end in a slash, that it begins with. Store and
-// key are decoded once. A key may hold slashes, encoded or not, and is not changed where it looks like a path.
-func resourceOf(r *Request, prefixes ...string) (at resource, err error) {
-	path, found := r.pathAfter(prefixes...)
-	if path, at.hasStore = strings.CutPrefix(path, "/"); !found || path != "" && !at.hasStore {
-		return at, kv.Invalid("the address must be %s/<store>/<key>", prefixes[0])
+// resourceOf reads the path of a request of kv-entries. Store and key are decoded once. A key may hold slashes, encoded or
+// not, and is not changed where it looks like a path.
+func resourceOf(r *Request) (at resource, err error) {
+	path, found := cutFunction(r.escapedPath(), "kv-entries", "/api/kv/entries")
+	if !found {
+		return at, kv.Invalid("the address must be /api/kv/entries/<store>/<key>")
 	}
-	if !at.hasStore {
+	if path, at.hasStore = strings.CutPrefix(path, "/"); !at.hasStore {
 		return at, nil
 	}
 	store, key, hasKey := strings.Cut(path, "/")
