@@ -131,11 +131,11 @@ func SharedCache(store *Supabase, config CacheConfig) *Cache {
 // NewCache returns an empty cache of the store's results.
 func NewCache(store *Supabase, config CacheConfig) *Cache {
 	c := &Cache{store: store, config: config, now: time.Now, large: largeResult}
-	answers, err := simplelru.NewLRU(max(config.Entries, 1), func(_ string, a *cachedResult) { c.bytes -= a.bytes })
+	results, err := simplelru.NewLRU(max(config.Entries, 1), func(_ string, a *cachedResult) { c.bytes -= a.bytes })
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
-	c.results = answers
+	c.results = results
 	return c
 }
 

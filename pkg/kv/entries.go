@@ -8,8 +8,8 @@ import (
 )
 
 // Entries is what kv-entries, kv-batch and the protocols of other clients ask of a store: entries of any bytes in any
-// store of the namespace, with conditions, expiry and metadata. [Supabase] implements it, and [EntryCache] does with
-// a cache in front.
+// store of the namespace, with conditions, expiry and metadata. [Supabase] implements it, and [Cache] does with a
+// memory in front.
 //
 // Every error is an [*Error], as those of [Store] are.
 type Entries interface {

@@ -18,7 +18,7 @@ const (
 	MaxLimit = 10000
 	// MaxFilters bounds the index filters of one list or query, each of which is a join.
 	MaxFilters = 100
-	// MaxReadings bounds the pairs that the "<key>:<member>" filters of one list or query may stand for. A colon in
+	// MaxCandidatePairs bounds the pairs that the "<key>:<member>" filters of one list or query may stand for. A colon in
 	// the key or the member looks like the one between them, so each colon is one more pair to look up. No single
 	// filter has more colons than that.
 	MaxCandidatePairs = MaxKeyBytes

@@ -101,7 +101,7 @@ func validateFilter(name, filter string) error {
 	return validateText(name, filter)
 }
 
-// readings counts the pairs of key and member that different "<key>:<member>" texts may be read as.
+// candidatePairs counts the pairs of key and member that different "<key>:<member>" texts may be read as.
 func candidatePairs(pairs []string) (n int) {
 	for _, pair := range slices.Compact(slices.Sorted(slices.Values(pairs))) {
 		n += strings.Count(pair[1:len(pair)-1], ":")

@@ -200,7 +200,7 @@ func (s *Supabase) Query(ctx context.Context, q Query) (string, error) {
 
 // read makes the request of a read.
 func (s *Supabase) read(ctx context.Context, r readRequest) (body readBody, err error) {
-	_, err = s.send(ctx, r, r.args, func(text string) error {
+	err = s.send(ctx, r, r.args, func(text string) error {
 		body, err = r.readBody(text)
 		return err
 	})
@@ -211,7 +211,7 @@ func (s *Supabase) read(ctx context.Context, r readRequest) (body readBody, err 
 // trip. The cursor is "" the first time.
 func (s *Supabase) readSince(ctx context.Context, r readRequest, cursor string) (body readBody, c changes, err error) {
 	args := `{"p_since":` + encodeArgs(cursor) + `,` + strings.TrimPrefix(r.args, "{")
-	_, err = s.send(ctx, r, args, func(text string) error {
+	err = s.send(ctx, r, args, func(text string) error {
 		rest, err := cutChanges(r.function, text, &c)
 		if err != nil {
 			return err
@@ -232,7 +232,7 @@ func (s *Supabase) look(ctx context.Context, cursor string) (c changes, err erro
 }
 
 // send makes the request of a read with its time limit and its error messages.
-func (s *Supabase) send(ctx context.Context, r readRequest, args string, accept func(string) error) (string, error) {
+func (s *Supabase) send(ctx context.Context, r readRequest, args string, accept func(string) error) error {
 	retry := s.retry
 	if r.within > 0 {
 		var cancel context.CancelFunc
@@ -240,7 +240,7 @@ func (s *Supabase) send(ctx context.Context, r readRequest, args string, accept 
 		defer cancel()
 		retry.Unlimited = true
 	}
-	text, err := s.callWith(ctx, retry, r.function, json.RawMessage(args), accept)
+	_, err := s.callWith(ctx, retry, r.function, json.RawMessage(args), accept)
 	r.rewordError(err)
-	return text, err
+	return err
 }
