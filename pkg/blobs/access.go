@@ -82,15 +82,9 @@ type contextAccess struct {
 	refused atomic.Bool // by the edge
 }
 
-// WithAccess returns a context for requests with the access. With one that is not usable they use the client's
-// default.
-func WithAccess(ctx context.Context, a Access) context.Context {
-	return context.WithValue(ctx, accessKey{}, &contextAccess{access: func() Access { return a }, siteID: a.SiteID})
-}
-
-// WithEvent is [WithAccess] with the access of [AccessFromEvent], which is decoded when it is first needed; with
-// Supabase it never is. If it is not usable, or its token is refused, requests use the client's default, for the site
-// siteID if that names none.
+// WithEvent returns a context for requests with the access of [AccessFromEvent], which is decoded when it is first needed;
+// with Supabase it never is. If it is not usable, or its token is refused, requests use the client's default, for the
+// site siteID if that names none.
 func WithEvent(ctx context.Context, field, siteID string) context.Context {
 	return context.WithValue(ctx, accessKey{}, &contextAccess{siteID: siteID, access: sync.OnceValue(func() Access {
 		a, _ := AccessFromEvent(field, siteID) // with an error it is not usable

@@ -76,7 +76,7 @@ func TestContextAccessOverridesDefault(t *testing.T) {
 	c := bare.WithDefault(here.edge(t))
 	_, err := c.Set(t.Context(), "a", []byte("here"), SetOptions{})
 	require.NoError(t, err)
-	_, err = bare.Set(WithAccess(t.Context(), there.api()), "a", []byte("there"), SetOptions{})
+	_, err = bare.Set(withAccess(t.Context(), there.api()), "a", []byte("there"), SetOptions{})
 	require.NoError(t, err)
 
 	for name, tt := range map[string]struct {
@@ -84,8 +84,8 @@ func TestContextAccessOverridesDefault(t *testing.T) {
 		want string
 	}{
 		"Default":  {t.Context(), "here"},
-		"Context":  {WithAccess(t.Context(), there.edge(t)), "there"},
-		"Unusable": {WithAccess(t.Context(), Access{SiteID: "s"}), "here"},
+		"Context":  {withAccess(t.Context(), there.edge(t)), "there"},
+		"Unusable": {withAccess(t.Context(), Access{SiteID: "s"}), "here"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := c.Get(tt.ctx, "a")
@@ -218,4 +218,9 @@ func TestWrongTokenIsNotInTheError(t *testing.T) {
 		require.Equal(t, &Error{Op: "set", Status: 401, Message: "the token is missing or wrong"}, err)
 		require.NotContains(t, err.Error(), token)
 	})
+}
+
+// withAccess returns a context for requests with the access.
+func withAccess(ctx context.Context, a Access) context.Context {
+	return context.WithValue(ctx, accessKey{}, &contextAccess{access: func() Access { return a }, siteID: a.SiteID})
 }

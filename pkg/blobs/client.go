@@ -29,8 +29,7 @@ func NewClient(store string) *Client {
 	return &Client{store: "site:" + store, retry: defaultRetry, limiter: NewLimiter(0, window)}
 }
 
-// WithDefault returns a client for the same store that uses a if the context has no access ([WithAccess],
-// [WithEvent]).
+// WithDefault returns a client for the same store that uses a if the context has no access ([WithEvent]).
 func (c *Client) WithDefault(a Access) *Client {
 	with := *c
 	with.fallback = a

@@ -12,7 +12,7 @@ import (
 // of. The revision is zero if the entry was written here since.
 func (s *Store) Peek(ctx context.Context, key string) (etag string, revision kv.RowRevision, err error) {
 	etag, known, err := s.head(ctx, key)
-	return etag, known.Revision, storeError(ctx, "blobs.Peek", err)
+	return etag, known.Revision, storeError("blobs.Peek", err)
 }
 
 // Read returns an entry for the other store, and the blob's etag; "" without a blob. The entry's Revision is that of
@@ -27,7 +27,7 @@ func (s *Store) Read(ctx context.Context, key string) (state kv.State, etag stri
 		err = errNotJSON
 	}
 	if err != nil {
-		return state, "", storeError(ctx, "blobs.Read", err)
+		return state, "", storeError("blobs.Read", err)
 	}
 	if state, err = s.State(ctx, key, blob); err != nil {
 		return state, "", err
@@ -42,7 +42,7 @@ func (s *Store) State(ctx context.Context, key string, blob Blob) (kv.State, err
 	state := known.state(key, string(blob.Value))
 	var err error
 	state.Indexes, err = s.indexesOf(ctx, known)
-	return state, storeError(ctx, "blobs.State", err)
+	return state, storeError("blobs.State", err)
 }
 
 // Write writes a copy of the other store's entry over the blob with the etag over; "" means that there must be no
@@ -50,13 +50,13 @@ func (s *Store) State(ctx context.Context, key string, blob Blob) (kv.State, err
 func (s *Store) Write(ctx context.Context, state kv.State, over string) (written bool, err error) {
 	known := metadata{Revision: state.Revision, Created: state.Created, Updated: state.Updated}
 	if err := s.setIndexes(ctx, &known, state.Indexes); err != nil {
-		return false, storeError(ctx, "blobs.Write", err)
+		return false, storeError("blobs.Write", err)
 	}
 	_, err = s.client.Set(ctx, state.Key, state.Bytes(), overwriting(over, known.text()))
 	if errors.Is(err, ErrConditionFailed) {
 		return false, nil
 	}
-	return err == nil, storeError(ctx, "blobs.Write", err)
+	return err == nil, storeError("blobs.Write", err)
 }
 
 // WriteBlob writes a blob from a backup like [Store.Write]. indexes are those of its entry. If the metadata names a
@@ -65,14 +65,14 @@ func (s *Store) WriteBlob(ctx context.Context, key string, blob Blob, indexes []
 	if set := parseMetadata(blob.Metadata).Set; set != "" {
 		known := metadata{}
 		if err := s.writeSet(ctx, &known, indexes); err != nil {
-			return false, storeError(ctx, "blobs.WriteBlob", err)
+			return false, storeError("blobs.WriteBlob", err)
 		}
 		if known.Set != set {
-			return false, storeError(ctx, "blobs.WriteBlob", errors.New("the indexes are not those that the metadata names"))
+			return false, storeError("blobs.WriteBlob", errors.New("the indexes are not those that the metadata names"))
 		}
 	}
 	written, err = s.client.WriteOver(ctx, key, blob, over)
-	return written, storeError(ctx, "blobs.WriteBlob", err)
+	return written, storeError("blobs.WriteBlob", err)
 }
 
 // WriteOver writes a blob over the one with the etag over; "" means that there must be no blob. written is false if the
@@ -110,5 +110,5 @@ func HasMembers(text, other string) bool {
 // Remove deletes a blob. Blobs has no conditional delete, so whoever removes a copy must check the entry again
 // afterwards.
 func (s *Store) Remove(ctx context.Context, key string) error {
-	return storeError(ctx, "blobs.Remove", s.client.Delete(ctx, key))
+	return storeError("blobs.Remove", s.client.Delete(ctx, key))
 }

@@ -211,7 +211,7 @@ func TestListsUnderNetlifyDevDecodeKeys(t *testing.T) {
 	t.Parallel()
 	js := startJavaScript(t)
 	bare := js.client("edge")
-	given := WithAccess(t.Context(), bare.fallback)
+	given := withAccess(t.Context(), bare.fallback)
 	client := NewClient("kv").WithLocalEvents().WithBackgroundRetries(5 * time.Minute) // that server takes seconds on a busy machine
 	store := NewStore(client, NewClient("kv-indexes").WithBackgroundRetries(5*time.Minute))
 	want := map[string]json.RawMessage{}

@@ -96,12 +96,12 @@ func (s *Store) Put(ctx context.Context, entry kv.Entry) (Write, error) {
 	}
 	own, err := s.putEntry(ctx, entry)
 	if err != nil {
-		return Write{}, storeError(ctx, "blobs.Upsert", err)
+		return Write{}, storeError("blobs.Upsert", err)
 	}
 	write := Write{Written: written(own.ETag), Changed: []ChangedEntry{own}}
 	grown, err := s.addMembers(ctx, entry.Indexes)
 	write.Changed = append(write.Changed, grown...)
-	return write, storeError(ctx, "blobs.Upsert", err)
+	return write, storeError("blobs.Upsert", err)
 }
 
 // written returns a version made of an etag. Reads here are strongly consistent, so none has to understand it.
@@ -213,14 +213,14 @@ func (s *Store) Get(ctx context.Context, key string) (string, error) {
 		return "", err
 	}
 	if ValidateKey(key) != nil { // no blob can have it
-		return "", storeError(ctx, "blobs.Get", ErrNotFound)
+		return "", storeError("blobs.Get", ErrNotFound)
 	}
 	blob, err := s.client.GetUpTo(ctx, key, kv.MaxResponseBytes)
 	if err != nil {
-		return "", storeError(ctx, "blobs.Get", err)
+		return "", storeError("blobs.Get", err)
 	}
 	if !isJSON(blob.Value) {
-		return "", storeError(ctx, "blobs.Get", errNotJSON)
+		return "", storeError("blobs.Get", errNotJSON)
 	}
 	return string(blob.Value), nil
 }
@@ -247,7 +247,7 @@ func (s *Store) Delete(ctx context.Context, key string) (kv.Written, error) {
 		err = s.client.Delete(ctx, key)
 	}
 	if err != nil {
-		return kv.Written{}, storeError(ctx, "blobs.Delete", err)
+		return kv.Written{}, storeError("blobs.Delete", err)
 	}
 	w := written(etag)
 	w.Existed = etag != ""
@@ -264,7 +264,7 @@ const messageNoAccess = "Netlify Blobs cannot be reached from here: set NETLIFY_
 	" USE_SUPABASE_KV=true with SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
 
 // storeError is the only place that turns an error of the client into a [*kv.Error].
-func storeError(ctx context.Context, op string, err error) error {
+func storeError(op string, err error) error {
 	if err == nil {
 		return nil
 	}

@@ -29,7 +29,7 @@ func (s *Store) List(ctx context.Context, q kv.ListQuery) (string, error) {
 		return "", err
 	}
 	answer, err := s.list(ctx, q)
-	return answer, storeError(ctx, "blobs.List", err)
+	return answer, storeError("blobs.List", err)
 }
 
 func (s *Store) list(ctx context.Context, q kv.ListQuery) (string, error) {
