@@ -19,7 +19,6 @@ const DefaultAPIURL = "https://api.netlify.com"
 // Access leads to the blobs of a site: through the edge (from a function's event) or through the API (with a token).
 type Access struct {
 	SiteID string
-	Region string // optional; site-wide stores do not need it
 
 	EdgeURL, EdgeToken string // the event's url_uncached and token; if both are set, the edge is used
 
@@ -40,7 +39,7 @@ func (a Access) Limited() bool {
 
 // AccessFromEvent reads the blobs field of a function's event, which is base64 of {"url","url_uncached","token"}.
 // siteID is the event's header x-nf-site-id. The field's primary_region is for the stores of deploys (getStore in
-// @netlify/blobs).
+// @netlify/blobs), and is not used here.
 func AccessFromEvent(field, siteID string) (Access, error) {
 	switch {
 	case field == "":
@@ -133,9 +132,6 @@ func (a Access) address(store, key string, query url.Values) (*url.URL, error) {
 	if a.edge() {
 		base, prefix = a.EdgeURL, ""
 	}
-	if a.Region != "" && a.edge() {
-		prefix = "/region:" + url.PathEscape(a.Region)
-	}
 	u, err := parseAddress(base)
 	if err != nil {
 		return nil, err
@@ -147,14 +143,7 @@ func (a Access) address(store, key string, query url.Values) (*url.URL, error) {
 	if u, err = u.Parse(raw); err != nil {
 		return nil, errors.New("the address of the blob cannot be put together")
 	}
-	values := url.Values{}
-	for name := range query {
-		values.Set(name, query.Get(name))
-	}
-	if a.Region != "" && !a.edge() {
-		values.Set("region", a.Region)
-	}
-	u.RawQuery = values.Encode()
+	u.RawQuery = query.Encode()
 	return u, nil
 }
 

@@ -128,17 +128,14 @@ func TestAddresses(t *testing.T) {
 	const path = "a%20b/it's%20[1]%C3%A9:@;x=+&"
 	edge := Access{SiteID: "s", EdgeURL: "https://e.example/ignored", EdgeToken: "t", APIToken: "t"}
 	api := Access{SiteID: "s", APIToken: "t"}
-	in := func(a Access, region string) Access { a.Region = region; return a }
 	for name, tt := range map[string]struct {
 		a         Access
 		key, want string
 	}{
-		"Edge":       {edge, key, "https://e.example/s/site:kv/" + path},
-		"EdgeRegion": {in(edge, "us-east-2"), key, "https://e.example/region:us-east-2/s/site:kv/" + path},
-		"EdgeList":   {edge, "", "https://e.example/s/site:kv?prefix=a+b"},
-		"API":        {api, key, "https://api.netlify.com/api/v1/blobs/s/site:kv/" + path},
-		"APIRegion":  {in(api, "us-east-2"), "a", "https://api.netlify.com/api/v1/blobs/s/site:kv/a?region=us-east-2"},
-		"APIList":    {in(api, "auto"), "", "https://api.netlify.com/api/v1/blobs/s/site:kv?prefix=a+b&region=auto"},
+		"Edge":     {edge, key, "https://e.example/s/site:kv/" + path},
+		"EdgeList": {edge, "", "https://e.example/s/site:kv?prefix=a+b"},
+		"API":      {api, key, "https://api.netlify.com/api/v1/blobs/s/site:kv/" + path},
+		"APIList":  {api, "", "https://api.netlify.com/api/v1/blobs/s/site:kv?prefix=a+b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -193,21 +190,6 @@ func TestValuesUseSignedURLsWithoutTheToken(t *testing.T) {
 		"GET api token",
 		"DELETE api token",
 	}, seen)
-}
-
-func TestRegionsShareBlobs(t *testing.T) {
-	t.Parallel()
-	s := newStandIn(t, blobstest.Options{})
-	edge, api := s.edge(t), s.api()
-	edge.Region, api.Region = "us-east-2", "us-east-2"
-	_, err := clientOf(edge).Set(t.Context(), "a", []byte("1"), SetOptions{})
-	require.NoError(t, err)
-	got, err := clientOf(api).Get(t.Context(), "a")
-	require.NoError(t, err)
-	require.Equal(t, "1", string(got.Value))
-	edge.Region = "moon"
-	_, err = clientOf(edge).Get(t.Context(), "a")
-	require.Equal(t, &Error{Op: "get", Status: 400, Message: `the region "moon" does not exist`}, err)
 }
 
 func TestWrongTokenIsNotInTheError(t *testing.T) {
