@@ -141,6 +141,7 @@ test-unit:
 	@$(TEST_PLATFORM) --name test-unit --functions=false -- $(MAKE) --no-print-directory --keep-going on-units-with-race on-units
 
 # The packages whose goroutines share memory have the race detector, in make test-long all. Each package runs once.
+RACE = $(if $(LONG),-race)
 COVER_TEST = $(GO_TEST) -coverpkg=./pkg/... -coverprofile=$(COVERAGE)/$(1).txt
 WITH_RACE = ./pkg/blobs ./pkg/kv ./pkg/mirror
 
@@ -160,20 +161,21 @@ test-schema:
 # Programs that start their own platform or need none.
 .PHONY: test-scripts
 test-scripts:
-	@$(GO_TEST) -race ./scripts/coverage/... ./scripts/platform/... ./scripts/stages/...
+	@$(GO_TEST) $(RACE) ./scripts/coverage/... ./scripts/platform/... ./scripts/stages/...
 
-# Programs that call functions, and a few end-to-end tests through netlify dev.
+# Programs that call functions, and a few end-to-end tests through netlify dev. The functions are those of test-e2e, built once.
 .PHONY: test-functions
 test-functions:
-	@$(TEST_PLATFORM) --name test-functions --dev -- $(MAKE) --no-print-directory on-functions
+	@mkdir -p $(COVERAGE)/functions
+	@$(COVERED) $(TEST_PLATFORM) --name test-functions --dev -- $(UNCOVERED) $(MAKE) --no-print-directory on-functions
 
 .PHONY: on-functions
 on-functions:
 	@$(GO_TEST) ./tests/docs ./tests/load ./tests/faults ./tests/buildbot
 	@$(GO_TEST) ./tests/clients
-	@$(GO_TEST) $(if $(LONG),-race) ./scripts/bench/... ./scripts/internal/... ./scripts/kv/...
-	@$(GO_TEST) ./tests/preview
-	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e ./tests/sessions
+	@$(GO_TEST) $(RACE) ./scripts/bench/... ./scripts/internal/... ./scripts/kv/...
+	@$(GO_TEST) ./tests/preview ./tests/sessions
+	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
 
 # Every test with the default settings, and in each other mode the tests that depend on its settings. LONG=true runs every test in every
 # mode.
@@ -217,7 +219,7 @@ test-road-database:
 # The end-to-end tests against a site with a high latency.
 .PHONY: test-road-far
 test-road-far:
-	@$(TEST_PLATFORM) --name road-far -- env PREVIEW_FAR=1 $(GO_TEST) -run FarAway ./tests/preview
+	@$(TEST_PLATFORM) --name road-far -- env LONG=true PREVIEW_FAR=1 $(GO_TEST) -run FarAway ./tests/preview
 
 # Each package is built once for all of its targets. A failing input is saved in the package's testdata/fuzz, where `go test` uses it from
 # then on. Go sometimes reports the end of the time as a failure without an input, which does not count.

@@ -16,7 +16,7 @@ const (
 func TestBlobFunctionsAlwaysUseBlobs(t *testing.T) {
 	needsHost(t)
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	value := `{"b":1.0,"a":"\u0000"}`
 	call(t, http.MethodPost, upsertBlobPath, body(upsertBody(prefix+"k", value, index{prefix + "i", "m"}))).
 		is(t, http.StatusOK, `{"ok":true,"key":`+quote(prefix+"k")+`,"timestamp":"now"}`)
@@ -37,7 +37,7 @@ func TestWritesAreMirrored(t *testing.T) {
 		t.Skip("Netlify Blobs is not written")
 	}
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	blobs := func() *response {
 		return call(t, http.MethodGet, listBlobPath+params("prefix", prefix, "includeValues", "true"))
 	}

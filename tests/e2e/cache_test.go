@@ -59,7 +59,7 @@ func readCount(t *testing.T, address string, options ...option) int {
 // TestAnUpdateIsSeenByEveryInstanceInTime: two instances of each function have cached the old value.
 func TestAnUpdateIsSeenByEveryInstanceInTime(t *testing.T) {
 	needsHost(t)
-	db, prefix := database(t), newPrefix(t)
+	db, prefix := database(t), newPrefix()
 	for round, write := range []func(key string, n int){
 		func(key string, n int) { upsert(t, key, fmt.Sprintf(`{"n":%d}`, n)) },
 		func(key string, n int) {
@@ -95,7 +95,7 @@ func TestAnUpdateIsSeenByEveryInstanceInTime(t *testing.T) {
 // TestACallerSeesItsOwnWritesAtOnce, whichever instance answers: with the write's version, or with no-cache.
 func TestACallerSeesItsOwnWritesAtOnce(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	for _, read := range reads {
 		if read.name == "kv-query" && site.blobs {
 			continue // Netlify Blobs does not support it
@@ -114,7 +114,7 @@ func TestACallerSeesItsOwnWritesAtOnce(t *testing.T) {
 
 func TestUnchangedResponsesAreNotSentAgain(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	for _, read := range reads {
 		if read.name == "kv-query" && site.blobs {
 			continue // Netlify Blobs does not support it
@@ -142,7 +142,7 @@ func TestUnchangedResponsesAreNotSentAgain(t *testing.T) {
 
 func TestReadsReportTheirCache(t *testing.T) {
 	needsHost(t)
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	upsert(t, prefix+"k", `{"n":1}`)
 	perFunction := 0
 	all, err := control(http.MethodGet, "instances")
@@ -178,7 +178,7 @@ func TestReadsReportTheirCache(t *testing.T) {
 // TestTimestampsAreThoseOfTheResponse, not of the cached entry.
 func TestTimestampsAreThoseOfTheResponse(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	upsert(t, prefix+"k", `{}`)
 	var last string
 	for range 6 {
@@ -196,7 +196,7 @@ func TestANewInstanceWarmsItsKeys(t *testing.T) {
 	if !strings.Contains(os.Getenv("KV_WARM_KEYS"), "e2e/warm/*") || !site.caches {
 		t.Skip("KV_WARM_KEYS does not contain e2e/warm/*")
 	}
-	prefix := newPrefixUnder(t, "e2e/warm/")
+	prefix := newPrefixUnder(parents[1])
 	large := `["` + strings.Repeat("x", 100_000) + `"]` // large values stay cached until they change
 	upsert(t, prefix+"k", large)
 	for _, read := range []struct{ function, address, other string }{
@@ -228,7 +228,7 @@ func TestANewEntryIsFoundAtOnce(t *testing.T) {
 		t.Skip("KV_CACHE_MAX_STALE is set")
 	}
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	for i := range 10 {
 		key := fmt.Sprint(prefix, i)
 		for range 4 { // reach both instances

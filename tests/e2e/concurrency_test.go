@@ -15,7 +15,7 @@ import (
 
 func TestFiftyUpsertsToOneKey(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	key := prefix + "k"
 	require.NoError(t, inParallel(50, 50, func(i int) error {
 		return tryUpsert(key, fmt.Sprintf(`{"n":%d,"again":%d}`, i, i), index{prefix + "i", fmt.Sprint(i)})
@@ -38,7 +38,7 @@ func TestFiftyUpsertsToOneKey(t *testing.T) {
 func TestFiftyMembersToOneIndex(t *testing.T) {
 	t.Parallel()
 	for round := range 3 {
-		prefix := newPrefix(t)
+		prefix := newPrefix()
 		if round == 1 {
 			upsert(t, prefix+"i", `["before"]`) // a plain entry that exists before all upserts
 		}
@@ -63,7 +63,7 @@ func TestFiftyMembersToOneIndex(t *testing.T) {
 // TestCrossingUpsertsDoNotDeadlock writes entries that are each other's indexes, named in every order.
 func TestCrossingUpsertsDoNotDeadlock(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	names := []string{"a", "b", "c", "d"}
 	require.NoError(t, inParallel(32, 200, func(i int) error {
 		var indexes []index
@@ -86,7 +86,7 @@ func TestCrossingUpsertsDoNotDeadlock(t *testing.T) {
 // TestCreateAndDeleteAtOnce: in any order, an entry and its indexes stay consistent.
 func TestCreateAndDeleteAtOnce(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	require.NoError(t, inParallel(20, 100, func(i int) error {
 		if i%2 == 0 {
 			return tryUpsert(prefix+"k", `[1]`, index{prefix + "i", "m"})
@@ -106,7 +106,7 @@ func TestThousandMixedOperations(t *testing.T) {
 	if site.hostURL == "" {
 		t.Parallel()
 	}
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	const n, workers = 1000, 16
 	start := time.Now()
 	require.NoError(t, inParallel(workers, n, func(i int) error {

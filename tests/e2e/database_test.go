@@ -35,7 +35,7 @@ func TestFailureInTheMiddleLeavesNothing(t *testing.T) {
 	tables := relations(t, db, tablesQuery)
 	for _, table := range relations(t, db, memberTablesQuery) {
 		t.Run(table, func(t *testing.T) {
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			name := "e2e_fail_" + random()
 			_, err := db.Exec(t.Context(), fmt.Sprintf(`
 				create function public.%[1]s() returns trigger language plpgsql as $$

@@ -105,7 +105,7 @@ func TestEveryByteComesBack(t *testing.T) {
 func TestJSONOfTheStoreKV(t *testing.T) {
 	t.Parallel()
 	needsSupabase(t)
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	const text = `{"b":1.0,"b":"\ud800","c":1e400}`
 	address := entriesPath + "/kv/" + url.PathEscape(prefix+"k")
 	require.Equal(t, http.StatusCreated, call(t, http.MethodPut, address, body(text)).status)

@@ -12,7 +12,7 @@ import (
 // TestGetForms: the ways to name a key in a URL.
 func TestGetForms(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	for _, row := range []struct {
 		name, key string // the stored key
 		path      string // the path that requests it; PREFIX stands for the prefix, ESCAPED for the prefix with escaped slashes
@@ -96,7 +96,7 @@ func TestGetRefuses(t *testing.T) {
 	}
 	t.Run("ErrNotFound", func(t *testing.T) {
 		t.Parallel()
-		absent(t, newPrefix(t)+"é <none> \"😀\"")
+		absent(t, newPrefix()+"é <none> \"😀\"")
 	})
 	t.Run("ErrBytesThatAreNotText", func(t *testing.T) {
 		t.Parallel()
@@ -134,7 +134,7 @@ func TestDelete(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			key, other := prefix+"a b+c/%é😀", prefix+"a b+c/%é😀2"
 			upsert(t, key, `[1]`)
 			upsert(t, other, `[2]`)

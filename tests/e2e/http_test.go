@@ -84,7 +84,7 @@ func TestOtherMethods(t *testing.T) {
 // TestHEADIsGETWithoutTheBody: monitors use HEAD, and callers that only ask whether an entry exists or has changed.
 func TestHEADIsGETWithoutTheBody(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	upsert(t, prefix+"k", `{"text":"é"}`)
 	for _, row := range []struct {
 		name, path string
@@ -140,7 +140,7 @@ func TestBrowsersCanReadThePlatformsErrors(t *testing.T) {
 // TestHeaders checks the headers of successful responses; call checks those that every response must have.
 func TestHeaders(t *testing.T) {
 	t.Parallel()
-	key := newPrefix(t) + "k"
+	key := newPrefix() + "k"
 
 	written := upsert(t, key, `{"a":1}`)
 	require.NotEmpty(t, written.header.Get("X-KV-Version"), "an upsert answers with the version it wrote")
@@ -161,7 +161,7 @@ func TestHeaders(t *testing.T) {
 // TestReadYourWrites: a read with the version of an upsert sees that write, whichever instance answers.
 func TestReadYourWrites(t *testing.T) {
 	t.Parallel()
-	key := newPrefix(t) + "k"
+	key := newPrefix() + "k"
 	for _, value := range []string{`[1]`, `[2]`, `[3]`, `[4]`, `[5]`, `[6]`, `[7]`, `[8]`} {
 		version := upsert(t, key, value).header.Get("X-KV-Version")
 		for range 3 {

@@ -15,7 +15,7 @@ import (
 // TestIndexEntry: an index is an entry that a caller can see.
 func TestIndexEntry(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	sessions := prefix + "index:sessions"
 	upsert(t, prefix+"a", `{"n":1}`, index{sessions, "abc"})
 
@@ -64,7 +64,7 @@ func TestIndexEntry(t *testing.T) {
 // TestNumbersAreMembers: as with the old function, a member may be a number, and the index entry lists it as a number.
 func TestNumbersAreMembers(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	ri := quote(prefix + "ri")
 	put := func(key, indexes string) *response {
 		return call(t, http.MethodPost, upsertPath, body(`{"key":`+quote(prefix+key)+`,"value":{},"indexes":[`+indexes+`]}`))
@@ -118,7 +118,7 @@ func TestIndexKeyThatHoldsAnEntry(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			upsert(t, prefix+"i", row.plain)
 			holds(t, prefix+"i", row.plain)
 			upsert(t, prefix+"k", `[]`, index{prefix + "i", "m"})
@@ -145,7 +145,7 @@ func TestReplaceIndexEntry(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			upsert(t, prefix+"k", `[]`, index{prefix + "i", "m1"}, index{prefix + "i", "m2"})
 			holdsJSON(t, prefix+"i", `["m1","m2"]`)
 			upsert(t, prefix+"i", row.value)
@@ -158,7 +158,7 @@ func TestReplaceIndexEntry(t *testing.T) {
 
 func TestDeleteIndexEntry(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	upsert(t, prefix+"k", `[1]`, index{prefix + "i", "a"}, index{prefix + "i", "b"})
 	remove(t, prefix+"i", true)
 	absent(t, prefix+"i")
@@ -195,7 +195,7 @@ func TestIndexesOfAnEntry(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			key, ix := prefix+"k", prefix+"i"
 			upsert(t, key, `[1]`, index{ix, "a"}, index{ix, "b"})
 			indexes := strings.ReplaceAll(row.indexes, `I`, ix)
@@ -219,7 +219,7 @@ func TestIndexesOfAnEntry(t *testing.T) {
 	}
 	t.Run("DeletedEntryIsNotFound", func(t *testing.T) {
 		t.Parallel()
-		prefix := newPrefix(t)
+		prefix := newPrefix()
 		upsert(t, prefix+"k", `[1]`, index{prefix + "i", "a"})
 		remove(t, prefix+"k", true)
 		require.Empty(t, keys(t, "index", prefix+"i:a"))
@@ -233,7 +233,7 @@ func TestIndexesOfAnEntry(t *testing.T) {
 func TestIndexesColumn(t *testing.T) {
 	db := database(t)
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	column := func() (indexes []string) {
 		require.NoError(t, db.QueryRow(t.Context(), `select indexes from public.kv_store where key = $1`, prefix+"k").Scan(&indexes))
 		return indexes
@@ -250,7 +250,7 @@ func TestIndexesColumn(t *testing.T) {
 
 func TestListByIndex(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	p := prefix + "x/" // prefix of the entries; the index keys are p + ab, type, …
 	upsert(t, p+"1", `[]`, index{prefix + "a:b", "c"}, index{prefix + "type", "doc"}, index{prefix + "state", "open"})
 	upsert(t, p+"2", `[]`, index{prefix + "a", "b:c"}, index{prefix + "type", "doc"})

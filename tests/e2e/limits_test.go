@@ -24,7 +24,7 @@ func TestKeyLimit(t *testing.T) {
 		for _, bytes := range []int{1023, 1024} {
 			t.Run(fmt.Sprintf("%s%d", row.name, bytes), func(t *testing.T) {
 				t.Parallel()
-				prefix := newPrefix(t)
+				prefix := newPrefix()
 				key := pad(prefix, row.unit, bytes)
 				require.Len(t, key, bytes)
 				upsert(t, key, `[1]`)
@@ -39,7 +39,7 @@ func TestKeyLimit(t *testing.T) {
 		for _, bytes := range []int{1025, 2000, 5000} {
 			t.Run(fmt.Sprintf("Err%s%d", row.name, bytes), func(t *testing.T) {
 				t.Parallel()
-				prefix := newPrefix(t)
+				prefix := newPrefix()
 				key := pad(prefix, row.unit, bytes)
 				query := "?key=" + url.QueryEscape(key)
 				post(t, upsertPath, upsertBody(key, `[1]`)).isError(t, http.StatusBadRequest, "key")
@@ -60,7 +60,7 @@ func TestMemberLimit(t *testing.T) {
 		for _, bytes := range []int{1023, 1024} {
 			t.Run(fmt.Sprintf("%dOf%dByteCharacters", bytes, len(unit)), func(t *testing.T) {
 				t.Parallel()
-				prefix := newPrefix(t)
+				prefix := newPrefix()
 				member := pad("", unit, bytes-len(prefix+"i:"))
 				upsert(t, prefix+"k", `[1]`, index{prefix + "i", member})
 				holdsJSON(t, prefix+"i", quoteAll([]string{member}))
@@ -70,7 +70,7 @@ func TestMemberLimit(t *testing.T) {
 		for _, bytes := range []int{1025, 3000} {
 			t.Run(fmt.Sprintf("Err%dOf%dByteCharacters", bytes, len(unit)), func(t *testing.T) {
 				t.Parallel()
-				prefix := newPrefix(t)
+				prefix := newPrefix()
 				member := pad("", unit, bytes-len(prefix+"i:"))
 				post(t, upsertPath, upsertBody(prefix+"k", `[1]`, index{prefix + "ok", "m"}, index{prefix + "i", member})).
 					isError(t, http.StatusBadRequest)
@@ -80,7 +80,7 @@ func TestMemberLimit(t *testing.T) {
 	}
 	t.Run("ErrLongIndexKey", func(t *testing.T) {
 		t.Parallel()
-		prefix := newPrefix(t)
+		prefix := newPrefix()
 		post(t, upsertPath, upsertBody(prefix+"k", `[1]`, index{pad(prefix, "i", 1024), "m"})).isError(t, http.StatusBadRequest)
 		require.Empty(t, keys(t, "prefix", prefix), "nothing may be written")
 	})
@@ -98,7 +98,7 @@ func TestIndexesLimit(t *testing.T) {
 	for _, n := range []int{999, 1000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			all, members := indexes(prefix, n)
 			upsert(t, prefix+"k", `[1]`, all...)
 			holdsJSON(t, prefix+"i", quoteAll(members))
@@ -108,7 +108,7 @@ func TestIndexesLimit(t *testing.T) {
 	for _, n := range []int{1001, 5000} {
 		t.Run(fmt.Sprintf("Err%d", n), func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			all, _ := indexes(prefix, n)
 			post(t, upsertPath, upsertBody(prefix+"k", `[1]`, all...)).isError(t, http.StatusBadRequest, "index")
 			require.Empty(t, keys(t, "prefix", prefix), "nothing may be written")
@@ -116,7 +116,7 @@ func TestIndexesLimit(t *testing.T) {
 	}
 	t.Run("1000IndexKeys", func(t *testing.T) {
 		t.Parallel()
-		prefix := newPrefix(t)
+		prefix := newPrefix()
 		var all []index
 		for i := range 1000 {
 			all = append(all, index{fmt.Sprintf("%si%03d", prefix, 999-i), "m"})
@@ -130,7 +130,7 @@ func TestIndexesLimit(t *testing.T) {
 
 func TestListParameterLimits(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	upsert(t, prefix+"a", `[1]`)
 	upsert(t, prefix+"b", `[2]`)
 	cursor := list(t, "prefix", prefix, "limit", "1").page(t).Pagination.NextCursor

@@ -13,7 +13,7 @@ import (
 
 func TestListIsEmpty(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	list(t, "prefix", prefix).is(t, http.StatusOK, `{"keys":[],"count":0}`)
 	list(t, "prefix", prefix, "includeValues", "true").is(t, http.StatusOK, `{"keys":[],"count":0,"data":{}}`)
 	list(t, "prefix", prefix, "limit", "5").
@@ -23,7 +23,7 @@ func TestListIsEmpty(t *testing.T) {
 // TestListIncludeValues: only the exact string true includes values.
 func TestListIncludeValues(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	upsert(t, prefix+"b", `{"b" : 1.0}`)
 	upsert(t, prefix+"a", `null`)
 	without := `{"keys":[` + quote(prefix+"a") + `,` + quote(prefix+"b") + `],"count":2`
@@ -52,7 +52,7 @@ func TestListIncludeValues(t *testing.T) {
 // TestPrefixIsLiteral: no character of a prefix has a special meaning.
 func TestPrefixIsLiteral(t *testing.T) {
 	t.Parallel()
-	p := newPrefix(t)
+	p := newPrefix()
 	all := prefixed(p, "a%b", "a%%b", "a_b", "a__b", "axb", "axxb", `a\b`, `a\\b`, `a\%b`, "a'b", "a''b", `a"b`, "a*b", "a**b", "a?b", "a.b",
 		"a😀b", "a😁b", "a b", "a  b", "a+b", "A b", "A%b", "aéb", "ae\u0301b", "a\nb", "a\tb", "a(b", "a[b]c", "a{b}c", "a,b", "a&b", "a#b",
 		"a/b", "a|b", "a^b", "a$b", "a\uffff", "a\uffffb", "a\ufffd", "a\U0010ffff", "a\U0010ffff\U0010ffff", "a\U0010ffffb", "b",
@@ -99,7 +99,7 @@ func TestPrefixIsLiteral(t *testing.T) {
 // TestListWithoutPrefix: the whole store is listed.
 func TestListWithoutPrefix(t *testing.T) {
 	t.Parallel()
-	key := newPrefix(t) + "k"
+	key := newPrefix() + "k"
 	upsert(t, key, `[1]`)
 	a := list(t)
 	if a.status == http.StatusRequestEntityTooLarge && site.databaseURL == "" {
@@ -111,7 +111,7 @@ func TestListWithoutPrefix(t *testing.T) {
 
 func TestSort(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	// Created in the order c a e b d; last updated in the order e b d c a.
 	for _, name := range []string{"c", "a", "e", "b", "d"} {
 		upsert(t, prefix+name, `[1]`)
@@ -162,7 +162,7 @@ func TestSort(t *testing.T) {
 func TestSortTies(t *testing.T) {
 	db := database(t)
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value, created_at, updated_at)
 		select $1 || chr(96 + i), '[]', '2026-01-02', '2026-01-02' from generate_series(1, 7) as i`, prefix)
 	require.NoError(t, err)
@@ -180,7 +180,7 @@ func TestSortTies(t *testing.T) {
 // TestCursorSurvives: a cursor is a place in the order, not an entry or a number of entries.
 func TestCursorSurvives(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	for _, name := range []string{"b", "d", "f", "h"} {
 		upsert(t, prefix+name, `[1]`)
 	}
@@ -211,7 +211,7 @@ func TestCursorSurvives(t *testing.T) {
 // TestCursorAfterOddKeys: a page may end at any key.
 func TestCursorAfterOddKeys(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	all := prefixed(prefix, "", "\x01", " ", `"`, "'", "%", "+", "\\", "a", "a\x01", "a\x01\x01", "a ", "ab", "é", "€", "\uffff", "😀", "\U0010ffff", "\U0010ffff\U0010ffff",
 		pad("", "\U0010ffff", 1024-len(prefix)))
 	for _, key := range all {
@@ -229,8 +229,8 @@ func TestCursorAfterOddKeys(t *testing.T) {
 // TestTwoThousandFiveHundredKeys: more keys than PostgREST returns rows.
 func TestTwoThousandFiveHundredKeys(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
-	indexKey := newPrefix(t) + "parity" // not among the listed keys
+	prefix := newPrefix()
+	indexKey := newPrefix() + "parity" // not among the listed keys
 	const n = 2500
 	all := make([]string, n)
 	for i := range all {

@@ -18,8 +18,7 @@
 //
 // The suite finds out from the site which store is the primary, whether Netlify Blobs is written, and which requests
 // need a token (site_test.go). A test is skipped with a reason if the site lacks what it needs. Every test uses a
-// separate key prefix below that of the run and deletes its entries. run_test.go removes the rest, however the run
-// ends.
+// separate key prefix below that of the run. run_test.go removes all entries of the run, however it ends.
 package e2e
 
 import (

@@ -12,7 +12,8 @@ import (
 )
 
 // marked are the tests whose outcome depends on the functions' settings, by setting. In each mode, a short run repeats
-// only these (E2E_ONLY). A long one repeats all tests, and so finds those that should be marked.
+// only these (E2E_ONLY). A long one repeats all tests, and so finds those that should be marked. What each store must do in
+// the same way, each store's own tests check in every run (pkg/kv/kvtest).
 var marked = map[string][]func(*testing.T){
 	"token": {TestToken, TestReadToken, TestPreflight, TestDiscoveryMatchesTheEnvironment, TestSmoke},
 	"cache": {
@@ -21,17 +22,9 @@ var marked = map[string][]func(*testing.T){
 		TestDiscoveryMatchesTheEnvironment, TestSmoke,
 	},
 	"store": {
-		// What the other store returns or refuses.
 		TestBlobFunctionsAlwaysUseBlobs, TestWritesAreMirrored, TestQueriesNeedSupabase, TestEntriesNeedSupabase, TestReadsReportTheirCache,
 		TestUnchangedResponsesAreNotSentAgain, TestACallerSeesItsOwnWritesAtOnce, TestReadYourWrites, TestDiscoveryMatchesTheEnvironment,
 		TestSmoke,
-		// What each store must do in the same way, with separate code.
-		TestUpsertCreatesAndUpdates, TestUpsertBody, TestValuesComeBackAsWritten, TestKeys, TestKeyLimit, TestMemberLimit, TestIndexesLimit,
-		TestGetForms, TestDelete, TestIndexEntry, TestIndexKeyThatHoldsAnEntry, TestReplaceIndexEntry, TestDeleteIndexEntry,
-		TestIndexesOfAnEntry, TestListByIndex, TestListIsEmpty, TestListIncludeValues, TestPrefixIsLiteral, TestSort, TestCursorSurvives,
-		TestCursorsBelongToTheirQuery,
-		// Races.
-		TestFiftyUpsertsToOneKey, TestFiftyMembersToOneIndex, TestCrossingUpsertsDoNotDeadlock, TestCreateAndDeleteAtOnce,
 	},
 }
 

@@ -648,7 +648,7 @@ func TestQueriesMatchTheModel(t *testing.T) {
 		require.NoError(t, err)
 	}
 	n := setting(t, "E2E_QUERIES", 200)
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	q := randomQueries{Rand: rand.New(rand.NewPCG(seed, 1)), prefix: prefix}
 	q.indexKeys = []string{prefix + "z:i", prefix + "z", prefix + "z:i:a", prefix + "nobody's"}
 	entries := q.writeEntries(t, 300)

@@ -51,7 +51,7 @@ func emptyPage(limit int) string {
 
 func TestQueryAnswersByGetAndPost(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	query(t, "prefix", prefix).is(t, http.StatusOK, emptyPage(100))
 	upsert(t, prefix+"a", `{"score" : 10.50,  "name":"Ä"}`, index{prefix + "i", "x"})
 	want := `{"results":[{"key":` + quote(prefix+"a") + `,"value":{"score" : 10.50,  "name":"Ä"},"indexes":[` + quote(prefix+"i:x") + `],"value.score":10.50}],` +
@@ -65,7 +65,7 @@ func TestQueryAnswersByGetAndPost(t *testing.T) {
 
 func TestQueryTimesAreTheEntrys(t *testing.T) {
 	t.Parallel()
-	key := newPrefix(t) + "a"
+	key := newPrefix() + "a"
 	before := time.Now().Add(-time.Minute)
 	upsert(t, key, `[]`)
 	var p struct {
@@ -79,7 +79,7 @@ func TestQueryTimesAreTheEntrys(t *testing.T) {
 // TestQueryOfHostileTexts: a filter's text is data. It finds only the entry with the same text.
 func TestQueryOfHostileTexts(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	texts := []string{`'`, `''; drop table kv_store; --`, `"`, `\`, `$$`, `$1`, `$x$`, `;--`, `{`, `}`, `{"a":1}`, `%`, `_`, `*`, `.*`, `$.a ? (@ > 1)`, `<path>`, `<key>`, `<value>`,
 		`a,b`, "a\nb", "a\tb", `) or true or (`, `{}`, `NULL`, `null`, `\x00`, `\u0000x`, `🎉`, `s.document`, `'{where,0,path}'`, "\u202e", `a b`}
 	for i, text := range texts {
@@ -116,7 +116,7 @@ func TestQueryOfHostileTexts(t *testing.T) {
 
 func TestQueryPathOfAHundredLevels(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	upsert(t, prefix+"deep", strings.Repeat(`{"a":`, 100)+`[1]`+strings.Repeat(`}`, 100))
 	path := strings.TrimSuffix(strings.Repeat("a.", 100), ".")
 	for _, filter := range []string{`"where":[{"path":"` + path + `","op":"contains","value":1}]`, `"sort":"` + path + `"`} {
@@ -150,7 +150,7 @@ func TestQueryRefusesTooMuch(t *testing.T) {
 // TestQueryOfHugeNumbers: numbers beyond a double keep their text.
 func TestQueryOfHugeNumbers(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	numbers := []string{"-1e400", "-12345678901234567891", "-12345678901234567890", "0.1000000000000000000001", "12345678901234567890", "12345678901234567891", "1e15999"}
 	for i, n := range numbers {
 		upsert(t, prefix+strconv.Itoa(len(numbers)-i), `{"n":`+n+`}`)
@@ -171,7 +171,7 @@ func TestQueryOfHugeNumbers(t *testing.T) {
 // others.
 func TestQueryOfValuesThatJsonbCannotHold(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	values := map[string]string{"nul": `{"a":"x\u0000y", "word":"apple"}`, "surrogate": `{"a":"\ud800", "word":"apple"}`, "number": `{"a":1e400000, "word":"apple"}`}
 	for name, value := range values {
 		upsert(t, prefix+name, value, index{prefix + "z/index", "m"})
@@ -203,7 +203,7 @@ func TestQueryOfValuesThatJsonbCannotHold(t *testing.T) {
 // TestQuerySearchesWhatPeopleType: phones and word processors write typographic characters, in any script.
 func TestQuerySearchesWhatPeopleType(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	for text, searches := range map[string][]string{
 		"He said “Hello”": {"Hello", "“said hello”"}, "東京、大阪": {"大阪"}, "alpha—omega": {"alpha", "omega"}, "one\u00a0two": {"two", `"one two"`}, "wait…what": {"what"},
 		"«Bonjour»": {"bonjour"}, "¡Hola!": {"hola"}, "party🎉": {"party"}, "ΟΔΟΣ": {"οδος"}, "日本語のテキスト": {"日本語", "テキスト"},
@@ -219,7 +219,7 @@ func TestQuerySearchesWhatPeopleType(t *testing.T) {
 // TestQueryByTheEntrysOwnFields: where, sort and select name the same fields.
 func TestQueryByTheEntrysOwnFields(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	for _, name := range []string{"a", "b", "c"} {
 		upsert(t, prefix+name, `{"key":"value","createdAt":"1999-01-01"}`)
 	}
@@ -254,7 +254,7 @@ func TestQueryIgnoresNothing(t *testing.T) {
 // TestCursorsBelongToTheirQuery: with another prefix, filter or order, a cursor would skip entries.
 func TestCursorsBelongToTheirQuery(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	for _, name := range []string{"a/1", "a/2", "a/3", "b/1"} {
 		upsert(t, prefix+name, `{"n":1}`, index{prefix + "i", "m"})
 	}
@@ -289,7 +289,7 @@ func TestCursorsBelongToTheirQuery(t *testing.T) {
 // TestReadingsOfAnIndexAreBounded: every colon may end an index's key, and the query looks up each reading.
 func TestReadingsOfAnIndexAreBounded(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	var pairs []string
 	for i := range 100 {
 		pairs = append(pairs, "index", fmt.Sprintf("%d%s", i, strings.Repeat(":", 900)+"b"))
@@ -304,7 +304,7 @@ func TestReadingsOfAnIndexAreBounded(t *testing.T) {
 
 func TestQueryFindsIndexEntriesByKeyAlone(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	upsert(t, prefix+"a", `{"x":1}`, index{prefix + "index", "apple"})
 	query(t, "prefix", prefix+"index", "select", "key,value").is(t, http.StatusOK,
 		`{"results":[{"key":`+quote(prefix+"index")+`,"value":["apple"]}],"count":1,"pagination":{"limit":100,"offset":0,"hasMore":false,"nextCursor":null},"timestamp":"now"}`)
@@ -316,7 +316,7 @@ func TestQueryFindsIndexEntriesByKeyAlone(t *testing.T) {
 // searched.
 func TestQueryOfLongText(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	upsert(t, prefix+"long", `{"text":"`+strings.Repeat("needle hay ", 25_000)+`"}`)
 	upsert(t, prefix+"short", `{"text":"needle"}`)
 	a := query(t, "prefix", prefix, "q", "needle", "select", "key")
@@ -329,7 +329,7 @@ func TestQueryOfLongText(t *testing.T) {
 
 func TestQueryByRelevance(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	for i := range 5 {
 		upsert(t, prefix+strconv.Itoa(i), `{"text":"`+strings.Repeat("apple ", 2*i%5+1)+`"}`)
 	}
@@ -343,7 +343,7 @@ func TestQueryByRelevance(t *testing.T) {
 // both.
 func TestQueryBoundsAreReported(t *testing.T) {
 	db := database(t)
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	_, err := db.Exec(t.Context(), `insert into public.kv_store (key, value)
 		select $1 || lpad(i::text, 5, '0'), json_build_object('text', 'apple', 'n', i) from generate_series(1, 10001) as i`, prefix)
 	require.NoError(t, err)
@@ -377,7 +377,7 @@ func TestQueryPagesStayWhileEntriesCome(t *testing.T) {
 	for _, sort := range []string{"key", "key:desc", "createdAt", "createdAt:desc", "updatedAt"} {
 		t.Run(sort, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			for i := range 20 {
 				upsert(t, fmt.Sprintf("%s%02d", prefix, i*2), `{}`)
 			}
@@ -403,7 +403,7 @@ func TestQueryPagesStayWhileEntriesCome(t *testing.T) {
 
 func TestQueryPageEndsBeforeItIsTooLarge(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	big := megabyte()
 	for i := range 6 {
 		upsert(t, prefix+strconv.Itoa(i), big)
@@ -434,7 +434,7 @@ func TestQueryPageEndsBeforeItIsTooLarge(t *testing.T) {
 // TestQueryExportsLoseNothing follows the cursor in both formats and compares every value with what was written.
 func TestQueryExportsLoseNothing(t *testing.T) {
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	texts := []string{`=1+1`, `'=x`, `a "b"`, "a,b;c", "line\nbreak\r\nand\rmore", " space", "", "ümläut 日本 🎉", "-5", "@x", "\ttab", "007", "a\u2028b\u2029c\u0085d"}
 	for i, text := range texts {
 		upsert(t, fmt.Sprintf("%s%02d", prefix, i), fmt.Sprintf("{\"text\":%s,\n \"n\": %d.50}", quote(text), i))
@@ -483,7 +483,7 @@ func TestQueryExportsLoseNothing(t *testing.T) {
 // TestQueryByAFastPath: an index made with kv_index_path serves an order and gives it a cursor.
 func TestQueryByAFastPath(t *testing.T) {
 	db := database(t)
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	path := "fast" + random()
 	for i := range 30 {
 		value := strconv.Itoa(i % 10)
@@ -564,7 +564,7 @@ func TestQueryEndsAfterTenSeconds(t *testing.T) {
 func TestTruncatedTextIsReported(t *testing.T) {
 	needsSupabase(t)
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	long := strings.Repeat("ä", 200)
 	upsert(t, prefix+"1", `{"t":`+quote(long)+`}`)
 	ask := []string{"prefix", prefix, "aggregate", "max:t"}

@@ -69,7 +69,7 @@ func TestInstancesTakeTurns(t *testing.T) {
 // status 200 is in the store. It is not parallel, because other tests do not expect restarts.
 func TestRestartsLoseNothing(t *testing.T) {
 	needsHost(t)
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	before, err := control(http.MethodGet, "instances")
 	require.NoError(t, err)
 
@@ -159,7 +159,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 func TestRequestsOverTheLimit(t *testing.T) {
 	needsHost(t)
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	big := make([]byte, 7_000_000)
 	for i := range big {
 		big[i] = 'x'

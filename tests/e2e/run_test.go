@@ -115,7 +115,7 @@ func under(id string) string { return parents[0] + id + "/" }
 func runAll(m *testing.M) (status int) {
 	end := watch()
 	status = m.Run()
-	left, err := removeRun(run.id)
+	removed, err := removeRun(run.id)
 	end()
 	why := run.stop.reason()
 	if why != "" {
@@ -126,8 +126,8 @@ func runAll(m *testing.M) (status int) {
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "What this run wrote could not be removed: %v\nTry: E2E_RUN=%s go test -run '^$' ./tests/e2e\n", err, run.id)
 		return max(status, 1)
-	case left > 0 || why != "":
-		fmt.Fprintf(os.Stderr, "%d entries that tests had left were removed; nothing is under %s now.\n", left, under(run.id))
+	default:
+		fmt.Fprintf(os.Stderr, "The %d entries of this run were removed; nothing is under %s now.\n", removed, under(run.id))
 	}
 	return status
 }
@@ -175,21 +175,11 @@ func removeOldRuns() error {
 	return nil
 }
 
-// newPrefix returns a prefix for this test only. Its entries are deleted when the test ends.
-func newPrefix(t testing.TB) string {
-	t.Helper()
-	return newPrefixUnder(t, parents[0])
-}
+// newPrefix returns a prefix that no other test has. Its entries are deleted at the end of the run.
+func newPrefix() string { return newPrefixUnder(parents[0]) }
 
-func newPrefixUnder(t testing.TB, parent string) string {
-	t.Helper()
-	prefix := fmt.Sprintf("%s%s/%d/", parent, run.id, run.prefixes.Add(1))
-	t.Cleanup(func() {
-		if _, err := deleteAll(cleanupContext(t), prefix); err != nil {
-			t.Logf("not everything under %s could be removed yet: %v", prefix, err)
-		}
-	})
-	return prefix
+func newPrefixUnder(parent string) string {
+	return fmt.Sprintf("%s%s/%d/", parent, run.id, run.prefixes.Add(1))
 }
 
 // deleteAll deletes the entries under a prefix and returns their number. It also works after the run was stopped.

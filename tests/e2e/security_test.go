@@ -51,7 +51,7 @@ func TestOutsidersGetNothing(t *testing.T) {
 		t.Skip("SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY and SUPABASE_JWT_SECRET are not all set: this test sends requests to PostgREST")
 	}
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	key := prefix + "k"
 	upsert(t, key, `{"secret":"top"}`, index{prefix + "i", "member-of-i"})
 
@@ -228,7 +228,7 @@ var injections = []string{
 func TestNoTextReachesSQL(t *testing.T) {
 	needsSupabase(t)
 	t.Parallel()
-	prefix := newPrefix(t)
+	prefix := newPrefix()
 	canary := prefix + "canary"
 	upsert(t, canary, `{"canary":"sings"}`, index{prefix + "index", "canary"})
 	texts := injections

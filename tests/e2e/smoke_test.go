@@ -19,7 +19,7 @@ func TestSmoke(t *testing.T) {
 	} {
 		t.Run(via.name, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			odd := `{"z":1.0,"a":[-0,1e400,12345678901234567890],"z":"\u0000\ud800 <&>","é😀":null, "nested" : {}}`
 			write := func(key, value, rest string) {
 				t.Helper()

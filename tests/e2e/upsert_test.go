@@ -15,7 +15,7 @@ func post(t testing.TB, path, text string, options ...option) *response {
 
 func TestUpsertCreatesAndUpdates(t *testing.T) {
 	t.Parallel()
-	key := newPrefix(t) + "k"
+	key := newPrefix() + "k"
 	created := upsert(t, key, `{"n":1}`)
 	holds(t, key, `{"n":1}`)
 	updated := upsert(t, key, `{"n":2}`)
@@ -52,7 +52,7 @@ func TestUpsertBody(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			key := prefix + "k"
 			post(t, upsertPath, strings.ReplaceAll(row.body, "KEY", key)).
 				is(t, http.StatusOK, `{"ok":true,"key":`+quote(key)+`,"timestamp":"now"}`)
@@ -67,7 +67,7 @@ func TestUpsertContentTypes(t *testing.T) {
 	for _, contentType := range []string{"application/json", "application/json; charset=utf-8", "text/plain;charset=UTF-8", "application/octet-stream"} {
 		t.Run(strings.ReplaceAll(contentType, "/", "-"), func(t *testing.T) {
 			t.Parallel()
-			key := newPrefix(t) + "ké😀"
+			key := newPrefix() + "ké😀"
 			value := `{"a":"é😀<\u0000>","n":1.0}`
 			post(t, upsertPath, upsertBody(key, value), header("Content-Type", contentType)).
 				is(t, http.StatusOK, `{"ok":true,"key":`+quote(key)+`,"timestamp":"now"}`)
@@ -144,7 +144,7 @@ func TestUpsertRefuses(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			a := post(t, upsertPath, strings.ReplaceAll(row.body, "KEY", prefix+"k"))
 			a.isError(t, http.StatusBadRequest)
 			switch row.text {
@@ -174,7 +174,7 @@ func TestBodiesThatAreNotText(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			text := `{"key":"` + prefix + row.key + `","value":` + row.value + `}`
 			post(t, upsertPath, text, octets).isError(t, http.StatusBadRequest)
 			require.Empty(t, keys(t, "prefix", prefix), "nothing may be written")
@@ -185,7 +185,7 @@ func TestBodiesThatAreNotText(t *testing.T) {
 	}
 	t.Run("BadByteInUnknownField", func(t *testing.T) {
 		t.Parallel()
-		post(t, upsertPath, "{\"key\":\""+newPrefix(t)+"k\",\"value\":{},\"other\":\"\xff\"}", octets).isError(t, http.StatusBadRequest)
+		post(t, upsertPath, "{\"key\":\""+newPrefix()+"k\",\"value\":{},\"other\":\"\xff\"}", octets).isError(t, http.StatusBadRequest)
 	})
 	t.Run("UTF16", func(t *testing.T) {
 		t.Parallel()
@@ -194,7 +194,7 @@ func TestBodiesThatAreNotText(t *testing.T) {
 	t.Run("ByteOrderMark", func(t *testing.T) {
 		t.Parallel()
 		for _, contentType := range []string{"application/json", "application/octet-stream"} {
-			key := newPrefix(t) + "k"
+			key := newPrefix() + "k"
 			a := post(t, upsertPath, "\ufeff"+upsertBody(key, `[1]`), header("Content-Type", contentType))
 			require.Contains(t, []int{http.StatusOK, http.StatusBadRequest}, a.status, "%v", a)
 			if a.status == http.StatusOK {
@@ -249,7 +249,7 @@ func TestKeys(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			key := prefix + row.key
 			upsert(t, key, `["x"]`)
 			holds(t, key, `["x"]`)
@@ -274,7 +274,7 @@ func TestKeys(t *testing.T) {
 	})
 	t.Run("KeysThatDifferLittle", func(t *testing.T) {
 		t.Parallel()
-		prefix := newPrefix(t)
+		prefix := newPrefix()
 		all := prefixed(prefix, "a", "A", "a ", " a", "á", "a\u0301", "ａ", "a\u200b", "a/", "a%20", "a+")
 		for _, key := range all {
 			upsert(t, key, `{"own":`+quote(key)+`}`)

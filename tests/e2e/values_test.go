@@ -56,7 +56,7 @@ func TestValuesComeBackAsWritten(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			key := newPrefix(t) + "k"
+			key := newPrefix() + "k"
 			upsert(t, key, row.value)
 			holds(t, key, row.value)
 			list(t, "prefix", key, "includeValues", "true").
@@ -97,7 +97,7 @@ func megabyte() string {
 // TestWhitespaceAroundValue: whitespace around the value is not part of it.
 func TestWhitespaceAroundValue(t *testing.T) {
 	t.Parallel()
-	key := newPrefix(t) + "k"
+	key := newPrefix() + "k"
 	call(t, http.MethodPost, upsertPath, body("\r\n {\t\"value\" : \n [ 1 ] \t, \"key\":"+quote(key)+" } \n")).
 		is(t, http.StatusOK, `{"ok":true,"key":`+quote(key)+`,"timestamp":"now"}`)
 	a := get(t, key)
@@ -118,7 +118,7 @@ func TestDeepValues(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			key := newPrefix(t) + "k"
+			key := newPrefix() + "k"
 			upsert(t, key, `["before"]`)
 			call(t, http.MethodPost, upsertPath, body(upsertBody(key, row.value))).isError(t, http.StatusUnprocessableEntity)
 			holds(t, key, `["before"]`)
@@ -126,14 +126,14 @@ func TestDeepValues(t *testing.T) {
 	}
 	t.Run("BracketsInStringsAreNoLevels", func(t *testing.T) {
 		t.Parallel()
-		key := newPrefix(t) + "k"
+		key := newPrefix() + "k"
 		value := `["` + strings.Repeat(`[{\"`, 5000) + `"]`
 		upsert(t, key, value)
 		holds(t, key, value)
 	})
 	t.Run("WideIsNotDeep", func(t *testing.T) {
 		t.Parallel()
-		key := newPrefix(t) + "k"
+		key := newPrefix() + "k"
 		value := `[[]` + strings.Repeat(`,[[]],{}`, 5000) + `]`
 		upsert(t, key, value)
 		holds(t, key, value)
@@ -158,7 +158,7 @@ func TestValuesThatGrowInTransit(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			prefix := newPrefix(t)
+			prefix := newPrefix()
 			value := `["` + strings.Repeat(row.unit, row.bytes/len(row.unit)) + `"]`
 			upsert(t, prefix+"a", value)
 			for name, path := range map[string]string{

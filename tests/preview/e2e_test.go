@@ -23,9 +23,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// site returns the local platform as a remote site, of which only the address of the functions is known.
+// site returns the local platform as a remote site, of which only the address of the functions is known. Tests of it take
+// minutes, so that only a long run has them.
 func site(t *testing.T) (base *url.URL, db *pgx.Conn) {
 	t.Helper()
+	if os.Getenv("LONG") == "" {
+		t.Skip("LONG is not set")
+	}
 	if os.Getenv("KV_BASE_URL") == "" || os.Getenv("DATABASE_URL") == "" || os.Getenv("KV_HOST_URL") == "" {
 		t.Skip("KV_BASE_URL, DATABASE_URL and KV_HOST_URL are not all set: this is for the local platform (make test, or make up)")
 	}
@@ -224,6 +228,9 @@ func TestTheNextRunRemovesWhatAKilledRunLeft(t *testing.T) {
 
 // TestTheSuiteReportsWhyASiteCannotBeTested, before it writes anything.
 func TestTheSuiteReportsWhyASiteCannotBeTested(t *testing.T) {
+	if os.Getenv("LONG") == "" {
+		t.Skip("LONG is not set")
+	}
 	t.Parallel()
 	for _, row := range []struct {
 		name  string

@@ -35,6 +35,9 @@ func TestSessions(t *testing.T) {
 		node(t, "flow.mjs")
 	})
 	t.Run("Nitro in Chromium", func(t *testing.T) {
+		if os.Getenv("LONG") == "" {
+			t.Skip("LONG is not set")
+		}
 		t.Parallel()
 		node(t, "flow.mjs", chromium(t))
 	})
