@@ -711,6 +711,10 @@ create function kv.list(p_query jsonb, p_values boolean, p_question text) return
 create function kv.list_cost(p_key text, p_bytes integer, p_is_index boolean) returns bigint
     language sql stable;
 
+-- Not less than kv.list_cost, and found in half the time: a byte of a key is at most \u and four digits in JSON.
+create function kv.list_cost_at_most(p_key text, p_bytes integer, p_is_index boolean) returns bigint
+    language sql stable;
+
 -- The list of a store.
 create function kv.list_entries(p_query jsonb, p_question text) returns text
     language plpgsql stable set search_path="" set plan_cache_mode=force_generic_plan set enable_sort=off set enable_seqscan=off;

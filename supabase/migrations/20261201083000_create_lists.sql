@@ -1,6 +1,6 @@
 -- kv-list in one round trip. It finds entries with the statement of kv_query, and writes as many as fit.
 
--- Postgres inlines the next two.
+-- Postgres inlines the next three.
 create function kv.list_cost(p_key text, p_bytes integer, p_is_index boolean) returns bigint
     language sql stable security invoker
 as $$
@@ -8,6 +8,13 @@ as $$
         + case when p_is_index then kv.member_bytes(p_key) else 0 end
 $$;
 comment on function kv.list_cost(text, integer, boolean) is 'The bytes that an entry takes in a list with values: its key twice, and its value.';
+
+create function kv.list_cost_at_most(p_key text, p_bytes integer, p_is_index boolean) returns bigint
+    language sql stable security invoker
+as $$
+    select pg_catalog.octet_length(p_key) * 12 + 7 + p_bytes + case when p_is_index then kv.member_bytes(p_key) else 0 end
+$$;
+comment on function kv.list_cost_at_most(text, integer, boolean) is 'Not less than kv.list_cost, and found in half the time: a byte of a key is at most \u and four digits in JSON.';
 
 create function kv.list_value(p_key text, p_value json, p_is_index boolean, p_total numeric) returns text
     language sql stable security invoker
@@ -28,17 +35,18 @@ create function kv.write_list(
 as $$
 declare
     v_count integer := cardinality(p_keys);
+    v_keys  text[] := p_keys;
 begin
-    return kv.expiry_line(p_expires_at) || '{"keys":'
-        || array_to_json(case when p_keys[1] >= U&'\+10FFFF' then array(select kv.bare_key(k) from unnest(p_keys) with ordinality as u (k, n) order by n) else p_keys end)
-        || ',"count":' || v_count
-        || case when p_values then ',"data":{' || coalesce(p_data, '') || '}' else '' end
-        || case when (p_query ->> 'limit')::bigint > 0 or p_query ->> 'offset' is not null or p_query ->> 'cursor' is not null
+    if p_keys[1] >= U&'\+10FFFF' then -- not in the statement below, which Postgres evaluates faster without a query in it
+        v_keys := array(select kv.bare_key(k) from unnest(p_keys) with ordinality as u (k, n) order by n);
+    end if;
+    return concat(kv.expiry_line(p_expires_at), '{"keys":', array_to_json(v_keys), ',"count":', v_count, -- || would copy the data again and again
+        case when p_values then ',"data":{' end, p_data, case when p_values then '}' end,
+        case when (p_query ->> 'limit')::bigint > 0 or p_query ->> 'offset' is not null or p_query ->> 'cursor' is not null
             then format(',"pagination":{"limit":%s,"offset":%s,"hasMore":%s,"nextCursor":%s}',
                 coalesce(nullif(p_query ->> 'limit', '0'), 'null'), coalesce(p_query ->> 'offset', '0'), p_more::text,
-                case when p_more then '"' || kv.query_cursor(p_query, p_question, p_keys[v_count]) || '"' else 'null' end)
-            else '' end
-        || '}';
+                case when p_more then '"' || kv.query_cursor(p_query, p_question, p_keys[v_count]) || '"' else 'null' end) end,
+        '}');
 end
 $$;
 comment on function kv.write_list(jsonb, text, text[], boolean, text, boolean, timestamptz) is
@@ -97,7 +105,7 @@ begin
             select s.key, s.expires_at from public.kv_store as s
             where s.key >= v_from and s.key < v_to and kv.is_live(s.expires_at) order by s.key limit v_limit + 1) as found;
     else
-        select coalesce(array_agg(key), '{}'), min(expires_at), sum(kv.list_cost(key, bytes, is_index)) into v_keys, v_expires, v_bytes from (
+        select coalesce(array_agg(key), '{}'), min(expires_at), sum(kv.list_cost_at_most(key, bytes, is_index)) into v_keys, v_expires, v_bytes from (
             select s.key, s.expires_at, s.bytes, s.is_index from public.kv_store as s
             where s.key >= v_from and s.key < v_to and kv.is_live(s.expires_at) order by s.key limit v_limit + 1) as found;
     end if;
@@ -109,7 +117,7 @@ begin
 
     -- Values are read once it is known that all of them fit.
     if p_values and v_pairs is not null then
-        select sum(kv.list_cost(k, s.bytes, s.is_index)) into v_bytes
+        select sum(kv.list_cost_at_most(k, s.bytes, s.is_index)) into v_bytes
         from unnest(v_keys) as k cross join lateral (select bytes, is_index from public.kv_store where key = k offset 0) as s;
     end if;
     if v_bytes > kv.page_limit() then

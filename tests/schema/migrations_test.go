@@ -52,7 +52,7 @@ func TestFunctionsRunAsTheirCallerWithTheirOwnSearchPath(t *testing.T) {
 		"security definer")
 
 	// A function with settings is never inlined. These are, and name the schema of all they use. Their volatility is that of their bodies.
-	require.Equal(t, []string{"bare_key sql i", "changes_line sql s", "deletes sql v", "expiry_line sql v", "import_state sql i", "is_live sql s", "list_cost sql s", "list_value sql s",
+	require.Equal(t, []string{"bare_key sql i", "changes_line sql s", "deletes sql v", "expiry_line sql v", "import_state sql i", "is_live sql s", "list_cost sql s", "list_cost_at_most sql s", "list_value sql s",
 		"member_from_json sql i", "member_from_text sql i", "member_to_json sql s", "member_to_text sql i", "number_at sql i", "pairs sql i", "postings_of sql i",
 		"space_of sql i", "text_at sql i",
 	}, all[string](t, conn, `
