@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -13,10 +14,13 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -259,31 +263,72 @@ func TestReadOnlyDoctorWritesNothing(t *testing.T) {
 	require.Empty(t, writes)
 }
 
-// TestInterruptedDoctorRemovesItsEntry interrupts a check after its write.
-func TestInterruptedDoctorRemovesItsEntry(t *testing.T) {
+// TestInterruptedDoctorRemovesItsEntries ends the program after site-staleness has written, which then waits for longer
+// than a second.
+func TestInterruptedDoctorRemovesItsEntries(t *testing.T) {
 	t.Parallel()
-	p := healthy(t)
-	written, removed := make(chan string, 10), make(chan string, 10)
-	site := through(t, os.Getenv("KV_BASE_URL"), func(r *http.Request) http.HandlerFunc {
-		switch {
-		case strings.HasSuffix(r.URL.Path, "kv-upsert"):
-			written <- r.URL.Path
-		case strings.HasSuffix(r.URL.Path, "kv-delete"):
-			removed <- r.URL.Path
-		}
-		return nil
-	}, nil)
-	cmd := p.command("--site", site, "--only", "site-staleness") // it waits longer than a second after its write
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	require.NoError(t, cmd.Start())
-	<-written
-	<-written
-	require.NoError(t, cmd.Process.Signal(os.Interrupt))
-	_ = cmd.Wait()
-	require.Equal(t, cli.ExitFailed, cmd.ProcessState.ExitCode())
-	require.Contains(t, stderr.String(), "Interrupted.")
-	require.Len(t, removed, 1, "the entry was removed")
+	for name, c := range map[string]struct {
+		only   string
+		writes int
+		signal os.Signal // nil: nobody reads what site-write prints
+		status int
+		says   string
+	}{
+		"CtrlC":          {"site-staleness", 2, os.Interrupt, cli.ExitFailed, "Interrupted."},
+		"ClosedTerminal": {"site-staleness", 2, syscall.SIGHUP, cli.ExitFailed, "Interrupted."},
+		"ClosedPipe":     {"site-write,site-staleness", 3, nil, cli.ExitClosedPipe, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if c.signal == syscall.SIGHUP && signal.Ignored(syscall.SIGHUP) {
+				t.Skip("under nohup, a closed terminal ends nothing")
+			}
+			p := healthy(t)
+			var mu sync.Mutex
+			writes, left := 0, map[string]bool{}
+			written := make(chan struct{})
+			site := through(t, os.Getenv("KV_BASE_URL"), func(r *http.Request) http.HandlerFunc {
+				body, _ := io.ReadAll(r.Body)
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				var entry struct{ Key string }
+				_ = json.Unmarshal(body, &entry)
+				switch {
+				case strings.HasSuffix(r.URL.Path, "kv-upsert"):
+					mu.Lock()
+					defer mu.Unlock()
+					left[entry.Key] = true
+					if writes++; writes == c.writes {
+						close(written)
+					}
+				case strings.HasSuffix(r.URL.Path, "kv-delete"):
+					<-written // so that site-write prints nothing before
+					mu.Lock()
+					defer mu.Unlock()
+					delete(left, entry.Key)
+				}
+				return nil
+			}, nil)
+			cmd := p.command("--site", site, "--only", c.only)
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			unread, output, err := os.Pipe()
+			require.NoError(t, err)
+			require.NoError(t, unread.Close())
+			cmd.Stdout = output
+			require.NoError(t, cmd.Start())
+			<-written
+			if c.signal != nil {
+				require.NoError(t, cmd.Process.Signal(c.signal))
+			}
+			_ = cmd.Wait()
+			require.NoError(t, output.Close())
+			require.Equal(t, c.status, cmd.ProcessState.ExitCode(), stderr.String())
+			require.Contains(t, stderr.String(), c.says)
+			mu.Lock()
+			defer mu.Unlock()
+			require.Empty(t, left, "these entries stay on the site")
+		})
+	}
 }
 
 func TestDoctorUsageErrors(t *testing.T) {

@@ -20,10 +20,11 @@ import (
 )
 
 // The exit statuses. ExitProblems: the command ran to its end, and found or left problems. ExitFailed: it could not run
-// or finish.
+// or finish. ExitClosedPipe: nobody reads its output any more, as after | head.
 const (
-	ExitProblems = 1
-	ExitFailed   = 2
+	ExitProblems   = 1
+	ExitFailed     = 2
+	ExitClosedPipe = 128 + int(syscall.SIGPIPE)
 )
 
 // ErrFound ends a command that ran to its end and found problems. The command has already printed them.
@@ -50,13 +51,22 @@ func (e *Advised) Unwrap() error { return e.Err }
 // Advise adds what to try to an error.
 func Advise(err error, try string) error { return &Advised{err, try} }
 
-// Main runs a program and returns its exit status. Ctrl-C ends it.
+// Main runs a program and returns its exit status. Ctrl-C ends it, and so do a closed terminal and a closed pipe, which
+// would otherwise kill it before it could tidy up.
 func Main(program *cobra.Command) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := program.ExecuteContext(ctx)
-	interrupted := ctx.Err() != nil
-	stop()
-	return ExitStatus(program.Name(), err, interrupted, os.Stderr)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as it is under nohup
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
+	defer stop()
+	piped, stopPiped := signal.NotifyContext(ctx, syscall.SIGPIPE)
+	defer stopPiped()
+	err := program.ExecuteContext(piped)
+	if piped.Err() != nil && ctx.Err() == nil {
+		return ExitClosedPipe
+	}
+	return ExitStatus(program.Name(), err, ctx.Err() != nil, os.Stderr)
 }
 
 // ExitStatus prints what went wrong and what to try, and returns the exit status.
