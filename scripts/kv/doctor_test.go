@@ -22,6 +22,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
@@ -329,6 +330,35 @@ func TestInterruptedDoctorRemovesItsEntries(t *testing.T) {
 			require.Empty(t, left, "these entries stay on the site")
 		})
 	}
+}
+
+// TestAnInterruptionCutsNoWriteOff, since what is cut off may be applied after the entry was removed.
+func TestAnInterruptionCutsNoWriteOff(t *testing.T) {
+	t.Parallel()
+	p := healthy(t)
+	writing, release, cut := make(chan struct{}), make(chan struct{}), make(chan struct{}, 1)
+	site := through(t, os.Getenv("KV_BASE_URL"), func(r *http.Request) http.HandlerFunc {
+		if !strings.HasSuffix(r.URL.Path, "kv-upsert") {
+			return nil
+		}
+		body, _ := io.ReadAll(r.Body) // the server notices a closed connection only after it has read the body
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		close(writing)
+		select {
+		case <-r.Context().Done():
+			cut <- struct{}{}
+		case <-release:
+		}
+		return nil
+	}, nil)
+	cmd := p.command("--site", site, "--only", "site-write")
+	require.NoError(t, cmd.Start())
+	<-writing
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	time.Sleep(500 * time.Millisecond) // in which the program would cut it off
+	close(release)
+	_ = cmd.Wait()
+	require.Empty(t, cut)
 }
 
 func TestDoctorUsageErrors(t *testing.T) {

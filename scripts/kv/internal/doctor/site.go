@@ -240,9 +240,14 @@ func writeFails(r *response) []Finding {
 	return fail(fmt.Sprintf("a write fails with status %d: %s", r.status, r.message()), "do what the message says; details are in the function's log (Netlify: Logs & Metrics, Functions)")
 }
 
+// uninterrupted bounds what an interruption must not cut off. The functions answer within 15 s.
+func uninterrupted(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+}
+
 // cleanUp removes the entry, also after a timeout or an interruption.
 func (p probe) cleanUp(ctx context.Context) []Finding {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := uninterrupted(ctx)
 	defer cancel()
 	if got, err := p.remove(ctx); err != nil || got.status != http.StatusOK {
 		return warn("the entry "+p.key+" may be left on the site", "delete it: curl -X DELETE '"+p.in.Site+"/.netlify/functions/kv-delete?key="+p.key+"'")
@@ -250,7 +255,10 @@ func (p probe) cleanUp(ctx context.Context) []Finding {
 	return nil
 }
 
+// write writes the entry. A write that is cut off may be applied after cleanUp.
 func (p probe) write(ctx context.Context, n int) (*response, error) {
+	ctx, cancel := uninterrupted(ctx)
+	defer cancel()
 	return p.in.ask(ctx, call{method: http.MethodPost, path: functionsPrefix + "kv-upsert", body: fmt.Sprintf(`{"key":%q,"value":%s}`, p.key, value(n)), token: p.in.apiToken()})
 }
 
