@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"netlify-supabase-kv/pkg/kv"
@@ -106,10 +108,10 @@ func (r *Readiness) checkMigration() {
 }
 
 func (r *Readiness) checkVerification() {
-	var v Verification
+	var v *Verification
 	var run Result
 	_ = json.Unmarshal(r.Evidence.Run, &run)
-	if json.Unmarshal(r.Evidence.Verification, &v) != nil {
+	if _ = json.Unmarshal(r.Evidence.Verification, &v); v == nil {
 		r.check("verification", false, "there was none: kv migrate verify")
 		return
 	}
@@ -133,11 +135,16 @@ func (r *Readiness) checkReads(bar Bar) {
 			matched, differed, unanswered = matched+h.Matched, differed+h.Differed, unanswered+h.Unanswered
 		}
 	}
-	r.check("differences", differed == 0, fmt.Sprintf("%d reads differed: %v", differed, r.Evidence.Kinds))
+	found := fmt.Sprintf("%d reads differed", differed)
+	for _, kind := range slices.Sorted(maps.Keys(r.Evidence.Kinds)) {
+		found += fmt.Sprintf("; %s: %d", kind, r.Evidence.Kinds[kind])
+	}
+	r.check("differences", differed == 0, found)
 	r.check("errors", unanswered*100 <= matched+differed+unanswered, fmt.Sprintf("the other store did not answer %d compared reads in time", unanswered))
 	if r.Primary == "supabase" { // what is required of the switch is behind us; but something must show that Blobs follows
-		var v Verification
-		verified := json.Unmarshal(r.Evidence.Verification, &v) == nil && v.Identity && r.Evidence.Now.Sub(v.At) < 24*time.Hour
+		var v *Verification
+		_ = json.Unmarshal(r.Evidence.Verification, &v)
+		verified := v != nil && v.Identity && r.Evidence.Now.Sub(v.At) < 24*time.Hour
 		r.check("followed", matched > 0 || verified, fmt.Sprintf("%d reads compared in the last %s; verified within a day: %v", matched+differed, bar.window, verified))
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -188,6 +189,12 @@ func (f *exportFlags) addQuery(query map[string]json.RawMessage) error {
 	if len(text) > 0 {
 		if err := json.Unmarshal(text, &query); err != nil {
 			return fmt.Errorf("--query must be a JSON object: %w", err)
+		}
+	}
+	for name, given := range map[string]string{"query": string(text), "prefix": f.prefix, "search": f.search, "sort": f.sort, "select": f.pick,
+		"where": f.where, "index": strings.Join(f.indexes, "")} {
+		if !utf8.ValidString(given) { // JSON would have U+FFFD in its place, which finds other entries
+			return fmt.Errorf("--%s must be UTF-8, got %q", name, given)
 		}
 	}
 	added := map[string]any{}

@@ -124,6 +124,8 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"remove", "/none/such"}, "Error: /none/such is not a folder\n"},
 		{[]string{"nothing"}, "Error: unknown command \"nothing\" for \"kv\"\n"},
 		{[]string{"migrate", "verfy"}, "Error: unknown command \"verfy\" for \"kv migrate\"\n"},
+		{[]string{"export", "--url", "http://127.0.0.1:1", "--prefix", "caf\xe9"}, `Error: --prefix must be UTF-8, got "caf\xe9"`},
+		{[]string{"export", "--url", "http://127.0.0.1:1", "--query", "{\"prefix\":\"\xe9\"}"}, "Error: --query must be UTF-8"},
 		{[]string{"export", "--url", "http://127.0.0.1:1", "--out", ""}, "Error: --out must name a file"},
 		{[]string{"export", "--url", "http://127.0.0.1:1", "--out", os.DevNull, "--force"}, "Error: " + os.DevNull + " is not a regular file"},
 		{[]string{"export", "--url", "http://127.0.0.1:1", "--out", os.TempDir(), "--force"}, "Error: " + os.TempDir() + " is not a regular file"},

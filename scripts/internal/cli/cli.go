@@ -3,12 +3,14 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -63,7 +65,9 @@ func Main(program *cobra.Command) int {
 	piped, stopPiped := signal.NotifyContext(ctx, syscall.SIGPIPE)
 	defer stopPiped()
 	err := program.ExecuteContext(piped)
-	if piped.Err() != nil && ctx.Err() == nil {
+	var write *fs.PathError // the write may fail before the signal arrives; that of a connection is no PathError
+	closed := piped.Err() != nil || errors.As(err, &write) && errors.Is(write, syscall.EPIPE)
+	if closed && ctx.Err() == nil {
 		return ExitClosedPipe
 	}
 	return ExitStatus(program.Name(), err, ctx.Err() != nil, os.Stderr)
@@ -112,7 +116,10 @@ func Print[R any](out io.Writer, o Output, result R, words func(io.Writer, R)) e
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(result)
 	case !o.Quiet:
-		words(out, result)
+		var text bytes.Buffer
+		words(&text, result)
+		_, err := out.Write(text.Bytes())
+		return err
 	}
 	return nil
 }

@@ -434,12 +434,15 @@ func printStatus(out io.Writer, s migrate.Status) {
 			}
 			fmt.Fprintf(out, "in all        %s; callers deleted %s\n", states(d.States), count(d.Deleted))
 		}
-		var run migrate.Result
-		if d.Migration != nil && json.Unmarshal(d.Migration.Run, &run) == nil {
+		var run *migrate.Result
+		if d.Migration != nil {
+			_ = json.Unmarshal(d.Migration.Run, &run)
+		}
+		if run != nil {
 			fmt.Fprintf(out, "last run      %s: %s\n", run.At.Format(time.RFC3339), map[bool]string{true: "finished", false: "stopped; run again"}[run.Finished])
 		}
-		var v migrate.Verification
-		if json.Unmarshal(d.Verification, &v) == nil {
+		var v *migrate.Verification
+		if _ = json.Unmarshal(d.Verification, &v); v != nil {
 			fmt.Fprintf(out, "last verify   %s: %s\n", v.At.Format(time.RFC3339), map[bool]string{true: "identical", false: "differences"}[v.Identity])
 		}
 	}

@@ -92,7 +92,10 @@ func TestMigrationFromBlobs(t *testing.T) {
 	require.Contains(t, plan, "1 with 3 members; 0 rules fit all members of their index")
 	require.Contains(t, plan, filepath.Join(p.dir, entries.RulesFile))
 	require.Contains(t, p.do(0, "run", "--dry-run", "--dir", p.dir), "would migrate 123")
-	require.Contains(t, p.do(0, "status"), "0 entries")
+	status := p.do(0, "status")
+	require.Contains(t, status, "0 entries")
+	require.NotContains(t, status, "last", "there was neither a run nor a verification")
+	require.Contains(t, p.do(1, "ready", "--require", "0"), "verification  there was none: kv migrate verify")
 
 	rules := p.rules("index:sessions=session:{member}")
 	output := p.do(0, "run", "--dir", p.dir, "--rules", rules)
