@@ -535,8 +535,8 @@ create function kv.add_members(p_key text, p_members text[]) returns void
 create function kv.apply_operation(p_operation kv.operation, p_atomic boolean, p_careful boolean, p_room bigint) returns kv.outcome
     language plpgsql volatile set search_path="";
 
--- Applies a batch. results are those of the operations, in their order; failed is the first that failed, from 1. In an atomic batch it means that the caller must undo the others.
-create function kv.apply_operations(p_operations kv.operation[], p_atomic boolean, p_careful boolean, p_mirror boolean, p_request uuid, OUT results text[], OUT failed integer, OUT wrote boolean) returns record
+-- Applies a batch. results are those of the operations, in their order; failed is the first that failed, from 1. In an atomic batch it means that the caller must undo the others. written is the number of entries that it wrote.
+create function kv.apply_operations(p_operations kv.operation[], p_atomic boolean, p_careful boolean, p_mirror boolean, p_request uuid, OUT results text[], OUT failed integer, OUT written integer) returns record
     language plpgsql volatile set search_path="";
 
 -- The members among the elements of an array.
@@ -955,8 +955,8 @@ create function kv.raise_not_json(p_key text) returns text
 create function kv.raise_too_large(p_message text) returns text
     language plpgsql stable set search_path="";
 
--- Removes some entries that have expired, and returns their number; none while a migration is open. Some writes call it.
-create function kv.remove_expired() returns bigint
+-- Removes up to so many entries that have expired, and returns their number; none while a migration is open. Some writes call it.
+create function kv.remove_expired(p_most integer) returns bigint
     language plpgsql volatile set search_path="";
 
 create function kv.rename_members() returns trigger
@@ -1020,8 +1020,8 @@ create function kv.space_of(p_key text) returns text
 create function kv.text_at(p_document jsonb, p_path text[]) returns text
     language sql immutable parallel safe;
 
--- Every write calls this at its end. Some of them remove a little of what nobody needs.
-create function kv.tidy() returns void
+-- Every write calls this at its end with the number of entries that it wrote. So more is removed than is written of what nobody needs: old changes and expired entries.
+create function kv.tidy(p_written integer) returns void
     language plpgsql volatile set search_path="";
 
 -- The column of kv_store for createdAt or updatedAt, null for any other path. The index kv_store_<column> keeps its order.

@@ -122,11 +122,10 @@ $$;
 comment on function kv.add_index_members(text[], text[]) is
     'Adds the pairs that their index entries lack, and returns them. p_arrays are the index entries whose stored arrays may have members. The caller holds the locks of kv.lock_index.';
 
-create function kv.remove_expired() returns bigint
+create function kv.remove_expired(p_most integer) returns bigint
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
-    c_most    constant integer := 100; -- a few milliseconds, for which whoever writes one of these keys waits
     v_removed bigint := 0;
 begin
     if exists (select from public.kv_store where expires_at <= clock_timestamp())
@@ -134,7 +133,7 @@ begin
     then
         delete from public.kv_store where ctid = any (array( -- nothing waits here, so the order of locks does not matter
             select ctid from public.kv_store where expires_at <= clock_timestamp() and not is_index
-            order by expires_at limit c_most for no key update skip locked));
+            order by expires_at limit p_most for no key update skip locked));
         get diagnostics v_removed = row_count;
     end if;
     return v_removed;
@@ -145,22 +144,23 @@ exception
         return 0;
 end
 $$;
-comment on function kv.remove_expired() is 'Removes some entries that have expired, and returns their number; none while a migration is open. Some writes call it.';
+comment on function kv.remove_expired(integer) is 'Removes up to so many entries that have expired, and returns their number; none while a migration is open. Some writes call it.';
 
-create function kv.tidy() returns void
+create function kv.tidy(p_written integer) returns void
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
-    v_chance double precision := random();
+    c_more constant integer := 20; -- takes two milliseconds, for which whoever writes one of these keys waits
 begin
-    if v_chance < 0.01 then
+    if random() < 0.01 * p_written then
         perform public.kv_prune_log();
-    elsif v_chance < 0.2 then
-        perform kv.remove_expired();
+    end if;
+    if random() < 0.2 * p_written then
+        perform kv.remove_expired(c_more + p_written);
     end if;
 end
 $$;
-comment on function kv.tidy() is 'Every write calls this at its end. Some of them remove a little of what nobody needs.';
+comment on function kv.tidy(integer) is 'Every write calls this at its end with the number of entries that it wrote. So more is removed than is written of what nobody needs: old changes and expired entries.';
 
 create function public.kv_upsert(
     p_key     text,
@@ -221,7 +221,7 @@ begin
             select k, 'supabase', p_request from (select p_key as k union all select distinct index_key from kv.pairs(v_members)) as changed;
         end if;
         v_transaction := pg_current_xact_id();
-        perform kv.tidy();
+        perform kv.tidy(1);
     end if;
     return kv.write_response(v_transaction, null, p_request, p_mirror);
 end
@@ -250,7 +250,7 @@ begin
             insert into kv.outbox (key, primary_store, request) values (p_key, 'supabase', p_request);
         end if;
         v_transaction := pg_current_xact_id();
-        perform kv.tidy();
+        perform kv.tidy(1);
     else
         v_deleted := not exists (select from kv.log where request = p_request and missed);
     end if;

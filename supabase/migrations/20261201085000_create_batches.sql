@@ -484,7 +484,7 @@ comment on function kv.lock_absent(text[]) is 'Nothing can lock an entry that do
 
 -- One pass over all keys, in the order of locks (see kv_upsert): the entries and their indexes. What operations on different keys
 -- do does not depend on their order, and those on one key stay in theirs.
-create function kv.apply_operations(p_operations kv.operation[], p_atomic boolean, p_careful boolean, p_mirror boolean, p_request uuid, out results text[], out failed integer, out wrote boolean)
+create function kv.apply_operations(p_operations kv.operation[], p_atomic boolean, p_careful boolean, p_mirror boolean, p_request uuid, out results text[], out failed integer, out written integer)
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
@@ -511,12 +511,12 @@ begin
         v_outcome := kv.apply_operation(p_operations[1], p_atomic, p_careful, c_room);
         results := array[kv.outcome_json(v_outcome)];
         failed := case when v_outcome.code is not null then 1 end;
-        wrote := coalesce(v_outcome.wrote, false);
+        written := coalesce(v_outcome.wrote, false)::integer;
         return;
     end if;
 
     results := array_fill(null::text, array[cardinality(p_operations)]);
-    wrote := false;
+    written := 0;
     perform kv.lock_import_key(d.key) from (select key from unnest(p_operations) where action in ('delete', 'take') order by key) as d;
     select count(*) > 32 into v_rows from unnest(p_operations) as o, kv.pairs(o.indexes) as p; -- 32: see kv_upsert
     for v_touched in
@@ -573,7 +573,7 @@ begin
     if p_atomic and v_absent <> '{}' then
         perform kv.lock_absent(array(select k from unnest(v_absent) as k where k not in (select index_key from kv.pairs(v_pairs))));
     end if;
-    wrote := v_written <> '{}';
+    written := cardinality(v_written);
     if p_mirror then
         insert into kv.outbox (key, primary_store, request)
         select k, 'supabase', p_request
@@ -583,7 +583,7 @@ begin
 end
 $$;
 comment on function kv.apply_operations(kv.operation[], boolean, boolean, boolean, uuid) is
-    'Applies a batch. results are those of the operations, in their order; failed is the first that failed, from 1. In an atomic batch it means that the caller must undo the others.';
+    'Applies a batch. results are those of the operations, in their order; failed is the first that failed, from 1. In an atomic batch it means that the caller must undo the others. written is the number of entries that it wrote.';
 
 create function public.kv_batch(
     p_operations jsonb,
@@ -636,11 +636,11 @@ begin
     end if;
     v_response := '{"results":[' || array_to_string(v_applied.results, ',') || ']'
         || case when v_applied.failed is not null then ',"failed":' || v_applied.failed - 1 else '' end;
-    if v_applied.wrote then
+    if v_applied.written > 0 then
         v_response := v_response || ',"version":"' || kv.boot_id() || '.' || pg_current_xact_id() || '"'
             || case when p_mirror then coalesce((
                 select ',"outbox":' || json_agg(json_build_object('id', id, 'key', key) order by id) from kv.outbox where request = p_request), '') else '' end;
-        perform kv.tidy();
+        perform kv.tidy(v_applied.written);
     end if;
     v_response := v_response || '}';
     if p_request is not null then

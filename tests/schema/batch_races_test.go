@@ -232,7 +232,7 @@ func TestAnImportDoesNotBringBackWhatExpired(t *testing.T) {
 	_, err := batch(conn, false, `{"action":"put","key":"k","value":"2","ttl":1}`)
 	require.NoError(t, err)
 	exec(t, conn, "update public.kv_store set expires_at = clock_timestamp() - interval '1 second' where key = 'k'")
-	exec(t, conn, "select kv.remove_expired()")
+	exec(t, conn, "select kv.remove_expired(100)")
 	exec(t, conn, importOf("{k}", `{1}`, "{f}"), session)
 	require.Equal(t, "", get(t, conn, "k"))
 }
@@ -351,7 +351,7 @@ func TestRacingBatchesNeverDeadlock(t *testing.T) {
 			case 3:
 				_, err = conn.Exec(context.Background(), importOf("{k3,k1,k2}", `{1,"[\"m\"]",2}`, "{f,t,f}"), session)
 			case 4:
-				_, err = conn.Exec(context.Background(), "select kv.remove_expired()")
+				_, err = conn.Exec(context.Background(), "select kv.remove_expired(100)")
 			default:
 				atomic := r.IntN(2) == 0
 				for _, n := range r.Perm(12)[:1+r.IntN(6)] {
