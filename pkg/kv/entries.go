@@ -52,8 +52,6 @@ type EntryResult struct {
 	EntryInfo
 	// Data are the bytes as they were written.
 	Data []byte
-	// IsJSON reports that the bytes are JSON that the database can query.
-	IsJSON bool
 	// ReadResult says where the result came from. Its Body and Tag are the database's.
 	ReadResult
 }
@@ -162,6 +160,6 @@ type OperationResult struct {
 	EntryInfo
 	// Data are the bytes that a get or a take found, and the number after an increment.
 	Data []byte
-	// IsJSON is that of [EntryResult].
+	// IsJSON reports that Data is JSON that the database can query.
 	IsJSON bool
 }

@@ -89,7 +89,7 @@ func entryResult(result ReadResult, err error) (EntryResult, error) {
 	if err != nil {
 		return EntryResult{}, malformedResponse("kv_entry")
 	}
-	return EntryResult{EntryInfo: e.info(), Data: data, IsJSON: e.IsJSON, ReadResult: result}, nil
+	return EntryResult{EntryInfo: e.info(), Data: data, ReadResult: result}, nil
 }
 
 // entryData reads what kv.entry_bytes writes.

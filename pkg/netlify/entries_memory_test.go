@@ -51,7 +51,7 @@ func (m *memoryEntries) GetEntry(_ context.Context, store, key string, f kv.Fres
 	case !exists:
 		return kv.EntryResult{ReadResult: from}, &kv.Error{Code: kv.CodeNotFound, Message: "Key not found"}
 	}
-	return kv.EntryResult{EntryInfo: found.EntryInfo, Data: found.Data, IsJSON: found.IsJSON, ReadResult: from}, nil
+	return kv.EntryResult{EntryInfo: found.EntryInfo, Data: found.Data, ReadResult: from}, nil
 }
 
 func (m *memoryEntries) ListEntries(_ context.Context, q kv.EntryQuery, f kv.Freshness) (kv.ReadResult, error) {

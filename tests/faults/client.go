@@ -186,10 +186,7 @@ func (c *client) get(key string, bound time.Duration, after acknowledged) {
 // list reads all entries and the members of their indexes in one request.
 func (c *client) list() {
 	a := c.request(http.MethodGet, listPath+"?includeValues=true&prefix="+url.QueryEscape(c.prefix), nil, nil)
-	var decoded struct {
-		Keys []string
-		Data map[string]json.RawMessage
-	}
+	var decoded struct{ Data map[string]json.RawMessage }
 	if a.status != http.StatusOK || !c.decodes(a, &decoded) {
 		return
 	}

@@ -47,7 +47,6 @@ type unit struct {
 	nothing  int // members that no entry's key ends in
 	several  int // members that several entries' keys end in
 	patterns map[string]int
-	more     bool // there were more patterns than are counted
 }
 
 // family is how the keys of an index and of its siblings begin.
@@ -180,8 +179,6 @@ func (u *unit) found(patterns []string, own bool) {
 	for _, pattern := range patterns {
 		if u.patterns[pattern] > 0 || len(u.patterns) < maxPatterns {
 			u.patterns[pattern]++
-		} else {
-			u.more = true
 		}
 	}
 }

@@ -164,18 +164,9 @@ func readElement(text json.RawMessage) element {
 	case ok:
 		return element{member: member}
 	case text[0] != '"':
-		return element{kv.TextMember(excerpt(string(text))), problemType}
+		return element{kv.TextMember(kv.Excerpt(string(text))), problemType}
 	}
 	var shown string
 	_ = json.Unmarshal(text, &shown) // with U+FFFD for what no text can carry
 	return element{kv.TextMember(shown), problemCharacter}
-}
-
-// excerpt is what a report shows of a JSON text that may be long.
-func excerpt(text string) string {
-	const most = 60
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
 }

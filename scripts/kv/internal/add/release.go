@@ -51,11 +51,10 @@ const modulePath = "netlify-supabase-kv"
 
 // goPackage is one package in the output of `go list -json`.
 type goPackage struct {
-	ImportPath, Name                           string
-	Dir                                        string
-	GoFiles, EmbedFiles, IgnoredGoFiles, Error []string
-	Standard                                   bool
-	Module                                     *struct{ Path, Version string }
+	ImportPath, Dir                     string
+	GoFiles, EmbedFiles, IgnoredGoFiles []string
+	Standard                            bool
+	Module                              *struct{ Path, Version string }
 }
 
 // platforms are those that a site's functions are compiled for: Netlify's machines, and machines that run netlify dev.

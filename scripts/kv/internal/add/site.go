@@ -28,7 +28,6 @@ type site struct {
 	tree      *tree
 	base      string         // where Netlify builds; "." for the folder itself
 	tomlName  string         // netlify.toml, which may not exist
-	toml      string         // the text of netlify.toml
 	config    map[string]any // the values of netlify.toml
 	functions string         // directory
 	publish   string         // folder; "" if it is unknown
@@ -94,7 +93,6 @@ func readSite(ctx context.Context, t *tree, base, tomlName string, o Options) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	s.toml = string(content)
 	if s.config, err = parseTOML(content); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", t.disk(tomlName), err)
 	}

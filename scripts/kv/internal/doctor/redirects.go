@@ -141,7 +141,6 @@ type configRedirect struct {
 	Query, Conditions map[string]any
 	Params            map[string]any
 	Parameters        map[string]any
-	Signed, Signing   any
 }
 
 func (c configRedirect) rule(number int) redirect {

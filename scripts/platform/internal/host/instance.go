@@ -28,8 +28,7 @@ type instance struct {
 	function   *function
 	slot       int
 	generation int
-	token      string // its path in the Runtime API
-	started    time.Time
+	token      string           // its path in the Runtime API
 	work       chan *invocation // receives the next invocation; closed when there is none to come
 	ready      chan struct{}    // closed when it has asked for work the first time
 	gone       chan struct{}    // closed when the process has ended and its failure is recorded
@@ -144,7 +143,7 @@ func (s *slot) next() *instance {
 	defer s.mu.Unlock()
 	s.generation++
 	s.current = &instance{
-		function: s.function, slot: s.number, generation: s.generation, token: newID(), started: time.Now(),
+		function: s.function, slot: s.number, generation: s.generation, token: newID(),
 		work: make(chan *invocation, 1), ready: make(chan struct{}), gone: make(chan struct{}),
 	}
 	return s.current

@@ -70,7 +70,7 @@ func (h *Host) invoke(w http.ResponseWriter, r *http.Request, f *function) {
 	}
 	inv := newInvocation(requestID, payload)
 	f.submit(inv)
-	in, o, err := h.await(r, f, inv)
+	in, o, err := h.await(f, inv)
 	if in != nil {
 		w.Header().Set(InstanceHeader, in.Name())
 	}
@@ -109,7 +109,7 @@ func readEvent(r *http.Request, site Site, requestID string) ([]byte, error) {
 }
 
 // await waits for an instance and for its outcome. As on Lambda, an invocation continues when its client is gone.
-func (h *Host) await(r *http.Request, f *function, inv *invocation) (*instance, outcome, error) {
+func (h *Host) await(f *function, inv *invocation) (*instance, outcome, error) {
 	timer := time.NewTimer(h.Timeout)
 	defer timer.Stop()
 	var in *instance
