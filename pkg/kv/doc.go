@@ -5,7 +5,8 @@
 // operation is one round trip to one kv_* function of supabase/migrations.
 //
 // [Store] is the contract of the JSON values, and [Entries] that of any bytes in any store; [Supabase] implements both.
-// A read is a readRequest (read_request.go), which [Supabase] sends and [Cache] keeps the answer of. [Cache] adds a bounded memory that never serves a result
-// older than the allowed staleness, whoever changed the row. Every error is an [*Error] with a stable [Code] and a
-// Message that callers may read. The package knows nothing of HTTP endpoints or Lambda; that is package netlify.
+// A read is a readRequest (read_request.go), which [Supabase] sends. [Cache] adds a bounded memory of their results that
+// never serves one older than the allowed staleness, whoever changed the row. Every error is an [*Error] with a stable
+// [Code] and a Message that callers may read. The package knows nothing of HTTP endpoints or Lambda; that is package
+// netlify.
 package kv
