@@ -90,7 +90,7 @@ DATABASE_URL name, and in Netlify Blobs. "make bench" starts empty ones for it.`
 	s.StringVar(&f.out, "out", "", "a file for the results as JSON")
 	s.StringVar(&f.from, "from", "", "show the results in this file instead of measuring")
 	s.StringVar(&f.compare, "compare", "", "a file with older results to compare with")
-	s.StringVar(&f.docs, "docs", "", "folder whose BENCHMARKS.md gets the tables and plots")
+	s.StringVar(&f.docs, "docs", "", "folder whose BENCHMARKS.md gets the tables")
 	s.StringVar(&f.profile, "cpuprofile", "", "a file for a profile of this process, for go tool pprof")
 	return c
 }

@@ -125,7 +125,7 @@ func (r results) writeDocs(dir string) error {
 		}
 	}
 	text := fmt.Sprintf("%d clients, each fault for %g s, seed %d.\n\n", r.Clients, r.Hold, r.Seed)
-	return report.WriteDocs(dir, map[string]string{name: text + report.Markdown(t)}, nil)
+	return report.WriteDocs(dir, map[string]string{name: text + report.Markdown(t)})
 }
 
 func (f *flags) run(ctx context.Context, out io.Writer) error {

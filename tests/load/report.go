@@ -4,18 +4,18 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg/draw"
 
 	"netlify-supabase-kv/scripts/bench/report"
 )
@@ -173,8 +173,12 @@ func (r results) print(out io.Writer) error {
 // writeDocs writes the results to BENCHMARKS.md in dir (see [report.WriteDocs]).
 func (r results) writeDocs(dir string) error {
 	const title = "Latency over time under load"
-	svg, err := report.Picture(title, "ms", r.draw)
+	svg, err := picture(title, "ms", r.draw)
 	if err != nil {
+		return err
+	}
+	file := filepath.Join("benchmarks", "load.svg") // beside the page
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, filepath.Dir(file)), 0o755), os.WriteFile(filepath.Join(dir, file), svg, 0o644)); err != nil {
 		return err
 	}
 	text := fmt.Sprintf("%s users for %s, a request each every %s on average, %d CPUs, seed %d: %s requests, %.0f a second, %d errors.",
@@ -183,35 +187,9 @@ func (r results) writeDocs(dir string) error {
 		largest := slices.MaxFunc(r.Instances, func(a, b instance) int { return cmp.Compare(a.Most, b.Most) })
 		text += fmt.Sprintf(" No instance took more than %.1f MB.", largest.Most)
 	}
-	return report.WriteDocs(dir, map[string]string{"load": text + "\n\n" + report.Markdown(r.tables()[0])}, []report.Plot{{Name: "load", Title: title, SVG: svg}})
+	return report.WriteDocs(dir, map[string]string{
+		"load": text + "\n\n" + report.Markdown(r.tables()[0]), "plot load": fmt.Sprintf("![%s](%s)\n", title, filepath.ToSlash(file)),
+	})
 }
 
 func seconds(s float64) string { return time.Duration(s * float64(time.Second)).String() }
-
-// draw plots p50, p95 and p99 of each window.
-func (r results) draw(p *plot.Plot) error {
-	p.Add(plotter.NewGrid())
-	for i, of := range []struct {
-		name string
-		ms   func(latency) float64
-	}{{"p50", func(l latency) float64 { return l.P50 }}, {"p95", func(l latency) float64 { return l.P95 }}, {"p99", func(l latency) float64 { return l.P99 }}} {
-		var points plotter.XYs
-		for n, window := range r.Windows {
-			points = append(points, plotter.XY{X: float64(n), Y: of.ms(window)})
-		}
-		line, dots, err := plotter.NewLinePoints(points)
-		if err != nil {
-			return err
-		}
-		line.Color, dots.Color, dots.Shape = report.Color(i), report.Color(i), draw.CircleGlyph{}
-		p.Add(line, dots)
-		p.Legend.Add(of.name, line)
-	}
-	var names []string
-	for _, window := range r.Windows {
-		names = append(names, window.Of)
-	}
-	p.NominalX(names...)
-	p.Y.Min = 0
-	return nil
-}

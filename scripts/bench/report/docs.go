@@ -4,33 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
-// WriteDocs writes parts (Markdown by name) and plots to BENCHMARKS.md in dir, between lines like "<!-- bench: cold
-// -->" and "<!-- /bench
-// -->". A plot's part is "plot <name>"; its file is in a folder beside BENCHMARKS.md. The text between parts stays, and so do parts that
-// are not given.
-func WriteDocs(dir string, parts map[string]string, plots []Plot) error {
+// WriteDocs writes parts, Markdown by name, to BENCHMARKS.md in dir, between the lines "<!-- bench: <name> -->" and
+// "<!-- /bench -->". The text between parts stays, and so do parts that are not given.
+func WriteDocs(dir string, parts map[string]string) error {
 	file := filepath.Join(dir, "BENCHMARKS.md")
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s must be there: the tables go between its lines \"<!-- bench: … -->\"", file)
 	} else if err != nil {
 		return err
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "benchmarks"), 0o755); err != nil {
-		return err
-	}
-	parts = maps.Clone(parts)
-	for _, plot := range plots {
-		if err := os.WriteFile(filepath.Join(dir, "benchmarks", plot.Name+".svg"), plot.SVG, 0o644); err != nil {
-			return err
-		}
-		parts["plot "+plot.Name] = fmt.Sprintf("![%s](benchmarks/%s.svg)\n", plot.Title, plot.Name)
 	}
 	replaced, err := replaceParts(string(text), parts)
 	if err != nil {

@@ -14,7 +14,7 @@ func TestDocumentationWithoutAnEndIsLeftAsItIs(t *testing.T) {
 		dir := t.TempDir()
 		file := filepath.Join(dir, "BENCHMARKS.md")
 		require.NoError(t, os.WriteFile(file, []byte(broken), 0o600))
-		require.ErrorContains(t, WriteDocs(dir, map[string]string{"a": "new\n"}, nil), "has no end", broken)
+		require.ErrorContains(t, WriteDocs(dir, map[string]string{"a": "new\n"}), "has no end", broken)
 		kept, err := os.ReadFile(file)
 		require.NoError(t, err)
 		require.Equal(t, broken, string(kept))

@@ -1,4 +1,4 @@
-// Package report writes results: tables for a terminal, and tables and plots for the documentation.
+// Package report writes results: tables for a terminal, and the same for the documentation.
 package report
 
 import (

@@ -3,9 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
-	"encoding/xml"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -153,34 +151,16 @@ func TestTheDocumentationKeepsWhatPeopleWrote(t *testing.T) {
 	dir := t.TempDir()
 	require.ErrorContains(t, sample().WriteDocs(dir), "must be there")
 	file := filepath.Join(dir, "BENCHMARKS.md")
-	text := "# Title\n\n<!-- bench: machine -->\nold\n<!-- /bench -->\n\nWords.\n\n<!-- bench: plot stores -->\n<!-- /bench -->\n<!-- bench: unknown -->\nkept\n<!-- /bench -->\nend\n"
+	text := "# Title\n\n<!-- bench: machine -->\nold\n<!-- /bench -->\n\nWords.\n\n<!-- bench: cold -->\n<!-- /bench -->\n<!-- bench: unknown -->\nkept\n<!-- /bench -->\nend\n"
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	want := "# Title\n\n<!-- bench: machine -->\n\nMeasured on 2026-11-27: 2 CPUs, 8 GB, linux/amd64, go1.26, Postgres 17.1, PostgREST 12.0.2. Seed 7.\n\n<!-- /bench -->\n\nWords.\n\n" +
-		"<!-- bench: plot stores -->\n\n![Before and after: the functions on Netlify Blobs and on Supabase, p50](benchmarks/stores.svg)\n\n<!-- /bench -->\n" +
+		"<!-- bench: cold -->\n\n" + sample().ColdTable().Markdown() + "\n<!-- /bench -->\n" +
 		"<!-- bench: unknown -->\nkept\n<!-- /bench -->\nend\n"
 	for range 2 { // the second run replaces what the first wrote
 		require.NoError(t, sample().WriteDocs(dir))
 		got, err := os.ReadFile(file)
 		require.NoError(t, err)
 		require.Equal(t, want, string(got))
-	}
-}
-
-func TestPlotsAreSVG(t *testing.T) {
-	t.Parallel()
-	plots, err := sample().Plots()
-	require.NoError(t, err)
-	require.Len(t, plots, 3)
-	for _, plot := range plots {
-		decoder := xml.NewDecoder(bytes.NewReader(plot.SVG))
-		for {
-			if _, err := decoder.Token(); errors.Is(err, io.EOF) {
-				break
-			} else {
-				require.NoError(t, err, plot.Name)
-			}
-		}
-		require.Contains(t, string(plot.SVG), ">"+OpGet+"<", plot.Name)
 	}
 }
 

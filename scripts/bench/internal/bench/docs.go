@@ -6,17 +6,8 @@ import (
 	"netlify-supabase-kv/scripts/bench/report"
 )
 
-// WriteDocs writes the tables and plots to BENCHMARKS.md in dir (see [report.WriteDocs]).
+// WriteDocs writes the tables to BENCHMARKS.md in dir (see [report.WriteDocs]).
 func (r Results) WriteDocs(dir string) error {
-	plots, err := r.Plots()
-	if err != nil {
-		return err
-	}
-	return report.WriteDocs(dir, r.docParts(), plots)
-}
-
-// docParts are the parts of the documentation, without the plots.
-func (r Results) docParts() map[string]string {
 	parts := map[string]string{"machine": fmt.Sprintf("Measured on %s: %s. Seed %d.\n", r.At.Format("2006-01-02"), r.Machine, r.Seed)}
 	parts["alternatives"] = report.Markdown(r.AlternativesTable())
 	parts["entries"] = report.Markdown(r.EntriesTable())
@@ -34,5 +25,5 @@ func (r Results) docParts() map[string]string {
 			parts["growth"] = report.Markdown(r.GrowthTable())
 		}
 	}
-	return parts
+	return report.WriteDocs(dir, parts)
 }

@@ -1,4 +1,4 @@
-package report
+package main
 
 import (
 	"bytes"
@@ -6,28 +6,19 @@ import (
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Plot is a plot for the documentation.
-type Plot struct {
-	Name, Title string
-	SVG         []byte
-}
-
-// colors can be distinguished by people with colour blindness.
+// colors are of the series, and can be distinguished by people with colour blindness.
 var colors = []color.Color{
 	color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff}, color.RGBA{R: 0xe6, G: 0x9f, B: 0x00, A: 0xff}, color.RGBA{R: 0x00, G: 0x9e, B: 0x73, A: 0xff},
-	color.RGBA{R: 0xcc, G: 0x79, B: 0xa7, A: 0xff},
 }
 
-// Color returns the color of the i-th series, from 0.
-func Color(i int) color.Color { return colors[i%len(colors)] }
-
-// Picture draws a plot as SVG. unit is the unit of its y axis.
-func Picture(title, unit string, fill func(*plot.Plot) error) ([]byte, error) {
+// picture draws a plot as SVG. unit is the unit of its y axis.
+func picture(title, unit string, fill func(*plot.Plot) error) ([]byte, error) {
 	p := plot.New()
 	sans := font.Font{Typeface: "Liberation", Variant: "Sans"}
 	for _, style := range []*draw.TextStyle{&p.Title.TextStyle, &p.Legend.TextStyle, &p.Y.Label.TextStyle, &p.Y.Tick.Label, &p.X.Tick.Label} {
@@ -47,4 +38,32 @@ func Picture(title, unit string, fill func(*plot.Plot) error) ([]byte, error) {
 	_, err := canvas.WriteTo(&svg)
 	// The fallback has the same widths.
 	return bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;")), err
+}
+
+// draw plots p50, p95 and p99 of each window.
+func (r results) draw(p *plot.Plot) error {
+	p.Add(plotter.NewGrid())
+	for i, of := range []struct {
+		name string
+		ms   func(latency) float64
+	}{{"p50", func(l latency) float64 { return l.P50 }}, {"p95", func(l latency) float64 { return l.P95 }}, {"p99", func(l latency) float64 { return l.P99 }}} {
+		var points plotter.XYs
+		for n, window := range r.Windows {
+			points = append(points, plotter.XY{X: float64(n), Y: of.ms(window)})
+		}
+		line, dots, err := plotter.NewLinePoints(points)
+		if err != nil {
+			return err
+		}
+		line.Color, dots.Color, dots.Shape = colors[i], colors[i], draw.CircleGlyph{}
+		p.Add(line, dots)
+		p.Legend.Add(of.name, line)
+	}
+	var names []string
+	for _, window := range r.Windows {
+		names = append(names, window.Of)
+	}
+	p.NominalX(names...)
+	p.Y.Min = 0
+	return nil
 }
