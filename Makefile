@@ -140,10 +140,11 @@ test-unit:
 	@mkdir -p $(COVERAGE)
 	@$(TEST_PLATFORM) --name test-unit --functions=false -- $(MAKE) --no-print-directory --keep-going on-units-with-race on-units
 
-# The packages whose goroutines share memory have the race detector, in make test-long all. Each package runs once.
+# The packages whose goroutines share memory have the race detector, in make test-long all. Each package runs once. The goroutines of
+# pkg/blobs run under it in the tests of pkg/mirror.
 RACE = $(if $(LONG),-race)
 COVER_TEST = $(GO_TEST) -coverpkg=./pkg/... -coverprofile=$(COVERAGE)/$(1).txt
-WITH_RACE = ./pkg/blobs ./pkg/kv ./pkg/mirror
+WITH_RACE = ./pkg/kv ./pkg/mirror
 
 .PHONY: on-units-with-race
 on-units-with-race:

@@ -647,7 +647,7 @@ func TestQueriesMatchTheModel(t *testing.T) {
 		seed, err = strconv.ParseUint(text, 10, 64)
 		require.NoError(t, err)
 	}
-	n := setting(t, "E2E_QUERIES", 200)
+	n := setting(t, "E2E_QUERIES", 100)
 	prefix := newPrefix()
 	q := randomQueries{Rand: rand.New(rand.NewPCG(seed, 1)), prefix: prefix}
 	q.indexKeys = []string{prefix + "z:i", prefix + "z", prefix + "z:i:a", prefix + "nobody's"}

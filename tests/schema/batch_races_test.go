@@ -286,7 +286,7 @@ func TestADeleteInABatchThatFindsNothingIsOneOfTheOtherStore(t *testing.T) {
 func TestRacingBatchesNeverDeadlock(t *testing.T) {
 	t.Parallel()
 	const workers = 12
-	rounds := number(t, "KV_SCHEMA_RACES", 1000) / workers
+	rounds := number(t, "KV_SCHEMA_RACES", 500) / workers
 	source := random(t)
 	d := newDatabase(t)
 	seeds := make([]uint64, workers)

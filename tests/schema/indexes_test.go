@@ -141,6 +141,7 @@ func TestMembersAreListedInTheOrderFirstAdded(t *testing.T) {
 
 func TestAnIndexOntoAPlainEntry(t *testing.T) {
 	t.Parallel()
+	conn := newDatabase(t).connect(t)
 	for _, c := range []struct{ name, plain, want string }{
 		{"Array", `["x",1,{"y": 2}]`, `["x",1,{"y": 2},"m","n"]`},
 		{"EmptyArray", `[]`, `["m","n"]`},
@@ -159,24 +160,23 @@ func TestAnIndexOntoAPlainEntry(t *testing.T) {
 		{"Number", `1`, `["m","n"]`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			conn := newDatabase(t).connect(t)
-			upsert(t, conn, "i", c.plain, pairs{{"own", "index"}})
-			upsert(t, conn, "e", `{}`, pairs{{"i", "m"}})
-			upsert(t, conn, "f", `{}`, pairs{{"i", "n"}, {"i", "m"}})
-			require.Equal(t, c.want, get(t, conn, "i"))
+			i, e, f := c.name+"/i", c.name+"/e", c.name+"/f"
+			upsert(t, conn, i, c.plain, pairs{{"own", "index"}})
+			upsert(t, conn, e, `{}`, pairs{{i, "m"}})
+			upsert(t, conn, f, `{}`, pairs{{i, "n"}, {i, "m"}})
+			require.Equal(t, c.want, get(t, conn, i))
 			require.True(t, json.Valid([]byte(c.want)))
-			require.Equal(t, `{own:index} {{own,index}}`, indexesOf(t, conn, "i"), "an index entry keeps the indexes it had")
-			require.Equal(t, `{"keys":["i"],"count":1,"data":{"i":`+c.want+`}}`, kvList(t, conn, true, `"prefix":"i"`))
+			require.Equal(t, `{own:index} {{own,index}}`, indexesOf(t, conn, i), "an index entry keeps the indexes it had")
+			require.Equal(t, `{"keys":["`+i+`"],"count":1,"data":{"`+i+`":`+c.want+`}}`, kvList(t, conn, true, `"prefix":"`+i+`"`))
 			requireConsistent(t, conn)
 
 			// Replaced by a plain value, and indexed again.
-			upsert(t, conn, "i", c.plain, nil)
-			require.Equal(t, c.plain, get(t, conn, "i"))
-			require.Equal(t, 0, one[int](t, conn, "select count(*) from kv.member where index_key = 'i'"))
-			require.False(t, one[bool](t, conn, "select is_index from public.kv_store where key = 'i'"))
-			upsert(t, conn, "e", `{}`, pairs{{"i", "m"}, {"i", "n"}})
-			require.Equal(t, c.want, get(t, conn, "i"))
+			upsert(t, conn, i, c.plain, nil)
+			require.Equal(t, c.plain, get(t, conn, i))
+			require.Equal(t, 0, one[int](t, conn, "select count(*) from kv.member where index_key = $1", i))
+			require.False(t, one[bool](t, conn, "select is_index from public.kv_store where key = $1", i))
+			upsert(t, conn, e, `{}`, pairs{{i, "m"}, {i, "n"}})
+			require.Equal(t, c.want, get(t, conn, i))
 		})
 	}
 }

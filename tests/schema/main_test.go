@@ -6,9 +6,9 @@
 //	DATABASE_URL                the schema's owner, not a superuser; this and the next two are required
 //	DATABASE_AUTHENTICATOR_URL  the role that PostgREST logs in as
 //	DATABASE_ADMIN_URL          a superuser, who creates and drops the databases of the tests
-//	KV_SCHEMA_RACES             calls of the race test; default 1,000
+//	KV_SCHEMA_RACES             calls of each race test; default 500
 //	KV_SCHEMA_SEED              the seed that a failed randomized test printed: repeats it
-//	KV_SCHEMA_ENTRIES           entries and log rows for the tests of plans; default 20,000
+//	KV_SCHEMA_ENTRIES           entries and log rows for the tests of plans; default 10,000
 //	KV_SCHEMA_MEGABYTES         the size of a list that is too large; default 60
 //	KV_SCHEMA_GROWTH            set: compare costs at 10,000 entries and at KV_SCHEMA_ENTRIES (make scale)
 //

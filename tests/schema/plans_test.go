@@ -163,7 +163,7 @@ func TestAnUpsertReadsItsIndexesInOnePass(t *testing.T) {
 // Every call reads about as many rows as its response has, at any size of the tables.
 func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	t.Parallel()
-	n := number(t, "KV_SCHEMA_ENTRIES", 20_000)
+	n := number(t, "KV_SCHEMA_ENTRIES", 10_000)
 	d := newDatabase(t)
 	fillEntries(t, d, n)
 	exec(t, d.connect(t), fillLog, n)

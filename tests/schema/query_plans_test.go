@@ -64,7 +64,7 @@ const (
 // to the bounds that it counts to.
 func TestQueryPlansReadLittle(t *testing.T) {
 	t.Parallel()
-	n := number(t, "KV_SCHEMA_ENTRIES", 20_000)
+	n := number(t, "KV_SCHEMA_ENTRIES", 10_000)
 	d := newDatabase(t)
 	fillDocuments(t, d, n)
 	deep := fmt.Sprintf("tenant7/doc/%07d", n/2+7)

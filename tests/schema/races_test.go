@@ -182,7 +182,7 @@ type history struct {
 // Random writers on entries, indexes, and keys that are both, in any order.
 func TestRacingCallsNeverDeadlockAndLoseNothing(t *testing.T) {
 	const workers = 16
-	calls := number(t, "KV_SCHEMA_RACES", 1000)
+	calls := number(t, "KV_SCHEMA_RACES", 500)
 	source := random(t)
 	d := newDatabase(t)
 
