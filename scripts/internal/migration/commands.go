@@ -1,7 +1,6 @@
 package migration
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,13 +44,9 @@ func (s *stores) plan(c *cobra.Command, o migrate.PlanOptions) error {
 		return err
 	}
 	defer closeSource()
-	var target *entries.Target
-	if s.hasTarget() {
-		t, err := s.target(c.Context())
-		if err != nil {
-			return err
-		}
-		target = &t
+	target, err := s.targetIfNamed(c.Context())
+	if err != nil {
+		return err
 	}
 	bar := s.output.Progress(c.ErrOrStderr())
 	o.Progress = bar
@@ -112,7 +107,11 @@ func (s *stores) run(c *cobra.Command, o migrate.RunOptions, rules string) error
 	}
 	defer closeSource()
 	if s.store == kv.DefaultStore {
-		if err := takeRules(c.Context(), target, rules, o.Dir, &o.Rules, &o.RulesFrom, nil); err != nil {
+		m, err := target.Supabase.Migration(c.Context())
+		if err != nil {
+			return fmt.Errorf("ask %s: %w", target.Name, err)
+		}
+		if o.Rules, o.RulesFrom, err = entries.FindRules(rules, o.Dir, m); err != nil {
 			return err
 		}
 	}
@@ -133,21 +132,6 @@ func (s *stores) run(c *cobra.Command, o migrate.RunOptions, rules string) error
 		return &cli.Incomplete{Err: fmt.Errorf("%d blobs are not migrated", result.Failed), Try: "see " + filepath.Join(o.Dir, migrate.ReportMarkdown) + "; a further run retries them"}
 	}
 	return nil
-}
-
-// takeRules finds the rules to use and, if options is not nil, the options of the open migration.
-func takeRules(ctx context.Context, target entries.Target, file, dir string, rules *entries.Rules, from *string, options *entries.Options) error {
-	m, err := target.Supabase.Migration(ctx)
-	if err != nil {
-		return fmt.Errorf("ask %s: %w", target.Name, err)
-	}
-	if options != nil && m != nil && m.ClosedAt == nil {
-		if err := json.Unmarshal(m.Options, options); err != nil {
-			return fmt.Errorf("read the options of the migration: %w", err)
-		}
-	}
-	*rules, *from, err = entries.FindRules(file, dir, m)
-	return err
 }
 
 func verifyCommand(s *stores) *cobra.Command {
@@ -192,13 +176,17 @@ func (s *stores) verify(c *cobra.Command, o migrate.VerifyOptions, rules string)
 	}
 	defer closeSource()
 	if s.store == kv.DefaultStore {
-		options, from := &o.Options, ""
-		for _, name := range []string{"index-prefix", "skip-non-json"} {
-			if c.Flags().Changed(name) {
-				options = nil
+		m, err := target.Supabase.Migration(c.Context())
+		if err != nil {
+			return fmt.Errorf("ask %s: %w", target.Name, err)
+		}
+		asInRuns := !c.Flags().Changed("index-prefix") && !c.Flags().Changed("skip-non-json")
+		if asInRuns && m != nil && m.ClosedAt == nil {
+			if err := json.Unmarshal(m.Options, &o.Options); err != nil {
+				return fmt.Errorf("read the options of the migration: %w", err)
 			}
 		}
-		if err := takeRules(c.Context(), target, rules, "", &o.Rules, &from, options); err != nil {
+		if o.Rules, _, err = entries.FindRules(rules, "", m); err != nil {
 			return err
 		}
 	}
@@ -227,13 +215,9 @@ func statusCommand(s *stores) *cobra.Command {
 	c := &cobra.Command{
 		Use: "status", Short: "Show the state of the migration; nothing is changed", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			var target *entries.Target
-			if s.hasTarget() {
-				t, err := s.target(c.Context())
-				if err != nil {
-					return err
-				}
-				target = &t
+			target, err := s.targetIfNamed(c.Context())
+			if err != nil {
+				return err
 			}
 			status, err := migrate.ReadStatus(c.Context(), dir, target)
 			if err != nil {

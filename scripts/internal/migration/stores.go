@@ -130,10 +130,16 @@ func (s *stores) blobsSource() (*sources.Blobs, error) {
 	return source, nil
 }
 
-// hasTarget reports whether a Supabase project is named.
-func (s *stores) hasTarget() bool {
-	url, _ := s.project()
-	return url != ""
+// targetIfNamed returns the Supabase project, and nil if none is named.
+func (s *stores) targetIfNamed(ctx context.Context) (*entries.Target, error) {
+	if url, _ := s.project(); url == "" {
+		return nil, nil
+	}
+	target, err := s.target(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &target, nil
 }
 
 // project returns the address and the key of the Supabase project.
