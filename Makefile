@@ -50,7 +50,7 @@ GENERATED = @go test -count=1 -run Documentation ./pkg/config $(1) && $(PLATFORM
 	go test -count=1 -run SchemaFile ./tests/schema $(1)
 
 .PHONY: generate
-generate: ## regenerate the tables of variables in README.md, docs and .env.example, and supabase/schema.sql
+generate: ## regenerate the tables of variables in README.md and .env.example, and supabase/schema.sql
 	$(call GENERATED,-update)
 
 .PHONY: verify
