@@ -389,6 +389,17 @@ func TestRun(t *testing.T) {
 	require.Contains(t, stderr, "another run named a is going on in this checkout")
 }
 
+func TestRunKeepsToAFolderOfItsOwn(t *testing.T) {
+	t.Parallel()
+	checkout := layout.Checkout{Root: t.TempDir()}
+	require.NoError(t, os.MkdirAll(checkout.Main().Blobs(), 0o755))
+	for _, name := range []string{"", ".", "..", "../other", "a/b", "-a"} {
+		err := run(t.Context(), checkout, &options{config.Platform{Postgres: "none"}}, runOptions{name: name})
+		require.ErrorContains(t, err, "--name must have", name)
+	}
+	require.DirExists(t, checkout.Main().Blobs(), "the data of up")
+}
+
 // Tests must not reach a store that the variables of the shell name.
 func TestRunLeavesTheEnvironmentsStoresAlone(t *testing.T) {
 	for _, name := range []string{"SUPABASE_URL", "DATABASE_URL", "KV_API_TOKEN", "KV_BASE_URL", "USE_SUPABASE_KV", "NETLIFY_BLOBS_TOKEN"} {

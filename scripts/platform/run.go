@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -105,8 +106,14 @@ func checkModes(modes []string) error {
 	return nil
 }
 
+// runName leaves no way out of the folder that the name names, whose data is removed: not to that of up either.
+var runName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+
 // run refuses to start while another run of the same name is going on in the same checkout.
 func run(ctx context.Context, checkout layout.Checkout, o *options, wanted runOptions) error {
+	if !runName.MatchString(wanted.name) {
+		return fmt.Errorf("--name must have lower-case letters, digits and -, got %q", wanted.name)
+	}
 	lock, err := supervisor.TryTake(checkout.Test(wanted.name))
 	if err != nil {
 		return err
