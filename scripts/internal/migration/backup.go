@@ -48,7 +48,7 @@ func (s *stores) backup(c *cobra.Command, from, out string, o backup.Options) (e
 	var result backup.Result
 	switch from {
 	case "blobs":
-		source, sourceErr := s.blobsSource()
+		source, sourceErr := s.blobsSource(c.Context())
 		if sourceErr != nil {
 			return sourceErr
 		}
@@ -126,7 +126,7 @@ func (s *stores) restore(c *cobra.Command, file, to, rules string, o backup.Rest
 	var result backup.RestoreResult
 	switch to {
 	case "blobs":
-		target, targetErr := s.blobsSource()
+		target, targetErr := s.blobsSource(c.Context())
 		if targetErr != nil {
 			return targetErr
 		}

@@ -35,7 +35,7 @@ func (s *stores) repair(c *cobra.Command, primary mirror.Primary) error {
 	if primary != mirror.PrimaryBlobs && primary != mirror.PrimarySupabase {
 		return fmt.Errorf("--primary must be blobs or supabase, got %q", primary)
 	}
-	source, err := s.blobsSource()
+	source, err := s.blobsSource(c.Context())
 	if err != nil {
 		return err
 	}

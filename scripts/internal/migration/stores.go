@@ -1,9 +1,11 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -100,7 +102,7 @@ func (s *stores) checkStore(c *cobra.Command) error {
 // source returns the source of the entries. close ends its connections.
 func (s *stores) source(ctx context.Context) (source sources.Source, close func(), err error) {
 	if s.fromTable == "" {
-		source, err := s.blobsSource()
+		source, err := s.blobsSource(ctx)
 		if err == nil && s.store != kv.DefaultStore {
 			source.MostBytes = kv.MaxDataBytes // no function could return more
 		}
@@ -120,10 +122,14 @@ func (s *stores) source(ctx context.Context) (source sources.Source, close func(
 	return table, table.Close, nil
 }
 
-func (s *stores) blobsSource() (*sources.Blobs, error) {
+// blobsSource returns the source in Netlify Blobs once its API answers. Later requests wait while it does not.
+func (s *stores) blobsSource(ctx context.Context) (*sources.Blobs, error) {
 	access, err := s.access()
 	if err != nil {
 		return nil, err
+	}
+	if err := answers(ctx, cmp.Or(access.APIURL, blobs.DefaultAPIURL)); err != nil {
+		return nil, cli.Advise(err, "the same command again once that address can be reached; it is that of NETLIFY_BLOBS_API_URL or --api-url, if one is set")
 	}
 	source := sources.NewBlobs(access, s.store, s.parallel, blobs.NewBackgroundLimiter(s.perMinute(access), time.Minute))
 	source.DecodeKeys = s.decodeKeys
@@ -140,6 +146,21 @@ func (s *stores) targetIfNamed(ctx context.Context) (*entries.Target, error) {
 		return nil, err
 	}
 	return &target, nil
+}
+
+// answers makes a request without a token, which counts against none, and takes any response.
+func answers(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultTransport.RoundTrip(request)
+	if err != nil {
+		return fmt.Errorf("%s does not answer: %w", url, err)
+	}
+	return response.Body.Close()
 }
 
 // project returns the address and the key of the Supabase project.
