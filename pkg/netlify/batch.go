@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"netlify-supabase-kv/pkg/kv"
 )
 
@@ -79,7 +77,9 @@ var operationFields = map[kv.Action][]string{
 var allOperationFields = slices.Concat([]string{"op", "store", "key", "by"}, operationFields[kv.ActionPut])
 
 func (p part) operation(store string) kv.Operation {
-	fields := p.operationFields()
+	fields := p.object(allOperationFields, "op and key", func(name string) {
+		p.refuse(": %s is not a field of an operation: did you mean %s?", quoted(name), nearest(name, allOperationFields))
+	})
 	o := kv.Operation{Action: p.action(fields), Store: store, Key: fields["key"].string(), By: fields["by"].jsonNumber()}
 	if fields["store"].given() {
 		o.Store = fields["store"].string()
@@ -93,31 +93,6 @@ func (p part) operation(store string) kv.Operation {
 		p.readPut(fields, &o)
 	}
 	return o
-}
-
-// operationFields reads an object with the fields of an operation, each once.
-func (p part) operationFields() map[string]part {
-	fields := map[string]part{}
-	for _, name := range allOperationFields {
-		fields[name] = part{position: p.position + "." + name, err: p.err}
-	}
-	if p.text.Kind() != '{' {
-		p.refuse(" must be an object with op and key, got %s", p.got())
-		return fields
-	}
-	p.keep(eachField(p.text, func(name string, value jsontext.Value) error {
-		field, known := fields[name]
-		switch {
-		case !known:
-			return kv.Invalid("%s: %s is not a field of an operation: did you mean %s?", p.position, quoted(name), nearest(name, allOperationFields))
-		case field.text != nil:
-			return kv.Invalid("%s has %s twice", p.position, name)
-		}
-		field.text = value
-		fields[name] = field
-		return nil
-	}))
-	return fields
 }
 
 // action reads op, and refuses the fields that the operation does not have.

@@ -189,19 +189,25 @@ func unique[T comparable](all []T) []T {
 
 // fields are those of an object that has no other fields than these, and none twice.
 func (p part) fields(names ...string) map[string]part {
+	all := strings.Join(names, ", ")
+	return p.object(names, all, func(name string) { p.refuse(" must have no other fields than %s, got %s", all, quoted(name)) })
+}
+
+// object reads the fields of an object, each once. must says in an error which it has; unknown refuses any other.
+func (p part) object(names []string, must string, unknown func(name string)) map[string]part {
 	found := map[string]part{}
 	for _, name := range names {
 		found[name] = part{position: p.position + "." + name, err: p.err}
 	}
 	if p.text.Kind() != '{' {
-		p.refuse(" must be an object with %s, got %s", strings.Join(names, ", "), p.got())
+		p.refuse(" must be an object with %s, got %s", must, p.got())
 		return found
 	}
 	p.keep(eachField(p.text, func(name string, value jsontext.Value) error {
 		field, known := found[name]
 		switch {
 		case !known:
-			p.refuse(" must have no other fields than %s, got %s", strings.Join(names, ", "), quoted(name))
+			unknown(name)
 		case field.text != nil:
 			p.refuse(" has %s twice", name)
 		}
