@@ -167,10 +167,7 @@ type ImportEntry struct {
 func (s *Supabase) Import(ctx context.Context, session uuid.UUID, entries []ImportEntry) (done []ImportState, err error) {
 	args := importArgs{Session: session}
 	for _, e := range entries {
-		var pairs, problem *string
-		if e.Indexes != nil {
-			pairs = orNil(arrayOfPairs(e.Indexes))
-		}
+		var problem *string
 		if e.Problem != nil {
 			text, err := json.Marshal(e.Problem)
 			if err != nil {
@@ -178,18 +175,9 @@ func (s *Supabase) Import(ctx context.Context, session uuid.UUID, entries []Impo
 			}
 			problem = orNil(string(text))
 		}
-		content := e.content()
-		args.Keys = append(args.Keys, s.moved()+e.Key)
-		args.Values = append(args.Values, content.Value)
-		args.Data = append(args.Data, content.Data)
-		args.ContentTypes = append(args.ContentTypes, content.ContentType)
-		args.Metadata = append(args.Metadata, content.Metadata)
-		args.Pairs = append(args.Pairs, pairs)
+		args.add(s.moved(), e.State)
 		args.Derived = append(args.Derived, orNil(e.Derived))
 		args.Silent = append(args.Silent, e.Silent)
-		args.IsIndex = append(args.IsIndex, e.IsIndex)
-		args.Created = append(args.Created, orNil(e.Created))
-		args.Updated = append(args.Updated, orNil(e.Updated))
 		args.States = append(args.States, orNil(e.Not))
 		args.Revisions = append(args.Revisions, orNil(e.Revision))
 		args.Problems = append(args.Problems, problem)
@@ -204,21 +192,38 @@ func (s *Supabase) Import(ctx context.Context, session uuid.UUID, entries []Impo
 }
 
 type importArgs struct {
-	Session      uuid.UUID      `json:"p_session"`
-	Keys         []string       `json:"p_keys"`
-	Values       []*string      `json:"p_values"`
-	Data         []*string      `json:"p_data"`
-	ContentTypes []*string      `json:"p_content_types"`
-	Metadata     []*string      `json:"p_metadata"`
-	Pairs        []*string      `json:"p_pairs"`
-	Derived      []*string      `json:"p_derived"`
-	Silent       []bool         `json:"p_silent"`
-	IsIndex      []bool         `json:"p_is_index"`
-	Created      []*int64       `json:"p_created"`
-	Updated      []*int64       `json:"p_updated"`
-	States       []*ImportState `json:"p_states"`
-	Revisions    []*string      `json:"p_revisions"`
-	Problems     []*string      `json:"p_problems"`
+	columns
+	Session   uuid.UUID      `json:"p_session"`
+	Derived   []*string      `json:"p_derived"`
+	Silent    []bool         `json:"p_silent"`
+	States    []*ImportState `json:"p_states"`
+	Revisions []*string      `json:"p_revisions"`
+	Problems  []*string      `json:"p_problems"`
+}
+
+// columns are many entries as the database takes them: an array for each column.
+type columns struct {
+	Keys         []string  `json:"p_keys"`
+	Values       []*string `json:"p_values"`
+	Data         []*string `json:"p_data"`
+	ContentTypes []*string `json:"p_content_types"`
+	Metadata     []*string `json:"p_metadata"`
+	Pairs        []*string `json:"p_pairs"`
+	IsIndex      []bool    `json:"p_is_index"`
+	Created      []*int64  `json:"p_created"`
+	Updated      []*int64  `json:"p_updated"`
+}
+
+func (c *columns) add(space string, s State) {
+	var pairs *string
+	if s.Indexes != nil {
+		pairs = orNil(arrayOfPairs(s.Indexes))
+	}
+	content := s.content()
+	c.Keys, c.Values, c.Data = append(c.Keys, space+s.Key), append(c.Values, content.Value), append(c.Data, content.Data)
+	c.ContentTypes, c.Metadata = append(c.ContentTypes, content.ContentType), append(c.Metadata, content.Metadata)
+	c.Pairs, c.IsIndex = append(c.Pairs, pairs), append(c.IsIndex, s.IsIndex)
+	c.Created, c.Updated = append(c.Created, orNil(s.Created)), append(c.Updated, orNil(s.Updated))
 }
 
 // CopyOver is an entry to be written over the revision Over; zero: there must be no entry.
@@ -231,30 +236,13 @@ type CopyOver struct {
 // its revision was the expected one.
 func (s *Supabase) CopyAll(ctx context.Context, copies []CopyOver) (applied []bool, err error) {
 	var args struct {
-		Keys         []string      `json:"p_keys"`
-		Expected     []RowRevision `json:"p_expected"`
-		Values       []*string     `json:"p_values"`
-		Data         []*string     `json:"p_data"`
-		ContentTypes []*string     `json:"p_content_types"`
-		Metadata     []*string     `json:"p_metadata"`
-		Expires      []*int64      `json:"p_expires"`
-		Pairs        []*string     `json:"p_pairs"`
-		IsIndex      []bool        `json:"p_is_index"`
-		Created      []*int64      `json:"p_created"`
-		Updated      []*int64      `json:"p_updated"`
+		columns
+		Expected []RowRevision `json:"p_expected"`
+		Expires  []*int64      `json:"p_expires"`
 	}
 	for _, c := range copies {
-		var pairs *string
-		if c.Indexes != nil {
-			pairs = orNil(arrayOfPairs(c.Indexes))
-		}
-		content := c.content()
-		args.Keys, args.Expected = append(args.Keys, s.moved()+c.Key), append(args.Expected, c.Over)
-		args.Values, args.Data = append(args.Values, content.Value), append(args.Data, content.Data)
-		args.ContentTypes, args.Metadata = append(args.ContentTypes, content.ContentType), append(args.Metadata, content.Metadata)
-		args.Expires = append(args.Expires, content.Expires)
-		args.Pairs, args.IsIndex = append(args.Pairs, pairs), append(args.IsIndex, c.IsIndex)
-		args.Created, args.Updated = append(args.Created, orNil(c.Created)), append(args.Updated, orNil(c.Updated))
+		args.add(s.moved(), c.State)
+		args.Expected, args.Expires = append(args.Expected, c.Over), append(args.Expires, orNil(c.Expires))
 	}
 	err = s.callJSON(ctx, "kv_restore", args, &applied)
 	if err == nil && len(applied) != len(copies) {
