@@ -221,7 +221,7 @@ func TestAWrongAddressIsReportedAtOnce(t *testing.T) {
 	for command, address := range map[string]string{"plan": "http://127.0.0.1:1", "close": p.database.URL + "/functions"} {
 		require.Contains(t, p.do(2, command, "--supabase-url", address), address+" does not answer as a Supabase project")
 	}
-	require.Contains(t, p.do(2, "backup", "--api-url", "http://127.0.0.1:1"), "Error: http://127.0.0.1:1 does not answer: ", "not after the five minutes that a restart may take")
+	require.Contains(t, p.do(2, "backup", "--api-url", "http://a:b@127.0.0.1:1"), "Error: http://a:xxxxx@127.0.0.1:1 does not answer: ", "not after the five minutes that a restart may take")
 }
 
 func TestARepairIsRefusedWhileSupabaseAnswers(t *testing.T) {

@@ -158,7 +158,7 @@ func answers(ctx context.Context, url string) error {
 	}
 	response, err := http.DefaultTransport.RoundTrip(request)
 	if err != nil {
-		return fmt.Errorf("%s does not answer: %w", url, err)
+		return fmt.Errorf("%s does not answer: %w", request.URL.Redacted(), err)
 	}
 	return response.Body.Close()
 }
