@@ -116,7 +116,7 @@ async function ask(name, args, signal) {
   const headers = { apikey: key, 'Content-Type': 'application/json', Accept: 'application/vnd.kv+json, application/json;q=0.5' };
   if (key.startsWith('eyJ')) headers.Authorization = `Bearer ${key}`; // a secret key is not a JWT, and goes into apikey alone
   try {
-    const response = await fetch(`${url.replace(/\/+$/, '')}/rest/v1/rpc/${name}`, { method: 'POST', headers, body: JSON.stringify(args), signal });
+    const response = await fetch(`${url.replace(/\/*(\/rest\/v1)?\/*$/, '')}/rest/v1/rpc/${name}`, { method: 'POST', headers, body: JSON.stringify(args), signal });
     const text = await response.text();
     if (response.ok) return { value: text === '' ? null : JSON.parse(text) };
     const code = /"code":"(\w+)"/.exec(text)?.[1] ?? 'none';

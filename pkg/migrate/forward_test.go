@@ -124,7 +124,7 @@ func racingWrites(n int) (writes []javaScriptWrite) {
 func TestWritesOfJavaScriptFunctionsArePassedOn(t *testing.T) {
 	s := newJavaScriptSite(t)
 	s.seed(60)
-	s.env = []string{"PATIENT=true"}
+	s.env = []string{"PATIENT=true", "SUPABASE_URL=" + s.database.URL + "/rest/v1/"} // as the Go functions take it too
 	writes := racingWrites(120)
 	wait := s.start(writes)
 	for range 3 {
