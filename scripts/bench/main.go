@@ -141,10 +141,8 @@ func (f flags) run(ctx context.Context, out, progress io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	if f.out != "" {
-		if err := r.Write(f.out); err != nil {
-			return err
-		}
+	if err := report.WriteJSON(f.out, r); err != nil {
+		return err
 	}
 	fmt.Fprintf(out, "%s, seed %d\n", r.Machine, r.Seed)
 	tables := r.Tables()

@@ -165,7 +165,7 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 		}
 		o, err := run(ctx, p, fault, f.settings)
 		if err != nil {
-			return errors.Join(err, f.write(r))
+			return errors.Join(err, report.WriteJSON(f.out, r))
 		}
 		r.Faults = append(r.Faults, o)
 		fmt.Fprintf(out, "%-17s %8d %7d %7d %6d %7d %6d %6d %9.1f %7.2f s  %s%s\n", o.Fault, o.Requests, o.Writes, o.Unknown, o.Reads["now"], o.Reads["bounded"],
@@ -175,7 +175,7 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 	}
-	if err := f.write(r); err != nil {
+	if err := report.WriteJSON(f.out, r); err != nil {
 		return err
 	}
 	if f.docs != "" {
@@ -257,23 +257,5 @@ func (f *flags) report(out io.Writer, o *outcome) error {
 	file := strings.TrimSuffix(f.out, filepath.Ext(f.out)) + "-" + o.Fault + ".json"
 	slices.SortFunc(o.history.Ops, func(a, b op) int { return int(a.Call - b.Call) })
 	fmt.Fprintf(out, "    the history: %s\n", file)
-	return writeJSON(file, o.history)
-}
-
-func (f *flags) write(r results) error {
-	if f.out == "" {
-		return nil
-	}
-	return writeJSON(f.out, r)
-}
-
-func writeJSON(file string, v any) error {
-	text, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(text, '\n'), 0o644)
+	return report.WriteJSON(file, o.history)
 }

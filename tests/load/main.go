@@ -4,19 +4,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"netlify-supabase-kv/scripts/bench/report"
 )
 
 // The exit statuses: 1 when a promise was broken, 2 when it could not run.
@@ -141,7 +141,7 @@ func run(ctx context.Context, f flags, out, progress io.Writer) error {
 	r := results{At: time.Now().UTC(), CPUs: runtime.NumCPU(), Go: runtime.Version(), Seed: f.seed, Users: f.users, Think: f.think.Seconds(),
 		Duration: f.duration.Seconds(), Requests: seen.total.Requests, Rate: seen.total.Rate, Errors: seen.errors,
 		Kinds: seen.kindLatencies(), Windows: seen.windowLatencies(f.window), Instances: instances}
-	if err := errors.Join(r.print(out), write(f.out, r)); err != nil {
+	if err := errors.Join(r.print(out), report.WriteJSON(f.out, r)); err != nil {
 		return err
 	}
 	if f.docs != "" {
@@ -155,18 +155,4 @@ func run(ctx context.Context, f flags, out, progress io.Writer) error {
 	}
 	fmt.Fprintf(out, "\n%d requests, %.0f a second, no errors\n", r.Requests, r.Rate)
 	return nil
-}
-
-func write(file string, r results) error {
-	if file == "" {
-		return nil
-	}
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(text, '\n'), 0o644)
 }

@@ -4,10 +4,11 @@ package report
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
+
+	"github.com/dustin/go-humanize"
 )
 
 // Table is a table with a title. The first columns are text, the others numbers.
@@ -70,13 +71,7 @@ func (t Table) Markdown() string {
 }
 
 // Thousands formats a number with commas.
-func Thousands(n int) string {
-	text := strconv.Itoa(n)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
-}
+func Thousands(n int) string { return humanize.Comma(int64(n)) }
 
 // Millis formats milliseconds with at least three significant digits, and 0 as a dash.
 func Millis(v float64) string {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/scripts/bench/report"
 )
 
 func TestPercentilesAreOfTheNearestRank(t *testing.T) {
@@ -135,7 +137,7 @@ func TestResultsAreComparedWithOlderOnes(t *testing.T) {
 func TestResultsAreWrittenAndRead(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "folder", "results.json")
-	require.NoError(t, sample().Write(file))
+	require.NoError(t, report.WriteJSON(file, sample()))
 	read, err := Read(file)
 	require.NoError(t, err)
 	require.Equal(t, sample(), read)

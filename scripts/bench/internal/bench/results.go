@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 )
@@ -40,7 +39,7 @@ func (m Machine) String() string {
 	return fmt.Sprintf("%d CPUs, %d GB, %s, %s, Postgres %s, PostgREST %s", m.CPUs, m.MemoryGB, m.System, m.Go, m.Postgres, m.PostgREST)
 }
 
-// Read reads a file that Write wrote.
+// Read reads a file that [report.WriteJSON] wrote.
 func Read(file string) (r Results, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -50,18 +49,6 @@ func Read(file string) (r Results, err error) {
 		return r, fmt.Errorf("read %s: %w", file, err)
 	}
 	return r, nil
-}
-
-// Write writes the results as a file.
-func (r Results) Write(file string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(text, '\n'), 0o644)
 }
 
 // find returns the result of an operation. It is not ok if that was not measured.
