@@ -80,7 +80,7 @@ func (k SortKey) order() order {
 	return byPath
 }
 
-// has tells whether the database may have written the position.
+// has reports whether the database may have written the position.
 func (by order) has(position jsontext.Value) bool {
 	switch by {
 	case byKey:
@@ -94,7 +94,7 @@ func (by order) has(position jsontext.Value) bool {
 	return false
 }
 
-// isTime tells whether microseconds since 1970 are a time that timestamptz and ISO 8601 both hold: the years 1 to 9999.
+// isTime reports whether microseconds since 1970 are a time that timestamptz and ISO 8601 both hold: the years 1 to 9999.
 func isTime(micros int64) bool { return micros >= -62135596800_000000 && micros <= 253402300799_999999 }
 
 // storedNumber is a number as Postgres writes it: without an exponent. It can be longer than one that a filter may have.

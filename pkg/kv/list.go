@@ -22,7 +22,7 @@ type ListQuery struct {
 	IndexKeys []string
 }
 
-// ByKey tells whether the list is in the order of the keys.
+// ByKey reports whether the list is in the order of the keys.
 func (q ListQuery) ByKey() bool { return q.Sort.order() == byKey }
 
 // Question is the digest of what is asked, wherever the page begins and whatever is shown of it: the [Cursor.Question] of its

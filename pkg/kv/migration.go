@@ -96,7 +96,7 @@ func (s *Supabase) MigrationOpen(ctx context.Context, o Opening) error {
 	}
 	err = s.callJSON(ctx, "kv_migration_open", map[string]any{
 		"p_source": o.Source, "p_options": string(options), "p_rules": append([]string{}, o.Rules...), "p_session": o.Session, "p_holder": o.Holder,
-		"p_lease": o.Lease.Seconds(), "p_own": o.Own, "p_anew": o.Anew, "p_space": s.moved(),
+		"p_lease": o.Lease.Seconds(), "p_own": o.Own, "p_anew": o.Anew, "p_space": s.storeSpace(),
 	}, &refused)
 	switch {
 	case err != nil:
@@ -175,7 +175,7 @@ func (s *Supabase) Import(ctx context.Context, session uuid.UUID, entries []Impo
 			}
 			problem = orNil(string(text))
 		}
-		args.add(s.moved(), e.State)
+		args.add(s.storeSpace(), e.State)
 		args.Derived = append(args.Derived, orNil(e.Derived))
 		args.Silent = append(args.Silent, e.Silent)
 		args.States = append(args.States, orNil(e.Not))
@@ -241,7 +241,7 @@ func (s *Supabase) CopyAll(ctx context.Context, copies []CopyOver) (applied []bo
 		Expires  []*int64      `json:"p_expires"`
 	}
 	for _, c := range copies {
-		args.add(s.moved(), c.State)
+		args.add(s.storeSpace(), c.State)
 		args.Expected, args.Expires = append(args.Expected, c.Over), append(args.Expires, orNil(c.Expires))
 	}
 	err = s.callJSON(ctx, "kv_restore", args, &applied)
@@ -304,11 +304,11 @@ func (s *Supabase) ImportProblems(ctx context.Context, after string, limit int, 
 }
 
 // ofStore are the arguments of a function that is about the store as a whole.
-func (s *Supabase) ofStore() map[string]any { return map[string]any{"p_space": s.moved()} }
+func (s *Supabase) ofStore() map[string]any { return map[string]any{"p_space": s.storeSpace()} }
 
 // pageOf are the arguments of a function that is about up to limit keys of the store after one.
 func (s *Supabase) pageOf(after string, limit int) map[string]any {
-	return map[string]any{"p_space": s.moved(), "p_after": s.moved() + after, "p_limit": limit}
+	return map[string]any{"p_space": s.storeSpace(), "p_after": s.storeSpace() + after, "p_limit": limit}
 }
 
 // Migration is an open or a closed migration.
@@ -412,7 +412,7 @@ func (s *Supabase) Digests(ctx context.Context, after string, limit int) (digest
 
 // DigestsOf returns those of the keys that exist, in the order of the keys.
 func (s *Supabase) DigestsOf(ctx context.Context, keys []string) (digests []Digest, err error) {
-	err = s.callJSON(ctx, "kv_digests_of", map[string]any{"p_keys": inSpace(s.moved(), keys)}, &digests)
+	err = s.callJSON(ctx, "kv_digests_of", map[string]any{"p_keys": inSpace(s.storeSpace(), keys)}, &digests)
 	return digests, err
 }
 

@@ -77,7 +77,7 @@ func (s *Supabase) DeleteMirrored(ctx context.Context, key string) (Written, []O
 
 // States returns the entries under the keys, in the same order.
 func (s *Supabase) States(ctx context.Context, keys []string) (states []State, err error) {
-	err = s.callJSON(ctx, "kv_mirror_states", map[string]any{"p_keys": inSpace(s.moved(), keys)}, &states)
+	err = s.callJSON(ctx, "kv_mirror_states", map[string]any{"p_keys": inSpace(s.storeSpace(), keys)}, &states)
 	return states, err
 }
 
@@ -135,7 +135,7 @@ func (s *Supabase) Copy(ctx context.Context, state State, expected RowRevision, 
 		Updated  *int64      `json:"p_updated"`
 		Request  uuid.UUID   `json:"p_request"`
 		content
-	}{s.moved() + state.Key, expected, state.Indexes, state.IsIndex, added, orNil(state.Created), orNil(state.Updated), newRequest(), state.content()}, &response)
+	}{s.storeSpace() + state.Key, expected, state.Indexes, state.IsIndex, added, orNil(state.Created), orNil(state.Updated), newRequest(), state.content()}, &response)
 	return response.Applied, response.Revision, err
 }
 

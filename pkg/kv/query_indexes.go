@@ -84,7 +84,7 @@ func (f *IndexFilter) validateIndex(position string) error {
 	return validateFilter(position, f.Exact.Key)
 }
 
-// IsPair tells whether a text can be "<key>:<member>": there is a colon with something on both sides.
+// IsPair reports whether a text can be "<key>:<member>": there is a colon with something on both sides.
 func IsPair(text string) bool { return len(text) > 2 && strings.Contains(text[1:len(text)-1], ":") }
 
 func validatePair(name, pair string) error {

@@ -196,7 +196,7 @@ func validateValue(text jsontext.Value) error {
 	}
 }
 
-// isNumeric tells whether a JSON number, written without an exponent, has at most so many digits on each side of the point.
+// isNumeric reports whether a JSON number, written without an exponent, has at most so many digits on each side of the point.
 func isNumeric(number string, most int) bool {
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(number, "-")), "e")
 	whole, fraction, _ := strings.Cut(mantissa, ".")

@@ -80,7 +80,7 @@ func (s Search) validate() error {
 	return nil
 }
 
-// hasWord tells whether there may be something to look for in a text: the database decides what divides words (kv.normalize_search_text), but of
+// hasWord reports whether there may be something to look for in a text: the database decides what divides words (kv.normalize_search_text), but of
 // ASCII it is known here.
 func hasWord(text string) bool {
 	return strings.ContainsFunc(text, func(r rune) bool {

@@ -69,8 +69,8 @@ func (s *Supabase) WithStore(store string) *Supabase {
 // StoreName is the store of [Supabase.WithStore].
 func (s *Supabase) StoreName() string { return cmp.Or(s.store, DefaultStore) }
 
-// moved is the space of that store.
-func (s *Supabase) moved() string { return space("", s.StoreName()) }
+// storeSpace is the space of that store.
+func (s *Supabase) storeSpace() string { return space("", s.StoreName()) }
 
 // space is the space of a store.
 func (s *Supabase) space(store string) string { return space(s.namespace, store) }

@@ -340,7 +340,7 @@ func (r *run) todo(ctx context.Context, l *sources.Listing, derived *entries.Der
 	}
 }
 
-// isNew tells whether a key is to be looked at.
+// isNew reports whether a key is to be looked at.
 func (s step) isNew(retry bool) bool {
 	switch {
 	case s.listed == nil: // gone; once that is remembered there is no revision

@@ -56,7 +56,7 @@ type Verification struct {
 	Identity     bool              `json:"same"` // see Same
 }
 
-// Same tells whether both stores have the same, apart from blobs that were said to be skipped.
+// Same reports whether both stores have the same, apart from blobs that were said to be skipped.
 func (v Verification) Same() bool {
 	return v.Finished && v.Missing+v.Extra+v.Different+v.Unmigratable+v.Stray == 0
 }

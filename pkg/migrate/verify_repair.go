@@ -42,7 +42,7 @@ func (c *comparison) repair(ctx context.Context) error {
 var errUnsettled = errors.New("others keep changing the entry")
 
 // settle copies a key until the blob has not moved, as mirrored writes do: the entry's revision is read before the
-// blob is, the copy is a compare-and-set on it, and the blob is looked at again afterwards. wrote tells whether the
+// blob is, the copy is a compare-and-set on it, and the blob is looked at again afterwards. wrote reports whether the
 // entry was written or removed.
 func (c *comparison) settle(ctx context.Context, d differing) (wrote bool, err error) {
 	const rounds = 20

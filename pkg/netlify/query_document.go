@@ -131,7 +131,7 @@ func (p part) string() string {
 	return s
 }
 
-// given tells whether there is a part; null counts as none.
+// given reports whether there is a part; null counts as none.
 func (p part) given() bool { return p.text != nil && p.text.Kind() != 'n' }
 
 // optionalString is a string, "" if it is absent.
@@ -354,7 +354,7 @@ func (p part) aggregate() kv.Aggregate {
 	return kv.Aggregate{Op: fields["op"].string(), Path: path}
 }
 
-// bom tells whether the answer begins with a byte order mark.
+// bom reports whether the answer begins with a byte order mark.
 func (p part) bom(format exportFormat) bool {
 	switch text := string(p.text); {
 	case text == "" || text == "false":

@@ -232,7 +232,7 @@ func resultCells(text json.RawMessage, columns []string) ([]string, error) {
 	return cells, nil
 }
 
-// leavesOut tells whether an aggregate says how many values it could not use.
+// leavesOut reports whether an aggregate says how many values it could not use.
 func leavesOut(op string) bool { return op != "count" && op != "distinct" }
 
 func aggregateCells(text json.RawMessage, grouped bool) ([]string, error) {

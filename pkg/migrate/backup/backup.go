@@ -46,7 +46,7 @@ type Result struct {
 	Gone       int               `json:"gone"` // keys that were listed, and gone when they were read
 }
 
-// Complete tells whether everything that was in the store is in the file.
+// Complete reports whether everything that was in the store is in the file.
 func (r Result) Complete() bool { return len(r.Unreadable) == 0 }
 
 // ErrRemaining: the work was done, and something is left that could not be. The result says what.

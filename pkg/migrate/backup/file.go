@@ -78,9 +78,9 @@ type entryLine struct {
 	Expires     int64          `json:"expires,omitempty"`     // of an entry in Supabase, in microseconds since 1970; 0: never
 	// LastModified is what the list of the blobs said.
 	LastModified time.Time   `json:"last_modified,omitzero"`
-	Indexes      [][2]string `json:"indexes,omitzero"` // null: nobody knows
+	Indexes      [][2]string `json:"indexes,omitzero"` // null: not known
 	IsIndex      bool        `json:"is_index,omitempty"`
-	Created      int64       `json:"created,omitempty"` // microseconds since 1970; 0: nobody knows
+	Created      int64       `json:"created,omitempty"` // microseconds since 1970; 0: not known
 	Updated      int64       `json:"updated,omitempty"`
 	Size         int64       `json:"size"`   // bytes of the value
 	SHA256       string      `json:"sha256"` // of the value, in hexadecimal

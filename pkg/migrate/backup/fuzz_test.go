@@ -15,7 +15,7 @@ import (
 )
 
 // FuzzReadBackup: whatever is read as a backup keeps its promises, as a plain reading of its lines finds them: the sums of the
-// values, no key twice, and what the manifest says. zipped tells whether the input is the file, or what is in it.
+// values, no key twice, and what the manifest says. zipped reports whether the input is the file, or what is in it.
 func FuzzReadBackup(f *testing.F) {
 	zipped, text := small(f)
 	f.Add(zipped, true)

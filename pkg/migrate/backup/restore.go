@@ -285,7 +285,7 @@ func (r *restore) expired(l restored) bool {
 	return true
 }
 
-// tooMany counts an entry that was refused, and tells whether so many were in a row that it must be the service.
+// tooMany counts an entry that was refused, and reports whether so many were in a row that it must be the service.
 func (r *restore) tooMany() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -353,7 +353,7 @@ func (r *supabaseRestore) choose(ctx context.Context, state kv.State, digest *kv
 	return now.Revision, err == nil, err
 }
 
-// isOf tells whether the digest is that of the entry.
+// isOf reports whether the digest is that of the entry.
 func isOf(state kv.State, digest *kv.Digest) bool {
 	return kv.DigestOf(state).Alike(*digest)
 }

@@ -246,7 +246,7 @@ func (u *unit) proposal() ProposedIndex {
 	return p
 }
 
-// isLine tells whether a rule of the index can be written as a line.
+// isLine reports whether a rule of the index can be written as a line.
 func isLine(rule, index string) bool {
 	rules, err := ParseRules(strings.Split(rule, "\n"))
 	return err == nil && len(rules) == 1 && rules[0].Index == index && rules[0].String() == rule

@@ -52,7 +52,7 @@ func (t Target) Digests(ctx context.Context, keys []string) (map[string]*kv.Dige
 	return found, nil
 }
 
-// IsEntryFault tells whether an error may be that of one entry, rather than of the database.
+// IsEntryFault reports whether an error may be that of one entry, rather than of the database.
 func IsEntryFault(ctx context.Context, err error) bool {
 	switch kv.CodeOf(err) {
 	case kv.CodeInvalidInput, kv.CodeUnstorableValue, kv.CodeTooLarge:

@@ -71,7 +71,7 @@ func (e Entry) Members() int {
 	return len(elements)
 }
 
-// isIndex tells whether a blob is an index entry: its members were added to it.
+// isIndex reports whether a blob is an index entry: its members were added to it.
 func (o Options) isIndex(key string, value []byte) bool {
 	if o.IndexPrefix == "" || !strings.HasPrefix(key, o.IndexPrefix) || notJSON(value) != "" {
 		return false
@@ -229,7 +229,7 @@ func hasHugeNumber(text string) bool {
 	return false
 }
 
-// isHuge tells whether numeric cannot hold the number.
+// isHuge reports whether numeric cannot hold the number.
 func isHuge(number string) bool {
 	mantissa, exponentText, hasExponent := strings.Cut(strings.ToLower(number), "e")
 	whole, fraction, _ := strings.Cut(mantissa, ".")

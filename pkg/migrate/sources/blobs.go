@@ -129,7 +129,7 @@ func (s *Blobs) read(ctx context.Context, listed blobs.Listed) Item {
 	return item
 }
 
-// Refused tells whether nothing can be read with this access.
+// Refused reports whether nothing can be read with this access.
 func Refused(err error) bool { return errors.Is(err, blobs.ErrNoAccess) || blobs.Refused(err) }
 
 // AdviseAccess says what an access must be that was refused.

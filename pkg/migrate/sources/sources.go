@@ -24,7 +24,7 @@ type Item struct {
 	// is the functions' own, and not the entry's.
 	Metadata, ContentType string
 	Expires               int64
-	// Indexes are the entry's, where the blob says so; nil: nobody knows.
+	// Indexes are the entry's, where the blob says so; nil: not known.
 	Indexes          [][2]string
 	Created, Updated int64 // microseconds since 1970, 0: the blob does not say
 	IsIndex          bool  // it is known to be an index entry
@@ -88,7 +88,7 @@ func ReadOne(ctx context.Context, source Source, listed blobs.Listed) (Item, err
 
 // Progress is told how far a long piece of work is. Its methods may be called by several goroutines.
 type Progress interface {
-	// Stage begins with a name and how many things there are to do; -1: nobody knows.
+	// Stage begins with a name and how many things there are to do; -1: not known.
 	Stage(name string, total int)
 	// Done says that so many more are done, and how many of these failed.
 	Done(n, failed int)

@@ -239,7 +239,7 @@ func (s *Table) read(ctx context.Context, list []blobs.Listed) (items []Item, er
 	var key, revision string
 	var value *string
 	var indexes []*string
-	var created, updated int64 // 0: nobody knows
+	var created, updated int64 // 0: not known
 	if _, err := pgx.ForEachRow(rows, []any{&key, &revision, &value, &indexes, &created, &updated}, func() error {
 		item := Item{Blob: blobs.Blob{ETag: revision}, Created: created, Updated: updated}
 		if value == nil {
