@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"netlify-supabase-kv/scripts/kv/internal/redirects"
 )
 
 // Options describe what to add and where. Functions, Publish and Redirects name what netlify.toml leaves to Netlify's
@@ -266,7 +268,7 @@ func (b *addition) addGoVersion() (found []Finding, err error) {
 // addRules puts the missing rules in front of the site's own, in the file that Netlify reads first.
 func (b *addition) addRules() ([]Finding, error) {
 	s := b.site
-	theirs, err := tomlRules(s.tomlName, s.config)
+	theirs, err := redirects.OfTOML(s.tomlName, s.config["redirects"])
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +281,8 @@ func (b *addition) addRules() ([]Finding, error) {
 		return nil, err
 	}
 	if s.redirects != "" {
-		theirs = append(fileRules(name, content), theirs...)
+		fromFile, _ := redirects.OfFile(name, content) // Netlify ignores the lines that an error is about
+		theirs = append(fromFile, theirs...)
 	}
 	rules, found := missing(b.release.rules, theirs)
 	if len(rules) == 0 || len(found) > 0 {

@@ -67,7 +67,7 @@ func requireBuilt(t *testing.T, k kind, dir string, env ...string) {
 	require.NoError(t, err)
 	var paths []string
 	for _, rule := range r.rules {
-		paths = append(paths, strings.Replace(rule.from, "*", "some/key", 1))
+		paths = append(paths, strings.Replace(rule.From, "*", "some/key", 1))
 	}
 	ours := len(paths)
 	for path := range k.routes {
@@ -81,7 +81,7 @@ func requireBuilt(t *testing.T, k kind, dir string, env ...string) {
 	require.Equal(t, want, built.Names(), "Netlify deploys these functions\n%s", built.Log)
 	for i, path := range paths[:ours] {
 		require.NotNil(t, built.Routes[path], "no rule answers %s", path)
-		require.Equal(t, r.rules[i].from, built.Routes[path].From, path)
+		require.Equal(t, r.rules[i].From, built.Routes[path].From, path)
 		require.Equal(t, "/.netlify/functions/", built.Routes[path].To[:len("/.netlify/functions/")])
 	}
 	for path, from := range k.routes {

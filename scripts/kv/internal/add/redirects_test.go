@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"netlify-supabase-kv/scripts/kv/internal/redirects"
 )
 
 func TestRulesMeet(t *testing.T) {
@@ -25,20 +27,9 @@ func TestRulesMeet(t *testing.T) {
 		{"/other/*", "/api/kv/get", false},
 		{"/api/kv/list", "/api/kv/get/*", false},
 	} {
-		require.Equal(t, row.want, rule{from: row.a}.meets(rule{from: row.b}), "%s, %s", row.a, row.b)
-		require.Equal(t, row.want, rule{from: row.b}.meets(rule{from: row.a}), "%s, %s", row.b, row.a)
+		require.Equal(t, row.want, meets(redirects.Rule{From: row.a}, redirects.Rule{From: row.b}), "%s, %s", row.a, row.b)
+		require.Equal(t, row.want, meets(redirects.Rule{From: row.b}, redirects.Rule{From: row.a}), "%s, %s", row.b, row.a)
 	}
-}
-
-func TestFileRules(t *testing.T) {
-	t.Parallel()
-	require.Equal(t, []rule{
-		{from: "/a", to: "/b", status: 301, file: "f"},
-		{from: "/c", to: "/d", status: 200, file: "f"},
-		{from: "/e", to: "https://example.com/:x", status: 302, limited: true, file: "f"},
-		{from: "/g/*", to: "/h", status: 301, limited: true, file: "f"},
-		{from: "/i/*", status: 200, file: "f"},
-	}, fileRules("f", []byte("# comment\n\n/a /b\n/c\t/d 200! # why\r\n/e x=:x https://example.com/:x 302\n/g/* /h 301 Country=de\n/i/* 200\n/lonely\n")))
 }
 
 // FuzzInsertionsAreTakenBack checks that an insertion into any netlify.toml has the intended meaning and is removed
@@ -52,7 +43,7 @@ func FuzzInsertionsAreTakenBack(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	rules := []rule{{from: "/api/kv/get/*", to: "/.netlify/functions/kv-get/:splat", status: 200}}
+	rules := []redirects.Rule{{From: "/api/kv/get/*", To: "/.netlify/functions/kv-get/:splat", Status: 200}}
 	f.Fuzz(func(t *testing.T, content string) {
 		before, err := parseTOML([]byte(content))
 		if err != nil || strings.Contains(content, mark) {
@@ -75,13 +66,18 @@ func FuzzInsertionsAreTakenBack(f *testing.F) {
 				require.Equal(t, "1.26.10", lookup(config, "build", "environment", "GO_VERSION"))
 				continue
 			}
-			theirs, err := tomlRules("", before)
+			theirs, err := redirects.OfTOML("", before["redirects"])
 			if err != nil {
 				continue
 			}
-			all, err := tomlRules("", config)
+			all, err := redirects.OfTOML("", config["redirects"])
 			require.NoError(t, err)
-			require.Equal(t, append(rules[:1:1], theirs...), all)
+			want := append(rules[:1:1], theirs...)
+			require.Len(t, all, len(want))
+			for i := range all {
+				all[i].Place = want[i].Place // theirs come later by one
+			}
+			require.Equal(t, want, all)
 		}
 	})
 }

@@ -15,13 +15,15 @@ import (
 
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
+
+	"netlify-supabase-kv/scripts/kv/internal/redirects"
 )
 
 // release is what a checkout of this project adds to a site.
 type release struct {
 	root       string
 	goVersion  string                       // as GO_VERSION names it: 1.26.10
-	rules      []rule                       // of the short addresses
+	rules      []redirects.Rule             // of the short addresses
 	functions  map[string]map[string][]byte // the Go files of each function, by the function's name
 	shared     map[string][]byte            // the packages that the functions share, with go.mod, go.sum and the licence
 	modules    []module.Version             // that the functions and the shared packages need
@@ -203,7 +205,7 @@ func (r *release) readConfig() error {
 	if err != nil {
 		return fmt.Errorf("netlify.toml of the checkout: %w", err)
 	}
-	r.rules, err = tomlRules("netlify.toml", config)
+	r.rules, err = redirects.OfTOML("netlify.toml", config["redirects"])
 	if err == nil {
 		r.shared["LICENSE"], err = os.ReadFile(filepath.Join(r.root, "LICENSE"))
 	}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/tools/txtar"
+
+	"netlify-supabase-kv/scripts/kv/internal/redirects"
 )
 
 // kind is one kind of existing site: a file in testdata/sites.
@@ -286,7 +288,7 @@ func TestUpdateReplacesWhatWasAdded(t *testing.T) {
 	newer, err := thisRelease()
 	require.NoError(t, err)
 	older := *newer
-	older.goVersion, older.rules = "1.26.1", append([]rule{{from: "/api/kv/gone", to: "/.netlify/functions/kv-gone", status: 200}}, newer.rules[1:]...)
+	older.goVersion, older.rules = "1.26.1", append([]redirects.Rule{{From: "/api/kv/gone", To: "/.netlify/functions/kv-gone", Status: 200}}, newer.rules[1:]...)
 	older.functions = map[string]map[string][]byte{"kv-gone": newer.functions["kv-get"], "kv-get": {"main.go": []byte("package main // old\n"), "go.mod": nil}}
 	older.shared = map[string][]byte{"pkg/old/old.go": []byte("package old\n")}
 	p, err := addRelease(t.Context(), &older, Options{Site: dir})
@@ -363,7 +365,7 @@ func TestConflictsAreFindings(t *testing.T) {
 		"RuleOnOurAddress": {"javascript", append("netlify.toml", "\n[[redirects]]\nfrom = \"/api/kv/*\"\nto = \"/.netlify/functions/store\"\n"), "has the rule /api/kv/* →", "remove the rule"},
 		"OurRuleBehindTheCatchAll": {"catchall-file", append("public/_redirects", "\n/api/kv/get/* /.netlify/functions/kv-get/:splat 200\n"),
 			"has the rule /api/kv/get/* behind /* → /index.html", "remove the rule"},
-		"OurRuleBehindTheCatchAllOfTheOtherFile": {"catchall-file", append("netlify.toml", tomlBlock([]rule{{from: "/api/kv/query", to: "/.netlify/functions/kv-query", status: 200}})),
+		"OurRuleBehindTheCatchAllOfTheOtherFile": {"catchall-file", append("netlify.toml", tomlBlock([]redirects.Rule{{From: "/api/kv/query", To: "/.netlify/functions/kv-query", Status: 200}})),
 			"netlify.toml has the rule /api/kv/query behind /*", "remove the rule"},
 		"InlineEnvironment": {"javascript", replace("netlify.toml", "  publish", "  environment = { A = \"1\" }\n  publish"), "cannot add to: the build's environment", "GO_VERSION = "},
 		"CapitalBuild":      {"javascript", replace("netlify.toml", "[build]", "[Build]"), "cannot add to: the build's environment", "GO_VERSION = "},
@@ -458,7 +460,7 @@ func TestExistingRulesAreNotAddedAgain(t *testing.T) {
 	addTo(t, dir, k.options)
 	content := "\n" + read(t, dir, "public/_redirects")
 	for _, rule := range r.rules {
-		require.Equal(t, 1, strings.Count(content, "\n"+rule.from+" "), "%s in\n%s", rule.from, content)
+		require.Equal(t, 1, strings.Count(content, "\n"+rule.From+" "), "%s in\n%s", rule.From, content)
 	}
 }
 

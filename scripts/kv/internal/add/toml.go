@@ -9,6 +9,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"netlify-supabase-kv/scripts/kv/internal/redirects"
 )
 
 // mark is in each line that begins, ends or is an insertion into a file of the site.
@@ -135,7 +137,7 @@ func insertGoVersion(content, version string) (insertion, error) {
 }
 
 // insertRules puts the rules in front of the site's first rule.
-func insertRules(content string, rules []rule) (insertion, error) {
+func insertRules(content string, rules []redirects.Rule) (insertion, error) {
 	block := marked(tomlBlock(rules))
 	i := atEnd(content, block)
 	if begin, _ := header(content, unstable.ArrayTable, "redirects"); begin >= 0 {

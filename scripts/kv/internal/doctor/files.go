@@ -15,6 +15,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/semver"
+
+	"netlify-supabase-kv/scripts/kv/internal/redirects"
 )
 
 // siteFiles holds what the doctor reads from a site's files.
@@ -25,7 +27,7 @@ type siteFiles struct {
 	publish   string
 	goVersion string
 	versionAt string // where goVersion is set
-	redirects []redirect
+	redirects []redirects.Rule
 	problem   error // of parsing _redirects
 }
 
@@ -33,7 +35,7 @@ type siteFiles struct {
 type netlifyTOML struct {
 	Build     buildTable
 	Functions map[string]any
-	Redirects []configRedirect
+	Redirects any // read by redirects.OfTOML
 	Context   map[string]buildTable
 }
 
@@ -61,12 +63,16 @@ func (in *Input) readFiles() *siteFiles {
 	s.directory = functionsDirectory(config)
 	s.goVersion, s.versionAt = in.goVersion(config, s.base)
 
-	fromFile, err := readRedirectsFile(filepath.Join(s.base, s.publish, "_redirects"))
-	s.problem = err
-	var fromConfig []redirect
-	for i, r := range config.Redirects {
-		fromConfig = append(fromConfig, r.rule(i+1))
+	fromConfig, err := redirects.OfTOML("netlify.toml", config.Redirects)
+	if s.err = err; err != nil {
+		return s
 	}
+	content, err := os.ReadFile(filepath.Join(s.base, s.publish, "_redirects"))
+	if s.problem = err; errors.Is(err, fs.ErrNotExist) {
+		s.problem = nil
+	}
+	fromFile, wrong := redirects.OfFile("_redirects", content)
+	s.problem = cmp.Or(s.problem, wrong)
 	s.redirects = inForce(fromFile, fromConfig)
 	return s
 }
@@ -316,14 +322,14 @@ func checkRedirects(_ context.Context, in *Input) []Finding {
 // misrouting is why an address does not lead to its function: no rule matches, another rule comes first, or the rule
 // is not a rewrite.
 type misrouting struct {
-	rule  redirect // without a Place if no rule matches
-	right bool     // the rule leads to the function, but redirects the browser
+	rule  redirects.Rule // without a Place if no rule matches
+	right bool           // the rule leads to the function, but redirects the browser
 }
 
 // misroutings finds the problems on the way from a path to a function.
 func (files *siteFiles) misroutings(f function, path string) (why []misrouting) {
 	for _, r := range files.redirects {
-		if !r.match(path) {
+		if !match(r, path) {
 			continue
 		}
 		right := r.To == f.direct() || strings.HasPrefix(r.To, f.direct()+"/")
@@ -338,7 +344,7 @@ func (files *siteFiles) misroutings(f function, path string) (why []misrouting) 
 }
 
 func (m misrouting) finding(addresses string) Finding {
-	switch inFile := strings.HasPrefix(m.rule.Place, "_redirects"); {
+	switch inFile := m.rule.File == "_redirects"; {
 	case m.rule.Place == "":
 		return Finding{Fail, "no rule leads to the functions from " + addresses, "run kv add, or copy the [[redirects]] of this project's netlify.toml in front of any catch-all"}
 	case m.right:
