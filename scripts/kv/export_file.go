@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/gofrs/flock"
+
 	"netlify-supabase-kv/scripts/kv/internal/export"
 )
 
@@ -17,7 +19,8 @@ import (
 type exportTarget struct {
 	io.Writer
 	size    int64
-	partial *os.File // nil: standard output
+	partial *os.File     // nil: standard output
+	lock    *flock.Flock // of partial
 	name    string
 	saved   *exportProgress // the content of <file>.partial.json; nil if there is none
 	export  json.RawMessage
@@ -50,10 +53,24 @@ func (f *exportFlags) open(stdout io.Writer, o export.Options) (*exportTarget, e
 	if err != nil {
 		return nil, err
 	}
-	t := &exportTarget{name: f.out, export: asked}
-	if f.resume {
+	t := &exportTarget{name: f.out, export: asked, lock: flock.New(f.out+".partial", flock.SetPermissions(0o666))}
+	if err := t.begin(f.resume); err != nil {
+		return nil, errors.Join(err, t.lock.Close())
+	}
+	return t, nil
+}
+
+// begin opens <file>.partial, which no other export may be writing.
+func (t *exportTarget) begin(resume bool) error {
+	locked, err := t.lock.TryLock()
+	switch {
+	case err != nil:
+		return fmt.Errorf("open the file: %w", err)
+	case !locked:
+		return fmt.Errorf("%s.partial is being written by another export", t.name)
+	case resume:
 		if t.saved, err = t.load(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if t.saved == nil {
@@ -63,10 +80,10 @@ func (f *exportFlags) open(stdout io.Writer, o export.Options) (*exportTarget, e
 		t.partial, err = t.reopen()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the file: %w", err)
+		return fmt.Errorf("open the file: %w", err)
 	}
 	t.Writer = t.partial
-	return t, nil
+	return nil
 }
 
 // load reads the progress of an earlier export; nil if there is none.
@@ -163,6 +180,9 @@ func (t *exportTarget) keep() error {
 
 // drop closes the file of an unfinished export. A file that --resume can continue stays.
 func (t *exportTarget) drop() {
+	if t.lock != nil {
+		defer func() { _ = t.lock.Close() }()
+	}
 	if t.partial == nil {
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/gofrs/flock"
 	"github.com/stretchr/testify/require"
 
 	"netlify-supabase-kv/scripts/internal/cli"
@@ -86,6 +87,27 @@ func TestResumeContinuesAFailedExport(t *testing.T) {
 	files, err := filepath.Glob(out + "?*")
 	require.NoError(t, err)
 	require.Empty(t, files)
+}
+
+func TestTwoExportsDoNotWriteOneFile(t *testing.T) {
+	t.Parallel()
+	address, _ := exportSite(t)
+	out := filepath.Join(t.TempDir(), "all.ndjson")
+	other := flock.New(out + ".partial")
+	locked, err := other.TryLock()
+	require.NoError(t, err)
+	require.True(t, locked)
+	require.NoError(t, os.WriteFile(out+".partial", []byte("of the other"), 0o600))
+	for _, args := range [][]string{{"--force"}, {"--resume"}} {
+		require.ErrorContains(t, runExport(t, append(args, "--url", address, "--out", out)...), ".partial is being written by another export")
+	}
+	text, err := os.ReadFile(out + ".partial")
+	require.NoError(t, err)
+	require.Equal(t, "of the other", string(text))
+
+	require.NoError(t, other.Close()) // it was killed
+	require.NoError(t, runExport(t, "--url", address, "--out", out))
+	require.NoError(t, runExport(t, "--url", address, "--out", out, "--force"))
 }
 
 func TestExportStartsOverWithoutResume(t *testing.T) {

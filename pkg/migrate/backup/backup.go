@@ -125,20 +125,16 @@ func (b *backup) create(file string) (partial *os.File, unlock func(), err error
 	if err := b.absent(file); err != nil {
 		return nil, nil, err
 	}
-	partial, err = os.OpenFile(file+".partial", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, nil, fmt.Errorf("create the backup: %w", err)
-	}
 	lock := flock.New(file + ".partial")
 	locked, err := lock.TryLock()
 	if err == nil && !locked {
-		err = fmt.Errorf("%s.partial is being written by another backup", file)
+		return nil, nil, errors.Join(fmt.Errorf("%s.partial is being written by another backup", file), lock.Close())
 	}
-	if err == nil {
-		err = partial.Truncate(0)
+	if err == nil { // only now: before, it could be the file of a backup that ends just then, under its last name
+		partial, err = os.OpenFile(file+".partial", os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 	}
 	if err != nil {
-		return nil, nil, errors.Join(err, partial.Close(), lock.Close())
+		return nil, nil, errors.Join(fmt.Errorf("create the backup: %w", err), lock.Close())
 	}
 	return partial, func() { _ = lock.Close() }, nil
 }
