@@ -23,7 +23,8 @@ const theirTable = `
 		array['index:sessions:' || i, 'kind:a:' || i % 3], timestamptz '2024-01-01Z' + i * interval '1 second', timestamptz '2025-01-01Z'
 	from generate_series(1, 1200) as i;
 	insert into before.kv_store (key, value, indexes) values
-		('index:sessions', '["kept"]', null), ('none', '{"a":1.50}', null), ('null', 'null', '{}'), ('Ünï/日本 "', '[1]', '{a:b:c,a:b:c}')`
+		('index:sessions', '["kept"]', null), ('none', '{"a":1.50}', null), ('null', 'null', '{}'), ('Ünï/日本 "', '[1]', '{a:b:c,a:b:c}');
+	update before.kv_store set created_at = 'infinity', updated_at = '0044-03-15 BC' where key = 'null'`
 
 func tableMigration(t *testing.T, setUp string) (*database, *sources.Table) {
 	t.Helper()

@@ -223,6 +223,11 @@ func (s *Table) Read(ctx context.Context, list iter.Seq2[blobs.Listed, error]) i
 	}
 }
 
+// micros is 0 for a time that is not known, or that no answer can show, such as infinity.
+func micros(column string) string {
+	return fmt.Sprintf("coalesce((case when %[1]s >= '0001-01-01Z' and %[1]s < '10000-01-01Z' then extract(epoch from %[1]s) * 1000000 end)::bigint, 0)", column)
+}
+
 func (s *Table) read(ctx context.Context, list []blobs.Listed) (items []Item, err error) {
 	keys := make([]string, len(list))
 	for i, listed := range list {
@@ -230,8 +235,7 @@ func (s *Table) read(ctx context.Context, list []blobs.Listed) (items []Item, er
 	}
 	rows, err := s.pool.Query(ctx, fmt.Sprintf("select key, xmin::text, value::text, %s, %s, %s from %s where key = any ($1)",
 		s.column("indexes", "indexes::text[]", "null::text[]"),
-		s.column("created_at", "coalesce((extract(epoch from created_at) * 1000000)::bigint, 0)", "0::bigint"),
-		s.column("updated_at", "coalesce((extract(epoch from updated_at) * 1000000)::bigint, 0)", "0::bigint"), s.quoted), keys)
+		s.column("created_at", micros("created_at"), "0::bigint"), s.column("updated_at", micros("updated_at"), "0::bigint"), s.quoted), keys)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", s.name, err)
 	}
