@@ -263,7 +263,7 @@ func (m *migration) requireBackupsAddUp(source *unruly) {
 	require.NoError(t, err)
 	require.Equal(t, b, checked)
 	for _, overwrite := range []bool{false, true} {
-		o := backup.RestoreOptions{Options: m.o, Rules: m.rules, Overwrite: overwrite, Parallel: 4}
+		o := backup.RestoreOptions{Options: m.o, Rules: m.rules, Overwrite: overwrite}
 		into, err := backup.RestoreSupabase(ctx, file, m.target(), o)
 		require.NoError(t, err, "%+v", into)
 		require.Equal(t, b.Entries, into.Written+into.Same+into.Different+into.Failed+into.Skipped, "%+v", into)
@@ -275,7 +275,7 @@ func (m *migration) requireBackupsAddUp(source *unruly) {
 	b, err = backup.Supabase(ctx, m.target(), file, backup.Options{})
 	require.NoError(t, err)
 	require.Equal(t, []int{len(m.entries()), 0, 0}, []int{b.Entries, len(b.Unreadable), b.Gone})
-	into, err := backup.RestoreBlobs(ctx, file, m.Source(), backup.RestoreOptions{Options: m.o, Parallel: 4})
+	into, err := backup.RestoreBlobs(ctx, file, m.Source(), backup.RestoreOptions{Options: m.o})
 	require.ErrorIs(t, err, backup.ErrRemaining)
 	require.Equal(t, b.Entries, into.Written+into.Same+into.Different+into.Failed+into.Skipped, "%+v", into)
 	require.Equal(t, 2, into.Failed, "keys that Blobs cannot keep")

@@ -19,7 +19,7 @@ import (
 // operations are all that can be asked of this package, each with the error alone.
 func (m *migration) operations(blobsBackup, supabaseBackup string) map[string]func() error {
 	ctx := m.t.Context()
-	restore := backup.RestoreOptions{Options: m.o, Rules: m.rules, Overwrite: true, Parallel: 2}
+	restore := backup.RestoreOptions{Options: m.o, Rules: m.rules, Overwrite: true}
 	target := entries.Target{Name: "test", Supabase: m.Supabase} // which repeats what fails for fifteen seconds, not for minutes
 	return map[string]func() error{
 		"plan": func() error {

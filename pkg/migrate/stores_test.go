@@ -251,7 +251,7 @@ func TestABackupOfAnotherStoreGoesIntoEitherStore(t *testing.T) {
 	ofBlobs, ofSupabase := dir+"/blobs.gz", dir+"/supabase.gz"
 	_, err := backup.Blobs(ctx, a.source(), ofBlobs, backup.Options{})
 	require.NoError(t, err)
-	o := backup.RestoreOptions{Options: m.o, Parallel: 4}
+	o := backup.RestoreOptions{Options: m.o}
 	restored, err := backup.RestoreSupabase(ctx, ofBlobs, a.target(), o)
 	require.NoError(t, err)
 	require.Equal(t, len(anotherBlobs), restored.Written)

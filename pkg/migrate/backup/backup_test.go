@@ -138,7 +138,7 @@ func backUp(t testing.TB, s sources.Source) string {
 	return file
 }
 
-var restoreOptions = RestoreOptions{Options: entries.Options{IndexPrefix: entries.DefaultIndexPrefix}, Parallel: 4}
+var restoreOptions = RestoreOptions{Options: entries.Options{IndexPrefix: entries.DefaultIndexPrefix}}
 
 func TestABackupOfBlobsBringsEveryByteBack(t *testing.T) {
 	t.Parallel()
@@ -262,7 +262,7 @@ func TestABackupOfSupabaseBringsItBack(t *testing.T) {
 	require.Equal(t, len(before), backup.Entries)
 
 	d.Empty(t)
-	result, err := RestoreSupabase(t.Context(), file, d.target(), RestoreOptions{Parallel: 4})
+	result, err := RestoreSupabase(t.Context(), file, d.target(), RestoreOptions{})
 	require.NoError(t, err)
 	require.Equal(t, len(before), result.Written)
 	require.Equal(t, before, d.digests(t))
@@ -338,7 +338,7 @@ func TestABackupOfAnEmptyDatabase(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "backup.ndjson.gz")
 	_, err := Supabase(t.Context(), d.target(), file, Options{})
 	require.NoError(t, err)
-	result, err := RestoreSupabase(t.Context(), file, d.target(), RestoreOptions{Parallel: 1})
+	result, err := RestoreSupabase(t.Context(), file, d.target(), RestoreOptions{})
 	require.NoError(t, err)
 	require.Zero(t, result.Written)
 }
@@ -744,9 +744,4 @@ func TestNothingIsRestoredOfADamagedFile(t *testing.T) {
 	require.ErrorContains(t, err, "was changed after it was checked")
 	_, err = Blobs(t.Context(), source, file+"2", Options{})
 	require.ErrorContains(t, err, "copy the file")
-	bad := restoreOptions
-	bad.Parallel = 0
-	require.NoError(t, os.WriteFile(file, zipped, 0o600))
-	_, err = RestoreBlobs(t.Context(), file, to.Blobs, bad)
-	require.ErrorContains(t, err, "must be 1 to 64, got 0")
 }

@@ -27,16 +27,11 @@ type RestoreOptions struct {
 	Rules     entries.Rules    // likewise
 	Overwrite bool             // also entries that are there and differ
 	DryRun    bool             // only count what would be done
-	Parallel  int              // entries under way at once: 1 to [MaxRestoreParallel]
 	Progress  sources.Progress // may be nil
 }
 
-const (
-	// DefaultRestoreParallel is for a service in use.
-	DefaultRestoreParallel = 8
-	// MaxRestoreParallel bounds the requests under way.
-	MaxRestoreParallel = 64
-)
+// restoreParallel is how many chunks are under way at once, which suits a service in use.
+const restoreParallel = 8
 
 // RestoreResult is what a restore did; of a dry run, what it would have done.
 type RestoreResult struct {
@@ -109,9 +104,6 @@ func RestoreSupabase(ctx context.Context, file string, target entries.Target, o 
 }
 
 func openRestore(ctx context.Context, file, store, target string, o RestoreOptions) (*Source, *restore, error) {
-	if o.Parallel < 1 || o.Parallel > MaxRestoreParallel {
-		return nil, nil, fmt.Errorf("the entries under way at once must be 1 to %d, got %d", MaxRestoreParallel, o.Parallel)
-	}
 	o.Progress = orNoProgress(o.Progress)
 	o.Progress.Stage("checking the backup", -1)
 	source, err := NewSource(ctx, file)
@@ -195,7 +187,7 @@ func lines(ctx context.Context, source *Source, there iter.Seq2[blobs.Listed, er
 
 func (r *restore) chunks(ctx context.Context, lines iter.Seq2[restored, error], chunk int, write func(context.Context, []restored) error) error {
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(r.o.Parallel)
+	group.SetLimit(restoreParallel)
 	memory := semaphore.NewWeighted(stream.MaxBytesAtOnce)
 	var batch []restored
 	bytes := int64(0)

@@ -96,7 +96,7 @@ func printBackup(out io.Writer, r backup.Result) {
 
 func restoreCommand(s *stores) *cobra.Command {
 	var to, rules string
-	o := backup.RestoreOptions{Parallel: backup.DefaultRestoreParallel}
+	var o backup.RestoreOptions
 	c := &cobra.Command{
 		Use:   "restore <file>",
 		Short: "Write the entries of a backup to a store",
