@@ -16,9 +16,6 @@ import (
 	"netlify-supabase-kv/pkg/kv"
 )
 
-// EntriesCache is how kv-entries caches: it is as new as the request, unless that has a Cache-Control: max-age.
-var EntriesCache = CacheDefaults{MaxStale: 0}
-
 // Entries is the kv-entries endpoint: an entry of any bytes, a store, or all stores, whichever the address names.
 func Entries(store kv.Entries) Endpoint {
 	e := entries{store}

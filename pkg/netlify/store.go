@@ -75,7 +75,7 @@ func EntriesFromEnv() kv.Entries {
 	if err == nil && stores.primary != mirror.PrimarySupabase {
 		err = &kv.Error{Code: kv.CodeNotConfigured, Message: "an entry of any bytes needs Supabase, and Netlify Blobs answers here: set USE_SUPABASE_KV=true"}
 	}
-	c, cacheConfig, cacheErr := cacheFromEnv(EntriesCache)
+	c, cacheConfig, cacheErr := cacheFromEnv(CacheDefaults{})
 	if err := cmp.Or(err, cacheErr); err != nil {
 		return unconfiguredEntries{err}
 	}

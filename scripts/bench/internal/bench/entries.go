@@ -86,9 +86,7 @@ func (p *Project) MeasureEntries(ctx context.Context, conn *pgx.Conn, d Data, mo
 
 // entriesOperations are the operations of the functions, in the order of [comparisons].
 func (p *Project) entriesOperations() []entriesOperation {
-	config := kv.DefaultCache
-	config.MaxStale = netlify.EntriesCache.MaxStale
-	cache := kv.NewCache(p.store, config)
+	cache := kv.NewCache(p.store, kv.DefaultCache)
 	entries, batch := newInstance(netlify.Entries(cache)), newInstance(netlify.Batch(cache))
 	put := func(store, key, kind string, body []byte) map[Way]call {
 		value := json.RawMessage(body)
