@@ -111,8 +111,8 @@ func (d *deployment) call(t *testing.T, p *pairTest, number, n int) bool {
 	return true
 }
 
-// TestSwitchAndRollbackUnderTraffic follows docs/ROLLBACK.md from Blobs to Supabase and back. No caller gets an error,
-// and no acknowledged write is lost.
+// TestSwitchAndRollbackUnderTraffic goes from Blobs to Supabase and back, as docs/MIGRATION.md and docs/ROLLBACK.md say.
+// No caller gets an error, and no acknowledged write is lost.
 func TestSwitchAndRollbackUnderTraffic(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
