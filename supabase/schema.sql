@@ -99,14 +99,14 @@ create table public.kv_store (
     -- From then on nobody sees the entry, and kv.remove_expired may remove it. Null: it stays.
     expires_at timestamp with time zone,
     constraint kv_store_bytes CHECK (((value IS NULL) <> (data IS NULL))),
-    constraint kv_store_expires_at CHECK (((expires_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (expires_at < '10000-01-01 00:00:00+00'::timestamp with time zone))),
     constraint kv_store_index_pairs CHECK (((index_pairs = '{}'::text[]) OR ((array_ndims(index_pairs) = 2) AND (array_length(index_pairs, 2) = 2) AND ((''::text <> ALL (index_pairs)) IS TRUE)))),
     constraint kv_store_key_length CHECK (((key <> ''::text) AND (octet_length(key) <= (1024 + 134)) AND (octet_length(
 CASE
     WHEN (key < '􏿿'::text) THEN key
     ELSE regexp_replace(key, '^[^/]*/[^/]*/'::text, ''::text)
 END) <= 1024))),
-    constraint kv_store_pkey PRIMARY KEY (key) INCLUDE (expires_at)
+    constraint kv_store_pkey PRIMARY KEY (key) INCLUDE (expires_at),
+    constraint kv_store_times CHECK (((LEAST(created_at, updated_at, expires_at) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (GREATEST(created_at, updated_at, expires_at) < '10000-01-01 00:00:00+00'::timestamp with time zone)))
 );
 -- row level security
 -- service_role: all

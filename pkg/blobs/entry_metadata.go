@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"netlify-supabase-kv/pkg/kv"
 )
@@ -18,7 +19,7 @@ import (
 type metadata struct {
 	// Revision is the one in Supabase that the blob is a copy of; zero if it was written here.
 	Revision kv.RowRevision `json:"v,omitzero"`
-	// Created and Updated are microseconds since 1970; 0: not known.
+	// Created and Updated are microseconds since 1970; 0: not known, or not a time that answers can show.
 	Created int64 `json:"c,omitempty"`
 	Updated int64 `json:"u,omitempty"`
 	// Indexes are the entry's key and member pairs; nil: not known.
@@ -31,7 +32,16 @@ func parseMetadata(text string) (m metadata) {
 	if json.Unmarshal([]byte(text), &m) != nil {
 		return metadata{}
 	}
+	m.Created, m.Updated = showable(m.Created), showable(m.Updated)
 	return m
+}
+
+// showable returns microseconds in the years 1 to 9999, which Supabase takes; 0 for others.
+func showable(micros int64) int64 {
+	if year := time.UnixMicro(micros).UTC().Year(); year < 1 || year > 9999 {
+		return 0
+	}
+	return micros
 }
 
 // state returns the entry with the metadata, without its indexes.

@@ -98,3 +98,14 @@ func FuzzMetadataRoundTrips(f *testing.F) {
 		}
 	})
 }
+
+// Supabase refuses a row with any other time, and the batch of a migration with it.
+func TestTimesInMetadataAreThoseThatAnswersCanShow(t *testing.T) {
+	t.Parallel()
+	kept := parseMetadata(`{"c":253402300799999999,"u":-62135596800000000}`)
+	require.Equal(t, [2]int64{253402300799999999, -62135596800000000}, [2]int64{kept.Created, kept.Updated})
+	for _, text := range []string{`{"c":253402300800000000,"u":-62135596800000001}`, `{"c":9223372036854775807,"u":-9223372036854775808}`} {
+		m := parseMetadata(text)
+		require.Equal(t, [2]int64{}, [2]int64{m.Created, m.Updated}, text)
+	}
+}

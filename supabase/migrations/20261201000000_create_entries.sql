@@ -85,7 +85,8 @@ create table public.kv_store (
     constraint kv_store_key_length check (key <> '' and octet_length(key) <= 1024 + 134 -- kv.bare_key would be inlined anew in every statement
         and octet_length(case when key < U&'\+10FFFF' then key else regexp_replace(key, '^[^/]*/[^/]*/', '') end) <= 1024),
     constraint kv_store_bytes check ((value is null) <> (data is null)),
-    constraint kv_store_expires_at check (expires_at >= '0001-01-01 00:00+00' and expires_at < '10000-01-01 00:00+00'), -- as answers show it
+    constraint kv_store_times check (least(created_at, updated_at, expires_at) >= '0001-01-01 00:00+00' -- as answers show them
+        and greatest(created_at, updated_at, expires_at) < '10000-01-01 00:00+00'),
     constraint kv_store_index_pairs check (index_pairs = '{}'
         or array_ndims(index_pairs) = 2 and array_length(index_pairs, 2) = 2 and ('' <> all (index_pairs)) is true)
 );

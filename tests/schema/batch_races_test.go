@@ -254,12 +254,14 @@ func TestAnImportOfOtherMembersChangesTheETag(t *testing.T) {
 	}
 }
 
-// An expiry that no answer can show would make every list that has the entry fail.
-func TestAnExpiryIsATimeThatAnswersCanShow(t *testing.T) {
+// A time that no answer can show would make every list that has the entry fail.
+func TestATimeOfAnEntryIsOneThatAnswersCanShow(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).connect(t)
-	for _, at := range []string{"infinity", "-infinity", "10000-01-01 00:00+00"} {
-		requireCode(t, "23514", conn, "insert into public.kv_store (key, value, expires_at) values ('k', '1', $1::text::timestamptz)", at)
+	for _, column := range []string{"created_at", "updated_at", "expires_at"} {
+		for _, at := range []string{"infinity", "-infinity", "10000-01-01 00:00+00", "0001-12-31 23:59:59+00 BC"} {
+			requireCode(t, "23514", conn, fmt.Sprintf("insert into public.kv_store (key, value, %s) values ('k', '1', $1::text::timestamptz)", column), at)
+		}
 	}
 	exec(t, conn, "insert into public.kv_store (key, value, expires_at) values ('k', '1', '9999-12-31 23:59:59.999999+00')")
 	require.Contains(t, one[string](t, conn, "select public.kv_entry('k')"), `"expiresAt":"9999-12-31T23:59:59.999Z"`)
