@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -52,7 +51,7 @@ func discoverKeys() error {
 	case a.status != http.StatusOK:
 		return errors.New(a.String())
 	}
-	_, err = deleteAll(context.Background(), key)
+	_, err = deleteAll(key)
 	return err
 }
 

@@ -266,7 +266,7 @@ func TestKeys(t *testing.T) {
 			t.Skip("DATABASE_URL is not set: this test writes the key __proto__, so it needs a local site")
 		}
 		upsert(t, "__proto__", `{"__proto__":1}`)
-		t.Cleanup(func() { _, _ = deleteAll(cleanupContext(t), "__proto__") })
+		t.Cleanup(func() { _, _ = deleteAll("__proto__") })
 		holds(t, "__proto__", `{"__proto__":1}`)
 		list(t, "prefix", "__proto__", "includeValues", "true").
 			is(t, http.StatusOK, `{"keys":["__proto__"],"count":1,"data":{"__proto__":{"__proto__":1}}}`)
