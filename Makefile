@@ -175,8 +175,8 @@ on-functions:
 	@$(GO_TEST) ./tests/docs ./tests/load ./tests/faults ./tests/buildbot
 	@$(GO_TEST) ./tests/clients
 	@$(GO_TEST) $(RACE) ./scripts/bench/... ./scripts/internal/... ./scripts/kv/...
-	@$(GO_TEST) ./tests/preview ./tests/sessions
-	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e
+	@$(GO_TEST) ./tests/preview
+	@KV_BASE_URL=$$KV_DEV_URL KV_HOST_URL= E2E_SMOKE=1 $(GO_TEST) ./tests/e2e ./tests/sessions
 
 # Every test with the default settings, and in each other mode the tests that depend on its settings. LONG=true runs every test in every
 # mode.
