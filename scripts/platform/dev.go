@@ -159,7 +159,8 @@ func netlifyCommand(p *supervisor.Platform, cli string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd := exec.Command(node, filepath.Join(cli, "node_modules", "netlify-cli", "bin", "run.js"), "dev",
-		"--offline", "--no-open", "--skip-gitignore", "--internal-disable-edge-functions", "--port", strconv.Itoa(p.Spec.Ports.Dev))
+		"--offline", "--no-open", "--skip-gitignore", "--internal-disable-edge-functions", "--port", strconv.Itoa(p.Spec.Ports.Dev),
+		"--staticServerPort", strconv.Itoa(p.Spec.Ports.Files)) // else two that start at once take the same one, and one of them ends
 	cmd.Dir, cmd.Env = p.Checkout.Root, env
 	return cmd, nil
 }

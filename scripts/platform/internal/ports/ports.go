@@ -22,13 +22,14 @@ type Plan struct {
 	Admin     int // PostgREST's health
 	Runtime   int // the Lambda Runtime API
 	Blobs     int // the Blobs stand-in
+	Files     int // the files of the site, behind netlify dev
 }
 
 // Default is the plan without KV_LOCAL_PORT_BASE. Gateway and Postgres have the ports of the Supabase CLI.
-var Default = Plan{Gateway: 54321, Postgres: 54322, Host: 9999, Dev: 8888, PostgREST: 54331, Admin: 54332, Runtime: 54333, Blobs: 54334}
+var Default = Plan{Gateway: 54321, Postgres: 54322, Host: 9999, Dev: 8888, PostgREST: 54331, Admin: 54332, Runtime: 54333, Blobs: 54334, Files: 54335}
 
 // block is the number of ports of a moved plan.
-const block = 8
+const block = 9
 
 // Auto is the value of KV_LOCAL_PORT_BASE that asks for any free block.
 const Auto = "auto"
@@ -56,7 +57,7 @@ func Parse(base string) (Plan, error) {
 
 func moved(base int) Plan {
 	return Plan{Gateway: base, Postgres: base + 1, Host: base + 2, Dev: base + 3,
-		PostgREST: base + 4, Admin: base + 5, Runtime: base + 6, Blobs: base + 7}
+		PostgREST: base + 4, Admin: base + 5, Runtime: base + 6, Blobs: base + 7, Files: base + 8}
 }
 
 func free() (Plan, error) {
@@ -83,7 +84,7 @@ func (p Plan) Check(database, dev bool) error {
 			use{p.PostgREST, "PostgREST"}, use{p.Admin, "PostgREST's health"})
 	}
 	if dev {
-		uses = append(uses, use{p.Dev, "netlify dev"})
+		uses = append(uses, use{p.Dev, "netlify dev"}, use{p.Files, "the files behind netlify dev"})
 	}
 	var taken []string
 	for _, u := range uses {

@@ -19,7 +19,7 @@ func TestParse(t *testing.T) {
 	require.Equal(t, Default, plan)
 	plan, err = Parse("20000")
 	require.NoError(t, err)
-	require.Equal(t, Plan{Gateway: 20000, Postgres: 20001, Host: 20002, Dev: 20003, PostgREST: 20004, Admin: 20005, Runtime: 20006, Blobs: 20007}, plan)
+	require.Equal(t, Plan{Gateway: 20000, Postgres: 20001, Host: 20002, Dev: 20003, PostgREST: 20004, Admin: 20005, Runtime: 20006, Blobs: 20007, Files: 20008}, plan)
 	for _, base := range []string{"x", "80", "65530", "-1", "2e4"} {
 		_, err := Parse(base)
 		require.ErrorContains(t, err, strconv.Quote(base))
