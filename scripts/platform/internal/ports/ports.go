@@ -23,13 +23,17 @@ type Plan struct {
 	Runtime   int // the Lambda Runtime API
 	Blobs     int // the Blobs stand-in
 	Files     int // the files of the site, behind netlify dev
+
+	// claim keeps others from the block, as long as the plan is in memory: a platform listens long after it has found its
+	// ports free. Only a plan of Auto has one.
+	claim net.Listener
 }
 
 // Default is the plan without KV_LOCAL_PORT_BASE. Gateway and Postgres have the ports of the Supabase CLI.
 var Default = Plan{Gateway: 54321, Postgres: 54322, Host: 9999, Dev: 8888, PostgREST: 54331, Admin: 54332, Runtime: 54333, Blobs: 54334, Files: 54335}
 
-// block is the number of ports of a moved plan.
-const block = 9
+// block is the number of ports of a moved plan, and of one more, by which Auto claims them.
+const block = 10
 
 // Auto is the value of KV_LOCAL_PORT_BASE that asks for any free block.
 const Auto = "auto"
@@ -62,10 +66,16 @@ func moved(base int) Plan {
 
 func free() (Plan, error) {
 	for range 200 {
-		plan := moved(autoLow + block*rand.IntN((autoHigh-autoLow)/block))
-		if plan.Check(true, true) == nil {
+		base := autoLow + block*rand.IntN((autoHigh-autoLow)/block)
+		claim, err := net.Listen("tcp", Address(base+block-1))
+		if err != nil {
+			continue
+		}
+		if plan := moved(base); plan.Check(true, true) == nil {
+			plan.claim = claim
 			return plan, nil
 		}
+		claim.Close()
 	}
 	return Plan{}, console.Try(errors.New("found no block of free ports"), "name one: KV_LOCAL_PORT_BASE=20000")
 }

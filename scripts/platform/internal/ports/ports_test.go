@@ -34,6 +34,18 @@ func TestAutoFindsFreePorts(t *testing.T) {
 	require.NoError(t, plan.Check(true, true))
 }
 
+func TestAutoGivesNoBlockTwice(t *testing.T) {
+	t.Parallel()
+	given := map[int]Plan{}
+	for range 100 { // of 1,700 blocks: by chance, two would be the same
+		plan, err := Parse(Auto)
+		require.NoError(t, err)
+		_, again := given[plan.Gateway]
+		require.False(t, again, "a block on which nothing listens yet is given again")
+		given[plan.Gateway] = plan
+	}
+}
+
 // taken listens on some port.
 func taken(t *testing.T) int {
 	t.Helper()
