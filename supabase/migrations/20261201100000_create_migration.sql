@@ -654,6 +654,7 @@ grant execute on function public.kv_digests(text, integer, text) to service_role
 
 create function public.kv_stray_postings(p_space text default '') returns public."application/vnd.kv+json"
     language plpgsql stable security invoker set search_path = '' set statement_timeout = '55s'
+    set enable_nestloop = off -- after an import there are no statistics, and each posting would read its entry's indexes
 as $$
 begin
     return (
