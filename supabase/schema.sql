@@ -495,7 +495,7 @@ create function public.kv_stores(p_namespace text, p_most integer) returns publi
 
 -- How many postings of a store there are that no entry's indexes have.
 create function public.kv_stray_postings(p_space text DEFAULT ''::text) returns public."application/vnd.kv+json"
-    language plpgsql stable set search_path="" set statement_timeout=55s;
+    language plpgsql stable set search_path="" set statement_timeout=55s set enable_nestloop=off;
 -- service_role: execute
 
 -- Undoes kv_index_path.

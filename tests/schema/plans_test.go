@@ -160,6 +160,19 @@ func TestAnUpsertReadsItsIndexesInOnePass(t *testing.T) {
 	require.Less(t, most, 100_000.0, "blocks of one statement")
 }
 
+// A verification comes right after a run, when there are no statistics: then Postgres looked up each posting's entry again.
+func TestStrayPostingsAreCountedInOnePassWithoutStatistics(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	exec(t, d.connect(t), `insert into public.kv_store (key, value, index_pairs)
+		select 'e/' || i, '1', (select array_agg(array['index:' || j, 'm' || i]) from generate_series(1, 20) as j) from generate_series(1, 500) as i`)
+	most := 0.0
+	for _, n := range d.plansOf(t, "select public.kv_stray_postings()").nodes {
+		most = max(most, n.Blocks+n.BlocksIn)
+	}
+	require.Less(t, most, 20_000.0, "blocks of one statement that counts 20,000 postings") // 60,000 in a loop
+}
+
 // Every call reads about as many rows as its response has, at any size of the tables.
 func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	t.Parallel()

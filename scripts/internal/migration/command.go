@@ -9,8 +9,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// gcPercent keeps the memory of a large migration well under 200 MB.
-const gcPercent = 50
+// With half as many garbage collections as Go's default, a migration is a tenth faster. Near the limit there are more, so
+// that also a million entries take well under 200 MB.
+const (
+	gcPercent   = 200
+	memoryLimit = 128 << 20
+)
 
 // Command returns the command with its subcommands, under the name by which it is called.
 func Command(name string) *cobra.Command {
@@ -39,6 +43,9 @@ Exit status: 0, all is well; 1, it ran and left something, which it prints; 2, i
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)
+			}
+			if os.Getenv("GOMEMLIMIT") == "" {
+				debug.SetMemoryLimit(memoryLimit)
 			}
 			return s.checkStore(c)
 		},
