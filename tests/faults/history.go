@@ -238,20 +238,26 @@ func operations(ops []op, writes map[string]op, removals bool) (list []porcupine
 		}
 	}
 	for _, o := range ops {
+		seen[o.ID] = seen[o.ID] || o.Do == actRead && !o.Unknown
+	}
+	for _, o := range ops {
 		switch {
 		case o.Do == actRead && o.Unknown || o.Do == actWrite:
 		case o.Do == actRead && o.ID != "":
-			seen[o.ID] = true
 			first[o.ID], last[o.ID] = min(first[o.ID], o.until()), max(last[o.ID], int64(o.from(writes)))
 		case o.Do == actRead || removals || !o.Unknown:
-			add(o, int64(o.from(writes)), o.until())
+			end := o.until()
+			o.Unknown = o.Unknown || o.Existed && slices.ContainsFunc(ops, func(w op) bool { // it may have removed what no read saw
+				return w.Do == actWrite && w.Unknown && !seen[w.ID] && w.Call < o.Return
+			})
+			add(o, int64(o.from(writes)), end)
 		}
 	}
 	for _, w := range ops {
 		id := w.ID
 		switch begin, end := last[id], first[id]; {
 		case w.Do != actWrite:
-		case w.Unknown && !seen[id]: // nothing that was seen depends on whether it took effect
+		case w.Unknown && !seen[id]: // no read depends on whether it took effect
 		case begin <= end:
 			add(w, begin, end)
 		default:

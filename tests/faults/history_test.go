@@ -71,6 +71,8 @@ func TestHistoriesOfOneEntry(t *testing.T) {
 		"RemovedWhatWasNot":     {inOrder(remove(true, 3*s, 4*s)), noOrder},
 		"DidNotRemoveWhatWas":   {inOrder(write("a", 1*s, 2*s), remove(false, 3*s, 4*s)), noOrder},
 		"RemoveWithoutAnAnswer": {inOrder(write("a", 1*s, 2*s), but(remove(false, 3*s, 4*s), unknown), read("a", 5*s, 6*s), read("", 7*s, 8*s)), ""},
+		"RemovedTheUnknown":     {inOrder(but(write("a", 1*s, 2*s), unknown), remove(true, 3*s, 4*s), read("", 5*s, 6*s)), ""},
+		"RemovedBeforeUnknown":  {inOrder(remove(true, 1*s, 2*s), but(write("a", 3*s, 4*s), unknown)), noOrder},
 		"ReadBeforeTheUnknown":  {inOrder(read("b", 1*s, 2*s), but(write("b", 3*s, 4*s), unknown)), noOrder},
 	} {
 		t.Run(name, func(t *testing.T) {
