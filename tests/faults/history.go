@@ -240,6 +240,12 @@ func operations(ops []op, writes map[string]op, removals bool) (list []porcupine
 	for _, o := range ops {
 		seen[o.ID] = seen[o.ID] || o.Do == actRead && !o.Unknown
 	}
+	unseen := time.Duration(math.MaxInt64) // when the first write began that has no response and that no read saw
+	for _, w := range ops {
+		if w.Do == actWrite && w.Unknown && !seen[w.ID] {
+			unseen = min(unseen, w.Call)
+		}
+	}
 	for _, o := range ops {
 		switch {
 		case o.Do == actRead && o.Unknown || o.Do == actWrite:
@@ -247,9 +253,7 @@ func operations(ops []op, writes map[string]op, removals bool) (list []porcupine
 			first[o.ID], last[o.ID] = min(first[o.ID], o.until()), max(last[o.ID], int64(o.from(writes)))
 		case o.Do == actRead || removals || !o.Unknown:
 			end := o.until()
-			o.Unknown = o.Unknown || o.Existed && slices.ContainsFunc(ops, func(w op) bool { // it may have removed what no read saw
-				return w.Do == actWrite && w.Unknown && !seen[w.ID] && w.Call < o.Return
-			})
+			o.Unknown = o.Unknown || o.Existed && unseen < o.Return // it may have removed what that write left
 			add(o, int64(o.from(writes)), end)
 		}
 	}
