@@ -642,7 +642,7 @@ func TestAnInterruptedRunGoesOn(t *testing.T) {
 	require.False(t, result.Finished)
 	require.Less(t, result.Read, 305)
 	next := m.run()
-	require.Less(t, next.Read, 305, "what the journal has is not read again")
+	require.Less(t, next.Read, 305, "what the database remembers is not read again")
 	m.requireIdentical()
 }
 
