@@ -126,13 +126,14 @@ create function kv.remove_expired(p_most integer) returns bigint
     language plpgsql volatile security invoker set search_path = ''
 as $$
 declare
+    v_now     timestamptz := clock_timestamp(); -- compared with the function itself, each row would be read: its value may change between two
     v_removed bigint := 0;
 begin
-    if exists (select from public.kv_store where expires_at <= clock_timestamp())
+    if (select expires_at from public.kv_store where expires_at is not null order by expires_at limit 1) <= v_now
         and not exists (select from kv.migration where closed_at is null) -- their rows tell kv_import that they are somebody else's
     then
         delete from public.kv_store where ctid = any (array( -- nothing waits here, so the order of locks does not matter
-            select ctid from public.kv_store where expires_at <= clock_timestamp() and not is_index
+            select ctid from public.kv_store where expires_at <= v_now and not is_index
             order by expires_at limit p_most for no key update skip locked));
         get diagnostics v_removed = row_count;
     end if;

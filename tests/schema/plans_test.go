@@ -173,6 +173,35 @@ func TestStrayPostingsAreCountedInOnePassWithoutStatistics(t *testing.T) {
 	require.Less(t, most, 20_000.0, "blocks of one statement that counts 20,000 postings") // 60,000 in a loop
 }
 
+// Some writes remove what expired or is too old. They must not read the rest, which may be everything.
+func TestRemovingWhatIsOldReadsNothingElse(t *testing.T) {
+	t.Parallel()
+	for name, analyze := range map[string]bool{"without statistics": false, "with statistics": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDatabase(t)
+			conn := d.connect(t)
+			exec(t, conn, `insert into public.kv_store (key, value) select 'stays/' || i, '1' from generate_series(1, 3000) as i`)
+			exec(t, conn, `insert into public.kv_store (key, value, expires_at) select 'later/' || i, '1', now() + interval '1 day' from generate_series(1, 3000) as i`)
+			exec(t, conn, `insert into kv.response (request, response, at) select gen_random_uuid(), '1', now() from generate_series(1, 3000) as i`)
+			read := func(found string) {
+				t.Helper()
+				t.Log(found)
+				if analyze {
+					exec(t, d.owner(t), "vacuum analyze")
+				}
+				p := d.plansOf(t, "select concat(kv.remove_expired(100), public.kv_prune_log())")
+				p.requireReads(t, "kv_store", 60)
+				p.requireReads(t, "response", 60)
+			}
+			read("nothing is old")
+			exec(t, conn, `insert into public.kv_store (key, value, expires_at) select 'old/' || i, '1', now() - interval '1 second' from generate_series(1, 5) as i`)
+			exec(t, conn, `insert into kv.response (request, response, at) select gen_random_uuid(), '1', now() - interval '2 hours' from generate_series(1, 5) as i`)
+			read("five are old")
+		})
+	}
+}
+
 // Every call reads about as many rows as its response has, at any size of the tables.
 func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 	t.Parallel()
