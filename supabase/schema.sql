@@ -98,41 +98,28 @@ create table public.kv_store (
     metadata json,
     -- From then on nobody sees the entry, and kv.remove_expired may remove it. Null: it stays.
     expires_at timestamp with time zone,
-    constraint kv_store_bytes CHECK (((value IS NULL) <> (data IS NULL))),
-    constraint kv_store_index_pairs CHECK (((index_pairs = '{}'::text[]) OR ((array_ndims(index_pairs) = 2) AND (array_length(index_pairs, 2) = 2) AND ((''::text <> ALL (index_pairs)) IS TRUE)))),
-    constraint kv_store_key_length CHECK (((key <> ''::text) AND (octet_length(key) <= (1024 + 134)) AND (octet_length(
-CASE
-    WHEN (key < '􏿿'::text) THEN key
-    ELSE regexp_replace(key, '^[^/]*/[^/]*/'::text, ''::text)
-END) <= 1024))),
-    constraint kv_store_pkey PRIMARY KEY (key) INCLUDE (expires_at),
-    constraint kv_store_times CHECK (((LEAST(created_at, updated_at, expires_at) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (GREATEST(created_at, updated_at, expires_at) < '10000-01-01 00:00:00+00'::timestamp with time zone)))
+    constraint kv_store_pkey PRIMARY KEY (key) INCLUDE (expires_at)
 );
 -- row level security
 -- service_role: all
 CREATE INDEX kv_store_created_at ON public.kv_store USING btree (created_at, key);
 CREATE INDEX kv_store_expires_at ON public.kv_store USING btree (expires_at) WHERE (expires_at IS NOT NULL);
-CREATE INDEX kv_store_search ON public.kv_store USING gin (search);
+CREATE INDEX kv_store_search ON public.kv_store USING gin (search) WITH (gin_pending_list_limit='512');
 CREATE INDEX kv_store_unseen ON public.kv_store USING btree (key) WHERE (replaced OR ((search IS NULL) AND (NOT is_index)));
 CREATE INDEX kv_store_updated_at ON public.kv_store USING btree (updated_at, key);
-CREATE TRIGGER kv_store_clear_index BEFORE UPDATE OF value ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.clear_index();
+CREATE TRIGGER kv_store_clear_index BEFORE UPDATE OF value ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.clear_index();
 CREATE TRIGGER kv_store_count_delete AFTER DELETE ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.count_delete();
-CREATE TRIGGER kv_store_count_inserted AFTER INSERT ON public.kv_store FOR EACH ROW WHEN (((new.revision & (1048575)::bigint) <> (COALESCE(pg_sequence_last_value('kv.delete_count'::regclass), (0)::bigint) & (1048575)::bigint))) EXECUTE FUNCTION kv.renew_revision();
 CREATE TRIGGER kv_store_count_rename AFTER UPDATE OF key ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.count_delete();
-CREATE TRIGGER kv_store_count_renamed AFTER UPDATE OF key ON public.kv_store FOR EACH ROW WHEN (((new.key <> old.key) AND ((new.revision & (1048575)::bigint) <> (COALESCE(pg_sequence_last_value('kv.delete_count'::regclass), (0)::bigint) & (1048575)::bigint)))) EXECUTE FUNCTION kv.renew_revision();
+CREATE TRIGGER kv_store_delete_members AFTER DELETE ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.delete_members();
 CREATE TRIGGER kv_store_derive BEFORE INSERT OR UPDATE ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.derive_columns();
-CREATE TRIGGER kv_store_drop_members_delete AFTER DELETE ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.delete_members();
-CREATE TRIGGER kv_store_drop_members_update AFTER UPDATE OF value ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.delete_members();
 CREATE TRIGGER kv_store_lock_members_delete BEFORE DELETE ON public.kv_store FOR EACH ROW WHEN (old.is_index) EXECUTE FUNCTION kv.lock_members_of_row();
 CREATE TRIGGER kv_store_lock_members_rename BEFORE UPDATE OF key ON public.kv_store FOR EACH ROW WHEN ((old.is_index AND (new.key <> old.key))) EXECUTE FUNCTION kv.lock_members_of_row();
 CREATE TRIGGER kv_store_log AFTER INSERT OR DELETE OR UPDATE ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.log_entry(); -- enable always
 CREATE TRIGGER kv_store_log_truncate AFTER TRUNCATE ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.log_truncate(); -- enable always
-CREATE TRIGGER kv_store_move_members AFTER UPDATE OF key ON public.kv_store FOR EACH ROW WHEN ((old.is_index AND (new.key <> old.key))) EXECUTE FUNCTION kv.rename_members();
-CREATE TRIGGER kv_store_post_delete AFTER DELETE ON public.kv_store FOR EACH ROW WHEN ((old.index_pairs <> '{}'::text[])) EXECUTE FUNCTION kv.update_postings();
-CREATE TRIGGER kv_store_post_insert AFTER INSERT ON public.kv_store FOR EACH ROW WHEN ((new.index_pairs <> '{}'::text[])) EXECUTE FUNCTION kv.update_postings();
-CREATE TRIGGER kv_store_post_update AFTER UPDATE ON public.kv_store FOR EACH ROW WHEN (((new.index_pairs IS DISTINCT FROM old.index_pairs) OR (new.key <> old.key) OR (new.expires_at IS DISTINCT FROM old.expires_at))) EXECUTE FUNCTION kv.update_postings();
-CREATE TRIGGER kv_store_revision BEFORE INSERT OR UPDATE ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.set_revision();
+CREATE TRIGGER kv_store_rename_members AFTER UPDATE OF key ON public.kv_store FOR EACH ROW WHEN ((old.is_index AND (new.key <> old.key))) EXECUTE FUNCTION kv.rename_members();
+CREATE TRIGGER kv_store_renew_revision AFTER INSERT OR UPDATE OF key ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.renew_revision();
 CREATE TRIGGER kv_store_truncate AFTER TRUNCATE ON public.kv_store FOR EACH STATEMENT EXECUTE FUNCTION kv.truncate_store();
+CREATE TRIGGER kv_store_update_postings AFTER INSERT OR DELETE OR UPDATE ON public.kv_store FOR EACH ROW EXECUTE FUNCTION kv.update_postings();
 
 -- How many reads an instance compared since it last told; unanswered by the other store.
 create table kv.comparison (
@@ -1003,9 +990,6 @@ create function kv.serving_index(p_condition jsonb) returns text
 
 -- Replaces the members of an index entry, in the given order. The caller holds the entry's row.
 create function kv.set_members(p_key text, p_members text[]) returns void
-    language plpgsql volatile set search_path="";
-
-create function kv.set_revision() returns trigger
     language plpgsql volatile set search_path="";
 
 -- The number of bytes that a read of the entry returns.

@@ -29,6 +29,10 @@ as $$
 declare
     v_posting record;
 begin
+    if tg_op = 'INSERT' and new.index_pairs = '{}' or tg_op = 'DELETE' and old.index_pairs = '{}' or tg_op = 'UPDATE' and new.index_pairs = old.index_pairs
+        and new.key = old.key and new.expires_at is not distinct from old.expires_at then
+        return null;
+    end if;
     if tg_op <> 'INSERT' then
         -- One by one: a join is planned for the thousand rows that Postgres expects of a function, and may read the whole table.
         for v_posting in
@@ -54,13 +58,8 @@ begin
     return null;
 end
 $$;
-create trigger kv_store_post_insert after insert on public.kv_store
-    for each row when (new.index_pairs <> '{}') execute function kv.update_postings();
-create trigger kv_store_post_update after update on public.kv_store
-    for each row when (new.index_pairs is distinct from old.index_pairs or new.key <> old.key or new.expires_at is distinct from old.expires_at)
-    execute function kv.update_postings();
-create trigger kv_store_post_delete after delete on public.kv_store
-    for each row when (old.index_pairs <> '{}') execute function kv.update_postings();
+create trigger kv_store_update_postings after insert or update or delete on public.kv_store
+    for each row execute function kv.update_postings();
 
 -- The members of index entries have a row each, and are only added. So 50 upserts that add a member to one index touch 50
 -- different rows; one JSON array would be rewritten 50 times under one lock.
@@ -105,21 +104,23 @@ create trigger kv_store_lock_members_delete before delete on public.kv_store
 create trigger kv_store_lock_members_rename before update of key on public.kv_store
     for each row when (old.is_index and new.key <> old.key) execute function kv.lock_members_of_row();
 
--- A new value makes an index entry a plain one, whoever writes it. This runs before kv_store_derive, by name.
+-- A new value makes an index entry a plain one without members, whoever writes it. This runs before kv_store_derive, by name.
 create function kv.clear_index() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
 begin
-    perform kv.lock_members(old.key);
-    new.is_index := false;
-    new.auto_created := false;
+    if old.is_index then
+        perform kv.lock_members(old.key);
+        delete from kv.member where index_key = old.key;
+        new.is_index := false;
+        new.auto_created := false;
+    end if;
     return new;
 end
 $$;
 create trigger kv_store_clear_index before update of value on public.kv_store
-    for each row when (old.is_index) execute function kv.clear_index();
+    for each row execute function kv.clear_index();
 
--- The members go with the value or the entry, whoever replaces or deletes it. The row's lock is held by then.
 create function kv.delete_members() returns trigger
     language plpgsql security invoker set search_path = ''
 as $$
@@ -128,9 +129,7 @@ begin
     return null;
 end
 $$;
-create trigger kv_store_drop_members_update after update of value on public.kv_store
-    for each row when (old.is_index) execute function kv.delete_members();
-create trigger kv_store_drop_members_delete after delete on public.kv_store
+create trigger kv_store_delete_members after delete on public.kv_store
     for each row when (old.is_index) execute function kv.delete_members();
 
 create function kv.rename_members() returns trigger
@@ -141,7 +140,7 @@ begin
     return null;
 end
 $$;
-create trigger kv_store_move_members after update of key on public.kv_store
+create trigger kv_store_rename_members after update of key on public.kv_store
     for each row when (old.is_index and new.key <> old.key) execute function kv.rename_members();
 
 create function kv.truncate_store() returns trigger
