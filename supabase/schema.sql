@@ -854,8 +854,8 @@ create function kv.query_aggregate(p_aggregates jsonb) returns text
 create function kv.query_aggregates(p_query jsonb) returns text
     language plpgsql stable set search_path="";
 
--- How many entries meet a condition that an index serves, up to p_limit. The result is p_limit where reading in key order fills the page with less.
-create function kv.query_count(p_query jsonb, p_plan kv.query_plan, p_condition text, p_limit integer) returns bigint
+-- How many entries meet a condition that an index serves, up to p_limit. p_lists_all tells that the index lists all of them before the first one. The result is p_limit where reading in key order fills the page with less.
+create function kv.query_count(p_query jsonb, p_plan kv.query_plan, p_condition text, p_lists_all boolean, p_limit integer) returns bigint
     language plpgsql stable set search_path="";
 
 -- The cursor of a page whose last entry has the key.

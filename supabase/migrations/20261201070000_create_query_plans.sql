@@ -363,16 +363,19 @@ $$;
 comment on function kv.query_pairs(jsonb) is
     'The pairs of key and member that the indexes in filters name. positions has the first and the last of each index, by the index''s text.';
 
--- An index lists all matches before the first one. Where matches are common among the first keys, reading in key order until the
--- page is full may be less. That sample gives an estimate of both; if all matches are far fewer, they are counted.
-create function kv.query_count(p_query jsonb, p_plan kv.query_plan, p_condition text, p_limit integer) returns bigint
+-- Where matches are common among the first keys, reading in key order until the page is full may be less than looking at all matches.
+-- A sample of them says how much that would be, and a quarter as many matches are counted. The index for full text lists all matches
+-- before the first one, so its matches are counted where they seem to be far fewer, or where the page does not fill soon.
+create function kv.query_count(p_query jsonb, p_plan kv.query_plan, p_condition text, p_lists_all boolean, p_limit integer) returns bigint
     language plpgsql stable security invoker set search_path = ''
 as $$
 declare
     c_sample constant integer := 500;
     c_common constant integer := 5;
+    c_soon   constant integer := 2; -- times the estimate
     c_fewer  constant integer := 4; -- an entry that an index leads to costs more than the next one in order, and is sorted
     v_limit  bigint := p_limit;
+    v_wanted bigint := (p_query ->> 'limit')::bigint + coalesce((p_query ->> 'offset')::bigint, 0) + 1;
     v_count  bigint;
     v_read   bigint;
     v_all    bigint;
@@ -383,12 +386,20 @@ begin
         p_condition, c_sample)
         into v_count using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key;
     if v_count >= c_common then
-        v_read := ((p_query ->> 'limit')::bigint + coalesce((p_query ->> 'offset')::bigint, 0) + 1) * c_sample / v_count;
+        v_read := v_wanted * c_sample / v_count;
         select reltuples into v_all from pg_class where oid = 'public.kv_store'::regclass; -- -1: never analyzed
-        if v_all < 0 or v_all * v_count / c_sample * c_fewer > v_read then
-            return p_limit;
+        if not p_lists_all or v_all >= 0 and v_all * v_count / c_sample * c_fewer <= v_read then
+            v_limit := least(v_read / c_fewer, p_limit);
+        else
+            execute format(
+                'select count(*) from (select from ('
+                '    select (%s) is true as hit from public.kv_store as s where s.key >= $4 and s.key < $5 order by s.key limit %s) as first where hit limit %s) as page',
+                p_condition, v_read * c_soon, v_wanted)
+                into v_count using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key;
+            if v_count = v_wanted then
+                return p_limit;
+            end if;
         end if;
-        v_limit := least(v_read / c_fewer, p_limit);
     end if;
     execute format(
         'select count(*) from (select from public.kv_store as s where %s and (s.key >= $4 and s.key < $5) is true limit %s) as capped',
@@ -397,8 +408,8 @@ begin
     return case when v_count < v_limit then v_count else p_limit end;
 end
 $$;
-comment on function kv.query_count(jsonb, kv.query_plan, text, integer) is
-    'How many entries meet a condition that an index serves, up to p_limit. The result is p_limit where reading in key order fills the page with less.';
+comment on function kv.query_count(jsonb, kv.query_plan, text, boolean, integer) is
+    'How many entries meet a condition that an index serves, up to p_limit. p_lists_all tells that the index lists all of them before the first one. The result is p_limit where reading in key order fills the page with less.';
 
 create function kv.query_plan(p_query jsonb, p_trusting boolean default false) returns kv.query_plan
     language plpgsql stable security invoker set search_path = ''
@@ -509,14 +520,14 @@ begin
     if v_plan.driver is null or v_best >= c_rare then
         if v_ranges is not null and v_order is distinct from v_serving then
             v_count := kv.query_count(p_query, v_plan,
-                (select string_agg(v_where[i], ' and ') from unnest(v_ranges) as i), c_many);
+                (select string_agg(v_where[i], ' and ') from unnest(v_ranges) as i), false, c_many);
             if v_count < (case when v_plan.driver is null then c_many else v_best end) then
                 v_best := v_count;
                 v_plan.driver := 'range';
             end if;
         end if;
         if v_plan.search is not null and querytree(v_plan.search) <> 'T' then -- else no index can lead to it
-            v_count := kv.query_count(p_query, v_plan, 's.search @@ $3', c_many);
+            v_count := kv.query_count(p_query, v_plan, 's.search @@ $3', true, c_many);
             if v_count < (case when v_plan.driver is null then c_many else v_best end) then
                 v_best := v_count;
                 v_plan.driver := 'search';

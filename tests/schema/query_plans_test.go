@@ -26,7 +26,7 @@ func fillDocuments(t testing.TB, d *database, n int) {
 		select 'tenant' || i % 10 || '/doc/' || lpad(i::text, 7, '0'),
 			json_build_object(
 				'title', 'common word' || h % 5003 || case when h % 5 = 2 then ' fifth' else '' end || case when h % 100 = 7 then ' percent' else '' end
-					|| case when i in (11, 222, 3333) then ' rare' else '' end,
+					|| case when i in (11, 222, 3333) then ' rare' else '' end || case when i <= 4000 and i % 100 = 0 then ' early' else '' end,
 				'score', case when h % 50 = 0 then to_json('none'::text) else to_json(i::bigint * 7919 % $1) end,
 				'owner', json_build_object('name', 'user' || h % 1000, 'tags', json_build_array('x' || h % 7, 'y' || h % 11))),
 			array[array['type', 't' || h % 2], array['status', 's' || h / 2 % 10], array['owner', 'o' || h % ($1 / 100)], array['half', 'h' || i * 2 / $1]]
@@ -102,10 +102,11 @@ func TestQueryPlansReadLittle(t *testing.T) {
 		{"KeysByCreated", `"where":[{"path":"key","op":"in","value":["tenant1/doc/0000001","tenant2/doc/0000002","none"]}],` + byCreated, 15, 0},
 		{"KeyRange", `"where":[{"path":"key","op":"gt","value":"tenant7/doc/"}]`, 205, 0},
 		{"IndexAndKeyRange", oneStatus + `,"where":[{"path":"key","op":"gt","value":"tenant7/doc/"}]`, 105, 150},
-		{"CommonWord", `"search":[[{"text":"common"}]]`, sample + 205, 0},
+		{"CommonWord", `"search":[[{"text":"common"}]]`, sample + 305, 0},
 		{"WordOfAFifth", `"search":[[{"text":"fifth"}]]`, sample + 1500, 0},
 		{"WordOfAPercent", `"search":[[{"text":"percent"}]]`, sample + many + few, 0},
 		{"RareWord", `"search":[[{"text":"rare"}]]`, sample + 10, 0},
+		{"WordOfTheFirstKeys", `"search":[[{"text":"early"}]]`, sample + 2*101*sample/40 + 3*40, 0},
 		{"RareWordByRelevance", `"search":[[{"text":"rare"}]],` + byRelevance, sample + 15, 0},
 		{"CommonWordByRelevance", `"search":[[{"text":"common"}]],` + byRelevance, sample + 2*few + 205, 0},
 		{"IndexByCreated", oneStatus + `,` + byCreated, few + 2500, few + 2500},
