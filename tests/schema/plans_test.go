@@ -249,6 +249,15 @@ func TestPlansReadNoMoreThanTheyAnswer(t *testing.T) {
 		{"UpsertClearsIndexes", "select public.kv_upsert($1, $2, $3)", []any{middle, `{"a":1}`, [][]string{}},
 			map[string]float64{"kv_store": 2, "posting": 10}},
 		{"Delete", "select public.kv_delete($1)", []any{middle}, map[string]float64{"kv_store": 2, "posting": 10}},
+		{"Entry", "select public.kv_entry($1)", []any{middle}, map[string]float64{"kv_store": 2}},
+		{"EntryList", "select public.kv_entry_list($1, 'q')", []any{`{"prefix":"doc/","delimiter":"","metadata":false,"limit":100,"cursor":null}`}, map[string]float64{"kv_store": 101}},
+		{"Directories", "select public.kv_entry_list($1, 'q')", []any{`{"prefix":"","delimiter":"/","metadata":false,"limit":100,"cursor":null}`}, map[string]float64{"kv_store": 10}},
+		{"Stores", "select public.kv_stores('', 100)", nil, map[string]float64{"kv_store": 110}},
+		{"Clear", "select public.kv_clear($1, 10, 1000, gen_random_uuid())", []any{middle[:len(middle)-1]}, map[string]float64{"kv_store": 60, "posting": 100}},
+		{"Put", "select public.kv_batch($1)", []any{`[{"action":"put","key":"` + middle + `","value":"1"}]`}, map[string]float64{"kv_store": 5}},
+		{"PutNew", "select public.kv_batch($1)", []any{`[{"action":"put","key":"new","value":"1","indexes":[["type","t0"]]}]`}, map[string]float64{"kv_store": 10, "member": 5}},
+		{"Batch", "select public.kv_batch($1, true)", []any{`[{"action":"get","key":"` + middle + `"},{"action":"delete","key":"` + key(1) + `"},{"action":"increment","key":"count","delta":1},{"action":"check","key":"none"}]`},
+			map[string]float64{"kv_store": 20, "posting": 10}},
 		{"DeleteIndexEntry", "select public.kv_delete($1)", []any{"type"}, map[string]float64{"kv_store": 2, "member": 20}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
