@@ -138,10 +138,10 @@ func (f flags) run(ctx context.Context, out, progress io.Writer) (err error) {
 	} else {
 		r, err = f.measure(ctx, progress)
 	}
-	if err != nil {
-		return err
+	if r.Machine != (bench.Machine{}) { // also what was measured before an error, or Ctrl-C
+		err = errors.Join(err, report.WriteJSON(f.out, r))
 	}
-	if err := report.WriteJSON(f.out, r); err != nil {
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "%s, seed %d\n", r.Machine, r.Seed)
@@ -195,7 +195,8 @@ func (f flags) measure(ctx context.Context, progress io.Writer) (r bench.Results
 		return r, err
 	}
 	defer func() { err = errors.Join(err, m.conn.Close(context.WithoutCancel(ctx))) }()
-	return r, m.run(ctx)
+	err = m.run(ctx)
+	return r, err
 }
 
 // measurement is a running measurement.
