@@ -144,7 +144,7 @@ create function public.kv_prune_log() returns bigint
     language plpgsql security invoker set search_path = ''
 as $$
 declare
-    v_then    timestamptz := clock_timestamp() - kv.log_retention(); -- read once, so that indexes can find what is older
+    v_since   timestamptz := clock_timestamp() - kv.log_retention(); -- what is older goes; read once, so that an index can find it
     v_expired xid8;
     v_pruned  bigint;
 begin
@@ -154,7 +154,7 @@ begin
         insert into kv.log_mark default values;
     end if;
     select max(horizon) into v_expired from kv.log_mark
-    where at < v_then;
+    where at < v_since;
     with expired as (
         select ctid from kv.log where transaction_id < v_expired order by transaction_id limit 2000 for update skip locked
     )
@@ -163,7 +163,7 @@ begin
     delete from kv.log_mark where ctid = any (array(
         select ctid from kv.log_mark where horizon < v_expired for update skip locked));
     delete from kv.response where ctid = any (array(
-        select ctid from kv.response where at < v_then order by at limit 2000 for update skip locked));
+        select ctid from kv.response where at < v_since order by at limit 2000 for update skip locked));
     return v_pruned;
 exception
     when others then

@@ -391,12 +391,14 @@ begin
         if not p_lists_all or v_all >= 0 and v_all * v_count / c_sample * c_fewer <= v_read then
             v_limit := least(v_read / c_fewer, p_limit);
         else
-            execute format(
-                'select count(*) from (select from ('
-                '    select (%s) is true as hit from public.kv_store as s where s.key >= $4 and s.key < $5 order by s.key limit %s) as first where hit limit %s) as page',
-                p_condition, v_read * c_soon, v_wanted)
-                into v_count using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key;
-            if v_count = v_wanted then
+            if v_count < v_wanted then -- else the sample fills the page
+                execute format(
+                    'select count(*) from (select from ('
+                    '    select (%s) is true as hit from public.kv_store as s where s.key >= $4 and s.key < $5 order by s.key limit %s) as first where hit limit %s) as page',
+                    p_condition, v_read * c_soon, v_wanted)
+                    into v_count using p_query, p_plan.pairs, p_plan.search, p_plan.from_key, p_plan.to_key;
+            end if;
+            if v_count >= v_wanted then
                 return p_limit;
             end if;
         end if;

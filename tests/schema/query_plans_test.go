@@ -102,7 +102,7 @@ func TestQueryPlansReadLittle(t *testing.T) {
 		{"KeysByCreated", `"where":[{"path":"key","op":"in","value":["tenant1/doc/0000001","tenant2/doc/0000002","none"]}],` + byCreated, 15, 0},
 		{"KeyRange", `"where":[{"path":"key","op":"gt","value":"tenant7/doc/"}]`, 205, 0},
 		{"IndexAndKeyRange", oneStatus + `,"where":[{"path":"key","op":"gt","value":"tenant7/doc/"}]`, 105, 150},
-		{"CommonWord", `"search":[[{"text":"common"}]]`, sample + 305, 0},
+		{"CommonWord", `"search":[[{"text":"common"}]]`, sample + 205, 0},
 		{"WordOfAFifth", `"search":[[{"text":"fifth"}]]`, sample + 1500, 0},
 		{"WordOfAPercent", `"search":[[{"text":"percent"}]]`, sample + many + few, 0},
 		{"RareWord", `"search":[[{"text":"rare"}]]`, sample + 10, 0},
