@@ -664,9 +664,10 @@ declare
     v_to          text := kv.prefix_end(p_prefix);
     v_transaction xid8 := kv.begin_request(p_request);
     v_count       integer;
-    v_held        integer;
+    v_live        integer;
     v_indexes     integer;
     v_keys        text[];
+    v_held        text[]; -- those of v_keys that are there when they are locked
 begin
     if v_transaction is null then
         v_count := kv.count_entries(p_prefix, v_to, p_most + 1);
@@ -678,15 +679,16 @@ begin
         v_keys := array(select s.key from public.kv_store as s where s.key >= p_prefix and s.key < v_to order by s.key);
         perform kv.mark_deleted(k) from unnest(v_keys) as k;
         -- Row after row, and with an index entry its members: see kv_upsert.
-        select count(*) filter (where expires_at is null or expires_at > clock_timestamp()), count(case when is_index then kv.lock_members(key)::text end)
-        into v_held, v_indexes
+        select coalesce(array_agg(key), '{}'), count(*) filter (where expires_at is null or expires_at > clock_timestamp()), count(case when is_index then kv.lock_members(key)::text end)
+        into v_held, v_live, v_indexes
         from (select s.key, s.is_index, s.expires_at from public.kv_store as s where s.key = any (v_keys) order by s.key for update) as held;
         select count(*) filter (where s.expires_at is null or s.expires_at > clock_timestamp()) into v_count
         from public.kv_store as s where s.key >= p_prefix and s.key < v_to;
-        if v_count <> p_confirm or v_held <> p_confirm then -- as many may be others
+        if v_count <> p_confirm or v_live <> p_confirm then -- as many may be others
             raise exception using errcode = 'PT409', message = format('there are %s entries under the prefix by now: repeat the request with confirm=%1$s to remove them', v_count);
         end if;
-        delete from public.kv_store where key = any (v_keys);
+        -- One that was deleted meanwhile and made anew has no lock: waiting for it here, behind higher keys, could be a deadlock.
+        delete from public.kv_store where key = any (v_held);
         if p_mirror and kv.space_of(p_prefix) = '' then
             insert into kv.outbox (key, primary_store, request) select k, 'supabase', p_request from unnest(v_keys) as k;
         end if;

@@ -405,10 +405,11 @@ create function public.kv_import(
     language plpgsql volatile security invoker set search_path = '' set statement_timeout = '55s'
 as $$
 declare
-    v_done text[] := p_states;
-    v_new  text[] := '{}'::text[];
-    v_run  record;
-    v_n    integer;
+    v_done    text[] := p_states;
+    v_new     text[] := '{}'::text[];
+    v_written text[];
+    v_run     record;
+    v_n       integer;
 begin
     if not exists (select from kv.migration where session = p_session and closed_at is null) then
         raise exception using errcode = 'PT409', message = 'another run has taken over the migration, or it was closed';
@@ -429,16 +430,26 @@ begin
         group by run order by run
     loop
         if v_run.news <> '{}' then
-            with written as (
-                insert into public.kv_store (key, value, data, content_type, metadata, index_pairs, created_at, updated_at)
-                select p_keys[n], p_values[n]::json, decode(p_data[n], 'base64'), p_content_types[n], p_metadata[n]::json, coalesce(p_pairs[n]::text[], '{}'),
-                    coalesce(to_timestamp(0) + p_created[n] * interval '1 microsecond', clock_timestamp()),
-                    coalesce(to_timestamp(0) + p_updated[n] * interval '1 microsecond', clock_timestamp())
-                from unnest(v_run.news) as n
-                order by p_keys[n] collate "C"
-                on conflict do nothing
-                returning key)
-            select v_new || coalesce(array_agg(key), '{}') into v_new from written;
+            begin
+                with written as (
+                    insert into public.kv_store (key, value, data, content_type, metadata, index_pairs, created_at, updated_at)
+                    select p_keys[n], p_values[n]::json, decode(p_data[n], 'base64'), p_content_types[n], p_metadata[n]::json, coalesce(p_pairs[n]::text[], '{}'),
+                        coalesce(to_timestamp(0) + p_created[n] * interval '1 microsecond', clock_timestamp()),
+                        coalesce(to_timestamp(0) + p_updated[n] * interval '1 microsecond', clock_timestamp())
+                    from unnest(v_run.news) as n
+                    order by p_keys[n] collate "C"
+                    on conflict do nothing
+                    returning key)
+                select array_agg(key) into v_written from written;
+                if cardinality(v_written) is distinct from cardinality(v_run.news) then
+                    raise exception using errcode = 'KV002';
+                end if;
+                v_new := v_new || v_written;
+            exception
+                -- Another call has just made one of them. It would be locked below, after higher keys: so all of them one by one.
+                when sqlstate 'KV002' then
+                    null;
+            end;
         end if;
         foreach v_n in array v_run.places loop
             v_done[v_n] := case when p_keys[v_n] = any (v_new) then 'written'

@@ -403,3 +403,62 @@ func TestAnImportLocksInTheOrderOfUpserts(t *testing.T) {
 	require.Equal(t, []string{"foreign", "foreign", "imported", "imported"}, all[string](t, one1, "select state from kv.import order by state, key"))
 	require.Equal(t, `["same","same"]`, one[string](t, one1, importOf("{k/4,k/1}", `{4,1}`, "{f,f}"), session), "it knows its own rows")
 }
+
+// An entry that another call makes while an import waits for a lower key is locked before higher ones, like all others.
+func TestAnImportThatFindsAnEntryMadeMeanwhileHoldsNoHigherKey(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	d := newDatabase(t)
+	maker, imports, writes := d.connect(t), d.connect(t), d.connect(t)
+	session := one[string](t, maker, "select gen_random_uuid()")
+	exec(t, maker, "select public.kv_migration_open('a source', '{}', '{}', $1, 'a test', 600, null, false)", session)
+	makes := begin(t, maker)
+	upsert(t, makes, "k/1", `{}`, nil)
+	upsert(t, makes, "k/2", `{}`, nil)
+	imported := waitsFor(t, d, imports, func() (response string, err error) {
+		err = imports.QueryRow(ctx, importOf("{k/1,k/2,k/3}", `{1,2,3}`, "{f,f,f}"), session).Scan(&response)
+		return response, err
+	})
+	later := begin(t, writes)
+	taken := waitsFor(t, d, writes, func() (string, error) { // it is there before the import looks
+		_, err := later.Exec(ctx, "select public.kv_upsert('k/2', '[]')")
+		return "", err
+	})
+	require.NoError(t, makes.Commit(ctx))
+	_, err := taken()
+	require.NoError(t, err)
+	upsert(t, later, "k/3", `{}`, nil)
+	require.NoError(t, later.Commit(ctx))
+	response, err := imported()
+	require.NoError(t, err)
+	require.Equal(t, `["foreign","foreign","foreign"]`, response)
+	require.Equal(t, `{}`, get(t, maker, "k/3"))
+}
+
+// A clear removes what it has locked. An entry that was deleted and made anew meanwhile, and has expired, is not among it.
+func TestAClearWaitsForNothingBehindWhatItHolds(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	d := newDatabase(t)
+	first, clears, second := d.connect(t), d.connect(t), d.connect(t)
+	for _, key := range []string{"k/1", "k/2", "k/3"} {
+		upsert(t, first, key, `1`, nil)
+	}
+	exec(t, first, "update public.kv_store set expires_at = clock_timestamp() - interval '1 second' where key = 'k/2'")
+	exec(t, clears, "set lock_timeout = '5s'")
+	holds := begin(t, first)
+	exec(t, holds, "select from public.kv_store where key = 'k/1' for update")
+	cleared := waitsFor(t, d, clears, func() (response string, err error) {
+		err = clears.QueryRow(ctx, "select public.kv_clear('k/', 2, 1000, gen_random_uuid())").Scan(&response)
+		return response, err
+	})
+	exec(t, second, "delete from public.kv_store where key = 'k/2'")
+	exec(t, second, "insert into public.kv_store (key, value, expires_at) values ('k/2', '2', clock_timestamp() - interval '1 second')")
+	writes := begin(t, second)
+	exec(t, writes, "select from public.kv_store where key = 'k/2' for update")
+	require.NoError(t, holds.Commit(ctx))
+	_, err := cleared()
+	require.NoError(t, err)
+	require.NoError(t, writes.Commit(ctx))
+	require.Equal(t, []string{"k/2"}, all[string](t, first, "select key from public.kv_store"))
+}
