@@ -687,7 +687,7 @@ begin
         if v_count <> p_confirm or v_live <> p_confirm then -- as many may be others
             raise exception using errcode = 'PT409', message = format('there are %s entries under the prefix by now: repeat the request with confirm=%1$s to remove them', v_count);
         end if;
-        -- One that was deleted meanwhile and made anew has no lock: waiting for it here, behind higher keys, could be a deadlock.
+        -- An entry that was deleted and created again meanwhile is not locked. To wait for it here, after higher keys, could be a deadlock.
         delete from public.kv_store where key = any (v_held);
         if p_mirror and kv.space_of(p_prefix) = '' then
             insert into kv.outbox (key, primary_store, request) select k, 'supabase', p_request from unnest(v_keys) as k;

@@ -442,12 +442,12 @@ begin
                     returning key)
                 select array_agg(key) into v_written from written;
                 if cardinality(v_written) is distinct from cardinality(v_run.news) then
-                    raise exception using errcode = 'KV002';
+                    raise exception using errcode = 'KV001'; -- undoes the insert, as in kv_batch
                 end if;
                 v_new := v_new || v_written;
             exception
-                -- Another call has just made one of them. It would be locked below, after higher keys: so all of them one by one.
-                when sqlstate 'KV002' then
+                -- Another call has just created one of them, which would be locked below, after higher keys. So all are taken one by one.
+                when sqlstate 'KV001' then
                     null;
             end;
         end if;

@@ -404,8 +404,8 @@ func TestAnImportLocksInTheOrderOfUpserts(t *testing.T) {
 	require.Equal(t, `["same","same"]`, one[string](t, one1, importOf("{k/4,k/1}", `{4,1}`, "{f,f}"), session), "it knows its own rows")
 }
 
-// An entry that another call makes while an import waits for a lower key is locked before higher ones, like all others.
-func TestAnImportThatFindsAnEntryMadeMeanwhileHoldsNoHigherKey(t *testing.T) {
+// An entry that another call creates while an import waits for a lower key is locked before higher ones, like all others.
+func TestAnImportHoldsNoKeyBehindAnEntryThatAnotherCallCreated(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	d := newDatabase(t)
@@ -434,8 +434,8 @@ func TestAnImportThatFindsAnEntryMadeMeanwhileHoldsNoHigherKey(t *testing.T) {
 	require.Equal(t, `{}`, get(t, maker, "k/3"))
 }
 
-// A clear removes what it has locked. An entry that was deleted and made anew meanwhile, and has expired, is not among it.
-func TestAClearWaitsForNothingBehindWhatItHolds(t *testing.T) {
+// An entry that was deleted and created again while a clear waited, and has expired since, is not locked: to wait for it could be a deadlock.
+func TestAClearRemovesOnlyWhatItHasLocked(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	d := newDatabase(t)
